@@ -1,0 +1,91 @@
+"""How migrations run: under a lock, on our own tables only, in one transaction."""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy as sa
+from alembic import context
+
+from recommender.engine import database_url, migration_engine
+from recommender.errors import DatabaseBusy
+from recommender.models import PREFIX, VERSION_TABLE, Base, UtcDateTime
+from recommender.settings import Settings
+
+UPGRADE_LOCK = 7_260_734_851_093_115
+POLL_SECONDS = 0.1
+
+options = {
+    "target_metadata": Base.metadata,
+    "version_table": VERSION_TABLE,
+    "include_name": lambda name, kind, _parents: kind != "table" or name.startswith(PREFIX),
+    "include_object": lambda _object, name, kind, _reflected, _other: (
+        kind != "table" or name.startswith(PREFIX)
+    ),
+    "render_as_batch": True,
+    "render_item": lambda kind, item, _context: (
+        'sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")'
+        if kind == "type" and isinstance(item, UtcDateTime)
+        else False
+    ),
+}
+
+
+def take_upgrade_lock(connection: sa.Connection, longest: float) -> None:
+    """Wait for other upgrades by polling: a blocked lock would deadlock with concurrent indexes.
+
+    Args:
+        connection: to PostgreSQL; the lock is held until it closes.
+        longest: seconds to wait at most.
+
+    Raises:
+        DatabaseBusy: another upgrade did not finish in that time.
+    """
+    deadline = time.monotonic() + longest
+    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(UPGRADE_LOCK))):
+        connection.rollback()
+        if time.monotonic() > deadline:
+            raise DatabaseBusy("another upgrade of this database has not finished yet")
+        time.sleep(POLL_SECONDS)
+    connection.commit()
+
+
+def migrate(connection: sa.Connection) -> None:
+    """Run the asked-for migrations on a connection."""
+    context.configure(connection=connection, **options)
+    with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            # On Citus, tables that refer to each other are changed on one connection.
+            connection.execute(sa.text("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"))
+        context.run_migrations()
+
+
+def run_online() -> None:
+    """Migrate on the connection that the caller gave, else on one of our own."""
+    given = context.config.attributes.get("connection")
+    if given is not None:
+        migrate(given)
+        return
+    settings = context.config.attributes.get("settings") or Settings.from_environment()
+    with migration_engine(settings.database_url, settings).connect() as connection:
+        if connection.dialect.name == "postgresql":
+            take_upgrade_lock(connection, settings.migration_wait)
+        else:
+            # A table rebuilt in a batch would otherwise delete the rows that refer to it.
+            connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+        migrate(connection)
+
+
+def run_offline() -> None:
+    """Print the SQL for the database of the environment."""
+    settings = context.config.attributes.get("settings") or Settings.from_environment()
+    dialect = database_url(settings.database_url).get_backend_name()
+    context.configure(dialect_name=dialect, literal_binds=True, **options)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    run_online()

@@ -1,0 +1,313 @@
+"""Engines, transactions and driver errors: what stands between this package and its databases."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool, StaticPool
+
+from recommender.errors import (
+    DatabaseBusy,
+    DatabaseUnreachable,
+    InvalidValue,
+    NotPermitted,
+    PoolTimeout,
+    QueryTimeout,
+    RecommenderError,
+    SchemaOutOfDate,
+    StorageFailure,
+)
+from recommender.models import SCHEMA_REVISION, VERSION_TABLE
+from recommender.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+WRITE = "recommender_write"
+"""The execution option of a unit that writes; on SQLite it begins with BEGIN IMMEDIATE."""
+
+POSTGRESQL_NAMES = ("postgres", "postgresql", "postgresql+psycopg")
+LONGEST_DELAY = 10.0
+
+_ERROR_OF_SQLSTATE: tuple[tuple[str, type[RecommenderError]], ...] = (
+    ("57014", QueryTimeout),
+    ("55P03", DatabaseBusy),
+    ("40", DatabaseBusy),
+    ("53100", StorageFailure),
+    ("58", StorageFailure),
+    ("42501", NotPermitted),
+    ("25006", NotPermitted),
+    ("42P01", SchemaOutOfDate),
+    ("42703", SchemaOutOfDate),
+    ("08", DatabaseUnreachable),
+    ("28", DatabaseUnreachable),
+    ("3D000", DatabaseUnreachable),
+    ("53300", DatabaseUnreachable),
+    ("57P", DatabaseUnreachable),
+)
+_ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
+    ("SQLITE_BUSY", DatabaseBusy),
+    ("SQLITE_LOCKED", DatabaseBusy),
+    ("SQLITE_FULL", StorageFailure),
+    ("SQLITE_IOERR", StorageFailure),
+    ("SQLITE_READONLY", NotPermitted),
+    ("SQLITE_PERM", NotPermitted),
+    ("SQLITE_AUTH", NotPermitted),
+    ("SQLITE_CANTOPEN", DatabaseUnreachable),
+    ("SQLITE_NOTADB", DatabaseUnreachable),
+    ("SQLITE_CORRUPT", DatabaseUnreachable),
+)
+_RETRYABLE = ("40001", "40P01", "55P03", "08", "57P", "SQLITE_BUSY", "SQLITE_LOCKED")
+
+T = TypeVar("T")
+
+
+def database_url(url: str | URL) -> URL:
+    """The URL with its driver named.
+
+    Raises:
+        InvalidValue: not a URL, or of a database that is neither SQLite nor PostgreSQL.
+    """
+    try:
+        parsed = sa.make_url(url)
+        port = parsed.port
+    except (ArgumentError, ValueError):
+        raise InvalidValue(
+            "database URL: not of the form sqlite:///file.db or postgresql://user@host/database"
+        ) from None
+    del port
+    if parsed.drivername in POSTGRESQL_NAMES:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise InvalidValue(
+            f"database URL: {parsed.drivername} is neither SQLite nor PostgreSQL"
+        ) from None
+    return parsed
+
+
+def create_engine(
+    url: str | URL | None = None, *, settings: Settings | None = None, **options: Any
+) -> Engine:
+    """An engine with timeouts, pool and transactions as this package wants them.
+
+    Args:
+        url: the database; the settings' where None.
+        settings: those of the environment where None.
+        options: passed on to `sqlalchemy.create_engine`.
+
+    Raises:
+        InvalidValue: the URL is not one of SQLite or PostgreSQL.
+    """
+    settings = settings or Settings.from_environment()
+    parsed = database_url(settings.database_url if url is None else url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    defaults = _sqlite_options(parsed) if is_sqlite else _postgresql_options(parsed, settings)
+    try:
+        engine = sa.create_engine(parsed, hide_parameters=True, **{**defaults, **options})
+    except NoSuchModuleError:
+        raise InvalidValue(f"database URL: no driver {parsed.drivername}") from None
+    return prepare_engine(engine, settings=settings)
+
+
+def _sqlite_options(url: URL) -> dict[str, Any]:
+    in_memory = url.database in {None, "", ":memory:"} or "mode=memory" in str(url.query)
+    return {"poolclass": StaticPool} if in_memory else {"pool_timeout": 30}
+
+
+def _postgresql_options(url: URL, settings: Settings) -> dict[str, Any]:
+    timeouts = {
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_timeout,
+    }
+    flags = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in timeouts.items()]
+    asked = url.query.get("options", "")
+    return {
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+        "pool_size": settings.pool_size,
+        "max_overflow": settings.max_overflow,
+        "pool_timeout": settings.pool_timeout,
+        "connect_args": {
+            "connect_timeout": settings.connect_timeout,
+            "application_name": "recommender",
+            "options": " ".join([*flags, "-c TimeZone=UTC", str(asked)]).strip(),
+        },
+    }
+
+
+def prepare_engine(
+    engine: Engine | AsyncEngine, *, settings: Settings | None = None
+) -> Any:
+    """Add to an engine, also a host's own, what this package's transactions need; return it.
+
+    On SQLite: WAL, foreign keys, a busy timeout, real transactions, and BEGIN IMMEDIATE where the
+    execution option ``recommender_write`` is set on the engine or session before the first
+    statement. On PostgreSQL nothing is needed.
+
+    Args:
+        engine: an `Engine` or an `AsyncEngine`.
+        settings: those of the environment where None.
+    """
+    settings = settings or Settings.from_environment()
+    sync_engine: Engine = getattr(engine, "sync_engine", engine)
+    if sync_engine.dialect.name == "sqlite":
+        event.listen(sync_engine, "connect", _sqlite_connect(settings))
+        event.listen(sync_engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
+    def connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {settings.busy_timeout * 1000:.0f}")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone()[0] == "delete" and not _is_read_only(cursor):
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.close()
+
+    return connect
+
+
+def _is_read_only(cursor: Any) -> bool:
+    cursor.execute("PRAGMA query_only")
+    return bool(cursor.fetchone()[0])
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def writing(engine: Engine) -> Engine:
+    """The same engine, for units that write."""
+    return engine.execution_options(**{WRITE: True})
+
+
+def run_transaction(
+    engine: Engine,
+    function: Callable[[Session], T],
+    *,
+    write: bool = True,
+    settings: Settings | None = None,
+) -> T:
+    """Run a function in a transaction of its own, again where it clashed with another.
+
+    The whole function is run again, at most `Settings.tries` times, after a deadlock, a
+    serialization failure, a lock that did not come free, or a lost connection; with waits that grow
+    fourfold, jittered, at most 10 seconds each. A connection lost while committing leaves open
+    whether the commit happened: what the function does must be safe to repeat, as events are by
+    their keys.
+
+    Args:
+        engine: a prepared engine.
+        function: called with an open `Session`; it neither commits nor catches database errors.
+        write: whether it writes.
+        settings: those of the environment where None.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        RecommenderError: the database refused; the driver's error is its ``__cause__``.
+    """
+    tries = (settings or Settings.from_environment()).tries
+    unit_engine = writing(engine) if write else engine
+    with translate_errors():
+        for attempt in range(tries):
+            try:
+                with Session(unit_engine) as session, session.begin():
+                    return function(session)
+            except DBAPIError as error:
+                if attempt + 1 == tries or not _is_retryable(error):
+                    raise
+                time.sleep(_delay(attempt))
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _delay(attempt: int) -> float:
+    return min(LONGEST_DELAY, 0.1 * 4**attempt) * secrets.SystemRandom().uniform(0.5, 1)
+
+
+def _is_retryable(error: DBAPIError) -> bool:
+    return error.connection_invalidated or _state(error).startswith(_RETRYABLE)
+
+
+def _state(error: DBAPIError) -> str:
+    """The SQLSTATE or SQLite's error name; a driver that names neither failed to connect."""
+    original: Any = error.orig
+    state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
+    is_operational = isinstance(error, sa.exc.OperationalError)
+    return state or ("08000" if is_operational else "")
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn the drivers' errors into this package's, by their codes and never by their texts."""
+    try:
+        yield
+    except NoConnection as error:
+        raise PoolTimeout from error
+    except DBAPIError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: DBAPIError) -> RecommenderError:
+    state = _state(error)
+    for prefix, translation in (*_ERROR_OF_SQLSTATE, *_ERROR_OF_SQLITE):
+        if state.startswith(prefix):
+            said = str(error.orig).strip().partition("\n")[0]
+            return translation(f"{translation().args[0]} ({said})")
+    if error.connection_invalidated:
+        return DatabaseUnreachable()
+    return RecommenderError(f"the database refused a statement ({state or type(error).__name__})")
+
+
+def migration_engine(url: str | URL, settings: Settings) -> Engine:
+    """An engine for migrations: a connection of its own, a short wait for locks, no time limit."""
+    patient = {"statement_timeout": 86_400.0, "idle_timeout": 86_400.0}
+    impatient = {"lock_timeout": settings.migration_lock_timeout}
+    values = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    changed = Settings(**{**values, **patient, **impatient})
+    parsed = database_url(url)
+    options = _postgresql_options(parsed, changed)["connect_args"]
+    arguments = {} if parsed.get_backend_name() == "sqlite" else {"connect_args": options}
+    engine = sa.create_engine(parsed, hide_parameters=True, poolclass=NullPool, **arguments)
+    return writing(prepare_engine(engine, settings=changed))
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The migration that the database is at, None where it has none of our tables."""
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
+    return connection.scalar(sa.select(version.c.version_num))
+
+
+def check_schema(connection: Connection) -> None:
+    """Raise `SchemaOutOfDate` unless the database is at the migration that this code needs."""
+    revision = schema_revision(connection)
+    if revision is None:
+        raise SchemaOutOfDate
+    if revision > SCHEMA_REVISION:
+        raise SchemaOutOfDate(
+            f"the database is at migration {revision}, newer than this package's"
+            f" {SCHEMA_REVISION}: upgrade the package"
+        )
+    if revision < SCHEMA_REVISION:
+        raise SchemaOutOfDate(
+            f"the database is at migration {revision}, this package needs {SCHEMA_REVISION}:"
+            " run `recommender db upgrade`"
+        )

@@ -1,0 +1,268 @@
+"""How one field is read: a parser per kind of value, for files and for Python callers alike.
+
+A parser takes what a CSV cell (text), a JSON value or a Python caller gives, returns the value as
+the database keeps it, and raises `InvalidValue` with one sentence about what is wrong. What is
+accepted does not depend on the database.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from recommender.errors import InvalidValue
+
+KEY_LENGTH = 255
+HASHTAG_LENGTH = 100
+CAPTION_LENGTH = 10_000
+LIST_LENGTH = 300
+LIST_SEPARATOR = "|"
+LARGEST_COUNT = 2**31 - 1
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+
+KINDS = (
+    "impression", "watch", "like", "unlike", "share", "comment", "save", "unsave",
+    "not_interested", "report",
+)  # fmt: skip
+STATUSES = ("published", "review", "removed")
+ORIENTATIONS = ("portrait", "landscape", "square")
+
+_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.(?P<fraction>\d+))?)?(?P<offset>Z|[+-]\d\d:?\d\d)?",
+    re.ASCII,
+)
+_COUNT = re.compile(r"\d{1,20}", re.ASCII)
+_REFUSED_IN_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+Parser = Callable[[object], object]
+
+
+def text(value: object, longest: int = KEY_LENGTH) -> str:
+    """Any text of at most `longest` code points without NUL and lone surrogates."""
+    if not isinstance(value, str):
+        raise InvalidValue(f"{shown(value)} is not text")
+    if len(value) > longest:
+        raise InvalidValue(f"is {len(value):,} characters long, more than {longest:,}")
+    if refused := _REFUSED_IN_TEXT.search(value):
+        raise InvalidValue(f"has the character U+{ord(refused[0]):04X}, which no database keeps")
+    return value
+
+
+def key(value: object) -> str:
+    """A key of 1 to 255 code points, kept as written."""
+    if value == "":
+        raise InvalidValue("is empty")
+    return text(value)
+
+
+def listed_key(value: object) -> str:
+    """A key that can stand in a list of a CSV cell, so one without the list separator."""
+    if LIST_SEPARATOR in (parsed := key(value)):
+        raise InvalidValue(f"{shown(value)} has a {LIST_SEPARATOR}, which separates lists")
+    return parsed
+
+
+def caption(value: object) -> str:
+    """A caption of at most 10,000 code points."""
+    return text(value, CAPTION_LENGTH)
+
+
+def hashtag(value: object) -> str:
+    """The one canonical form of a hashtag, 1 to 100 code points, without leading ``#``.
+
+    NFKC of case-folded NFKC, to a fixed point: one pass is not idempotent for hundreds of
+    characters.
+    """
+    name, before = text(value, CAPTION_LENGTH), None
+    while name != before:
+        before = name
+        name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        name = name.strip().lstrip("#")
+    if len(name) > HASHTAG_LENGTH:
+        raise InvalidValue(f"{shown(value)} is a hashtag of more than {HASHTAG_LENGTH} characters")
+    if not name:
+        raise InvalidValue(f"{shown(value)} is an empty hashtag")
+    return listed_key(name)
+
+
+def count(value: object) -> int:
+    """A whole number from 0 to 2,147,483,647."""
+    if isinstance(value, str) and _COUNT.fullmatch(value):
+        value = int(value)
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidValue(f"{shown(value)} is not a whole number")
+    if not 0 <= value <= LARGEST_COUNT:
+        raise InvalidValue(f"{shown(value)} is not between 0 and {LARGEST_COUNT:,}")
+    return value
+
+
+def number(value: object, low: float, high: float) -> float:
+    """A finite number from `low` to `high`."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        parsed = float(value)
+    except (ValueError, OverflowError):
+        raise InvalidValue(f"{shown(value)} is not a number") from None
+    if math.isnan(parsed) or not low <= parsed <= high:
+        raise InvalidValue(f"{shown(value)} is not between {low:g} and {high:g}")
+    return parsed
+
+
+def fraction(value: object) -> float:
+    """A finite number from 0 to 1."""
+    return number(value, 0.0, 1.0)
+
+
+def time(value: object) -> datetime:
+    """A time from 1970 to 2100 with an offset and at most microseconds, in UTC."""
+    moment = value if isinstance(value, datetime) else _moment(value)
+    if moment.tzinfo is None:
+        raise InvalidValue(f"{shown(value)} has no offset from UTC (such as Z or +02:00)")
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidValue(f"{shown(value)} is not between 1970 and 2100") from None
+    if not EARLIEST <= moment < LATEST:
+        raise InvalidValue(f"{shown(value)} is not between 1970 and 2100")
+    return moment
+
+
+def _moment(value: object) -> datetime:
+    matched = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if matched is None:
+        raise InvalidValue(f"{shown(value)} is not a time such as 2026-01-31T12:00:00Z")
+    if len(matched["fraction"] or "") > 6:
+        raise InvalidValue(f"{shown(value)} is finer than a microsecond")
+    try:
+        return datetime.fromisoformat(matched[0])
+    except ValueError as error:
+        raise InvalidValue(f"{shown(value)} is not a time: {error}") from None
+
+
+def one_of(allowed: tuple[str, ...]) -> Parser:
+    """A parser for one of a few words."""
+
+    def word(value: object) -> str:
+        if value not in allowed:
+            raise InvalidValue(f"{shown(value)} is not one of {', '.join(allowed)}")
+        return str(value)
+
+    return word
+
+
+def each(parse: Parser) -> Parser:
+    """A parser for a list: each part parsed, repeats left out, 300 at the most."""
+
+    def many(value: object) -> tuple[object, ...]:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise InvalidValue(f"{shown(value)} is not a list")
+        parts = tuple(dict.fromkeys(parse(part) for part in value))
+        if len(parts) > LIST_LENGTH:
+            raise InvalidValue(f"has {len(parts):,} entries, more than {LIST_LENGTH}")
+        return parts
+
+    return many
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: quoted, and cut where it is long."""
+    try:
+        written = repr(value)
+    except ValueError:
+        written = "a number of thousands of digits"
+    return written if len(written) <= 60 else f"{written[:57]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of an interchange row: how it is parsed, and whether a row must have it."""
+
+    parse: Parser
+    required: bool = False
+    many: bool = False
+
+    def value(self, given: object) -> object:
+        """The parsed value; an empty cell is None, or the empty list.
+
+        Raises:
+            InvalidValue: the value is not of this column's form, or is required and empty.
+        """
+        if given is None or given == "":
+            if self.required:
+                raise InvalidValue("is required and empty")
+            return () if self.many else None
+        return self.parse(given)
+
+
+Columns = Mapping[str, Column]
+
+USER_COLUMNS: Columns = {
+    "id": Column(key, required=True),
+    "language": Column(key),
+    "country": Column(key),
+    "device": Column(key),
+    "created_at": Column(time),
+    "interests": Column(each(hashtag), many=True),
+    "liked_sounds": Column(each(listed_key), many=True),
+}
+VIDEO_COLUMNS: Columns = {
+    "id": Column(key, required=True),
+    "creator": Column(key, required=True),
+    "caption": Column(caption),
+    "hashtags": Column(each(hashtag), many=True),
+    "sound": Column(listed_key),
+    "language": Column(key),
+    "country": Column(key),
+    "duration_ms": Column(count),
+    "orientation": Column(one_of(ORIENTATIONS)),
+    "published_at": Column(time, required=True),
+    "status": Column(one_of(STATUSES)),
+}
+FOLLOW_COLUMNS: Columns = {
+    "user": Column(key, required=True),
+    "creator": Column(key, required=True),
+    "at": Column(time),
+}
+EVENT_COLUMNS: Columns = {
+    "id": Column(key, required=True),
+    "user": Column(key, required=True),
+    "video": Column(key, required=True),
+    "kind": Column(one_of(KINDS), required=True),
+    "at": Column(time, required=True),
+    "watch_ms": Column(count),
+    "completion": Column(fraction),
+}
+
+
+def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
+    """The row with every value parsed; columns that the row has not stay absent.
+
+    Raises:
+        InvalidValue: a column is unknown or missing, or a value not of its form; the message
+            begins with the column's name.
+    """
+    check_names(columns, row)
+    parsed = {}
+    for name, given in row.items():
+        try:
+            parsed[name] = columns[name].value(given)
+        except InvalidValue as error:
+            raise InvalidValue(f"{name}: {error}") from None
+    return parsed
+
+
+def check_names(columns: Columns, names: Iterable[str]) -> None:
+    """Raise `InvalidValue` where a name is unknown or a required one is missing."""
+    given = list(names)
+    if unknown := [name for name in given if name not in columns]:
+        raise InvalidValue(f"unknown column {shown(unknown[0])}: there are {', '.join(columns)}")
+    if missing := [name for name in columns if columns[name].required and name not in given]:
+        raise InvalidValue(f"column {missing[0]} is missing")

@@ -1,0 +1,110 @@
+"""The schema's migrations, run with Alembic: upgrade, downgrade, current, history, check."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Engine
+
+from recommender.engine import check_schema, schema_revision, translate_errors
+from recommender.errors import InvalidValue, RecommenderError, SchemaOutOfDate
+from recommender.models import VERSION_TABLE, Base
+from recommender.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One migration: its id, what it does, and whether it is in the database."""
+
+    revision: str
+    summary: str
+    applied: bool
+
+
+def migrations_folder() -> Path:
+    """Where the migrations are: in the package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    packaged = package / "_migrations"
+    return packaged if packaged.is_dir() else package.parent / "migrations"
+
+
+def upgrade(settings: Settings, revision: str = "head") -> None:
+    """Bring the database to a migration; upgrades at the same time wait for each other.
+
+    Raises:
+        InvalidValue: there is no such migration.
+        SchemaOutOfDate: the database is at a migration that this package does not know.
+        RecommenderError: the database refused.
+    """
+    with _alembic_errors():
+        command.upgrade(_config(settings), revision)
+
+
+def downgrade(settings: Settings, revision: str) -> None:
+    """Take the database back to a migration, or to before the first (``base``).
+
+    Raises:
+        InvalidValue: there is no such migration.
+        RecommenderError: the database refused.
+    """
+    with _alembic_errors():
+        command.downgrade(_config(settings), revision)
+
+
+def history(engine: Engine) -> tuple[Revision, ...]:
+    """Every migration, the newest first."""
+    script = ScriptDirectory.from_config(_config())
+    with translate_errors(), engine.connect() as connection:
+        current = schema_revision(connection)
+    applied = {each.revision for each in script.iterate_revisions(current, "base")}
+    return tuple(
+        Revision(each.revision, each.doc.rstrip("."), each.revision in applied)
+        for each in script.walk_revisions()
+    )
+
+
+def check(engine: Engine) -> None:
+    """Raise `SchemaOutOfDate` unless the database is at head and has just the models' tables."""
+    with translate_errors(), engine.connect() as connection:
+        check_schema(connection)
+        options = {
+            "version_table": VERSION_TABLE,
+            "include_name": lambda name, kind, _: kind != "table" or name in Base.metadata.tables,
+        }
+        context = MigrationContext.configure(connection, opts=options)
+        if differences := compare_metadata(context, Base.metadata):
+            raise SchemaOutOfDate(
+                f"the schema differs from this package's in {len(differences)} places,"
+                f" first: {differences[0]}"
+            )
+
+
+def _config(settings: Settings | None = None) -> Config:
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["settings"] = settings
+    return config
+
+
+@contextmanager
+def _alembic_errors() -> Iterator[None]:
+    with translate_errors():
+        try:
+            yield
+        except CommandError as error:
+            if "Can't locate revision" in str(error):
+                raise InvalidValue(
+                    "there is no such migration: see `recommender db history`"
+                ) from error
+            raise RecommenderError(f"the migration did not run: {error}") from error

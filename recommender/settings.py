@@ -1,0 +1,111 @@
+"""Every setting, with its default, bounds and environment name. The only reader of the environment.
+
+Weights are not here: they are rows of the database, with versions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from recommender.errors import InvalidValue
+
+
+def _setting(default: Any, doc: str, *names: str, low: float = 0, high: float = 0) -> Any:
+    metadata = {"doc": doc, "names": names, "low": low, "high": high}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of engines and imports; seconds unless a name says otherwise.
+
+    Raises:
+        InvalidValue: a setting is out of its bounds; the message names it.
+    """
+
+    database_url: str = _setting(
+        "sqlite:///recommender.db",
+        "The database, as an SQLAlchemy URL; postgres:// and postgresql:// mean psycopg.",
+        "RECOMMENDER_DATABASE_URL",
+        "DATABASE_URL",
+    )
+    pool_size: int = _setting(
+        5, "Connections kept open.", "RECOMMENDER_POOL_SIZE", low=1, high=1000
+    )
+    max_overflow: int = _setting(
+        10, "Connections beyond them.", "RECOMMENDER_MAX_OVERFLOW", high=1000
+    )
+    pool_timeout: float = _setting(
+        30.0, "Wait for a free connection.", "RECOMMENDER_POOL_TIMEOUT", low=0.1, high=3600
+    )
+    connect_timeout: int = _setting(
+        5, "Wait for PostgreSQL to answer.", "RECOMMENDER_CONNECT_TIMEOUT", low=1, high=300
+    )
+    statement_timeout: float = _setting(
+        15.0, "Longest statement on PostgreSQL.", "RECOMMENDER_STATEMENT_TIMEOUT",
+        low=0.01, high=86_400,
+    )  # fmt: skip
+    lock_timeout: float = _setting(
+        10.0, "Longest wait for a row on PostgreSQL.", "RECOMMENDER_LOCK_TIMEOUT",
+        low=0.01, high=86_400,
+    )  # fmt: skip
+    idle_timeout: float = _setting(
+        60.0, "Longest idle transaction on PostgreSQL.", "RECOMMENDER_IDLE_TIMEOUT",
+        low=1, high=86_400,
+    )  # fmt: skip
+    busy_timeout: float = _setting(
+        20.0, "Longest wait for another writer on SQLite.", "RECOMMENDER_BUSY_TIMEOUT", high=3600
+    )
+    migration_lock_timeout: float = _setting(
+        4.0, "Longest wait of a migration for a table on PostgreSQL.",
+        "RECOMMENDER_MIGRATION_LOCK_TIMEOUT", low=0.01, high=3600,
+    )  # fmt: skip
+    migration_wait: float = _setting(
+        300.0, "Longest wait for another upgrade to finish.", "RECOMMENDER_MIGRATION_WAIT",
+        high=86_400,
+    )  # fmt: skip
+    batch_size: int = _setting(
+        5_000, "Rows per transaction of an import.", "RECOMMENDER_BATCH_SIZE", low=1, high=50_000
+    )
+    tries: int = _setting(
+        5, "Tries of a transaction that clashes with others.", "RECOMMENDER_TRIES", low=1, high=20
+    )
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            low, high = setting.metadata["low"], setting.metadata["high"]
+            value = getattr(self, setting.name)
+            if high and not low <= value <= high:
+                raise InvalidValue(f"{setting.name}: {value} is not between {low:g} and {high:g}")
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, **given: Any
+    ) -> Settings:
+        """The settings that are given, else those of the environment, else the defaults.
+
+        Args:
+            environment: variable names and values; the process's own where None.
+            given: settings by name; None means not given.
+
+        Raises:
+            InvalidValue: a value is not a number or out of its bounds; the message names the
+                variable.
+        """
+        environment = os.environ if environment is None else environment
+        values = {name: value for name, value in given.items() if value is not None}
+        for setting in fields(cls):
+            for name in setting.metadata["names"]:
+                if environment.get(name) and setting.name not in values:
+                    values[setting.name] = _converted(name, environment[name], setting.default)
+        return cls(**values)
+
+
+def _converted(name: str, written: str, default: Any) -> Any:
+    try:
+        return type(default)(written)
+    except ValueError:
+        raise InvalidValue(f"{name}: {written!r} is not a number") from None

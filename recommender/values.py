@@ -1,0 +1,201 @@
+"""The value objects that pass between the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from recommender.errors import InvalidValue
+from recommender.fields import EVENT_COLUMNS
+
+SMALLEST_LIMIT, DEFAULT_LIMIT, LARGEST_LIMIT = 1, 20, 500
+
+
+def check_limit(limit: int) -> int:
+    """The limit itself where it is 1 to 500, else `InvalidValue`."""
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise InvalidValue(f"limit: {limit!r} is not a whole number")
+    if not SMALLEST_LIMIT <= limit <= LARGEST_LIMIT:
+        raise InvalidValue(f"limit: {limit:,} is not between {SMALLEST_LIMIT} and {LARGEST_LIMIT}")
+    return limit
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that one user did with one video.
+
+    Args:
+        key: the event's own id, unique for the user; the same key again is the same event.
+        user: the user's key.
+        video: the video's key.
+        kind: one of `fields.KINDS`.
+        at: when, with an offset; kept in UTC.
+        watch_ms: milliseconds watched, 0 to 2,147,483,647; None where unknown.
+        completion: part of the video watched, 0 to 1; None where unknown.
+
+    Raises:
+        InvalidValue: a field is not of its form.
+    """
+
+    key: str
+    user: str
+    video: str
+    kind: str
+    at: datetime
+    watch_ms: int | None = None
+    completion: float | None = None
+
+    def __post_init__(self) -> None:
+        for column, attribute in _EVENT_ATTRIBUTES.items():
+            given = getattr(self, attribute)
+            try:
+                parsed = EVENT_COLUMNS[column].value(given)
+            except InvalidValue as error:
+                raise InvalidValue(f"{column}: {error}") from None
+            if parsed is not given:
+                object.__setattr__(self, attribute, parsed)
+
+
+_EVENT_ATTRIBUTES = {name: "key" if name == "id" else name for name in EVENT_COLUMNS}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many rows a write inserted, updated, and found as they were."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.inserted + other.inserted,
+            self.updated + other.updated,
+            self.unchanged + other.unchanged,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One version of a ranking profile: signal names and their weights."""
+
+    name: str
+    version: int
+    weights: Mapping[str, float]
+    active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRequest:
+    """All that the scoring statement needs, resolved and validated once.
+
+    Attributes:
+        user: the viewer's key as asked for.
+        user_id: the viewer's row, None for a stranger.
+        language: the viewer's language, None where unknown.
+        country: the viewer's country, None where unknown.
+        profile: the profile's version that scores.
+        as_of: the reading time, in UTC.
+        limit: how many videos at most, 1 to 500.
+    """
+
+    user: str
+    user_id: int | None
+    language: str | None
+    country: str | None
+    profile: Profile
+    as_of: datetime
+    limit: int = DEFAULT_LIMIT
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+    @property
+    def known(self) -> bool:
+        """Whether the viewer is in the database."""
+        return self.user_id is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One signal's part of a score: value · weight."""
+
+    value: float
+    weight: float
+
+    @property
+    def contribution(self) -> float:
+        """What the signal adds to the score."""
+        return self.value * self.weight
+
+
+@dataclass(frozen=True, slots=True)
+class FeedItem:
+    """One video of a page.
+
+    Attributes:
+        position: 1 for the first of the session.
+        video: the video's key.
+        creator: its creator's key.
+        caption: its caption, None where it has none.
+        hashtags: its hashtags, sorted.
+        sound: its sound's key, None where it has none.
+        published_at: in UTC.
+        score: the weighted sum, to nine decimals.
+        sources: where the candidate came from.
+        signals: each signal's value and weight, in the profile's order.
+    """
+
+    position: int
+    video: str
+    creator: str
+    caption: str | None
+    hashtags: tuple[str, ...]
+    sound: str | None
+    published_at: datetime
+    score: float
+    sources: tuple[str, ...]
+    signals: Mapping[str, Contribution]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """An ordered page of a feed, and what it was made from."""
+
+    request: FeedRequest
+    items: tuple[FeedItem, ...]
+    session: str | None = None
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FilterOutcome:
+    """Whether a video passed one named filter."""
+
+    name: str
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a video stands where it stands in a viewer's feed, or why it is not there.
+
+    Attributes:
+        request: the resolved request.
+        item: the video with its score and signals.
+        filters: every filter with its outcome.
+        rank: 1 for the first of the whole filtered order, None where a filter failed.
+        reason: one sentence.
+    """
+
+    request: FeedRequest
+    item: FeedItem
+    filters: tuple[FilterOutcome, ...]
+    rank: int | None
+    reason: str = field(default="")
+
+    @property
+    def shown(self) -> bool:
+        """Whether the video is in the viewer's order at all."""
+        return self.rank is not None
