@@ -1,0 +1,110 @@
+"""A For You feed inside an application's own SQL database.
+
+One SQLAlchemy statement finds candidates, computes a weighted sum of named signals in the database,
+and returns an ordered feed, on the caller's session and in the caller's transaction. Every name
+here is imported when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
+    from recommender.engine import create_engine, prepare_engine, run_transaction
+    from recommender.errors import (
+        BadData,
+        DatabaseBusy,
+        DatabaseUnreachable,
+        EventConflict,
+        InvalidValue,
+        NotFound,
+        NotPermitted,
+        PoolTimeout,
+        QueryTimeout,
+        RecommenderError,
+        SchemaOutOfDate,
+        StorageFailure,
+        UnknownProfile,
+        UnknownSignal,
+        UnknownUser,
+        UnknownVideo,
+    )
+    from recommender.feed import explain, for_you, rank, resolve
+    from recommender.filters import FILTERS, Filter
+    from recommender.interactions import record, record_many
+    from recommender.interchange import import_file
+    from recommender.models import (
+        Base,
+        EventRow,
+        Follow,
+        Hashtag,
+        Interaction,
+        LearningState,
+        PendingEvent,
+        ProfileVersion,
+        ProfileWeight,
+        Sound,
+        User,
+        UserHashtag,
+        UserSound,
+        Video,
+        VideoCaption,
+        VideoHashtag,
+    )
+    from recommender.profiles import (
+        activate_profile,
+        create_profile,
+        get_profile,
+        list_profiles,
+    )
+    from recommender.scoring import feed_query
+    from recommender.settings import Settings
+    from recommender.signals import SIGNALS, Signal
+    from recommender.values import (
+        Contribution,
+        Counts,
+        Event,
+        Explanation,
+        FeedItem,
+        FeedPage,
+        FeedRequest,
+        FilterOutcome,
+        Profile,
+    )
+
+_NAMES = {
+    "catalog": "follow unfollow upsert_users upsert_videos",
+    "engine": "create_engine prepare_engine run_transaction",
+    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidValue NotFound"
+    " NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate StorageFailure"
+    " UnknownProfile UnknownSignal UnknownUser UnknownVideo",
+    "feed": "explain for_you rank resolve",
+    "filters": "FILTERS Filter",
+    "interactions": "record record_many",
+    "interchange": "import_file",
+    "models": "Base EventRow Follow Hashtag Interaction LearningState PendingEvent ProfileVersion"
+    " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag",
+    "profiles": "activate_profile create_profile get_profile list_profiles",
+    "scoring": "feed_query",
+    "settings": "Settings",
+    "signals": "SIGNALS Signal",
+    "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
+    " Profile",
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - the same names as above, which a test compares
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -147,6 +147,11 @@ def _moment(value: object) -> datetime:
         raise InvalidValue(f"{shown(value)} is not a time: {error}") from None
 
 
+def now() -> datetime:
+    """The clock, in UTC: the default of every time that a caller leaves out."""
+    return datetime.now(UTC)
+
+
 def one_of(allowed: tuple[str, ...]) -> Parser:
     """A parser for one of a few words."""
 

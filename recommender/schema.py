@@ -13,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
 from sqlalchemy import Engine
 
@@ -103,7 +104,7 @@ def _alembic_errors() -> Iterator[None]:
         try:
             yield
         except CommandError as error:
-            if "Can't locate revision" in str(error):
+            if isinstance(error.__cause__, ResolutionError):
                 raise InvalidValue(
                     "there is no such migration: see `recommender db history`"
                 ) from error

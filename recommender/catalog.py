@@ -1,0 +1,399 @@
+"""The write side of the catalogue: users, videos, and who follows whom.
+
+Rows are mappings with the columns of the interchange format: an absent column keeps its value, None
+clears it, a list replaces. Catalogue tables are written before those of one user's data, in one
+order: users, sounds, hashtags, videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Table
+from sqlalchemy.orm import Session
+
+from recommender import bulk, fields
+from recommender.errors import InvalidValue, RecommenderError, UnknownUser
+from recommender.models import (
+    Follow,
+    Hashtag,
+    Sound,
+    User,
+    UserHashtag,
+    UserSound,
+    Video,
+    VideoCaption,
+    VideoHashtag,
+)
+from recommender.values import Counts
+
+Row = Mapping[str, object]
+
+USERS: Table = User.__table__  # type: ignore[assignment] # SQLAlchemy types it as FromClause
+SOUNDS: Table = Sound.__table__  # type: ignore[assignment]
+HASHTAGS: Table = Hashtag.__table__  # type: ignore[assignment]
+VIDEOS: Table = Video.__table__  # type: ignore[assignment]
+CAPTIONS: Table = VideoCaption.__table__  # type: ignore[assignment]
+VIDEO_HASHTAGS: Table = VideoHashtag.__table__  # type: ignore[assignment]
+USER_HASHTAGS: Table = UserHashtag.__table__  # type: ignore[assignment]
+USER_SOUNDS: Table = UserSound.__table__  # type: ignore[assignment]
+FOLLOWS: Table = Follow.__table__  # type: ignore[assignment]
+
+USER_SCALARS = ("language", "country", "device", "created_at")
+VIDEO_SCALARS = (
+    "creator_id", "sound_id", "language", "country", "duration_ms", "orientation", "status",
+    "published_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a write of many rows did, and which rows, by their place, it had to leave out."""
+
+    counts: Counts
+    rejected: Mapping[int, RecommenderError] = field(default_factory=dict)
+
+
+def ids(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
+    """The ids of those keys (of hashtags: names) that are there."""
+    column = table.c.get("key", table.c.get("name"))
+    assert column is not None  # every catalogue table has one of the two
+    wanted = [(name,) for name in dict.fromkeys(names)]
+    if not wanted:
+        return {}
+    found = session.execute(bulk.lookup(session, [column], wanted, column, table.c.id))
+    return {name: row_id for name, row_id in found}  # noqa: C416 - a Row is not a pair to mypy
+
+
+def ensure(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
+    """The ids of keys (of hashtags: names), created on sight in the order given."""
+    wanted = list(dict.fromkeys(names))
+    found = ids(session, table, wanted)
+    if missing := [name for name in wanted if name not in found]:
+        column = "name" if "name" in table.c else "key"
+        reserved = bulk.reserve_ids(session, table, len(missing))
+        rows = [{"id": i, column: name} for i, name in zip(reserved, missing, strict=True)]
+        rows.sort(key=lambda row: str(row[column]))
+        bulk.insert(session, table, rows, conflict=[column])
+        found |= ids(session, table, missing)
+    return found
+
+
+def upsert_users(session: Session, rows: Iterable[Row]) -> Counts:
+    """Create or update users; their interests and liked sounds are created on sight.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        rows: mappings of `id` (required), `language`, `country`, `device`, `created_at`,
+            `interests`, `liked_sounds`. Of two rows of one id the later counts, column by column.
+
+    Returns:
+        How many users were inserted, updated, unchanged.
+
+    Raises:
+        InvalidValue: a row is not of that form; nothing is written.
+    """
+    return apply_users(session, [fields.parse_row(fields.USER_COLUMNS, row) for row in rows]).counts
+
+
+def apply_users(session: Session, rows: Sequence[Row]) -> Applied:
+    """Write user rows as `fields.parse_row` gives them; see `upsert_users`."""
+    given = _merged(rows)
+    scalars = {key: _only(row, USER_SCALARS) for key, row in given.items()}
+    saved = _save(session, USERS, scalars, {})
+    sounds = ensure(session, SOUNDS, _members(given, "liked_sounds"))
+    hashtags = ensure(session, HASHTAGS, _members(given, "interests"))
+    changed = _replace_links(session, USER_HASHTAGS, saved, given, "interests", hashtags)
+    changed |= _replace_links(session, USER_SOUNDS, saved, given, "liked_sounds", sounds)
+    return Applied(saved.counts(changed))
+
+
+def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
+    """Create or update videos; creators, sounds and hashtags are created on sight.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        rows: mappings of `id`, `creator`, `published_at` (required), `caption`, `hashtags`,
+            `sound`, `language`, `country`, `duration_ms` (milliseconds), `orientation`, `status`.
+            Of two rows of one id the later counts, column by column.
+
+    Returns:
+        How many videos were inserted, updated, unchanged.
+
+    Raises:
+        InvalidValue: a row is not of that form; nothing is written.
+    """
+    parsed = [fields.parse_row(fields.VIDEO_COLUMNS, row) for row in rows]
+    return apply_videos(session, parsed).counts
+
+
+def apply_videos(session: Session, rows: Sequence[Row]) -> Applied:
+    """Write video rows as `fields.parse_row` gives them; see `upsert_videos`."""
+    given = _merged(rows)
+    creators = ensure(session, USERS, (str(row["creator"]) for row in given.values()))
+    sounds = ensure(session, SOUNDS, (str(r["sound"]) for r in given.values() if r.get("sound")))
+    hashtags = ensure(session, HASHTAGS, _members(given, "hashtags"))
+    scalars = {key: _video_scalars(row, creators, sounds) for key, row in given.items()}
+    saved = _save(session, VIDEOS, scalars, {"status": "published"})
+    changed = _save_captions(session, saved, given)
+    changed |= _save_video_hashtags(session, saved, given, hashtags)
+    return Applied(saved.counts(changed))
+
+
+def _merged(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
+    merged: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        merged.setdefault(str(row["id"]), {}).update(row)
+    return merged
+
+
+def _only(row: Row, names: Sequence[str]) -> dict[str, Any]:
+    return {name: row[name] for name in names if name in row}
+
+
+def _members(given: Mapping[str, Mapping[str, Any]], column: str) -> Iterator[str]:
+    return (member for row in given.values() for member in row.get(column, ()))
+
+
+def _video_scalars(
+    row: Row, creators: Mapping[str, int], sounds: Mapping[str, int]
+) -> dict[str, Any]:
+    scalars = _only(row, VIDEO_SCALARS)
+    scalars["creator_id"] = creators[str(row["creator"])]
+    if "sound" in row:
+        scalars["sound_id"] = sounds.get(str(row["sound"]))
+    if "status" in scalars:
+        scalars["status"] = scalars["status"] or "published"
+    return scalars
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """Rows after `_save`: their ids, their scalars before and after, and what changed."""
+
+    ids: Mapping[str, int]
+    before: Mapping[str, Mapping[str, Any]]
+    after: Mapping[str, Mapping[str, Any]]
+
+    def counts(self, owners: set[int]) -> Counts:
+        """The counts, where these rows also changed in other tables."""
+        changed = {key for key in self.before if self.before[key] != self.after[key]}
+        changed |= {key for key in self.before if self.ids[key] in owners}
+        inserted = len(self.after) - len(self.before)
+        return Counts(inserted, len(changed), len(self.before) - len(changed))
+
+
+def _save(
+    session: Session, table: Table, rows: Mapping[str, Row], defaults: Row
+) -> _Saved:
+    """Insert or update rows of a catalogue table by key; only the columns given change."""
+    names = USER_SCALARS if table is USERS else VIDEO_SCALARS
+    found = _locked(session, table, list(rows), names)
+    new = [key for key in rows if key not in found]
+    reserved = dict(zip(new, bulk.reserve_ids(session, table, len(new)), strict=True))
+    before = {key: row for key, (_, row) in found.items()}
+    empty = {**dict.fromkeys(names), **defaults}
+    after = {key: {**before.get(key, empty), **rows[key]} for key in rows}
+    for given in dict.fromkeys(tuple(row) for row in rows.values()):
+        changed = sorted(k for k, r in rows.items() if tuple(r) == given and before.get(k) != after[k])
+        written = [
+            {"id": reserved.get(k) or found[k][0], "key": k, **after[k]} for k in changed
+        ]
+        merge = dict.fromkeys(given, bulk.replace) or None
+        bulk.insert(session, table, written, conflict=["key"], merge=merge)
+    row_ids = {key: row_id for key, (row_id, _) in found.items()}
+    row_ids |= ids(session, table, new)
+    return _Saved(row_ids, before, after)
+
+
+def _locked(
+    session: Session, table: Table, keys: Sequence[str], names: Sequence[str]
+) -> dict[str, tuple[int, dict[str, Any]]]:
+    if not keys:
+        return {}
+    columns = [table.c[name] for name in names]
+    wanted = [(key,) for key in keys]
+    query = bulk.lookup(session, [table.c.key], wanted, table.c.key, table.c.id, *columns)
+    query = query.order_by(table.c.key).with_for_update(key_share=True, of=table)
+    return {
+        row.key: (row.id, {name: getattr(row, name) for name in names})
+        for row in session.execute(query)
+    }
+
+
+def _replace_links(
+    session: Session,
+    table: Table,
+    saved: _Saved,
+    given: Mapping[str, Mapping[str, Any]],
+    column: str,
+    member_ids: Mapping[str, int],
+) -> set[int]:
+    owners = {saved.ids[key]: row[column] for key, row in given.items() if column in row}
+    wanted: dict[bulk.Key, bulk.Row] = {
+        (owner, member_ids[member]): {} for owner, members in owners.items() for member in members
+    }
+    return bulk.synchronise(session, table, _links(session, table, owners), wanted)
+
+
+def _links(session: Session, table: Table, owners: Iterable[int]) -> dict[bulk.Key, bulk.Row]:
+    """The rows of a table whose first key column is one of the owners."""
+    wanted = [(owner,) for owner in owners]
+    if not wanted:
+        return {}
+    owner, *rest = table.primary_key.columns
+    others = [column for column in table.c if not column.primary_key]
+    rows = session.execute(bulk.lookup(session, [owner], wanted, owner, *rest, *others))
+    size = 1 + len(rest)
+    names = [column.name for column in others]
+    return {tuple(row[:size]): dict(zip(names, row[size:], strict=True)) for row in rows}
+
+
+def _save_captions(
+    session: Session, saved: _Saved, given: Mapping[str, Mapping[str, Any]]
+) -> set[int]:
+    owners = {saved.ids[key]: row["caption"] for key, row in given.items() if "caption" in row}
+    wanted: dict[bulk.Key, bulk.Row] = {
+        (owner,): {"caption": caption} for owner, caption in owners.items() if caption
+    }
+    return bulk.synchronise(session, CAPTIONS, _links(session, CAPTIONS, owners), wanted)
+
+
+def _save_video_hashtags(
+    session: Session,
+    saved: _Saved,
+    given: Mapping[str, Mapping[str, Any]],
+    hashtags: Mapping[str, int],
+) -> set[int]:
+    """Replace the hashtags that are given, and keep every `listed_at` what it has to be."""
+    relisted = [
+        key for key in given
+        if "hashtags" in given[key]
+        or (key in saved.before and _listed_at(saved.before[key]) != _listed_at(saved.after[key]))
+    ]  # fmt: skip
+    current = _links(session, VIDEO_HASHTAGS, (saved.ids[key] for key in relisted))
+    members: dict[int, list[int]] = {}
+    for video_id, hashtag_id in current:
+        members.setdefault(video_id, []).append(hashtag_id)
+    wanted: dict[bulk.Key, bulk.Row] = {}
+    for key in relisted:
+        video_id = saved.ids[key]
+        kept = members.get(video_id, [])
+        tags = [hashtags[n] for n in given[key]["hashtags"]] if "hashtags" in given[key] else kept
+        row = {"listed_at": _listed_at(saved.after[key])}
+        wanted |= {(video_id, tag): row for tag in tags}
+    return bulk.synchronise(session, VIDEO_HASHTAGS, current, wanted)
+
+
+def _listed_at(video: Row) -> object:
+    return video["published_at"] if video["status"] == "published" else None
+
+
+def apply_follows(session: Session, rows: Sequence[Row]) -> Applied:
+    """Write parsed follow rows; those of unknown users are left out and reported.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        rows: mappings of `user`, `creator` and, where known, `at`, as `fields.parse_row` gives.
+    """
+    users = ids(session, USERS, (str(row["user"]) for row in rows))
+    known = [row for row in rows if row["user"] in users]
+    creators = ensure(session, USERS, (str(row["creator"]) for row in known))
+    wanted: dict[bulk.Key, Row] = {}
+    for row in known:
+        pair = (users[str(row["user"])], creators[str(row["creator"])])
+        wanted[pair] = {**wanted.get(pair, {}), **row}
+    current = _follows(session, list(wanted))
+    written = {
+        pair: {"created_at": row.get("at", current.get(pair, {}).get("created_at"))}
+        for pair, row in wanted.items()
+    }
+    changed = {pair for pair in written if current.get(pair) != written[pair]}
+    bulk.synchronise(session, FOLLOWS, {p: r for p, r in current.items() if p in written}, written)
+    inserted = len(written.keys() - current.keys())
+    counts = Counts(inserted, len(changed) - inserted, len(known) - len(changed))
+    rejected = {
+        index: UnknownUser(f"user: there is no user {fields.shown(row['user'])}")
+        for index, row in enumerate(rows)
+        if row["user"] not in users
+    }
+    return Applied(counts, rejected)
+
+
+def _follows(session: Session, pairs: Sequence[bulk.Key]) -> dict[bulk.Key, bulk.Row]:
+    if not pairs:
+        return {}
+    columns = [FOLLOWS.c.user_id, FOLLOWS.c.creator_id]
+    rows = session.execute(bulk.lookup(session, columns, pairs, *columns, FOLLOWS.c.created_at))
+    return {(user, creator): {"created_at": at} for user, creator, at in rows}
+
+
+def user_id(session: Session, user: str) -> int:
+    """The id of a user's row.
+
+    Raises:
+        UnknownUser: there is no such user.
+    """
+    found = session.scalar(sa.select(User.id).where(User.key == _key("user", user)))
+    if found is None:
+        raise UnknownUser(f"there is no user {fields.shown(user)}")
+    return found
+
+
+def _key(name: str, value: str) -> str:
+    try:
+        return fields.key(value)
+    except InvalidValue as error:
+        raise InvalidValue(f"{name}: {error}") from None
+
+
+def follow(session: Session, user: str, creator: str, *, at: datetime | None = None) -> bool:
+    """Let a user follow a creator, who is created on sight; following again changes nothing.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the follower's key.
+        creator: the creator's key.
+        at: since when, with an offset; now where None.
+
+    Returns:
+        Whether the user did not follow the creator before.
+
+    Raises:
+        UnknownUser: there is no such follower.
+        InvalidValue: a key or the time is not of its form.
+    """
+    since = fields.time(at or fields.now())
+    follower = user_id(session, user)
+    creator_id = ensure(session, USERS, [_key("creator", creator)])[creator]
+    row = {"user_id": follower, "creator_id": creator_id, "created_at": since}
+    is_new = not _follows(session, [(follower, creator_id)])
+    bulk.insert(session, FOLLOWS, [row])
+    return is_new
+
+
+def unfollow(session: Session, user: str, creator: str) -> bool:
+    """Let a user no longer follow a creator.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the follower's key.
+        creator: the creator's key, known or not.
+
+    Returns:
+        Whether the user followed the creator before.
+
+    Raises:
+        UnknownUser: there is no such follower.
+        InvalidValue: a key is not of its form.
+    """
+    follower = user_id(session, user)
+    followed = sa.select(User.id).where(User.key == _key("creator", creator)).scalar_subquery()
+    statement = sa.delete(FOLLOWS).where(
+        FOLLOWS.c.user_id == follower, FOLLOWS.c.creator_id == followed
+    )
+    return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined] # a CursorResult

