@@ -132,9 +132,14 @@ def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
     if not keys:
         return
     columns = list(table.primary_key)
+    if is_sqlite(session):
+        matches = [column == sa.bindparam(f"gone_{column.name}") for column in columns]
+        gone = [{f"gone_{c.name}": part for c, part in zip(columns, key, strict=True)} for key in keys]
+        session.connection().execute(sa.delete(table).where(*matches), gone)
+        return
     rows = listed(session, columns, keys)
     matches = [column == rows.c[column.name] for column in columns]
-    session.execute(sa.delete(table).where(sa.exists().where(*matches)))
+    session.execute(sa.delete(table).where(*matches))
 
 
 def replace(old: Any, new: Any) -> ColumnElement[Any]:  # noqa: ARG001 - a Merge takes both

@@ -1,0 +1,105 @@
+"""The command line: each command parses, makes one library call and prints.
+
+Commands are imported when they are run, so that help and completion stay instant.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from recommender.cli.options import database_option
+from recommender.errors import RecommenderError
+
+COMMANDS = {
+    "db": "db:db",
+    "explain": "feed:explain",
+    "feed": "feed:feed",
+    "follow": "write:follow",
+    "import": "write:import_",
+    "profiles": "profiles:profiles",
+    "rank": "feed:rank",
+    "record": "write:record",
+    "unfollow": "write:unfollow",
+    "user": "user:user",
+}
+"""Each command's name, and where in this package it is."""
+
+SUMMARIES = {
+    "db": "Make, upgrade and inspect the database's tables.",
+    "explain": "Say why a video stands where it stands in a user's feed.",
+    "feed": "Print a user's For You feed; writes nothing.",
+    "follow": "Let USER follow CREATOR, who is created on sight.",
+    "import": "Import users, videos, follows or events from a file.",
+    "profiles": "List, show, create and activate ranking profiles.",
+    "rank": "Put the given videos in a user's order; no filter applies.",
+    "record": "Record one event of a user with a video.",
+    "unfollow": "Let USER no longer follow CREATOR.",
+    "user": "Show what is stored of a user.",
+}
+"""Each command's line of help, here so that listing them imports none; a test compares."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, from `SUMMARIES`."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(SUMMARIES.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="recommender")
+@database_option
+def cli() -> None:
+    """A For You feed inside your own SQL database.
+
+    The database is --database-url, else RECOMMENDER_DATABASE_URL, else DATABASE_URL, else
+    the SQLite file recommender.db in this folder. Data goes to stdout, messages to stderr.
+    """
+
+
+def main() -> None:
+    """Run the command line, and exit as documented."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return the exit code."""
+    try:
+        cli.main(arguments, prog_name="recommender", standalone_mode=False)
+    except RecommenderError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    return 0
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    click.echo("Terminated.", err=True)
+    raise SystemExit(143)

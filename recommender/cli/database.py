@@ -1,0 +1,86 @@
+"""How commands get at the database: read-only on one session, or in a transaction with retries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from recommender.cli.options import settings
+from recommender.engine import (
+    check_schema,
+    create_engine,
+    database_url,
+    run_transaction,
+    translate_errors,
+)
+from recommender.errors import SchemaOutOfDate
+
+T = TypeVar("T")
+
+
+@contextmanager
+def reading() -> Iterator[Session]:
+    """A session on a database that is up to date; nothing is created and nothing committed."""
+    with engine() as bind, translate_errors(), Session(bind) as session:
+        check_schema(session.connection())
+        yield session
+
+
+@contextmanager
+def writable() -> Iterator[Engine]:
+    """An engine on a database that is up to date; a new SQLite file is created and migrated."""
+    if (path := sqlite_path()) and not path.exists():
+        create_file(path)
+    with engine(must_exist=False) as bind, translate_errors():
+        with bind.connect() as connection:
+            is_empty = path is not None and not sa.inspect(connection).get_table_names()
+        if is_empty:
+            from recommender import schema  # noqa: PLC0415 - Alembic is slow to import
+
+            schema.upgrade(settings())
+        with bind.connect() as connection:
+            check_schema(connection)
+        yield bind
+
+
+def writing(function: Callable[[Session], T]) -> T:
+    """Run a function in a transaction of its own on an up-to-date database."""
+    with writable() as bind:
+        return run_transaction(bind, function, settings=settings())
+
+
+@contextmanager
+def engine(*, must_exist: bool = True) -> Iterator[Engine]:
+    """An engine of this run; a SQLite file that is not there is an error unless it may be made."""
+    path = sqlite_path()
+    if must_exist and path is not None and not path.exists():
+        raise SchemaOutOfDate(f"there is no database {path}: run `recommender db upgrade`")
+    bind = create_engine(settings=settings())
+    try:
+        yield bind
+    finally:
+        bind.dispose()
+
+
+def sqlite_path() -> Path | None:
+    """The SQLite file of the settings, None where the database is no plain file."""
+    url = database_url(settings().database_url)
+    is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
+    if not is_file or str(url.database).startswith("file:"):
+        return None
+    return Path(str(url.database))
+
+
+def create_file(path: Path) -> None:
+    """Create an empty file that only its owner may read; it may be there already."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError:
+        return  # SQLite says what is wrong when it opens the file

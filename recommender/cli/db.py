@@ -1,0 +1,75 @@
+"""``db upgrade|downgrade|current|history|check``."""
+
+from __future__ import annotations
+
+import click
+
+from recommender import schema
+from recommender.cli.database import create_file, engine, sqlite_path
+from recommender.cli.options import database_option, format_option, settings
+from recommender.cli.output import print_records
+from recommender.engine import schema_revision, translate_errors
+
+
+@click.group()
+def db() -> None:
+    """Make, upgrade and inspect the database's tables."""
+
+
+@db.command()
+@click.argument("revision", default="head")
+@database_option
+def upgrade(revision: str) -> None:
+    """Bring the database to a migration, the newest where none is given."""
+    if path := sqlite_path():
+        create_file(path)
+    schema.upgrade(settings(), revision)
+    _say_current()
+
+
+@db.command()
+@click.argument("revision")
+@database_option
+def downgrade(revision: str) -> None:
+    """Take the database back to a migration, `base` for before the first: its data is lost."""
+    schema.downgrade(settings(), revision)
+    _say_current()
+
+
+@db.command()
+@database_option
+def current() -> None:
+    """Print the migration that the database is at."""
+    click.echo(_current() or "none")
+
+
+@db.command()
+@format_option
+@database_option
+def history(form: str | None) -> None:
+    """List every migration, the newest first."""
+    with engine() as bind:
+        revisions = schema.history(bind)
+    rows = [
+        {"revision": each.revision, "summary": each.summary, "applied": each.applied}
+        for each in revisions
+    ]
+    print_records(rows, form)
+
+
+@db.command()
+@database_option
+def check() -> None:
+    """Exit 0 where the schema is just what this version needs, else 78."""
+    with engine() as bind:
+        schema.check(bind)
+    click.echo("The schema is up to date.", err=True)
+
+
+def _current() -> str | None:
+    with engine() as bind, translate_errors(), bind.connect() as connection:
+        return schema_revision(connection)
+
+
+def _say_current() -> None:
+    click.echo(f"The database is at migration {_current() or 'none'}.", err=True)

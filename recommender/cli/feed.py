@@ -1,0 +1,79 @@
+"""``feed``, ``rank``, ``explain``: reading, nothing is written."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from recommender import feed as library
+from recommender.cli.database import reading
+from recommender.cli.options import as_of_option, database_option, format_option, profile_option
+from recommender.cli.output import print_explanation, print_page
+from recommender.values import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
+
+
+@click.command()
+@click.argument("user")
+@profile_option
+@click.option(
+    "--limit",
+    type=click.IntRange(SMALLEST_LIMIT, LARGEST_LIMIT),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    help="How many videos at most.",
+)
+@as_of_option
+@click.option("--explain", "with_signals", is_flag=True, help="Show each signal's part.")
+@format_option
+@database_option
+def feed(
+    user: str,
+    profile: str | None,
+    limit: int,
+    as_of: datetime | None,
+    with_signals: bool,  # noqa: FBT001 - click passes a flag by name
+    form: str | None,
+) -> None:
+    """Print a user's For You feed; writes nothing."""
+    with reading() as session:
+        page = library.for_you(session, user, limit=limit, profile=profile, as_of=as_of)
+    print_page(page, form, with_signals=with_signals)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("videos", nargs=-1, required=True)
+@profile_option
+@as_of_option
+@click.option("--explain", "with_signals", is_flag=True, help="Show each signal's part.")
+@format_option
+@database_option
+def rank(
+    user: str,
+    videos: tuple[str, ...],
+    profile: str | None,
+    as_of: datetime | None,
+    with_signals: bool,  # noqa: FBT001 - click passes a flag by name
+    form: str | None,
+) -> None:
+    """Put the given videos in a user's order; no filter applies."""
+    with reading() as session:
+        page = library.rank(session, user, videos, profile=profile, as_of=as_of)
+    print_page(page, form, with_signals=with_signals)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("video")
+@profile_option
+@as_of_option
+@format_option
+@database_option
+def explain(
+    user: str, video: str, profile: str | None, as_of: datetime | None, form: str | None
+) -> None:
+    """Say why a video stands where it stands in a user's feed."""
+    with reading() as session:
+        explanation = library.explain(session, user, video, profile=profile, as_of=as_of)
+    print_explanation(explanation, form)

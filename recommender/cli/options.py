@@ -1,0 +1,78 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from recommender import fields
+from recommender.errors import InvalidValue
+from recommender.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _keep_url(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.find_root().meta["database_url"] = value
+
+
+def database_option(function: F) -> F:
+    """``--database-url``, before or after the command's name."""
+    return click.option(
+        "--database-url",
+        metavar="URL",
+        expose_value=False,
+        callback=_keep_url,
+        help="The database: sqlite:///file.db or postgresql://user@host/name.",
+    )(function)
+
+
+def settings() -> Settings:
+    """The settings of this run: the options, else the environment, else the defaults."""
+    given = click.get_current_context().find_root().meta.get("database_url")
+    return Settings.from_environment(database_url=given)
+
+
+class Time(click.ParamType):
+    """A time with an offset, such as 2026-01-31T12:00:00Z."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """The time in UTC, else a usage error."""
+        try:
+            return fields.time(value)
+        except InvalidValue as error:
+            self.fail(str(error), param, ctx)
+
+
+def format_option(function: F) -> F:
+    """``--format``: table on a terminal, else json."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "json", "jsonl", "csv"]),
+        help="How to print: table on a terminal, json otherwise.",
+    )(function)
+
+
+def profile_option(function: F) -> F:
+    """``--profile``."""
+    return click.option(
+        "--profile",
+        metavar="NAME[@VERSION]",
+        help="The ranking profile; the active one where left out.",
+    )(function)
+
+
+def as_of_option(function: F) -> F:
+    """``--as-of``."""
+    return click.option(
+        "--as-of", type=Time(), metavar="TIME", help="The reading time; now where left out."
+    )(function)

@@ -1,0 +1,79 @@
+"""``import``, ``record``, ``follow``, ``unfollow``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from recommender import catalog, fields, interactions, interchange
+from recommender.cli.database import writable, writing
+from recommender.cli.options import Time, database_option, format_option, settings
+from recommender.cli.output import print_records
+
+KINDS = click.Choice(list(interchange.KINDS))
+
+
+@click.command("import")
+@click.argument("kind", type=KINDS)
+@click.argument("file")
+@format_option
+@database_option
+def import_(kind: str, file: str, form: str | None) -> None:
+    """Import users, videos, follows or events from a file.
+
+    FILE is CSV or JSON Lines, plain or gzip; - is standard input.
+    """
+    with writable() as engine:
+        report = interchange.import_file(engine, kind, file, settings=settings()).as_dict()
+    print_records([report], form, whole=report)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("video")
+@click.argument("kind", type=click.Choice(fields.KINDS))
+@click.option("--completion", type=float, help="The part watched, 0 to 1.")
+@click.option("--watch-ms", type=int, help="The time watched, in milliseconds.")
+@click.option("--at", type=Time(), metavar="TIME", help="When; now where left out.")
+@click.option("--id", "key", help="The event's own id, to record it only once; goes with --at.")
+@database_option
+def record(
+    user: str,
+    video: str,
+    kind: str,
+    completion: float | None,
+    watch_ms: int | None,
+    at: datetime | None,
+    key: str | None,
+) -> None:
+    """Record one event of a user with a video."""
+    if key is not None and at is None:
+        raise click.UsageError("--id goes with --at: the same event has the same time")
+    is_new = writing(
+        lambda session: interactions.record(
+            session, user, video, kind,
+            at=at, key=key, watch_ms=watch_ms, completion=completion,
+        )  # fmt: skip
+    )
+    click.echo("Recorded." if is_new else "Recorded before; nothing changed.", err=True)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("creator")
+@database_option
+def follow(user: str, creator: str) -> None:
+    """Let USER follow CREATOR, who is created on sight."""
+    is_new = writing(lambda session: catalog.follow(session, user, creator))
+    click.echo("Followed." if is_new else "Followed before; nothing changed.", err=True)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("creator")
+@database_option
+def unfollow(user: str, creator: str) -> None:
+    """Let USER no longer follow CREATOR."""
+    followed = writing(lambda session: catalog.unfollow(session, user, creator))
+    click.echo("Unfollowed." if followed else "Not followed; nothing changed.", err=True)
