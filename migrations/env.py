@@ -67,7 +67,7 @@ def run_online() -> None:
         migrate(given)
         return
     settings = context.config.attributes.get("settings") or Settings.from_environment()
-    with migration_engine(settings.database_url, settings).connect() as connection:
+    with migration_engine(settings).connect() as connection:
         if connection.dialect.name == "postgresql":
             take_upgrade_lock(connection, settings.migration_wait)
         else:

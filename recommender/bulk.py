@@ -134,7 +134,9 @@ def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
     columns = list(table.primary_key)
     if is_sqlite(session):
         matches = [column == sa.bindparam(f"gone_{column.name}") for column in columns]
-        gone = [{f"gone_{c.name}": part for c, part in zip(columns, key, strict=True)} for key in keys]
+        gone = [
+            {f"gone_{c.name}": part for c, part in zip(columns, key, strict=True)} for key in keys
+        ]
         session.connection().execute(sa.delete(table).where(*matches), gone)
         return
     rows = listed(session, columns, keys)

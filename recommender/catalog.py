@@ -187,9 +187,7 @@ class _Saved:
         return Counts(inserted, len(changed), len(self.before) - len(changed))
 
 
-def _save(
-    session: Session, table: Table, rows: Mapping[str, Row], defaults: Row
-) -> _Saved:
+def _save(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row) -> _Saved:
     """Insert or update rows of a catalogue table by key; only the columns given change."""
     names = USER_SCALARS if table is USERS else VIDEO_SCALARS
     found = _locked(session, table, list(rows), names)
@@ -199,10 +197,10 @@ def _save(
     empty = {**dict.fromkeys(names), **defaults}
     after = {key: {**before.get(key, empty), **rows[key]} for key in rows}
     for given in dict.fromkeys(tuple(row) for row in rows.values()):
-        changed = sorted(k for k, r in rows.items() if tuple(r) == given and before.get(k) != after[k])
-        written = [
-            {"id": reserved.get(k) or found[k][0], "key": k, **after[k]} for k in changed
-        ]
+        changed = sorted(
+            k for k, r in rows.items() if tuple(r) == given and before.get(k) != after[k]
+        )
+        written = [{"id": reserved.get(k) or found[k][0], "key": k, **after[k]} for k in changed]
         merge = dict.fromkeys(given, bulk.replace) or None
         bulk.insert(session, table, written, conflict=["key"], merge=merge)
     row_ids = {key: row_id for key, (row_id, _) in found.items()}

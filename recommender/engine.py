@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -37,6 +38,7 @@ WRITE = "recommender_write"
 
 POSTGRESQL_NAMES = ("postgres", "postgresql", "postgresql+psycopg")
 LONGEST_DELAY = 10.0
+LONGEST_MIGRATION = 86_400.0
 
 _ERROR_OF_SQLSTATE: tuple[tuple[str, type[RecommenderError]], ...] = (
     ("57014", QueryTimeout),
@@ -94,60 +96,58 @@ def database_url(url: str | URL) -> URL:
     return parsed
 
 
-def create_engine(
-    url: str | URL | None = None, *, settings: Settings | None = None, **options: Any
-) -> Engine:
+def create_engine(url: str | URL | None = None, *, settings: Settings | None = None) -> Engine:
     """An engine with timeouts, pool and transactions as this package wants them.
 
     Args:
         url: the database; the settings' where None.
         settings: those of the environment where None.
-        options: passed on to `sqlalchemy.create_engine`.
 
     Raises:
         InvalidValue: the URL is not one of SQLite or PostgreSQL.
     """
     settings = settings or Settings.from_environment()
     parsed = database_url(settings.database_url if url is None else url)
-    is_sqlite = parsed.get_backend_name() == "sqlite"
-    defaults = _sqlite_options(parsed) if is_sqlite else _postgresql_options(parsed, settings)
+    options: dict[str, Any] = _connect_options(parsed, settings)
+    if _is_in_memory(parsed):
+        options["poolclass"] = StaticPool
+    else:
+        options["pool_size"] = settings.pool_size
+        options["max_overflow"] = settings.max_overflow
+        options["pool_timeout"] = settings.pool_timeout
     try:
-        engine = sa.create_engine(parsed, hide_parameters=True, **{**defaults, **options})
+        engine = sa.create_engine(parsed, hide_parameters=True, **options)
     except NoSuchModuleError:
         raise InvalidValue(f"database URL: no driver {parsed.drivername}") from None
     return prepare_engine(engine, settings=settings)
 
 
-def _sqlite_options(url: URL) -> dict[str, Any]:
-    in_memory = url.database in {None, "", ":memory:"} or "mode=memory" in str(url.query)
-    return {"poolclass": StaticPool} if in_memory else {"pool_timeout": 30}
+def _is_in_memory(url: URL) -> bool:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    return is_sqlite and (url.database in {None, "", ":memory:"} or "memory" in url.query.values())
 
 
-def _postgresql_options(url: URL, settings: Settings) -> dict[str, Any]:
+def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {}
     timeouts = {
         "statement_timeout": settings.statement_timeout,
         "lock_timeout": settings.lock_timeout,
         "idle_in_transaction_session_timeout": settings.idle_timeout,
     }
     flags = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in timeouts.items()]
-    asked = url.query.get("options", "")
     return {
         "pool_pre_ping": True,
         "pool_recycle": 1800,
-        "pool_size": settings.pool_size,
-        "max_overflow": settings.max_overflow,
-        "pool_timeout": settings.pool_timeout,
         "connect_args": {
             "connect_timeout": settings.connect_timeout,
             "application_name": "recommender",
-            "options": " ".join([*flags, "-c TimeZone=UTC", str(asked)]).strip(),
+            "options": " ".join([*flags, "-c TimeZone=UTC", str(url.query.get("options", ""))]),
         },
     }
 
 
-def prepare_engine(
-    engine: Engine | AsyncEngine, *, settings: Settings | None = None
-) -> Any:
+def prepare_engine(engine: Engine | AsyncEngine, *, settings: Settings | None = None) -> Any:
     """Add to an engine, also a host's own, what this package's transactions need; return it.
 
     On SQLite: WAL, foreign keys, a busy timeout, real transactions, and BEGIN IMMEDIATE where the
@@ -275,16 +275,17 @@ def _translated(error: DBAPIError) -> RecommenderError:
     return RecommenderError(f"the database refused a statement ({state or type(error).__name__})")
 
 
-def migration_engine(url: str | URL, settings: Settings) -> Engine:
+def migration_engine(settings: Settings) -> Engine:
     """An engine for migrations: a connection of its own, a short wait for locks, no time limit."""
-    patient = {"statement_timeout": 86_400.0, "idle_timeout": 86_400.0}
-    impatient = {"lock_timeout": settings.migration_lock_timeout}
-    values = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
-    changed = Settings(**{**values, **patient, **impatient})
-    parsed = database_url(url)
-    options = _postgresql_options(parsed, changed)["connect_args"]
-    arguments = {} if parsed.get_backend_name() == "sqlite" else {"connect_args": options}
-    engine = sa.create_engine(parsed, hide_parameters=True, poolclass=NullPool, **arguments)
+    changed = replace(
+        settings,
+        lock_timeout=settings.migration_lock_timeout,
+        statement_timeout=LONGEST_MIGRATION,
+        idle_timeout=LONGEST_MIGRATION,
+    )
+    parsed = database_url(settings.database_url)
+    options = _connect_options(parsed, changed)
+    engine = sa.create_engine(parsed, hide_parameters=True, poolclass=NullPool, **options)
     return writing(prepare_engine(engine, settings=changed))
 
 

@@ -248,9 +248,7 @@ def _recorded(session: Session, rows: Iterable[State]) -> dict[bulk.Key, State]:
     return {(row.user_id, row.key): dict(row._mapping) for row in found}  # noqa: SLF001 - its API
 
 
-def _unrecorded(
-    session: Session, rows: Mapping[int, State]
-) -> tuple[list[int], dict[int, State]]:
+def _unrecorded(session: Session, rows: Mapping[int, State]) -> tuple[list[int], dict[int, State]]:
     """The places of new events, and of each conflicting one the row that it conflicts with."""
     seen = _recorded(session, rows.values())
     new: list[int] = []

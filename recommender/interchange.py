@@ -168,7 +168,8 @@ def read_rows(
     Raises:
         BadData: a line cannot be read; the message names it.
     """
-    lines = _Lines(_text(binary))
+    text = _text(binary)
+    lines = _Lines(text)
     try:
         yield from _json_rows(lines) if lines.is_json() else _csv_rows(columns, lines)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -177,6 +178,8 @@ def read_rows(
         raise BadData(f"line {lines.number + 1} or after: not UTF-8: {error.reason}") from error
     except csv.Error as error:
         raise BadData(f"line {lines.number}: not CSV: {error}") from error
+    finally:
+        text.detach()  # the stream is the caller's to close
 
 
 def _text(binary: BinaryIO) -> TextIO:
@@ -225,9 +228,7 @@ def _json_rows(lines: _Lines) -> Iterator[tuple[int, Mapping[str, object]]]:
         yield lines.number, row
 
 
-def _csv_rows(
-    columns: fields.Columns, lines: _Lines
-) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _csv_rows(columns: fields.Columns, lines: _Lines) -> Iterator[tuple[int, Mapping[str, object]]]:
     reader = csv.reader(lines, strict=True)
     header = _header(columns, next(reader, []))
     many = [name in columns and columns[name].many for name in header]
@@ -238,10 +239,13 @@ def _csv_rows(
             continue
         if len(cells) != len(header):
             raise BadData(f"line {first}: {len(cells)} cells under {len(header)} columns")
-        yield first, {
-            name: cell.split(fields.LIST_SEPARATOR) if is_many and cell else cell
-            for name, cell, is_many in zip(header, cells, many, strict=True)
-        }
+        yield (
+            first,
+            {
+                name: cell.split(fields.LIST_SEPARATOR) if is_many and cell else cell
+                for name, cell, is_many in zip(header, cells, many, strict=True)
+            },
+        )
 
 
 def _header(columns: fields.Columns, header: list[str]) -> list[str]:

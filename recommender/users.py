@@ -67,9 +67,7 @@ def show_user(session: Session, user: str) -> UserSummary:
 
 
 def _totals(session: Session, row_id: int) -> dict[str, int]:
-    likes = sa.or_(
-        Interaction.unliked_at.is_(None), Interaction.liked_at > Interaction.unliked_at
-    )
+    likes = sa.or_(Interaction.unliked_at.is_(None), Interaction.liked_at > Interaction.unliked_at)
     totals = {
         "seen": sa.func.count().filter(Interaction.impressions > 0),
         "liked": sa.func.count().filter(Interaction.liked_at.is_not(None), likes),

@@ -52,8 +52,14 @@ def record(
         raise click.UsageError("--id goes with --at: the same event has the same time")
     is_new = writing(
         lambda session: interactions.record(
-            session, user, video, kind,
-            at=at, key=key, watch_ms=watch_ms, completion=completion,
+            session,
+            user,
+            video,
+            kind,
+            at=at,
+            key=key,
+            watch_ms=watch_ms,
+            completion=completion,
         )  # fmt: skip
     )
     click.echo("Recorded." if is_new else "Recorded before; nothing changed.", err=True)

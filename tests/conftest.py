@@ -1,0 +1,133 @@
+"""Both databases for every test: a savepoint that is rolled back, or a database of its own."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from psycopg import sql
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from recommender import schema
+from recommender.engine import create_engine, writing
+from recommender.settings import Settings
+from tests import postgres
+
+DATABASES = ("sqlite", "postgresql")
+
+hypothesis_settings.register_profile(
+    "tests",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True)
+def _no_database_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RECOMMENDER_DATABASE_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def new_database(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Callable[..., str]:
+    """Makes a database of a kind, migrated or empty, and gives its URL."""
+    folder = tmp_path_factory.mktemp("databases")
+    counter = itertools.count()
+    template = folder / "template.db"
+
+    def new(kind: str, *, migrated: bool = True) -> str:
+        name = f"recommender_{next(counter)}"
+        if kind == "sqlite":
+            if not template.exists():
+                schema.upgrade(Settings(database_url=f"sqlite:///{template}"))
+            path = folder / f"{name}.db"
+            if migrated:
+                shutil.copy(template, path)
+            return f"sqlite:///{path}"
+        server = request.getfixturevalue("postgres_server")
+        template_name = request.getfixturevalue("postgres_template") if migrated else "template0"
+        create_database(server, name, template_name)
+        return f"{server}/{name}"
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> str:
+    name = "recommender_template"
+    create_database(postgres_server, name, "template0")
+    schema.upgrade(Settings(database_url=f"{postgres_server}/{name}"))
+    return name
+
+
+def create_database(server: str, name: str, template: str) -> None:
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        for statement in ("DROP DATABASE IF EXISTS {}", "CREATE DATABASE {} TEMPLATE {}"):
+            names = [sql.Identifier(name), sql.Identifier(template)][: statement.count("{}")]
+            connection.execute(sql.SQL(statement).format(*names))
+
+
+@pytest.fixture(params=DATABASES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The test runs once for each database."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database(kind: str, new_database: Callable[..., str]) -> str:
+    """The URL of a migrated database of the test's own."""
+    return new_database(kind)
+
+
+@pytest.fixture
+def empty_database(kind: str, new_database: Callable[..., str]) -> str:
+    """The URL of an empty database of the test's own; on SQLite a file that does not exist."""
+    return new_database(kind, migrated=False)
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    """An engine on a database of the test's own, for tests that commit."""
+    bind = create_engine(database)
+    yield bind
+    bind.dispose()
+
+
+@pytest.fixture(scope="session")
+def _shared_engines(new_database: Callable[..., str]) -> Iterator[dict[str, Engine]]:
+    engines: dict[str, Engine] = {}
+    yield engines
+    for bind in engines.values():
+        bind.dispose()
+
+
+@pytest.fixture
+def session(
+    kind: str, new_database: Callable[..., str], _shared_engines: dict[str, Engine]
+) -> Iterator[Session]:
+    """A session in a transaction that is rolled back after the test."""
+    if kind not in _shared_engines:
+        _shared_engines[kind] = create_engine(new_database(kind))
+    with writing(_shared_engines[kind]).connect() as connection:
+        transaction = connection.begin()
+        with Session(connection, join_transaction_mode="create_savepoint") as opened:
+            yield opened
+        transaction.rollback()
