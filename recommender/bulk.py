@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ARRAY, ColumnElement, FromClause, Select, Table
+from sqlalchemy import ARRAY, ColumnElement, FromClause, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
+
+from recommender.models import Statement
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -59,7 +61,7 @@ def _element(column: sa.Column[Any]) -> sa.types.TypeEngine[Any]:
 
 def lookup(
     session: Session, columns: Sequence[sa.Column[Any]], keys: Sequence[Key], *read: Any
-) -> Select[Any]:
+) -> Statement:
     """A SELECT of `read` from the columns' table, for the rows whose columns are a listed key."""
     table = columns[0].table
     rows = listed(session, columns, keys)

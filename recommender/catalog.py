@@ -60,8 +60,7 @@ class Applied:
 
 def ids(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
     """The ids of those keys (of hashtags: names) that are there."""
-    column = table.c.get("key", table.c.get("name"))
-    assert column is not None  # every catalogue table has one of the two
+    column = table.c[_key_column(table)]
     wanted = [(name,) for name in dict.fromkeys(names)]
     if not wanted:
         return {}
@@ -69,12 +68,16 @@ def ids(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
     return {name: row_id for name, row_id in found}  # noqa: C416 - a Row is not a pair to mypy
 
 
+def _key_column(table: Table) -> str:
+    return "name" if table is HASHTAGS else "key"
+
+
 def ensure(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
     """The ids of keys (of hashtags: names), created on sight in the order given."""
     wanted = list(dict.fromkeys(names))
     found = ids(session, table, wanted)
     if missing := [name for name in wanted if name not in found]:
-        column = "name" if "name" in table.c else "key"
+        column = _key_column(table)
         reserved = bulk.reserve_ids(session, table, len(missing))
         rows = [{"id": i, column: name} for i, name in zip(reserved, missing, strict=True)]
         rows.sort(key=lambda row: str(row[column]))

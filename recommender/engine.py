@@ -71,6 +71,7 @@ _ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
 _RETRYABLE = ("40001", "40P01", "55P03", "08", "57P", "SQLITE_BUSY", "SQLITE_LOCKED")
 
 T = TypeVar("T")
+E = TypeVar("E", bound="Engine | AsyncEngine")
 
 
 def database_url(url: str | URL) -> URL:
@@ -147,7 +148,7 @@ def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
     }
 
 
-def prepare_engine(engine: Engine | AsyncEngine, *, settings: Settings | None = None) -> Any:
+def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
     """Add to an engine, also a host's own, what this package's transactions need; return it.
 
     On SQLite: WAL, foreign keys, a busy timeout, real transactions, and BEGIN IMMEDIATE where the
@@ -159,7 +160,7 @@ def prepare_engine(engine: Engine | AsyncEngine, *, settings: Settings | None = 
         settings: those of the environment where None.
     """
     settings = settings or Settings.from_environment()
-    sync_engine: Engine = getattr(engine, "sync_engine", engine)
+    sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
     if sync_engine.dialect.name == "sqlite":
         event.listen(sync_engine, "connect", _sqlite_connect(settings))
         event.listen(sync_engine, "begin", _sqlite_begin)
@@ -238,7 +239,8 @@ def run_transaction(
 
 
 def _delay(attempt: int) -> float:
-    return min(LONGEST_DELAY, 0.1 * 4**attempt) * secrets.SystemRandom().uniform(0.5, 1)
+    longest: float = min(LONGEST_DELAY, 0.1 * 4**attempt)
+    return longest * secrets.SystemRandom().uniform(0.5, 1)
 
 
 def _is_retryable(error: DBAPIError) -> bool:

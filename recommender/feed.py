@@ -7,14 +7,13 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
 from recommender import fields
 from recommender.catalog import VIDEOS, ids
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.filters import FILTERS
-from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
+from recommender.models import Hashtag, Sound, Statement, User, Video, VideoCaption, VideoHashtag
 from recommender.profiles import get_profile
 from recommender.scoring import ahead_query, explain_query, feed_query, rank_query, score_of
 from recommender.values import (
@@ -188,13 +187,13 @@ def _is_key(value: str) -> bool:
 
 
 def _items(
-    session: Session, request: FeedRequest, ranked: Select[Any], name: str
+    session: Session, request: FeedRequest, ranked: Statement, name: str
 ) -> tuple[FeedItem, ...]:
     rows = session.execute(_page(ranked, name))
     return tuple(_item(request, position, row) for position, row in enumerate(rows, start=1))
 
 
-def _page(ranked: Select[Any], name: str) -> Select[Any]:
+def _page(ranked: Statement, name: str) -> Statement:
     """The ranked videos with what a page shows of them, read for these few rows only."""
     top = ranked.subquery("ranked")
     tags = (

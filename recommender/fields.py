@@ -92,10 +92,10 @@ def hashtag(value: object) -> str:
 
 def count(value: object) -> int:
     """A whole number from 0 to 2,147,483,647."""
-    if isinstance(value, str) and _COUNT.fullmatch(value):
-        value = int(value)
-    elif isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if isinstance(value, str):
+        value = int(value) if _COUNT.fullmatch(value) else value
+    elif isinstance(value, float):
+        value = int(value) if value.is_integer() else value
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidValue(f"{shown(value)} is not a whole number")
     if not 0 <= value <= LARGEST_COUNT:
@@ -105,13 +105,14 @@ def count(value: object) -> int:
 
 def number(value: object, low: float, high: float) -> float:
     """A finite number from `low` to `high`."""
+    is_number = isinstance(value, str | int | float) and not isinstance(value, bool)
     try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError
-        parsed = float(value)
+        parsed = float(value) if is_number else math.nan  # type: ignore[arg-type] # it is one
     except (ValueError, OverflowError):
-        raise InvalidValue(f"{shown(value)} is not a number") from None
-    if math.isnan(parsed) or not low <= parsed <= high:
+        parsed = math.nan
+    if math.isnan(parsed):
+        raise InvalidValue(f"{shown(value)} is not a number")
+    if not low <= parsed <= high:
         raise InvalidValue(f"{shown(value)} is not between {low:g} and {high:g}")
     return parsed
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TextIO, TypeVar
+from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -182,10 +182,11 @@ def read_rows(
         text.detach()  # the stream is the caller's to close
 
 
-def _text(binary: BinaryIO) -> TextIO:
-    buffered = io.BufferedReader(binary) if not hasattr(binary, "peek") else binary  # type: ignore[type-var]
-    is_gzip = buffered.peek(2)[:2] == GZIP_MAGIC  # type: ignore[attr-defined]
-    plain = gzip.GzipFile(fileobj=buffered) if is_gzip else buffered  # type: ignore[arg-type]
+def _text(binary: BinaryIO) -> io.TextIOWrapper:
+    is_peekable = isinstance(binary, io.BufferedReader)
+    buffered = binary if is_peekable else io.BufferedReader(cast("io.RawIOBase", binary))
+    is_gzip = buffered.peek(2)[:2] == GZIP_MAGIC
+    plain = gzip.GzipFile(fileobj=buffered) if is_gzip else buffered
     return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
 
 

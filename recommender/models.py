@@ -8,7 +8,7 @@ unique constraint, and no identity column, so that it can be distributed by user
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -21,6 +21,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Select,
     Text,
     UniqueConstraint,
 )
@@ -29,6 +30,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from recommender.fields import KINDS, ORIENTATIONS, STATUSES
+
+Statement: TypeAlias = Select[*tuple[Any, ...]]
+"""A SELECT of any columns."""
 
 PREFIX = "rec_"
 VERSION_TABLE = f"{PREFIX}alembic_version"
@@ -63,7 +67,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if dialect.name == "sqlite":
-            return _EPOCH + value * _MICROSECOND
+            value = _EPOCH + value * _MICROSECOND
         moment: datetime = value.astimezone(UTC)
         return moment
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from recommender import fields
 from recommender.errors import InvalidValue, UnknownProfile
-from recommender.models import LARGEST_WEIGHT, ProfileVersion, ProfileWeight
+from recommender.models import LARGEST_WEIGHT, ProfileVersion, ProfileWeight, Statement
 from recommender.scoring import signal_of
 from recommender.values import Profile
 
@@ -132,7 +132,7 @@ def _active() -> Select[int]:
     return activated.order_by(*latest).limit(1)
 
 
-def _read() -> Select[Any]:
+def _read() -> Statement:
     version, weight = ProfileVersion, ProfileWeight
     is_active = (version.id == _active().scalar_subquery()).label("active")
     return (

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ColumnElement, Label, Select
+from sqlalchemy import BigInteger, ColumnElement, Label
 
 from recommender.errors import UnknownSignal
 from recommender.fields import shown
 from recommender.filters import FILTERS, Viewer
-from recommender.models import Video
+from recommender.models import Statement, Video
 from recommender.signals import SIGNALS, Candidate, Number, Signal, gather_facts, number
 from recommender.values import FeedRequest
 
 KEY_SCALE = 1_000_000_000
 """The order is by whole billionths of a score: sums of doubles that are equal on paper tie."""
-
-Statement = Select[Any]
 
 
 def signal_of(name: str) -> Signal:

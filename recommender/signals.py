@@ -12,12 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Double, Select, Subquery, literal
+from sqlalchemy import ColumnElement, Double, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute
 
 from recommender.fields import LIST_LENGTH
 from recommender.filters import Viewer
-from recommender.models import Follow, Interaction, UserHashtag, UserSound, Video, VideoHashtag
+from recommender.models import (
+    Follow,
+    Interaction,
+    Statement,
+    UserHashtag,
+    UserSound,
+    Video,
+    VideoHashtag,
+)
 
 MOST_SHARES = 1_000_000
 
@@ -82,13 +90,13 @@ def gather_facts(viewer: Viewer) -> Subquery:
     return sa.select(rows.c.video_id, *sums).group_by(rows.c.video_id).subquery("facts")
 
 
-def fact_row(video_id: InstrumentedAttribute[int], **values: Number) -> Select[int]:
+def fact_row(video_id: InstrumentedAttribute[int], **values: Number) -> Statement:
     """A row of facts of a video, 0 in those that are not given."""
     facts = [values.get(name, number(0)).label(name) for name in FACTS]
     return sa.select(video_id.label("video_id"), *facts)
 
 
-def interaction_facts(viewer: Viewer) -> Select[int]:
+def interaction_facts(viewer: Viewer) -> Statement:
     """What the viewer did with each video. Reads: interactions."""
     return fact_row(
         Interaction.video_id,
@@ -98,7 +106,7 @@ def interaction_facts(viewer: Viewer) -> Select[int]:
     ).where(Interaction.user_id == viewer.user_id)
 
 
-def hashtag_facts(viewer: Viewer) -> Select[int]:
+def hashtag_facts(viewer: Viewer) -> Statement:
     """A row for each hashtag of a video that the viewer declared. Reads: user_, video_hashtags."""
     return (
         fact_row(VideoHashtag.video_id, hashtags=number(1))

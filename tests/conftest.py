@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -112,7 +111,7 @@ def engine(database: str) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def _shared_engines(new_database: Callable[..., str]) -> Iterator[dict[str, Engine]]:
+def _shared_engines() -> Iterator[dict[str, Engine]]:
     engines: dict[str, Engine] = {}
     yield engines
     for bind in engines.values():

@@ -37,7 +37,7 @@ def server() -> Iterator[str]:
     if given := os.environ.get("RECOMMENDER_TEST_POSTGRES_URL"):
         yield given.rpartition("/")[0] if given.count("/") > 2 else given
         return
-    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:  # noqa: S108 - a socket's path must be short
+    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:
         root = Path(folder)
         binaries = _binaries(root)
         account = _account(root)

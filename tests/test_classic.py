@@ -183,7 +183,7 @@ def test_an_empty_catalogue_is_an_empty_page(session: Session) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 501, 10_000_000, True, 1.5, "20"])
 def test_a_limit_out_of_bounds_is_refused(session: Session, limit: Any) -> None:
-    with pytest.raises(InvalidValue, match="^limit: "):
+    with pytest.raises(InvalidValue, match=r"^limit: "):
         recommender.for_you(session, "viewer", limit=limit)
 
 
@@ -191,13 +191,13 @@ def test_a_limit_out_of_bounds_is_refused(session: Session, limit: Any) -> None:
     "profile", ["none", "classic@2", "classic@0", "classic@x", "", "@1", "a@1@1"]
 )
 def test_an_unknown_profile_is_refused(session: Session, profile: str) -> None:
-    with pytest.raises(UnknownProfile, match="^there is no profile "):
+    with pytest.raises(UnknownProfile, match=r"^there is no profile "):
         recommender.for_you(session, "viewer", profile=profile)
 
 
 @pytest.mark.parametrize("user", ["", "x" * 256, "a\0b", "\ud800"])
 def test_a_key_that_no_user_can_have_is_refused(session: Session, user: str) -> None:
-    with pytest.raises(InvalidValue, match="^user: "):
+    with pytest.raises(InvalidValue, match=r"^user: "):
         recommender.for_you(session, user)
 
 
@@ -205,7 +205,7 @@ def test_a_key_that_no_user_can_have_is_refused(session: Session, user: str) -> 
 def test_a_reading_time_without_offset_or_out_of_range_is_refused(
     session: Session, as_of: datetime
 ) -> None:
-    with pytest.raises(InvalidValue, match="^as_of: "):
+    with pytest.raises(InvalidValue, match=r"^as_of: "):
         recommender.for_you(session, "viewer", as_of=as_of)
 
 
@@ -252,7 +252,7 @@ def test_rank_of_an_unknown_video_is_refused(session: Session) -> None:
 
 @pytest.mark.parametrize("videos", [[], [f"v{n}" for n in range(501)]])
 def test_rank_takes_1_to_500_videos(session: Session, videos: list[str]) -> None:
-    with pytest.raises(InvalidValue, match="^videos: "):
+    with pytest.raises(InvalidValue, match=r"^videos: "):
         recommender.rank(session, "user1", videos)
 
 

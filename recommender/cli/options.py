@@ -37,7 +37,7 @@ def settings() -> Settings:
     return Settings.from_environment(database_url=given)
 
 
-class Time(click.ParamType):
+class Time(click.ParamType[datetime]):
     """A time with an offset, such as 2026-01-31T12:00:00Z."""
 
     name = "time"

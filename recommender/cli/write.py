@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -50,18 +51,8 @@ def record(
     """Record one event of a user with a video."""
     if key is not None and at is None:
         raise click.UsageError("--id goes with --at: the same event has the same time")
-    is_new = writing(
-        lambda session: interactions.record(
-            session,
-            user,
-            video,
-            kind,
-            at=at,
-            key=key,
-            watch_ms=watch_ms,
-            completion=completion,
-        )  # fmt: skip
-    )
+    body: Any = {"at": at, "key": key, "watch_ms": watch_ms, "completion": completion}
+    is_new = writing(lambda session: interactions.record(session, user, video, kind, **body))
     click.echo("Recorded." if is_new else "Recorded before; nothing changed.", err=True)
 
 
