@@ -183,10 +183,10 @@ def read_rows(
 
 
 def _text(binary: BinaryIO) -> io.TextIOWrapper:
-    is_peekable = isinstance(binary, io.BufferedReader)
-    buffered = binary if is_peekable else io.BufferedReader(cast("io.RawIOBase", binary))
-    is_gzip = buffered.peek(2)[:2] == GZIP_MAGIC
-    plain = gzip.GzipFile(fileobj=buffered) if is_gzip else buffered
+    if not isinstance(binary, io.BufferedReader):
+        binary = io.BufferedReader(cast("io.RawIOBase", binary))
+    is_gzip = binary.peek(2)[:2] == GZIP_MAGIC
+    plain = gzip.GzipFile(fileobj=binary) if is_gzip else binary
     return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
 
 

@@ -41,7 +41,11 @@ def get_profile(session: Session, profile: str | None = None) -> Profile:
 
 
 def list_profiles(session: Session) -> list[Profile]:
-    """Every version of every profile, by name and version."""
+    """Every version of every profile, by name and version.
+
+    Args:
+        session: the caller's transaction.
+    """
     return _profiles(session.execute(_read()).all())
 
 

@@ -97,7 +97,7 @@ def fact_row(video_id: InstrumentedAttribute[int], **values: Number) -> Statemen
 
 
 def interaction_facts(viewer: Viewer) -> Statement:
-    """What the viewer did with each video. Reads: interactions."""
+    """What the viewer did with each video."""
     return fact_row(
         Interaction.video_id,
         completion=Interaction.completion.expression,
@@ -107,7 +107,7 @@ def interaction_facts(viewer: Viewer) -> Statement:
 
 
 def hashtag_facts(viewer: Viewer) -> Statement:
-    """A row for each hashtag of a video that the viewer declared. Reads: user_, video_hashtags."""
+    """A row for each hashtag of a video that the viewer declared."""
     return (
         fact_row(VideoHashtag.video_id, hashtags=number(1))
         .join(UserHashtag, UserHashtag.hashtag_id == VideoHashtag.hashtag_id)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "recommender"
+
+LAYERS = (
+    "errors", "fields", "values", "settings", "models", "engine", "bulk", "filters", "signals",
+    "scoring", "profiles", "catalog", "interactions", "feed", "users", "interchange", "schema",
+    "cli",
+)  # fmt: skip
+"""Each module imports only from those before it."""
+
+
+def imported(path: Path) -> set[str]:
+    """The package's own modules that a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "recommender":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("recommender."):
+            found.add(str(node.module).split(".")[1])
+    return found
+
+
+def test_every_module_has_its_layer() -> None:
+    modules = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
+    assert modules - {"__init__", "__pycache__", "py.typed", "_migrations"} == set(LAYERS)
+
+
+def test_a_module_imports_only_from_the_layers_before_it() -> None:
+    for path in PACKAGE.glob("*.py"):
+        if path.stem != "__init__":
+            allowed = LAYERS[: LAYERS.index(path.stem)]
+            assert imported(path) <= set(allowed), path.name
+
+
+def test_only_the_command_line_imports_click_and_rich() -> None:
+    for path in PACKAGE.glob("*.py"):
+        names = {
+            alias.name.split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in ([ast.alias(str(node.module))] if isinstance(node, ast.ImportFrom) else node.names)
+        }  # fmt: skip
+        assert not names & {"click", "rich"}, path.name
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = {path.stem for path in PACKAGE.rglob("*.py") if "os.environ" in path.read_text()}
+    assert readers == {"settings"}
