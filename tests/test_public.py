@@ -13,9 +13,7 @@ import pytest
 import recommender
 
 PACKAGE = Path(recommender.__file__).parent
-FUNCTIONS = [
-    name for name in recommender.__all__ if inspect.isfunction(getattr(recommender, name))
-]
+FUNCTIONS = [name for name in recommender.__all__ if inspect.isfunction(getattr(recommender, name))]
 CLASSES = [name for name in recommender.__all__ if inspect.isclass(getattr(recommender, name))]
 
 

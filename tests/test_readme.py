@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands and its code are run, and what they print is compared."""
+"""The README tells the truth: its commands and code are run, and what they print is compared."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ LATE = (
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example's files, imported into recommender.db, as the working folder."""
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
     (tmp_path / "late.jsonl").write_text(LATE)
     monkeypatch.chdir(tmp_path)
     for kind in ("users", "videos", "follows", "events"):
         run(f"recommender import {kind} {kind}.csv")
-    return tmp_path
 
 
 def run(command: str) -> str:
@@ -43,8 +42,8 @@ def run(command: str) -> str:
     scripts = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     environment |= {"COLUMNS": "100", "PYTHONWARNINGS": "error"}
-    done = subprocess.run(
-        command, shell=True, check=False, env=environment, text=True,  # noqa: S602 - as a shell user
+    done = subprocess.run(  # noqa: S602 - as a shell user
+        command, shell=True, check=False, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     return readable(done.stdout)
@@ -55,7 +54,8 @@ def readable(printed: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def test_every_command_prints_what_the_readme_shows(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_every_command_prints_what_the_readme_shows() -> None:
     sessions = [text for language, text in BLOCKS if language == "console"]
     steps = [step for text in sessions for step in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]]
     assert len(steps) >= 6
@@ -64,7 +64,8 @@ def test_every_command_prints_what_the_readme_shows(folder: Path) -> None:
         assert run(command) == readable(printed), command
 
 
-def test_every_python_block_runs(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_every_python_block_runs() -> None:
     names: dict[str, object] = {}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

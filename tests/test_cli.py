@@ -1,0 +1,369 @@
+"""The command line: what it prints, where, and what it exits with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from recommender import cli
+from recommender.cli import COMMANDS, SUMMARIES
+from recommender.cli.output import cell
+from recommender.models import SCHEMA_REVISION
+from tests.worlds import EXAMPLE
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command in this process; gives its exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run_one(*arguments: str, database: str | None = None) -> tuple[int, str, str]:
+        if database:
+            monkeypatch.setenv("RECOMMENDER_DATABASE_URL", database)
+        code = cli.run(list(arguments))
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run_one
+
+
+@pytest.fixture
+def example(database: str, run: Run) -> Run:
+    """The same, on a database with the worked example."""
+    for kind in ("users", "videos", "follows", "events"):
+        assert run("import", kind, str(EXAMPLE / f"{kind}.csv"), database=database)[0] == 0
+    return run
+
+
+def answer(result: tuple[int, str, str]) -> Any:
+    code, out, err = result
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_feed_prints_the_documented_json(example: Run) -> None:
+    page = answer(example("feed", "user1", "--as-of", "2026-01-01T00:00:00Z", "--limit", "1"))
+    assert page == {
+        "user": "user1",
+        "known": True,
+        "profile": "classic",
+        "profile_version": 1,
+        "as_of": "2026-01-01T00:00:00Z",
+        "session": None,
+        "cursor": None,
+        "items": [
+            {
+                "position": 1,
+                "video": "v1",
+                "creator": "creator1",
+                "caption": "Pulled it off again 😂",
+                "hashtags": ["comedy", "prank"],
+                "sound": "sound123",
+                "published_at": "2025-12-01T12:00:00Z",
+                "score": 1.45,
+                "sources": ["catalogue"],
+            }
+        ],
+    }
+
+
+def test_feed_explains_with_each_signals_part(example: Run) -> None:
+    page = answer(example("feed", "user1", "--explain"))
+    assert [item["score"] for item in page["items"]] == [1.45, 0.8, 0.0]
+    assert page["items"][0]["signals"]["completion"] == {
+        "value": 0.95, "weight": 0.4, "contribution": 0.38,
+    }  # fmt: skip
+    assert list(page["items"][0]["signals"]) == [
+        "completion", "likes", "shares", "follows", "hashtags", "sound", "language", "country",
+    ]  # fmt: skip
+
+
+def test_json_lines_are_the_items(example: Run) -> None:
+    code, out, _ = example("feed", "user1", "--format", "jsonl")
+    assert (code, [json.loads(line)["video"] for line in out.splitlines()]) == (
+        0,
+        ["v1", "v2", "v3"],
+    )
+
+
+def test_csv_leaves_nested_values_out(example: Run) -> None:
+    _, out, _ = example("feed", "user1", "--format", "csv", "--explain")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [(row["video"], row["score"]) for row in rows] == [
+        ("v1", "1.45"),
+        ("v2", "0.8"),
+        ("v3", "0.0"),
+    ]
+    assert not {"hashtags", "sources", "signals"} & set(rows[0])
+
+
+def test_a_table_is_no_wider_than_the_terminal(example: Run) -> None:
+    code, out, _ = example("feed", "user1", "--format", "table", "--explain")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 100
+    assert "completion +0.38" in out
+
+
+def test_an_unknown_user_is_a_stranger(example: Run) -> None:
+    page = answer(example("feed", "nobody"))
+    assert (page["known"], [item["video"] for item in page["items"]]) == (False, ["v3", "v2", "v1"])
+    assert answer(example("rank", "nobody", "v1"))["known"] is False
+    assert answer(example("explain", "nobody", "v1"))["known"] is False
+
+
+def test_rank_prints_the_given_videos(example: Run) -> None:
+    page = answer(example("rank", "user1", "v3", "v2"))
+    assert [(item["position"], item["video"]) for item in page["items"]] == [(1, "v2"), (2, "v3")]
+
+
+def test_explain_prints_the_documented_json(example: Run) -> None:
+    explained = answer(example("explain", "user1", "v3"))
+    signals = explained.pop("signals")
+    assert signals["country"] == {"value": 0.0, "weight": 0.02, "contribution": 0.0}
+    assert explained == {
+        "user": "user1",
+        "known": True,
+        "video": "v3",
+        "profile": "classic",
+        "profile_version": 1,
+        "shown": True,
+        "rank": 3,
+        "score": 0.0,
+        "sources": ["catalogue"],
+        "filters": [
+            {"name": "published", "passed": True},
+            {"name": "not_in_future", "passed": True},
+        ],
+        "reason": "Shown because it is published; no signal speaks for it.",
+    }
+
+
+def test_import_prints_a_report(database: str, run: Run) -> None:
+    file = str(EXAMPLE / "videos.csv")
+    report = answer(run("import", "videos", file, database=database))
+    assert report.pop("seconds") >= 0
+    assert report == {
+        "kind": "videos", "file": file,
+        "read": 3, "inserted": 3, "updated": 0, "unchanged": 0, "rejected": 0,
+    }  # fmt: skip
+    again = answer(run("import", "videos", file))
+    assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 3)
+
+
+def test_record_changes_the_next_feed(example: Run) -> None:
+    body = ("--completion", "1", "--at", "2026-01-01T00:00:00Z", "--id", "swipe")
+    assert example("record", "user1", "v3", "watch", *body) == (0, "", "Recorded.\n")
+    assert example("record", "user1", "v3", "watch", *body) == (
+        0, "", "Recorded before; nothing changed.\n",
+    )  # fmt: skip
+    scores = {i["video"]: i["score"] for i in answer(example("feed", "user1"))["items"]}
+    assert scores == {"v1": 1.45, "v2": 0.8, "v3": 0.4}
+
+
+def test_the_same_event_with_another_body_is_bad_data(example: Run) -> None:
+    when = ("--at", "2026-01-01T00:00:00Z", "--id", "swipe")
+    assert example("record", "user1", "v3", "like", *when)[0] == 0
+    code, out, err = example("record", "user1", "v3", "share", *when)
+    assert (code, out) == (65, "")
+    assert err.startswith("Error: event 'swipe' of user 'user1' was recorded before as like")
+
+
+def test_follow_and_unfollow(example: Run) -> None:
+    assert example("follow", "user1", "creator3") == (0, "", "Followed.\n")
+    assert example("follow", "user1", "creator3") == (0, "", "Followed before; nothing changed.\n")
+    assert answer(example("explain", "user1", "v3"))["score"] == 0.35
+    assert example("unfollow", "user1", "creator3") == (0, "", "Unfollowed.\n")
+    assert example("unfollow", "user1", "creator3") == (0, "", "Not followed; nothing changed.\n")
+    assert answer(example("explain", "user1", "v3"))["score"] == 0
+
+
+def test_user_show(example: Run) -> None:
+    assert answer(example("user", "show", "user1")) == {
+        "user": "user1",
+        "language": "en",
+        "country": "US",
+        "device": None,
+        "created_at": None,
+        "interests": ["comedy", "dance"],
+        "liked_sounds": ["sound123"],
+        "follows": ["creator1"],
+        "videos": 0,
+        "seen": 2,
+        "liked": 1,
+        "plays": 2,
+        "shares": 1,
+        "comments": 0,
+    }
+
+
+def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
+    made = answer(example("profiles", "create", "calm", "--weight", "likes=2"))
+    assert made == {"profile": "calm", "version": 1, "active": False, "weights": {"likes": 2.0}}
+    assert answer(example("profiles", "show", "calm@1")) == made
+    assert answer(example("feed", "user1"))["profile"] == "classic"
+    assert answer(example("profiles", "activate", "calm")) == {**made, "active": True}
+    assert answer(example("feed", "user1"))["profile"] == "calm"
+    listed = answer(example("profiles", "list"))
+    assert [(row["profile"], row["version"], row["active"]) for row in listed] == [
+        ("calm", 1, True), ("classic", 1, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("feed", "user1", "--limit", "0"), 2, "--limit"),
+        (("feed", "user1", "--limit", "501"), 2, "--limit"),
+        (("feed", "user1", "--as-of", "yesterday"), 2, "is not a time such as"),
+        (("feed", "user1", "--as-of", "2026-01-01T00:00:00"), 2, "has no offset"),
+        (("feed", "user1", "--profile", "none"), 2, "there is no profile 'none'"),
+        (("feed", "user1", "--profile", "classic@9"), 2, "there is no profile 'classic@9'"),
+        (("feed", ""), 2, "user: is empty"),
+        (("feed",), 2, "Missing argument"),
+        (("nothing",), 2, "No such command"),
+        (("rank", "user1"), 2, "Missing argument"),
+        (("rank", "user1", "v9"), 66, "there is no video 'v9'"),
+        (("explain", "user1", "v9"), 66, "there is no video 'v9'"),
+        (("record", "nobody", "v1", "like"), 66, "there is no user 'nobody'"),
+        (("record", "user1", "v9", "like"), 66, "there is no video 'v9'"),
+        (("record", "user1", "v1", "love"), 2, "'love' is not one of"),
+        (("record", "user1", "v1", "watch", "--completion", "1.5"), 2, "completion: 1.5 is not"),
+        (("record", "user1", "v1", "watch", "--completion", "nan"), 2, "completion: nan is not"),
+        (("record", "user1", "v1", "watch", "--watch-ms", "-1"), 2, "watch_ms: -1 is not"),
+        (("record", "user1", "v1", "like", "--id", "x"), 2, "--id goes with --at"),
+        (("follow", "nobody", "creator1"), 66, "there is no user 'nobody'"),
+        (("unfollow", "nobody", "creator1"), 66, "there is no user 'nobody'"),
+        (("user", "show", "nobody"), 66, "there is no user 'nobody'"),
+        (("import", "users", "none.csv"), 66, "there is no file 'none.csv'"),
+        (("import", "things", "none.csv"), 2, "'things' is not one of"),
+        (("profiles", "show", "none"), 2, "there is no profile 'none'"),
+        (("profiles", "activate", "none"), 2, "there is no profile 'none'"),
+        (("profiles", "create", "new"), 2, "a profile needs at least one"),
+        (("profiles", "create", "new", "--weight", "love=1"), 2, "there is no signal 'love'"),
+        (("profiles", "create", "new", "--weight", "likes=nan"), 2, "weight of likes: 'nan'"),
+        (("profiles", "create", "new", "--weight", "likes=101"), 2, "is not between -100 and 100"),
+        (("profiles", "create", "new", "--weight", "likes"), 2, "weight of likes: '' is not"),
+        (("profiles", "create", "@", "--weight", "likes=1"), 2, "profile: '@' is not"),
+        (("profiles", "create", "n", "--weight", "likes=1", "--weight", "likes=2"), 2, "twice"),
+        (("db", "upgrade", "9999"), 2, "there is no such migration"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_clear_message(
+    example: Run, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    exit_code, out, err = example(*arguments)
+    assert (exit_code, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_reading_a_database_that_is_not_there_creates_nothing(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "none.db"
+    for arguments in (("feed", "u"), ("user", "show", "u"), ("profiles", "list"), ("db", "check")):
+        code, out, err = run(*arguments, database=f"sqlite:///{file}")
+        assert (code, out) == (78, "")
+        assert err == f"Error: there is no database {file}: run `recommender db upgrade`\n"
+    assert not file.exists()
+
+
+def test_a_schema_that_is_missing_names_the_command(
+    kind: str, empty_database: str, run: Run
+) -> None:
+    if kind == "sqlite":
+        Path(empty_database.removeprefix("sqlite:///")).touch()
+    code, _, err = run("feed", "u", database=empty_database)
+    assert code == 78
+    assert "run `recommender db upgrade`" in err
+
+
+def test_the_first_command_that_writes_makes_a_sqlite_file(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    answer(run("import", "users", str(EXAMPLE / "users.csv"), database=url))
+    assert run("db", "current") == (0, f"{SCHEMA_REVISION}\n", "")
+
+
+def test_the_first_command_that_writes_leaves_a_new_postgresql_alone(
+    new_database: Callable[..., str], run: Run
+) -> None:
+    url = new_database("postgresql", migrated=False)
+    code, _, err = run("import", "users", str(EXAMPLE / "users.csv"), database=url)
+    assert code == 78
+    assert "run `recommender db upgrade`" in err
+
+
+def test_the_database_option_stands_before_or_after_the_command(database: str, run: Run) -> None:
+    for arguments in (
+        ("--database-url", database, "db", "current"),
+        ("db", "current", "--database-url", database),
+    ):
+        assert run(*arguments) == (0, f"{SCHEMA_REVISION}\n", "")
+
+
+def test_an_unreachable_database_is_69_without_the_password(run: Run) -> None:
+    code, out, err = run("feed", "u", database="postgresql://me:s3cret@127.0.0.1:9/none")
+    assert (code, out) == (69, "")
+    assert "s3cret" not in err
+    assert "Traceback" not in err
+
+
+def test_a_url_of_another_database_is_usage(run: Run) -> None:
+    code, _, err = run("feed", "u", database="mysql://me:s3cret@localhost/x")
+    assert code == 2
+    assert "neither SQLite nor PostgreSQL" in err
+    assert "s3cret" not in err
+
+
+def test_db_goes_up_and_down(empty_database: str, run: Run) -> None:
+    upgraded = f"The database is at migration {SCHEMA_REVISION}.\n"
+    assert run("db", "upgrade", database=empty_database) == (0, "", upgraded)
+    assert run("db", "check") == (0, "", "The schema is up to date.\n")
+    history = answer(run("db", "history"))
+    assert [(row["revision"], row["applied"]) for row in history] == [("0001", True)]
+    assert run("db", "downgrade", "base") == (0, "", "The database is at migration none.\n")
+    assert run("db", "current") == (0, "none\n", "")
+    assert run("db", "check")[0] == 78
+
+
+def test_help_of_every_command_is_its_summary(run: Run) -> None:
+    assert SUMMARIES.keys() == COMMANDS.keys()
+    for name, summary in SUMMARIES.items():
+        command = cli.cli.get_command(click.Context(cli.cli), name)
+        assert command is not None
+        assert (command.help or "").splitlines()[0] == summary
+        assert run(name, "--help")[0] == 0
+
+
+def test_a_cell_cannot_move_the_cursor_or_turn_the_text_around() -> None:
+    assert cell("a\x1b[2Jb\r\nc\u202ed\u2066e") == "a [2Jb c d e"
+    assert cell("مرحبا #été 👩‍👩‍👧 日本") == "مرحبا #été 👩‍👩‍👧 日本"
+    assert cell(None) == ""
+    assert cell(["a", "b"]) == "a b"
+    assert cell({"likes": 2.0}) == "likes 2"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_import_exits_so(tmp_path: Path, number: int, code: int) -> None:
+    file = tmp_path / "new.db"
+    command = [sys.executable, "-m", "recommender", "import", "events", "-"]
+    environment = {**os.environ, "RECOMMENDER_DATABASE_URL": f"sqlite:///{file}"}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not file.exists():
+            assert process.poll() is None
+        process.send_signal(number)
+        _, err = process.communicate()
+        assert (process.returncode, "Traceback" in err) == (code, False)
