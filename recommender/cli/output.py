@@ -17,7 +17,7 @@ from recommender.values import Explanation, FeedItem, FeedPage, FeedRequest
 Record = Mapping[str, Any]
 
 HIDDEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
-WHOLE = 16
+GAP = 2
 WRAPPED = {"signals", "weights", "value"}
 OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -80,31 +80,40 @@ def _print_csv(records: Sequence[Record]) -> None:
 def print_table(records: Sequence[Record]) -> None:
     """Print rows as a table no wider than the terminal.
 
-    Short values are shown whole; long texts are cut to their column, long lists of parts wrapped.
+    Columns of short values are shown whole; the others share what is left, their texts cut to it
+    and their long lists of parts wrapped.
     """
-    from rich import box  # noqa: PLC0415 - slow to import, and only tables want it
-    from rich.cells import cell_len  # noqa: PLC0415
+    from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and only tables want it
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     if not records:
         click.echo("Nothing.", err=True)
         return
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in records[0]:
-        cells = [cell(record[name]) for record in records]
-        widest = max(map(cell_len, [name, *cells]))
+    rows = [[cell(value) for value in record.values()] for record in records]
+    longest = [max(map(cell_len, column)) for column in zip(records[0], *rows, strict=True)]
+    console = Console(highlight=False, markup=False, emoji=False)
+    widths = column_widths(longest, console.width - GAP * len(longest))
+    table = Table(box=None, padding=(0, GAP, 0, 0))
+    for name, width in zip(records[0], widths, strict=True):
         is_number = all(_is_number(record[name]) for record in records)
+        justify: Any = "right" if is_number else "left"
+        is_wrapped = name in WRAPPED
         table.add_column(
-            name,
-            justify="right" if is_number else "left",
-            no_wrap=name not in WRAPPED,
-            overflow="ellipsis",
-            min_width=min(widest, WHOLE),
+            name, justify=justify, width=width, no_wrap=not is_wrapped, overflow="ellipsis"
         )
-    for record in records:
-        table.add_row(*(cell(value) for value in record.values()))
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def column_widths(longest: Sequence[int], available: int) -> list[int]:
+    """A width for each column: what it needs, or an equal share of what narrower ones leave."""
+    widths = [0] * len(longest)
+    for done, column in enumerate(sorted(range(len(longest)), key=lambda each: longest[each])):
+        share = (available - sum(widths)) // (len(longest) - done)
+        widths[column] = max(1, min(longest[column], share))
+    return widths
 
 
 def _is_number(value: Any) -> bool:
