@@ -18,6 +18,7 @@ POLL_SECONDS = 0.1
 options = {
     "target_metadata": Base.metadata,
     "version_table": VERSION_TABLE,
+    "transactional_ddl": True,  # SQLite's too: its engine begins for real
     "include_name": lambda name, kind, _parents: kind != "table" or name.startswith(PREFIX),
     "include_object": lambda _object, name, kind, _reflected, _other: (
         kind != "table" or name.startswith(PREFIX)

@@ -1,14 +1,16 @@
 """Set-based reads and writes: the one place where the two databases want different SQL.
 
-PostgreSQL takes a whole batch as arrays in one statement; SQLite takes a JSON list to look up and
-``executemany`` to write. Rows are written in the order of their keys, so that two transactions
-never wait for each other in a circle.
+PostgreSQL takes a whole batch as arrays in one statement. SQLite takes a JSON list to look up, and
+``executemany`` to write, with the statement compiled once. Rows are written in the order of their
+keys, so that two transactions never wait for each other in a circle.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,16 +49,27 @@ def listed(session: Session, columns: Sequence[sa.Column[Any]], keys: Sequence[K
 
 
 def _unnested(columns: Sequence[sa.Column[Any]], values: Sequence[Sequence[Any]]) -> FromClause:
+    types = [sa.Text() if isinstance(c.type, sa.Text) else c.type for c in columns]
     arrays = [
-        sa.literal(list(given), ARRAY(_element(column)))
-        for column, given in zip(columns, values, strict=True)
+        sa.cast(sa.literal(_array_literal(given), sa.Text()), ARRAY(each))
+        for each, given in zip(types, values, strict=True)
     ]
-    names = [sa.column(column.name, _element(column)) for column in columns]
+    names = [sa.column(column.name, each) for column, each in zip(columns, types, strict=True)]
     return sa.func.unnest(*arrays).table_valued(*names).render_derived(name="listed")
 
 
-def _element(column: sa.Column[Any]) -> sa.types.TypeEngine[Any]:
-    return sa.Text() if isinstance(column.type, sa.Text) else column.type
+def _array_literal(values: Sequence[Any]) -> str:
+    """PostgreSQL's own notation of an array; a driver that converts each element takes longer."""
+    return f"{{{','.join([_array_part(value) for value in values])}}}"
+
+
+def _array_part(value: Any) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if value is None:
+        return "NULL"
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def lookup(
@@ -74,7 +87,7 @@ def insert(
     table: Table,
     rows: Sequence[Row],
     *,
-    conflict: Sequence[str] | None = None,
+    conflict: Sequence[str] = (),
     merge: Mapping[str, Merge] | None = None,
 ) -> None:
     """Insert rows that all have the same columns; where one is there already, merge or keep it.
@@ -83,13 +96,11 @@ def insert(
         session: the transaction.
         table: the table.
         rows: in the order of their keys.
-        conflict: the columns that a row is there already by; the primary key where None.
+        conflict: the columns that a row is there already by; the primary key where empty.
         merge: for each column to change, a function of its old and new value; None keeps the row.
     """
-    if not rows:
-        return
-    statement = _insert(session, table, rows, conflict=conflict, merge=merge)
-    session.execute(statement, rows if is_sqlite(session) else None)
+    if rows:
+        _insert(session, table, rows, tuple(conflict), tuple((merge or {}).items()))
 
 
 def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
@@ -97,35 +108,66 @@ def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
 
     On SQLite the caller leaves out what is there: within its transaction nobody else can write.
     """
-    key = [column.name for column in table.primary_key]
-    if not rows or is_sqlite(session):
-        insert(session, table, rows)
+    if not rows:
+        return set()
+    key = table.primary_key.columns.keys()
+    if is_sqlite(session):
+        _insert(session, table, rows)
         return {tuple(row[name] for name in key) for row in rows}
-    statement = _insert(session, table, rows).returning(*(table.c[name] for name in key))
-    return {tuple(row) for row in session.execute(statement)}
+    return {tuple(row) for row in _insert(session, table, rows, returning=tuple(key))}
 
 
 def _insert(
     session: Session,
     table: Table,
     rows: Sequence[Row],
-    *,
-    conflict: Sequence[str] | None = None,
-    merge: Mapping[str, Merge] | None = None,
-) -> Any:
-    columns = [table.c[name] for name in rows[0]]
-    statement: Any
+    conflict: tuple[str, ...] = (),
+    merges: tuple[tuple[str, Merge], ...] = (),
+    returning: tuple[str, ...] = (),
+) -> sa.CursorResult[Any]:
+    names = tuple(column.name for column in table.c if column.name in rows[0])
+    connection = session.connection()
     if is_sqlite(session):
-        statement = sqlite.insert(table).values({c.name: sa.bindparam(c.name) for c in columns})
-    else:
-        values = [[row[column.name] for row in rows] for column in columns]
-        source = _unnested(columns, values)
-        names = [column.name for column in columns]
-        statement = postgresql.insert(table).from_select(names, sa.select(source))
+        sql, converters = _sqlite_insert(table, names, conflict, merges)
+        columns = [
+            [convert(row[name]) if convert else row[name] for row in rows]
+            for name, convert in zip(names, converters, strict=True)
+        ]
+        return connection.exec_driver_sql(sql, list(zip(*columns, strict=True)))
+    values = [[row[name] for row in rows] for name in names]
+    source = sa.select(_unnested([table.c[name] for name in names], values))
+    statement = postgresql.insert(table).from_select(names, source)
+    columns_read = [table.c[name] for name in returning]
+    statement = _on_conflict(statement, table, conflict, merges)
+    return connection.execute(statement.returning(*columns_read) if returning else statement)
+
+
+@cache
+def _sqlite_insert(
+    table: Table,
+    names: tuple[str, ...],
+    conflict: tuple[str, ...],
+    merges: tuple[tuple[str, Merge], ...],
+) -> tuple[str, list[Any]]:
+    """The SQL, with a place for each column, and each column's conversion for the driver."""
+    dialect = sqlite.dialect(paramstyle="qmark")
+    statement = sqlite.insert(table).values({name: sa.bindparam(name) for name in names})
+    statement = _on_conflict(statement, table, conflict, merges)
+    sql = str(statement.compile(dialect=dialect, column_keys=names))
+    types = [table.c[name].type.dialect_impl(dialect) for name in names]
+    return sql, [each.bind_processor(dialect) for each in types]
+
+
+def _on_conflict(
+    statement: Any,
+    table: Table,
+    conflict: tuple[str, ...],
+    merges: tuple[tuple[str, Merge], ...],
+) -> Any:
     target = [table.c[name] for name in conflict or table.primary_key.columns.keys()]
-    if merge is None:
+    if not merges:
         return statement.on_conflict_do_nothing(index_elements=target)
-    changed = {name: how(table.c[name], statement.excluded[name]) for name, how in merge.items()}
+    changed = {name: how(table.c[name], statement.excluded[name]) for name, how in merges}
     return statement.on_conflict_do_update(index_elements=target, set_=changed)
 
 

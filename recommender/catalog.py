@@ -193,22 +193,31 @@ class _Saved:
 def _save(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row) -> _Saved:
     """Insert or update rows of a catalogue table by key; only the columns given change."""
     names = USER_SCALARS if table is USERS else VIDEO_SCALARS
-    found = _locked(session, table, list(rows), names)
-    new = [key for key in rows if key not in found]
-    reserved = dict(zip(new, bulk.reserve_ids(session, table, len(new)), strict=True))
-    before = {key: row for key, (_, row) in found.items()}
     empty = {**dict.fromkeys(names), **defaults}
-    after = {key: {**before.get(key, empty), **rows[key]} for key in rows}
+    found = _locked(session, table, list(rows), names)
+    new = {key: {**empty, **row} for key, row in rows.items() if key not in found}
+    row_ids = _insert_new(session, table, new)
+    found |= _locked(session, table, [key for key in new if key not in row_ids], names)
+    row_ids |= {key: row_id for key, (row_id, _) in found.items()}
+    before = {key: row for key, (_, row) in found.items()}
+    after = {key: {**before.get(key, empty), **row} for key, row in rows.items()}
     for given in dict.fromkeys(tuple(row) for row in rows.values()):
-        changed = sorted(
-            k for k, r in rows.items() if tuple(r) == given and before.get(k) != after[k]
-        )
-        written = [{"id": reserved.get(k) or found[k][0], "key": k, **after[k]} for k in changed]
-        merge = dict.fromkeys(given, bulk.replace) or None
+        changed = sorted(k for k in before if tuple(rows[k]) == given and before[k] != after[k])
+        written = [{"id": row_ids[k], "key": k, **after[k]} for k in changed]
+        merge = dict.fromkeys(given, bulk.replace)
         bulk.insert(session, table, written, conflict=["key"], merge=merge)
-    row_ids = {key: row_id for key, (row_id, _) in found.items()}
-    row_ids |= ids(session, table, new)
     return _Saved(row_ids, before, after)
+
+
+def _insert_new(session: Session, table: Table, rows: Mapping[str, Row]) -> dict[str, int]:
+    """Insert rows; the ids of those that no other transaction inserted meanwhile."""
+    if not rows:
+        return {}
+    reserved = dict(zip(rows, bulk.reserve_ids(session, table, len(rows)), strict=True))
+    written = [{"id": reserved[key], "key": key, **rows[key]} for key in sorted(rows)]
+    bulk.insert(session, table, written, conflict=["key"])
+    there = ids(session, table, rows)
+    return {key: row_id for key, row_id in there.items() if row_id == reserved[key]}
 
 
 def _locked(
@@ -368,13 +377,13 @@ def follow(session: Session, user: str, creator: str, *, at: datetime | None = N
         UnknownUser: there is no such follower.
         InvalidValue: a key or the time is not of its form.
     """
-    since = fields.time(at or fields.now())
+    since = fields.time(fields.now() if at is None else at)
     follower = user_id(session, user)
     creator_id = ensure(session, USERS, [_key("creator", creator)])[creator]
     row = {"user_id": follower, "creator_id": creator_id, "created_at": since}
-    is_new = not _follows(session, [(follower, creator_id)])
-    bulk.insert(session, FOLLOWS, [row])
-    return is_new
+    if _follows(session, [(follower, creator_id)]):
+        return False
+    return bool(bulk.insert_new(session, FOLLOWS, [row]))
 
 
 def unfollow(session: Session, user: str, creator: str) -> bool:

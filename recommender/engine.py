@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, event
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 WRITE = "recommender_write"
 """The execution option of a unit that writes; on SQLite it begins with BEGIN IMMEDIATE."""
 
+SQLITE_NAMES = ("sqlite", "sqlite+pysqlite")
 POSTGRESQL_NAMES = ("postgres", "postgresql", "postgresql+psycopg")
 LONGEST_DELAY = 10.0
 LONGEST_MIGRATION = 86_400.0
@@ -70,6 +72,8 @@ _ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
 )
 _RETRYABLE = ("40001", "40P01", "55P03", "08", "57P", "SQLITE_BUSY", "SQLITE_LOCKED")
 
+_NOT_A_URL = "database URL: not of the form sqlite:///file.db or postgresql://user@host/database"
+
 T = TypeVar("T")
 E = TypeVar("E", bound="Engine | AsyncEngine")
 
@@ -78,22 +82,18 @@ def database_url(url: str | URL) -> URL:
     """The URL with its driver named.
 
     Raises:
-        InvalidValue: not a URL, or of a database that is neither SQLite nor PostgreSQL.
+        InvalidValue: not a URL, or of a database or a driver that is not supported.
     """
     try:
         parsed = sa.make_url(url)
-        port = parsed.port
     except (ArgumentError, ValueError):
-        raise InvalidValue(
-            "database URL: not of the form sqlite:///file.db or postgresql://user@host/database"
-        ) from None
-    del port
+        raise InvalidValue(_NOT_A_URL) from None
     if parsed.drivername in POSTGRESQL_NAMES:
         return parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+    if parsed.drivername not in SQLITE_NAMES:
         raise InvalidValue(
-            f"database URL: {parsed.drivername} is neither SQLite nor PostgreSQL"
-        ) from None
+            f"database URL: {parsed.drivername} is neither SQLite nor PostgreSQL with psycopg"
+        )
     return parsed
 
 
@@ -112,15 +112,19 @@ def create_engine(url: str | URL | None = None, *, settings: Settings | None = N
     options: dict[str, Any] = _connect_options(parsed, settings)
     if _is_in_memory(parsed):
         options["poolclass"] = StaticPool
+        options["connect_args"] = {"check_same_thread": False}
     else:
         options["pool_size"] = settings.pool_size
         options["max_overflow"] = settings.max_overflow
         options["pool_timeout"] = settings.pool_timeout
+    return prepare_engine(_new_engine(parsed, options), settings=settings)
+
+
+def _new_engine(url: URL, options: dict[str, Any]) -> Engine:
     try:
-        engine = sa.create_engine(parsed, hide_parameters=True, **options)
-    except NoSuchModuleError:
-        raise InvalidValue(f"database URL: no driver {parsed.drivername}") from None
-    return prepare_engine(engine, settings=settings)
+        return sa.create_engine(url, hide_parameters=True, **options)
+    except ArgumentError:
+        raise InvalidValue(_NOT_A_URL) from None
 
 
 def _is_in_memory(url: URL) -> bool:
@@ -175,16 +179,20 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA journal_mode")
-        if cursor.fetchone()[0] == "delete" and not _is_read_only(cursor):
-            cursor.execute("PRAGMA journal_mode = WAL")
+        if cursor.fetchone()[0] == "delete":
+            _switch_to_wal(cursor)
         cursor.close()
 
     return connect
 
 
-def _is_read_only(cursor: Any) -> bool:
-    cursor.execute("PRAGMA query_only")
-    return bool(cursor.fetchone()[0])
+def _switch_to_wal(cursor: Any) -> None:
+    """Switch a file to WAL, unless it can only be read."""
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+            raise
 
 
 def _sqlite_begin(connection: Connection) -> None:
@@ -286,9 +294,8 @@ def migration_engine(settings: Settings) -> Engine:
         idle_timeout=LONGEST_MIGRATION,
     )
     parsed = database_url(settings.database_url)
-    options = _connect_options(parsed, changed)
-    engine = sa.create_engine(parsed, hide_parameters=True, poolclass=NullPool, **options)
-    return writing(prepare_engine(engine, settings=changed))
+    options = {**_connect_options(parsed, changed), "poolclass": NullPool}
+    return writing(prepare_engine(_new_engine(parsed, options), settings=changed))
 
 
 def schema_revision(connection: Connection) -> str | None:

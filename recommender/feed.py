@@ -241,19 +241,23 @@ def _item(request: FeedRequest, position: int, row: Any) -> FeedItem:
     )
 
 
-def _reason(item: FeedItem, filters: Sequence[FilterOutcome]) -> str:
-    failed = [each for each, outcome in zip(FILTERS, filters, strict=True) if not outcome.passed]
-    if failed:
-        return f"Not shown: {failed[0].otherwise}."
+def because(item: FeedItem) -> str:
+    """What speaks most for a video, the strongest three signals, as it ends a sentence."""
     for_it = sorted(
         (name for name, each in item.signals.items() if each.contribution > 0),
         key=lambda name: -item.signals[name].contribution,
     )
     if not for_it:
-        return "Shown because it is published; no signal speaks for it."
+        return "it is published; no signal speaks for it"
     said = [_phrase(name, item) for name in for_it[:3]]
-    listed = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
-    return f"Shown because {listed}."
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+
+
+def _reason(item: FeedItem, filters: Sequence[FilterOutcome]) -> str:
+    for each, outcome in zip(FILTERS, filters, strict=True):
+        if not outcome.passed:
+            return f"Not shown: {each.otherwise}."
+    return f"Shown because {because(item)}."
 
 
 def _phrase(name: str, item: FeedItem) -> str:
@@ -263,7 +267,7 @@ def _phrase(name: str, item: FeedItem) -> str:
         "likes": "you like it",
         "shares": "you shared it",
         "follows": f"you follow {item.creator}",
-        "hashtags": f"you are interested in {value:.0f} of its hashtags",
+        "hashtags": f"it has {value:.0f} of your interests",
         "sound": f"you like its sound {item.sound}",
         "language": "it is in your language",
         "country": "it is from your country",

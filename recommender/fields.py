@@ -37,6 +37,7 @@ _TIME = re.compile(
     re.ASCII,
 )
 _COUNT = re.compile(r"\d{1,20}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _REFUSED_IN_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 Parser = Callable[[object], object]
@@ -46,6 +47,8 @@ def text(value: object, longest: int = KEY_LENGTH) -> str:
     """Any text of at most `longest` code points without NUL and lone surrogates."""
     if not isinstance(value, str):
         raise InvalidValue(f"{shown(value)} is not text")
+    if len(value) <= longest and value.isprintable():
+        return value
     if len(value) > longest:
         raise InvalidValue(f"is {len(value):,} characters long, more than {longest:,}")
     if refused := _REFUSED_IN_TEXT.search(value):
@@ -105,7 +108,8 @@ def count(value: object) -> int:
 
 def number(value: object, low: float, high: float) -> float:
     """A finite number from `low` to `high`."""
-    is_number = isinstance(value, str | int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = is_number or (isinstance(value, str) and bool(_NUMBER.fullmatch(value)))
     try:
         parsed = float(value) if is_number else math.nan  # type: ignore[arg-type] # it is one
     except (ValueError, OverflowError):
@@ -125,15 +129,20 @@ def fraction(value: object) -> float:
 def time(value: object) -> datetime:
     """A time from 1970 to 2100 with an offset and at most microseconds, in UTC."""
     moment = value if isinstance(value, datetime) else _moment(value)
-    if moment.tzinfo is None:
-        raise InvalidValue(f"{shown(value)} has no offset from UTC (such as Z or +02:00)")
-    try:
-        moment = moment.astimezone(UTC)
-    except OverflowError:
-        raise InvalidValue(f"{shown(value)} is not between 1970 and 2100") from None
+    if moment.tzinfo is not UTC:
+        moment = _in_utc(moment, value)
     if not EARLIEST <= moment < LATEST:
         raise InvalidValue(f"{shown(value)} is not between 1970 and 2100")
     return moment
+
+
+def _in_utc(moment: datetime, value: object) -> datetime:
+    if moment.utcoffset() is None:
+        raise InvalidValue(f"{shown(value)} has no offset from UTC (such as Z or +02:00)")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidValue(f"{shown(value)} is not between 1970 and 2100") from None
 
 
 def _moment(value: object) -> datetime:
@@ -168,7 +177,7 @@ def each(parse: Parser) -> Parser:
     """A parser for a list: each part parsed, repeats left out, 300 at the most."""
 
     def many(value: object) -> tuple[object, ...]:
-        if isinstance(value, str) or not isinstance(value, Iterable):
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
             raise InvalidValue(f"{shown(value)} is not a list")
         parts = tuple(dict.fromkeys(parse(part) for part in value))
         if len(parts) > LIST_LENGTH:
@@ -182,8 +191,8 @@ def shown(value: object) -> str:
     """A value as a message shows it: quoted, and cut where it is long."""
     try:
         written = repr(value)
-    except ValueError:
-        written = "a number of thousands of digits"
+    except (ValueError, RecursionError):
+        written = f"a {type(value).__name__} too large to show"
     return written if len(written) <= 60 else f"{written[:57]}…"
 
 
@@ -255,7 +264,7 @@ def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
         InvalidValue: a column is unknown or missing, or a value not of its form; the message
             begins with the column's name.
     """
-    check_names(columns, row)
+    check_names(columns, row.keys())
     parsed = {}
     for name, given in row.items():
         try:
@@ -267,6 +276,8 @@ def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
 
 def check_names(columns: Columns, names: Iterable[str]) -> None:
     """Raise `InvalidValue` where a name is unknown or a required one is missing."""
+    if names == columns.keys():
+        return
     given = list(names)
     if unknown := [name for name in given if name not in columns]:
         raise InvalidValue(f"unknown column {shown(unknown[0])}: there are {', '.join(columns)}")

@@ -149,11 +149,11 @@ def record(
         EventConflict: the key was recorded before with another body.
     """
     event = Event(
-        key=key or str(uuid.uuid4()),
+        key=str(uuid.uuid4()) if key is None else key,
         user=user,
         video=video,
         kind=kind,
-        at=at or fields.now(),
+        at=fields.now() if at is None else at,
         watch_ms=watch_ms,
         completion=completion,
     )
@@ -334,6 +334,7 @@ def parse_event(row: Mapping[str, object]) -> Event:
     Raises:
         InvalidValue: a column is unknown or missing, or a value not of its form.
     """
-    fields.check_names(fields.EVENT_COLUMNS, row)
-    given: dict[str, Any] = {"key" if name == "id" else name: value for name, value in row.items()}
+    fields.check_names(fields.EVENT_COLUMNS, row.keys())
+    given: dict[str, Any] = {"key": row["id"], **row}
+    del given["id"]
     return Event(**given)

@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import time
 import zlib
@@ -32,9 +33,12 @@ from recommender.settings import Settings
 from recommender.values import Counts
 
 LONGEST_LINE = 1_000_000
-"""Characters of one line at most: what a video with every list full takes, several times over."""
+"""Characters of one row at most: what a video with every list full takes, several times over."""
 
 GZIP_MAGIC = b"\x1f\x8b"
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+"""What `surrogateescape` makes of bytes that are not UTF-8, and no UTF-8 decodes to."""
 
 R = TypeVar("R")
 
@@ -143,10 +147,13 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         return
     try:
         binary = Path(file).open("rb")  # noqa: SIM115 - closed below
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         raise NotFound(f"there is no file {fields.shown(file)}") from None
     except PermissionError:
         raise NotPermitted(f"the file {fields.shown(file)} may not be read") from None
+    except OSError as error:
+        reason = error.strerror
+        raise NotFound(f"the file {fields.shown(file)} cannot be opened: {reason}") from None
     with binary:
         yield binary
 
@@ -174,12 +181,11 @@ def read_rows(
         yield from _json_rows(lines) if lines.is_json() else _csv_rows(columns, lines)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadData(f"line {lines.number + 1}: the gzip data is broken: {error}") from error
-    except UnicodeDecodeError as error:
-        raise BadData(f"line {lines.number + 1} or after: not UTF-8: {error.reason}") from error
     except csv.Error as error:
-        raise BadData(f"line {lines.number}: not CSV: {error}") from error
+        raise BadData(f"line {lines.first}: not CSV: {error}") from error
     finally:
-        text.detach()  # the stream is the caller's to close
+        if not text.closed:
+            text.detach()  # the stream is the caller's to close
 
 
 def _text(binary: BinaryIO) -> io.TextIOWrapper:
@@ -187,43 +193,58 @@ def _text(binary: BinaryIO) -> io.TextIOWrapper:
         binary = io.BufferedReader(cast("io.RawIOBase", binary))
     is_gzip = binary.peek(2)[:2] == GZIP_MAGIC
     plain = gzip.GzipFile(fileobj=binary) if is_gzip else binary
-    return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 class _Lines:
-    """The lines of a text, none longer than is sane, counted from 1 as they are read."""
+    """The lines of a text, counted from 1 as they are read, no row of them longer than is sane.
+
+    Attributes:
+        number: the line read last.
+        first: the first line of the row that is being read.
+    """
 
     def __init__(self, text: TextIO) -> None:
         self.number = 0
         self._text = text
-        self._first: str | None = None
+        self._peeked: str | None = None
+        self.begin_row()
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line, self._first = self._first or self._text.readline(LONGEST_LINE + 1), None
+        line, self._peeked = self._peeked or self._text.readline(self._left + 1), None
         if not line:
             raise StopIteration
         self.number += 1
-        if len(line) > LONGEST_LINE:
-            raise BadData(f"line {self.number}: longer than {LONGEST_LINE:,} characters")
+        self._left -= len(line)
+        if self._left < 0:
+            raise BadData(f"line {self.first}: longer than {LONGEST_LINE:,} characters")
+        if not line.isascii() and _NOT_UTF8.search(line):
+            raise BadData(f"line {self.number}: not UTF-8")
         return line
+
+    def begin_row(self) -> None:
+        """Let the next line be the first of a row."""
+        self.first, self._left = self.number + 1, LONGEST_LINE
 
     def is_json(self) -> bool:
         """Whether the text is JSON Lines: no CSV header begins with a brace."""
-        self._first = self._text.readline(LONGEST_LINE + 1)
-        return self._first.lstrip().startswith("{")
+        self._peeked = self._text.readline(self._left + 1)
+        return self._peeked.lstrip().startswith("{")
 
 
 def _json_rows(lines: _Lines) -> Iterator[tuple[int, Mapping[str, object]]]:
     for line in lines:
+        lines.begin_row()
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise BadData(f"line {lines.number}: not JSON: {error}") from error
+            said = getattr(error, "msg", error)  # without the position, which counts lines anew
+            raise BadData(f"line {lines.number}: not JSON: {said}") from error
         if not isinstance(row, dict):
             raise BadData(f"line {lines.number}: not a JSON object")
         yield lines.number, row
@@ -232,21 +253,19 @@ def _json_rows(lines: _Lines) -> Iterator[tuple[int, Mapping[str, object]]]:
 def _csv_rows(columns: fields.Columns, lines: _Lines) -> Iterator[tuple[int, Mapping[str, object]]]:
     reader = csv.reader(lines, strict=True)
     header = _header(columns, next(reader, []))
-    many = [name in columns and columns[name].many for name in header]
-    before = lines.number
+    lists = [name for name in header if columns[name].many]
+    lines.begin_row()
     for cells in reader:
-        first, before = before + 1, lines.number
+        first = lines.first
+        lines.begin_row()
         if not cells:
             continue
         if len(cells) != len(header):
             raise BadData(f"line {first}: {len(cells)} cells under {len(header)} columns")
-        yield (
-            first,
-            {
-                name: cell.split(fields.LIST_SEPARATOR) if is_many and cell else cell
-                for name, cell, is_many in zip(header, cells, many, strict=True)
-            },
-        )
+        row: dict[str, object] = dict(zip(header, cells, strict=True))
+        for name in lists:
+            row[name] = str(row[name]).split(fields.LIST_SEPARATOR) if row[name] else ""
+        yield first, row
 
 
 def _header(columns: fields.Columns, header: list[str]) -> list[str]:

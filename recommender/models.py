@@ -29,6 +29,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from recommender.errors import InvalidValue
 from recommender.fields import KINDS, ORIENTATIONS, STATUSES
 
 Statement: TypeAlias = Select[*tuple[Any, ...]]
@@ -58,9 +59,11 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         """What the driver is given."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return (value - _EPOCH) // _MICROSECOND
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise InvalidValue(f"the time {value} has no offset from UTC")
+        return (value - _EPOCH) // _MICROSECOND if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """The time in UTC that the driver's value stands for."""
@@ -78,8 +81,8 @@ KeyText = Text().with_variant(Text(collation="C"), "postgresql")
 Id = Annotated[int, mapped_column(BigId, Identity(), primary_key=True)]
 Key = Annotated[str, mapped_column(KeyText)]
 Time = Annotated[datetime, mapped_column(UtcDateTime)]
-Count = Annotated[int, mapped_column(BigInteger, default=0, server_default="0")]
-Fraction = Annotated[float, mapped_column(Double, default=0.0, server_default="0")]
+Count = Annotated[int, mapped_column(BigInteger, server_default="0")]
+Fraction = Annotated[float, mapped_column(Double, server_default="0")]
 UserKey = Annotated[
     int, mapped_column(BigInteger, ForeignKey(f"{PREFIX}users.id"), primary_key=True)
 ]
@@ -197,7 +200,7 @@ class Video(Base):
     country: Mapped[str | None] = mapped_column(Text)
     duration_ms: Mapped[int | None] = mapped_column(BigInteger)
     orientation: Mapped[str | None] = mapped_column(Text)
-    status: Mapped[str] = mapped_column(Text, default="published", server_default="published")
+    status: Mapped[str] = mapped_column(Text, server_default="published")
     published_at: Mapped[Time]
     impressions: Mapped[Count]
     engaged_views: Mapped[Count]
@@ -335,12 +338,12 @@ class EventRow(Base):
 
 
 class PendingEvent(Base):
-    """An event that no rollup has counted yet."""
+    """An event that no rollup has counted yet; no foreign keys, since its event has them."""
 
     __tablename__ = f"{PREFIX}events_pending"
     __table_args__ = (CLUSTERED,)
 
-    user_id: Mapped[UserKey]
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     key: Mapped[str] = mapped_column(KeyText, primary_key=True)
 
 
@@ -369,6 +372,7 @@ class ProfileWeight(Base):
 
     __tablename__ = f"{PREFIX}profile_weights"
     __table_args__ = (
+        _key_length("signal"),
         CheckConstraint(
             f"weight BETWEEN -{LARGEST_WEIGHT:g} AND {LARGEST_WEIGHT:g}", name="weight"
         ),

@@ -48,7 +48,7 @@ def upgrade(settings: Settings, revision: str = "head") -> None:
         RecommenderError: the database refused.
     """
     with _alembic_errors():
-        command.upgrade(_config(settings), revision)
+        command.upgrade(_config(settings), _known(revision))
 
 
 def downgrade(settings: Settings, revision: str) -> None:
@@ -56,18 +56,24 @@ def downgrade(settings: Settings, revision: str) -> None:
 
     Raises:
         InvalidValue: there is no such migration.
+        SchemaOutOfDate: the database is at a migration that this package does not know.
         RecommenderError: the database refused.
     """
     with _alembic_errors():
-        command.downgrade(_config(settings), revision)
+        command.downgrade(_config(settings), _known(revision))
 
 
 def history(engine: Engine) -> tuple[Revision, ...]:
-    """Every migration, the newest first."""
+    """Every migration, the newest first.
+
+    Raises:
+        SchemaOutOfDate: the database is at a migration that this package does not know.
+        RecommenderError: the database refused.
+    """
     script = ScriptDirectory.from_config(_config())
-    with translate_errors(), engine.connect() as connection:
-        current = schema_revision(connection)
-    applied = {each.revision for each in script.iterate_revisions(current, "base")}
+    with _alembic_errors(), engine.connect() as connection:
+        current = schema_revision(connection) or "base"
+        applied = {each.revision for each in script.walk_revisions(head=current)}
     return tuple(
         Revision(each.revision, each.doc.rstrip("."), each.revision in applied)
         for each in script.walk_revisions()
@@ -98,6 +104,14 @@ def _config(settings: Settings | None = None) -> Config:
     return config
 
 
+def _known(revision: str) -> str:
+    """The revision, where it is one: Alembic's own relative forms fail with tracebacks."""
+    script = ScriptDirectory.from_config(_config())
+    if revision in {"head", "base", *(each.revision for each in script.walk_revisions())}:
+        return revision
+    raise InvalidValue(f"there is no migration {revision!r}: see `recommender db history`")
+
+
 @contextmanager
 def _alembic_errors() -> Iterator[None]:
     with translate_errors():
@@ -105,7 +119,8 @@ def _alembic_errors() -> Iterator[None]:
             yield
         except CommandError as error:
             if isinstance(error.__cause__, ResolutionError):
-                raise InvalidValue(
-                    "there is no such migration: see `recommender db history`"
+                raise SchemaOutOfDate(
+                    f"the database is at migration {error.__cause__.argument}, which this package"
+                    " does not know: upgrade the package"
                 ) from error
             raise RecommenderError(f"the migration did not run: {error}") from error

@@ -15,7 +15,7 @@ from recommender.errors import InvalidValue
 
 def _setting(default: Any, doc: str, *names: str, low: float = 0, high: float = 0) -> Any:
     metadata = {"doc": doc, "names": names, "low": low, "high": high}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=high > 0)  # a URL may hold a password
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,8 @@ class Settings:
             given: settings by name; None means not given.
 
         Raises:
-            InvalidValue: a value is not a number or out of its bounds; the message names the
-                variable.
+            InvalidValue: a value is not a number, the message names the variable; or it is out of
+                its bounds, the message names the setting.
         """
         environment = os.environ if environment is None else environment
         values = {name: value for name, value in given.items() if value is not None}

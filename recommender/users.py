@@ -46,7 +46,7 @@ def show_user(session: Session, user: str) -> UserSummary:
         InvalidValue: the key is not of its form.
         UnknownUser: there is no such user.
     """
-    row = session.get_one(User, user_id(session, user))
+    row = session.get_one(User, user_id(session, user), populate_existing=True)
     creators = (
         sa.select(User.key)
         .join(Follow, Follow.creator_id == User.id)

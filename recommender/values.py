@@ -47,17 +47,19 @@ class Event:
     completion: float | None = None
 
     def __post_init__(self) -> None:
-        for column, attribute in _EVENT_ATTRIBUTES.items():
+        for name, attribute, column in _EVENT_ATTRIBUTES:
             given = getattr(self, attribute)
             try:
-                parsed = EVENT_COLUMNS[column].value(given)
+                parsed = column.value(given)
             except InvalidValue as error:
-                raise InvalidValue(f"{column}: {error}") from None
+                raise InvalidValue(f"{name}: {error}") from None
             if parsed is not given:
                 object.__setattr__(self, attribute, parsed)
 
 
-_EVENT_ATTRIBUTES = {name: "key" if name == "id" else name for name in EVENT_COLUMNS}
+_EVENT_ATTRIBUTES = tuple(
+    (name, "key" if name == "id" else name, column) for name, column in EVENT_COLUMNS.items()
+)
 
 
 @dataclass(frozen=True, slots=True)

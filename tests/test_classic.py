@@ -265,7 +265,7 @@ def test_explain_gives_place_parts_and_a_sentence(session: Session) -> None:
     ]  # fmt: skip
     assert explanation.reason == (
         "Shown because you watched 75% of it, you shared it"
-        " and you are interested in 1 of its hashtags."
+        " and it has 1 of your interests."
     )
 
 
@@ -316,7 +316,7 @@ VIDEO = st.fixed_dictionaries({
     "language": LANGUAGES,
     "country": COUNTRIES,
     "published_at": st.sampled_from([at(-2), at(-1), NOON, at(1)]),
-    "status": st.sampled_from(["published", "published", "published", "review", "removed"]),
+    "status": st.sampled_from(["published"] * 6 + ["review", "removed"]),
 })  # fmt: skip
 USER = st.fixed_dictionaries({
     "interests": TAGS,
@@ -335,7 +335,7 @@ DEED = st.fixed_dictionaries({
 def worlds(draw: st.DrawFn) -> dict[str, Any]:
     """Few values and many videos, so that ties are everywhere."""
     users = draw(st.lists(USER, min_size=2, max_size=3))
-    videos = draw(st.lists(VIDEO, min_size=20, max_size=40))
+    videos = draw(st.lists(VIDEO, min_size=32, max_size=40))
     pair = st.tuples(st.integers(0, len(users) - 1), st.integers(0, len(videos) - 1), DEED)
     deeds = draw(st.lists(pair, max_size=30))
     follow = st.tuples(st.integers(0, len(users) - 1), st.sampled_from(["c1", "c2"]))
@@ -398,7 +398,7 @@ def signal_values(
 def test_scores_and_order_equal_plain_python_on_ten_thousand_pairs(session: Session) -> None:
     pairs = 0
 
-    @settings(max_examples=300)
+    @settings(max_examples=250)
     @given(world=worlds())
     def compare(world: dict[str, Any]) -> None:
         nonlocal pairs

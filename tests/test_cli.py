@@ -258,7 +258,7 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
         (("profiles", "create", "new", "--weight", "likes"), 2, "weight of likes: '' is not"),
         (("profiles", "create", "@", "--weight", "likes=1"), 2, "profile: '@' is not"),
         (("profiles", "create", "n", "--weight", "likes=1", "--weight", "likes=2"), 2, "twice"),
-        (("db", "upgrade", "9999"), 2, "there is no such migration"),
+        (("db", "upgrade", "9999"), 2, "there is no migration '9999'"),
     ],
 )
 def test_what_a_user_can_cause_is_one_clear_message(

@@ -8,7 +8,8 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
     "errors", "fields", "values", "settings", "models", "engine", "bulk", "filters", "signals",
-    "scoring", "profiles", "catalog", "interactions", "feed", "users", "interchange", "schema",
+    "scoring", "profiles", "catalog", "interactions", "feed", "users", "synthetic",
+    "interchange", "schema",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""

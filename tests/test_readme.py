@@ -29,7 +29,7 @@ LATE = (
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example's files, imported into recommender.db, as the working folder."""
+    """The example's files, and the database that they are imported into, as the working folder."""
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
     (tmp_path / "late.jsonl").write_text(LATE)
     monkeypatch.chdir(tmp_path)
@@ -54,13 +54,26 @@ def readable(printed: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-@pytest.mark.usefixtures("folder")
-def test_every_command_prints_what_the_readme_shows() -> None:
+def steps() -> list[tuple[str, str]]:
+    """Each command that the README shows, and what it shows that the command prints."""
     sessions = [text for language, text in BLOCKS if language == "console"]
-    steps = [step for text in sessions for step in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]]
-    assert len(steps) >= 6
-    for step in steps:
-        command, _, printed = step.partition("\n")
+    parts = [part for text in sessions for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]]
+    return [(command, printed) for command, _, printed in (part.partition("\n") for part in parts)]
+
+
+def test_the_demo_prints_what_the_readme_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command, printed = steps()[0]
+    assert command == "recommender demo"
+    assert run(command) == readable(printed)
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_other_command_prints_what_the_readme_shows() -> None:
+    assert len(steps()) >= 10
+    for command, printed in steps()[1:]:
         assert run(command) == readable(printed), command
 
 

@@ -118,9 +118,6 @@ def upgrade() -> None:
         "rec_events_pending",
         sa.Column("user_id", sa.BigInteger(), nullable=False),
         sa.Column("key", KEY, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["rec_users.id"], name=op.f("rec_events_pending_user_id_fk")
-        ),
         sa.PrimaryKeyConstraint("user_id", "key", name=op.f("rec_events_pending_pk")),
         sqlite_with_rowid=False,
     )
@@ -143,6 +140,9 @@ def upgrade() -> None:
         sa.Column("signal", KEY, nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("weight", sa.Double(), nullable=False),
+        sa.CheckConstraint(
+            "length(signal) BETWEEN 1 AND 255", name=op.f("rec_profile_weights_signal_length_ck")
+        ),
         sa.CheckConstraint(
             "weight BETWEEN -100 AND 100", name=op.f("rec_profile_weights_weight_ck")
         ),

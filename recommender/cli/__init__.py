@@ -17,6 +17,7 @@ from recommender.errors import RecommenderError
 
 COMMANDS = {
     "db": "db:db",
+    "demo": "demo:demo",
     "explain": "feed:explain",
     "feed": "feed:feed",
     "follow": "write:follow",
@@ -31,6 +32,7 @@ COMMANDS = {
 
 SUMMARIES = {
     "db": "Make, upgrade and inspect the database's tables.",
+    "demo": "Make a small world, show a feed and why, swipe twice, show what changed.",
     "explain": "Say why a video stands where it stands in a user's feed.",
     "feed": "Print a user's For You feed; writes nothing.",
     "follow": "Let USER follow CREATOR, who is created on sight.",

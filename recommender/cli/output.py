@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 
 HIDDEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 GAP = 2
-WRAPPED = {"signals", "weights", "value"}
+WRAPPED = {"signals", "weights", "value", "why"}
 OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
