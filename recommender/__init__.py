@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnknownUser,
         UnknownVideo,
     )
+    from recommender.export import export_file
     from recommender.feed import explain, for_you, rank, resolve
     from recommender.filters import FILTERS, Filter
     from recommender.interactions import record, record_many
@@ -80,6 +81,7 @@ _NAMES = {
     "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidValue NotFound"
     " NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate StorageFailure"
     " UnknownProfile UnknownSignal UnknownUser UnknownVideo",
+    "export": "export_file",
     "feed": "explain for_you rank resolve",
     "filters": "FILTERS Filter",
     "interactions": "record record_many",

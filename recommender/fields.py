@@ -157,6 +157,11 @@ def _moment(value: object) -> datetime:
         raise InvalidValue(f"{shown(value)} is not a time: {error}") from None
 
 
+def written_time(moment: datetime) -> str:
+    """A time in UTC as all output writes it, such as 2026-01-31T12:00:00Z."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 def now() -> datetime:
     """The clock, in UTC: the default of every time that a caller leaves out."""
     return datetime.now(UTC)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
@@ -189,7 +190,7 @@ def apply_events(session: Session, events: Sequence[Event], *, strict: bool = Fa
     resolved, rejected = _resolve(session, events)
     rows = {index: each.row() for index, each in resolved.items()}
     new, conflicts = _unrecorded(session, rows)
-    rejected |= {index: _conflict(events[index], rows[index], conflicts[index])
+    rejected |= {index: _conflict(session, events[index], conflicts[index])
                  for index in conflicts}  # fmt: skip
     if strict and rejected:
         raise rejected[min(rejected)]
@@ -262,17 +263,19 @@ def _unrecorded(session: Session, rows: Mapping[int, State]) -> tuple[list[int],
     return new, conflicts
 
 
-def _conflict(event: Event, row: State, before: State) -> EventConflict:
-    same_video = "the same video" if row["video_id"] == before["video_id"] else "another video"
+def _conflict(session: Session, event: Event, before: State) -> EventConflict:
+    video = session.scalar(sa.select(VIDEOS.c.key).where(VIDEOS.c.id == before["video_id"]))
     return EventConflict(
         f"event {fields.shown(event.key)} of user {fields.shown(event.user)} was recorded before as"
-        f" {_described(before)} of {same_video}, and is now {_described(row)}"
+        f" {_described({**before, 'video': video})}, and is now {_described(asdict(event))}"
     )
 
 
-def _described(row: State) -> str:
-    parts = [row["kind"], f"at {row['at'].isoformat()}"]
-    parts += [f"{name} {row[name]}" for name in ("watch_ms", "completion") if row[name] is not None]
+def _described(body: Mapping[str, Any]) -> str:
+    parts = [f"{body['kind']} of {fields.shown(body['video'])}", fields.written_time(body["at"])]
+    parts += [
+        f"{name} {body[name]}" for name in ("watch_ms", "completion") if body[name] is not None
+    ]
     return " ".join(parts)
 
 

@@ -306,21 +306,17 @@ FIRST = make_event("watch", key="k", watch_ms=5000, completion=0.5)
     [
         (
             {"video": "w"},
-            "watch at 2026-01-01T12:00:00+00:00 watch_ms 5000 completion 0.5 of another video",
-            "watch at 2026-01-01T12:00:00+00:00 watch_ms 5000 completion 0.5",
+            "watch of 'v' 2026-01-01T12:00:00Z watch_ms 5000 completion 0.5",
+            "watch of 'w' 2026-01-01T12:00:00Z watch_ms 5000 completion 0.5",
         ),
         (
             {"kind": "like", "watch_ms": None, "completion": None},
-            "watch at 2026-01-01T12:00:00+00:00 watch_ms 5000 completion 0.5 of the same video",
-            "like at 2026-01-01T12:00:00+00:00",
+            "watch of 'v' 2026-01-01T12:00:00Z watch_ms 5000 completion 0.5",
+            "like of 'v' 2026-01-01T12:00:00Z",
         ),
-        (
-            {"at": at(1)},
-            "at 2026-01-01T12:00:00",
-            "at 2026-01-01T12:01:00+00:00 watch_ms 5000 completion 0.5",
-        ),
+        ({"at": at(1)}, "12:00:00Z", "12:01:00Z watch_ms 5000 completion 0.5"),
         ({"watch_ms": 5001}, "watch_ms 5000 completion 0.5", "watch_ms 5001 completion 0.5"),
-        ({"watch_ms": None}, "watch_ms 5000 completion 0.5", "12:00:00+00:00 completion 0.5"),
+        ({"watch_ms": None}, "watch_ms 5000 completion 0.5", "12:00:00Z completion 0.5"),
         ({"completion": 0.25}, "completion 0.5", "completion 0.25"),
         ({"completion": None}, "completion 0.5", "watch_ms 5000"),
     ],
@@ -338,7 +334,7 @@ def test_the_same_key_with_another_body_is_an_error_that_names_both(
     with pytest.raises(EventConflict) as caught:
         record_many(world, batch)
     past, present = str(caught.value).split(", and is now ")
-    assert past.startswith("event 'k' of user 'viewer' was recorded before as watch at ")
+    assert past.startswith("event 'k' of user 'viewer' was recorded before as watch of 'v' ")
     assert was in past
     assert present.endswith(is_now)
     assert (states(world), log(world), pending(world)) == before

@@ -38,7 +38,8 @@ from recommender import (
     upsert_users,
     upsert_videos,
 )
-from recommender.interchange import KINDS, LONGEST_LINE, ImportReport, read_rows
+from recommender.interchange import KINDS, ImportReport
+from recommender.reading import LONGEST_LINE, read_rows
 from tests.worlds import EXAMPLE, NOON, at
 
 EXAMPLES = int(os.environ.get("RECOMMENDER_TEST_EXAMPLES", "300"))
@@ -52,15 +53,21 @@ WATCH = b'{"id":"e","user":"u","video":"v","kind":"watch","at":"2026-01-01T12:00
 
 def rows(kind: str, data: bytes) -> list[tuple[int, Any]]:
     """Every row of a file, parsed, with its line."""
-    read = read_rows(KINDS[kind].columns, io.BytesIO(data))
-    return [(number, KINDS[kind].parse(row)) for number, row in read]
+    return list(parsed(kind, io.BytesIO(data)))
+
+
+def parsed(kind: str, binary: Any) -> Iterator[tuple[int, Any]]:
+    """The rows up to the first bad one, which is raised as an import that stops raises it."""
+    for entry in interchange._entries(KINDS[kind], binary):
+        interchange._raise_first([(entry, entry.error)] if entry.error else [])
+        yield entry.line, entry.parsed
 
 
 def read_until_broken(kind: str, binary: Any) -> tuple[list[int], BadData]:
     """The lines of the rows before the error, and the error."""
     lines: list[int] = []
     with pytest.raises(BadData) as caught:  # noqa: PT012 - the rows before it count
-        for number, _row in interchange._parsed(KINDS[kind], binary):
+        for number, _row in parsed(kind, binary):
             lines.append(number)
     return lines, caught.value
 
@@ -589,5 +596,5 @@ def test_real_data_is_read_completely(source: str, name: str, kind_of_row: str) 
     listed = re.search(rf"^\| {name}\.csv\.gz \| ([\d,]+) \|", readme, re.MULTILINE)
     assert listed
     with path.open("rb") as binary:
-        read = sum(1 for _ in interchange._parsed(KINDS[kind_of_row], binary))
+        read = sum(1 for _ in parsed(kind_of_row, binary))
     assert read == int(listed[1].replace(",", ""))

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 LAYERS = (
     "errors", "fields", "values", "settings", "models", "engine", "bulk", "filters", "signals",
     "scoring", "profiles", "catalog", "interactions", "feed", "users", "synthetic",
-    "interchange", "schema",
+    "reading", "interchange", "export", "schema",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 import recommender.interchange
+import recommender.reading
 from recommender import Event, FeedPage
 
 EXAMPLE = Path(__file__).parent / "example"
@@ -66,7 +67,7 @@ def worked_example(session: Session) -> None:
     """The example that the README and the contract use."""
     for kind in ("users", "videos", "follows", "events"):
         with (EXAMPLE / f"{kind}.csv").open("rb") as binary:
-            rows = list(recommender.interchange.read_rows(_columns(kind), binary))
+            rows = list(recommender.reading.read_rows(_columns(kind), binary))
         _apply(session, kind, [row for _, row in rows])
 
 

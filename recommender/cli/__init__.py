@@ -21,7 +21,8 @@ COMMANDS = {
     "explain": "feed:explain",
     "feed": "feed:feed",
     "follow": "write:follow",
-    "import": "write:import_",
+    "export": "files:export",
+    "import": "files:import_",
     "profiles": "profiles:profiles",
     "rank": "feed:rank",
     "record": "write:record",
@@ -36,6 +37,7 @@ SUMMARIES = {
     "explain": "Say why a video stands where it stands in a user's feed.",
     "feed": "Print a user's For You feed; writes nothing.",
     "follow": "Let USER follow CREATOR, who is created on sight.",
+    "export": "Export users, videos, follows or events to a file.",
     "import": "Import users, videos, follows or events from a file.",
     "profiles": "List, show, create and activate ranking profiles.",
     "rank": "Put the given videos in a user's order; no filter applies.",
@@ -80,6 +82,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line, and exit as documented."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who closes the pipe has read enough
     signal.signal(signal.SIGTERM, _terminated)
     sys.exit(run(sys.argv[1:]))
 

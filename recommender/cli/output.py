@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from recommender import fields
 from recommender.values import Explanation, FeedItem, FeedPage, FeedRequest
 
 Record = Mapping[str, Any]
@@ -29,7 +30,7 @@ def form_of(form: str | None) -> str:
 
 def moment(value: datetime | None) -> str | None:
     """A time as every output writes it."""
-    return None if value is None else value.isoformat().replace("+00:00", "Z")
+    return None if value is None else fields.written_time(value)
 
 
 def plain(record: Record) -> dict[str, Any]:

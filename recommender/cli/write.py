@@ -1,4 +1,4 @@
-"""``import``, ``record``, ``follow``, ``unfollow``."""
+"""``record``, ``follow``, ``unfollow``."""
 
 from __future__ import annotations
 
@@ -7,27 +7,9 @@ from typing import Any
 
 import click
 
-from recommender import catalog, fields, interactions, interchange
-from recommender.cli.database import writable, writing
-from recommender.cli.options import Time, database_option, format_option, settings
-from recommender.cli.output import print_records
-
-KINDS = click.Choice(list(interchange.KINDS))
-
-
-@click.command("import")
-@click.argument("kind", type=KINDS)
-@click.argument("file")
-@format_option
-@database_option
-def import_(kind: str, file: str, form: str | None) -> None:
-    """Import users, videos, follows or events from a file.
-
-    FILE is CSV or JSON Lines, plain or gzip; - is standard input.
-    """
-    with writable() as engine:
-        report = interchange.import_file(engine, kind, file, settings=settings()).as_dict()
-    print_records([report], form, whole=report)
+from recommender import catalog, fields, interactions
+from recommender.cli.database import writing
+from recommender.cli.options import Time, database_option
 
 
 @click.command()
