@@ -60,16 +60,28 @@ def _unnested(columns: Sequence[sa.Column[Any]], values: Sequence[Sequence[Any]]
 
 def _array_literal(values: Sequence[Any]) -> str:
     """PostgreSQL's own notation of an array; a driver that converts each element takes longer."""
-    return f"{{{','.join([_array_part(value) for value in values])}}}"
+    parts = [_PARTS.get(type(value), _part)(value) for value in values]
+    return f"{{{','.join(parts)}}}"
 
 
-def _array_part(value: Any) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if value is None:
-        return "NULL"
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def _part(value: Any) -> str:
+    """An element of any other type that is one of the known ones."""
+    return next(write for known, write in _PARTS.items() if isinstance(value, known))(value)
+
+
+def _text_part(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_PARTS: dict[type, Callable[[Any], str]] = {
+    str: _text_part,
+    bool: str,
+    int: int.__repr__,
+    float: float.__repr__,
+    datetime: datetime.isoformat,
+    type(None): lambda _: "NULL",
+}
 
 
 def lookup(

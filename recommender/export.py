@@ -156,7 +156,7 @@ def export_file(engine: Engine, kind: str, file: str, *, form: str | None = None
 
 
 def _write_csv(text: TextIO, columns: fields.Columns, rows: Iterable[Any]) -> int:
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # ends lines with CRLF, without which it would not quote a lone CR
     writer.writerow(columns)
     written = 0
     for values in _plain_rows(columns, rows):

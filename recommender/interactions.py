@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -51,6 +51,10 @@ MERGES: Mapping[str, bulk.Merge] = {
     "first_at": bulk.least,
     "last_at": bulk.greatest,
 }
+_NOTHING = {
+    **{name: 0 if how is bulk.added else None for name, how in MERGES.items()},
+    "completion": 0.0,
+}
 _COUNTED = {
     "impression": ("impressions",),
     "watch": ("impressions", "plays"),
@@ -90,31 +94,20 @@ def is_engaged(watch_ms: int | None, completion: float | None, duration_ms: int 
     return watch_ms is not None and watch_ms >= enough
 
 
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    """An event with its rows' ids and its video's duration."""
-
-    event: Event
-    user_id: int
-    video_id: int
-    duration_ms: int | None
-
-    def row(self) -> State:
-        """The event as a row of the log."""
-        event = self.event
-        engaged = event.kind == "watch" and is_engaged(
-            event.watch_ms, event.completion, self.duration_ms
-        )
-        return {
-            "user_id": self.user_id,
-            "key": event.key,
-            "video_id": self.video_id,
-            "kind": event.kind,
-            "at": event.at,
-            "watch_ms": event.watch_ms,
-            "completion": event.completion,
-            "engaged": engaged,
-        }
+def _row(event: Event, user_id: int, video_id: int, duration_ms: int | None) -> State:
+    """The event as a row of the log, and its video's duration, which folding wants to know."""
+    is_watch = event.kind == "watch"
+    return {
+        "user_id": user_id,
+        "key": event.key,
+        "video_id": video_id,
+        "kind": event.kind,
+        "at": event.at,
+        "watch_ms": event.watch_ms,
+        "completion": event.completion,
+        "engaged": is_watch and is_engaged(event.watch_ms, event.completion, duration_ms),
+        "duration_ms": duration_ms,
+    }
 
 
 def record(
@@ -187,18 +180,16 @@ def apply_events(session: Session, events: Sequence[Event], *, strict: bool = Fa
         events: in any order, with any repeats.
         strict: raise the first that cannot be recorded instead, before anything is written.
     """
-    resolved, rejected = _resolve(session, events)
-    rows = {index: each.row() for index, each in resolved.items()}
+    rows, rejected = _resolve(session, events)
     new, conflicts = _unrecorded(session, rows)
     rejected |= {index: _conflict(session, events[index], conflicts[index])
                  for index in conflicts}  # fmt: skip
     if strict and rejected:
         raise rejected[min(rejected)]
     inserted = _insert(session, [rows[index] for index in new])
-    if len(inserted) < len(new):
-        lost = [rows[index] for index in new if _identity(rows[index]) not in inserted]
-        _check_same(session, lost)
-    fresh = [resolved[index] for index in new if _identity(rows[index]) in inserted]
+    fresh = [rows[index] for index in new if _identity(rows[index]) in inserted]
+    if len(fresh) < len(new):
+        _check_same(session, [rows[i] for i in new if _identity(rows[i]) not in inserted])
     _fold(session, fresh)
     counts = Counts(inserted=len(fresh), unchanged=len(rows) - len(conflicts) - len(fresh))
     return Applied(counts, rejected)
@@ -206,10 +197,10 @@ def apply_events(session: Session, events: Sequence[Event], *, strict: bool = Fa
 
 def _resolve(
     session: Session, events: Sequence[Event]
-) -> tuple[dict[int, _Resolved], dict[int, RecommenderError]]:
+) -> tuple[dict[int, State], dict[int, RecommenderError]]:
     users = ids(session, USERS, (event.user for event in events))
     videos = _videos(session, events)
-    resolved: dict[int, _Resolved] = {}
+    rows: dict[int, State] = {}
     rejected: dict[int, RecommenderError] = {}
     for index, event in enumerate(events):
         if event.user not in users:
@@ -217,8 +208,8 @@ def _resolve(
         elif event.video not in videos:
             rejected[index] = UnknownVideo(f"there is no video {fields.shown(event.video)}")
         else:
-            resolved[index] = _Resolved(event, users[event.user], *videos[event.video])
-    return resolved, rejected
+            rows[index] = _row(event, users[event.user], *videos[event.video])
+    return rows, rejected
 
 
 def _videos(session: Session, events: Sequence[Event]) -> dict[str, tuple[int, int | None]]:
@@ -297,38 +288,35 @@ def _check_same(session: Session, rows: Sequence[State]) -> None:
             )
 
 
-def _fold(session: Session, events: Iterable[_Resolved]) -> None:
+def _fold(session: Session, events: Iterable[State]) -> None:
     states: dict[bulk.Key, State] = {}
-    for each in events:
-        state = states.setdefault((each.user_id, each.video_id), _blank(each))
-        _fold_one(state, each)
-    rows = [
-        {"user_id": user_id, "video_id": video_id, **states[user_id, video_id]}
-        for user_id, video_id in sorted(states)
-    ]
-    bulk.insert(session, INTERACTIONS, rows, merge=MERGES)
+    for event in events:
+        pair = (event["user_id"], event["video_id"])
+        if pair not in states:
+            states[pair] = _blank(event)
+        _fold_one(states[pair], event)
+    bulk.insert(session, INTERACTIONS, [states[pair] for pair in sorted(states)], merge=MERGES)
 
 
-def _blank(each: _Resolved) -> State:
-    at = each.event.at
-    state: State = {name: 0 if how is bulk.added else None for name, how in MERGES.items()}
-    return {**state, "completion": 0.0, "first_at": at, "last_at": at}
+def _blank(event: State) -> State:
+    at = event["at"]
+    key = {"user_id": event["user_id"], "video_id": event["video_id"]}
+    return {**key, **_NOTHING, "first_at": at, "last_at": at}
 
 
-def _fold_one(state: State, each: _Resolved) -> None:
-    event = each.event
-    for column in _COUNTED.get(event.kind, ()):
+def _fold_one(state: State, event: State) -> None:
+    kind, at = event["kind"], event["at"]
+    for column in _COUNTED.get(kind, ()):
         state[column] += 1
-    if column := _TIMED.get(event.kind, ""):
-        state[column] = max(state[column] or event.at, event.at)
-    if event.kind == "watch":
-        watch_ms, completion = watched(event.watch_ms, event.completion, each.duration_ms)
+    if column := _TIMED.get(kind, ""):
+        state[column] = max(state[column] or at, at)
+    if kind == "watch":
+        watch_ms, completion = watched(event["watch_ms"], event["completion"], event["duration_ms"])
         state["watch_ms"] += watch_ms or 0
         state["completion"] = max(state["completion"], completion or 0.0)
-        engaged = is_engaged(event.watch_ms, event.completion, each.duration_ms)
-        state["engaged_views"] += engaged
-    state["first_at"] = min(state["first_at"], event.at)
-    state["last_at"] = max(state["last_at"], event.at)
+        state["engaged_views"] += event["engaged"]
+    state["first_at"] = min(state["first_at"], at)
+    state["last_at"] = max(state["last_at"], at)
 
 
 def parse_event(row: Mapping[str, object]) -> Event:

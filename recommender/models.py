@@ -315,7 +315,8 @@ class Interaction(Base):
 class EventRow(Base):
     """One event of the append-only log; the key makes recording it again a no-op.
 
-    No foreign key to videos: it costs as much as the rest of the row, and videos are never deleted.
+    No foreign keys: each costs as much as the rest of the row, and the interaction that the event
+    is folded into, in the same transaction, has them.
     """
 
     __tablename__ = f"{PREFIX}events"
@@ -327,7 +328,7 @@ class EventRow(Base):
         CLUSTERED,
     )
 
-    user_id: Mapped[UserKey]
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     key: Mapped[str] = mapped_column(KeyText, primary_key=True)
     video_id: Mapped[int] = mapped_column(BigInteger)
     kind: Mapped[str] = mapped_column(Text)

@@ -50,7 +50,7 @@ class Event:
         for name, attribute, column in _EVENT_ATTRIBUTES:
             given = getattr(self, attribute)
             try:
-                parsed = column.value(given)
+                parsed = column.parse(given) if given else column.value(given)
             except InvalidValue as error:
                 raise InvalidValue(f"{name}: {error}") from None
             if parsed is not given:

@@ -601,6 +601,26 @@ def test_the_same_new_videos_from_eight_threads_are_there_once(engine: Engine) -
             assert video["listed_at"] == {listed_at}
 
 
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_rows_are_written_in_the_order_of_their_keys(engine: Engine) -> None:
+    rows = many_videos("", 30, "en")
+    random.Random(1).shuffle(rows)  # noqa: S311 - not for secrets
+    bare = [{**row, "hashtags": []} for row in reversed(rows)]
+    run_transaction(engine, lambda session: upsert_videos(session, bare))
+    run_transaction(engine, lambda session: upsert_videos(session, rows))
+    run_transaction(engine, lambda session: upsert_users(session, [{"id": k} for k in "zmakb"]))
+    with Session(engine) as session:
+        for table, first in ((USERS, 30), (SOUNDS, 30), (HASHTAGS, 60), (VIDEOS, 30)):
+            name = table.c.get("name", table.c.get("key"))
+            keys = list(session.scalars(sa.select(name).order_by(sa.text("ctid"))))
+            assert keys[:first] == sorted(keys[:first])
+            assert keys[first:] == sorted(keys[first:])
+        links = sa.select(*VIDEO_HASHTAGS.primary_key.columns).order_by(sa.text("ctid"))
+        pairs = [tuple(row) for row in session.execute(links)]
+        assert pairs == sorted(pairs)
+        assert len(pairs) == 60
+
+
 @contextmanager
 def just_before(engine: Engine, beginning: str, do: Callable[[], Any]) -> Iterator[None]:
     """Do something, once, just before a statement that begins so is sent."""

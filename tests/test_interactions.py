@@ -218,6 +218,8 @@ def test_watched_time_and_part_are_each_known_from_the_other(
         (None, 0.29, 60_000, False),
         (None, 0.999, 5000, False),
         (1000, 0.999, 60_000, False),
+        (5000, 0.5, 5000, True),
+        (18_000, 0.5, 60_000, True),
         (18_000, 0.0, 60_000, True),
         (None, None, 60_000, False),
         (None, None, None, False),
@@ -608,6 +610,24 @@ def test_batches_in_any_order_from_eight_threads_never_deadlock(engine: Engine) 
     with Session(engine) as session:
         assert {pair: row["shares"] for pair, row in states(session).items()} == sent
     assert sent.total() == 8 * 15 * 20
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_rows_are_written_in_the_order_of_their_keys(engine: Engine) -> None:
+    prepare(engine, users=5, videos=5)
+    pairs = [(f"u{u}", f"v{v}") for u in range(5) for v in range(5)]
+    random.Random(1).shuffle(pairs)  # noqa: S311 - not for secrets
+    events = [
+        make_event("share", video, user, key=str(99 - place))
+        for place, (user, video) in enumerate(pairs)
+    ]
+    run_transaction(engine, lambda session: record_many(session, events))
+    with Session(engine) as session:
+        for table in (EVENTS, PENDING, INTERACTIONS):
+            written = sa.select(*table.primary_key.columns).order_by(sa.text("ctid"))
+            keys = [tuple(row) for row in session.execute(written)]
+            assert keys == sorted(keys)
+            assert len(keys) == 25
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])

@@ -110,7 +110,6 @@ def upgrade() -> None:
         sa.CheckConstraint("completion BETWEEN 0 AND 1", name=op.f("rec_events_completion_ck")),
         sa.CheckConstraint("length(key) BETWEEN 1 AND 255", name=op.f("rec_events_key_length_ck")),
         sa.CheckConstraint("watch_ms >= 0", name=op.f("rec_events_not_negative_ck")),
-        sa.ForeignKeyConstraint(["user_id"], ["rec_users.id"], name=op.f("rec_events_user_id_fk")),
         sa.PrimaryKeyConstraint("user_id", "key", name=op.f("rec_events_pk")),
         sqlite_with_rowid=False,
     )
