@@ -264,8 +264,7 @@ def test_explain_gives_place_parts_and_a_sentence(session: Session) -> None:
         ("published", True), ("not_in_future", True),
     ]  # fmt: skip
     assert explanation.reason == (
-        "Shown because you watched 75% of it, you shared it"
-        " and it has 1 of your interests."
+        "Shown because you watched 75% of it, you shared it and it has 1 of your interests."
     )
 
 

@@ -12,6 +12,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from recommender import (
     RecommenderError,
     Settings,
     User,
+    catalog,
     fields,
     for_you,
     import_file,
@@ -39,8 +41,9 @@ from recommender import (
     upsert_videos,
 )
 from recommender.interchange import KINDS, ImportReport
+from recommender.models import Base
 from recommender.reading import LONGEST_LINE, read_rows
-from tests.worlds import EXAMPLE, NOON, at
+from tests.worlds import EXAMPLE, NOON, at, make_user, make_video, rows_of
 
 EXAMPLES = int(os.environ.get("RECOMMENDER_TEST_EXAMPLES", "300"))
 """How many arbitrary files each parser is given."""
@@ -605,3 +608,113 @@ def test_real_data_is_read_completely(source: str, name: str, kind_of_row: str) 
     with path.open("rb") as binary:
         read = sum(1 for _ in parsed(kind_of_row, binary))
     assert read == int(listed[1].replace(",", ""))
+
+
+BAD_EVENTS = b"""id,user,video,kind,at,completion
+e1,u1,v1,like,2026-01-01T12:00:00Z,
+e2,nobody,v1,like,2026-01-01T12:00:00Z,
+e3,u1,v1,watch,2026-01-01T12:00:00Z,1.5
+e4,u1,v1,like
+e1,u1,v1,share,2026-01-01T12:00:00Z,
+e5,u1,v1,like,2026-01-01T12:00:01Z,
+"""
+
+
+@pytest.fixture
+def viewer(engine: Engine) -> Engine:
+    def write(session: Session) -> None:
+        make_user(session, "u1")
+        make_video(session, "v1")
+
+    run_transaction(engine, write)
+    return engine
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_bad_rows_can_be_skipped_and_kept_with_their_reasons(
+    viewer: Engine, file: Callable[..., str], tmp_path: Path, batch_size: int
+) -> None:
+    kept = tmp_path / "bad.jsonl"
+    report = import_file(
+        viewer, "events", file(BAD_EVENTS), on_error="skip", errors=str(kept),
+        settings=Settings(batch_size=batch_size),
+    )  # fmt: skip
+    assert (report.read, report.inserted, report.unchanged, report.rejected) == (6, 2, 0, 4)
+    bad = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
+    assert [(row["line"], row["error"].split(",")[0]) for row in bad] == [
+        (3, "there is no user 'nobody'"),
+        (4, "completion: '1.5' is not between 0 and 1"),
+        (5, "4 cells under 6 columns"),
+        (6, "event 'e1' of user 'u1' was recorded before as like of 'v1' 2026-01-01T12:00:00Z"),
+    ]
+    assert [row["row"] and row["row"]["id"] for row in bad] == ["e2", "e3", None, "e1"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_skipped_can_be_mended_and_imported(
+    viewer: Engine, file: Callable[..., str], tmp_path: Path
+) -> None:
+    kept = tmp_path / "bad.jsonl"
+    import_file(viewer, "events", file(BAD_EVENTS), on_error="skip", errors=str(kept))
+    rows = [json.loads(line)["row"] for line in kept.read_text("utf-8").splitlines()]
+    mended = [{**row, "id": f"m{row['id']}", "user": "u1", "completion": ""} for row in rows if row]
+    lines = "\n".join(map(json.dumps, mended)).encode()
+    assert import_file(viewer, "events", file(lines)).inserted == 3
+
+
+@pytest.mark.parametrize("kind_of_row", KINDS)
+def test_a_dry_run_tells_the_same_and_keeps_nothing(
+    viewer: Engine, file: Callable[..., str], kind_of_row: str
+) -> None:
+    rows = {
+        "users": b"id\nu1\nu2\n",
+        "videos": b"id,creator,published_at\nv2,u1,2026-01-01T00:00:00Z\n",
+        "follows": b"user,creator\nu1,star\n",
+        "events": f"id,user,video,kind,at\n{EVENT}\n".encode(),
+    }
+    path = file(rows[kind_of_row])
+    with Session(viewer) as session:
+        before = {table.name: rows_of(session, table) for table in Base.metadata.sorted_tables}
+    dry = import_file(viewer, kind_of_row, path, dry_run=True)
+    with Session(viewer) as session:
+        after = {table.name: rows_of(session, table) for table in Base.metadata.sorted_tables}
+    assert after == before
+    real = import_file(viewer, kind_of_row, path)
+    assert replace(dry, seconds=0) == replace(real, seconds=0)
+    assert real.inserted == 1
+
+
+def test_progress_is_told_after_each_batch(engine: Engine, file: Callable[..., str]) -> None:
+    told: list[tuple[int, int]] = []
+    text = b"id\n" + b"".join(b"u%d\n" % number for number in range(7))
+    import_file(
+        engine, "users", file(text), progress=lambda rows, at: told.append((rows, at)),
+        settings=Settings(batch_size=3),
+    )  # fmt: skip
+    assert [rows for rows, _ in told] == [3, 3, 1]
+    assert told[-1][1] == len(text)
+
+
+def test_errors_that_cannot_be_written_stop_the_import_at_once(
+    engine: Engine, file: Callable[..., str], tmp_path: Path
+) -> None:
+    with pytest.raises(NotPermitted, match="may not be written"):
+        import_file(engine, "users", file(USERS), on_error="skip", errors=str(tmp_path))
+    with Session(engine) as session:
+        assert rows_of(session, User.__table__) == []  # type: ignore[arg-type]
+
+
+def test_a_row_too_deep_to_be_written_again_is_skipped_all_the_same(
+    engine: Engine, file: Callable[..., str], tmp_path: Path
+) -> None:
+    kept = tmp_path / "bad.jsonl"
+    for depth in range(100, 1000, 100):
+        line = b'{"id": ' + b"[" * depth + b"]" * depth + b"}"
+        report = import_file(engine, "users", file(line), on_error="skip", errors=str(kept))
+        assert (report.rejected, json.loads(kept.read_text("utf-8"))["line"]) == (1, 1)
+
+
+def test_two_hundred_thousand_keys_are_looked_up_at_once(session: Session) -> None:
+    make_user(session, "u77")
+    keys = [f"u{number}" for number in range(200_000)]
+    assert list(catalog.ids(session, catalog.USERS, keys)) == ["u77"]
