@@ -30,32 +30,74 @@ def is_sqlite(session: Session) -> bool:
     return session.get_bind().dialect.name == "sqlite"
 
 
-def listed(session: Session, columns: Sequence[sa.Column[Any]], keys: Sequence[Key]) -> FromClause:
-    """Many keys as a FROM clause with the columns' names, whatever their number.
+def find(
+    session: Session,
+    columns: Sequence[sa.Column[Any]],
+    keys: Sequence[Key],
+    read: Sequence[sa.Column[Any]],
+    *,
+    lock: bool = False,
+) -> sa.Result[*tuple[Any, ...]]:
+    """The rows of a table whose columns are one of many keys, whatever their number.
 
     Args:
-        session: says which database it is for.
-        columns: integer or text columns that the keys are of.
-        keys: one tuple of values for each row.
+        session: the transaction.
+        columns: integer or text columns of one table.
+        keys: one tuple of values for each key, one value for each of the columns.
+        read: the columns to read.
+        lock: whether to lock the rows against other writers, in the order of their keys.
     """
+    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock)
+    return session.execute(statement, _listed_values(session, len(columns), keys))
+
+
+@cache
+def _find(
+    on_sqlite: bool,  # noqa: FBT001 - part of what the statement is cached by
+    columns: tuple[sa.Column[Any], ...],
+    read: tuple[sa.Column[Any], ...],
+    lock: bool,  # noqa: FBT001
+) -> Statement:
+    table = columns[0].table
+    rows = _listed(on_sqlite, columns)
+    matches = [column == rows.c[column.name] for column in columns]
+    statement = sa.select(*read).select_from(table.join(rows, sa.and_(*matches)))
+    if lock:
+        return statement.order_by(*columns).with_for_update(key_share=True, of=table)
+    return statement
+
+
+def _listed(on_sqlite: bool, columns: tuple[sa.Column[Any], ...]) -> FromClause:  # noqa: FBT001
+    """Many keys as a FROM clause with the columns' names; its values are given on execution."""
+    if not on_sqlite:
+        return _unnested(columns)
+    each = sa.func.json_each(sa.bindparam("listed", type_=sa.Text())).table_valued("value")
+    parts = [
+        sa.func.json_extract(each.c.value, f"$[{index}]", type_=column.type).label(column.name)
+        for index, column in enumerate(columns)
+    ]
+    return sa.select(*parts).subquery("listed")
+
+
+def _listed_values(session: Session, width: int, keys: Sequence[Key]) -> dict[str, str]:
     if is_sqlite(session):
-        each = sa.func.json_each(json.dumps(keys)).table_valued("value")
-        parts = [
-            sa.func.json_extract(each.c.value, f"$[{index}]", type_=column.type).label(column.name)
-            for index, column in enumerate(columns)
-        ]
-        return sa.select(*parts).subquery("listed")
-    return _unnested(columns, list(zip(*keys, strict=True)) or [()] * len(columns))
+        return {"listed": json.dumps(keys)}
+    return _arrays(list(zip(*keys, strict=True)) or [()] * width)
 
 
-def _unnested(columns: Sequence[sa.Column[Any]], values: Sequence[Sequence[Any]]) -> FromClause:
+def _unnested(columns: Sequence[sa.Column[Any]]) -> FromClause:
+    """Arrays, one for each column and given on execution, as a FROM clause of that many columns."""
     types = [sa.Text() if isinstance(c.type, sa.Text) else c.type for c in columns]
     arrays = [
-        sa.cast(sa.literal(_array_literal(given), sa.Text()), ARRAY(each))
-        for each, given in zip(types, values, strict=True)
+        sa.cast(sa.bindparam(f"listed_{index}", type_=sa.Text()), ARRAY(each))
+        for index, each in enumerate(types)
     ]
     names = [sa.column(column.name, each) for column, each in zip(columns, types, strict=True)]
     return sa.func.unnest(*arrays).table_valued(*names).render_derived(name="listed")
+
+
+def _arrays(columns: Sequence[Sequence[Any]]) -> dict[str, str]:
+    return {f"listed_{index}": _array_literal(each) for index, each in enumerate(columns)}
 
 
 def _array_literal(values: Sequence[Any]) -> str:
@@ -82,16 +124,6 @@ _PARTS: dict[type, Callable[[Any], str]] = {
     datetime: datetime.isoformat,
     type(None): lambda _: "NULL",
 }
-
-
-def lookup(
-    session: Session, columns: Sequence[sa.Column[Any]], keys: Sequence[Key], *read: Any
-) -> Statement:
-    """A SELECT of `read` from the columns' table, for the rows whose columns are a listed key."""
-    table = columns[0].table
-    rows = listed(session, columns, keys)
-    matches = [column == rows.c[column.name] for column in columns]
-    return sa.select(*read).select_from(table.join(rows, sa.and_(*matches)))
 
 
 def insert(
@@ -146,12 +178,22 @@ def _insert(
             for name, convert in zip(names, converters, strict=True)
         ]
         return connection.exec_driver_sql(sql, list(zip(*columns, strict=True)))
-    values = [[row[name] for row in rows] for name in names]
-    source = sa.select(_unnested([table.c[name] for name in names], values))
-    statement = postgresql.insert(table).from_select(names, source)
-    columns_read = [table.c[name] for name in returning]
+    statement = _postgresql_insert(table, names, conflict, merges, returning)
+    return connection.execute(statement, _arrays([[row[n] for row in rows] for n in names]))
+
+
+@cache
+def _postgresql_insert(
+    table: Table,
+    names: tuple[str, ...],
+    conflict: tuple[str, ...],
+    merges: tuple[tuple[str, Merge], ...],
+    returning: tuple[str, ...],
+) -> Any:
+    source = sa.select(_unnested([table.c[name] for name in names]))
+    statement: Any = postgresql.insert(table).from_select(list(names), source)
     statement = _on_conflict(statement, table, conflict, merges)
-    return connection.execute(statement.returning(*columns_read) if returning else statement)
+    return statement.returning(*(table.c[name] for name in returning)) if returning else statement
 
 
 @cache
@@ -195,9 +237,15 @@ def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
         ]
         session.connection().execute(sa.delete(table).where(*matches), gone)
         return
-    rows = listed(session, columns, keys)
-    matches = [column == rows.c[column.name] for column in columns]
-    session.execute(sa.delete(table).where(*matches))
+    session.connection().execute(
+        _postgresql_delete(table), _listed_values(session, len(columns), keys)
+    )
+
+
+@cache
+def _postgresql_delete(table: Table) -> sa.Delete:
+    rows = _unnested(list(table.primary_key))
+    return sa.delete(table).where(*(c == rows.c[c.name] for c in table.primary_key))
 
 
 def replace(old: Any, new: Any) -> ColumnElement[Any]:  # noqa: ARG001 - a Merge takes both

@@ -64,7 +64,7 @@ def ids(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
     wanted = [(name,) for name in dict.fromkeys(names)]
     if not wanted:
         return {}
-    found = session.execute(bulk.lookup(session, [column], wanted, column, table.c.id))
+    found = bulk.find(session, [column], wanted, [column, table.c.id])
     return {name: row_id for name, row_id in found}  # noqa: C416 - a Row is not a pair to mypy
 
 
@@ -227,11 +227,10 @@ def _locked(
         return {}
     columns = [table.c[name] for name in names]
     wanted = [(key,) for key in keys]
-    query = bulk.lookup(session, [table.c.key], wanted, table.c.key, table.c.id, *columns)
-    query = query.order_by(table.c.key).with_for_update(key_share=True, of=table)
+    read = [table.c.key, table.c.id, *columns]
     return {
         row.key: (row.id, {name: getattr(row, name) for name in names})
-        for row in session.execute(query)
+        for row in bulk.find(session, [table.c.key], wanted, read, lock=True)
     }
 
 
@@ -257,7 +256,7 @@ def _links(session: Session, table: Table, owners: Iterable[int]) -> dict[bulk.K
         return {}
     owner, *rest = table.primary_key.columns
     others = [column for column in table.c if not column.primary_key]
-    rows = session.execute(bulk.lookup(session, [owner], wanted, owner, *rest, *others))
+    rows = bulk.find(session, [owner], wanted, [owner, *rest, *others])
     size = 1 + len(rest)
     names = [column.name for column in others]
     return {tuple(row[:size]): dict(zip(names, row[size:], strict=True)) for row in rows}
@@ -338,7 +337,7 @@ def _follows(session: Session, pairs: Sequence[bulk.Key]) -> dict[bulk.Key, bulk
     if not pairs:
         return {}
     columns = [FOLLOWS.c.user_id, FOLLOWS.c.creator_id]
-    rows = session.execute(bulk.lookup(session, columns, pairs, *columns, FOLLOWS.c.created_at))
+    rows = bulk.find(session, columns, pairs, [*columns, FOLLOWS.c.created_at])
     return {(user, creator): {"created_at": at} for user, creator, at in rows}
 
 

@@ -217,7 +217,7 @@ def _videos(session: Session, events: Sequence[Event]) -> dict[str, tuple[int, i
     if not keys:
         return {}
     columns = (VIDEOS.c.key, VIDEOS.c.id, VIDEOS.c.duration_ms)
-    found = session.execute(bulk.lookup(session, [VIDEOS.c.key], keys, *columns))
+    found = bulk.find(session, [VIDEOS.c.key], keys, columns)
     return {key: (video_id, duration_ms) for key, video_id, duration_ms in found}
 
 
@@ -236,7 +236,7 @@ def _recorded(session: Session, rows: Iterable[State]) -> dict[bulk.Key, State]:
         return {}
     columns = [EVENTS.c.user_id, EVENTS.c.key]
     read = (*columns, *(EVENTS.c[name] for name in _BODY))
-    found = session.execute(bulk.lookup(session, columns, keys, *read))
+    found = bulk.find(session, columns, keys, read)
     return {(row.user_id, row.key): dict(row._mapping) for row in found}  # noqa: SLF001 - its API
 
 
