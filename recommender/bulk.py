@@ -18,7 +18,7 @@ from sqlalchemy import ARRAY, ColumnElement, FromClause, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from recommender.models import Statement
+from recommender.models import Statement, UtcDateTime, microseconds
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -172,10 +172,10 @@ def _insert(
     names = tuple(column.name for column in table.c if column.name in rows[0])
     connection = session.connection()
     if is_sqlite(session):
-        sql, converters = _sqlite_insert(table, names, conflict, merges)
+        sql, times = _sqlite_insert(table, names, conflict, merges)
         columns = [
-            [convert(row[name]) if convert else row[name] for row in rows]
-            for name, convert in zip(names, converters, strict=True)
+            [microseconds(row[name]) for row in rows] if is_time else [row[name] for row in rows]
+            for name, is_time in zip(names, times, strict=True)
         ]
         return connection.exec_driver_sql(sql, list(zip(*columns, strict=True)))
     statement = _postgresql_insert(table, names, conflict, merges, returning)
@@ -202,14 +202,13 @@ def _sqlite_insert(
     names: tuple[str, ...],
     conflict: tuple[str, ...],
     merges: tuple[tuple[str, Merge], ...],
-) -> tuple[str, list[Any]]:
-    """The SQL, with a place for each column, and each column's conversion for the driver."""
+) -> tuple[str, list[bool]]:
+    """The SQL, with a place for each column, and of each column whether it holds times."""
     dialect = sqlite.dialect(paramstyle="qmark")
     statement = sqlite.insert(table).values({name: sa.bindparam(name) for name in names})
     statement = _on_conflict(statement, table, conflict, merges)
     sql = str(statement.compile(dialect=dialect, column_keys=names))
-    types = [table.c[name].type.dialect_impl(dialect) for name in names]
-    return sql, [each.bind_processor(dialect) for each in types]
+    return sql, [isinstance(table.c[name].type, UtcDateTime) for name in names]
 
 
 def _on_conflict(

@@ -46,6 +46,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+def microseconds(value: datetime | None) -> int | None:
+    """A time as SQLite keeps it: since 1970, exactly."""
+    return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """A time in UTC: `timestamptz` on PostgreSQL, integer microseconds since 1970 on SQLite."""
 
@@ -59,11 +64,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         """What the driver is given."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
+        if value is not None and value.tzinfo is None:
             raise InvalidValue(f"the time {value} has no offset from UTC")
-        return (value - _EPOCH) // _MICROSECOND if dialect.name == "sqlite" else value
+        return microseconds(value) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """The time in UTC that the driver's value stands for."""
