@@ -18,7 +18,10 @@ from sqlalchemy import ARRAY, ColumnElement, FromClause, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from recommender.models import Statement, UtcDateTime, microseconds
+from recommender.models import Statement, User, UtcDateTime, microseconds
+
+OURS: dict[str, Any] = {"mapper": User}
+"""Says which of a session's databases is meant, where a host binds it to several by class."""
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -27,7 +30,7 @@ Merge = Callable[[Any, Any], ColumnElement[Any]]
 
 def is_sqlite(session: Session) -> bool:
     """Whether the session's database is SQLite."""
-    return session.get_bind().dialect.name == "sqlite"
+    return session.get_bind(**OURS).dialect.name == "sqlite"
 
 
 def find(
@@ -48,7 +51,9 @@ def find(
         lock: whether to lock the rows against other writers, in the order of their keys.
     """
     statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock)
-    return session.execute(statement, _listed_values(session, len(columns), keys))
+    return session.execute(
+        statement, _listed_values(session, len(columns), keys), bind_arguments=OURS
+    )
 
 
 @cache
@@ -170,7 +175,7 @@ def _insert(
     returning: tuple[str, ...] = (),
 ) -> sa.CursorResult[Any]:
     names = tuple(column.name for column in table.c if column.name in rows[0])
-    connection = session.connection()
+    connection = session.connection(bind_arguments=OURS)
     if is_sqlite(session):
         sql, times = _sqlite_insert(table, names, conflict, merges)
         columns = [
@@ -234,9 +239,9 @@ def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
         gone = [
             {f"gone_{c.name}": part for c, part in zip(columns, key, strict=True)} for key in keys
         ]
-        session.connection().execute(sa.delete(table).where(*matches), gone)
+        session.connection(bind_arguments=OURS).execute(sa.delete(table).where(*matches), gone)
         return
-    session.connection().execute(
+    session.connection(bind_arguments=OURS).execute(
         _postgresql_delete(table), _listed_values(session, len(columns), keys)
     )
 
@@ -300,8 +305,9 @@ def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
     if is_sqlite(session):
         sequence = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq", sa.Integer))
         last = sa.select(sequence.c.seq).where(sequence.c.name == table.name)
-        start = (session.scalar(last) or 0) + 1
+        start = (session.scalar(last, bind_arguments=OURS) or 0) + 1
         return list(range(start, start + count))
     name = sa.func.pg_get_serial_sequence(table.name, "id")
     numbers = sa.func.generate_series(1, count).table_valued("number")
-    return sorted(session.scalars(sa.select(sa.func.nextval(name)).select_from(numbers)))
+    statement = sa.select(sa.func.nextval(name)).select_from(numbers)
+    return sorted(session.scalars(statement, bind_arguments=OURS))

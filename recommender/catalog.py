@@ -402,7 +402,5 @@ def unfollow(session: Session, user: str, creator: str) -> bool:
     """
     follower = user_id(session, user)
     followed = sa.select(User.id).where(User.key == _key("creator", creator)).scalar_subquery()
-    statement = sa.delete(FOLLOWS).where(
-        FOLLOWS.c.user_id == follower, FOLLOWS.c.creator_id == followed
-    )
+    statement = sa.delete(Follow).where(Follow.user_id == follower, Follow.creator_id == followed)
     return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined] # a CursorResult

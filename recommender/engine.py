@@ -141,21 +141,25 @@ def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
         "idle_in_transaction_session_timeout": settings.idle_timeout,
     }
     flags = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in timeouts.items()]
+    defaults = {
+        "connect_timeout": settings.connect_timeout,
+        "application_name": "recommender",
+        "client_encoding": "utf8",
+        "prepare_threshold": settings.prepare_threshold or None,
+    }
+    asked = {name: value for name, value in defaults.items() if name not in url.query}
+    options = " ".join([*flags, "-c TimeZone=UTC", str(url.query.get("options", ""))])
     return {
         "pool_pre_ping": True,
-        "pool_recycle": 1800,
-        "connect_args": {
-            "connect_timeout": settings.connect_timeout,
-            "application_name": "recommender",
-            "options": " ".join([*flags, "-c TimeZone=UTC", str(url.query.get("options", ""))]),
-        },
+        "pool_recycle": settings.pool_recycle,
+        "connect_args": {**asked, "options": options},
     }
 
 
 def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
     """Add to an engine, also a host's own, what this package's transactions need; return it.
 
-    On SQLite: WAL, foreign keys, a busy timeout, real transactions, and BEGIN IMMEDIATE where the
+    Call it before the engine's first connection. On SQLite: WAL, foreign keys, a busy timeout, real transactions, and BEGIN IMMEDIATE where the
     execution option ``recommender_write`` is set on the engine or session before the first
     statement. On PostgreSQL nothing is needed.
 
@@ -177,7 +181,7 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {settings.busy_timeout * 1000:.0f}")
         cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute(f"PRAGMA synchronous = {'FULL' if settings.durable else 'NORMAL'}")
         cursor.execute("PRAGMA journal_mode")
         if cursor.fetchone()[0] == "delete":
             _switch_to_wal(cursor)

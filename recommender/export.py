@@ -199,10 +199,18 @@ def _plain_time(value: Any) -> str | None:
 def _created(file: str) -> Iterator[TextIO]:
     """The file to write, under another name until it is whole, readable by its owner only."""
     if file == "-":
+        if sys.stdout is None:
+            raise NotPermitted("there is no standard output")
         with _encoded(sys.stdout.buffer, compressed=False) as text:
             yield text
         return
-    path = Path(file)
+    path = Path(os.path.realpath(file))
+    if path.is_dir():
+        raise NotPermitted(f"the file {fields.shown(file)} is a folder")
+    if path.exists() and not path.is_file():
+        with _device(path) as binary, _encoded(binary, compressed=file.endswith(".gz")) as text:
+            yield text
+        return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with _opened(unfinished) as binary, _encoded(binary, file.endswith(".gz")) as text:
@@ -216,6 +224,16 @@ def _created(file: str) -> Iterator[TextIO]:
         raise StorageFailure(f"the file {fields.shown(file)}: {error.strerror}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _device(path: Path) -> BinaryIO:
+    """What is no regular file, such as a pipe, to be written as it is."""
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise NotPermitted(
+            f"the file {fields.shown(str(path))} may not be written: {error.strerror}"
+        ) from None
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -113,6 +113,8 @@ def rank(
         UnknownProfile: there is no such profile or version.
         UnknownVideo: one of the videos does not exist.
     """
+    if isinstance(videos, str):
+        raise InvalidValue(f"videos: {fields.shown(videos)} is one key, not several")
     keys = list(dict.fromkeys(videos))
     if not 1 <= len(keys) <= LARGEST_LIMIT:
         raise InvalidValue(f"videos: {len(keys):,} are given, not 1 to {LARGEST_LIMIT}")

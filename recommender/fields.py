@@ -118,7 +118,7 @@ def number(value: object, low: float, high: float) -> float:
         raise InvalidValue(f"{shown(value)} is not a number")
     if not low <= parsed <= high:
         raise InvalidValue(f"{shown(value)} is not between {low:g} and {high:g}")
-    return parsed
+    return parsed + 0.0  # never -0.0, which one database keeps and the other does not
 
 
 def fraction(value: object) -> float:
@@ -269,6 +269,8 @@ def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
         InvalidValue: a column is unknown or missing, or a value not of its form; the message
             begins with the column's name.
     """
+    if not isinstance(row, Mapping):
+        raise InvalidValue(f"{shown(row)} is not a row of columns and values")
     check_names(columns, row.keys())
     parsed = {}
     for name, given in row.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,16 +20,20 @@ from recommender import bulk, fields
 from recommender.catalog import USERS, VIDEOS, Applied, ids
 from recommender.errors import (
     EventConflict,
+    InvalidValue,
     RecommenderError,
     UnknownUser,
     UnknownVideo,
 )
-from recommender.models import EventRow, Interaction, PendingEvent
+from recommender.models import EventRow, Interaction, PendingEvent, Video
 from recommender.values import Counts, Event
 
 EVENTS: Table = EventRow.__table__  # type: ignore[assignment] # SQLAlchemy types it as FromClause
 PENDING: Table = PendingEvent.__table__  # type: ignore[assignment]
 INTERACTIONS: Table = Interaction.__table__  # type: ignore[assignment]
+
+MOST_AHEAD = timedelta(minutes=5)
+"""How far a client's clock may be ahead: an unlike could not undo a like of next year."""
 
 ENGAGED_MS = 18_000
 """A view this long is engaged however long the video; KuaiRand's `long_view` is the same rule."""
@@ -137,7 +141,7 @@ def record(
         Whether the event is new.
 
     Raises:
-        InvalidValue: a value is not of its form.
+        InvalidValue: a value is not of its form, or the time more than five minutes ahead.
         UnknownUser: there is no such user.
         UnknownVideo: there is no such video.
         EventConflict: the key was recorded before with another body.
@@ -165,6 +169,7 @@ def record_many(session: Session, events: Iterable[Event]) -> Counts:
         How many events were new (`inserted`) and how many were there (`unchanged`).
 
     Raises:
+        InvalidValue: a time is more than five minutes ahead; nothing is written.
         UnknownUser: there is no such user; nothing is written.
         UnknownVideo: there is no such video; nothing is written.
         EventConflict: a key was recorded before with another body; nothing is written.
@@ -202,11 +207,14 @@ def _resolve(
     videos = _videos(session, events)
     rows: dict[int, State] = {}
     rejected: dict[int, RecommenderError] = {}
+    latest = fields.now() + MOST_AHEAD
     for index, event in enumerate(events):
         if event.user not in users:
             rejected[index] = UnknownUser(f"there is no user {fields.shown(event.user)}")
         elif event.video not in videos:
             rejected[index] = UnknownVideo(f"there is no video {fields.shown(event.video)}")
+        elif event.at > latest:
+            rejected[index] = InvalidValue(f"at: {fields.written_time(event.at)} is in the future")
         else:
             rows[index] = _row(event, users[event.user], *videos[event.video])
     return rows, rejected
@@ -255,7 +263,7 @@ def _unrecorded(session: Session, rows: Mapping[int, State]) -> tuple[list[int],
 
 
 def _conflict(session: Session, event: Event, before: State) -> EventConflict:
-    video = session.scalar(sa.select(VIDEOS.c.key).where(VIDEOS.c.id == before["video_id"]))
+    video = session.scalar(sa.select(Video.key).where(Video.id == before["video_id"]))
     return EventConflict(
         f"event {fields.shown(event.key)} of user {fields.shown(event.user)} was recorded before as"
         f" {_described({**before, 'video': video})}, and is now {_described(asdict(event))}"

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar, cast
 
 from sqlalchemy import Engine
@@ -28,6 +27,9 @@ from recommender.settings import Settings
 from recommender.values import Counts
 
 R = TypeVar("R")
+
+LONGEST_BATCH = 4_000_000
+"""Characters of a batch at most, but for its last row, so that long rows do not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class _Entry(NamedTuple, Generic[R]):
 
     line: int
     row: object
+    size: int
     parsed: R | None
     error: RecommenderError | None
 
@@ -98,7 +101,7 @@ def import_file(
         kind: ``users``, ``videos``, ``follows`` or ``events``.
         file: a path, or ``-`` for standard input.
         on_error: ``stop`` at the first bad row, or ``skip`` each and count it.
-        errors: a path to write the skipped rows to, as JSON Lines with line, error and row.
+        errors: a new file for the skipped rows, as JSON Lines with line, error and row.
         dry_run: do all of it and keep nothing.
         progress: called after each batch with the rows read in it and the bytes read so far.
         settings: those of the environment where None.
@@ -106,19 +109,22 @@ def import_file(
     Raises:
         InvalidValue: there is no such kind.
         NotFound: there is no such file.
-        NotPermitted: the file may not be read, or that of the errors not be written.
+        NotPermitted: the file may not be read, or that of the errors not be made, as where it is
+            there already.
         BadData: a line is not in the format; its batch is not written, those before it are, and
             the message names the line and says how far the import came.
     """
     if kind not in KINDS:
         raise InvalidValue(f"kind: {fields.shown(kind)} is not one of {', '.join(KINDS)}")
+    if on_error not in {"stop", "skip"}:
+        raise InvalidValue(f"on_error: {fields.shown(on_error)} is neither stop nor skip")
     settings = settings or Settings.from_environment()
     started = time.monotonic()
     counts, read, rejected, last_in = Counts(), 0, 0, 0
     with opened(file) as binary, _rejects(errors) as reject:
         entries = _entries(KINDS[kind], binary)
         try:
-            while batch := list(islice(entries, settings.batch_size)):
+            while batch := _batch(entries, settings.batch_size):
                 written, refused = _write(
                     engine, KINDS[kind], batch, settings, skip=on_error == "skip", dry_run=dry_run
                 )
@@ -138,15 +144,25 @@ def _how_far(last_in: int) -> str:
     return f"lines 1 to {last_in} are in" if last_in else "nothing was imported"
 
 
+def _batch(entries: Iterator[_Entry[R]], most: int) -> list[_Entry[R]]:
+    """The next entries, as many as one transaction takes: neither too many nor too long."""
+    batch: list[_Entry[R]] = []
+    left = LONGEST_BATCH
+    while len(batch) < most and left > 0 and (entry := next(entries, None)):
+        batch.append(entry)
+        left -= entry.size
+    return batch
+
+
 def _entries(kind: Kind[R], binary: BinaryIO) -> Iterator[_Entry[R]]:
-    for line, row in read_rows(kind.columns, binary):
-        if isinstance(row, BadData):
-            yield _Entry(line, None, None, row)
+    for line, row, size, unreadable in read_rows(kind.columns, binary):
+        if unreadable:
+            yield _Entry(line, row, size, None, unreadable)
             continue
         try:
-            yield _Entry(line, row, kind.parse(row), None)
+            yield _Entry(line, row, size, kind.parse(row), None)
         except InvalidValue as error:
-            yield _Entry(line, row, None, error)
+            yield _Entry(line, row, size, None, error)
 
 
 def _write(
@@ -188,7 +204,7 @@ def _rejects(path: str | None) -> Iterator[Callable[[_Entry[Any], RecommenderErr
         yield lambda _entry, _error: None
         return
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise NotPermitted(
             f"the file {fields.shown(path)} may not be written: {error.strerror}"

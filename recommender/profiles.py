@@ -18,6 +18,9 @@ from recommender.models import LARGEST_WEIGHT, ProfileVersion, ProfileWeight, St
 from recommender.scoring import signal_of
 from recommender.values import Profile
 
+REFERENCE = "classic"
+"""The built-in formula, which has one version for ever."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
@@ -54,7 +57,7 @@ def create_profile(session: Session, name: str, weights: Mapping[str, float]) ->
 
     Args:
         session: the caller's transaction; nothing is committed.
-        name: a letter, then letters, digits and ``_ . -``, at most 100 in all.
+        name: a letter, then letters, digits and ``_ . -``, at most 100 in all; not ``classic``.
         weights: at least one signal's weight, -100 to 100 each.
 
     Raises:
@@ -65,9 +68,12 @@ def create_profile(session: Session, name: str, weights: Mapping[str, float]) ->
         raise InvalidValue(
             f"profile: {fields.shown(name)} is not a letter followed by letters, digits, _ . or -"
         )
+    if name == REFERENCE:
+        raise InvalidValue(f"profile: {REFERENCE} is the reference formula: choose another name")
     if not weights:
         raise InvalidValue("weights: a profile needs at least one")
     checked = {signal_of(signal).name: _weight(signal, w) for signal, w in weights.items()}
+    _lock(session)
     newest = sa.select(sa.func.max(ProfileVersion.version)).where(ProfileVersion.name == name)
     version = (session.scalar(newest) or 0) + 1
     row = ProfileVersion(name=name, version=version, created_at=fields.now())
@@ -78,6 +84,12 @@ def create_profile(session: Session, name: str, weights: Mapping[str, float]) ->
     session.add(row)
     session.flush()
     return Profile(name, version, checked)
+
+
+def _lock(session: Session) -> None:
+    """Let makers of profiles wait for each other, so that they count versions up one by one."""
+    reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
+    session.execute(reference.with_for_update())
 
 
 def activate_profile(session: Session, profile: str) -> Profile:

@@ -9,10 +9,10 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, NamedTuple, TextIO, cast
 
 from recommender import fields
 from recommender.errors import BadData, InvalidValue, NotFound, NotPermitted
@@ -25,8 +25,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 """What `surrogateescape` makes of bytes that are not UTF-8, and no UTF-8 decodes to."""
 
-Row = Mapping[str, object]
-
 
 @contextmanager
 def opened(file: str) -> Iterator[BinaryIO]:
@@ -37,6 +35,8 @@ def opened(file: str) -> Iterator[BinaryIO]:
         NotPermitted: the file may not be read.
     """
     if file == "-":
+        if sys.stdin is None:
+            raise NotFound("there is no standard input")
         yield sys.stdin.buffer
         return
     try:
@@ -52,10 +52,24 @@ def opened(file: str) -> Iterator[BinaryIO]:
         yield binary
 
 
-def read_rows(columns: fields.Columns, binary: BinaryIO) -> Iterator[tuple[int, Row | BadData]]:
-    """The rows of a stream, unparsed, each with the number of its first line.
+class Read(NamedTuple):
+    """A row as it stands in a file.
 
-    A row that cannot be read is an error in its place, where those after it can be.
+    Attributes:
+        line: the number of its first line, from 1.
+        row: its columns and values, unparsed; where it cannot be read, its text or cells.
+        size: its length in characters.
+        error: what is wrong where it cannot be read.
+    """
+
+    line: int
+    row: Any
+    size: int
+    error: BadData | None = None
+
+
+def read_rows(columns: fields.Columns, binary: BinaryIO) -> Iterator[Read]:
+    """The rows of a stream, one after another.
 
     Raises:
         BadData: nothing can be read from here on; the message names the line.
@@ -87,10 +101,12 @@ class _Lines:
     Attributes:
         number: the line read last.
         first: the first line of the row that is being read.
+        error: what is wrong with that row so far.
     """
 
     def __init__(self, text: TextIO) -> None:
         self.number = 0
+        self.error: BadData | None = None
         self._text = text
         self._peeked: str | None = None
         self.begin_row()
@@ -107,12 +123,18 @@ class _Lines:
         if self._left < 0:
             raise BadData(f"line {self.first}: longer than {LONGEST_LINE:,} characters")
         if not line.isascii() and _NOT_UTF8.search(line):
-            raise BadData(f"line {self.number}: not UTF-8")
+            self.error = BadData("not UTF-8")
         return line
 
     def begin_row(self) -> None:
         """Let the next line be the first of a row."""
-        self.first, self._left = self.number + 1, LONGEST_LINE
+        self.first, self._left, self.error = self.number + 1, LONGEST_LINE, None
+
+    def read(self, row: Any, error: BadData | None = None) -> Read:
+        """The row that was read, with what was noticed on the way; the next line begins another."""
+        read = Read(self.first, row, LONGEST_LINE - self._left, self.error or error)
+        self.begin_row()
+        return read
 
     def is_json(self) -> bool:
         """Whether the text is JSON Lines: no CSV header begins with a brace."""
@@ -120,40 +142,51 @@ class _Lines:
         return self._peeked.lstrip().startswith("{")
 
 
-def _json_rows(lines: _Lines) -> Iterator[tuple[int, Row | BadData]]:
+def _json_rows(lines: _Lines) -> Iterator[Read]:
     for line in lines:
+        if line.strip():
+            yield _json_row(lines, line)
         lines.begin_row()
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            said = getattr(error, "msg", error)  # without the position, which counts lines anew
-            yield lines.number, BadData(f"not JSON: {said}")
-            continue
-        yield lines.number, row if isinstance(row, dict) else BadData("not a JSON object")
 
 
-def _csv_rows(columns: fields.Columns, lines: _Lines) -> Iterator[tuple[int, Row | BadData]]:
+def _json_row(lines: _Lines, line: str) -> Read:
+    try:
+        row = json.loads(line, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        said = getattr(error, "msg", error)  # without the position, which counts lines anew
+        return lines.read(line, BadData(f"not JSON: {said}"))
+    return lines.read(row, None if isinstance(row, dict) else BadData("not a JSON object"))
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return row
+
+
+def _csv_rows(columns: fields.Columns, lines: _Lines) -> Iterator[Read]:
     reader = csv.reader(lines, strict=True)
-    header = _header(columns, next(reader, []))
+    header = _header(columns, next(reader, []), lines.error)
     lists = [name for name in header if columns[name].many]
     lines.begin_row()
     for cells in reader:
-        first = lines.first
-        lines.begin_row()
         if not cells:
+            lines.begin_row()
             continue
         if len(cells) != len(header):
-            yield first, BadData(f"{len(cells)} cells under {len(header)} columns")
+            said = f"{len(cells)} cells under {len(header)} columns"
+            yield lines.read(cells, BadData(said))
             continue
         row: dict[str, object] = dict(zip(header, cells, strict=True))
         for name in lists:
             row[name] = str(row[name]).split(fields.LIST_SEPARATOR) if row[name] else ""
-        yield first, row
+        yield lines.read(row)
 
 
-def _header(columns: fields.Columns, header: list[str]) -> list[str]:
+def _header(columns: fields.Columns, header: list[str], unreadable: BadData | None) -> list[str]:
+    if unreadable:
+        raise BadData(f"line 1: {unreadable}")
     if not header:
         raise BadData("line 1: there is no header")
     if repeated := [name for name in header if header.count(name) > 1]:

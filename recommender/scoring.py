@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ColumnElement, Label
+from sqlalchemy import BigInteger, ColumnElement, Double, Label
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from recommender.errors import UnknownSignal
 from recommender.fields import shown
@@ -97,7 +100,27 @@ def score_key(request: FeedRequest, values: dict[str, Number]) -> Label[int]:
     """Σ weight · signal in whole billionths."""
     terms = [number(request.profile.weights[name]) * value for name, value in values.items()]
     total: ColumnElement[Any] = sum(terms[1:], start=terms[0])
-    return sa.cast(sa.func.round(total * number(KEY_SCALE)), BigInteger).label("score_key")
+    return sa.cast(half_away(total * number(KEY_SCALE)), BigInteger).label("score_key")
+
+
+class half_away(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
+    """A number rounded to a whole one, halves away from zero, on every database alike."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(half_away, "sqlite")
+def _round(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.round(*element.clauses), **options)
+
+
+@compiles(half_away, "postgresql")
+def _truncate(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
+    """PostgreSQL rounds halves of a double to even; this is SQLite's arithmetic."""
+    (value,) = element.clauses
+    half = sa.case((value < number(0), number(-0.5)), else_=number(0.5))
+    return compiler.process(sa.func.trunc(value + half), **options)
 
 
 def ordered(statement: Statement) -> Statement:

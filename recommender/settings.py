@@ -41,6 +41,18 @@ class Settings:
     pool_timeout: float = _setting(
         30.0, "Wait for a free connection.", "RECOMMENDER_POOL_TIMEOUT", low=0.1, high=3600
     )
+    pool_recycle: int = _setting(
+        1_800, "Age at which a connection is renewed.", "RECOMMENDER_POOL_RECYCLE",
+        low=1, high=86_400,
+    )  # fmt: skip
+    prepare_threshold: int = _setting(
+        5, "Runs of a statement before PostgreSQL prepares it; 0 for never, as PgBouncer wants it.",
+        "RECOMMENDER_PREPARE_THRESHOLD", high=1_000,
+    )  # fmt: skip
+    durable: int = _setting(
+        0, "1 to let each commit on SQLite survive a power failure, at a price.",
+        "RECOMMENDER_DURABLE", high=1,
+    )  # fmt: skip
     connect_timeout: int = _setting(
         5, "Wait for PostgreSQL to answer.", "RECOMMENDER_CONNECT_TIMEOUT", low=1, high=300
     )

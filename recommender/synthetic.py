@@ -22,6 +22,7 @@ from recommender.catalog import USERS, apply_follows, ids, upsert_users, upsert_
 from recommender.engine import run_transaction
 from recommender.errors import RecommenderError
 from recommender.interactions import record_many
+from recommender.models import User
 from recommender.values import Event
 
 Row = Mapping[str, object]
@@ -268,7 +269,7 @@ def load(engine: Engine, world: World) -> dict[str, int]:
 
 
 def _check_only(session: Session, keys: Iterable[str]) -> None:
-    count = session.scalar(sa.select(sa.func.count()).select_from(USERS)) or 0
+    count = session.scalar(sa.select(sa.func.count()).select_from(User)) or 0
     if count > len(ids(session, USERS, keys)):
         raise RecommenderError(
             "this database holds users of its own: give the synthetic world another one, such as"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from recommender.catalog import user_id
-from recommender.models import Follow, Interaction, User
+from recommender.models import Follow, Interaction, User, Video
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ def show_user(session: Session, user: str) -> UserSummary:
         .join(Follow, Follow.creator_id == User.id)
         .where(Follow.user_id == row.id)
     )
+    videos = sa.select(sa.func.count()).select_from(Video).where(Video.creator_id == row.id)
     return UserSummary(
         user=row.key,
         language=row.language,
@@ -61,7 +62,7 @@ def show_user(session: Session, user: str) -> UserSummary:
         interests=tuple(sorted(each.name for each in row.hashtags)),
         liked_sounds=tuple(sorted(each.key for each in row.sounds)),
         follows=tuple(sorted(session.scalars(creators))),
-        videos=len(row.videos),
+        videos=session.scalar(videos) or 0,
         **_totals(session, row.id),
     )
 

@@ -128,8 +128,8 @@ class Contribution:
 
     @property
     def contribution(self) -> float:
-        """What the signal adds to the score."""
-        return self.value * self.weight
+        """What the signal adds to the score, to nine decimals."""
+        return round(self.value * self.weight, 9)
 
 
 @dataclass(frozen=True, slots=True)

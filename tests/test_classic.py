@@ -302,6 +302,25 @@ def test_a_feed_query_composes_with_a_hosts_own_conditions(session: Session) -> 
     assert (row.score_key, row.completion, row.likes) == (1_450_000_000, 0.95, 1)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_halves_of_a_billionth_are_rounded_away_from_zero(session: Session, sign: int) -> None:
+    make_user(session)
+    make_videos(session, "half", "below", "above")
+    for video, completion in (("half", 1 / 1024), ("below", 0.000976562), ("above", 0.000976563)):
+        record(session, "watch", video, completion=completion)
+    recommender.create_profile(session, "mine", {"completion": sign})
+    page = recommender.for_you(session, "viewer", profile="mine")
+    assert {video: score * sign for video, score in scores(page).items()} == {
+        "half": 0.000976563, "below": 0.000976562, "above": 0.000976563,
+    }  # fmt: skip
+
+
+def test_a_string_is_not_a_list_of_videos(session: Session) -> None:
+    make_video(session, "v")
+    with pytest.raises(InvalidValue, match=r"^videos: 'v' is one key"):
+        recommender.rank(session, "viewer", "v")
+
+
 LANGUAGES = st.sampled_from([None, "en", "es"])
 COUNTRIES = st.sampled_from([None, "US", "MX"])
 TAGS = st.lists(st.sampled_from("abcd"), max_size=4, unique=True)

@@ -367,3 +367,71 @@ def test_an_interrupted_import_exits_so(tmp_path: Path, number: int, code: int) 
         process.send_signal(number)
         _, err = process.communicate()
         assert (process.returncode, "Traceback" in err) == (code, False)
+
+
+def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = f"{sys.executable} -W error -m recommender"
+    return subprocess.run(  # noqa: S602 - as a shell user
+        command.replace("recommender", program, 1), shell=True, check=False, cwd=folder, text=True,
+        capture_output=True, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("recommender feed u > /dev/full", 74),
+        ("recommender export users - > /dev/full", 74),
+        ("recommender export users - >&-", 77),
+        ("recommender import users - <&-", 66),
+        ("recommender export users .", 77),
+        ("recommender export users ''", 77),
+        ("recommender export users /", 77),
+        ("recommender export users /dev/null", 0),
+        ("recommender feed u >&-", 0),
+    ],
+)
+def test_a_stream_that_is_full_or_closed_is_no_traceback(
+    tmp_path: Path, command: str, code: int
+) -> None:
+    assert shell("recommender db upgrade", tmp_path).returncode == 0
+    done = shell(command, tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8:strict"])
+def test_a_terminal_that_cannot_show_a_character_gets_its_escape(
+    tmp_path: Path, encoding: str
+) -> None:
+    for kind in ("users", "videos"):
+        file = EXAMPLE / f"{kind}.csv"
+        assert shell(f"recommender import {kind} {file}", tmp_path).returncode == 0
+    done = shell("recommender feed user1", tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["items"][0]["caption"] == "Pulled it off again 😂"
+
+
+def test_the_input_is_never_overwritten_with_its_errors(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "users.csv"
+    file.write_text("id\nu1\n")
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    skip = ("--on-error", "skip", "--errors", str(file))
+    code, _, err = run("import", "users", str(file), *skip, database=url)
+    assert (code, file.read_text()) == (77, "id\nu1\n")
+    assert "may not be written: File exists" in err
+
+
+def test_a_dry_run_makes_no_database(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "none.db"
+    example = str(EXAMPLE / "users.csv")
+    code, _, _ = run("import", "users", example, "--dry-run", database=f"sqlite:///{file}")
+    assert (code, file.exists()) == (78, False)
+
+
+def test_a_url_shows_no_password_however_it_is_given(
+    new_database: Callable[..., str], run: Run
+) -> None:
+    url = f"{new_database('postgresql')}?password=s3cret"
+    code, out, err = run("demo", database=url)
+    assert code == 0
+    assert "s3cret" not in out + err

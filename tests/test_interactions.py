@@ -716,3 +716,12 @@ def test_no_row_is_changed_in_python_where_increments_would_be_lost() -> None:
     found = {file.name: list(changes_in_python(file.read_text("utf-8"))) for file in files}
     assert {name: changes for name, changes in found.items() if changes} == {}
     assert len(files) > 10
+
+
+def test_an_event_of_the_future_is_refused_and_nothing_written(world: Session) -> None:
+    soon, later = (fields.now() + timedelta(minutes=minutes) for minutes in (4, 6))
+    assert record(world, "viewer", "v", "like", at=soon) is True
+    before = states(world), log(world), pending(world)
+    with pytest.raises(InvalidValue, match=r"^at: .* is in the future$"):
+        record(world, "viewer", "v", "like", at=later)
+    assert (states(world), log(world), pending(world)) == before

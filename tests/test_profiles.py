@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
@@ -23,6 +25,7 @@ from recommender import (
     fields,
     get_profile,
     list_profiles,
+    run_transaction,
 )
 from tests.worlds import NOON, at, counted_statements, record, rows_of, scores, worked_example
 
@@ -72,10 +75,10 @@ def test_a_profile_is_kept_as_it_was_made(session: Session) -> None:
 def test_versions_count_up_for_each_name(session: Session) -> None:
     made = [
         create_profile(session, name, {"likes": weight})
-        for weight, name in enumerate(["mine", "mine", "other", "classic", "mine"], start=1)
+        for weight, name in enumerate(["mine", "mine", "other", "another", "mine"], start=1)
     ]
     assert [(each.name, each.version) for each in made] == [
-        ("mine", 1), ("mine", 2), ("other", 1), ("classic", 2), ("mine", 3),
+        ("mine", 1), ("mine", 2), ("other", 1), ("another", 1), ("mine", 3),
     ]  # fmt: skip
 
 
@@ -269,3 +272,19 @@ def test_a_signal_that_this_version_does_not_have_is_an_error_where_it_is_used(
             ask()
         assert caught.value.exit_code == 2
     assert scores(recommender.for_you(session, "user1"))["v1"] == 1.45
+
+
+def test_the_reference_formula_keeps_its_one_version(session: Session) -> None:
+    with pytest.raises(InvalidValue, match=r"^profile: classic is the reference formula"):
+        create_profile(session, "classic", {"likes": 1})
+    assert [profile.name for profile in list_profiles(session)] == ["classic"]
+
+
+def test_ten_makers_of_one_profile_make_ten_versions(engine: Engine) -> None:
+    def make(_number: int) -> int:
+        return run_transaction(
+            engine, lambda session: create_profile(session, "mine", {"likes": 1}).version
+        )
+
+    with ThreadPoolExecutor(max_workers=10) as pool:
+        assert sorted(pool.map(make, range(10))) == list(range(1, 11))

@@ -68,7 +68,7 @@ def worked_example(session: Session) -> None:
     for kind in ("users", "videos", "follows", "events"):
         with (EXAMPLE / f"{kind}.csv").open("rb") as binary:
             rows = list(recommender.reading.read_rows(_columns(kind), binary))
-        _apply(session, kind, [row for _, row in rows])
+        _apply(session, kind, [each.row for each in rows])
 
 
 def _columns(kind: str) -> Any:

@@ -5,6 +5,7 @@ Commands are imported when they are run, so that help and completion stay instan
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from importlib import import_module
@@ -13,7 +14,7 @@ from types import FrameType
 import click
 
 from recommender.cli.options import database_option
-from recommender.errors import RecommenderError
+from recommender.errors import RecommenderError, StorageFailure
 
 COMMANDS = {
     "db": "db:db",
@@ -82,6 +83,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line, and exit as documented."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who closes the pipe has read enough
     signal.signal(signal.SIGTERM, _terminated)
@@ -92,6 +96,8 @@ def run(arguments: list[str]) -> int:
     """Run one command; return the exit code."""
     try:
         cli.main(arguments, prog_name="recommender", standalone_mode=False)
+        if sys.stdout:
+            sys.stdout.flush()
     except RecommenderError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
@@ -100,6 +106,9 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OSError as error:
+        click.echo(f"Error: {error}", err=True)
+        return StorageFailure.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return 130

@@ -20,7 +20,7 @@ from recommender.engine import (
     run_transaction,
     translate_errors,
 )
-from recommender.errors import SchemaOutOfDate
+from recommender.errors import DatabaseUnreachable, NotPermitted, SchemaOutOfDate
 
 T = TypeVar("T")
 
@@ -79,8 +79,15 @@ def sqlite_path() -> Path | None:
 
 
 def create_file(path: Path) -> None:
-    """Create an empty file that only its owner may read; it may be there already."""
+    """Create an empty file that only its owner may read; it may be there already.
+
+    Raises:
+        NotPermitted: the file may not be made there.
+        DatabaseUnreachable: it cannot be made there, such as in a folder that does not exist.
+    """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    except OSError:
-        return  # SQLite says what is wrong when it opens the file
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except PermissionError as error:
+        raise NotPermitted(f"the database {path} may not be made: {error.strerror}") from None
+    except OSError as error:
+        raise DatabaseUnreachable(f"the database {path} cannot be made: {error.strerror}") from None

@@ -21,7 +21,7 @@ def db() -> None:
 @database_option
 def upgrade(revision: str) -> None:
     """Bring the database to a migration, the newest where none is given."""
-    if path := sqlite_path():
+    if (path := sqlite_path()) and not path.exists():
         create_file(path)
     schema.upgrade(settings(), revision)
     _say_current()

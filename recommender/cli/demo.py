@@ -65,7 +65,7 @@ def _swipe(engine: Engine, viewer: str, chosen: Sequence[FeedItem]) -> None:
 
 
 def _say_world(sizes: dict[str, int]) -> None:
-    url = database_url(settings().database_url).render_as_string(hide_password=True)
+    url = database_url(settings().database_url).set(query={}).render_as_string()
     counted = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
     click.echo(f"A small synthetic world is in {url}:\n{counted}.\n")
 

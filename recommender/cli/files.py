@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy import Engine
 
 from recommender import interchange
 from recommender.cli.database import engine, writable
@@ -41,7 +42,7 @@ def import_(kind: str, file: str, form: str | None, **how: Any) -> None:
     """
     if how["errors"] and how["on_error"] == "stop":
         raise click.UsageError("--errors goes with --on-error skip")
-    with engine() if how["dry_run"] else writable() as bind, _progress(file) as progress:
+    with _database(dry_run=how["dry_run"]) as bind, _progress(file) as progress:
         done = interchange.import_file(
             bind, kind, file, progress=progress, settings=settings(), **how
         )
@@ -64,19 +65,35 @@ def export(kind: str, file: str, form: str | None) -> None:
 
     FILE is compressed where its name ends in .gz; - is standard output.
     """
-    with engine() as bind:
-        with translate_errors(), bind.connect() as connection:
-            check_schema(connection)
+    with _database(dry_run=True) as bind:
         report = export_file(bind, kind, file, form=form)
     click.echo(f"{report.written:,} {kind} in {report.seconds:.1f} s.", err=True)
 
 
 @contextmanager
-def _progress(file: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr over the file's bytes, where stderr is a terminal and the size is known."""
-    path = Path(file)
-    if not sys.stderr.isatty() or not path.is_file():
-        yield None
-        return
-    with click.progressbar(length=path.stat().st_size, file=sys.stderr, label=path.name) as bar:
-        yield lambda _rows, at: bar.update(at - bar.pos)
+def _database(*, dry_run: bool) -> Iterator[Engine]:
+    """An engine on an up-to-date database, which is made only where something is to be kept."""
+    with engine() if dry_run else writable() as bind:
+        with translate_errors(), bind.connect() as connection:
+            check_schema(connection)
+        yield bind
+
+
+@contextmanager
+def _progress(file: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the file's bytes, on a terminal; and how far it came, where it is interrupted."""
+    path, rows = Path(file), 0
+    size = path.stat().st_size if path.is_file() else 0
+    is_hidden = not size or not sys.stderr or not sys.stderr.isatty()
+    with click.progressbar(length=size, file=sys.stderr, label=path.name, hidden=is_hidden) as bar:
+
+        def progress(count: int, at: int) -> None:
+            nonlocal rows
+            rows += count
+            bar.update(at - bar.pos)
+
+        try:
+            yield progress
+        except (KeyboardInterrupt, SystemExit):
+            click.echo(f"{rows:,} rows are in: import the file again to go on.", err=True)
+            raise

@@ -25,7 +25,7 @@ OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 def form_of(form: str | None) -> str:
     """The format asked for, else table on a terminal and json otherwise."""
-    return form or ("table" if sys.stdout.isatty() else "json")
+    return form or ("table" if sys.stdout and sys.stdout.isatty() else "json")
 
 
 def moment(value: datetime | None) -> str | None:
@@ -65,7 +65,8 @@ def print_records(records: Sequence[Record], form: str | None, *, whole: Any = N
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    is_unicode = bool(sys.stdout) and sys.stdout.encoding.lower().startswith("utf")
+    return json.dumps(value, ensure_ascii=not is_unicode, indent=indent)
 
 
 def _print_csv(records: Sequence[Record]) -> None:
@@ -73,9 +74,10 @@ def _print_csv(records: Sequence[Record]) -> None:
         {name: value for name, value in record.items() if not isinstance(value, list | Mapping)}
         for record in records
     ]
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]) if flat else [])
-    writer.writeheader()
-    writer.writerows(flat)
+    if flat:
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]))
+        writer.writeheader()
+        writer.writerows(flat)
 
 
 def print_table(records: Sequence[Record]) -> None:
