@@ -159,9 +159,9 @@ def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
 def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
     """Add to an engine, also a host's own, what this package's transactions need; return it.
 
-    Call it before the engine's first connection. On SQLite: WAL, foreign keys, a busy timeout, real transactions, and BEGIN IMMEDIATE where the
-    execution option ``recommender_write`` is set on the engine or session before the first
-    statement. On PostgreSQL nothing is needed.
+    Call it before the engine's first connection. On SQLite: WAL, foreign keys, a busy timeout, real
+    transactions, and BEGIN IMMEDIATE where the execution option ``recommender_write`` is set on the
+    engine or session before the first statement. On PostgreSQL nothing is needed.
 
     Args:
         engine: an `Engine` or an `AsyncEngine`.
