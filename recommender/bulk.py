@@ -8,7 +8,7 @@ keys, so that two transactions never wait for each other in a circle.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -136,6 +136,7 @@ def insert(
     table: Table,
     rows: Sequence[Row],
     *,
+    columns: Sequence[str] = (),
     conflict: Sequence[str] = (),
     merge: Mapping[str, Merge] | None = None,
 ) -> None:
@@ -144,12 +145,14 @@ def insert(
     Args:
         session: the transaction.
         table: the table.
-        rows: in the order of their keys.
+        rows: in the order of their keys; what is no column of the table is passed over.
+        columns: the columns to write; those that the rows have where empty.
         conflict: the columns that a row is there already by; the primary key where empty.
         merge: for each column to change, a function of its old and new value; None keeps the row.
     """
     if rows:
-        _insert(session, table, rows, tuple(conflict), tuple((merge or {}).items()))
+        names = columns or rows[0]
+        _insert(session, table, rows, names, tuple(conflict), tuple((merge or {}).items()))
 
 
 def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
@@ -161,28 +164,29 @@ def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
         return set()
     key = table.primary_key.columns.keys()
     if is_sqlite(session):
-        _insert(session, table, rows)
+        _insert(session, table, rows, rows[0])
         return {tuple(row[name] for name in key) for row in rows}
-    return {tuple(row) for row in _insert(session, table, rows, returning=tuple(key))}
+    return {tuple(row) for row in _insert(session, table, rows, rows[0], returning=tuple(key))}
 
 
 def _insert(
     session: Session,
     table: Table,
     rows: Sequence[Row],
+    columns: Container[str],
     conflict: tuple[str, ...] = (),
     merges: tuple[tuple[str, Merge], ...] = (),
     returning: tuple[str, ...] = (),
 ) -> sa.CursorResult[Any]:
-    names = tuple(column.name for column in table.c if column.name in rows[0])
+    names = tuple(column.name for column in table.c if column.name in columns)
     connection = session.connection(bind_arguments=OURS)
     if is_sqlite(session):
         sql, times = _sqlite_insert(table, names, conflict, merges)
-        columns = [
+        values = [
             [microseconds(row[name]) for row in rows] if is_time else [row[name] for row in rows]
             for name, is_time in zip(names, times, strict=True)
         ]
-        return connection.exec_driver_sql(sql, list(zip(*columns, strict=True)))
+        return connection.exec_driver_sql(sql, list(zip(*values, strict=True)))
     statement = _postgresql_insert(table, names, conflict, merges, returning)
     return connection.execute(statement, _arrays([[row[n] for row in rows] for n in names]))
 

@@ -281,8 +281,7 @@ def _described(body: Mapping[str, Any]) -> str:
 def _insert(session: Session, rows: Iterable[State]) -> set[bulk.Key]:
     ordered = sorted(rows, key=_identity)
     inserted = bulk.insert_new(session, EVENTS, ordered)
-    pending = [{"user_id": u, "key": k} for u, k in map(_identity, ordered) if (u, k) in inserted]
-    bulk.insert(session, PENDING, pending)
+    bulk.insert(session, PENDING, [row for row in ordered if _identity(row) in inserted])
     return inserted
 
 
@@ -303,7 +302,10 @@ def _fold(session: Session, events: Iterable[State]) -> None:
         if pair not in states:
             states[pair] = _blank(event)
         _fold_one(states[pair], event)
-    bulk.insert(session, INTERACTIONS, [states[pair] for pair in sorted(states)], merge=MERGES)
+    rows = [states[pair] for pair in sorted(states)]
+    used = {name: how for name, how in MERGES.items() if any(row[name] for row in rows)}
+    columns = ("user_id", "video_id", *used)
+    bulk.insert(session, INTERACTIONS, rows, columns=columns, merge=used)
 
 
 def _blank(event: State) -> State:
