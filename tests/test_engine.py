@@ -704,6 +704,9 @@ DEFAULTS = {
     "pool_size": 5,
     "max_overflow": 10,
     "pool_timeout": 30.0,
+    "pool_recycle": 1_800,
+    "prepare_threshold": 5,
+    "durable": 0,
     "connect_timeout": 5,
     "statement_timeout": 15.0,
     "lock_timeout": 10.0,
@@ -793,4 +796,34 @@ def test_an_engine_takes_its_settings_from_the_environment(
     engine = create_engine()
     assert scalar(engine, "PRAGMA busy_timeout") == 2_500
     assert (tmp_path / "mine.db").exists()
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("durable", "synchronous"), [(0, 1), (1, 2)])
+def test_commits_on_sqlite_survive_a_power_failure_where_asked(
+    tmp_path: Path, durable: int, synchronous: int
+) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/x.db", settings=Settings(durable=durable))
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("threshold", "prepared"), [(0, None), (3, 3)])
+def test_statements_are_prepared_or_never(
+    new_database: Callable[..., str], threshold: int, prepared: int | None
+) -> None:
+    settings = Settings(prepare_threshold=threshold)
+    engine = create_engine(new_database("postgresql"), settings=settings)
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        assert driver.prepare_threshold == prepared
+    engine.dispose()
+
+
+def test_what_a_url_says_of_its_connection_stands(new_database: Callable[..., str]) -> None:
+    engine = create_engine(f"{new_database('postgresql')}?application_name=mine")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SHOW application_name")) == "mine"
+        assert connection.scalar(sa.text("SHOW client_encoding")) == "UTF8"
     engine.dispose()
