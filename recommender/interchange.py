@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar, cast
 
@@ -122,13 +121,10 @@ def import_file(
     settings = settings or Settings.from_environment()
     started = time.monotonic()
     counts, read, rejected, last_in = Counts(), 0, 0, 0
-    with (
-        opened(file) as binary,
-        _rejects(errors) as reject,
-        closing(_batches(KINDS[kind], binary, settings.batch_size, ahead=file != "-")) as batches,
-    ):
+    with opened(file) as binary, _rejects(errors) as reject:
+        entries = _entries(KINDS[kind], binary)
         try:
-            for batch in batches:
+            while batch := _batch(entries, settings.batch_size):
                 written, refused = _write(
                     engine, KINDS[kind], batch, settings, skip=on_error == "skip", dry_run=dry_run
                 )
@@ -146,24 +142,6 @@ def import_file(
 
 def _how_far(last_in: int) -> str:
     return f"lines 1 to {last_in} are in" if last_in else "nothing was imported"
-
-
-def _batches(
-    kind: Kind[R], binary: BinaryIO, most: int, *, ahead: bool
-) -> Generator[list[_Entry[R]], None, None]:
-    """The entries in batches; where ahead, one is parsed while that before it is written.
-
-    Not ahead of standard input: a thread that waits for it could not be interrupted.
-    """
-    entries = _entries(kind, binary)
-    if not ahead:
-        yield from iter(lambda: _batch(entries, most), [])
-        return
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        parsing = pool.submit(_batch, entries, most)
-        while batch := parsing.result():
-            parsing = pool.submit(_batch, entries, most)
-            yield batch
 
 
 def _batch(entries: Iterator[_Entry[R]], most: int) -> list[_Entry[R]]:
