@@ -102,7 +102,8 @@ def import_file(
         file: a path, or ``-`` for standard input.
         on_error: ``stop`` at the first bad row, or ``skip`` each and count it.
         errors: a new file for the skipped rows, as JSON Lines with line, error and row.
-        dry_run: do all of it and keep nothing.
+        dry_run: try each batch by itself and keep nothing, so that what clashes only across
+            batches is not seen.
         progress: called after each batch with the rows read in it and the bytes read so far.
         settings: those of the environment where None.
 

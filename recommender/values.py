@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from recommender.errors import InvalidValue
@@ -195,7 +195,7 @@ class Explanation:
     item: FeedItem
     filters: tuple[FilterOutcome, ...]
     rank: int | None
-    reason: str = field(default="")
+    reason: str
 
     @property
     def shown(self) -> bool:

@@ -32,8 +32,8 @@ KINDS = click.Choice(list(interchange.KINDS))
     show_default=True,
     help="Stop at the first bad row, or skip each and count it.",
 )
-@click.option("--errors", metavar="FILE", help="Where to write skipped rows, as JSON Lines.")
-@click.option("--dry-run", is_flag=True, help="Do all of it and keep nothing.")
+@click.option("--errors", metavar="FILE", help="A new file for skipped rows, as JSON Lines.")
+@click.option("--dry-run", is_flag=True, help="Try each batch and keep nothing.")
 @format_option
 @database_option
 def import_(kind: str, file: str, form: str | None, **how: Any) -> None:
@@ -44,7 +44,8 @@ def import_(kind: str, file: str, form: str | None, **how: Any) -> None:
     if how["errors"] and how["on_error"] == "stop":
         raise click.UsageError("--errors goes with --on-error skip")
     gc.disable()  # rows make no cycles, and looking for some takes an eighth of the time
-    with _database(dry_run=how["dry_run"]) as bind, _progress(file) as progress:
+    keeps = not how["dry_run"]
+    with writable() if keeps else _readable() as bind, _progress(file, keeps=keeps) as progress:
         done = interchange.import_file(
             bind, kind, file, progress=progress, settings=settings(), **how
         )
@@ -67,22 +68,22 @@ def export(kind: str, file: str, form: str | None) -> None:
 
     FILE is compressed where its name ends in .gz; - is standard output.
     """
-    with _database(dry_run=True) as bind:
+    with _readable() as bind:
         report = export_file(bind, kind, file, form=form)
     click.echo(f"{report.written:,} {kind} in {report.seconds:.1f} s.", err=True)
 
 
 @contextmanager
-def _database(*, dry_run: bool) -> Iterator[Engine]:
-    """An engine on an up-to-date database, which is made only where something is to be kept."""
-    with engine() if dry_run else writable() as bind:
+def _readable() -> Iterator[Engine]:
+    """An engine on a database that is there and up to date."""
+    with engine() as bind:
         with translate_errors(), bind.connect() as connection:
             check_schema(connection)
         yield bind
 
 
 @contextmanager
-def _progress(file: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(file: str, *, keeps: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar over the file's bytes, on a terminal; and how far it came, where it is interrupted."""
     path, rows = Path(file), 0
     size = path.stat().st_size if path.is_file() else 0
@@ -97,5 +98,6 @@ def _progress(file: str) -> Iterator[Callable[[int, int], None]]:
         try:
             yield progress
         except (KeyboardInterrupt, SystemExit):
-            click.echo(f"{rows:,} rows are in: import the file again to go on.", err=True)
+            kept = rows if keeps else 0
+            click.echo(f"{kept:,} rows are in: import the file again to go on.", err=True)
             raise
