@@ -138,8 +138,11 @@ class _Lines:
 
     def is_json(self) -> bool:
         """Whether the text is JSON Lines: no CSV header begins with a brace."""
-        self._peeked = self._text.readline(self._left + 1)
-        return self._peeked.lstrip().startswith("{")
+        while (line := self._text.readline(self._left + 1)).isspace():
+            self.number += 1
+        self._peeked = line
+        self.begin_row()
+        return line.lstrip().startswith("{")
 
 
 def _json_rows(lines: _Lines) -> Iterator[Read]:
@@ -151,11 +154,15 @@ def _json_rows(lines: _Lines) -> Iterator[Read]:
 
 def _json_row(lines: _Lines, line: str) -> Read:
     try:
-        row = json.loads(line, object_pairs_hook=_without_repeats)
+        row = json.loads(line, object_pairs_hook=_without_repeats, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         said = getattr(error, "msg", error)  # without the position, which counts lines anew
         return lines.read(line, BadData(f"not JSON: {said}"))
     return lines.read(row, None if isinstance(row, dict) else BadData("not a JSON object"))
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -167,7 +174,7 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _csv_rows(columns: fields.Columns, lines: _Lines) -> Iterator[Read]:
     reader = csv.reader(lines, strict=True)
-    header = _header(columns, next(reader, []), lines.error)
+    header = _header(columns, next(reader, []), lines)
     lists = [name for name in header if columns[name].many]
     lines.begin_row()
     for cells in reader:
@@ -184,15 +191,16 @@ def _csv_rows(columns: fields.Columns, lines: _Lines) -> Iterator[Read]:
         yield lines.read(row)
 
 
-def _header(columns: fields.Columns, header: list[str], unreadable: BadData | None) -> list[str]:
-    if unreadable:
-        raise BadData(f"line 1: {unreadable}")
+def _header(columns: fields.Columns, header: list[str], lines: _Lines) -> list[str]:
+    where = f"line {lines.first}"
+    if lines.error:
+        raise BadData(f"{where}: {lines.error}")
     if not header:
-        raise BadData("line 1: there is no header")
+        raise BadData(f"{where}: there is no header")
     if repeated := [name for name in header if header.count(name) > 1]:
-        raise BadData(f"line 1: column {fields.shown(repeated[0])} stands there twice")
+        raise BadData(f"{where}: column {fields.shown(repeated[0])} stands there twice")
     try:
         fields.check_names(columns, header)
     except InvalidValue as error:
-        raise BadData(f"line 1: {error}") from error
+        raise BadData(f"{where}: {error}") from error
     return header

@@ -191,7 +191,8 @@ BROKEN: dict[str, tuple[str, bytes, int, str]] = {
     "empty": ("users", b"", 1, "there is no header"),
     "only a mark": ("users", b"\xef\xbb\xbf", 1, "there is no header"),
     "an empty gzip": ("users", gzip.compress(b""), 1, "there is no header"),
-    "a blank first line": ("users", b"\nid\na\n", 1, "there is no header"),
+    "a header after a blank line": ("users", b"\n \nid,id\na,a\n", 3, "column 'id' stands"),
+    "a row after blank lines": ("users", b"\n\n{}\n", 3, "column id is missing"),
     "latin-1": ("users", b"id\n" + b"a\n" * 20 + "caf\u00e9\n".encode("latin-1"), 22, "not UTF-8"),
     "latin-1 header": ("users", b"id,\xe9\n", 1, "not UTF-8"),
     "latin-1 json": ("users", b'{"id": "a"}\n{"id": "\xe9"}\n', 2, "not UTF-8"),
@@ -247,8 +248,8 @@ BROKEN: dict[str, tuple[str, bytes, int, str]] = {
     "a long row of short lines": (
         "users", b'id\na\n"' + b'","\n' * (LONGEST_LINE // 4) + b'"', 3, "longer than 1,000,000",
     ),
-    "nan": ("events", WATCH % b'"completion": NaN', 1, "completion: nan is not a number"),
-    "infinity": ("events", WATCH % b'"watch_ms": -Infinity', 1, "watch_ms: -inf is not a whole"),
+    "nan": ("events", WATCH % b'"completion": NaN', 1, "not JSON: NaN is no number in JSON"),
+    "infinity": ("events", WATCH % b'"watch_ms": -Infinity', 1, "not JSON: -Infinity is"),
     "an unknown kind of event": (
         "events", f"id,user,video,kind,at\n{EVENT.replace('like', 'love')}\n".encode(), 2,
         "kind: 'love' is not one of impression, watch",
