@@ -36,13 +36,23 @@ if TYPE_CHECKING:
     from recommender.filters import FILTERS, Filter
     from recommender.interactions import record, record_many
     from recommender.interchange import import_file
-    from recommender.models import (
+    from recommender.learned import (
+        Affinity,
         Base,
+        LearningState,
+        MutedCreator,
+        MutedHashtag,
+        MutedKeyword,
+        MutedSound,
+        RecentEngagement,
+        Term,
+        VideoNeighbour,
+    )
+    from recommender.models import (
         EventRow,
         Follow,
         Hashtag,
         Interaction,
-        LearningState,
         PendingEvent,
         ProfileVersion,
         ProfileWeight,
@@ -53,6 +63,7 @@ if TYPE_CHECKING:
         Video,
         VideoCaption,
         VideoHashtag,
+        VideoTerm,
     )
     from recommender.profiles import (
         activate_profile,
@@ -86,8 +97,10 @@ _NAMES = {
     "filters": "FILTERS Filter",
     "interactions": "record record_many",
     "interchange": "import_file",
-    "models": "Base EventRow Follow Hashtag Interaction LearningState PendingEvent ProfileVersion"
-    " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag",
+    "learned": "Affinity Base LearningState MutedCreator MutedHashtag MutedKeyword MutedSound"
+    " RecentEngagement Term VideoNeighbour",
+    "models": "EventRow Follow Hashtag Interaction PendingEvent ProfileVersion"
+    " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "profiles": "activate_profile create_profile get_profile list_profiles",
     "scoring": "feed_query",
     "settings": "Settings",

@@ -18,7 +18,8 @@ from sqlalchemy import ARRAY, ColumnElement, FromClause, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from recommender.models import Statement, User, UtcDateTime, microseconds
+from recommender.columns import Statement, UtcDateTime, microseconds
+from recommender.models import User
 
 OURS: dict[str, Any] = {"mapper": User}
 """Says which of a session's databases is meant, where a host binds it to several by class."""

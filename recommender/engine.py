@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
 
+from recommender.columns import SCHEMA_REVISION, VERSION_TABLE
 from recommender.errors import (
     DatabaseBusy,
     DatabaseUnreachable,
@@ -28,7 +29,6 @@ from recommender.errors import (
     SchemaOutOfDate,
     StorageFailure,
 )
-from recommender.models import SCHEMA_REVISION, VERSION_TABLE
 from recommender.settings import Settings
 
 if TYPE_CHECKING:

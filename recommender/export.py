@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, aliased
 
 from recommender import fields
+from recommender.columns import Statement
 from recommender.engine import translate_errors
 from recommender.errors import InvalidValue, NotFound, NotPermitted, StorageFailure
 from recommender.models import (
@@ -32,7 +33,6 @@ from recommender.models import (
     Follow,
     Hashtag,
     Sound,
-    Statement,
     User,
     UserHashtag,
     UserSound,

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 
 from recommender import fields
 from recommender.catalog import VIDEOS, ids
+from recommender.columns import Statement
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.filters import FILTERS
-from recommender.models import Hashtag, Sound, Statement, User, Video, VideoCaption, VideoHashtag
+from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.profiles import get_profile
 from recommender.scoring import ahead_query, explain_query, feed_query, rank_query, score_of
 from recommender.values import (

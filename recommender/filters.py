@@ -12,7 +12,8 @@ from datetime import datetime
 
 from sqlalchemy import BigInteger, BindParameter, ColumnElement, Text, literal
 
-from recommender.models import UtcDateTime, Video
+from recommender.columns import UtcDateTime
+from recommender.models import Video
 from recommender.values import FeedRequest
 
 

@@ -1,135 +1,58 @@
-"""The tables: columns, constraints, indexes and names. No behaviour.
+"""The tables of the catalogue, of what users did, and of profiles. No behaviour.
 
 Every name begins with the prefix, since the tables live beside a host's own. The catalogue's
 tables have an `id`; a table of one user's data has `user_id` first in its primary key and in every
-unique constraint, and no identity column, so that it can be distributed by user.
+unique constraint, and no identity column, so that it can be distributed by user. The tables that
+are derived from these are in `learned`.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeAlias
-
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    DateTime,
-    Dialect,
     Double,
     ForeignKey,
-    Identity,
     Index,
     Integer,
-    MetaData,
-    Select,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from recommender.errors import InvalidValue
+from recommender.columns import (
+    CATALOGUE,
+    CLUSTERED,
+    LARGEST_WEIGHT,
+    PREFIX,
+    Base,
+    BigId,
+    Count,
+    Fraction,
+    Id,
+    Key,
+    KeyText,
+    Time,
+    UserKey,
+    between,
+    is_fraction,
+    key_length,
+    not_negative,
+    one_of,
+)
 from recommender.fields import KINDS, ORIENTATIONS, STATUSES
-
-Statement: TypeAlias = Select[*tuple[Any, ...]]
-"""A SELECT of any columns."""
-
-PREFIX = "rec_"
-VERSION_TABLE = f"{PREFIX}alembic_version"
-SCHEMA_REVISION = "0001"
-"""The migration that this code needs, the head of `migrations/versions`."""
-
-LARGEST_WEIGHT = 100.0
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def microseconds(value: datetime | None) -> int | None:
-    """A time as SQLite keeps it: since 1970, exactly."""
-    return None if value is None else (value - _EPOCH) // _MICROSECOND
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A time in UTC: `timestamptz` on PostgreSQL, integer microseconds since 1970 on SQLite."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The column type of this database."""
-        is_sqlite = dialect.name == "sqlite"
-        return dialect.type_descriptor(BigInteger() if is_sqlite else DateTime(timezone=True))
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """What the driver is given."""
-        if value is not None and value.tzinfo is None:
-            raise InvalidValue(f"the time {value} has no offset from UTC")
-        return microseconds(value) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """The time in UTC that the driver's value stands for."""
-        if value is None:
-            return None
-        if dialect.name == "sqlite":
-            value = _EPOCH + value * _MICROSECOND
-        moment: datetime = value.astimezone(UTC)
-        return moment
-
-
-BigId = BigInteger().with_variant(Integer, "sqlite")
-KeyText = Text().with_variant(Text(collation="C"), "postgresql")
-
-Id = Annotated[int, mapped_column(BigId, Identity(), primary_key=True)]
-Key = Annotated[str, mapped_column(KeyText)]
-Time = Annotated[datetime, mapped_column(UtcDateTime)]
-Count = Annotated[int, mapped_column(BigInteger, server_default="0")]
-Fraction = Annotated[float, mapped_column(Double, server_default="0")]
-UserKey = Annotated[
-    int, mapped_column(BigInteger, ForeignKey(f"{PREFIX}users.id"), primary_key=True)
-]
-
-CATALOGUE: dict[str, Any] = {"sqlite_autoincrement": True}
-CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
-
-
-class Base(DeclarativeBase):
-    """The declarative base, with the naming convention."""
-
-    metadata = MetaData(
-        naming_convention={
-            "pk": "%(table_name)s_pk",
-            "fk": "%(table_name)s_%(column_0_N_name)s_fk",
-            "uq": "%(table_name)s_%(column_0_N_name)s_uq",
-            "ix": "%(table_name)s_%(column_0_N_name)s_ix",
-            "ck": "%(table_name)s_%(constraint_name)s_ck",
-        }
-    )
-
-
-def _key_length(column: str, longest: int = 255) -> CheckConstraint:
-    return CheckConstraint(f"length({column}) BETWEEN 1 AND {longest}", name=f"{column}_length")
-
-
-def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
-    listed = ", ".join(f"'{word}'" for word in words)
-    return CheckConstraint(f"{column} IN ({listed})", name=column)
-
-
-def _not_negative(*columns: str) -> CheckConstraint:
-    return CheckConstraint(" AND ".join(f"{c} >= 0" for c in columns), name="not_negative")
-
-
-def _is_fraction(column: str) -> CheckConstraint:
-    return CheckConstraint(f"{column} BETWEEN 0 AND 1", name=column)
 
 
 class User(Base):
-    """Somebody who views, creates or both; `key` is the host's own id."""
+    """Somebody who views, creates or both; `key` is the host's own id.
+
+    What was learned about them counts only what they did after `learned_since`.
+    """
 
     __tablename__ = f"{PREFIX}users"
-    __table_args__ = (_key_length("key"), UniqueConstraint("key"), CATALOGUE)
+    __table_args__ = (key_length("key"), UniqueConstraint("key"), CATALOGUE)
 
     id: Mapped[Id]
     key: Mapped[Key]
@@ -138,6 +61,7 @@ class User(Base):
     device: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[Time | None]
     erased_at: Mapped[Time | None]
+    learned_since: Mapped[Time | None]
 
     videos: Mapped[list[Video]] = relationship(back_populates="creator")
     follows: Mapped[list[Follow]] = relationship(
@@ -155,7 +79,7 @@ class Sound(Base):
 
     __tablename__ = f"{PREFIX}sounds"
     __table_args__ = (
-        _key_length("key"),
+        key_length("key"),
         UniqueConstraint("key"),
         Index(None, "creator_id"),
         CATALOGUE,
@@ -172,26 +96,34 @@ class Hashtag(Base):
     """A hashtag in its canonical form (`fields.hashtag`)."""
 
     __tablename__ = f"{PREFIX}hashtags"
-    __table_args__ = (_key_length("name", 100), UniqueConstraint("name"), CATALOGUE)
+    __table_args__ = (key_length("name", 100), UniqueConstraint("name"), CATALOGUE)
 
     id: Mapped[Id]
     name: Mapped[Key]
 
 
 class Video(Base):
-    """A video: the narrow row that scoring probes once per candidate."""
+    """A video: the narrow row that scoring probes once per candidate.
+
+    The statistics are rollups as of `stats_at`: `impressions` and `engaged_views` count viewers;
+    `trending` is the logarithm to base 2 of their forward-decayed number, comparable at any time;
+    `neighbours_views` is what `engaged_views` was when the video's neighbours were found.
+    """
 
     __tablename__ = f"{PREFIX}videos"
     __table_args__ = (
-        _key_length("key"),
+        key_length("key"),
         UniqueConstraint("key"),
-        _one_of("status", STATUSES),
-        _one_of("orientation", ORIENTATIONS),
-        _not_negative("duration_ms", "impressions", "engaged_views"),
-        CheckConstraint("trending BETWEEN 0 AND 1e15", name="trending"),
+        one_of("status", STATUSES),
+        one_of("orientation", ORIENTATIONS),
+        not_negative("duration_ms", "impressions", "engaged_views", "neighbours_views"),
+        between("trending", -1e6, 1e6),
         Index(None, "creator_id", "published_at"),
         Index(None, "sound_id", "published_at"),
         Index(None, "status", "published_at"),
+        Index(None, "language", "trending"),
+        Index(None, "country", "trending"),
+        Index(None, "trending"),
         CATALOGUE,
     )
 
@@ -207,7 +139,8 @@ class Video(Base):
     published_at: Mapped[Time]
     impressions: Mapped[Count]
     engaged_views: Mapped[Count]
-    trending: Mapped[Fraction]
+    trending: Mapped[float | None] = mapped_column(Double)
+    neighbours_views: Mapped[Count]
     stats_at: Mapped[Time | None]
 
     creator: Mapped[User] = relationship(back_populates="videos")
@@ -220,15 +153,26 @@ class Video(Base):
 
 
 class VideoCaption(Base):
-    """A video's caption, apart from the row that scoring probes."""
+    """A video's caption, apart from the row that scoring probes, and its words (`fields.words`)."""
 
     __tablename__ = f"{PREFIX}video_captions"
-    __table_args__ = (_key_length("caption", 10_000),)
+    __table_args__ = (key_length("caption", 10_000),)
 
     video_id: Mapped[int] = mapped_column(BigId, ForeignKey(Video.id), primary_key=True)
     caption: Mapped[str] = mapped_column(Text)
+    words: Mapped[str] = mapped_column(Text, server_default="")
 
     video: Mapped[Video] = relationship(back_populates="caption_row")
+
+
+class VideoTerm(Base):
+    """A word of a video's caption, as a number (`fields.terms`); derived, so no foreign key."""
+
+    __tablename__ = f"{PREFIX}video_terms"
+    __table_args__ = (CLUSTERED,)
+
+    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    term: Mapped[int] = mapped_column(BigInteger, primary_key=True)
 
 
 class VideoHashtag(Base):
@@ -280,16 +224,24 @@ class Interaction(Base):
     """What one user did with one video so far: the events folded into a state.
 
     Counts are numbers of events, `completion` the best part watched, `watch_ms` the sum. The user
-    likes the video now where `liked_at` is later than `unliked_at`; the same for saves.
+    likes the video now where `liked_at` is later than `unliked_at`; the same for saves. At
+    `engaged_at` they last watched it with interest, liked, shared, saved or commented on it.
     """
 
     __tablename__ = f"{PREFIX}interactions"
     __table_args__ = (
-        _is_fraction("completion"),
-        _not_negative(
+        is_fraction("completion"),
+        not_negative(
             "impressions", "plays", "engaged_views", "watch_ms", "shares", "comments", "reports"
         ),
         Index(None, "video_id"),
+        Index(
+            None,
+            "user_id",
+            "engaged_at",
+            postgresql_where=text("engaged_at IS NOT NULL"),
+            sqlite_where=text("engaged_at IS NOT NULL"),
+        ),
         CLUSTERED,
     )
 
@@ -308,6 +260,7 @@ class Interaction(Base):
     saved_at: Mapped[Time | None]
     unsaved_at: Mapped[Time | None]
     not_interested_at: Mapped[Time | None]
+    engaged_at: Mapped[Time | None]
     first_at: Mapped[Time]
     last_at: Mapped[Time]
 
@@ -324,10 +277,10 @@ class EventRow(Base):
 
     __tablename__ = f"{PREFIX}events"
     __table_args__ = (
-        _key_length("key"),
-        _one_of("kind", KINDS),
-        _is_fraction("completion"),
-        _not_negative("watch_ms"),
+        key_length("key"),
+        one_of("kind", KINDS),
+        is_fraction("completion"),
+        not_negative("watch_ms"),
         CLUSTERED,
     )
 
@@ -342,13 +295,21 @@ class EventRow(Base):
 
 
 class PendingEvent(Base):
-    """An event that no rollup has counted yet; no foreign keys, since its event has them."""
+    """What an event adds to its video's statistics, until a rollup has counted it.
+
+    `impressions` is 1 where it made the user a viewer of the video, `engaged_views` where it was
+    their first engaged view of it. No foreign keys, since its event's interaction has them.
+    """
 
     __tablename__ = f"{PREFIX}events_pending"
-    __table_args__ = (CLUSTERED,)
+    __table_args__ = (not_negative("impressions", "engaged_views"), CLUSTERED)
 
     user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     key: Mapped[str] = mapped_column(KeyText, primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[Time]
+    impressions: Mapped[int] = mapped_column(Integer)
+    engaged_views: Mapped[int] = mapped_column(Integer)
 
 
 class ProfileVersion(Base):
@@ -356,7 +317,7 @@ class ProfileVersion(Base):
 
     __tablename__ = f"{PREFIX}ranking_profiles"
     __table_args__ = (
-        _key_length("name"),
+        key_length("name"),
         CheckConstraint("version >= 1", name="version"),
         UniqueConstraint("name", "version"),
         CATALOGUE,
@@ -376,10 +337,8 @@ class ProfileWeight(Base):
 
     __tablename__ = f"{PREFIX}profile_weights"
     __table_args__ = (
-        _key_length("signal"),
-        CheckConstraint(
-            f"weight BETWEEN -{LARGEST_WEIGHT:g} AND {LARGEST_WEIGHT:g}", name="weight"
-        ),
+        key_length("signal"),
+        between("weight", -LARGEST_WEIGHT, LARGEST_WEIGHT),
         CLUSTERED,
     )
 
@@ -389,26 +348,3 @@ class ProfileWeight(Base):
     signal: Mapped[str] = mapped_column(KeyText, primary_key=True)
     position: Mapped[int] = mapped_column(Integer)
     weight: Mapped[float] = mapped_column(Double)
-
-
-class LearningState(Base):
-    """The one row of facts that learned interests depend on; changing one means a rebuild."""
-
-    __tablename__ = f"{PREFIX}learning_state"
-    __table_args__ = (
-        CheckConstraint("id = 1", name="one_row"),
-        CheckConstraint(
-            "creator_half_life_days BETWEEN 14 AND 36500"
-            " AND hashtag_half_life_days BETWEEN 14 AND 36500"
-            " AND sound_half_life_days BETWEEN 14 AND 36500",
-            name="half_lives",
-        ),
-    )
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    landmark: Mapped[Time]
-    creator_half_life_days: Mapped[float] = mapped_column(Double)
-    hashtag_half_life_days: Mapped[float] = mapped_column(Double)
-    sound_half_life_days: Mapped[float] = mapped_column(Double)
-    hashtag_rule: Mapped[int] = mapped_column(Integer)
-    events_horizon: Mapped[Time | None]

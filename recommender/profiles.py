@@ -13,8 +13,9 @@ from sqlalchemy import Select
 from sqlalchemy.orm import Session, aliased
 
 from recommender import fields
+from recommender.columns import LARGEST_WEIGHT, Statement
 from recommender.errors import InvalidValue, UnknownProfile
-from recommender.models import LARGEST_WEIGHT, ProfileVersion, ProfileWeight, Statement
+from recommender.models import ProfileVersion, ProfileWeight
 from recommender.scoring import signal_of
 from recommender.values import Profile
 

@@ -17,9 +17,10 @@ from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
 from sqlalchemy import Engine
 
+from recommender.columns import VERSION_TABLE
 from recommender.engine import check_schema, schema_revision, translate_errors
 from recommender.errors import InvalidValue, RecommenderError, SchemaOutOfDate
-from recommender.models import VERSION_TABLE, Base
+from recommender.learned import Base
 from recommender.settings import Settings
 
 

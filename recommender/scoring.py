@@ -11,10 +11,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from recommender.columns import Statement
 from recommender.errors import UnknownSignal
 from recommender.fields import shown
 from recommender.filters import FILTERS, Viewer
-from recommender.models import Statement, Video
+from recommender.models import Video
 from recommender.signals import SIGNALS, Candidate, Number, Signal, gather_facts, number
 from recommender.values import FeedRequest
 

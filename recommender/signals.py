@@ -15,17 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Double, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute
 
+from recommender.columns import Statement
 from recommender.fields import LIST_LENGTH
 from recommender.filters import Viewer
-from recommender.models import (
-    Follow,
-    Interaction,
-    Statement,
-    UserHashtag,
-    UserSound,
-    Video,
-    VideoHashtag,
-)
+from recommender.models import Follow, Interaction, UserHashtag, UserSound, Video, VideoHashtag
 
 MOST_SHARES = 1_000_000
 

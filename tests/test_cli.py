@@ -19,7 +19,7 @@ import pytest
 from recommender import cli
 from recommender.cli import COMMANDS, SUMMARIES
 from recommender.cli.output import cell
-from recommender.models import SCHEMA_REVISION
+from recommender.columns import SCHEMA_REVISION
 from tests.worlds import EXAMPLE
 
 Run = Callable[..., tuple[int, str, str]]

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import RecommenderError, cli, fields, run_transaction, upsert_users
-from recommender.models import Base
+from recommender.columns import Base
 from recommender.synthetic import TOPICS, World, load
 from tests.worlds import rows_of
 

@@ -40,8 +40,8 @@ from recommender import (
     upsert_users,
     upsert_videos,
 )
+from recommender.columns import Base
 from recommender.interchange import KINDS, ImportReport
-from recommender.models import Base
 from recommender.reading import LONGEST_LINE, read_rows
 from tests.worlds import EXAMPLE, NOON, at, make_user, make_video, rows_of
 

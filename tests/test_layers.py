@@ -7,8 +7,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
-    "errors", "fields", "values", "settings", "models", "engine", "bulk", "filters", "signals",
-    "scoring", "profiles", "catalog", "interactions", "feed", "users", "synthetic",
+    "errors", "fields", "columns", "values", "settings", "models", "learned", "engine", "bulk",
+    "learning", "filters", "signals", "sources", "scoring", "profiles", "catalog", "mutes",
+    "interactions", "rollups", "feed", "users", "synthetic",
     "reading", "interchange", "export", "schema",
     "cli",
 )  # fmt: skip

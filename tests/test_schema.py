@@ -22,9 +22,9 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from recommender import schema
+from recommender.columns import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
 from recommender.engine import check_schema, create_engine, migration_engine, writing
 from recommender.errors import DatabaseBusy, InvalidValue, RecommenderError, SchemaOutOfDate
-from recommender.models import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
 from recommender.settings import Settings
 
 ROOT = Path(__file__).parent.parent

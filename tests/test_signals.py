@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import FILTERS, SIGNALS, Filter, Signal
-from recommender.models import Base
+from recommender.columns import Base
 from recommender.signals import MOST_SHARES
 from tests.worlds import NOON, make_user, make_video, make_videos, record, worked_example
 

@@ -1,4 +1,4 @@
-"""The first tables, the profile `classic` and the learning state.
+"""The first tables, the profiles `classic` and `for_you`, and the learning state.
 
 Revision ID: 0001
 Revises:
@@ -6,7 +6,7 @@ Revises:
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,9 +31,100 @@ CLASSIC = {
     "language": 0.05,
     "country": 0.02,
 }
+FOR_YOU = {
+    "completion": 0.10,
+    "likes": 0.20,
+    "shares": 0.10,
+    "comments": 0.10,
+    "saves": 0.15,
+    "follows": 0.40,
+    "hashtags": 0.15,
+    "sound": 0.15,
+    "language": 0.20,
+    "country": 0.05,
+    "device": 0.02,
+    "creator_affinity": 0.60,
+    "hashtag_affinity": 0.60,
+    "sound_affinity": 0.20,
+    "caption": 0.20,
+    "collaborative": 0.80,
+    "social": 0.30,
+    "quality": 1.00,
+    "trending": 0.20,
+    "freshness": 0.20,
+    "exploration": 0.05,
+}
+LEARNING = {
+    "creator_half_life_days": 30.0,
+    "hashtag_half_life_days": 30.0,
+    "sound_half_life_days": 30.0,
+    "trend_half_life_days": 2.0,
+    "watch_weight": 1.0,
+    "like_weight": 0.5,
+    "save_weight": 0.5,
+    "share_weight": 0.7,
+    "comment_weight": 0.4,
+    "publish_weight": 1.0,
+    "skip_weight": -0.1,
+    "not_interested_weight": -1.5,
+    "report_weight": -2.0,
+    "long_video_ms": 60_000,
+    "engaged_share": 0.3,
+}
 
 
 def upgrade() -> None:
+    op.create_table(
+        "rec_affinities",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("subject_id", sa.BigInteger(), nullable=False),
+        sa.Column("score", sa.Double(), nullable=False),
+        sa.CheckConstraint(
+            "subject IN ('creator', 'hashtag', 'sound')", name=op.f("rec_affinities_subject_ck")
+        ),
+        sa.CheckConstraint(
+            "score BETWEEN -1e+300 AND 1e+300", name=op.f("rec_affinities_score_ck")
+        ),
+        sa.PrimaryKeyConstraint("user_id", "subject", "subject_id", name=op.f("rec_affinities_pk")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "rec_events",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("key", KEY, nullable=False),
+        sa.Column("video_id", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.Column("watch_ms", sa.BigInteger(), nullable=True),
+        sa.Column("completion", sa.Double(), nullable=True),
+        sa.Column("engaged", sa.Boolean(), nullable=False),
+        sa.CheckConstraint(
+            "kind IN ('impression', 'watch', 'like', 'unlike', 'share', 'comment', 'save', "
+            "'unsave', 'not_interested', 'report')",
+            name=op.f("rec_events_kind_ck"),
+        ),
+        sa.CheckConstraint("completion BETWEEN 0 AND 1", name=op.f("rec_events_completion_ck")),
+        sa.CheckConstraint("length(key) BETWEEN 1 AND 255", name=op.f("rec_events_key_length_ck")),
+        sa.CheckConstraint("watch_ms >= 0", name=op.f("rec_events_not_negative_ck")),
+        sa.PrimaryKeyConstraint("user_id", "key", name=op.f("rec_events_pk")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "rec_events_pending",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("key", KEY, nullable=False),
+        sa.Column("video_id", sa.BigInteger(), nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.Column("impressions", sa.Integer(), nullable=False),
+        sa.Column("engaged_views", sa.Integer(), nullable=False),
+        sa.CheckConstraint(
+            "impressions >= 0 AND engaged_views >= 0",
+            name=op.f("rec_events_pending_not_negative_ck"),
+        ),
+        sa.PrimaryKeyConstraint("user_id", "key", name=op.f("rec_events_pending_pk")),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "rec_hashtags",
         sa.Column("id", ID, sa.Identity(), nullable=False),
@@ -52,15 +143,45 @@ def upgrade() -> None:
         sa.Column("creator_half_life_days", sa.Double(), nullable=False),
         sa.Column("hashtag_half_life_days", sa.Double(), nullable=False),
         sa.Column("sound_half_life_days", sa.Double(), nullable=False),
+        sa.Column("trend_half_life_days", sa.Double(), nullable=False),
+        sa.Column("watch_weight", sa.Double(), nullable=False),
+        sa.Column("like_weight", sa.Double(), nullable=False),
+        sa.Column("save_weight", sa.Double(), nullable=False),
+        sa.Column("share_weight", sa.Double(), nullable=False),
+        sa.Column("comment_weight", sa.Double(), nullable=False),
+        sa.Column("publish_weight", sa.Double(), nullable=False),
+        sa.Column("skip_weight", sa.Double(), nullable=False),
+        sa.Column("not_interested_weight", sa.Double(), nullable=False),
+        sa.Column("report_weight", sa.Double(), nullable=False),
+        sa.Column("long_video_ms", sa.BigInteger(), nullable=False),
         sa.Column("hashtag_rule", sa.Integer(), nullable=False),
         sa.Column("events_horizon", TIME, nullable=True),
+        sa.Column("engaged_share", sa.Double(), nullable=False),
+        sa.Column("captions", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("refreshed_at", TIME, nullable=True),
+        sa.CheckConstraint("captions >= 0", name=op.f("rec_learning_state_not_negative_ck")),
         sa.CheckConstraint(
             "creator_half_life_days BETWEEN 14 AND 36500"
             " AND hashtag_half_life_days BETWEEN 14 AND 36500"
-            " AND sound_half_life_days BETWEEN 14 AND 36500",
+            " AND sound_half_life_days BETWEEN 14 AND 36500"
+            " AND trend_half_life_days BETWEEN 0.1 AND 36500",
             name=op.f("rec_learning_state_half_lives_ck"),
         ),
+        sa.CheckConstraint(
+            "engaged_share BETWEEN 0 AND 1", name=op.f("rec_learning_state_engaged_share_ck")
+        ),
         sa.CheckConstraint("id = 1", name=op.f("rec_learning_state_one_row_ck")),
+        sa.CheckConstraint(
+            "long_video_ms BETWEEN 1 AND 86400000", name=op.f("rec_learning_state_long_video_ms_ck")
+        ),
+        sa.CheckConstraint(
+            "watch_weight BETWEEN 0 AND 100 AND like_weight BETWEEN 0 AND 100"
+            " AND save_weight BETWEEN 0 AND 100 AND share_weight BETWEEN 0 AND 100"
+            " AND comment_weight BETWEEN 0 AND 100 AND publish_weight BETWEEN 0 AND 100"
+            " AND skip_weight BETWEEN -100 AND 0 AND not_interested_weight BETWEEN -100 AND 0"
+            " AND report_weight BETWEEN -100 AND 0",
+            name=op.f("rec_learning_state_weights_ck"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("rec_learning_state_pk")),
     )
     op.create_table(
@@ -79,6 +200,28 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "rec_recent_engagements",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("video_id", sa.BigInteger(), nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "video_id", name=op.f("rec_recent_engagements_pk")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("rec_recent_engagements_video_id_ix"),
+        "rec_recent_engagements",
+        ["video_id"],
+        unique=False,
+    )
+    op.create_table(
+        "rec_terms",
+        sa.Column("term", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("captions", sa.BigInteger(), server_default="0", nullable=False),
+        sa.CheckConstraint("captions >= 0", name=op.f("rec_terms_not_negative_ck")),
+        sa.PrimaryKeyConstraint("term", name=op.f("rec_terms_pk")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "rec_users",
         sa.Column("id", ID, sa.Identity(), nullable=False),
         sa.Column("key", KEY, nullable=False),
@@ -87,37 +230,31 @@ def upgrade() -> None:
         sa.Column("device", sa.Text(), nullable=True),
         sa.Column("created_at", TIME, nullable=True),
         sa.Column("erased_at", TIME, nullable=True),
+        sa.Column("learned_since", TIME, nullable=True),
         sa.CheckConstraint("length(key) BETWEEN 1 AND 255", name=op.f("rec_users_key_length_ck")),
         sa.PrimaryKeyConstraint("id", name=op.f("rec_users_pk")),
         sa.UniqueConstraint("key", name=op.f("rec_users_key_uq")),
         sqlite_autoincrement=True,
     )
     op.create_table(
-        "rec_events",
-        sa.Column("user_id", sa.BigInteger(), nullable=False),
-        sa.Column("key", KEY, nullable=False),
+        "rec_video_neighbours",
+        sa.Column("source_id", sa.BigInteger(), nullable=False),
         sa.Column("video_id", sa.BigInteger(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("at", TIME, nullable=False),
-        sa.Column("watch_ms", sa.BigInteger(), nullable=True),
-        sa.Column("completion", sa.Double(), nullable=True),
-        sa.Column("engaged", sa.Boolean(), nullable=False),
+        sa.Column("similarity", sa.Double(), nullable=False),
         sa.CheckConstraint(
-            "kind IN ('impression', 'watch', 'like', 'unlike', 'share', 'comment', "
-            "'save', 'unsave', 'not_interested', 'report')",
-            name=op.f("rec_events_kind_ck"),
+            "similarity BETWEEN 0 AND 1", name=op.f("rec_video_neighbours_similarity_ck")
         ),
-        sa.CheckConstraint("completion BETWEEN 0 AND 1", name=op.f("rec_events_completion_ck")),
-        sa.CheckConstraint("length(key) BETWEEN 1 AND 255", name=op.f("rec_events_key_length_ck")),
-        sa.CheckConstraint("watch_ms >= 0", name=op.f("rec_events_not_negative_ck")),
-        sa.PrimaryKeyConstraint("user_id", "key", name=op.f("rec_events_pk")),
+        sa.PrimaryKeyConstraint("source_id", "video_id", name=op.f("rec_video_neighbours_pk")),
         sqlite_with_rowid=False,
     )
+    op.create_index(
+        op.f("rec_video_neighbours_video_id_ix"), "rec_video_neighbours", ["video_id"], unique=False
+    )
     op.create_table(
-        "rec_events_pending",
-        sa.Column("user_id", sa.BigInteger(), nullable=False),
-        sa.Column("key", KEY, nullable=False),
-        sa.PrimaryKeyConstraint("user_id", "key", name=op.f("rec_events_pending_pk")),
+        "rec_video_terms",
+        sa.Column("video_id", sa.BigInteger(), nullable=False),
+        sa.Column("term", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("video_id", "term", name=op.f("rec_video_terms_pk")),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -132,7 +269,52 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "creator_id", name=op.f("rec_follows_pk")),
         sqlite_with_rowid=False,
     )
-    op.create_index("rec_follows_creator_id_ix", "rec_follows", ["creator_id"])
+    op.create_index(op.f("rec_follows_creator_id_ix"), "rec_follows", ["creator_id"], unique=False)
+    op.create_table(
+        "rec_muted_creators",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("creator_id", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["creator_id"], ["rec_users.id"], name=op.f("rec_muted_creators_creator_id_fk")
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["rec_users.id"], name=op.f("rec_muted_creators_user_id_fk")
+        ),
+        sa.PrimaryKeyConstraint("user_id", "creator_id", name=op.f("rec_muted_creators_pk")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("rec_muted_creators_creator_id_ix"), "rec_muted_creators", ["creator_id"], unique=False
+    )
+    op.create_table(
+        "rec_muted_hashtags",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("hashtag_id", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["hashtag_id"], ["rec_hashtags.id"], name=op.f("rec_muted_hashtags_hashtag_id_fk")
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["rec_users.id"], name=op.f("rec_muted_hashtags_user_id_fk")
+        ),
+        sa.PrimaryKeyConstraint("user_id", "hashtag_id", name=op.f("rec_muted_hashtags_pk")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("rec_muted_hashtags_hashtag_id_ix"), "rec_muted_hashtags", ["hashtag_id"], unique=False
+    )
+    op.create_table(
+        "rec_muted_keywords",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("keyword", KEY, nullable=False),
+        sa.CheckConstraint(
+            "length(keyword) BETWEEN 1 AND 255", name=op.f("rec_muted_keywords_keyword_length_ck")
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["rec_users.id"], name=op.f("rec_muted_keywords_user_id_fk")
+        ),
+        sa.PrimaryKeyConstraint("user_id", "keyword", name=op.f("rec_muted_keywords_pk")),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "rec_profile_weights",
         sa.Column("profile_id", sa.BigInteger(), nullable=False),
@@ -166,7 +348,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("key", name=op.f("rec_sounds_key_uq")),
         sqlite_autoincrement=True,
     )
-    op.create_index("rec_sounds_creator_id_ix", "rec_sounds", ["creator_id"])
+    op.create_index(op.f("rec_sounds_creator_id_ix"), "rec_sounds", ["creator_id"], unique=False)
     op.create_table(
         "rec_user_hashtags",
         sa.Column("user_id", sa.BigInteger(), nullable=False),
@@ -180,7 +362,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "hashtag_id", name=op.f("rec_user_hashtags_pk")),
         sqlite_with_rowid=False,
     )
-    op.create_index("rec_user_hashtags_hashtag_id_ix", "rec_user_hashtags", ["hashtag_id"])
+    op.create_index(
+        op.f("rec_user_hashtags_hashtag_id_ix"), "rec_user_hashtags", ["hashtag_id"], unique=False
+    )
+    op.create_table(
+        "rec_muted_sounds",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("sound_id", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["sound_id"], ["rec_sounds.id"], name=op.f("rec_muted_sounds_sound_id_fk")
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["rec_users.id"], name=op.f("rec_muted_sounds_user_id_fk")
+        ),
+        sa.PrimaryKeyConstraint("user_id", "sound_id", name=op.f("rec_muted_sounds_pk")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("rec_muted_sounds_sound_id_ix"), "rec_muted_sounds", ["sound_id"], unique=False
+    )
     op.create_table(
         "rec_user_sounds",
         sa.Column("user_id", sa.BigInteger(), nullable=False),
@@ -194,7 +394,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "sound_id", name=op.f("rec_user_sounds_pk")),
         sqlite_with_rowid=False,
     )
-    op.create_index("rec_user_sounds_sound_id_ix", "rec_user_sounds", ["sound_id"])
+    op.create_index(
+        op.f("rec_user_sounds_sound_id_ix"), "rec_user_sounds", ["sound_id"], unique=False
+    )
     op.create_table(
         "rec_videos",
         sa.Column("id", ID, sa.Identity(), nullable=False),
@@ -209,7 +411,8 @@ def upgrade() -> None:
         sa.Column("published_at", TIME, nullable=False),
         sa.Column("impressions", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("engaged_views", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("trending", sa.Double(), server_default="0", nullable=False),
+        sa.Column("trending", sa.Double(), nullable=True),
+        sa.Column("neighbours_views", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("stats_at", TIME, nullable=True),
         sa.CheckConstraint(
             "orientation IN ('portrait', 'landscape', 'square')",
@@ -219,11 +422,14 @@ def upgrade() -> None:
             "status IN ('published', 'review', 'removed')", name=op.f("rec_videos_status_ck")
         ),
         sa.CheckConstraint(
-            "duration_ms >= 0 AND impressions >= 0 AND engaged_views >= 0",
+            "duration_ms >= 0 AND impressions >= 0 AND engaged_views >= 0"
+            " AND neighbours_views >= 0",
             name=op.f("rec_videos_not_negative_ck"),
         ),
         sa.CheckConstraint("length(key) BETWEEN 1 AND 255", name=op.f("rec_videos_key_length_ck")),
-        sa.CheckConstraint("trending BETWEEN 0 AND 1e15", name=op.f("rec_videos_trending_ck")),
+        sa.CheckConstraint(
+            "trending BETWEEN -1e+06 AND 1e+06", name=op.f("rec_videos_trending_ck")
+        ),
         sa.ForeignKeyConstraint(
             ["creator_id"], ["rec_users.id"], name=op.f("rec_videos_creator_id_fk")
         ),
@@ -235,12 +441,33 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(
-        "rec_videos_creator_id_published_at_ix", "rec_videos", ["creator_id", "published_at"]
+        op.f("rec_videos_country_trending_ix"), "rec_videos", ["country", "trending"], unique=False
     )
     op.create_index(
-        "rec_videos_sound_id_published_at_ix", "rec_videos", ["sound_id", "published_at"]
+        op.f("rec_videos_creator_id_published_at_ix"),
+        "rec_videos",
+        ["creator_id", "published_at"],
+        unique=False,
     )
-    op.create_index("rec_videos_status_published_at_ix", "rec_videos", ["status", "published_at"])
+    op.create_index(
+        op.f("rec_videos_language_trending_ix"),
+        "rec_videos",
+        ["language", "trending"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("rec_videos_sound_id_published_at_ix"),
+        "rec_videos",
+        ["sound_id", "published_at"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("rec_videos_status_published_at_ix"),
+        "rec_videos",
+        ["status", "published_at"],
+        unique=False,
+    )
+    op.create_index(op.f("rec_videos_trending_ix"), "rec_videos", ["trending"], unique=False)
     op.create_table(
         "rec_interactions",
         sa.Column("user_id", sa.BigInteger(), nullable=False),
@@ -258,14 +485,15 @@ def upgrade() -> None:
         sa.Column("saved_at", TIME, nullable=True),
         sa.Column("unsaved_at", TIME, nullable=True),
         sa.Column("not_interested_at", TIME, nullable=True),
+        sa.Column("engaged_at", TIME, nullable=True),
         sa.Column("first_at", TIME, nullable=False),
         sa.Column("last_at", TIME, nullable=False),
         sa.CheckConstraint(
             "completion BETWEEN 0 AND 1", name=op.f("rec_interactions_completion_ck")
         ),
         sa.CheckConstraint(
-            "impressions >= 0 AND plays >= 0 AND engaged_views >= 0"
-            " AND watch_ms >= 0 AND shares >= 0 AND comments >= 0 AND reports >= 0",
+            "impressions >= 0 AND plays >= 0 AND engaged_views >= 0 AND watch_ms >= 0"
+            " AND shares >= 0 AND comments >= 0 AND reports >= 0",
             name=op.f("rec_interactions_not_negative_ck"),
         ),
         sa.ForeignKeyConstraint(
@@ -277,11 +505,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "video_id", name=op.f("rec_interactions_pk")),
         sqlite_with_rowid=False,
     )
-    op.create_index("rec_interactions_video_id_ix", "rec_interactions", ["video_id"])
+    op.create_index(
+        op.f("rec_interactions_user_id_engaged_at_ix"),
+        "rec_interactions",
+        ["user_id", "engaged_at"],
+        unique=False,
+        postgresql_where=sa.text("engaged_at IS NOT NULL"),
+        sqlite_where=sa.text("engaged_at IS NOT NULL"),
+    )
+    op.create_index(
+        op.f("rec_interactions_video_id_ix"), "rec_interactions", ["video_id"], unique=False
+    )
     op.create_table(
         "rec_video_captions",
         sa.Column("video_id", ID, nullable=False),
         sa.Column("caption", sa.Text(), nullable=False),
+        sa.Column("words", sa.Text(), server_default="", nullable=False),
         sa.CheckConstraint(
             "length(caption) BETWEEN 1 AND 10000", name=op.f("rec_video_captions_caption_length_ck")
         ),
@@ -305,15 +544,17 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(
-        "rec_video_hashtags_hashtag_id_listed_at_video_id_ix",
+        op.f("rec_video_hashtags_hashtag_id_listed_at_video_id_ix"),
         "rec_video_hashtags",
         ["hashtag_id", "listed_at", "video_id"],
+        unique=False,
     )
-    insert_classic()
+    insert_profile("classic", CLASSIC, BEGINNING)
+    insert_profile("for_you", FOR_YOU, BEGINNING + timedelta(microseconds=1))
     insert_learning_state()
 
 
-def insert_classic() -> None:
+def insert_profile(name: str, formula: dict[str, float], activated_at: datetime) -> None:
     profiles = sa.table(
         "rec_ranking_profiles",
         sa.column("id", sa.BigInteger),
@@ -329,45 +570,34 @@ def insert_classic() -> None:
         sa.column("position", sa.Integer),
         sa.column("weight", sa.Double),
     )
-    now = moment(BEGINNING)
-    classic = sa.select(profiles.c.id).where(profiles.c.name == "classic").scalar_subquery()
     op.execute(
-        profiles.insert().values(name="classic", version=1, created_at=now, activated_at=now)
+        profiles.insert().values(
+            name=name,
+            version=1,
+            created_at=moment(BEGINNING),
+            activated_at=moment(activated_at),
+        )
     )
-    for position, (signal, weight) in enumerate(CLASSIC.items(), start=1):
+    made = sa.select(profiles.c.id).where(profiles.c.name == name).scalar_subquery()
+    for position, (signal, weight) in enumerate(formula.items(), start=1):
         op.execute(
             weights.insert().values(
-                profile_id=classic, signal=signal, position=position, weight=weight
+                profile_id=made, signal=signal, position=position, weight=weight
             )
         )
 
 
 def insert_learning_state() -> None:
-    state = sa.table(
-        "rec_learning_state",
-        sa.column("id", sa.Integer),
-        sa.column("landmark", TIME),
-        sa.column("creator_half_life_days", sa.Double),
-        sa.column("hashtag_half_life_days", sa.Double),
-        sa.column("sound_half_life_days", sa.Double),
-        sa.column("hashtag_rule", sa.Integer),
-    )
-    op.execute(
-        state.insert().values(
-            id=1,
-            landmark=moment(BEGINNING),
-            creator_half_life_days=30.0,
-            hashtag_half_life_days=30.0,
-            sound_half_life_days=30.0,
-            hashtag_rule=1,
-        )
-    )
+    values = {**LEARNING, "id": 1, "hashtag_rule": 1, "captions": 0}
+    columns = [sa.column(name, sa.Double) for name in values]
+    state = sa.table("rec_learning_state", sa.column("landmark", TIME), *columns)
+    op.execute(state.insert().values(landmark=moment(BEGINNING), **values))
 
 
 def moment(value: datetime) -> sa.ColumnElement[Any]:
     """The time as a literal that both databases and offline SQL take."""
     if op.get_context().dialect.name == "sqlite":
-        return sa.literal(int(value.timestamp()) * 1_000_000, sa.BigInteger)
+        return sa.literal(int(value.timestamp() * 1_000_000), sa.BigInteger)
     return sa.cast(sa.literal(value.isoformat(), sa.Text), sa.DateTime(timezone=True))
 
 
@@ -377,13 +607,22 @@ def downgrade() -> None:
     op.drop_table("rec_interactions")
     op.drop_table("rec_videos")
     op.drop_table("rec_user_sounds")
+    op.drop_table("rec_muted_sounds")
     op.drop_table("rec_user_hashtags")
     op.drop_table("rec_sounds")
     op.drop_table("rec_profile_weights")
+    op.drop_table("rec_muted_keywords")
+    op.drop_table("rec_muted_hashtags")
+    op.drop_table("rec_muted_creators")
     op.drop_table("rec_follows")
-    op.drop_table("rec_events_pending")
-    op.drop_table("rec_events")
+    op.drop_table("rec_video_terms")
+    op.drop_table("rec_video_neighbours")
     op.drop_table("rec_users")
+    op.drop_table("rec_terms")
+    op.drop_table("rec_recent_engagements")
     op.drop_table("rec_ranking_profiles")
     op.drop_table("rec_learning_state")
     op.drop_table("rec_hashtags")
+    op.drop_table("rec_events_pending")
+    op.drop_table("rec_events")
+    op.drop_table("rec_affinities")

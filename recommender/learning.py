@@ -1,0 +1,161 @@
+"""What one thing that a user did says about their interests, as numbers to add up.
+
+Forward decay (Cormode, Shkapenyuk, Srivastava and Xu, 2009): an engagement at time t adds its
+weight times 2 to the power of the half-lives from the landmark to t. Sums of such numbers age all
+alike, so that one factor brings them to any reading time and no row is rewritten for age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Table
+from sqlalchemy.orm import Session
+
+from recommender import bulk
+from recommender.learned import Affinity, LearningState
+
+AFFINITIES: Table = Affinity.__table__  # type: ignore[assignment] # SQLAlchemy types it FromClause
+
+DAY = 86_400.0
+MOST_HALF_LIVES = 1_000
+"""Powers of 2 beyond this would overflow a double."""
+
+FAST_SKIP_MS = 3_000
+"""A watch that was known to be shorter and is not engaged is a fast skip."""
+
+RULES = (
+    "landmark", "creator_half_life_days", "hashtag_half_life_days", "sound_half_life_days",
+    "watch_weight", "like_weight", "save_weight", "share_weight", "comment_weight",
+    "publish_weight", "skip_weight", "not_interested_weight", "report_weight", "long_video_ms",
+)  # fmt: skip
+"""The columns of the learning state that an affinity depends on."""
+
+Key = tuple[int, str, int]
+"""A user's id, a subject of `SUBJECTS`, and the id of the creator, hashtag or sound."""
+
+
+def half_lives(landmark: datetime, half_life_days: float, at: datetime) -> float:
+    """How many half-lives after the landmark a time is, at most a thousand either way."""
+    number = (at - landmark).total_seconds() / (half_life_days * DAY)
+    return max(-MOST_HALF_LIVES, min(MOST_HALF_LIVES, number))
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """What a video is about: the ids of its creator, sound and hashtags."""
+
+    creator_id: int | None
+    sound_id: int | None
+    hashtag_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The learning state that affinities depend on; see `LearningState`."""
+
+    landmark: datetime
+    creator_half_life_days: float
+    hashtag_half_life_days: float
+    sound_half_life_days: float
+    watch_weight: float
+    like_weight: float
+    save_weight: float
+    share_weight: float
+    comment_weight: float
+    publish_weight: float
+    skip_weight: float
+    not_interested_weight: float
+    report_weight: float
+    long_video_ms: int
+
+    def growth(self, subject: str, at: datetime) -> float:
+        """What an engagement at that time counts, by forward decay."""
+        half_life_days: float = getattr(self, f"{subject}_half_life_days")
+        return float(2.0 ** half_lives(self.landmark, half_life_days, at))
+
+    def of_event(self, event: Mapping[str, Any], completion: float | None) -> float:
+        """The weight of one event that counts each time: a watch, share, comment or report.
+
+        A longer video watched to its end says more than a short one.
+
+        Args:
+            event: a row of the log with its video's `duration_ms`.
+            completion: the part watched, 0 to 1, None where unknown.
+        """
+        kind = event["kind"]
+        if kind != "watch":
+            return {
+                "share": self.share_weight,
+                "comment": self.comment_weight,
+                "report": self.report_weight,
+            }.get(kind, 0.0)
+        if event["engaged"]:
+            duration = event["duration_ms"] or self.long_video_ms
+            part = 1.0 if completion is None else completion
+            return self.watch_weight * part * duration / (duration + self.long_video_ms)
+        watch_ms = event["watch_ms"]
+        return self.skip_weight if watch_ms is not None and watch_ms < FAST_SKIP_MS else 0.0
+
+    def of_state(
+        self, state: Mapping[str, Any], since: datetime | None
+    ) -> set[tuple[float, datetime]]:
+        """The weights, with their times, of what is on in a state: like, save, no interest.
+
+        Args:
+            state: a row of interactions.
+            since: what was turned on at or before this time does not count.
+        """
+        found = set()
+        for weight, on, off in (
+            (self.like_weight, state["liked_at"], state["unliked_at"]),
+            (self.save_weight, state["saved_at"], state["unsaved_at"]),
+            (self.not_interested_weight, state["not_interested_at"], None),
+        ):
+            if on and (off is None or on > off) and (since is None or on > since):
+                found.add((weight, on))
+        return found
+
+
+class Learned:
+    """Contributions to affinities, summed by their keys and not yet written."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._sums: dict[Key, float] = {}
+
+    def add(self, user_id: int, subjects: Subjects, weight: float, at: datetime) -> None:
+        """Add one engagement of a user, or take it back by a weight of the other sign.
+
+        A video's hashtags share its weight, so that many of them do not say more than one.
+        """
+        if not weight:
+            return
+        if subjects.creator_id is not None:
+            self._add((user_id, "creator", subjects.creator_id), weight, at)
+        if subjects.sound_id is not None:
+            self._add((user_id, "sound", subjects.sound_id), weight, at)
+        for hashtag_id in subjects.hashtag_ids:
+            part = weight / len(subjects.hashtag_ids)
+            self._add((user_id, "hashtag", hashtag_id), part, at)
+
+    def _add(self, key: Key, weight: float, at: datetime) -> None:
+        self._sums[key] = self._sums.get(key, 0.0) + weight * self.rules.growth(key[1], at)
+
+    def write(self, session: Session) -> None:
+        """Add the sums to those in the database, in the order of their keys."""
+        rows = [
+            {"user_id": user_id, "subject": subject, "subject_id": subject_id, "score": score}
+            for (user_id, subject, subject_id), score in sorted(self._sums.items())
+        ]
+        bulk.insert(session, AFFINITIES, rows, merge={"score": bulk.added})
+
+
+def rules(session: Session) -> Rules:
+    """The rules in force: one statement."""
+    columns = [getattr(LearningState, name) for name in RULES]
+    return Rules(*session.execute(sa.select(*columns), bind_arguments=bulk.OURS).one())
