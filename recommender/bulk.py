@@ -41,6 +41,7 @@ def find(
     read: Sequence[sa.Column[Any]],
     *,
     lock: bool = False,
+    beside: Table | None = None,
 ) -> sa.Result[*tuple[Any, ...]]:
     """The rows of a table whose columns are one of many keys, whatever their number.
 
@@ -50,10 +51,11 @@ def find(
         keys: one tuple of values for each key, one value for each of the columns.
         read: the columns to read.
         lock: whether to lock the rows against other writers, in the order of their keys.
+        beside: a table of one row whose columns may be read as well.
     """
-    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock)
+    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock, beside)
     return session.execute(
-        statement, _listed_values(session, len(columns), keys), bind_arguments=OURS
+        statement, listed_values(session, len(columns), keys), bind_arguments=OURS
     )
 
 
@@ -63,17 +65,20 @@ def _find(
     columns: tuple[sa.Column[Any], ...],
     read: tuple[sa.Column[Any], ...],
     lock: bool,  # noqa: FBT001
+    beside: Table | None,
 ) -> Statement:
     table = columns[0].table
-    rows = _listed(on_sqlite, columns)
+    rows = listed(on_sqlite, columns)
     matches = [column == rows.c[column.name] for column in columns]
-    statement = sa.select(*read).select_from(table.join(rows, sa.and_(*matches)))
+    source = table.join(rows, sa.and_(*matches))
+    source = source if beside is None else source.join(beside, sa.true())
+    statement = sa.select(*read).select_from(source)
     if lock:
         return statement.order_by(*columns).with_for_update(key_share=True, of=table)
     return statement
 
 
-def _listed(on_sqlite: bool, columns: tuple[sa.Column[Any], ...]) -> FromClause:  # noqa: FBT001
+def listed(on_sqlite: bool, columns: tuple[sa.Column[Any], ...]) -> FromClause:  # noqa: FBT001
     """Many keys as a FROM clause with the columns' names; its values are given on execution."""
     if not on_sqlite:
         return _unnested(columns)
@@ -85,7 +90,8 @@ def _listed(on_sqlite: bool, columns: tuple[sa.Column[Any], ...]) -> FromClause:
     return sa.select(*parts).subquery("listed")
 
 
-def _listed_values(session: Session, width: int, keys: Sequence[Key]) -> dict[str, str]:
+def listed_values(session: Session, width: int, keys: Sequence[Key]) -> dict[str, str]:
+    """The values that a statement with `listed` is executed with."""
     if is_sqlite(session):
         return {"listed": json.dumps(keys)}
     return _arrays(list(zip(*keys, strict=True)) or [()] * width)
@@ -157,17 +163,21 @@ def insert(
 
 
 def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
-    """Insert the rows that are not there by primary key; return the keys of those inserted.
-
-    On SQLite the caller leaves out what is there: within its transaction nobody else can write.
-    """
+    """Insert the rows that are not there by primary key; return the keys of those inserted."""
     if not rows:
         return set()
     key = table.primary_key.columns.keys()
-    if is_sqlite(session):
-        _insert(session, table, rows, rows[0])
-        return {tuple(row[name] for name in key) for row in rows}
-    return {tuple(row) for row in _insert(session, table, rows, rows[0], returning=tuple(key))}
+    keys = [tuple(row[name] for name in key) for row in rows]
+    if not is_sqlite(session):
+        return {tuple(row) for row in _insert(session, table, rows, rows[0], returning=tuple(key))}
+    if len(rows) == 1:
+        return set(keys) if _insert(session, table, rows, rows[0]).rowcount else set()
+    columns = list(table.primary_key)  # nobody else can write meanwhile
+    there = {tuple(row) for row in find(session, columns, keys, columns)}
+    new = [row for row, each in zip(rows, keys, strict=True) if each not in there]
+    if new:
+        _insert(session, table, new, new[0])
+    return set(keys) - there
 
 
 def _insert(
@@ -247,7 +257,7 @@ def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
         session.connection(bind_arguments=OURS).execute(sa.delete(table).where(*matches), gone)
         return
     session.connection(bind_arguments=OURS).execute(
-        _postgresql_delete(table), _listed_values(session, len(columns), keys)
+        _postgresql_delete(table), listed_values(session, len(columns), keys)
     )
 
 

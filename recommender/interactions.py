@@ -1,15 +1,18 @@
 """Events, recorded exactly once and folded into each user's state of each video.
 
 The state does not depend on the order of the events: counts and sums add, the best part watched and
-all times are maxima or minima. A user's write touches no row that another user's write touches.
+all times are maxima or minima. Whoever records locks the rows of the users first, so that two
+writers of one user take turns, and touches no row that another user's write touches.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +20,8 @@ from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
 from recommender import bulk, fields
-from recommender.catalog import USERS, VIDEOS, Applied, ids
+from recommender.catalog import USERS, VIDEO_HASHTAGS, VIDEOS, Applied
+from recommender.columns import Statement
 from recommender.errors import (
     EventConflict,
     InvalidValue,
@@ -25,12 +29,15 @@ from recommender.errors import (
     UnknownUser,
     UnknownVideo,
 )
+from recommender.learned import LearningState
+from recommender.learning import RULES, Learned, Rules, Subjects
 from recommender.models import EventRow, Interaction, PendingEvent, Video
 from recommender.values import Counts, Event
 
 EVENTS: Table = EventRow.__table__  # type: ignore[assignment] # SQLAlchemy types it as FromClause
 PENDING: Table = PendingEvent.__table__  # type: ignore[assignment]
 INTERACTIONS: Table = Interaction.__table__  # type: ignore[assignment]
+LEARNING_STATE: Table = LearningState.__table__  # type: ignore[assignment]
 
 MOST_AHEAD = timedelta(minutes=5)
 """How far a client's clock may be ahead: an unlike could not undo a like of next year."""
@@ -38,27 +45,9 @@ MOST_AHEAD = timedelta(minutes=5)
 ENGAGED_MS = 18_000
 """A view this long is engaged however long the video; KuaiRand's `long_view` is the same rule."""
 
-MERGES: Mapping[str, bulk.Merge] = {
-    "impressions": bulk.added,
-    "plays": bulk.added,
-    "engaged_views": bulk.added,
-    "completion": bulk.greatest,
-    "watch_ms": bulk.added,
-    "shares": bulk.added,
-    "comments": bulk.added,
-    "reports": bulk.added,
-    "liked_at": bulk.greatest,
-    "unliked_at": bulk.greatest,
-    "saved_at": bulk.greatest,
-    "unsaved_at": bulk.greatest,
-    "not_interested_at": bulk.greatest,
-    "first_at": bulk.least,
-    "last_at": bulk.greatest,
-}
-_NOTHING = {
-    **{name: 0 if how is bulk.added else None for name, how in MERGES.items()},
-    "completion": 0.0,
-}
+_STATE = tuple(column.name for column in INTERACTIONS.c if not column.primary_key)
+_TIMES = tuple(name for name in _STATE if name.endswith("_at"))
+_NOTHING = {**dict.fromkeys(_STATE, 0), **dict.fromkeys(_TIMES), "completion": 0.0}
 _COUNTED = {
     "impression": ("impressions",),
     "watch": ("impressions", "plays"),
@@ -73,6 +62,9 @@ _TIMED = {
     "unsave": "unsaved_at",
     "not_interested": "not_interested_at",
 }
+POSITIVE = ("like", "share", "save", "comment")
+"""The kinds of events that say, as an engaged view does, that the user wanted the video."""
+
 _BODY = ("video_id", "kind", "at", "watch_ms", "completion")
 
 State = dict[str, Any]
@@ -96,22 +88,6 @@ def is_engaged(watch_ms: int | None, completion: float | None, duration_ms: int 
         return True
     enough = min(duration_ms, ENGAGED_MS) if duration_ms else ENGAGED_MS
     return watch_ms is not None and watch_ms >= enough
-
-
-def _row(event: Event, user_id: int, video_id: int, duration_ms: int | None) -> State:
-    """The event as a row of the log, and its video's duration, which folding wants to know."""
-    is_watch = event.kind == "watch"
-    return {
-        "user_id": user_id,
-        "key": event.key,
-        "video_id": video_id,
-        "kind": event.kind,
-        "at": event.at,
-        "watch_ms": event.watch_ms,
-        "completion": event.completion,
-        "engaged": is_watch and is_engaged(event.watch_ms, event.completion, duration_ms),
-        "duration_ms": duration_ms,
-    }
 
 
 def record(
@@ -185,48 +161,140 @@ def apply_events(session: Session, events: Sequence[Event], *, strict: bool = Fa
         events: in any order, with any repeats.
         strict: raise the first that cannot be recorded instead, before anything is written.
     """
-    rows, rejected = _resolve(session, events)
-    new, conflicts = _unrecorded(session, rows)
-    rejected |= {index: _conflict(session, events[index], conflicts[index])
-                 for index in conflicts}  # fmt: skip
-    if strict and rejected:
-        raise rejected[min(rejected)]
-    inserted = _insert(session, [rows[index] for index in new])
-    fresh = [rows[index] for index in new if _identity(rows[index]) in inserted]
-    if len(fresh) < len(new):
-        _check_same(session, [rows[i] for i in new if _identity(rows[i]) not in inserted])
-    _fold(session, fresh)
-    counts = Counts(inserted=len(fresh), unchanged=len(rows) - len(conflicts) - len(fresh))
+    places, rejected = _resolve(session, events)
+    if strict:
+        _raise_first(rejected)
+    some = session.begin_nested() if strict and len(places) > 1 else nullcontext()
+    with some:
+        new, conflicts = _insert(session, {index: each.row for index, each in places.items()})
+        rejected |= {index: _conflict(session, events[index], conflicts[index])
+                     for index in conflicts}  # fmt: skip
+        if strict:
+            _raise_first(rejected)
+    _fold(session, [places[index] for index in new])
+    counts = Counts(inserted=len(new), unchanged=len(places) - len(conflicts) - len(new))
     return Applied(counts, rejected)
+
+
+def _raise_first(rejected: Mapping[int, RecommenderError]) -> None:
+    if rejected:
+        raise rejected[min(rejected)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Viewer:
+    """The row of a user who did something, locked, and the rules by which it is learned."""
+
+    id: int
+    learned_since: datetime | None
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A video that a user did something with, and the state of the two before."""
+
+    id: int
+    duration_ms: int | None
+    subjects: Subjects
+    before: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An event as a row of the log, with its user and video."""
+
+    row: State
+    viewer: _Viewer
+    target: _Target
 
 
 def _resolve(
     session: Session, events: Sequence[Event]
-) -> tuple[dict[int, State], dict[int, RecommenderError]]:
-    users = ids(session, USERS, (event.user for event in events))
-    videos = _videos(session, events)
-    rows: dict[int, State] = {}
+) -> tuple[dict[int, _Place], dict[int, RecommenderError]]:
+    viewers = _viewers(session, events)
+    targets = _targets(session, viewers, events)
+    places: dict[int, _Place] = {}
     rejected: dict[int, RecommenderError] = {}
     latest = fields.now() + MOST_AHEAD
     for index, event in enumerate(events):
-        if event.user not in users:
+        if (viewer := viewers.get(event.user)) is None:
             rejected[index] = UnknownUser(f"there is no user {fields.shown(event.user)}")
-        elif event.video not in videos:
+        elif (target := targets.get((viewer.id, event.video))) is None:
             rejected[index] = UnknownVideo(f"there is no video {fields.shown(event.video)}")
         elif event.at > latest:
             rejected[index] = InvalidValue(f"at: {fields.written_time(event.at)} is in the future")
         else:
-            rows[index] = _row(event, users[event.user], *videos[event.video])
-    return rows, rejected
+            places[index] = _Place(_row(event, viewer.id, target), viewer, target)
+    return places, rejected
 
 
-def _videos(session: Session, events: Sequence[Event]) -> dict[str, tuple[int, int | None]]:
-    keys = [(key,) for key in dict.fromkeys(event.video for event in events)]
+def _row(event: Event, user_id: int, target: _Target) -> State:
+    """The event as a row of the log, and its video's duration, which folding wants to know."""
+    duration_ms = target.duration_ms
+    is_watch = event.kind == "watch"
+    return {
+        "user_id": user_id,
+        "key": event.key,
+        "video_id": target.id,
+        "kind": event.kind,
+        "at": event.at,
+        "watch_ms": event.watch_ms,
+        "completion": event.completion,
+        "engaged": is_watch and is_engaged(event.watch_ms, event.completion, duration_ms),
+        "duration_ms": duration_ms,
+    }
+
+
+def _viewers(session: Session, events: Sequence[Event]) -> dict[str, _Viewer]:
+    """The users by their keys, locked in the order of these."""
+    keys = [(key,) for key in dict.fromkeys(event.user for event in events)]
     if not keys:
         return {}
-    columns = (VIDEOS.c.key, VIDEOS.c.id, VIDEOS.c.duration_ms)
-    found = bulk.find(session, [VIDEOS.c.key], keys, columns)
-    return {key: (video_id, duration_ms) for key, video_id, duration_ms in found}
+    read = (USERS.c.key, USERS.c.id, USERS.c.learned_since, *(LEARNING_STATE.c[n] for n in RULES))
+    found = bulk.find(session, [USERS.c.key], keys, read, lock=True, beside=LEARNING_STATE)
+    return {key: _Viewer(i, since, Rules(*rules)) for key, i, since, *rules in found}
+
+
+def _targets(
+    session: Session, viewers: Mapping[str, _Viewer], events: Sequence[Event]
+) -> dict[tuple[int, str], _Target]:
+    """The videos by user's id and video's key."""
+    pairs = list(dict.fromkeys((viewers[e.user].id, e.video) for e in events if e.user in viewers))
+    if not pairs:
+        return {}
+    statement, values = (
+        _find_targets(bulk.is_sqlite(session)),
+        bulk.listed_values(session, 2, pairs),
+    )
+    found = {}
+    for user_id, key, video_id, duration_ms, creator_id, sound_id, tags, *state in session.execute(
+        statement, values, bind_arguments=bulk.OURS
+    ):
+        hashtag_ids = tuple(map(int, tags.split(","))) if tags else ()
+        before = dict(zip(_STATE, state, strict=True)) if state[-1] else None
+        subjects = Subjects(creator_id, sound_id, hashtag_ids)
+        found[user_id, key] = _Target(video_id, duration_ms, subjects, before)
+    return found
+
+
+@cache
+def _find_targets(on_sqlite: bool) -> Statement:  # noqa: FBT001 - what the statement is cached by
+    pairs = bulk.listed(on_sqlite, (INTERACTIONS.c.user_id, VIDEOS.c.key))
+    tags = (
+        sa.select(sa.func.aggregate_strings(sa.cast(VIDEO_HASHTAGS.c.hashtag_id, sa.Text), ","))
+        .where(VIDEO_HASHTAGS.c.video_id == VIDEOS.c.id)
+        .scalar_subquery()
+    )
+    is_state = sa.and_(
+        INTERACTIONS.c.user_id == pairs.c.user_id, INTERACTIONS.c.video_id == VIDEOS.c.id
+    )
+    about = [VIDEOS.c[name] for name in ("id", "duration_ms", "creator_id", "sound_id")]
+    return sa.select(
+        pairs.c.user_id, pairs.c.key, *about, tags, *(INTERACTIONS.c[name] for name in _STATE)
+    ).select_from(
+        sa.join(pairs, VIDEOS, VIDEOS.c.key == pairs.c.key).outerjoin(INTERACTIONS, is_state)
+    )
 
 
 def _identity(row: Mapping[str, Any]) -> bulk.Key:
@@ -237,29 +305,36 @@ def _body(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _BODY)
 
 
-def _recorded(session: Session, rows: Iterable[State]) -> dict[bulk.Key, State]:
-    """The rows of the log that have the same keys."""
-    keys = list(dict.fromkeys(_identity(row) for row in rows))
-    if not keys:
+def _insert(session: Session, rows: Mapping[int, State]) -> tuple[list[int], dict[int, State]]:
+    """Insert what is not in the log yet.
+
+    Returns:
+        The places of the new events, and of each conflicting one the row that it conflicts with.
+    """
+    first: dict[bulk.Key, int] = {}
+    for index, row in rows.items():
+        first.setdefault(_identity(row), index)
+    inserted = bulk.insert_new(session, EVENTS, [rows[first[key]] for key in sorted(first)])
+    recorded = _recorded(session, first.keys() - inserted)
+    recorded |= {key: rows[first[key]] for key in inserted}
+    new = [first[key] for key in inserted]
+    conflicts = {
+        index: recorded[_identity(row)]
+        for index, row in rows.items()
+        if _body(recorded[_identity(row)]) != _body(row)
+    }
+    return sorted(new), conflicts
+
+
+def _recorded(session: Session, keys: Iterable[bulk.Key]) -> dict[bulk.Key, State]:
+    """The rows of the log that have these keys."""
+    wanted = sorted(keys)
+    if not wanted:
         return {}
     columns = [EVENTS.c.user_id, EVENTS.c.key]
     read = (*columns, *(EVENTS.c[name] for name in _BODY))
-    found = bulk.find(session, columns, keys, read)
+    found = bulk.find(session, columns, wanted, read)
     return {(row.user_id, row.key): dict(row._mapping) for row in found}  # noqa: SLF001 - its API
-
-
-def _unrecorded(session: Session, rows: Mapping[int, State]) -> tuple[list[int], dict[int, State]]:
-    """The places of new events, and of each conflicting one the row that it conflicts with."""
-    seen = _recorded(session, rows.values())
-    new: list[int] = []
-    conflicts: dict[int, State] = {}
-    for index, row in rows.items():
-        before = seen.setdefault(_identity(row), row)
-        if before is row:
-            new.append(index)
-        elif _body(before) != _body(row):
-            conflicts[index] = before
-    return new, conflicts
 
 
 def _conflict(session: Session, event: Event, before: State) -> EventConflict:
@@ -278,44 +353,56 @@ def _described(body: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _insert(session: Session, rows: Iterable[State]) -> set[bulk.Key]:
-    ordered = sorted(rows, key=_identity)
-    inserted = bulk.insert_new(session, EVENTS, ordered)
-    bulk.insert(session, PENDING, [row for row in ordered if _identity(row) in inserted])
-    return inserted
-
-
-def _check_same(session: Session, rows: Sequence[State]) -> None:
-    """Raise where an event that another transaction recorded meanwhile has another body."""
-    recorded = _recorded(session, rows)
-    for row in rows:
-        if _body(recorded[_identity(row)]) != _body(row):
-            raise EventConflict(
-                f"event {fields.shown(row['key'])} was recorded at the same time with another body"
-            )
-
-
-def _fold(session: Session, events: Iterable[State]) -> None:
+def _fold(session: Session, places: Sequence[_Place]) -> None:
+    """Fold new events into their states, and learn from them."""
+    if not places:
+        return
+    learned = Learned(places[0].viewer.rules)
     states: dict[bulk.Key, State] = {}
-    for event in events:
-        pair = (event["user_id"], event["video_id"])
-        if pair not in states:
-            states[pair] = _blank(event)
-        _fold_one(states[pair], event)
-    rows = [states[pair] for pair in sorted(states)]
-    used = {name: how for name, how in MERGES.items() if any(row[name] for row in rows)}
-    columns = ("user_id", "video_id", *used)
-    bulk.insert(session, INTERACTIONS, rows, columns=columns, merge=used)
+    pending = []
+    for place in places:
+        pair = (place.viewer.id, place.target.id)
+        state = states.get(pair) or states.setdefault(pair, _state_before(place))
+        counted = bool(state["impressions"]), bool(state["engaged_views"])
+        completion = _fold_one(state, place.row)
+        pending.append(_pending(place.row, state, counted))
+        _learn_event(learned, place, completion)
+    for place in {(each.viewer.id, each.target.id): each for each in places}.values():
+        _learn_state(learned, place, states[place.viewer.id, place.target.id])
+    bulk.insert(session, PENDING, sorted(pending, key=_identity))
+    _save(session, [states[pair] for pair in sorted(states)])
+    learned.write(session)
 
 
-def _blank(event: State) -> State:
-    at = event["at"]
-    key = {"user_id": event["user_id"], "video_id": event["video_id"]}
-    return {**key, **_NOTHING, "first_at": at, "last_at": at}
+def _state_before(place: _Place) -> State:
+    at = place.row["at"]
+    pair = {"user_id": place.viewer.id, "video_id": place.target.id}
+    return {**pair, **(place.target.before or {**_NOTHING, "first_at": at, "last_at": at})}
 
 
-def _fold_one(state: State, event: State) -> None:
+def _save(session: Session, states: Sequence[State]) -> None:
+    used = [name for name in _STATE if any(state[name] for state in states)]
+    merge = dict.fromkeys(used, bulk.replace)
+    bulk.insert(session, INTERACTIONS, states, columns=("user_id", "video_id", *used), merge=merge)
+
+
+def _pending(row: State, state: State, counted: tuple[bool, bool]) -> State:
+    """What an event adds to the statistics of its video: a pair of user and video counts once."""
+    impressions, engaged_views = counted
+    return {
+        "user_id": row["user_id"],
+        "key": row["key"],
+        "video_id": row["video_id"],
+        "at": row["at"],
+        "impressions": int(not impressions and state["impressions"] > 0),
+        "engaged_views": int(not engaged_views and state["engaged_views"] > 0),
+    }
+
+
+def _fold_one(state: State, event: State) -> float | None:
+    """Fold an event into a state; return the part watched."""
     kind, at = event["kind"], event["at"]
+    completion = None
     for column in _COUNTED.get(kind, ()):
         state[column] += 1
     if column := _TIMED.get(kind, ""):
@@ -325,8 +412,29 @@ def _fold_one(state: State, event: State) -> None:
         state["watch_ms"] += watch_ms or 0
         state["completion"] = max(state["completion"], completion or 0.0)
         state["engaged_views"] += event["engaged"]
+    if event["engaged"] or kind in POSITIVE:
+        state["engaged_at"] = max(state["engaged_at"] or at, at)
     state["first_at"] = min(state["first_at"], at)
     state["last_at"] = max(state["last_at"], at)
+    return completion
+
+
+def _learn_event(learned: Learned, place: _Place, completion: float | None) -> None:
+    since, at = place.viewer.learned_since, place.row["at"]
+    if since is None or at > since:
+        weight = learned.rules.of_event(place.row, completion)
+        learned.add(place.viewer.id, place.target.subjects, weight, at)
+
+
+def _learn_state(learned: Learned, place: _Place, after: State) -> None:
+    """Learn what a like, save or lack of interest changed; a hundred likes are one."""
+    since = place.viewer.learned_since
+    before = learned.rules.of_state(place.target.before or _NOTHING, since)
+    now = learned.rules.of_state(after, since)
+    for weight, at in now - before:
+        learned.add(place.viewer.id, place.target.subjects, weight, at)
+    for weight, at in before - now:
+        learned.add(place.viewer.id, place.target.subjects, -weight, at)
 
 
 def parse_event(row: Mapping[str, object]) -> Event:
