@@ -65,15 +65,18 @@ if TYPE_CHECKING:
         VideoHashtag,
         VideoTerm,
     )
+    from recommender.mutes import mute, unmute
     from recommender.profiles import (
         activate_profile,
         create_profile,
         get_profile,
         list_profiles,
     )
+    from recommender.rollups import RefreshReport, refresh
     from recommender.scoring import feed_query
     from recommender.settings import Settings
     from recommender.signals import SIGNALS, Signal
+    from recommender.users import reset_user
     from recommender.values import (
         Contribution,
         Counts,
@@ -101,10 +104,13 @@ _NAMES = {
     " RecentEngagement Term VideoNeighbour",
     "models": "EventRow Follow Hashtag Interaction PendingEvent ProfileVersion"
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
+    "mutes": "mute unmute",
     "profiles": "activate_profile create_profile get_profile list_profiles",
+    "rollups": "RefreshReport refresh",
     "scoring": "feed_query",
     "settings": "Settings",
     "signals": "SIGNALS Signal",
+    "users": "reset_user",
     "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
     " Profile",
 }

@@ -1,15 +1,16 @@
 """The write side of the catalogue: users, videos, and who follows whom.
 
 Rows are mappings with the columns of the interchange format: an absent column keeps its value, None
-clears it, a list replaces. Catalogue tables are written before those of one user's data, in one
-order: users, sounds, hashtags, videos.
+clears it, a list replaces. A video also has the hashtags that its caption has. Catalogue tables are
+written before those of one user's data, in one order: users, sounds, hashtags, videos.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +18,8 @@ from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
 from recommender import bulk, fields
-from recommender.errors import InvalidValue, RecommenderError, UnknownUser
+from recommender.errors import InvalidValue, RecommenderError, UnknownUser, UnknownVideo
+from recommender.learning import Learned, Subjects, rules
 from recommender.models import (
     Follow,
     Hashtag,
@@ -28,6 +30,7 @@ from recommender.models import (
     Video,
     VideoCaption,
     VideoHashtag,
+    VideoTerm,
 )
 from recommender.values import Counts
 
@@ -38,6 +41,7 @@ SOUNDS: Table = Sound.__table__  # type: ignore[assignment]
 HASHTAGS: Table = Hashtag.__table__  # type: ignore[assignment]
 VIDEOS: Table = Video.__table__  # type: ignore[assignment]
 CAPTIONS: Table = VideoCaption.__table__  # type: ignore[assignment]
+VIDEO_TERMS: Table = VideoTerm.__table__  # type: ignore[assignment]
 VIDEO_HASHTAGS: Table = VideoHashtag.__table__  # type: ignore[assignment]
 USER_HASHTAGS: Table = UserHashtag.__table__  # type: ignore[assignment]
 USER_SOUNDS: Table = UserSound.__table__  # type: ignore[assignment]
@@ -48,6 +52,8 @@ VIDEO_SCALARS = (
     "creator_id", "sound_id", "language", "country", "duration_ms", "orientation", "status",
     "published_at",
 )  # fmt: skip
+LEARNED_FROM = ("creator_id", "sound_id", "status", "published_at")
+"""The columns of a video that its creator's interests depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,9 @@ def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id`, `creator`, `published_at` (required), `caption`, `hashtags`,
             `sound`, `language`, `country`, `duration_ms` (milliseconds), `orientation`, `status`.
-            Of two rows of one id the later counts, column by column.
+            Of two rows of one id the later counts, column by column. The hashtags written in the
+            caption are added to those given, up to 300 in all; where a caption is given without
+            hashtags, they replace those that were written in the caption before.
 
     Returns:
         How many videos were inserted, updated, unchanged.
@@ -137,14 +145,46 @@ def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
 def apply_videos(session: Session, rows: Sequence[Row]) -> Applied:
     """Write video rows as `fields.parse_row` gives them; see `upsert_videos`."""
     given = _merged(rows)
+    written = cache(fields.caption_hashtags)
     creators = ensure(session, USERS, (str(row["creator"]) for row in given.values()))
+    since = _learned_since(session, USERS.c.key, creators)
     sounds = ensure(session, SOUNDS, (str(r["sound"]) for r in given.values() if r.get("sound")))
-    hashtags = ensure(session, HASHTAGS, _members(given, "hashtags"))
+    hashtags = ensure(session, HASHTAGS, _named_hashtags(given, written))
     scalars = {key: _video_scalars(row, creators, sounds) for key, row in given.items()}
     saved = _save(session, VIDEOS, scalars, {"status": "published"})
-    changed = _save_captions(session, saved, given)
-    changed |= _save_video_hashtags(session, saved, given, hashtags)
-    return Applied(saved.counts(changed))
+    captions = _save_captions(session, saved, given)
+    tags = _save_video_hashtags(session, saved, given, captions, hashtags, written)
+    _learn_published(session, saved, tags, since)
+    return Applied(saved.counts(captions.changed | tags.changed))
+
+
+def set_video_status(session: Session, video: str, status: str) -> bool:
+    """Publish a video, put it under review or remove it; a removed one can come back.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        video: the video's key.
+        status: one of `fields.STATUSES`.
+
+    Returns:
+        Whether the video had another status before.
+
+    Raises:
+        InvalidValue: the key or the status is not of its form.
+        UnknownVideo: there is no such video.
+    """
+    row = {"id": _key("video", video), "status": _status(status)}
+    creator = sa.select(User.key).join(Video).where(Video.key == video)
+    if (found := session.scalar(creator)) is None:
+        raise UnknownVideo(f"there is no video {fields.shown(video)}")
+    return bool(apply_videos(session, [{**row, "creator": found}]).counts.updated)
+
+
+def _status(status: str) -> object:
+    try:
+        return fields.one_of(fields.STATUSES)(status)
+    except InvalidValue as error:
+        raise InvalidValue(f"status: {error}") from None
 
 
 def _merged(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
@@ -160,6 +200,31 @@ def _only(row: Row, names: Sequence[str]) -> dict[str, Any]:
 
 def _members(given: Mapping[str, Mapping[str, Any]], column: str) -> Iterator[str]:
     return (member for row in given.values() for member in row.get(column, ()))
+
+
+def _named_hashtags(
+    given: Mapping[str, Mapping[str, Any]], written: Callable[[str | None], Iterable[str]]
+) -> Iterator[str]:
+    """The hashtags that rows name, those that their captions have included."""
+    for row in given.values():
+        yield from row.get("hashtags", ())
+        yield from written(row.get("caption"))
+
+
+def _learned_since(
+    session: Session, column: sa.Column[Any], users: Iterable[object]
+) -> dict[int, datetime | None]:
+    """Since when what users do counts, by their ids; their rows are locked, so that a reset waits.
+
+    Before everything else, since users are the first to be written in every transaction.
+    """
+    wanted = [(user,) for user in users]
+    if not wanted:
+        return {}
+    read = [USERS.c.id, USERS.c.learned_since]
+    return {
+        row.id: row.learned_since for row in bulk.find(session, [column], wanted, read, lock=True)
+    }
 
 
 def _video_scalars(
@@ -262,40 +327,150 @@ def _links(session: Session, table: Table, owners: Iterable[int]) -> dict[bulk.K
     return {tuple(row[:size]): dict(zip(names, row[size:], strict=True)) for row in rows}
 
 
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """Something of videos after it was saved: before and after by their keys, and what changed."""
+
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    changed: set[int]
+
+
 def _save_captions(
     session: Session, saved: _Saved, given: Mapping[str, Mapping[str, Any]]
-) -> set[int]:
-    owners = {saved.ids[key]: row["caption"] for key, row in given.items() if "caption" in row}
-    wanted: dict[bulk.Key, bulk.Row] = {
-        (owner,): {"caption": caption} for owner, caption in owners.items() if caption
+) -> _Changes:
+    """Replace the captions that are given, with their words and terms.
+
+    Read are also those of the videos whose hashtags are given, since they have hashtags too.
+    """
+    read = [k for k in saved.before if "caption" in given[k] or "hashtags" in given[k]]
+    found = _links(session, CAPTIONS, (saved.ids[key] for key in read))
+    owners = {(saved.ids[key],): row["caption"] for key, row in given.items() if "caption" in row}
+    current = {owner: found[owner] for owner in owners if owner in found}
+    wanted = {
+        owner: {"caption": caption, "words": fields.words(caption)}
+        for owner, caption in owners.items()
+        if caption
     }
-    return bulk.synchronise(session, CAPTIONS, _links(session, CAPTIONS, owners), wanted)
+    changed = bulk.synchronise(session, CAPTIONS, current, wanted)
+    _save_terms(session, changed, current, wanted)
+    rows = {key: (saved.ids[key],) for key in given}
+    before = {key: found[row]["caption"] for key, row in rows.items() if row in found}
+    after = {key: owners.get(row, before.get(key)) for key, row in rows.items()}
+    return _Changes(before, after, changed)
+
+
+def _save_terms(
+    session: Session,
+    changed: set[int],
+    current: Mapping[bulk.Key, bulk.Row],
+    wanted: Mapping[bulk.Key, bulk.Row],
+) -> None:
+    """Replace the terms of the captions that changed."""
+    terms: dict[bulk.Key, bulk.Row] = {
+        (owner, term): {}
+        for owner in changed
+        if (owner,) in wanted
+        for term in fields.terms(wanted[owner,]["words"])
+    }
+    there = _links(session, VIDEO_TERMS, (o for o in changed if (o,) in current))
+    bulk.synchronise(session, VIDEO_TERMS, there, terms)
 
 
 def _save_video_hashtags(
     session: Session,
     saved: _Saved,
     given: Mapping[str, Mapping[str, Any]],
+    captions: _Changes,
     hashtags: Mapping[str, int],
-) -> set[int]:
-    """Replace the hashtags that are given, and keep every `listed_at` what it has to be."""
-    relisted = [
-        key for key in given
-        if "hashtags" in given[key]
-        or (key in saved.before and _listed_at(saved.before[key]) != _listed_at(saved.after[key]))
-    ]  # fmt: skip
-    current = _links(session, VIDEO_HASHTAGS, (saved.ids[key] for key in relisted))
-    members: dict[int, list[int]] = {}
-    for video_id, hashtag_id in current:
-        members.setdefault(video_id, []).append(hashtag_id)
+    written: Callable[[str | None], Sequence[str]],
+) -> _Changes:
+    """Replace the hashtags that are given or written, and keep every `listed_at`.
+
+    The hashtags before and after are those of the videos of which anything changed that a
+    hashtag's row or their creator's interests depend on.
+    """
+    touched = [key for key in given if _is_touched(saved, key, given[key])]
+    there = (saved.ids[key] for key in touched if key in saved.before)
+    current = _links(session, VIDEO_HASHTAGS, there)
+    kept: dict[int, list[int]] = {}
+    for video_id, hashtag_id in sorted(current):
+        kept.setdefault(video_id, []).append(hashtag_id)
+    before = {key: kept.get(saved.ids[key], []) for key in touched}
+    old = {name for key in touched for name in written(captions.before.get(key))}
+    known = {**hashtags, **ensure(session, HASHTAGS, sorted(old - hashtags.keys()))}
+    after = {}
+    for key in touched:
+        captioned = [
+            [known[name] for name in written(each.get(key))]
+            for each in (captions.before, captions.after)
+        ]
+        tags = given[key].get("hashtags")
+        named = None if tags is None else [known[name] for name in tags]
+        after[key] = _hashtags_after(before[key], named, *captioned)
     wanted: dict[bulk.Key, bulk.Row] = {}
-    for key in relisted:
-        video_id = saved.ids[key]
-        kept = members.get(video_id, [])
-        tags = [hashtags[n] for n in given[key]["hashtags"]] if "hashtags" in given[key] else kept
+    for key in touched:
         row = {"listed_at": _listed_at(saved.after[key])}
-        wanted |= {(video_id, tag): row for tag in tags}
-    return bulk.synchronise(session, VIDEO_HASHTAGS, current, wanted)
+        wanted |= {(saved.ids[key], hashtag_id): row for hashtag_id in after[key]}
+    return _Changes(before, after, bulk.synchronise(session, VIDEO_HASHTAGS, current, wanted))
+
+
+def _is_touched(saved: _Saved, key: str, row: Row) -> bool:
+    """Whether a video's hashtags, their `listed_at` or its creator's interests may change."""
+    if key not in saved.before or "hashtags" in row or "caption" in row:
+        return True
+    return any(saved.before[key][name] != saved.after[key][name] for name in LEARNED_FROM)
+
+
+def _hashtags_after(
+    current: Sequence[int],
+    named: Sequence[int] | None,
+    written_before: Sequence[int],
+    written: Sequence[int],
+) -> Sequence[int]:
+    """The hashtags of a video: those named, else those it had, and those written in its caption."""
+    if named is None and written == written_before:
+        return current
+    others = set(current) - set(written_before) if named is None else named
+    return list(dict.fromkeys([*others, *written]))[: fields.LIST_LENGTH]
+
+
+def _learn_published(
+    session: Session, saved: _Saved, tags: _Changes, since: dict[int, datetime | None]
+) -> None:
+    """Count each published video as an engagement of its creator with its hashtags and sound.
+
+    Where that changed, what it counted before is taken back.
+    """
+    creators = {row["creator_id"] for row in saved.before.values()}
+    since |= _learned_since(session, USERS.c.id, sorted(creators - since.keys()))
+    changed = []
+    for key in tags.after:
+        before = _published(saved.before.get(key), tags.before[key], since)
+        after = _published(saved.after[key], tags.after[key], since)
+        if before != after:
+            changed += [(part, sign) for part, sign in ((before, -1), (after, 1)) if part]
+    if any(subjects != Subjects(None, None) for (_, subjects, _), _ in changed):
+        learned = Learned(rules(session))
+        for (creator_id, subjects, at), sign in changed:
+            learned.add(creator_id, subjects, sign * learned.rules.publish_weight, at)
+        learned.write(session)
+
+
+def _published(
+    video: Mapping[str, Any] | None,
+    hashtag_ids: Iterable[int],
+    since: Mapping[int, datetime | None],
+) -> tuple[int, Subjects, datetime] | None:
+    """What a video says of its creator's interests, and when; None where it says nothing."""
+    if video is None or video["status"] != "published":
+        return None
+    subjects = Subjects(None, video["sound_id"], tuple(sorted(hashtag_ids)))
+    creator_id, at = video["creator_id"], video["published_at"]
+    forgotten_until = since[creator_id]
+    if forgotten_until is not None and at <= forgotten_until:
+        return None
+    return creator_id, subjects, at
 
 
 def _listed_at(video: Row) -> object:

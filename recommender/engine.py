@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import sqlite3
 import time
@@ -175,9 +176,15 @@ def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
     return engine
 
 
+def _exp2(value: float | None) -> float | None:
+    return None if value is None else 2.0**value
+
+
 def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
+        connection.create_function("rec_exp2", 1, _exp2, deterministic=True)
+        connection.create_function("rec_sqrt", 1, math.sqrt, deterministic=True)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {settings.busy_timeout * 1000:.0f}")
         cursor.execute("PRAGMA foreign_keys = ON")

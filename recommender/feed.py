@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from recommender import fields
 from recommender.catalog import VIDEOS, ids
 from recommender.columns import Statement
 from recommender.errors import InvalidValue, UnknownVideo
-from recommender.filters import FILTERS
+from recommender.filters import filters_of
+from recommender.learned import LearningState
+from recommender.learning import half_lives
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
-from recommender.profiles import get_profile
-from recommender.scoring import ahead_query, explain_query, feed_query, rank_query, score_of
+from recommender.profiles import checked_weight, get_profile
+from recommender.reasons import reason_of, reason_query
+from recommender.scoring import (
+    ahead_query,
+    explain_query,
+    feed_query,
+    formula,
+    rank_query,
+    score_of,
+    sources_query,
+)
+from recommender.settings import Settings
+from recommender.signals import SIGNALS, Signal
+from recommender.sources import source_names
 from recommender.values import (
     DEFAULT_LIMIT,
     LARGEST_LIMIT,
@@ -26,10 +41,14 @@ from recommender.values import (
     FeedPage,
     FeedRequest,
     FilterOutcome,
+    Learning,
 )
 
 CATALOGUE = ("catalogue",)
-"""The source of every candidate where all published videos are candidates."""
+"""The source of every candidate of the reference formula: all videos are candidates."""
+
+MOST_EXCLUDED = 10_000
+MOST_DISPLACING = 3
 
 
 def resolve(
@@ -39,6 +58,10 @@ def resolve(
     *,
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
+    where: ColumnElement[bool] | None = None,
+    exclude: Iterable[str] = (),
+    signals: Mapping[Signal, float] | None = None,
+    settings: Settings | None = None,
 ) -> FeedRequest:
     """Look up the viewer and the profile: two statements.
 
@@ -48,23 +71,84 @@ def resolve(
         profile: ``name`` or ``name@version``; the active one where None.
         limit: how many videos at most, 1 to 500.
         as_of: the reading time, with an offset; now where None.
+        where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
+        exclude: keys of videos that shall not come, 10,000 at most.
+        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
+        settings: the numbers that shape signals and sources; those of the environment where None.
 
     Raises:
         InvalidValue: a value is not of its form.
         UnknownProfile: there is no such profile or version.
     """
-    viewer = sa.select(User.id, User.language, User.country).where(User.key == _user_key(user))
-    found = session.execute(viewer.prefix_with("/* recommender.resolve */")).one_or_none()
-    user_id, language, country = found or (None, None, None)
+    moment = _time(as_of)
+    found = session.execute(_viewer_query(_user_key(user))).one()
     return FeedRequest(
         user=user,
-        user_id=user_id,
-        language=language,
-        country=country,
+        user_id=found.id,
+        language=found.language,
+        country=found.country,
+        device=found.device,
+        learned_since=found.learned_since,
         profile=get_profile(session, profile),
-        as_of=_time(as_of),
+        as_of=moment,
+        learning=_learning(found, moment),
         limit=limit,
+        where=where,
+        exclude=_excluded(exclude),
+        signals=_own_signals(signals or {}),
+        settings=settings or Settings.from_environment(),
     )
+
+
+def _viewer_query(key: str) -> Statement:
+    """The learning state, and the viewer beside it where there is one."""
+    state = LearningState
+    return (
+        sa.select(
+            User.id, User.language, User.country, User.device, User.learned_since,
+            state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
+            state.sound_half_life_days, state.trend_half_life_days, state.engaged_share,
+            state.captions,
+        )
+        .select_from(state)
+        .outerjoin(User, User.key == key)
+        .prefix_with("/* recommender.resolve */")
+    )  # fmt: skip
+
+
+def _learning(state: Any, as_of: datetime) -> Learning:
+    def faded(half_life_days: float) -> float:
+        return half_lives(state.landmark, half_life_days, as_of)
+
+    return Learning(
+        creator=2.0 ** -faded(state.creator_half_life_days),
+        hashtag=2.0 ** -faded(state.hashtag_half_life_days),
+        sound=2.0 ** -faded(state.sound_half_life_days),
+        trend=faded(state.trend_half_life_days),
+        engaged_share=state.engaged_share,
+        captions=state.captions,
+    )
+
+
+def _excluded(keys: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(keys, str):
+        raise InvalidValue(f"exclude: {fields.shown(keys)} is one key, not several")
+    excluded = tuple(key for key in dict.fromkeys(keys) if _is_key(key))
+    if len(excluded) > MOST_EXCLUDED:
+        raise InvalidValue(f"exclude: {len(excluded):,} keys are more than {MOST_EXCLUDED:,}")
+    return excluded
+
+
+def _own_signals(signals: Mapping[Signal, float]) -> dict[Signal, float]:
+    taken = {signal.name for signal in SIGNALS}
+    for signal in signals:
+        if signal.name in taken or not signal.name.isidentifier():
+            raise InvalidValue(
+                f"signals: {fields.shown(signal.name)} is taken, or not one word of letters,"
+                " digits and _"
+            )
+        taken.add(signal.name)
+    return {signal: checked_weight(signal.name, weight) for signal, weight in signals.items()}
 
 
 def for_you(
@@ -74,21 +158,34 @@ def for_you(
     limit: int = DEFAULT_LIMIT,
     profile: str | None = None,
     as_of: datetime | None = None,
+    where: ColumnElement[bool] | None = None,
+    exclude: Iterable[str] = (),
+    signals: Mapping[Signal, float] | None = None,
+    settings: Settings | None = None,
 ) -> FeedPage:
     """The viewer's For You page: three statements (viewer, profile, feed), nothing written.
 
+    A page is short only where fewer videos are left that the viewer may be shown.
+
     Args:
         session: the caller's transaction.
-        user: the viewer's key; a stranger gets the newest of what scores alike.
+        user: the viewer's key; a stranger gets what trends, what is fresh and what is good.
         limit: how many videos at most, 1 to 500.
         profile: ``name`` or ``name@version``; the active one where None.
         as_of: the reading time, with an offset; now where None.
+        where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
+        exclude: keys of videos that shall not come, 10,000 at most.
+        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
+        settings: the numbers that shape signals and sources; those of the environment where None.
 
     Raises:
         InvalidValue: a value is not of its form.
         UnknownProfile: there is no such profile or version.
     """
-    request = resolve(session, user, profile, limit=limit, as_of=as_of)
+    request = resolve(
+        session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
+        signals=signals, settings=settings,
+    )  # fmt: skip
     return FeedPage(request, _items(session, request, feed_query(request), "for_you"))
 
 
@@ -99,6 +196,8 @@ def rank(
     *,
     profile: str | None = None,
     as_of: datetime | None = None,
+    signals: Mapping[Signal, float] | None = None,
+    settings: Settings | None = None,
 ) -> FeedPage:
     """The given videos, all of them, in the viewer's order; no filter applies.
 
@@ -108,6 +207,8 @@ def rank(
         videos: 1 to 500 videos' keys.
         profile: ``name`` or ``name@version``; the active one where None.
         as_of: the reading time, with an offset; now where None.
+        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
+        settings: the numbers that shape signals; those of the environment where None.
 
     Raises:
         InvalidValue: a value is not of its form.
@@ -119,7 +220,9 @@ def rank(
     keys = list(dict.fromkeys(videos))
     if not 1 <= len(keys) <= LARGEST_LIMIT:
         raise InvalidValue(f"videos: {len(keys):,} are given, not 1 to {LARGEST_LIMIT}")
-    request = resolve(session, user, profile, limit=len(keys), as_of=as_of)
+    request = resolve(
+        session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
+    )
     video_ids = _video_ids(session, keys)
     return FeedPage(request, _items(session, request, rank_query(request, video_ids), "rank"))
 
@@ -131,6 +234,8 @@ def explain(
     *,
     profile: str | None = None,
     as_of: datetime | None = None,
+    signals: Mapping[Signal, float] | None = None,
+    settings: Settings | None = None,
 ) -> Explanation:
     """Why a video stands where it stands in the viewer's feed, or why it is not there.
 
@@ -140,24 +245,40 @@ def explain(
         video: the video's key.
         profile: ``name`` or ``name@version``; the active one where None.
         as_of: the reading time, with an offset; now where None.
+        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
+        settings: the numbers that shape signals and sources; those of the environment where None.
 
     Raises:
         InvalidValue: a value is not of its form.
         UnknownProfile: there is no such profile or version.
         UnknownVideo: there is no such video.
     """
-    request = resolve(session, user, profile, as_of=as_of)
+    request = resolve(session, user, profile, as_of=as_of, signals=signals, settings=settings)
     (video_id,) = _video_ids(session, [video])
     row = session.execute(_page(explain_query(request, video_id), "explain")).one()
     filters = tuple(
         FilterOutcome(each.name, bool(row._mapping[f"filter_{each.name}"]))  # noqa: SLF001
-        for each in FILTERS
+        for each in filters_of(request)
     )
-    place = None
-    if all(outcome.passed for outcome in filters):
-        place = 1 + (session.scalar(ahead_query(request, video_id, row.score_key)) or 0)
-    item = _item(request, place or 0, row)
-    return Explanation(request, item, filters, place, _reason(item, filters))
+    sources = _sources_of(session, request, video_id)
+    is_shown = bool(sources) and all(outcome.passed for outcome in filters)
+    ahead = session.execute(ahead_query(request, video_id, row.score_key)).all() if is_shown else []
+    item = _item(request, 1 + len(ahead) if is_shown else 0, row, sources)
+    facts = session.execute(reason_query(request, video_id)).one()
+    return Explanation(
+        request=request,
+        item=item,
+        filters=filters,
+        rank=item.position or None,
+        reason=reason_of(item, filters, facts),
+        displaced_by=tuple(each.key for each in ahead[:MOST_DISPLACING]),
+    )
+
+
+def _sources_of(session: Session, request: FeedRequest, video_id: int) -> tuple[str, ...]:
+    if request.profile.is_reference:
+        return CATALOGUE
+    return source_names(session.scalar(sources_query(request, video_id)) or 0)
 
 
 def _user_key(user: str) -> str:
@@ -193,7 +314,14 @@ def _items(
     session: Session, request: FeedRequest, ranked: Statement, name: str
 ) -> tuple[FeedItem, ...]:
     rows = session.execute(_page(ranked, name))
-    return tuple(_item(request, position, row) for position, row in enumerate(rows, start=1))
+    return tuple(
+        _item(request, position, row, _row_sources(request, row))
+        for position, row in enumerate(rows, start=1)
+    )
+
+
+def _row_sources(request: FeedRequest, row: Any) -> tuple[str, ...]:
+    return CATALOGUE if request.profile.is_reference else source_names(row.sources)
 
 
 def _page(ranked: Statement, name: str) -> Statement:
@@ -224,10 +352,10 @@ def _page(ranked: Statement, name: str) -> Statement:
     )
 
 
-def _item(request: FeedRequest, position: int, row: Any) -> FeedItem:
+def _item(request: FeedRequest, position: int, row: Any, sources: tuple[str, ...]) -> FeedItem:
     signals = {
-        name: Contribution(row._mapping[name], weight)  # noqa: SLF001 - the public way to a name
-        for name, weight in request.profile.weights.items()
+        signal.name: Contribution(row._mapping[signal.name], weight)  # noqa: SLF001 - its API
+        for signal, weight in formula(request)
     }
     tags = row.page_hashtags
     return FeedItem(
@@ -239,40 +367,6 @@ def _item(request: FeedRequest, position: int, row: Any) -> FeedItem:
         sound=row.page_sound,
         published_at=row.page_published_at,
         score=score_of(row.score_key),
-        sources=CATALOGUE,
+        sources=sources,
         signals=signals,
     )
-
-
-def because(item: FeedItem) -> str:
-    """What speaks most for a video, the strongest three signals, as it ends a sentence."""
-    for_it = sorted(
-        (name for name, each in item.signals.items() if each.contribution > 0),
-        key=lambda name: -item.signals[name].contribution,
-    )
-    if not for_it:
-        return "it is published; no signal speaks for it"
-    said = [_phrase(name, item) for name in for_it[:3]]
-    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
-
-
-def _reason(item: FeedItem, filters: Sequence[FilterOutcome]) -> str:
-    for each, outcome in zip(FILTERS, filters, strict=True):
-        if not outcome.passed:
-            return f"Not shown: {each.otherwise}."
-    return f"Shown because {because(item)}."
-
-
-def _phrase(name: str, item: FeedItem) -> str:
-    value = item.signals[name].value
-    phrases = {
-        "completion": f"you watched {value:.0%} of it",
-        "likes": "you like it",
-        "shares": "you shared it",
-        "follows": f"you follow {item.creator}",
-        "hashtags": f"it has {value:.0f} of your interests",
-        "sound": f"you like its sound {item.sound}",
-        "language": "it is in your language",
-        "country": "it is from your country",
-    }
-    return phrases[name]

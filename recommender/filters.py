@@ -1,40 +1,21 @@
 """Which videos a feed may show: one named predicate each.
 
-A filter reads the video's row and the viewer's bound values. The order of `FILTERS` is the order in
-which an explanation lists them.
+A filter reads the video's row and the viewer's bound values; it is true where the video may be
+shown. The order of `FILTERS` is the order in which an explanation lists them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 
-from sqlalchemy import BigInteger, BindParameter, ColumnElement, Text, literal
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement
 
-from recommender.columns import UtcDateTime
-from recommender.models import Video
+from recommender.learned import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
+from recommender.models import Interaction, Sound, Video, VideoCaption, VideoHashtag
 from recommender.values import FeedRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """The viewer as bound values of a statement; all but `as_of` are NULL where unknown."""
-
-    user_id: BindParameter[int | None]
-    language: BindParameter[str | None]
-    country: BindParameter[str | None]
-    as_of: BindParameter[datetime]
-
-    @classmethod
-    def of(cls, request: FeedRequest) -> Viewer:
-        """The viewer of a resolved request."""
-        return cls(
-            user_id=literal(request.user_id, BigInteger()),
-            language=literal(request.language, Text()),
-            country=literal(request.country, Text()),
-            as_of=literal(request.as_of, UtcDateTime()),
-        )
+from recommender.viewer import Viewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +40,107 @@ def not_in_future(viewer: Viewer) -> ColumnElement[bool]:
     return Video.published_at <= viewer.as_of
 
 
+def not_own(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer is not the video's creator."""
+    return Video.creator_id.is_distinct_from(viewer.user_id)
+
+
+def not_rejected(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer neither reported the video nor said that it does not interest them."""
+    rejected = sa.or_(Interaction.not_interested_at.is_not(None), Interaction.reports > 0)
+    return ~_interaction(viewer).where(rejected).exists()
+
+
+def not_seen(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer has done nothing with the video, not even seen it."""
+    return ~_interaction(viewer).exists()
+
+
+def _interaction(viewer: Viewer) -> sa.Select[int]:
+    """Of the viewer with the video."""
+    return sa.select(Interaction.video_id).where(
+        Interaction.user_id == viewer.user_id, Interaction.video_id == Video.id
+    )
+
+
+def creator_not_muted(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer did not mute the video's creator."""
+    return Video.creator_id.not_in(_muted_creators(viewer))
+
+
+def _muted_creators(viewer: Viewer) -> sa.Select[int]:
+    return sa.select(MutedCreator.creator_id).where(MutedCreator.user_id == viewer.user_id)
+
+
+def sound_not_muted(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer muted neither the video's sound nor the creator whose sound it is."""
+    muted = sa.select(MutedSound.sound_id).where(MutedSound.user_id == viewer.user_id)
+    of_muted = sa.select(Sound.id).where(Sound.creator_id.in_(_muted_creators(viewer)))
+    is_muted = sa.or_(Video.sound_id.in_(muted), Video.sound_id.in_(of_muted))
+    return sa.or_(Video.sound_id.is_(None), ~is_muted)
+
+
+def hashtag_not_muted(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer muted none of the video's hashtags."""
+    muted = (
+        sa.select(VideoHashtag.hashtag_id)
+        .join(MutedHashtag, MutedHashtag.hashtag_id == VideoHashtag.hashtag_id)
+        .where(VideoHashtag.video_id == Video.id, MutedHashtag.user_id == viewer.user_id)
+    )
+    return ~muted.exists()
+
+
+def keyword_not_muted(viewer: Viewer) -> ColumnElement[bool]:
+    """The video's caption has none of the words, or phrases, that the viewer muted."""
+    without = sa.func.replace(VideoCaption.words, MutedKeyword.keyword, "")
+    muted = (
+        sa.select(VideoCaption.video_id)
+        .join(MutedKeyword, without != VideoCaption.words)
+        .where(VideoCaption.video_id == Video.id, MutedKeyword.user_id == viewer.user_id)
+    )
+    return ~muted.exists()
+
+
 FILTERS = (
     Filter("published", published, "it is under review or removed"),
     Filter("not_in_future", not_in_future, "it is published later"),
+    Filter("not_own", not_own, "it is your own"),
+    Filter("not_rejected", not_rejected, "you reported it or said that it does not interest you"),
+    Filter("not_seen", not_seen, "you have seen it"),
+    Filter("creator_not_muted", creator_not_muted, "you muted its creator"),
+    Filter("sound_not_muted", sound_not_muted, "you muted its sound, or whose sound it is"),
+    Filter("hashtag_not_muted", hashtag_not_muted, "you muted one of its hashtags"),
+    Filter("keyword_not_muted", keyword_not_muted, "its caption has words that you muted"),
 )
+REFERENCE_FILTERS = FILTERS[:2]
+"""The filters of the reference formula, which keeps own, seen and muted videos."""
+
+
+def filters_of(request: FeedRequest) -> tuple[Filter, ...]:
+    """The filters that apply to a request's profile."""
+    return REFERENCE_FILTERS if request.profile.is_reference else FILTERS
+
+
+def eligible(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
+    """What applies inside each source: what takes most away, and what the caller wants."""
+    return [published(viewer), not_in_future(viewer), not_seen(viewer), *_callers(request)]
+
+
+def remaining(viewer: Viewer) -> list[ColumnElement[bool]]:
+    """What the candidates still have to fulfil, of which `eligible` is true."""
+    done = {published, not_in_future, not_seen, not_rejected}
+    return [each.predicate(viewer) for each in FILTERS if each.predicate not in done]
+
+
+def allowed(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
+    """All that a video has to fulfil, the caller's own predicate and excluded keys included."""
+    return [*(each.predicate(viewer) for each in filters_of(request)), *_callers(request)]
+
+
+def _callers(request: FeedRequest) -> list[ColumnElement[bool]]:
+    found = []
+    if request.where is not None:
+        found.append(request.where)
+    if request.exclude:
+        found.append(Video.key.not_in(request.exclude))
+    return found

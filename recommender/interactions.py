@@ -431,9 +431,9 @@ def _learn_state(learned: Learned, place: _Place, after: State) -> None:
     since = place.viewer.learned_since
     before = learned.rules.of_state(place.target.before or _NOTHING, since)
     now = learned.rules.of_state(after, since)
-    for weight, at in now - before:
+    for _, weight, at in now - before:
         learned.add(place.viewer.id, place.target.subjects, weight, at)
-    for weight, at in before - now:
+    for _, weight, at in before - now:
         learned.add(place.viewer.id, place.target.subjects, -weight, at)
 
 

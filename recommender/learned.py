@@ -5,7 +5,16 @@ Affinities, rollups and the learning state can be computed anew from the tables 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, Integer, Text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from recommender.columns import (
@@ -90,10 +99,15 @@ class VideoNeighbour(Base):
     """Who engaged with the source often engaged with the video: a rollup, 0 to 1."""
 
     __tablename__ = f"{PREFIX}video_neighbours"
-    __table_args__ = (is_fraction("similarity"), Index(None, "video_id"), CLUSTERED)
+    __table_args__ = (
+        PrimaryKeyConstraint("source_id", "video_id", postgresql_include=["similarity"]),
+        is_fraction("similarity"),
+        Index(None, "video_id"),
+        CLUSTERED,
+    )
 
-    source_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    source_id: Mapped[int] = mapped_column(BigInteger)
+    video_id: Mapped[int] = mapped_column(BigInteger)
     similarity: Mapped[float] = mapped_column(Double)
 
 

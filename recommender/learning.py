@@ -103,21 +103,21 @@ class Rules:
 
     def of_state(
         self, state: Mapping[str, Any], since: datetime | None
-    ) -> set[tuple[float, datetime]]:
-        """The weights, with their times, of what is on in a state: like, save, no interest.
+    ) -> set[tuple[str, float, datetime]]:
+        """What is on in a state: like, save, lack of interest; each with its weight and since when.
 
         Args:
             state: a row of interactions.
             since: what was turned on at or before this time does not count.
         """
         found = set()
-        for weight, on, off in (
-            (self.like_weight, state["liked_at"], state["unliked_at"]),
-            (self.save_weight, state["saved_at"], state["unsaved_at"]),
-            (self.not_interested_weight, state["not_interested_at"], None),
+        for name, weight, on, off in (
+            ("like", self.like_weight, state["liked_at"], state["unliked_at"]),
+            ("save", self.save_weight, state["saved_at"], state["unsaved_at"]),
+            ("no", self.not_interested_weight, state["not_interested_at"], None),
         ):
             if on and (off is None or on > off) and (since is None or on > since):
-                found.add((weight, on))
+                found.add((name, weight, on))
         return found
 
 

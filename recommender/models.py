@@ -120,10 +120,10 @@ class Video(Base):
         between("trending", -1e6, 1e6),
         Index(None, "creator_id", "published_at"),
         Index(None, "sound_id", "published_at"),
-        Index(None, "status", "published_at"),
-        Index(None, "language", "trending"),
-        Index(None, "country", "trending"),
-        Index(None, "trending"),
+        Index(None, "status", "published_at", "id"),
+        Index(None, "status", "language", "trending", "id"),
+        Index(None, "status", "country", "trending", "id"),
+        Index(None, "status", "trending", "id"),
         CATALOGUE,
     )
 

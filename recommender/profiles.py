@@ -17,10 +17,7 @@ from recommender.columns import LARGEST_WEIGHT, Statement
 from recommender.errors import InvalidValue, UnknownProfile
 from recommender.models import ProfileVersion, ProfileWeight
 from recommender.scoring import signal_of
-from recommender.values import Profile
-
-REFERENCE = "classic"
-"""The built-in formula, which has one version for ever."""
+from recommender.values import REFERENCE, Profile
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[1-9]\d{0,8}", re.ASCII)
@@ -73,7 +70,7 @@ def create_profile(session: Session, name: str, weights: Mapping[str, float]) ->
         raise InvalidValue(f"profile: {REFERENCE} is the reference formula: choose another name")
     if not weights:
         raise InvalidValue("weights: a profile needs at least one")
-    checked = {signal_of(signal).name: _weight(signal, w) for signal, w in weights.items()}
+    checked = {signal_of(signal).name: checked_weight(signal, w) for signal, w in weights.items()}
     _lock(session)
     newest = sa.select(sa.func.max(ProfileVersion.version)).where(ProfileVersion.name == name)
     version = (session.scalar(newest) or 0) + 1
@@ -119,7 +116,8 @@ def _after(last: datetime | None) -> datetime:
     return max(now, last + timedelta(microseconds=1)) if last else now
 
 
-def _weight(signal: str, weight: float) -> float:
+def checked_weight(signal: str, weight: float) -> float:
+    """The weight of a signal, -100 to 100, or `InvalidValue`."""
     try:
         return fields.number(weight, -LARGEST_WEIGHT, LARGEST_WEIGHT)
     except InvalidValue as error:

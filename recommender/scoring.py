@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ColumnElement, Double, Label
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Label
+from sqlalchemy.orm import aliased
 
+from recommender.arithmetic import half_away
 from recommender.columns import Statement
 from recommender.errors import UnknownSignal
 from recommender.fields import shown
-from recommender.filters import FILTERS, Viewer
+from recommender.filters import allowed, filters_of, remaining
+from recommender.learned import Affinity
 from recommender.models import Video
 from recommender.signals import SIGNALS, Candidate, Number, Signal, gather_facts, number
+from recommender.sources import candidates, given_candidates
 from recommender.values import FeedRequest
+from recommender.viewer import Viewer
 
 KEY_SCALE = 1_000_000_000
 """The order is by whole billionths of a score: sums of doubles that are equal on paper tie."""
@@ -45,9 +47,11 @@ def score_of(key: int) -> float:
 def feed_query(request: FeedRequest) -> Statement:
     """The ordered feed of a request, as a statement to run or to compose.
 
-    Its columns are `video_id`, `score_key` (billionths of the score) and one for each signal of the
-    profile. It selects from `Video`, so that ``where`` and ``join`` can add a host's own tables;
-    it is ordered by score key, then `published_at`, then id, all descending, and limited.
+    Its columns are `video_id`, `score_key` (billionths of the score), `sources` (`source_names`
+    gives their names) and one for each signal of the profile. It selects from `Video`, so that
+    ``where`` and ``join`` can add a host's own tables; it is ordered by score key, then
+    `published_at`, then id, all descending, and limited. What ``where`` takes away is not replaced
+    by further candidates: a predicate that takes much away belongs into the request.
 
     Args:
         request: as `resolve` gives it.
@@ -55,73 +59,107 @@ def feed_query(request: FeedRequest) -> Statement:
     Raises:
         UnknownSignal: the profile names a signal that this package does not have.
     """
-    allowed = [each.predicate(Viewer.of(request)) for each in FILTERS]
-    statement = ordered(scored(request).where(*allowed)).limit(request.limit)
-    return statement.prefix_with("/* recommender.feed_query */")
+    viewer = Viewer.of(request)
+    if request.profile.is_reference:
+        statement = scored(request, viewer, None).where(*allowed(request, viewer))
+    else:
+        among = candidates(request, viewer)
+        statement = scored(request, viewer, among).where(*remaining(viewer))
+    return ordered(statement).limit(request.limit).prefix_with("/* recommender.feed_query */")
 
 
 def rank_query(request: FeedRequest, video_ids: Sequence[int]) -> Statement:
     """The given videos in the order of the request's profile; no filter applies."""
-    statement = ordered(scored(request).where(Video.id.in_(video_ids)))
+    statement = ordered(_scored_of(request, Viewer.of(request), video_ids))
     return statement.prefix_with("/* recommender.rank_query */")
 
 
 def explain_query(request: FeedRequest, video_id: int) -> Statement:
     """One video's score and signals, and a column for each filter: whether it passes."""
     viewer = Viewer.of(request)
-    outcomes = [each.predicate(viewer).label(f"filter_{each.name}") for each in FILTERS]
-    statement = scored(request).add_columns(*outcomes).where(Video.id == video_id)
+    outcomes = [each.predicate(viewer).label(f"filter_{each.name}") for each in filters_of(request)]
+    statement = _scored_of(request, viewer, [video_id]).add_columns(*outcomes)
     return statement.prefix_with("/* recommender.explain_query */")
 
 
 def ahead_query(request: FeedRequest, video_id: int, score_key: int) -> Statement:
-    """How many videos of the whole filtered order stand before this one."""
+    """The videos of the whole filtered order that stand before this one, the nearest first.
+
+    Each row has the video's key and how many there are.
+    """
     feed = feed_query(request).limit(None).order_by(None)
-    each = feed.add_columns(Video.published_at).subquery("each")
+    each = feed.add_columns(Video.published_at, Video.key).subquery("each")
     published_at = sa.select(Video.published_at).where(Video.id == video_id).scalar_subquery()
     place = sa.tuple_(each.c.score_key, each.c.published_at, each.c.video_id)
     own = sa.tuple_(sa.literal(score_key, BigInteger()), published_at, sa.literal(video_id))
-    statement = sa.select(sa.func.count()).select_from(each).where(place > own)
-    return statement.prefix_with("/* recommender.ahead_query */")
+    return (
+        sa.select(each.c.key, sa.func.count().over().label("ahead"))
+        .where(place > own)
+        .order_by(each.c.score_key, each.c.published_at, each.c.video_id)
+        .prefix_with("/* recommender.ahead_query */")
+    )
 
 
-def scored(request: FeedRequest) -> Statement:
-    """Every video with its score key and signals, in no order."""
-    viewer = Viewer.of(request)
-    facts = gather_facts(viewer)
-    candidate = Candidate(facts, viewer)
-    values = {name: signal_of(name).expression(candidate) for name in request.profile.weights}
-    labels = [value.label(name) for name, value in values.items()]
-    source = sa.outerjoin(Video, facts, facts.c.video_id == Video.id)
-    key = score_key(request, values)
-    return sa.select(Video.id.label("video_id"), key, *labels).select_from(source)
+def sources_query(request: FeedRequest, video_id: int) -> Statement:
+    """The sources that found a video, as `candidates` gives them; no row where none did."""
+    found = candidates(request, Viewer.of(request))
+    statement = sa.select(found.c.sources).where(found.c.video_id == video_id)
+    return statement.prefix_with("/* recommender.sources_query */")
 
 
-def score_key(request: FeedRequest, values: dict[str, Number]) -> Label[int]:
+def _scored_of(request: FeedRequest, viewer: Viewer, video_ids: Sequence[int]) -> Statement:
+    given = None if request.profile.is_reference else given_candidates(video_ids)
+    return scored(request, viewer, given).where(Video.id.in_(video_ids))
+
+
+def scored(request: FeedRequest, viewer: Viewer, among: FromClause | None) -> Statement:
+    """The candidates, or every video, with score key, sources and signals, in no order."""
+    facts = gather_facts(viewer, among)
+    candidate = Candidate(facts, viewer, aliased(Affinity), aliased(Affinity))
+    terms = [(signal.expression(candidate), weight) for signal, weight in formula(request)]
+    labels = [
+        value.label(signal.name)
+        for (signal, _), (value, _) in zip(formula(request), terms, strict=True)
+    ]
+    sources = sa.func.coalesce(facts.c.sources, number(0)).label("sources")
+    statement = sa.select(
+        Video.id.label("video_id"), score_key(terms), sources, *labels
+    ).select_from(Video)
+    if among is None:
+        return statement.outerjoin(facts, facts.c.video_id == Video.id)
+    statement = statement.join(facts, facts.c.video_id == Video.id)
+    return _with_affinities(statement, candidate).where(facts.c.candidate > number(0))
+
+
+def _with_affinities(statement: Statement, candidate: Candidate) -> Statement:
+    for affinity, subject, subject_id in (
+        (candidate.creator, "creator", Video.creator_id),
+        (candidate.sound, "sound", Video.sound_id),
+    ):
+        of_viewer = sa.and_(
+            affinity.user_id == candidate.viewer.user_id,
+            affinity.subject == subject,
+            affinity.subject_id == subject_id,
+        )
+        statement = statement.outerjoin(affinity, of_viewer)
+    return statement
+
+
+def formula(request: FeedRequest) -> list[tuple[Signal, float]]:
+    """The signals of the profile and those that the host adds, each with its weight.
+
+    Raises:
+        UnknownSignal: the profile names a signal that this package does not have.
+    """
+    own = [(signal_of(name), weight) for name, weight in request.profile.weights.items()]
+    return [*own, *request.signals.items()]
+
+
+def score_key(terms: Sequence[tuple[Number, float]]) -> Label[int]:
     """Σ weight · signal in whole billionths."""
-    terms = [number(request.profile.weights[name]) * value for name, value in values.items()]
-    total: ColumnElement[Any] = sum(terms[1:], start=terms[0])
+    products = [number(weight) * value for value, weight in terms]
+    total: ColumnElement[Any] = sum(products[1:], start=products[0])
     return sa.cast(half_away(total * number(KEY_SCALE)), BigInteger).label("score_key")
-
-
-class half_away(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
-    """A number rounded to a whole one, halves away from zero, on every database alike."""
-
-    type = Double()
-    inherit_cache = True
-
-
-@compiles(half_away, "sqlite")
-def _round(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(sa.func.round(*element.clauses), **options)
-
-
-@compiles(half_away, "postgresql")
-def _truncate(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
-    """PostgreSQL rounds halves of a double to even; this is SQLite's arithmetic."""
-    (value,) = element.clauses
-    half = sa.case((value < number(0), number(-0.5)), else_=number(0.5))
-    return compiler.process(sa.func.trunc(value + half), **options)
 
 
 def ordered(statement: Statement) -> Statement:

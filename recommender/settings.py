@@ -82,6 +82,73 @@ class Settings:
     batch_size: int = _setting(
         5_000, "Rows per transaction of an import.", "RECOMMENDER_BATCH_SIZE", low=1, high=50_000
     )
+    rollup_batch: int = _setting(
+        10_000, "Events per transaction of a refresh.", "RECOMMENDER_ROLLUP_BATCH",
+        low=1, high=100_000,
+    )  # fmt: skip
+    rollup_timeout: float = _setting(
+        300.0, "Longest statement of a refresh on PostgreSQL.", "RECOMMENDER_ROLLUP_TIMEOUT",
+        low=0.01, high=86_400,
+    )  # fmt: skip
+    recent_engagements: int = _setting(
+        50, "Videos kept of what each user engaged with last.", "RECOMMENDER_RECENT_ENGAGEMENTS",
+        low=1, high=1_000,
+    )  # fmt: skip
+    neighbours: int = _setting(
+        100, "Neighbours kept of each video.", "RECOMMENDER_NEIGHBOURS", low=1, high=1_000
+    )
+    neighbour_shrinkage: float = _setting(
+        5.0, "Common viewers at which a similarity counts half.", "RECOMMENDER_NEIGHBOUR_SHRINKAGE",
+        high=1_000,
+    )  # fmt: skip
+    neighbour_growth: float = _setting(
+        1.2, "Growth of a video's viewers after which its neighbours are found anew.",
+        "RECOMMENDER_NEIGHBOUR_GROWTH", low=1, high=100,
+    )  # fmt: skip
+    terms_growth: float = _setting(
+        1.05, "Growth of the captions after which terms are counted anew.",
+        "RECOMMENDER_TERMS_GROWTH", low=1, high=100,
+    )  # fmt: skip
+    share_prior: float = _setting(
+        0.3, "Engaged views per impression before any are known.", "RECOMMENDER_SHARE_PRIOR",
+        high=1,
+    )  # fmt: skip
+    share_prior_impressions: float = _setting(
+        100.0, "Impressions that this counts as.", "RECOMMENDER_SHARE_PRIOR_IMPRESSIONS",
+        high=1_000_000,
+    )  # fmt: skip
+    quality_prior: float = _setting(
+        20.0, "Viewers of average interest that every video starts with.",
+        "RECOMMENDER_QUALITY_PRIOR", low=0.1, high=1e6,
+    )  # fmt: skip
+    trend_scale: float = _setting(
+        10.0, "Engaged viewers of late at which a trend counts half.",
+        "RECOMMENDER_TREND_SCALE", low=0.01, high=1e9,
+    )  # fmt: skip
+    freshness_half_life: float = _setting(
+        3.0, "Days in which a video's freshness halves.",
+        "RECOMMENDER_FRESHNESS_HALF_LIFE", low=0.01, high=36_500,
+    )  # fmt: skip
+    trial_viewers: int = _setting(
+        100, "Viewers below which a video is on trial.",
+        "RECOMMENDER_TRIAL_VIEWERS", low=1, high=1_000_000,
+    )  # fmt: skip
+    history: int = _setting(
+        50, "Videos engaged with last that speak for their neighbours.",
+        "RECOMMENDER_HISTORY", low=1, high=500,
+    )  # fmt: skip
+    history_scale: float = _setting(
+        10.0, "Videos after which the history counts half.",
+        "RECOMMENDER_HISTORY_SCALE", low=0.1, high=1e6,
+    )  # fmt: skip
+    interests: int = _setting(
+        20, "Hashtags, sounds and creators, each, of most affinity that candidates come from.",
+        "RECOMMENDER_INTERESTS", low=1, high=500,
+    )  # fmt: skip
+    common_term: float = _setting(
+        0.02, "Share of captions from which a word of them is common and says nothing.",
+        "RECOMMENDER_COMMON_TERM", low=0.00001, high=1,
+    )  # fmt: skip
     tries: int = _setting(
         5, "Tries of a transaction that clashes with others.", "RECOMMENDER_TRIES", low=1, high=20
     )

@@ -1,9 +1,9 @@
 """The signals: what speaks for a video to a viewer, one SQL expression each.
 
 A signal is a number in its declared range, never NULL, and depends on no clock but `as_of`. It
-reads a `Candidate`: the row of the video, the viewer's bound values, and the *facts*, the sums by
-video over what the viewer's own rows say. Facts are gathered in one pass, since a subquery for each
-signal costs a walk for each video.
+reads a `Candidate`: the row of the video, the viewer's bound values, the viewer's affinities, and
+the *facts*, the sums by video over what all other rows say. Facts are gathered in one pass, since a
+subquery for each signal costs a walk for each video.
 """
 
 from __future__ import annotations
@@ -12,17 +12,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Double, Subquery, literal
+from sqlalchemy import ColumnElement, Double, FromClause, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute
 
+from recommender.arithmetic import age_days, exp2
 from recommender.columns import Statement
 from recommender.fields import LIST_LENGTH
-from recommender.filters import Viewer
-from recommender.models import Follow, Interaction, UserHashtag, UserSound, Video, VideoHashtag
+from recommender.learned import Affinity, RecentEngagement, Term
+from recommender.models import (
+    Follow,
+    Interaction,
+    UserHashtag,
+    UserSound,
+    Video,
+    VideoHashtag,
+    VideoTerm,
+)
+from recommender.viewer import Viewer
 
-MOST_SHARES = 1_000_000
+MOST_OFTEN = 1_000_000
+"""How often a share or comment counts at most."""
 
-FACTS = ("completion", "likes", "shares", "hashtags")
+MOST_TERMS = 200
+"""How many words of what the viewer engaged with are looked for, the most frequent first."""
+
+HANDHELD = ("phone", "mobile", "ios", "android")
+"""Devices that are held upright."""
+
+FACTS = (
+    "candidate", "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
+    "hashtag_affinity", "neighbours", "followed", "terms",
+)  # fmt: skip
 """The columns of the facts, each a sum over the rows of `fact_rows`; 0 where no row is."""
 
 Number = ColumnElement[float]
@@ -30,10 +50,19 @@ Number = ColumnElement[float]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a signal may read: `Video`'s columns, the facts by name, the viewer's bound values."""
+    """What a signal may read: `Video`'s columns and those given here.
+
+    Attributes:
+        facts: the sums of `FACTS` by video.
+        viewer: the viewer's bound values.
+        creator: the viewer's affinity to the video's creator.
+        sound: the viewer's affinity to the video's sound.
+    """
 
     facts: Subquery
     viewer: Viewer
+    creator: type[Affinity]
+    sound: type[Affinity]
 
     def fact(self, name: str) -> Number:
         """A fact of this video, 0 where the viewer has none."""
@@ -72,40 +101,131 @@ def is_now(since: InstrumentedAttribute[object], until: InstrumentedAttribute[ob
     return is_true(sa.and_(since.is_not(None), sa.or_(until.is_(None), since > until)))
 
 
-def gather_facts(viewer: Viewer) -> Subquery:
-    """One row for each video that the viewer's rows say something about.
+def at_most(value: Number, most: float) -> Number:
+    """The value, or the most where it is more."""
+    return sa.case((value > number(most), number(most)), else_=value)
+
+
+def saturated(value: Number, half: float = 1.0) -> Number:
+    """A number squeezed between -1 and 1, half of that at `half`."""
+    return value / (number(half) + sa.func.abs(value))
+
+
+def gather_facts(viewer: Viewer, candidates: FromClause | None = None) -> Subquery:
+    """One row for each video that the viewer's rows, or the candidates, say something about.
 
     Every source of facts is rows of one UNION ALL with one GROUP BY: joining them would let the
     database multiply rows that it underestimates.
+
+    Args:
+        viewer: the viewer.
+        candidates: the videos in question, with their `sources`; the reference formula looks at the
+            whole catalogue, and so at all that the viewer's rows name.
     """
-    rows = sa.union_all(interaction_facts(viewer), hashtag_facts(viewer)).subquery("fact_rows")
+    if candidates is None:
+        parts = [interaction_facts(viewer, None), hashtag_facts(viewer, None)]
+    else:
+        parts = [
+            fact_row(candidates.c.video_id, candidate=number(1), sources=candidates.c.sources),
+            interaction_facts(viewer, candidates),
+            hashtag_facts(viewer, candidates),
+            hashtag_affinity_facts(viewer, candidates),
+            term_facts(viewer, candidates),
+            neighbour_facts(viewer),
+            followed_facts(viewer),
+        ]
+    rows = sa.union_all(*parts).subquery("fact_rows")
     sums = [sa.func.sum(rows.c[name]).label(name) for name in FACTS]
     return sa.select(rows.c.video_id, *sums).group_by(rows.c.video_id).subquery("facts")
 
 
-def fact_row(video_id: InstrumentedAttribute[int], **values: Number) -> Statement:
+def fact_row(video_id: ColumnElement[int], **values: ColumnElement[float]) -> Statement:
     """A row of facts of a video, 0 in those that are not given."""
     facts = [values.get(name, number(0)).label(name) for name in FACTS]
     return sa.select(video_id.label("video_id"), *facts)
 
 
-def interaction_facts(viewer: Viewer) -> Statement:
+def among(
+    facts: Statement, video_id: ColumnElement[int], candidates: FromClause | None
+) -> Statement:
+    """The facts of the candidates alone, where there are such."""
+    if candidates is None:
+        return facts
+    return facts.join(candidates, candidates.c.video_id == video_id)
+
+
+def interaction_facts(viewer: Viewer, candidates: FromClause | None) -> Statement:
     """What the viewer did with each video."""
-    return fact_row(
-        Interaction.video_id,
+    facts = fact_row(
+        Interaction.video_id.expression,
         completion=Interaction.completion.expression,
         likes=is_now(Interaction.liked_at, Interaction.unliked_at),
         shares=sa.cast(Interaction.shares, Double),
+        comments=sa.cast(Interaction.comments, Double),
+        saves=is_now(Interaction.saved_at, Interaction.unsaved_at),
     ).where(Interaction.user_id == viewer.user_id)
+    return among(facts, Interaction.video_id.expression, candidates)
 
 
-def hashtag_facts(viewer: Viewer) -> Statement:
+def hashtag_facts(viewer: Viewer, candidates: FromClause | None) -> Statement:
     """A row for each hashtag of a video that the viewer declared."""
-    return (
-        fact_row(VideoHashtag.video_id, hashtags=number(1))
+    facts = (
+        fact_row(VideoHashtag.video_id.expression, hashtags=number(1))
         .join(UserHashtag, UserHashtag.hashtag_id == VideoHashtag.hashtag_id)
         .where(UserHashtag.user_id == viewer.user_id)
     )
+    return among(facts, VideoHashtag.video_id.expression, candidates)
+
+
+def hashtag_affinity_facts(viewer: Viewer, candidates: FromClause) -> Statement:
+    """A row for each hashtag of a video that the viewer has an affinity to."""
+    facts = (
+        fact_row(VideoHashtag.video_id.expression, hashtag_affinity=Affinity.score.expression)
+        .join(Affinity, Affinity.subject_id == VideoHashtag.hashtag_id)
+        .where(Affinity.user_id == viewer.user_id, Affinity.subject == "hashtag")
+    )
+    return among(facts, VideoHashtag.video_id.expression, candidates)
+
+
+def neighbour_facts(viewer: Viewer) -> Statement:
+    """A row for each neighbour of what the viewer engaged with lately."""
+    return fact_row(viewer.near.c.video_id, neighbours=viewer.near.c.similarity)
+
+
+def followed_facts(viewer: Viewer) -> Statement:
+    """A row for each of those whom the viewer follows that engaged with a video lately."""
+    return (
+        fact_row(RecentEngagement.video_id.expression, followed=number(1))
+        .join(Follow, Follow.creator_id == RecentEngagement.user_id)
+        .where(Follow.user_id == viewer.user_id)
+    )
+
+
+def viewer_terms(viewer: Viewer) -> Subquery:
+    """The words of what the viewer engaged with lately, each 1 where rare and 0 where common."""
+    lately = viewer.recent
+    common = number(max(1.0, viewer.learning.captions * viewer.settings.common_term))
+    rarity = number(1) - sa.cast(Term.captions, Double) / common
+    return (
+        sa.select(VideoTerm.term, sa.func.max(rarity).label("rarity"))
+        .select_from(lately)
+        .join(VideoTerm, VideoTerm.video_id == lately.c.video_id)
+        .join(Term, Term.term == VideoTerm.term)
+        .where(rarity > number(0))
+        .group_by(VideoTerm.term)
+        .order_by(sa.func.sum(lately.c.weight).desc(), VideoTerm.term)
+        .limit(MOST_TERMS)
+        .subquery("viewer_terms")
+    )
+
+
+def term_facts(viewer: Viewer, candidates: FromClause) -> Statement:
+    """A row for each word of a caption that stands in captions the viewer engaged with lately."""
+    words = viewer_terms(viewer)
+    facts = fact_row(VideoTerm.video_id.expression, terms=words.c.rarity).join(
+        words, words.c.term == VideoTerm.term
+    )
+    return among(facts, VideoTerm.video_id.expression, candidates)
 
 
 def completion(candidate: Candidate) -> Number:
@@ -129,8 +249,7 @@ def shares(candidate: Candidate) -> Number:
 
     Range: 0 to 1,000,000. Reads: interactions.
     """
-    times = candidate.fact("shares")
-    return sa.case((times > number(MOST_SHARES), number(MOST_SHARES)), else_=times)
+    return at_most(candidate.fact("shares"), MOST_OFTEN)
 
 
 def follows(candidate: Candidate) -> Number:
@@ -175,13 +294,151 @@ def country(candidate: Candidate) -> Number:
     return is_true(Video.country == candidate.viewer.country)
 
 
+def comments(candidate: Candidate) -> Number:
+    """How often the viewer commented on the video: it was worth an answer.
+
+    Range: 0 to 1,000,000. Reads: interactions.
+    """
+    return at_most(candidate.fact("comments"), MOST_OFTEN)
+
+
+def saves(candidate: Candidate) -> Number:
+    """The viewer has saved the video, to see it again.
+
+    Range: 0 or 1. Reads: interactions.
+    """
+    return candidate.fact("saves")
+
+
+def device(candidate: Candidate) -> Number:
+    """The video's orientation suits the viewer's device: upright on what is held in a hand.
+
+    Range: 0 or 1; a square suits any device that is known. Reads: users, videos.
+    """
+    is_handheld = candidate.viewer.device.in_(HANDHELD)
+    suits = sa.case(
+        (Video.orientation == "square", candidate.viewer.device.is_not(None)),
+        (Video.orientation == "portrait", is_handheld),
+        (Video.orientation == "landscape", ~is_handheld),
+    )
+    return is_true(suits)
+
+
+def creator_affinity(candidate: Candidate) -> Number:
+    """What the viewer's behaviour says about the creator, good or bad, the latest most.
+
+    Range: -1 to 1. Reads: affinities.
+    """
+    return affinity(candidate.creator, candidate.viewer.learning.creator)
+
+
+def hashtag_affinity(candidate: Candidate) -> Number:
+    """What the viewer's behaviour says about the video's hashtags together: its topics.
+
+    Range: -1 to 1. Reads: affinities, video_hashtags.
+    """
+    factor = number(candidate.viewer.learning.hashtag)
+    return saturated(candidate.fact("hashtag_affinity") * factor)
+
+
+def sound_affinity(candidate: Candidate) -> Number:
+    """What the viewer's behaviour says about the video's sound: memes and songs come in waves.
+
+    Range: -1 to 1. Reads: affinities.
+    """
+    return affinity(candidate.sound, candidate.viewer.learning.sound)
+
+
+def affinity(of: type[Affinity], factor: float) -> Number:
+    """A joined affinity at the reading time, squeezed between -1 and 1."""
+    return saturated(sa.func.coalesce(of.score, number(0)) * number(factor))
+
+
+def caption(candidate: Candidate) -> Number:
+    """Words of the caption stand in captions that the viewer engaged with lately; rare ones count.
+
+    Range: 0 to 1. Reads: interactions, video_terms, terms.
+    """
+    return saturated(candidate.fact("terms"))
+
+
+def collaborative(candidate: Candidate) -> Number:
+    """Who engaged with what the viewer engaged with lately also engaged with this video.
+
+    Item-based collaborative filtering (Sarwar and others, 2001); that the newest count most carries
+    the session's context. Range: 0 to 1. Reads: interactions, video_neighbours.
+    """
+    return saturated(candidate.fact("neighbours"))
+
+
+def social(candidate: Candidate) -> Number:
+    """People whom the viewer follows engaged with the video lately.
+
+    Range: 0 to 1. Reads: follows, recent_engagements.
+    """
+    return saturated(candidate.fact("followed"))
+
+
+def quality(candidate: Candidate) -> Number:
+    """The part of its viewers that engaged with the video, begun with some of average interest.
+
+    Range: 0 to 1. Reads: videos, learning_state.
+    """
+    prior = candidate.viewer.settings.quality_prior
+    average = number(prior * candidate.viewer.learning.engaged_share)
+    engaged = sa.cast(Video.engaged_views, Double) + average
+    viewers = sa.cast(Video.impressions, Double) + number(prior)
+    return at_most(sa.type_coerce(engaged / viewers, Double), 1.0)
+
+
+def trending(candidate: Candidate) -> Number:
+    """Many engaged with the video of late, by forward decay.
+
+    Range: 0 to 1. Reads: videos, learning_state.
+    """
+    now = exp2(Video.trending - number(candidate.viewer.learning.trend))
+    scale = candidate.viewer.settings.trend_scale
+    return sa.func.coalesce(saturated(now, scale), number(0))
+
+
+def freshness(candidate: Candidate) -> Number:
+    """The video is new: 1 when published, half after each half-life.
+
+    Range: 0 to 1. Reads: videos.
+    """
+    age = age_days(Video.published_at, candidate.viewer.as_of)
+    return exp2(-age / number(candidate.viewer.settings.freshness_half_life))
+
+
+def exploration(candidate: Candidate) -> Number:
+    """Few have seen the video, so that nobody can know yet how good it is.
+
+    Range: 0 to 1. Reads: videos.
+    """
+    trial = number(candidate.viewer.settings.trial_viewers)
+    return trial / (trial + sa.cast(Video.impressions, Double))
+
+
 SIGNALS = (
     Signal("completion", 0, 1, completion),
     Signal("likes", 0, 1, likes),
-    Signal("shares", 0, MOST_SHARES, shares),
+    Signal("shares", 0, MOST_OFTEN, shares),
     Signal("follows", 0, 1, follows),
     Signal("hashtags", 0, LIST_LENGTH, hashtags),
     Signal("sound", 0, 1, sound),
     Signal("language", 0, 1, language),
     Signal("country", 0, 1, country),
+    Signal("comments", 0, MOST_OFTEN, comments),
+    Signal("saves", 0, 1, saves),
+    Signal("device", 0, 1, device),
+    Signal("creator_affinity", -1, 1, creator_affinity),
+    Signal("hashtag_affinity", -1, 1, hashtag_affinity),
+    Signal("sound_affinity", -1, 1, sound_affinity),
+    Signal("caption", 0, 1, caption),
+    Signal("collaborative", 0, 1, collaborative),
+    Signal("social", 0, 1, social),
+    Signal("quality", 0, 1, quality),
+    Signal("trending", 0, 1, trending),
+    Signal("freshness", 0, 1, freshness),
+    Signal("exploration", 0, 1, exploration),
 )

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from recommender.catalog import user_id
-from recommender.models import Follow, Interaction, User, Video
+from recommender import bulk, fields
+from recommender.catalog import USERS, user_id
+from recommender.errors import InvalidValue, UnknownUser
+from recommender.learned import (
+    Affinity,
+    MutedCreator,
+    MutedHashtag,
+    MutedKeyword,
+    MutedSound,
+    RecentEngagement,
+)
+from recommender.models import Follow, Hashtag, Interaction, Sound, User, Video
 
 
 @dataclass(frozen=True, slots=True)
 class UserSummary:
-    """A user's own row, what they declared, whom they follow, and how much they did.
+    """A user's own row, what they declared, whom they follow, what they muted and what they did.
 
-    Counts are numbers of events, but `seen` and `liked`: videos seen, and liked now.
+    Counts are numbers of events, but `seen` and `liked`: videos seen, and liked now. What they
+    did until `learned_since` is no longer learned from.
     """
 
     user: str
@@ -24,9 +36,14 @@ class UserSummary:
     country: str | None
     device: str | None
     created_at: datetime | None
+    learned_since: datetime | None
     interests: tuple[str, ...]
     liked_sounds: tuple[str, ...]
     follows: tuple[str, ...]
+    muted_creators: tuple[str, ...]
+    muted_hashtags: tuple[str, ...]
+    muted_sounds: tuple[str, ...]
+    muted_keywords: tuple[str, ...]
     videos: int
     seen: int
     liked: int
@@ -59,15 +76,35 @@ def show_user(session: Session, user: str) -> UserSummary:
         country=row.country,
         device=row.device,
         created_at=row.created_at,
+        learned_since=row.learned_since,
         interests=tuple(sorted(each.name for each in row.hashtags)),
         liked_sounds=tuple(sorted(each.key for each in row.sounds)),
         follows=tuple(sorted(session.scalars(creators))),
+        **_muted(session, row.id),
         videos=session.scalar(videos) or 0,
         **_totals(session, row.id),
     )
 
 
-def _totals(session: Session, row_id: int) -> dict[str, int]:
+def _muted(session: Session, row_id: int) -> dict[str, Any]:
+    queries = {
+        "muted_creators": sa.select(User.key)
+        .join(MutedCreator, MutedCreator.creator_id == User.id)
+        .where(MutedCreator.user_id == row_id),
+        "muted_hashtags": sa.select(Hashtag.name)
+        .join(MutedHashtag, MutedHashtag.hashtag_id == Hashtag.id)
+        .where(MutedHashtag.user_id == row_id),
+        "muted_sounds": sa.select(Sound.key)
+        .join(MutedSound, MutedSound.sound_id == Sound.id)
+        .where(MutedSound.user_id == row_id),
+        "muted_keywords": sa.select(sa.func.trim(MutedKeyword.keyword)).where(
+            MutedKeyword.user_id == row_id
+        ),
+    }
+    return {name: tuple(sorted(session.scalars(query))) for name, query in queries.items()}
+
+
+def _totals(session: Session, row_id: int) -> dict[str, Any]:
     likes = sa.or_(Interaction.unliked_at.is_(None), Interaction.liked_at > Interaction.unliked_at)
     totals = {
         "seen": sa.func.count().filter(Interaction.impressions > 0),
@@ -79,3 +116,40 @@ def _totals(session: Session, row_id: int) -> dict[str, int]:
     query = sa.select(*(total.label(name) for name, total in totals.items()))
     row = session.execute(query.where(Interaction.user_id == row_id)).one()
     return {name: int(value or 0) for name, value in zip(totals, row, strict=True)}
+
+
+def reset_user(session: Session, user: str, *, at: datetime | None = None) -> None:
+    """Forget what was learned of a user: what they did until now never counts again.
+
+    What they did stays, as do their follows, mutes and declared interests; what they saw stays
+    seen.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the user's key.
+        at: until when, with an offset; now where None. An earlier time than that of a reset before
+            changes nothing about what counts.
+
+    Raises:
+        InvalidValue: the key or the time is not of its form.
+        UnknownUser: there is no such user.
+    """
+    since = fields.time(fields.now() if at is None else at)
+    row_id, before = _locked(session, user)
+    if before is None or before < since:
+        session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
+    session.execute(sa.delete(Affinity).where(Affinity.user_id == row_id))
+    session.execute(sa.delete(RecentEngagement).where(RecentEngagement.user_id == row_id))
+
+
+def _locked(session: Session, user: str) -> tuple[int, datetime | None]:
+    """A user's id and since when they are learned from; others who learn of them wait."""
+    try:
+        key = fields.key(user)
+    except InvalidValue as error:
+        raise InvalidValue(f"user: {error}") from None
+    read = [USERS.c.id, USERS.c.learned_since]
+    found = bulk.find(session, [USERS.c.key], [(key,)], read, lock=True).first()
+    if found is None:
+        raise UnknownUser(f"there is no user {fields.shown(user)}")
+    return found[0], found[1]

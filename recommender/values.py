@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement
 
 from recommender.errors import InvalidValue
 from recommender.fields import EVENT_COLUMNS
+from recommender.settings import Settings
+
+REFERENCE = "classic"
+"""The built-in formula over the whole catalogue, without filters or memory, for ever the same."""
 
 SMALLEST_LIMIT, DEFAULT_LIMIT, LARGEST_LIMIT = 1, 20, 500
 
@@ -87,6 +94,30 @@ class Profile:
     weights: Mapping[str, float]
     active: bool = False
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the reference formula, which keeps own, seen and muted videos."""
+        return self.name == REFERENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What the learning state says at a reading time.
+
+    Attributes:
+        creator, hashtag, sound: what brings a stored affinity to the reading time.
+        trend: the half-lives that a trend has faded by since the landmark.
+        engaged_share: engaged viewers by viewers, over all videos, 0 to 1.
+        captions: how many captions the words were counted in.
+    """
+
+    creator: float
+    hashtag: float
+    sound: float
+    trend: float
+    engaged_share: float
+    captions: int
+
 
 @dataclass(frozen=True, slots=True)
 class FeedRequest:
@@ -99,7 +130,14 @@ class FeedRequest:
         country: the viewer's country, None where unknown.
         profile: the profile's version that scores.
         as_of: the reading time, in UTC.
+        learning: the learning state at the reading time.
+        device: the viewer's device, None where unknown.
+        learned_since: what the viewer did up to then counts no more, None where all counts.
         limit: how many videos at most, 1 to 500.
+        where: the caller's own predicate over `Video`.
+        exclude: keys of videos that shall not come.
+        signals: the host's own signals (`Signal`), each with its weight.
+        settings: the numbers that shape signals and sources.
     """
 
     user: str
@@ -108,7 +146,14 @@ class FeedRequest:
     country: str | None
     profile: Profile
     as_of: datetime
+    learning: Learning
+    device: str | None = None
+    learned_since: datetime | None = None
     limit: int = DEFAULT_LIMIT
+    where: ColumnElement[bool] | None = None
+    exclude: tuple[str, ...] = ()
+    signals: Mapping[Any, float] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -187,8 +232,9 @@ class Explanation:
         request: the resolved request.
         item: the video with its score and signals.
         filters: every filter with its outcome.
-        rank: 1 for the first of the whole filtered order, None where a filter failed.
+        rank: 1 for the first of the whole filtered order, None where it is not in it.
         reason: one sentence.
+        displaced_by: the keys of the videos just ahead, the nearest first, 3 at most.
     """
 
     request: FeedRequest
@@ -196,6 +242,7 @@ class Explanation:
     filters: tuple[FilterOutcome, ...]
     rank: int | None
     reason: str
+    displaced_by: tuple[str, ...] = ()
 
     @property
     def shown(self) -> bool:

@@ -643,7 +643,7 @@ def just_before(engine: Engine, beginning: str, do: Callable[[], Any]) -> Iterat
 def test_a_video_that_another_transaction_creates_meanwhile_is_updated(
     engine: Engine, first: str, second: str | None
 ) -> None:
-    theirs = {"id": "v", **FULL, "status": first}
+    theirs = {"id": "v", **FULL, "creator": "another", "status": first}
     ours = {"id": "v", "creator": "c", "published_at": at(5)}
     if second:
         ours["status"] = second

@@ -40,6 +40,11 @@ WEIGHTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _classic_serves(session: Session) -> None:
+    recommender.activate_profile(session, "classic")
+
+
 def test_the_worked_example(session: Session) -> None:
     worked_example(session)
     page = recommender.for_you(session, "user1")

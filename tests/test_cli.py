@@ -197,9 +197,14 @@ def test_user_show(example: Run) -> None:
         "country": "US",
         "device": None,
         "created_at": None,
+        "learned_since": None,
         "interests": ["comedy", "dance"],
         "liked_sounds": ["sound123"],
         "follows": ["creator1"],
+        "muted_creators": [],
+        "muted_hashtags": [],
+        "muted_sounds": [],
+        "muted_keywords": [],
         "videos": 0,
         "seen": 2,
         "liked": 1,
@@ -207,6 +212,38 @@ def test_user_show(example: Run) -> None:
         "shares": 1,
         "comments": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("muted", "kept"),
+    [("creator", "New"), ("hashtag", "new"), ("sound", "New"), ("keyword", "new words")],
+)
+def test_mute_and_unmute(example: Run, muted: str, kept: str) -> None:
+    value = "New words" if muted == "keyword" else "New"
+    again = "Muted before; nothing changed.\n"
+    assert example("mute", "user1", muted, value) == (0, "", "Muted.\n")
+    assert example("mute", "user1", muted, value) == (0, "", again)
+    assert answer(example("user", "show", "user1"))[f"muted_{muted}s"] == [kept]
+    assert example("unmute", "user1", muted, value) == (0, "", "Unmuted.\n")
+    assert example("unmute", "user1", muted, value) == (0, "", "Not muted; nothing changed.\n")
+
+
+def test_user_reset(example: Run) -> None:
+    before = answer(example("user", "show", "user1"))
+    assert example("user", "reset", "user1") == (0, "", "Reset.\n")
+    after = answer(example("user", "show", "user1"))
+    assert after.pop("learned_since") > "2026"
+    assert {**after, "learned_since": None} == before
+
+
+def test_video_status(example: Run) -> None:
+    assert example("video", "status", "v1", "removed") == (0, "", "Now removed.\n")
+    assert example("video", "status", "v1", "removed") == (
+        0, "", "Removed before; nothing changed.\n",
+    )  # fmt: skip
+    assert "v1" not in example("feed", "nobody")[1]
+    assert example("video", "status", "v1", "published") == (0, "", "Now published.\n")
+    assert '"v1"' in example("feed", "nobody")[1]
 
 
 def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
@@ -247,6 +284,15 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
         (("follow", "nobody", "creator1"), 66, "there is no user 'nobody'"),
         (("unfollow", "nobody", "creator1"), 66, "there is no user 'nobody'"),
         (("user", "show", "nobody"), 66, "there is no user 'nobody'"),
+        (("user", "reset", "nobody"), 66, "there is no user 'nobody'"),
+        (("mute", "nobody", "sound", "s"), 66, "there is no user 'nobody'"),
+        (("unmute", "nobody", "sound", "s"), 66, "there is no user 'nobody'"),
+        (("mute", "user1", "video", "v1"), 2, "'video' is not one of"),
+        (("mute", "user1", "creator", "user1"), 2, "creator: a user cannot mute themselves"),
+        (("mute", "user1", "keyword", ".*"), 2, "keyword: '.*' has no letter and no digit"),
+        (("unmute", "user1", "keyword", "x"), 2, "keyword: 'x' has fewer than two"),
+        (("video", "status", "v9", "removed"), 66, "there is no video 'v9'"),
+        (("video", "status", "v1", "gone"), 2, "'gone' is not one of"),
         (("import", "users", "none.csv"), 66, "there is no file 'none.csv'"),
         (("import", "things", "none.csv"), 2, "'things' is not one of"),
         (("profiles", "show", "none"), 2, "there is no profile 'none'"),

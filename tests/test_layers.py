@@ -7,9 +7,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
-    "errors", "fields", "columns", "values", "settings", "models", "learned", "engine", "bulk",
-    "learning", "filters", "signals", "sources", "scoring", "profiles", "catalog", "mutes",
-    "interactions", "rollups", "feed", "users", "synthetic",
+    "errors", "fields", "columns", "settings", "values", "models", "learned", "engine", "bulk",
+    "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring", "profiles",
+    "catalog", "mutes",
+    "interactions", "relearning", "counting", "rollups", "reasons", "feed", "users", "synthetic",
     "reading", "interchange", "export", "schema",
     "cli",
 )  # fmt: skip

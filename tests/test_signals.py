@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import FILTERS, SIGNALS, Filter, Signal
 from recommender.columns import Base
-from recommender.signals import MOST_SHARES
+from recommender.signals import MOST_OFTEN
 from tests.worlds import NOON, make_user, make_video, make_videos, record, worked_example
 
 SIGNAL = pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
@@ -76,8 +76,8 @@ def test_shares_are_counted_up_to_a_million(session: Session) -> None:
     every_signal(session)
     record(session, "share", "all")
     state = Base.metadata.tables["rec_interactions"]
-    session.execute(state.update().values(shares=MOST_SHARES * 1000))
-    assert values(session, "viewer")["all"]["shares"] == MOST_SHARES
+    session.execute(state.update().values(shares=MOST_OFTEN * 1000))
+    assert values(session, "viewer")["all"]["shares"] == MOST_OFTEN
 
 
 def test_the_largest_weights_on_the_largest_signals_do_not_overflow(session: Session) -> None:
@@ -86,7 +86,7 @@ def test_the_largest_weights_on_the_largest_signals_do_not_overflow(session: Ses
     state = Base.metadata.tables["rec_interactions"]
     session.execute(state.update().values(shares=2**62))
     (first, *_) = recommender.for_you(session, "viewer", profile="most", as_of=NOON).items
-    assert first.score == 100 * (MOST_SHARES + 300 + 6)
+    assert first.score == 100 * (MOST_OFTEN + 300 + 6)
 
 
 @SIGNAL

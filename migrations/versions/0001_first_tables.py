@@ -244,7 +244,12 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "similarity BETWEEN 0 AND 1", name=op.f("rec_video_neighbours_similarity_ck")
         ),
-        sa.PrimaryKeyConstraint("source_id", "video_id", name=op.f("rec_video_neighbours_pk")),
+        sa.PrimaryKeyConstraint(
+            "source_id",
+            "video_id",
+            name=op.f("rec_video_neighbours_pk"),
+            postgresql_include=["similarity"],
+        ),
         sqlite_with_rowid=False,
     )
     op.create_index(
@@ -441,7 +446,10 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(
-        op.f("rec_videos_country_trending_ix"), "rec_videos", ["country", "trending"], unique=False
+        op.f("rec_videos_status_country_trending_id_ix"),
+        "rec_videos",
+        ["status", "country", "trending", "id"],
+        unique=False,
     )
     op.create_index(
         op.f("rec_videos_creator_id_published_at_ix"),
@@ -450,9 +458,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("rec_videos_language_trending_ix"),
+        op.f("rec_videos_status_language_trending_id_ix"),
         "rec_videos",
-        ["language", "trending"],
+        ["status", "language", "trending", "id"],
         unique=False,
     )
     op.create_index(
@@ -462,12 +470,17 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("rec_videos_status_published_at_ix"),
+        op.f("rec_videos_status_published_at_id_ix"),
         "rec_videos",
-        ["status", "published_at"],
+        ["status", "published_at", "id"],
         unique=False,
     )
-    op.create_index(op.f("rec_videos_trending_ix"), "rec_videos", ["trending"], unique=False)
+    op.create_index(
+        op.f("rec_videos_status_trending_id_ix"),
+        "rec_videos",
+        ["status", "trending", "id"],
+        unique=False,
+    )
     op.create_table(
         "rec_interactions",
         sa.Column("user_id", sa.BigInteger(), nullable=False),

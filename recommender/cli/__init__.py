@@ -24,11 +24,15 @@ COMMANDS = {
     "follow": "write:follow",
     "export": "files:export",
     "import": "files:import_",
+    "mute": "write:mute",
     "profiles": "profiles:profiles",
     "rank": "feed:rank",
     "record": "write:record",
+    "refresh": "refresh:refresh",
     "unfollow": "write:unfollow",
+    "unmute": "write:unmute",
     "user": "user:user",
+    "video": "video:video",
 }
 """Each command's name, and where in this package it is."""
 
@@ -40,11 +44,15 @@ SUMMARIES = {
     "follow": "Let USER follow CREATOR, who is created on sight.",
     "export": "Export users, videos, follows or events to a file.",
     "import": "Import users, videos, follows or events from a file.",
+    "mute": "Keep a creator, hashtag, sound or words of captions out of USER's feeds.",
     "profiles": "List, show, create and activate ranking profiles.",
     "rank": "Put the given videos in a user's order; no filter applies.",
     "record": "Record one event of a user with a video.",
+    "refresh": "Bring statistics, neighbours and terms up to date with what was recorded.",
     "unfollow": "Let USER no longer follow CREATOR.",
-    "user": "Show what is stored of a user.",
+    "unmute": "Let USER see again what was muted.",
+    "user": "Show what is stored of a user, or forget what was learned.",
+    "video": "Publish, review or remove a video.",
 }
 """Each command's line of help, here so that listing them imports none; a test compares."""
 

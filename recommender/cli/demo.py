@@ -13,6 +13,7 @@ from recommender.cli.database import writable
 from recommender.cli.options import database_option, settings
 from recommender.cli.output import print_table
 from recommender.engine import database_url, run_transaction
+from recommender.reasons import because
 from recommender.values import FeedItem, FeedPage
 
 ROWS = 8
@@ -85,7 +86,7 @@ def _print_feed(items: Sequence[FeedItem], before: Sequence[FeedItem] = ()) -> N
     rows = []
     for item in items[:ROWS]:
         was = {"was": places.get(item.video)} if before else {}
-        shown = {"video": item.video, "creator": item.creator, "why": feed.because(item)}
+        shown = {"video": item.video, "creator": item.creator, "why": because(item)}
         rows.append({"#": item.position, **was, "score": round(item.score, 3), **shown})
     print_table(rows)
 

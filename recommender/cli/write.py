@@ -1,4 +1,4 @@
-"""``record``, ``follow``, ``unfollow``."""
+"""``record``, ``follow``, ``unfollow``, ``mute``, ``unmute``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from recommender import catalog, fields, interactions
+from recommender import catalog, fields, interactions, mutes
 from recommender.cli.database import writing
 from recommender.cli.options import Time, database_option
 
@@ -56,3 +56,25 @@ def unfollow(user: str, creator: str) -> None:
     """Let USER no longer follow CREATOR."""
     followed = writing(lambda session: catalog.unfollow(session, user, creator))
     click.echo("Unfollowed." if followed else "Not followed; nothing changed.", err=True)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("kind", type=click.Choice(list(mutes.KINDS)))
+@click.argument("value")
+@database_option
+def mute(user: str, kind: str, value: str) -> None:
+    """Keep a creator, hashtag, sound or words of captions out of USER's feeds."""
+    is_new = writing(lambda session: mutes.mute(session, user, kind, value))
+    click.echo("Muted." if is_new else "Muted before; nothing changed.", err=True)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("kind", type=click.Choice(list(mutes.KINDS)))
+@click.argument("value")
+@database_option
+def unmute(user: str, kind: str, value: str) -> None:
+    """Let USER see again what was muted."""
+    muted = writing(lambda session: mutes.unmute(session, user, kind, value))
+    click.echo("Unmuted." if muted else "Not muted; nothing changed.", err=True)

@@ -1,0 +1,110 @@
+"""The few functions that the databases write differently, as SQL constructs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Double
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+MOST_HALF_LIVES = 1_000
+"""Powers of 2 are taken within this: PostgreSQL raises an error where SQLite gives 0."""
+
+_DAY_US = 86_400_000_000.0
+_DAY_S = 86_400.0
+
+
+def _number(value: float) -> sa.ColumnElement[float]:
+    return sa.literal(value, Double())
+
+
+def _bounded(value: Any, low: float, high: float) -> sa.ColumnElement[float]:
+    return sa.case(
+        (value < _number(low), _number(low)), (value > _number(high), _number(high)), else_=value
+    )
+
+
+class half_away(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
+    """A number rounded to a whole one, halves away from zero, on every database alike."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(half_away, "sqlite")
+def _round(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.round(*element.clauses), **options)
+
+
+@compiles(half_away, "postgresql")
+def _truncate(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
+    """PostgreSQL rounds halves of a double to even; this is SQLite's arithmetic."""
+    (value,) = element.clauses
+    half = sa.case((value < _number(0), _number(-0.5)), else_=_number(0.5))
+    return compiler.process(sa.func.trunc(value + half), **options)
+
+
+class exp2(FunctionElement[float]):  # noqa: N801
+    """2 to the power of a number, which is taken within a thousand either way."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(exp2, "sqlite")
+def _registered(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
+    """`prepare_engine` registers the function: not every SQLite has one."""
+    (value,) = element.clauses
+    bounded = _bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
+    return compiler.process(sa.func.rec_exp2(bounded), **options)
+
+
+@compiles(exp2, "postgresql")
+def _power(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
+    (value,) = element.clauses
+    bounded = _bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
+    return compiler.process(sa.func.power(_number(2), bounded), **options)
+
+
+class square_root(FunctionElement[float]):  # noqa: N801
+    """The square root of a number that is not negative, as a double."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(square_root, "sqlite")
+def _registered_root(element: square_root, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.rec_sqrt(*element.clauses), **options)
+
+
+@compiles(square_root, "postgresql")
+def _root(element: square_root, compiler: SQLCompiler, **options: Any) -> str:
+    (value,) = element.clauses
+    return compiler.process(sa.func.sqrt(sa.cast(value, Double())), **options)
+
+
+class age_days(FunctionElement[float]):  # noqa: N801
+    """The days from a time to a reading time, 0 where it is later."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(age_days, "sqlite")
+def _microseconds(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
+    moment, as_of = element.clauses
+    age = (sa.cast(as_of, sa.BigInteger) - sa.cast(moment, sa.BigInteger)) / _number(_DAY_US)
+    return compiler.process(_bounded(age, 0.0, 1e9), **options)
+
+
+@compiles(age_days, "postgresql")
+def _interval(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
+    moment, as_of = element.clauses
+    seconds: sa.ColumnElement[float] = sa.cast(
+        sa.extract("epoch", as_of) - sa.extract("epoch", moment), Double()
+    )
+    return compiler.process(_bounded(seconds / _number(_DAY_S), 0.0, 1e9), **options)

@@ -1,0 +1,52 @@
+"""``refresh``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+from sqlalchemy import Engine
+
+from recommender import rollups
+from recommender.cli.database import engine
+from recommender.cli.options import database_option, format_option, settings
+from recommender.cli.output import print_records
+from recommender.engine import check_schema, translate_errors
+from recommender.errors import DatabaseBusy, DatabaseUnreachable
+
+LONGEST_WAIT = 86_400
+
+
+@click.command()
+@click.option("--rebuild", is_flag=True, help="Compute everything anew from the log.")
+@click.option(
+    "--every",
+    type=click.IntRange(1, LONGEST_WAIT),
+    metavar="SECONDS",
+    help="Again and again, with so long a pause between; Ctrl-C ends it.",
+)
+@format_option
+@database_option
+def refresh(*, rebuild: bool, every: int | None, form: str | None) -> None:
+    """Bring statistics, neighbours and terms up to date with what was recorded."""
+    with engine() as bind:
+        if every is None:
+            _print(_refresh(bind, rebuild=rebuild), form)
+            return
+        while True:
+            try:
+                _print(_refresh(bind, rebuild=rebuild), form)
+                rebuild = False
+            except (DatabaseBusy, DatabaseUnreachable) as error:
+                click.echo(f"Error: {error} Trying again.", err=True)
+            time.sleep(every)
+
+
+def _refresh(bind: Engine, *, rebuild: bool) -> rollups.RefreshReport:
+    with translate_errors(), bind.connect() as connection:
+        check_schema(connection)
+    return rollups.refresh(bind, settings=settings(), rebuild=rebuild)
+
+
+def _print(report: rollups.RefreshReport, form: str | None) -> None:
+    print_records([report.as_dict()], form, whole=report.as_dict())

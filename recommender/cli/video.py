@@ -1,0 +1,25 @@
+"""``video status``."""
+
+from __future__ import annotations
+
+import click
+
+from recommender import catalog, fields
+from recommender.cli.database import writing
+from recommender.cli.options import database_option
+
+
+@click.group()
+def video() -> None:
+    """Publish, review or remove a video."""
+
+
+@video.command()
+@click.argument("video")
+@click.argument("status", type=click.Choice(fields.STATUSES))
+@database_option
+def status(video: str, status: str) -> None:
+    """Set a video's status; only what is published is shown."""
+    is_new = writing(lambda session: catalog.set_video_status(session, video, status))
+    click.echo(f"Now {status}." if is_new else f"{status.capitalize()} before; nothing changed.",
+               err=True)  # fmt: skip

@@ -1,0 +1,105 @@
+"""What a user does not want to see: creators, hashtags, sounds, and words of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Table
+from sqlalchemy.orm import Session
+
+from recommender import bulk, fields
+from recommender.catalog import HASHTAGS, SOUNDS, USERS, ensure, ids, user_id
+from recommender.errors import InvalidValue
+from recommender.learned import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
+
+KEYWORD_LENGTH = 255
+
+
+def keyword(value: object) -> str:
+    """The words that a caption must have one after another, as `fields.words` writes them."""
+    kept = fields.words(fields.text(value, fields.CAPTION_LENGTH))
+    if not kept:
+        raise InvalidValue(f"{fields.shown(value)} has no letter and no digit")
+    if fields.letters(kept) < 2:
+        raise InvalidValue(f"{fields.shown(value)} has fewer than two letters or digits")
+    if len(kept) > KEYWORD_LENGTH:
+        raise InvalidValue(f"{fields.shown(value)} is longer than {KEYWORD_LENGTH} characters")
+    return kept
+
+
+KINDS: dict[str, tuple[Any, Table | None, Callable[[object], str]]] = {
+    "creator": (MutedCreator.__table__, USERS, fields.key),
+    "hashtag": (MutedHashtag.__table__, HASHTAGS, fields.hashtag),
+    "sound": (MutedSound.__table__, SOUNDS, fields.listed_key),
+    "keyword": (MutedKeyword.__table__, None, keyword),
+}
+"""Of each kind the table, the table of what is muted where it is a row, and how it is read."""
+
+
+def mute(session: Session, user: str, kind: str, value: str) -> bool:
+    """Keep a creator, a hashtag, a sound or words of captions out of a user's feeds.
+
+    A creator, hashtag or sound that is not known yet is created on sight. A creator's sounds are
+    muted with them. Words match in any case, and only whole, one after another.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the user's key.
+        kind: ``creator``, ``hashtag``, ``sound`` or ``keyword``.
+        value: the creator's or sound's key, the hashtag, or the words: at least two letters or
+            digits, at most 255 characters.
+
+    Returns:
+        Whether it was not muted before.
+
+    Raises:
+        InvalidValue: the kind or the value is not of its form, or the user themselves.
+        UnknownUser: there is no such user.
+    """
+    table, catalogue, member = _parsed(kind, value)
+    muter = user_id(session, user)
+    if kind == "creator" and member == user:
+        raise InvalidValue("creator: a user cannot mute themselves")
+    muted = member if catalogue is None else ensure(session, catalogue, [member])[member]
+    row = dict(zip(table.primary_key.columns.keys(), (muter, muted), strict=True))
+    columns = list(table.primary_key)
+    if bulk.find(session, columns, [(muter, muted)], columns).first():
+        return False
+    return bool(bulk.insert_new(session, table, [row]))
+
+
+def unmute(session: Session, user: str, kind: str, value: str) -> bool:
+    """Let a user see again what `mute` kept out.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the user's key.
+        kind: ``creator``, ``hashtag``, ``sound`` or ``keyword``.
+        value: as it was muted, in any spelling that `mute` reads as the same.
+
+    Returns:
+        Whether it was muted before.
+
+    Raises:
+        InvalidValue: the kind or the value is not of its form.
+        UnknownUser: there is no such user.
+    """
+    table, catalogue, member = _parsed(kind, value)
+    muter = user_id(session, user)
+    muted = member if catalogue is None else ids(session, catalogue, [member]).get(member)
+    owner, what = table.primary_key
+    gone = sa.delete(table).where(owner == muter, what == muted)
+    result: Any = session.execute(gone, bind_arguments=bulk.OURS)
+    return bool(result.rowcount)
+
+
+def _parsed(kind: str, value: object) -> tuple[Table, Table | None, str]:
+    if kind not in KINDS:
+        raise InvalidValue(f"kind: {fields.shown(kind)} is not one of {', '.join(KINDS)}")
+    table, catalogue, parse = KINDS[kind]
+    try:
+        return table, catalogue, parse(value)
+    except InvalidValue as error:
+        raise InvalidValue(f"{kind}: {error}") from None

@@ -1,0 +1,133 @@
+"""Why a video is shown, or not, in words that a person would use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from recommender.columns import Statement
+from recommender.filters import FILTERS
+from recommender.learned import Affinity
+from recommender.models import Hashtag, Interaction, Video, VideoHashtag
+from recommender.values import FeedItem, FeedRequest, FilterOutcome
+
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
+MOST_REASONS = 3
+
+
+def reason_query(request: FeedRequest, video_id: int) -> Statement:
+    """What a sentence about a video may name, in one row.
+
+    Its columns are the hashtag that the viewer likes best of the video's, or NULL, and when the
+    viewer saw, rejected and reported it.
+    """
+    best = (
+        sa.select(Hashtag.name)
+        .join(VideoHashtag, VideoHashtag.hashtag_id == Hashtag.id)
+        .join(Affinity, Affinity.subject_id == Hashtag.id)
+        .where(
+            VideoHashtag.video_id == video_id,
+            Affinity.user_id == request.user_id,
+            Affinity.subject == "hashtag",
+            Affinity.score > 0,
+        )
+        .order_by(Affinity.score.desc(), Hashtag.name)
+        .limit(1)
+        .scalar_subquery()
+    )
+    state = sa.and_(Interaction.user_id == request.user_id, Interaction.video_id == Video.id)
+    return (
+        sa.select(
+            best.label("hashtag"),
+            Interaction.plays,
+            Interaction.last_at,
+            Interaction.not_interested_at,
+        )
+        .select_from(Video)
+        .outerjoin(Interaction, state)
+        .where(Video.id == video_id)
+        .prefix_with("/* recommender.reason_query */")
+    )
+
+
+def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Any) -> str:
+    """One sentence about a video.
+
+    Args:
+        item: the video with its signals; its sources are empty where none found it.
+        filters: every filter with its outcome.
+        facts: the row of `reason_query`.
+    """
+    otherwise = {each.name: each.otherwise for each in FILTERS}
+    for outcome in filters:
+        if not outcome.passed:
+            said = _said_when(outcome.name, facts) or otherwise[outcome.name]
+            return f"Not shown: {said}."
+    if not item.sources:
+        return "Not shown: nothing that you did or chose leads to it, and newer videos came first."
+    return f"Shown because {because(item, facts.hashtag)}."
+
+
+def _said_when(name: str, facts: Any) -> str | None:
+    if name == "not_rejected" and facts.not_interested_at:
+        return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
+    if name == "not_seen":
+        did = "watched" if facts.plays else "saw"
+        return f"you {did} it on {_day(facts.last_at)}"
+    return None
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"
+
+
+def because(item: FeedItem, hashtag: str | None = None) -> str:
+    """What speaks most for a video, the strongest three signals, as it ends a sentence.
+
+    Args:
+        item: the video with its signals.
+        hashtag: the one that the viewer likes best of its hashtags, where known.
+    """
+    for_it = sorted(
+        (name for name, each in item.signals.items() if each.contribution > 0),
+        key=lambda name: -item.signals[name].contribution,
+    )
+    if not for_it:
+        return "it is published; no signal speaks for it"
+    said = [_phrase(name, item, hashtag) for name in for_it[:MOST_REASONS]]
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+
+
+def _phrase(name: str, item: FeedItem, hashtag: str | None) -> str:
+    value = item.signals[name].value
+    topic = f"often enjoy #{hashtag} videos" if hashtag else "often enjoy videos with its hashtags"
+    phrases = {
+        "completion": f"you watched {value:.0%} of it",
+        "likes": "you like it",
+        "shares": "you shared it",
+        "follows": f"you follow {item.creator}",
+        "hashtags": f"it has {value:.0f} of your interests",
+        "sound": f"you like its sound {item.sound}",
+        "language": "it is in your language",
+        "country": "it is from your country",
+        "comments": "you commented on it",
+        "saves": "you saved it",
+        "device": "it suits your device",
+        "creator_affinity": f"you often enjoy videos by {item.creator}",
+        "hashtag_affinity": f"you {topic}",
+        "sound_affinity": f"you often enjoy videos with the sound {item.sound}",
+        "caption": "its caption is like those of videos that you enjoyed",
+        "collaborative": "people who enjoyed what you enjoyed lately enjoyed it too",
+        "social": "people whom you follow enjoyed it",
+        "quality": f"{value:.0%} of those who see it watch on",
+        "trending": "many enjoy it at the moment",
+        "freshness": "it is new",
+        "exploration": "few have seen it yet",
+    }
+    return phrases.get(name, f"its {name} is {value:g}")

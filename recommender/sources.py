@@ -1,0 +1,226 @@
+"""Where candidates come from: one SELECT of videos with a quota each.
+
+What a viewer has seen, and what the caller left out, takes nobody's place in a source, and what
+they muted is no interest of theirs. The last source, the newest of all that every filter lets
+through, keeps a page full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import CTE, BigInteger, ColumnElement, Double, Subquery, literal
+from sqlalchemy.orm import InstrumentedAttribute
+
+from recommender.columns import Statement, UtcDateTime
+from recommender.fields import EARLIEST, LIST_LENGTH
+from recommender.filters import allowed, eligible
+from recommender.learned import Affinity, MutedCreator, MutedHashtag, MutedSound
+from recommender.models import Follow, UserHashtag, UserSound, Video, VideoHashtag
+from recommender.values import FeedRequest
+from recommender.viewer import Viewer
+
+NEWEST_OF_EACH = 50
+"""How many videos of one hashtag are looked at."""
+
+MOST_NEAR = 600
+"""How many neighbours are looked at, the nearest first; the viewer has seen some."""
+
+
+MUTED = {
+    "creator": MutedCreator.creator_id,
+    "hashtag": MutedHashtag.hashtag_id,
+    "sound": MutedSound.sound_id,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A named source of candidates.
+
+    Args:
+        name: as pages and explanations name it.
+        quota: how many candidates it gives at most.
+        select: the ids of videos, the best first, as a SELECT from `Video`.
+    """
+
+    name: str
+    quota: int
+    select: Callable[[Viewer], sa.Select[int]]
+
+
+def following(viewer: Viewer) -> sa.Select[int]:
+    """The newest of the creators whom the viewer follows."""
+    followed = sa.select(Follow.creator_id).where(Follow.user_id == viewer.user_id)
+    return _newest().where(Video.creator_id.in_(followed))
+
+
+def neighbours(viewer: Viewer) -> sa.Select[int]:
+    """What others engaged with who also engaged with what the viewer engaged with lately."""
+    every = viewer.near
+    nearest = (
+        sa.select(every)
+        .order_by(every.c.similarity.desc(), every.c.video_id.desc())
+        .limit(MOST_NEAR)
+        .subquery("nearest")
+    )
+    return (
+        sa.select(Video.id)
+        .join(nearest, nearest.c.video_id == Video.id)
+        .order_by(nearest.c.similarity.desc(), Video.id.desc())
+    )
+
+
+def hashtags(viewer: Viewer) -> sa.Select[int]:
+    """The newest of the hashtags that the viewer declared, or has the most affinity to."""
+    tag, wanted = VideoHashtag, _wanted_hashtags(viewer)
+    listed = (
+        sa.select(tag.video_id)
+        .join(wanted, wanted.c.hashtag_id == tag.hashtag_id)
+        .where(tag.listed_at.between(wanted.c.since, viewer.as_of))
+    )
+    return _newest().where(Video.id.in_(listed))
+
+
+def _wanted_hashtags(viewer: Viewer) -> Subquery:
+    """The hashtags, and since when so many videos of each were published as are looked at.
+
+    The limit is more than there can be: it keeps the database from working out `since` anew for
+    each video.
+    """
+    declared = sa.select(UserHashtag.hashtag_id).where(UserHashtag.user_id == viewer.user_id)
+    every = sa.union(declared, _most_liked(viewer, "hashtag")).subquery("every_hashtag")
+    since = (
+        sa.select(VideoHashtag.listed_at)
+        .where(
+            VideoHashtag.hashtag_id == every.c.hashtag_id, VideoHashtag.listed_at <= viewer.as_of
+        )
+        .order_by(VideoHashtag.listed_at.desc())
+        .offset(NEWEST_OF_EACH - 1)
+        .limit(1)
+        .scalar_subquery()
+    )
+    earliest = literal(EARLIEST, UtcDateTime())
+    return (
+        sa.select(every.c.hashtag_id, sa.func.coalesce(since, earliest).label("since"))
+        .limit(LIST_LENGTH + viewer.settings.interests)
+        .subquery("wanted_hashtags")
+    )
+
+
+def sounds(viewer: Viewer) -> sa.Select[int]:
+    """The newest with sounds that the viewer declared, or has the most affinity to."""
+    declared = sa.select(UserSound.sound_id).where(UserSound.user_id == viewer.user_id)
+    wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
+    return _newest().where(Video.sound_id.in_(sa.select(wanted.c[0])))
+
+
+def creators(viewer: Viewer) -> sa.Select[int]:
+    """The newest of the creators to whom the viewer has the most affinity."""
+    wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
+    return _newest().where(Video.creator_id.in_(sa.select(wanted.c[0])))
+
+
+def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
+    muted = MUTED[subject]
+    best = (
+        sa.select(Affinity.subject_id)
+        .where(
+            Affinity.user_id == viewer.user_id,
+            Affinity.subject == subject,
+            Affinity.score > 0,
+            Affinity.subject_id.not_in(sa.select(muted).where(_of(muted) == viewer.user_id)),
+        )
+        .order_by(Affinity.score.desc(), Affinity.subject_id)
+        .limit(viewer.settings.interests)
+        .subquery(f"best_{subject}")
+    )
+    return sa.select(best.c.subject_id)
+
+
+def _of(muted: InstrumentedAttribute[int]) -> ColumnElement[int]:
+    """Whose mute it is."""
+    owner: ColumnElement[int] = muted.class_.user_id
+    return owner
+
+
+def trending(viewer: Viewer) -> sa.Select[int]:
+    """What trends in the viewer's language, or anywhere where that is unknown."""
+    statement = _trending()
+    return statement.where(Video.language == viewer.language) if viewer.has_language else statement
+
+
+def nearby(viewer: Viewer) -> sa.Select[int]:
+    """What trends in the viewer's country."""
+    return _trending().where(Video.country == viewer.country)
+
+
+def _trending() -> sa.Select[int]:
+    return (
+        sa.select(Video.id)
+        .where(Video.trending.is_not(None))
+        .order_by(Video.trending.desc(), Video.id.desc())
+    )
+
+
+def fresh(viewer: Viewer) -> sa.Select[int]:
+    """The newest that few have seen: every video gets its trial."""
+    return _newest().where(Video.impressions < viewer.settings.trial_viewers)
+
+
+def newest(_viewer: Viewer) -> sa.Select[int]:
+    """The newest of all."""
+    return _newest()
+
+
+def _newest() -> sa.Select[int]:
+    return sa.select(Video.id).order_by(Video.published_at.desc(), Video.id.desc())
+
+
+SOURCES = (
+    Source("following", 100, following),
+    Source("neighbours", 200, neighbours),
+    Source("hashtags", 120, hashtags),
+    Source("sounds", 40, sounds),
+    Source("creators", 60, creators),
+    Source("trending", 60, trending),
+    Source("nearby", 40, nearby),
+    Source("fresh", 40, fresh),
+    Source("newest", 60, newest),
+)
+BACKFILL = "newest"
+"""The source that is never shorter than a page while there is anything left to show."""
+
+
+def candidates(request: FeedRequest, viewer: Viewer) -> CTE:
+    """All candidates of a request: `video_id`, and `sources` as a sum of powers of 2.
+
+    The power of a source is its place in `SOURCES`.
+    """
+    rows = [_rows(request, viewer, place, source) for place, source in enumerate(SOURCES)]
+    each = sa.union_all(*rows).subquery("each_source")
+    sources = sa.cast(sa.func.sum(each.c.source), Double).label("sources")
+    return sa.select(each.c.video_id, sources).group_by(each.c.video_id).cte("candidates")
+
+
+def given_candidates(video_ids: Iterable[int]) -> CTE:
+    """The given videos as candidates that no source found."""
+    found: Statement = sa.select(
+        Video.id.label("video_id"), literal(0.0, Double()).label("sources")
+    )
+    return found.where(Video.id.in_(video_ids)).cte("candidates")
+
+
+def source_names(sources: float) -> tuple[str, ...]:
+    """The names that a sum of `candidates` stands for."""
+    return tuple(each.name for place, each in enumerate(SOURCES) if int(sources) >> place & 1)
+
+
+def _rows(request: FeedRequest, viewer: Viewer, place: int, source: Source) -> Statement:
+    quota = max(source.quota, 2 * request.limit) if source.name == BACKFILL else source.quota
+    conditions = (allowed if source.name == BACKFILL else eligible)(request, viewer)
+    found = source.select(viewer).where(*conditions).limit(quota).subquery(source.name)
+    power = literal(1 << place, BigInteger()).label("source")
+    return sa.select(found.c[0].label("video_id"), power)

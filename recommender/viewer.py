@@ -1,0 +1,93 @@
+"""The viewer of one statement: bound values, and what they engaged with lately."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import CTE, BigInteger, BindParameter, Double, Text, literal
+
+from recommender.columns import UtcDateTime
+from recommender.fields import EARLIEST
+from recommender.learned import VideoNeighbour
+from recommender.models import Interaction
+from recommender.settings import Settings
+from recommender.values import FeedRequest, Learning
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """The viewer as bound values of one statement; all but `as_of` are NULL where unknown.
+
+    Attributes:
+        learning, settings: plain numbers, which become bound values where they are used.
+        has_language: whether the language is known.
+        recent: the videos engaged with last, with the weight of each: the newest counts most.
+        near: the neighbours of these, with their similarity to all of them together.
+    """
+
+    user_id: BindParameter[int]
+    language: BindParameter[str | None]
+    country: BindParameter[str | None]
+    device: BindParameter[str | None]
+    as_of: BindParameter[datetime]
+    learned_since: BindParameter[datetime]
+    learning: Learning
+    settings: Settings
+    has_language: bool
+    recent: CTE
+    near: CTE
+
+    @classmethod
+    def of(cls, request: FeedRequest) -> Viewer:
+        """The viewer of a resolved request."""
+        user_id = literal(request.user_id, BigInteger())
+        learned_since = literal(request.learned_since or EARLIEST, UtcDateTime())
+        recent = _recent(user_id, learned_since, request.settings)
+        return cls(
+            user_id=user_id,
+            language=literal(request.language, Text()),
+            country=literal(request.country, Text()),
+            device=literal(request.device, Text()),
+            as_of=literal(request.as_of, UtcDateTime()),
+            learned_since=learned_since,
+            learning=request.learning,
+            settings=request.settings,
+            has_language=request.language is not None,
+            recent=recent,
+            near=_near(recent),
+        )
+
+
+def _recent(
+    user_id: BindParameter[int], learned_since: BindParameter[datetime], settings: Settings
+) -> CTE:
+    newest = sa.func.row_number().over(
+        order_by=(Interaction.engaged_at.desc(), Interaction.video_id.desc())
+    )
+    scale = settings.history_scale
+    weight = literal(scale, Double()) / (literal(scale - 1, Double()) + sa.cast(newest, Double))
+    return (
+        sa.select(Interaction.video_id, weight.label("weight"))
+        .where(
+            Interaction.user_id == user_id,
+            Interaction.engaged_at.is_not(None),
+            Interaction.engaged_at > learned_since,
+            Interaction.not_interested_at.is_(None),
+        )
+        .order_by(Interaction.engaged_at.desc(), Interaction.video_id.desc())
+        .limit(settings.history)
+        .cte("recent")
+    )
+
+
+def _near(recent: CTE) -> CTE:
+    similarity = sa.func.sum(VideoNeighbour.similarity * recent.c.weight)
+    return (
+        sa.select(VideoNeighbour.video_id, similarity.label("similarity"))
+        .select_from(recent)
+        .join(VideoNeighbour, VideoNeighbour.source_id == recent.c.video_id)
+        .group_by(VideoNeighbour.video_id)
+        .cte("near")
+    )
