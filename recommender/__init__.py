@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from recommender.rollups import RefreshReport, refresh
     from recommender.scoring import feed_query
     from recommender.settings import Settings
-    from recommender.signals import SIGNALS, Signal
+    from recommender.signals import SIGNALS, Candidate, Signal
+    from recommender.sources import SOURCES, Source, source_names
     from recommender.users import reset_user
     from recommender.values import (
         Contribution,
@@ -86,8 +87,10 @@ if TYPE_CHECKING:
         FeedPage,
         FeedRequest,
         FilterOutcome,
+        Learning,
         Profile,
     )
+    from recommender.viewer import Viewer
 
 _NAMES = {
     "catalog": "follow unfollow upsert_users upsert_videos",
@@ -109,10 +112,12 @@ _NAMES = {
     "rollups": "RefreshReport refresh",
     "scoring": "feed_query",
     "settings": "Settings",
-    "signals": "SIGNALS Signal",
+    "signals": "SIGNALS Candidate Signal",
+    "sources": "SOURCES Source source_names",
     "users": "reset_user",
     "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
-    " Profile",
+    " Learning Profile",
+    "viewer": "Viewer",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

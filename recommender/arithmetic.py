@@ -10,8 +10,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-MOST_HALF_LIVES = 1_000
-"""Powers of 2 are taken within this: PostgreSQL raises an error where SQLite gives 0."""
+MOST_HALF_LIVES = 500
+"""Powers of 2 are taken within this: PostgreSQL raises an error where SQLite gives 0.
+
+So do products; the least power leaves room for the least weight.
+"""
 
 _DAY_US = 86_400_000_000.0
 _DAY_S = 86_400.0
@@ -48,7 +51,7 @@ def _truncate(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
 
 
 class exp2(FunctionElement[float]):  # noqa: N801
-    """2 to the power of a number, which is taken within a thousand either way."""
+    """2 to the power of a number, which is taken within 500 either way."""
 
     type = Double()
     inherit_cache = True

@@ -16,7 +16,7 @@ from recommender.columns import Statement
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.filters import filters_of
 from recommender.learned import LearningState
-from recommender.learning import half_lives
+from recommender.learning import exponent, half_lives
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.profiles import checked_weight, get_profile
 from recommender.reasons import reason_of, reason_query
@@ -124,7 +124,7 @@ def _learning(state: Any, as_of: datetime) -> Learning:
         creator=2.0 ** -faded(state.creator_half_life_days),
         hashtag=2.0 ** -faded(state.hashtag_half_life_days),
         sound=2.0 ** -faded(state.sound_half_life_days),
-        trend=faded(state.trend_half_life_days),
+        trend=exponent(state.landmark, state.trend_half_life_days, as_of),
         engaged_share=state.engaged_share,
         captions=state.captions,
     )

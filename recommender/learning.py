@@ -39,9 +39,14 @@ Key = tuple[int, str, int]
 """A user's id, a subject of `SUBJECTS`, and the id of the creator, hashtag or sound."""
 
 
+def exponent(landmark: datetime, half_life_days: float, at: datetime) -> float:
+    """How many half-lives after the landmark a time is."""
+    return (at - landmark).total_seconds() / (half_life_days * DAY)
+
+
 def half_lives(landmark: datetime, half_life_days: float, at: datetime) -> float:
     """How many half-lives after the landmark a time is, at most a thousand either way."""
-    number = (at - landmark).total_seconds() / (half_life_days * DAY)
+    number = exponent(landmark, half_life_days, at)
     return max(-MOST_HALF_LIVES, min(MOST_HALF_LIVES, number))
 
 

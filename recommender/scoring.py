@@ -25,6 +25,10 @@ KEY_SCALE = 1_000_000_000
 """The order is by whole billionths of a score: sums of doubles that are equal on paper tie."""
 
 
+LEAST_WEIGHT = 1e-15
+"""A weight nearer to 0 is 0: no signal of this package is large enough to show it."""
+
+
 def signal_of(name: str) -> Signal:
     """The signal of that name.
 
@@ -126,7 +130,8 @@ def scored(request: FeedRequest, viewer: Viewer, among: FromClause | None) -> St
         Video.id.label("video_id"), score_key(terms), sources, *labels
     ).select_from(Video)
     if among is None:
-        return statement.outerjoin(facts, facts.c.video_id == Video.id)
+        statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
+        return _with_affinities(statement, candidate) if request.signals else statement
     statement = statement.join(facts, facts.c.video_id == Video.id)
     return _with_affinities(statement, candidate).where(facts.c.candidate > number(0))
 
@@ -157,7 +162,9 @@ def formula(request: FeedRequest) -> list[tuple[Signal, float]]:
 
 def score_key(terms: Sequence[tuple[Number, float]]) -> Label[int]:
     """Σ weight · signal in whole billionths."""
-    products = [number(weight) * value for value, weight in terms]
+    products = [
+        number(weight if abs(weight) >= LEAST_WEIGHT else 0) * value for value, weight in terms
+    ]
     total: ColumnElement[Any] = sum(products[1:], start=products[0])
     return sa.cast(half_away(total * number(KEY_SCALE)), BigInteger).label("score_key")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Double, FromClause, Subquery, literal
@@ -35,6 +36,9 @@ MOST_OFTEN = 1_000_000
 
 MOST_TERMS = 200
 """How many words of what the viewer engaged with are looked for, the most frequent first."""
+
+LEAST_AFFINITY = 1e-20
+"""What is nearer to 0, at the reading time, is no affinity."""
 
 HANDHELD = ("phone", "mobile", "ios", "android")
 """Devices that are held upright."""
@@ -123,14 +127,13 @@ def gather_facts(viewer: Viewer, candidates: FromClause | None = None) -> Subque
             whole catalogue, and so at all that the viewer's rows name.
     """
     if candidates is None:
-        parts = [interaction_facts(viewer, None), hashtag_facts(viewer, None)]
+        parts = [interaction_facts(viewer), hashtag_facts(viewer)]
     else:
         parts = [
             fact_row(candidates.c.video_id, candidate=number(1), sources=candidates.c.sources),
-            interaction_facts(viewer, candidates),
-            hashtag_facts(viewer, candidates),
-            hashtag_affinity_facts(viewer, candidates),
-            term_facts(viewer, candidates),
+            candidate_interactions(viewer, candidates),
+            candidate_hashtags(viewer, candidates),
+            candidate_terms(viewer, candidates),
             neighbour_facts(viewer),
             followed_facts(viewer),
         ]
@@ -145,46 +148,67 @@ def fact_row(video_id: ColumnElement[int], **values: ColumnElement[float]) -> St
     return sa.select(video_id.label("video_id"), *facts)
 
 
-def among(
-    facts: Statement, video_id: ColumnElement[int], candidates: FromClause | None
-) -> Statement:
-    """The facts of the candidates alone, where there are such."""
-    if candidates is None:
-        return facts
-    return facts.join(candidates, candidates.c.video_id == video_id)
-
-
-def interaction_facts(viewer: Viewer, candidates: FromClause | None) -> Statement:
-    """What the viewer did with each video."""
-    facts = fact_row(
-        Interaction.video_id.expression,
+def interaction_row(video_id: ColumnElement[int]) -> Statement:
+    """What the viewer did with a video."""
+    return fact_row(
+        video_id,
         completion=Interaction.completion.expression,
         likes=is_now(Interaction.liked_at, Interaction.unliked_at),
         shares=sa.cast(Interaction.shares, Double),
         comments=sa.cast(Interaction.comments, Double),
         saves=is_now(Interaction.saved_at, Interaction.unsaved_at),
-    ).where(Interaction.user_id == viewer.user_id)
-    return among(facts, Interaction.video_id.expression, candidates)
+    )
 
 
-def hashtag_facts(viewer: Viewer, candidates: FromClause | None) -> Statement:
+def interaction_facts(viewer: Viewer) -> Statement:
+    """What the viewer did with each video."""
+    facts = interaction_row(Interaction.video_id.expression)
+    return facts.where(Interaction.user_id == viewer.user_id)
+
+
+def hashtag_facts(viewer: Viewer) -> Statement:
     """A row for each hashtag of a video that the viewer declared."""
-    facts = (
+    return (
         fact_row(VideoHashtag.video_id.expression, hashtags=number(1))
         .join(UserHashtag, UserHashtag.hashtag_id == VideoHashtag.hashtag_id)
         .where(UserHashtag.user_id == viewer.user_id)
     )
-    return among(facts, VideoHashtag.video_id.expression, candidates)
 
 
-def hashtag_affinity_facts(viewer: Viewer, candidates: FromClause) -> Statement:
-    """A row for each hashtag of a video that the viewer has an affinity to."""
-    facts = (
-        fact_row(VideoHashtag.video_id.expression, hashtag_affinity=Affinity.score.expression)
-        .join(Affinity, Affinity.subject_id == VideoHashtag.hashtag_id)
-        .where(Affinity.user_id == viewer.user_id, Affinity.subject == "hashtag")
+def candidate_interactions(viewer: Viewer, candidates: FromClause) -> Statement:
+    """What the viewer did with each candidate.
+
+    Here and below, outer joins keep the database from beginning at the viewer's whole history, or
+    at all videos of a hashtag; their empty rows add nothing to a sum.
+    """
+    of_candidate = sa.and_(
+        Interaction.user_id == viewer.user_id, Interaction.video_id == candidates.c.video_id
     )
-    return among(facts, VideoHashtag.video_id.expression, candidates)
+    facts = interaction_row(candidates.c.video_id).select_from(candidates)
+    return facts.outerjoin(Interaction, of_candidate)
+
+
+def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each hashtag of a candidate, whether the viewer declared it, and their affinity to it."""
+    declared = sa.and_(
+        UserHashtag.user_id == viewer.user_id, UserHashtag.hashtag_id == VideoHashtag.hashtag_id
+    )
+    learned = sa.and_(
+        Affinity.user_id == viewer.user_id,
+        Affinity.subject == "hashtag",
+        Affinity.subject_id == VideoHashtag.hashtag_id,
+    )
+    return (
+        fact_row(
+            candidates.c.video_id,
+            hashtags=is_true(UserHashtag.hashtag_id.is_not(None)),
+            hashtag_affinity=Affinity.score.expression,
+        )
+        .select_from(candidates)
+        .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
+        .outerjoin(UserHashtag, declared)
+        .outerjoin(Affinity, learned)
+    )
 
 
 def neighbour_facts(viewer: Viewer) -> Statement:
@@ -219,13 +243,15 @@ def viewer_terms(viewer: Viewer) -> Subquery:
     )
 
 
-def term_facts(viewer: Viewer, candidates: FromClause) -> Statement:
-    """A row for each word of a caption that stands in captions the viewer engaged with lately."""
+def candidate_terms(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each word of a candidate's caption how much it says to the viewer."""
     words = viewer_terms(viewer)
-    facts = fact_row(VideoTerm.video_id.expression, terms=words.c.rarity).join(
-        words, words.c.term == VideoTerm.term
+    return (
+        fact_row(candidates.c.video_id, terms=words.c.rarity)
+        .select_from(candidates)
+        .outerjoin(VideoTerm, VideoTerm.video_id == candidates.c.video_id)
+        .outerjoin(words, words.c.term == VideoTerm.term)
     )
-    return among(facts, VideoTerm.video_id.expression, candidates)
 
 
 def completion(candidate: Candidate) -> Number:
@@ -329,7 +355,7 @@ def creator_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities.
     """
-    return affinity(candidate.creator, candidate.viewer.learning.creator)
+    return faded(candidate.creator.score, candidate.viewer.learning.creator)
 
 
 def hashtag_affinity(candidate: Candidate) -> Number:
@@ -337,8 +363,7 @@ def hashtag_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities, video_hashtags.
     """
-    factor = number(candidate.viewer.learning.hashtag)
-    return saturated(candidate.fact("hashtag_affinity") * factor)
+    return faded(candidate.fact("hashtag_affinity"), candidate.viewer.learning.hashtag)
 
 
 def sound_affinity(candidate: Candidate) -> Number:
@@ -346,12 +371,17 @@ def sound_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities.
     """
-    return affinity(candidate.sound, candidate.viewer.learning.sound)
+    return faded(candidate.sound.score, candidate.viewer.learning.sound)
 
 
-def affinity(of: type[Affinity], factor: float) -> Number:
-    """A joined affinity at the reading time, squeezed between -1 and 1."""
-    return saturated(sa.func.coalesce(of.score, number(0)) * number(factor))
+def faded(score: Any, factor: float) -> Number:
+    """An affinity at the reading time, squeezed between -1 and 1; 0 where there is none.
+
+    The score is not multiplied, since PostgreSQL raises an error where the product is no double.
+    """
+    half = 1 / factor
+    is_some = sa.func.abs(score) > number(half * LEAST_AFFINITY)
+    return sa.case((is_some, saturated(score, half)), else_=number(0))
 
 
 def caption(candidate: Candidate) -> Number:

@@ -53,7 +53,9 @@ class Source:
 
 def following(viewer: Viewer) -> sa.Select[int]:
     """The newest of the creators whom the viewer follows."""
-    followed = sa.select(Follow.creator_id).where(Follow.user_id == viewer.user_id)
+    followed = sa.select(Follow.creator_id).where(
+        Follow.user_id == viewer.user_id, _wanted(viewer, "creator", Follow.creator_id)
+    )
     return _newest().where(Video.creator_id.in_(followed))
 
 
@@ -90,7 +92,9 @@ def _wanted_hashtags(viewer: Viewer) -> Subquery:
     The limit is more than there can be: it keeps the database from working out `since` anew for
     each video.
     """
-    declared = sa.select(UserHashtag.hashtag_id).where(UserHashtag.user_id == viewer.user_id)
+    declared = sa.select(UserHashtag.hashtag_id).where(
+        UserHashtag.user_id == viewer.user_id, _wanted(viewer, "hashtag", UserHashtag.hashtag_id)
+    )
     every = sa.union(declared, _most_liked(viewer, "hashtag")).subquery("every_hashtag")
     since = (
         sa.select(VideoHashtag.listed_at)
@@ -112,7 +116,9 @@ def _wanted_hashtags(viewer: Viewer) -> Subquery:
 
 def sounds(viewer: Viewer) -> sa.Select[int]:
     """The newest with sounds that the viewer declared, or has the most affinity to."""
-    declared = sa.select(UserSound.sound_id).where(UserSound.user_id == viewer.user_id)
+    declared = sa.select(UserSound.sound_id).where(
+        UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
+    )
     wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
     return _newest().where(Video.sound_id.in_(sa.select(wanted.c[0])))
 
@@ -124,14 +130,13 @@ def creators(viewer: Viewer) -> sa.Select[int]:
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
-    muted = MUTED[subject]
     best = (
         sa.select(Affinity.subject_id)
         .where(
             Affinity.user_id == viewer.user_id,
             Affinity.subject == subject,
             Affinity.score > 0,
-            Affinity.subject_id.not_in(sa.select(muted).where(_of(muted) == viewer.user_id)),
+            _wanted(viewer, subject, Affinity.subject_id),
         )
         .order_by(Affinity.score.desc(), Affinity.subject_id)
         .limit(viewer.settings.interests)
@@ -140,10 +145,13 @@ def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
     return sa.select(best.c.subject_id)
 
 
-def _of(muted: InstrumentedAttribute[int]) -> ColumnElement[int]:
-    """Whose mute it is."""
+def _wanted(
+    viewer: Viewer, subject: str, column: InstrumentedAttribute[int]
+) -> ColumnElement[bool]:
+    """The viewer did not mute it."""
+    muted = MUTED[subject]
     owner: ColumnElement[int] = muted.class_.user_id
-    return owner
+    return column.not_in(sa.select(muted).where(owner == viewer.user_id))
 
 
 def trending(viewer: Viewer) -> sa.Select[int]:
@@ -214,7 +222,11 @@ def given_candidates(video_ids: Iterable[int]) -> CTE:
 
 
 def source_names(sources: float) -> tuple[str, ...]:
-    """The names that a sum of `candidates` stands for."""
+    """The names of the sources that the `sources` column of `feed_query` stands for.
+
+    Args:
+        sources: a sum of powers of 2, each a place in `SOURCES`; 0 for none.
+    """
     return tuple(each.name for place, each in enumerate(SOURCES) if int(sources) >> place & 1)
 
 

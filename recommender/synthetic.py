@@ -2,7 +2,8 @@
 
 The same seed and sizes give the same rows, on every machine. Popularity is Zipf-shaped: the creator
 of rank r is followed, and the video of rank r watched, in proportion to 1 / r. Every viewer has a
-taste of three topics, which the events follow and nothing states but the declared interests.
+taste of three topics, which the events follow and nothing states but the declared interests. The
+last videos of each topic are new: nobody has watched them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ Row = Mapping[str, object]
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 LENGTH = timedelta(days=30)
+"""For so long videos are published, and then for so long they are watched."""
+
+NEW_FOR = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ SOUND_NAMES = (
     "rain-on-tin", "slow-morning", "night-drive", "tiny-piano", "market-day", "old-radio",
     "paper-planes", "low-tide", "last-bus", "sunday-loop",
 )  # fmt: skip
+DEVICES = ("phone", "phone", "phone", "phone", "desktop")
 LOCALES = (("en", "US"), ("en", "GB"), ("es", "MX"), ("de", "DE"), ("pt", "BR"), ("tr", "TR"))
 
 
@@ -105,6 +110,7 @@ class World:
         creator_count: users that publish, at least one for each of the 12 topics.
         video_count: at least one for each topic.
         watches_each: how many videos each viewer watches; likes, shares, comments come on top.
+        beginning: when its first video may have been published.
     """
 
     seed: int = 26
@@ -112,6 +118,12 @@ class World:
     creator_count: int = 48
     video_count: int = 420
     watches_each: int = 25
+    beginning: datetime = BEGINNING
+
+    @property
+    def end(self) -> datetime:
+        """When nothing happens any more."""
+        return self.beginning + 2 * LENGTH
 
     def users(self) -> Iterator[Row]:
         """The viewers and then the creators, as rows of the kind users."""
@@ -122,7 +134,8 @@ class World:
                 "id": self.viewer(index),
                 "language": language,
                 "country": country,
-                "created_at": BEGINNING,
+                "device": self._random("device", index).choice(DEVICES),
+                "created_at": self.beginning,
                 "interests": tags,
                 "liked_sounds": [self._sound(self._random("liked", index))],
             }
@@ -144,7 +157,7 @@ class World:
                 yield {
                     "user": self.viewer(index),
                     "creator": self.creator(creator),
-                    "at": BEGINNING + LENGTH * chance.random(),
+                    "at": self.beginning + LENGTH * chance.random(),
                 }
 
     def events(self) -> Iterator[Event]:
@@ -175,8 +188,8 @@ class World:
         return _harmonic(self.creator_count // len(TOPICS))
 
     @cached_property
-    def _videos_of_a_topic(self) -> Sequence[float]:
-        return _harmonic(self.video_count // len(TOPICS))
+    def _watched_of_a_topic(self) -> Sequence[float]:
+        return _harmonic(max(1, self.video_count // len(TOPICS) * 4 // 5))
 
     def _zipf(self, chance: random.Random, cumulated: Sequence[float]) -> int:
         return chance.choices(range(len(cumulated)), cum_weights=cumulated)[0]
@@ -193,6 +206,8 @@ class World:
         tags = [topic.name, *chance.sample(topic.hashtags[1:], 2)]
         said = chance.choice(topic.captions).format(n=chance.randint(3, 40))
         language, country = self._random("creator", creator).choice(LOCALES)
+        is_new = index // len(TOPICS) >= len(self._watched_of_a_topic)
+        since, span = (self.end - NEW_FOR, NEW_FOR) if is_new else (self.beginning, LENGTH)
         return {
             "id": f"{topic.name}-{index // len(TOPICS) + 1}",
             "creator": self.creator(creator),
@@ -203,7 +218,7 @@ class World:
             "country": country,
             "duration_ms": chance.randrange(6_000, 90_000, 500),
             "orientation": "portrait",
-            "published_at": BEGINNING + LENGTH * chance.random(),
+            "published_at": since + span * chance.random(),
         }
 
     def _events_of(self, index: int) -> Iterator[Event]:
@@ -212,8 +227,8 @@ class World:
         for number in range(self.watches_each):
             is_liked_topic = chance.random() < 0.7
             topic = chance.choice(taste) if is_liked_topic else chance.randrange(len(TOPICS))
-            rank = self._zipf(chance, self._videos_of_a_topic)
-            at = BEGINNING + LENGTH * (1 + number / self.watches_each)
+            rank = self._zipf(chance, self._watched_of_a_topic)
+            at = self.beginning + LENGTH * (1 + number / self.watches_each)
             video = f"{TOPICS[topic].name}-{rank + 1}"
             yield from self._watch(chance, index, number, video, at, fond=topic in taste)
 

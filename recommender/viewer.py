@@ -83,11 +83,12 @@ def _recent(
 
 
 def _near(recent: CTE) -> CTE:
+    """An outer join, so that no database begins at all neighbours; no neighbour joins no video."""
     similarity = sa.func.sum(VideoNeighbour.similarity * recent.c.weight)
     return (
         sa.select(VideoNeighbour.video_id, similarity.label("similarity"))
         .select_from(recent)
-        .join(VideoNeighbour, VideoNeighbour.source_id == recent.c.video_id)
+        .outerjoin(VideoNeighbour, VideoNeighbour.source_id == recent.c.video_id)
         .group_by(VideoNeighbour.video_id)
         .cte("near")
     )

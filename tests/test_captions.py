@@ -297,7 +297,10 @@ def test_hashtags_and_what_publishing_teaches_follow_any_updates(session: Sessio
         sent: list[str] = []
         with session.begin_nested() as savepoint:
             for batch in batches:
+                merged: dict[str, dict[str, Any]] = {}
                 for row in batch:
+                    merged.setdefault(row["id"], {}).update(row)
+                for row in merged.values():
                     remember(model, row)
                 upsert_videos(session, batch)
                 with counted_statements(session.connection()) as sent:

@@ -314,7 +314,7 @@ def test_halves_of_a_billionth_are_rounded_away_from_zero(session: Session, sign
     for video, completion in (("half", 1 / 1024), ("below", 0.000976562), ("above", 0.000976563)):
         record(session, "watch", video, completion=completion)
     recommender.create_profile(session, "mine", {"completion": sign})
-    page = recommender.for_you(session, "viewer", profile="mine")
+    page = recommender.rank(session, "viewer", ["half", "below", "above"], profile="mine")
     assert {video: score * sign for video, score in scores(page).items()} == {
         "half": 0.000976563, "below": 0.000976562, "above": 0.000976563,
     }  # fmt: skip

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from typing import Any
 import click
 import pytest
 
-from recommender import cli
+from recommender import FILTERS, SIGNALS, cli
 from recommender.cli import COMMANDS, SUMMARIES
 from recommender.cli.output import cell
 from recommender.columns import SCHEMA_REVISION
 from tests.worlds import EXAMPLE
+
+CLASSIC = ("--profile", "classic")
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -55,7 +58,8 @@ def answer(result: tuple[int, str, str]) -> Any:
 
 
 def test_feed_prints_the_documented_json(example: Run) -> None:
-    page = answer(example("feed", "user1", "--as-of", "2026-01-01T00:00:00Z", "--limit", "1"))
+    moment = ("--as-of", "2026-01-01T00:00:00Z")
+    page = answer(example("feed", "user1", *CLASSIC, *moment, "--limit", "1"))
     assert page == {
         "user": "user1",
         "known": True,
@@ -80,8 +84,18 @@ def test_feed_prints_the_documented_json(example: Run) -> None:
     }
 
 
+def test_feed_is_for_you_where_no_profile_is_asked_for(example: Run) -> None:
+    page = answer(example("feed", "user1", "--as-of", "2026-01-01T00:00:00Z"))
+    assert (page["profile"], page["profile_version"]) == ("for_you", 1)
+    assert [item["video"] for item in page["items"]] == ["v3"]
+    assert page["items"][0]["sources"] == ["fresh", "newest"]
+    assert page == answer(
+        example("feed", "user1", "--as-of", "2026-01-01T00:00:00Z", "--profile", "for_you@1")
+    )
+
+
 def test_feed_explains_with_each_signals_part(example: Run) -> None:
-    page = answer(example("feed", "user1", "--explain"))
+    page = answer(example("feed", "user1", *CLASSIC, "--explain"))
     assert [item["score"] for item in page["items"]] == [1.45, 0.8, 0.0]
     assert page["items"][0]["signals"]["completion"] == {
         "value": 0.95, "weight": 0.4, "contribution": 0.38,
@@ -91,8 +105,15 @@ def test_feed_explains_with_each_signals_part(example: Run) -> None:
     ]  # fmt: skip
 
 
+def test_feed_explains_with_every_signal_of_for_you(example: Run) -> None:
+    (item,) = answer(example("feed", "user1", "--explain"))["items"]
+    assert item["signals"].keys() == {signal.name for signal in SIGNALS}
+    parts = [each["contribution"] for each in item["signals"].values()]
+    assert item["score"] == pytest.approx(sum(parts), abs=1e-7)
+
+
 def test_json_lines_are_the_items(example: Run) -> None:
-    code, out, _ = example("feed", "user1", "--format", "jsonl")
+    code, out, _ = example("feed", "user1", *CLASSIC, "--format", "jsonl")
     assert (code, [json.loads(line)["video"] for line in out.splitlines()]) == (
         0,
         ["v1", "v2", "v3"],
@@ -100,7 +121,7 @@ def test_json_lines_are_the_items(example: Run) -> None:
 
 
 def test_csv_leaves_nested_values_out(example: Run) -> None:
-    _, out, _ = example("feed", "user1", "--format", "csv", "--explain")
+    _, out, _ = example("feed", "user1", *CLASSIC, "--format", "csv", "--explain")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [(row["video"], row["score"]) for row in rows] == [
         ("v1", "1.45"),
@@ -110,27 +131,60 @@ def test_csv_leaves_nested_values_out(example: Run) -> None:
     assert not {"hashtags", "sources", "signals"} & set(rows[0])
 
 
-def test_a_table_is_no_wider_than_the_terminal(example: Run) -> None:
-    code, out, _ = example("feed", "user1", "--format", "table", "--explain")
-    assert code == 0
-    assert max(map(len, out.splitlines())) <= 100
-    assert "completion +0.38" in out
+@pytest.mark.parametrize("more", [(), ("--explain",)])
+@pytest.mark.parametrize("profile", ["classic", "for_you"])
+def test_a_table_is_no_wider_than_the_terminal(
+    example: Run, profile: str, more: tuple[str, ...]
+) -> None:
+    for command in (("feed", "user1"), ("rank", "user1", "v1", "v2", "v3")):
+        code, out, _ = example(*command, "--profile", profile, "--format", "table", *more)
+        assert code == 0
+        assert max(map(len, out.splitlines())) <= 100
+        assert "v3" in out
+
+
+def test_a_table_shows_the_sources_and_the_strongest_signals(example: Run) -> None:
+    table = ("--format", "table", "--explain")
+    words = example("feed", "user1", *CLASSIC, *table)[1].split()
+    assert "catalogue completion +0.38, follows +0.35," in " ".join(words)
+    out = " ".join(example("feed", "user1", *table)[1].split())
+    assert "v3 creator3 fresh, newest " in out
+    shown = re.findall(r" (\w+) [+-]\d", out)
+    assert {"quality", "exploration"} <= set(shown) <= {signal.name for signal in SIGNALS}
+
+
+def test_a_table_counts_the_signals_that_it_leaves_out(example: Run) -> None:
+    weights = [f"--weight={signal.name}=1" for signal in SIGNALS]
+    assert example("profiles", "create", "every", *weights)[0] == 0
+    every = ("--profile", "every", "--explain")
+    out = " ".join(example("rank", "user1", "v1", *every, "--format", "table")[1].split())
+    (item,) = answer(example("rank", "user1", "v1", *every))["items"]
+    parts = [each["contribution"] for each in item["signals"].values()]
+    others = sum(1 for part in parts if part) - 5
+    assert f"and {others} more" in out
+    assert [float(x) for x in re.findall(r" \w+ ([+-][\d.]+)", out)] == pytest.approx(
+        sorted(parts, key=abs, reverse=True)[:5], rel=0.01
+    )
 
 
 def test_an_unknown_user_is_a_stranger(example: Run) -> None:
-    page = answer(example("feed", "nobody"))
+    page = answer(example("feed", "nobody", *CLASSIC))
     assert (page["known"], [item["video"] for item in page["items"]]) == (False, ["v3", "v2", "v1"])
+    learned = answer(example("feed", "nobody"))
+    assert (learned["known"], {item["video"] for item in learned["items"]}) == (
+        False, {"v1", "v2", "v3"},
+    )  # fmt: skip
     assert answer(example("rank", "nobody", "v1"))["known"] is False
     assert answer(example("explain", "nobody", "v1"))["known"] is False
 
 
 def test_rank_prints_the_given_videos(example: Run) -> None:
-    page = answer(example("rank", "user1", "v3", "v2"))
+    page = answer(example("rank", "user1", "v3", "v2", *CLASSIC))
     assert [(item["position"], item["video"]) for item in page["items"]] == [(1, "v2"), (2, "v3")]
 
 
 def test_explain_prints_the_documented_json(example: Run) -> None:
-    explained = answer(example("explain", "user1", "v3"))
+    explained = answer(example("explain", "user1", "v3", *CLASSIC))
     signals = explained.pop("signals")
     assert signals["country"] == {"value": 0.0, "weight": 0.02, "contribution": 0.0}
     assert explained == {
@@ -148,7 +202,34 @@ def test_explain_prints_the_documented_json(example: Run) -> None:
             {"name": "not_in_future", "passed": True},
         ],
         "reason": "Shown because it is published; no signal speaks for it.",
+        "displaced_by": ["v2", "v1"],
     }
+
+
+def test_explain_says_why_a_video_is_not_shown(example: Run) -> None:
+    explained = answer(example("explain", "user1", "v1"))
+    assert (explained["shown"], explained["rank"], explained["displaced_by"]) == (False, None, [])
+    assert explained["reason"] == "Not shown: you watched it on 3 December 2025."
+    failed = [each["name"] for each in explained["filters"] if not each["passed"]]
+    assert (failed, len(explained["filters"])) == (["not_seen"], len(FILTERS))
+    assert explained["signals"].keys() == {signal.name for signal in SIGNALS}
+
+
+def test_explain_as_a_table_says_where_a_video_stands(example: Run) -> None:
+    table = ("--format", "table")
+    lines = example("explain", "user1", "v3", *CLASSIC, *table)[1].splitlines()
+    assert lines[:2] == [
+        "Shown because it is published; no signal speaks for it.",
+        "Rank 3, behind v2 and v1. Found by catalogue.",
+    ]
+    lines = example("explain", "user1", "v1", *CLASSIC, *table)[1].splitlines()
+    assert lines[1] == "Rank 1. Found by catalogue."
+    lines = example("explain", "user1", "v1", *table)[1].splitlines()
+    assert lines[:2] == [
+        "Not shown: you watched it on 3 December 2025.",
+        "Kept out by not_seen.",
+    ]
+    assert max(map(len, lines)) <= 100
 
 
 def test_import_prints_a_report(database: str, run: Run) -> None:
@@ -169,8 +250,10 @@ def test_record_changes_the_next_feed(example: Run) -> None:
     assert example("record", "user1", "v3", "watch", *body) == (
         0, "", "Recorded before; nothing changed.\n",
     )  # fmt: skip
-    scores = {i["video"]: i["score"] for i in answer(example("feed", "user1"))["items"]}
+    classic = answer(example("feed", "user1", *CLASSIC))
+    scores = {item["video"]: item["score"] for item in classic["items"]}
     assert scores == {"v1": 1.45, "v2": 0.8, "v3": 0.4}
+    assert answer(example("feed", "user1"))["items"] == []
 
 
 def test_the_same_event_with_another_body_is_bad_data(example: Run) -> None:
@@ -184,10 +267,11 @@ def test_the_same_event_with_another_body_is_bad_data(example: Run) -> None:
 def test_follow_and_unfollow(example: Run) -> None:
     assert example("follow", "user1", "creator3") == (0, "", "Followed.\n")
     assert example("follow", "user1", "creator3") == (0, "", "Followed before; nothing changed.\n")
-    assert answer(example("explain", "user1", "v3"))["score"] == 0.35
+    assert answer(example("explain", "user1", "v3", *CLASSIC))["score"] == 0.35
+    assert "you follow creator3" in answer(example("explain", "user1", "v3"))["reason"]
     assert example("unfollow", "user1", "creator3") == (0, "", "Unfollowed.\n")
     assert example("unfollow", "user1", "creator3") == (0, "", "Not followed; nothing changed.\n")
-    assert answer(example("explain", "user1", "v3"))["score"] == 0
+    assert answer(example("explain", "user1", "v3", *CLASSIC))["score"] == 0
 
 
 def test_user_show(example: Run) -> None:
@@ -250,12 +334,17 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
     made = answer(example("profiles", "create", "calm", "--weight", "likes=2"))
     assert made == {"profile": "calm", "version": 1, "active": False, "weights": {"likes": 2.0}}
     assert answer(example("profiles", "show", "calm@1")) == made
-    assert answer(example("feed", "user1"))["profile"] == "classic"
+    assert answer(example("feed", "user1"))["profile"] == "for_you"
     assert answer(example("profiles", "activate", "calm")) == {**made, "active": True}
     assert answer(example("feed", "user1"))["profile"] == "calm"
     listed = answer(example("profiles", "list"))
     assert [(row["profile"], row["version"], row["active"]) for row in listed] == [
-        ("calm", 1, True), ("classic", 1, False),
+        ("calm", 1, True), ("classic", 1, False), ("for_you", 1, False),
+    ]  # fmt: skip
+    code, out, _ = example("profiles", "list", "--format", "table")
+    assert (code, max(map(len, out.splitlines())) <= 100) == (0, True)
+    assert re.findall(r"^(\w+) +1 +(True|False) ", out, re.MULTILINE) == [
+        ("calm", "True"), ("classic", "False"), ("for_you", "False"),
     ]  # fmt: skip
 
 
@@ -452,7 +541,8 @@ def test_a_terminal_that_cannot_show_a_character_gets_its_escape(
     for kind in ("users", "videos"):
         file = EXAMPLE / f"{kind}.csv"
         assert shell(f"recommender import {kind} {file}", tmp_path).returncode == 0
-    done = shell("recommender feed user1", tmp_path, PYTHONIOENCODING=encoding)
+    command = "recommender feed user1 --profile classic"
+    done = shell(command, tmp_path, PYTHONIOENCODING=encoding)
     assert done.returncode == 0
     assert json.loads(done.stdout)["items"][0]["caption"] == "Pulled it off again 😂"
 

@@ -8,13 +8,24 @@ from collections.abc import Callable
 from itertools import islice
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import RecommenderError, cli, fields, run_transaction, upsert_users
+from recommender import (
+    Event,
+    EventRow,
+    RecommenderError,
+    Video,
+    cli,
+    fields,
+    record_many,
+    run_transaction,
+    upsert_users,
+)
 from recommender.columns import Base
-from recommender.synthetic import TOPICS, World, load
-from tests.worlds import rows_of
+from recommender.synthetic import NEW_FOR, TOPICS, World, load
+from tests.worlds import NOON, rows_of
 
 Demo = Callable[[str], str]
 
@@ -96,6 +107,22 @@ def test_viewers_watch_more_of_what_they_like_and_further() -> None:
     assert sum(liked) / len(liked) > sum(others) / len(others) + 0.4
 
 
+def test_the_last_videos_of_a_topic_are_new_and_unwatched() -> None:
+    world = World()
+    watched = {event.video for event in world.events()}
+    new = [row for row in world.videos() if world.end - row["published_at"] < NEW_FOR]
+    assert len(new) == 84
+    assert not {row["id"] for row in new} & watched
+    assert max(event.at for event in world.events()) < world.end
+
+
+def test_a_video_is_watched_once_it_is_published() -> None:
+    world = World(beginning=NOON)
+    published = {row["id"]: row["published_at"] for row in world.videos()}
+    assert min(published.values()) > NOON
+    assert all(event.at > published[event.video] for event in world.events())
+
+
 def test_a_large_world_is_made_row_by_row() -> None:
     world = World(viewer_count=10**7, creator_count=10**6, video_count=10**7)
     assert [row["id"] for row in islice(world.users(), 2)] == ["ana", "kai"]
@@ -120,16 +147,45 @@ def test_a_database_with_users_of_its_own_is_left_alone(engine: Engine) -> None:
     assert contents(engine) == before
 
 
-def test_two_swipes_lead_the_next_feed_also_the_second_time(database: str, demo: Demo) -> None:
+def test_two_swipes_change_the_next_feed_also_the_second_time(database: str, demo: Demo) -> None:
     for _ in range(2):
         printed = demo(database)
         assert max(map(len, printed.splitlines()[1:])) <= 100
-        moves = re.findall(r"^(\S+): from place (\d+) to (\d+), ", printed, re.MULTILINE)
-        assert len(moves) == 2
-        assert all(int(after) < int(before) for _, before, after in moves)
-        tables = re.split(r"^#  ", printed, flags=re.MULTILINE)
-        assert moves[0][0] in tables[2]
-        assert "you watched 100% of it" in re.sub(r"\s+", " ", tables[2])
+        said = " ".join(printed.split())
+        swipes = re.search(r"watches (\S+) \(place .* says of (\S+) \(place", said)
+        assert swipes
+        liked, rejected = swipes.groups()
+        _, first, second = re.split(r"^#  ", printed, flags=re.MULTILINE)
+        assert rejected in first
+        assert not {liked, rejected} & set(second.partition("Try next")[0].split())
+        (up, *rise), (down, *fall) = re.findall(
+            r"^(\S+): from place (\d+) to (\d+)\n  \w+ [+-]0\.", printed, re.MULTILINE
+        )
+        assert int(rise[1]) < int(rise[0])
+        assert int(fall[1]) > int(fall[0])
+        assert [each.rpartition("-")[0] for each in (up, down)] == [
+            each.rpartition("-")[0] for each in (liked, rejected)
+        ]
+
+
+def test_a_demo_in_which_all_is_seen_asks_for_another_database(
+    engine: Engine, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World()
+    load(engine, world)
+    seen = [Event(f"seen-{row['id']}", "ana", str(row["id"]), "impression", NOON)
+            for row in world.videos()]  # fmt: skip
+    run_transaction(engine, lambda session: record_many(session, seen))
+    assert cli.run(["demo", "--database-url", database]) == 1
+    assert "give the demo another database" in capsys.readouterr().err
+
+
+def test_the_demo_begins_where_its_world_began(database: str, engine: Engine, demo: Demo) -> None:
+    load(engine, World(beginning=NOON))
+    assert "108 users, 420 videos, 180 follows, 1,911 events" in demo(database)
+    with Session(engine) as session:
+        assert session.scalar(sa.select(sa.func.min(Video.published_at))) > NOON
+        assert len(rows_of(session, EventRow.__table__)) == 1_911 + 3
 
 
 def test_the_first_demo_prints_the_same_on_both_databases(

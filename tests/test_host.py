@@ -15,8 +15,19 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
 import recommender
-from recommender import Base, Video, create_engine
-from tests.worlds import NOON, at, names, worked_example
+from recommender import Base, Candidate, Signal, Video, create_engine
+from tests.worlds import (
+    NOON,
+    at,
+    make_user,
+    make_video,
+    make_videos,
+    names,
+    scores,
+    worked_example,
+)
+
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 
 
 class HostBase(DeclarativeBase):
@@ -32,6 +43,50 @@ class Licence(HostBase):
     region: Mapped[str]
 
 
+class Boost(HostBase):
+    """What the host's editors want to be seen, and how much: another table of its own."""
+
+    __tablename__ = "boosts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    video: Mapped[str]
+    strength: Mapped[float]
+
+
+def boosted(_candidate: Candidate) -> sa.ColumnElement[float]:
+    """The strongest boost of the video."""
+    strongest = sa.select(sa.func.max(Boost.strength)).where(Boost.video == Video.key)
+    return sa.func.coalesce(strongest.scalar_subquery(), sa.literal(0.0, sa.Double))
+
+
+BOOST = Signal("boost", 0, 1, boosted)
+
+
+@pytest.fixture
+def boosts(session: Session) -> Session:
+    """Videos of which the host boosts some, and licences some to regions."""
+    HostBase.metadata.create_all(session.connection())
+    make_user(session)
+    for minute, video in enumerate(["old", "middle", "new"], start=1):
+        make_video(session, video, published_at=at(minute))
+    session.add_all([
+        Boost(video="old", strength=1.0), Boost(video="old", strength=0.25),
+        Boost(video="middle", strength=0.5),
+        Licence(video="old", region="DE"), Licence(video="new", region="DE"),
+        Licence(video="middle", region="US"),
+    ])  # fmt: skip
+    session.flush()
+    return session
+
+
+def licensed(region: str) -> sa.ColumnElement[bool]:
+    return (
+        sa.select(Licence.video)
+        .where(Licence.video == Video.key, Licence.region == region)
+        .exists()
+    )
+
+
 def everything(session: Session) -> list[str]:
     """A call of every function that takes a session."""
     worked_example(session)
@@ -43,11 +98,24 @@ def everything(session: Session) -> list[str]:
         recommender.record(session, "user1", "v3", "share", at=NOON, key="k")
     recommender.create_profile(session, "mine", {"likes": 1})
     recommender.activate_profile(session, "mine")
-    recommender.activate_profile(session, "classic")
-    assert len(recommender.list_profiles(session)) == 2
-    assert recommender.explain(session, "user1", "v3", as_of=at(1)).rank == 3
-    assert names(recommender.rank(session, "user1", ["v3", "v2"])) == ["v2", "v3"]
-    return names(recommender.for_you(session, "user1"))
+    recommender.activate_profile(session, "for_you")
+    assert len(recommender.list_profiles(session)) == 3
+    classic: dict[str, Any] = {"profile": "classic", "as_of": at(1)}
+    assert recommender.explain(session, "user1", "v3", **classic).rank == 3
+    assert names(recommender.rank(session, "user1", ["v3", "v2"], **classic)) == ["v2", "v3"]
+    assert names(recommender.for_you(session, "user1", **classic)) == ["v1", "v2", "v3"]
+    assert recommender.for_you(session, "user1", as_of=at(1)).items == ()
+    for which, value in (("keyword", "two steps"), ("creator", "creator4")):
+        assert recommender.mute(session, "user1", which, value)
+    assert recommender.unmute(session, "user1", "keyword", "two steps")
+    make_video(session, "v4", creator="creator4", published_at=at(-1))
+    make_video(session, "v5", creator="creator1", hashtags=["dance"], published_at=at(-1))
+    make_video(session, "v6", published_at=at(-1))
+    explained = recommender.explain(session, "user1", "v4", as_of=at(1))
+    assert explained.reason == "Not shown: you muted its creator."
+    assert recommender.explain(session, "user1", "v5", as_of=at(1)).rank == 1
+    recommender.reset_user(session, "user1")
+    return names(recommender.for_you(session, "user1", as_of=at(1)))
 
 
 def test_a_session_bound_by_class_to_several_databases(engine: Engine, tmp_path: Any) -> None:
@@ -56,18 +124,19 @@ def test_a_session_bound_by_class_to_several_databases(engine: Engine, tmp_path:
     binds = {Base: engine.execution_options(recommender_write=True), HostBase: other}
     with Session(binds=binds) as session, session.begin():
         session.add(Licence(video="v1", region="US"))
-        assert everything(session) == ["v1", "v2", "v3"]
+        assert everything(session) == ["v5", "v6"]
         assert session.scalar(sa.select(Licence.region)) == "US"
     other.dispose()
 
 
-def test_a_host_joins_its_own_table(session: Session) -> None:
+@pytest.mark.parametrize("profile", ["classic", "for_you"])
+def test_a_host_joins_its_own_table(session: Session, profile: str) -> None:
     worked_example(session)
     connection = session.connection()
     HostBase.metadata.create_all(connection)
     session.add_all([Licence(video="v1", region="DE"), Licence(video="v3", region="US")])
     session.flush()
-    request = recommender.resolve(session, "user1")
+    request = recommender.resolve(session, "user1", profile)
     statement = (
         recommender.feed_query(request)
         .join(Licence, Licence.video == Video.key)
@@ -77,27 +146,136 @@ def test_a_host_joins_its_own_table(session: Session) -> None:
     assert [(row.key, row.region) for row in session.execute(statement)] == [("v3", "US")]
 
 
+def test_a_hosts_own_signal_moves_the_page(boosts: Session) -> None:
+    moment = at(10)
+    before = recommender.for_you(boosts, "viewer", as_of=moment)
+    assert names(before) == ["new", "middle", "old"]
+    page = recommender.for_you(boosts, "viewer", as_of=moment, signals={BOOST: 2.0})
+    assert names(page) == ["old", "middle", "new"]
+    values = {item.video: item.signals["boost"].value for item in page.items}
+    assert values == {"old": 1.0, "middle": 0.5, "new": 0.0}
+    for video, score in scores(before).items():
+        assert scores(page)[video] == pytest.approx(score + 2 * values[video], abs=2e-9)
+    against = recommender.for_you(boosts, "viewer", as_of=moment, signals={BOOST: -2.0})
+    assert names(against) == ["new", "middle", "old"]
+
+
+def test_a_hosts_own_signal_is_ranked_and_explained(boosts: Session) -> None:
+    own: dict[str, Any] = {"as_of": at(10), "signals": {BOOST: 2.0}}
+    ranked = recommender.rank(boosts, "viewer", ["new", "old"], **own)
+    assert names(ranked) == ["old", "new"]
+    explained = recommender.explain(boosts, "viewer", "middle", **own)
+    assert (explained.rank, explained.displaced_by) == (2, ("old",))
+    assert explained.item.signals["boost"] == recommender.Contribution(0.5, 2.0)
+    request = recommender.resolve(boosts, "viewer", **own)
+    rows = boosts.execute(recommender.feed_query(request))
+    assert [row.boost for row in rows] == [1.0, 0.5, 0.0]
+
+
+def test_a_hosts_own_signal_goes_with_the_reference_formula(boosts: Session) -> None:
+    own: dict[str, Any] = {"profile": "classic", "as_of": at(10)}
+    page = recommender.for_you(boosts, "viewer", signals={BOOST: 2.0}, **own)
+    assert scores(page) == {"old": 2, "middle": 1, "new": 0}
+    assert names(page) == ["old", "middle", "new"]
+
+
+@pytest.mark.parametrize("name", ["likes", "two words", "", "no-dash"])
+def test_a_hosts_signal_needs_a_name_of_its_own(boosts: Session, name: str) -> None:
+    signal = Signal(name, 0, 1, boosted)
+    with pytest.raises(recommender.InvalidValue, match=r"^signals: .* is taken, or not one word"):
+        recommender.for_you(boosts, "viewer", signals={signal: 1.0})
+
+
+@pytest.mark.parametrize("profile", ["classic", "for_you"])
+def test_a_hosts_predicate_reads_its_own_table(boosts: Session, profile: str) -> None:
+    page = recommender.for_you(
+        boosts, "viewer", as_of=at(10), profile=profile, where=licensed("DE")
+    )
+    assert names(page) == ["new", "old"]
+    both = sa.and_(licensed("DE"), Video.key.in_(sa.select(Boost.video)))
+    page = recommender.for_you(boosts, "viewer", as_of=at(10), profile=profile, where=both)
+    assert names(page) == ["old"]
+    nowhere = recommender.for_you(
+        boosts, "viewer", as_of=at(10), profile=profile, where=licensed("XX")
+    )
+    assert nowhere.items == ()
+
+
+def test_what_a_predicate_takes_away_takes_nobodys_place(boosts: Session) -> None:
+    for number in range(200):
+        make_video(boosts, f"unlicensed-{number}", creator="star", published_at=at(5))
+    recommender.follow(boosts, "viewer", "star")
+    page = recommender.for_you(boosts, "viewer", as_of=at(10), limit=3, where=licensed("DE"))
+    assert names(page) == ["new", "old"]
+
+
+@pytest.mark.parametrize("profile", ["classic", "for_you"])
+def test_a_host_leaves_videos_out(boosts: Session, profile: str) -> None:
+    page = recommender.for_you(
+        boosts, "viewer", as_of=at(10), profile=profile, exclude=["new", "unknown"]
+    )
+    assert names(page) == ["middle", "old"]
+    page = recommender.for_you(
+        boosts, "viewer", as_of=at(10), profile=profile, exclude=["old"], where=licensed("DE")
+    )
+    assert names(page) == ["new"]
+
+
 def test_what_a_host_rolls_back_never_was(engine: Engine) -> None:
     with Session(engine.execution_options(recommender_write=True)) as session:
         worked_example(session)
-        assert len(recommender.for_you(session, "user1").items) == 3
+        assert names(recommender.for_you(session, "user1")) == ["v3"]
         session.rollback()
         assert recommender.for_you(session, "user1").items == ()
 
 
 def test_an_async_session_runs_everything(kind: str, database: str) -> None:
-    drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
-    url = sa.make_url(database).set(drivername=drivers[kind])
+    url = sa.make_url(database).set(drivername=DRIVERS[kind])
 
     async def run() -> list[str]:
         bind = recommender.prepare_engine(create_async_engine(url))
         writing = bind.execution_options(recommender_write=True)
-        async with AsyncSession(writing) as session, session.begin():
-            found = await session.run_sync(everything)
-        await bind.dispose()
-        return found
+        try:
+            async with AsyncSession(writing) as session, session.begin():
+                return await session.run_sync(everything)
+        finally:
+            await bind.dispose()
 
-    assert asyncio.run(run()) == ["v1", "v2", "v3"]
+    assert asyncio.run(run()) == ["v5", "v6"]
+
+
+def test_an_async_session_swipes_and_the_next_page_knows(kind: str, database: str) -> None:
+    url = sa.make_url(database).set(drivername=DRIVERS[kind])
+
+    def prepare(session: Session) -> None:
+        make_user(session)
+        make_videos(session, "dance-1", "dance-2", hashtags=["dance"])
+        make_videos(session, "cats-1", "cats-2", hashtags=["cats"])
+
+    async def run() -> None:
+        bind = recommender.prepare_engine(create_async_engine(url))
+        writing = bind.execution_options(recommender_write=True)
+        try:
+            async with AsyncSession(writing) as session, session.begin():
+                await session.run_sync(prepare)
+            async with AsyncSession(writing) as session, session.begin():
+                page = await session.run_sync(recommender.for_you, "viewer", as_of=at(1))
+                assert names(page) == ["cats-2", "cats-1", "dance-2", "dance-1"]
+                body: dict[str, Any] = {"at": at(1), "key": "swipe", "completion": 1.0}
+                await session.run_sync(
+                    recommender.record, "viewer", "dance-2", "watch", **body
+                )
+                page = await session.run_sync(recommender.for_you, "viewer", as_of=at(2))
+                assert names(page) == ["dance-1", "cats-2", "cats-1"]
+                own = {"as_of": at(2)}
+                said = await session.run_sync(recommender.explain, "viewer", "dance-1", **own)
+                assert (said.rank, "often enjoy #dance videos" in said.reason) == (1, True)
+                said = await session.run_sync(recommender.explain, "viewer", "dance-2", **own)
+                assert said.reason == "Not shown: you watched it on 1 January 2026."
+        finally:
+            await bind.dispose()
+
+    asyncio.run(run())
 
 
 def test_a_database_in_memory_is_one_for_all_threads() -> None:

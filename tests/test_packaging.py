@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_readme import BLOCKS, readable, steps
+from tests.readme import BLOCKS, readable, steps
 
 CHECKOUT = Path(__file__).parents[1]
 PARTS = ("recommender", "migrations", "alembic.ini", "pyproject.toml", "README.md")

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
+    SIGNALS,
+    FeedPage,
     InvalidValue,
     Profile,
     ProfileVersion,
@@ -27,7 +29,18 @@ from recommender import (
     list_profiles,
     run_transaction,
 )
-from tests.worlds import NOON, at, counted_statements, record, rows_of, scores, worked_example
+from tests.worlds import (
+    NOON,
+    at,
+    counted_statements,
+    make_video,
+    make_videos,
+    names,
+    record,
+    rows_of,
+    scores,
+    worked_example,
+)
 
 CLASSIC = {
     "completion": 0.40,
@@ -39,12 +52,18 @@ CLASSIC = {
     "language": 0.05,
     "country": 0.02,
 }
+VIDEOS = ("v1", "v2", "v3")
 TABLES = (ProfileVersion.__table__, ProfileWeight.__table__)
 
 
 def stored(session: Session) -> list[list[tuple[Any, ...]]]:
     columns = (("name", "version"), ("profile_id", "signal", "weight"))
     return [rows_of(session, table, *names) for table, names in zip(TABLES, columns, strict=True)]
+
+
+def ranked(session: Session, profile: str | None = None) -> FeedPage:
+    """The example's videos, seen or not, as a profile ranks them."""
+    return recommender.rank(session, "user1", VIDEOS, profile=profile)
 
 
 def served(session: Session) -> tuple[str, int]:
@@ -56,12 +75,26 @@ def served(session: Session) -> tuple[str, int]:
     return profile.name, profile.version
 
 
-def test_classic_is_there_with_the_documented_weights_and_serves(session: Session) -> None:
-    classic = Profile("classic", 1, CLASSIC, active=True)
-    assert list_profiles(session) == [classic]
-    assert get_profile(session) == get_profile(session, "classic") == classic
-    assert get_profile(session, "classic@1") == classic
-    assert list(get_profile(session).weights) == list(CLASSIC)
+def test_classic_is_there_with_the_documented_weights(session: Session) -> None:
+    classic = Profile("classic", 1, CLASSIC)
+    assert get_profile(session, "classic") == get_profile(session, "classic@1") == classic
+    assert list(get_profile(session, "classic").weights) == list(CLASSIC)
+
+
+def test_for_you_serves_where_none_is_asked_for_and_weighs_every_signal(session: Session) -> None:
+    assert served(session) == ("for_you", 1)
+    for_you = get_profile(session, "for_you")
+    assert list_profiles(session) == [get_profile(session, "classic"), for_you]
+    assert set(for_you.weights) == {signal.name for signal in SIGNALS}
+    assert all(for_you.weights.values())
+
+
+def test_classic_serves_where_it_is_activated(session: Session) -> None:
+    worked_example(session)
+    activate_profile(session, "classic")
+    assert served(session) == ("classic", 1)
+    page = recommender.for_you(session, "user1")
+    assert scores(page) == {"v1": 1.45, "v2": 0.8, "v3": 0.0}
 
 
 def test_a_profile_is_kept_as_it_was_made(session: Session) -> None:
@@ -101,7 +134,8 @@ def test_all_are_listed_by_name_and_version(session: Session) -> None:
     for name in ("zeta", "alpha", *["zeta"] * 9, "Beta"):
         create_profile(session, name, {"likes": 1, "shares": 2})
     assert [(each.name, each.version) for each in list_profiles(session)] == [
-        ("Beta", 1), ("alpha", 1), ("classic", 1), *(("zeta", n) for n in range(1, 11)),
+        ("Beta", 1), ("alpha", 1), ("classic", 1), ("for_you", 1),
+        *(("zeta", number) for number in range(1, 11)),
     ]  # fmt: skip
 
 
@@ -127,12 +161,12 @@ def test_what_is_not_there_is_an_unknown_profile(session: Session, wanted: str) 
         with pytest.raises(UnknownProfile, match=r"^there is no profile ") as caught:
             ask(session, wanted)
         assert caught.value.exit_code == 2
-    assert served(session) == ("classic", 1)
+    assert served(session) == ("for_you", 1)
 
 
 def test_a_new_profile_serves_once_it_is_activated(session: Session) -> None:
     create_profile(session, "mine", {"likes": 1})
-    assert served(session) == ("classic", 1)
+    assert served(session) == ("for_you", 1)
     assert activate_profile(session, "mine") == Profile("mine", 1, {"likes": 1}, active=True)
     assert served(session) == ("mine", 1)
     create_profile(session, "mine", {"likes": 2})
@@ -213,7 +247,7 @@ def test_a_name_that_is_not_of_its_form_is_refused_and_nothing_is_written(
     assert stored(session) == before
 
 
-@pytest.mark.parametrize("name", ["a", "Z", "for_you", "v2.1-beta_x", "a" * 100])
+@pytest.mark.parametrize("name", ["a", "Z", "for_me", "v2.1-beta_x", "a" * 100])
 def test_a_name_of_the_form_is_kept_as_written(session: Session, name: str) -> None:
     create_profile(session, name, {"likes": 1})
     assert get_profile(session, f"{name}@1").name == name
@@ -223,23 +257,38 @@ def test_a_name_of_the_form_is_kept_as_written(session: Session, name: str) -> N
 def test_the_weights_of_the_table_make_the_score(session: Session, signal: str) -> None:
     worked_example(session)
     record(session, "share", "v1", "user1")
-    values = {
-        item.video: item.signals[signal].value
-        for item in recommender.for_you(session, "user1").items
-    }
+    classic = recommender.for_you(session, "user1", profile="classic")
+    values = {item.video: item.signals[signal].value for item in classic.items}
     assert any(values.values())
     create_profile(session, "mine", {signal: 2.5})
-    page = recommender.for_you(session, "user1", profile="mine")
+    page = ranked(session, "mine")
     assert scores(page) == {video: round(2.5 * value, 9) for video, value in values.items()}
     activate_profile(session, "mine")
-    assert scores(recommender.for_you(session, "user1")) == scores(page)
+    assert ranked(session).items == page.items
     assert list(page.items[0].signals) == [signal]
+
+
+def test_a_profile_of_ones_own_shows_what_is_new_to_the_viewer(session: Session) -> None:
+    worked_example(session)
+    make_videos(session, "new", "newest", creator="creator1")
+    make_video(session, "other", creator="creator2")
+    create_profile(session, "mine", {"follows": 2})
+    page = recommender.for_you(session, "user1", profile="mine")
+    assert scores(page) == {"new": 2, "newest": 2, "other": 0, "v3": 0}
+    assert names(page) == ["newest", "new", "other", "v3"]
+
+
+def test_a_new_version_of_for_you_serves_once_it_is_activated(session: Session) -> None:
+    assert create_profile(session, "for_you", {"likes": 1}).version == 2
+    assert served(session) == ("for_you", 1)
+    activate_profile(session, "for_you")
+    assert served(session) == ("for_you", 2)
 
 
 def test_a_negative_weight_turns_the_order_around(session: Session) -> None:
     worked_example(session)
     create_profile(session, "mine", {name: -weight for name, weight in CLASSIC.items()})
-    page = recommender.for_you(session, "user1", profile="mine")
+    page = ranked(session, "mine")
     assert [(item.video, item.score) for item in page.items] == [
         ("v3", 0.0), ("v2", -0.8), ("v1", -1.45),
     ]  # fmt: skip
@@ -271,13 +320,13 @@ def test_a_signal_that_this_version_does_not_have_is_an_error_where_it_is_used(
         with pytest.raises(UnknownSignal, match="there is no signal 'gone'") as caught:
             ask()
         assert caught.value.exit_code == 2
-    assert scores(recommender.for_you(session, "user1"))["v1"] == 1.45
+    assert scores(ranked(session, "classic"))["v1"] == 1.45
 
 
 def test_the_reference_formula_keeps_its_one_version(session: Session) -> None:
     with pytest.raises(InvalidValue, match=r"^profile: classic is the reference formula"):
         create_profile(session, "classic", {"likes": 1})
-    assert [profile.name for profile in list_profiles(session)] == ["classic"]
+    assert [profile.name for profile in list_profiles(session)] == ["classic", "for_you"]
 
 
 def test_ten_makers_of_one_profile_make_ten_versions(engine: Engine) -> None:

@@ -2,111 +2,93 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import re
-import shutil
-import subprocess
-import sys
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 import pytest
 
 import recommender
-from recommender import FILTERS, SIGNALS, fields
+from recommender import FILTERS, SIGNALS, SOURCES, Settings, fields
 from recommender.cli import COMMANDS
-from tests.worlds import EXAMPLE
-
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-LATE = (
-    '{"id": "a", "user": "user1", "video": "v1", "kind": "like", "at": "2026-01-01T00:00:00Z"}\n'
-    '{"id": "b", "user": "user1", "video": "v1", "kind": "watch", "at": "2026-01-01T00:00:00Z",'
-    ' "completion": 1.5}\n'
+from recommender.mutes import KINDS as MUTED
+from tests.readme import (
+    BLOCKS,
+    README,
+    prepare,
+    python_blocks,
+    readable,
+    run,
+    run_python,
+    steps,
 )
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example's files, and the database that they are imported into, as the working folder."""
-    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "late.jsonl").write_text(LATE)
-    monkeypatch.chdir(tmp_path)
-    for kind in ("users", "videos", "follows", "events"):
-        run(f"recommender import {kind} {kind}.csv")
-
-
-def run(command: str) -> str:
-    """What a command prints, on both streams, without what a terminal does not show."""
-    scripts = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    environment |= {"COLUMNS": "100", "PYTHONWARNINGS": "error"}
-    done = subprocess.run(  # noqa: S602 - as a shell user
-        command, shell=True, check=False, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    return readable(done.stdout)
-
-
-def readable(printed: str) -> str:
-    lines = (line.rstrip().rstrip("─ ") for line in printed.splitlines())
-    return "\n".join(line for line in lines if line)
-
-
-def steps() -> list[tuple[str, str]]:
-    """Each command that the README shows, and what it shows that the command prints."""
-    sessions = [text for language, text in BLOCKS if language == "console"]
-    parts = [part for text in sessions for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]]
-    return [(command, printed) for command, _, printed in (part.partition("\n") for part in parts)]
-
-
-def test_the_demo_prints_what_the_readme_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
     command, printed = steps()[0]
     assert command == "recommender demo"
-    assert run(command) == readable(printed)
+    assert readable(run(command, tmp_path)) == readable(printed)
 
 
-@pytest.mark.usefixtures("folder")
-def test_every_other_command_prints_what_the_readme_shows() -> None:
-    assert len(steps()) >= 10
+def test_every_other_command_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    assert len(steps()) >= 15
     for command, printed in steps()[1:]:
-        assert run(command) == readable(printed), command
+        assert readable(run(command, tmp_path)) == readable(printed), command
 
 
-@pytest.mark.usefixtures("folder")
-def test_every_python_block_runs() -> None:
-    names: dict[str, object] = {}
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for language, text in BLOCKS:
-            if language == "python":
-                exec(text, names)  # noqa: S102 - the README's own code
-    for bind in ("engine", "host_engine"):
-        names[bind].dispose()  # type: ignore[attr-defined]
+def test_every_python_block_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    assert len(python_blocks()) >= 6
+    assert run_python(tmp_path) == [text for _, text in python_blocks()]
+
+
+def test_what_is_no_output_of_a_python_block_is_no_text_block() -> None:
     shown = [text for language, text in BLOCKS if language == "text"]
-    lines = printed.getvalue().splitlines(keepends=True)
-    assert lines[: len(shown)] == shown
-    assert lines[len(shown) :] == ["[(1, 1450000000, 0.95), (2, 800000000, 0.75)]\n"]
+    assert shown == [text for _, text in python_blocks() if text]
 
 
-def test_the_readme_names_every_signal_filter_command_column_and_kind() -> None:
-    for name in (*(each.name for each in (*SIGNALS, *FILTERS)), *COMMANDS):
+def test_the_readme_names_every_signal_filter_source_command_column_and_kind() -> None:
+    for name in (*(each.name for each in (*SIGNALS, *FILTERS, *SOURCES)), *COMMANDS):
         assert f"`{name}" in README, name
     for columns in (fields.USER_COLUMNS, fields.VIDEO_COLUMNS, fields.FOLLOW_COLUMNS,
                     fields.EVENT_COLUMNS):  # fmt: skip
         listed = ", ".join(f"{name}{'*' * column.required}" for name, column in columns.items())
         assert f"| {listed} |" in README
     assert ", ".join(fields.KINDS) in README.replace("\n  ", " ")
+    assert "|".join(MUTED) in README.replace("\\|", "|")
+
+
+def test_the_readme_names_everything_public() -> None:
+    for name in recommender.__all__:
+        assert re.search(rf"\b{name}\b", README), name
 
 
 def test_the_readme_gives_the_weights_of_classic(session: recommender.engine.Session) -> None:
     shown = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", README, re.MULTILINE)
     classic = recommender.get_profile(session, "classic")
     assert {name: float(weight) for name, weight in shown} == classic.weights
+
+
+def test_the_readme_gives_the_range_of_every_signal() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [\d.]* ?\| (\S+) (?:to|or) (\S+) \|", README, re.MULTILINE)
+    ranges = {name: (float(low), float(high.replace(",", ""))) for name, low, high in rows}
+    assert ranges == {each.name: (each.low, each.high) for each in SIGNALS}
+
+
+def test_the_readme_gives_the_quota_of_every_source() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (\d+) \|$", README, re.MULTILINE)
+    assert {(each.name, str(each.quota)) for each in SOURCES} <= set(rows)
+
+
+def test_the_readme_gives_every_setting_that_shapes_a_ranking() -> None:
+    every = fields_of(Settings)
+    names = [setting.name for setting in every]
+    shaping = every[names.index("recent_engagements") : names.index("common_term") + 1]
+    for each in shaping:
+        doc = each.metadata["doc"].rstrip(".")
+        assert f"| `{each.name}` | {doc} | {each.default:g} |" in README, each.name
+        assert each.metadata["names"] == (f"RECOMMENDER_{each.name.upper()}",)
 
 
 def test_the_readme_gives_every_exit_code() -> None:

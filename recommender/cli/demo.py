@@ -2,82 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import feed, interactions, synthetic, users
+from recommender import feed, fields, interactions, rollups, synthetic, users
 from recommender.cli.database import writable
 from recommender.cli.options import database_option, settings
 from recommender.cli.output import print_table
 from recommender.engine import database_url, run_transaction
+from recommender.errors import RecommenderError, UnknownUser
 from recommender.reasons import because
-from recommender.values import FeedItem, FeedPage
+from recommender.rollups import RefreshReport
+from recommender.users import UserSummary
+from recommender.values import FeedItem
 
-ROWS = 8
+T = TypeVar("T")
+
+PROFILE = "for_you@1"
+ROWS = 7
+MOST_CAUSES = 3
+LOOKED_AT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """One run: its database, its viewer, and when it takes place."""
+
+    engine: Engine
+    viewer: str
+    now: datetime
+
+    def read(self, function: Callable[..., T], **how: Any) -> T:
+        """What a function says of the viewer."""
+        return run_transaction(
+            self.engine, lambda session: function(session, self.viewer, **how), write=False
+        )
+
+    def feed(self, after: timedelta) -> Sequence[FeedItem]:
+        """The viewer's feed so long after the demo began."""
+        when: datetime = self.now + after
+        return self.read(feed.for_you, limit=LOOKED_AT, profile=PROFILE, as_of=when).items
 
 
 @click.command()
 @database_option
 def demo() -> None:
     """Make a small world, show a feed and why, swipe twice, show what changed."""
-    world = synthetic.World()
+    now = fields.now().replace(microsecond=0)
     with writable() as engine:
+        world = synthetic.World(beginning=_beginning(engine, now))
         sizes = synthetic.load(engine, world)
-        _say_world(sizes)
-        viewer = world.viewer(0)
-        before = _read(engine, viewer)
-        _say_viewer(engine, viewer)
-        _print_feed(before.items)
-        chosen = _unwatched(before.items)
-        _swipe(engine, viewer, chosen)
-        _say_swipes(viewer, chosen)
-        after = _read(engine, viewer)
-        _print_feed(after.items, before.items)
-        _say_changes(chosen, after.items)
-    _say_next(viewer, chosen[0].video)
+        run = Demo(engine, world.viewer(0), now)
+        _say_world(sizes, rollups.refresh(engine, as_of=now, settings=settings()))
+        _say_viewer(run.read(users.show_user))
+        before = run.feed(timedelta(0))
+        _print_feed(before)
+        liked, rejected = _chosen(before)
+        _swipe(run, liked, rejected)
+        _say_swipes(run.viewer, liked, rejected)
+        after = run.feed(timedelta(seconds=30))
+        _print_feed(after, before)
+        _say_changes(before, after, (_topic(liked), _topic(rejected)))
+    _say_next(run.viewer, liked, after[0])
 
 
-def _read(engine: Engine, viewer: str) -> FeedPage:
-    def read(session: Session) -> FeedPage:
-        return feed.for_you(session, viewer, limit=100, profile="classic")
+def _beginning(engine: Engine, now: datetime) -> datetime:
+    """That of the world which is there, else such that the world ends now."""
 
-    return run_transaction(engine, read, write=False)
+    def made(session: Session) -> datetime | None:
+        try:
+            return users.show_user(session, synthetic.World().viewer(0)).created_at
+        except UnknownUser:
+            return None
+
+    return run_transaction(engine, made, write=False) or now - 2 * synthetic.LENGTH
 
 
-def _unwatched(items: Sequence[FeedItem]) -> list[FeedItem]:
-    """The two best videos that the viewer has not watched yet, else the last two."""
-    fresh = [item for item in items if not item.signals["completion"].value]
-    return (fresh if len(fresh) >= 2 else list(items[-2:]))[:2]
+def _topic(item: FeedItem) -> str:
+    return item.video.rpartition("-")[0]
 
 
-def _swipe(engine: Engine, viewer: str, chosen: Sequence[FeedItem]) -> None:
-    first, second = (item.video for item in chosen)
+def _chosen(items: Sequence[FeedItem]) -> tuple[FeedItem, FeedItem]:
+    """The best video of a topic that the viewer never declared, and the best of another topic.
 
+    Raises:
+        RecommenderError: there are no two topics left that are new to the viewer.
+    """
+    undeclared = [item for item in items if not item.signals["hashtags"].value]
+    liked = (undeclared or items)[:1]
+    rejected = [item for item in items if _topic(item) != _topic(liked[0])][:1]
+    if not rejected:
+        raise RecommenderError(
+            "hardly anything in this world is new any more: give the demo another database, such as"
+            " --database-url sqlite:///demo.db"
+        )
+    return liked[0], rejected[0]
+
+
+def _swipe(run: Demo, liked: FeedItem, rejected: FeedItem) -> None:
     def swipe(session: Session) -> None:
-        interactions.record(session, viewer, first, "watch", completion=1.0)
-        interactions.record(session, viewer, first, "share")
-        interactions.record(session, viewer, second, "watch", completion=0.6)
-        interactions.record(session, viewer, second, "like")
+        deeds: Sequence[tuple[FeedItem, str, dict[str, Any]]] = (
+            (liked, "watch", {"completion": 1.0}), (liked, "like", {}),
+            (rejected, "not_interested", {}),
+        )  # fmt: skip
+        for second, (item, kind, body) in enumerate(deeds, start=1):
+            at = run.now + timedelta(seconds=second)
+            key = f"demo-{item.video}-{kind}"
+            interactions.record(session, run.viewer, item.video, kind, at=at, key=key, **body)
 
-    run_transaction(engine, swipe)
+    run_transaction(run.engine, swipe)
 
 
-def _say_world(sizes: dict[str, int]) -> None:
+def _say_world(sizes: dict[str, int], report: RefreshReport) -> None:
     url = database_url(settings().database_url).set(query={}).render_as_string()
     counted = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
-    click.echo(f"A small synthetic world is in {url}:\n{counted}.\n")
+    click.echo(
+        f"A small synthetic world is in {url}:\n{counted}.\n"
+        f"A refresh counted {report.events:,} events"
+        f" and found the neighbours of {report.neighbours:,} videos.\n"
+    )
 
 
-def _say_viewer(engine: Engine, viewer: str) -> None:
-    said = run_transaction(engine, lambda session: users.show_user(session, viewer), write=False)
+def _say_viewer(said: UserSummary) -> None:
     interests = " and ".join(f"#{name}" for name in said.interests)
     click.echo(
-        f"{viewer} speaks {said.language}, lives in {said.country}, is interested in {interests},\n"
+        f"{said.user} speaks {said.language}, lives in {said.country},"
+        f" is interested in {interests},\n"
         f"likes the sound {said.liked_sounds[0]}, follows {', '.join(said.follows)},\n"
-        f"and has watched {said.seen} videos. One SQL statement ranks the feed:\n"
+        f"and has seen {said.seen} videos. One SQL statement ranks what is new to {said.user}:\n"
     )
 
 
@@ -87,34 +145,50 @@ def _print_feed(items: Sequence[FeedItem], before: Sequence[FeedItem] = ()) -> N
     for item in items[:ROWS]:
         was = {"was": places.get(item.video)} if before else {}
         shown = {"video": item.video, "creator": item.creator, "why": because(item)}
-        rows.append({"#": item.position, **was, "score": round(item.score, 3), **shown})
+        rows.append({"#": item.position, **was, "score": f"{item.score:.3f}", **shown})
     print_table(rows)
 
 
-def _say_swipes(viewer: str, chosen: Sequence[FeedItem]) -> None:
-    first, second = chosen
+def _say_swipes(viewer: str, liked: FeedItem, rejected: FeedItem) -> None:
     click.echo(
-        f"\nTwo swipes. {viewer} watches {first.video} to the end and shares it,"
-        f" then watches 60% of\n{second.video} and likes it. The very next request:\n"
+        f"\nTwo swipes. {viewer} watches {liked.video} (place {liked.position}) to the end and"
+        f" likes it, and says of\n{rejected.video} (place {rejected.position}): not interested."
+        " The very next request:\n"
     )
 
 
-def _say_changes(chosen: Sequence[FeedItem], after: Sequence[FeedItem]) -> None:
-    now = {item.video: item for item in after}
+def _say_changes(
+    before: Sequence[FeedItem], after: Sequence[FeedItem], topics: tuple[str, str]
+) -> None:
+    """For each topic the video whose score changed most, and the signals that changed it."""
+    was = {item.video: item for item in before}
     click.echo()
-    for item in chosen:
-        click.echo(
-            f"{item.video}: from place {item.position} to {now[item.video].position},"
-            f" from {item.score:.3g} to {now[item.video].score:.3g}."
-        )
+    for topic in topics:
+        pairs = [(was[item.video], item) for item in after if item.video in was]
+        of_topic = [(old, new) for old, new in pairs if _topic(new) == topic]
+        if of_topic:
+            click.echo(_change(*max(of_topic, key=lambda pair: abs(pair[1].score - pair[0].score))))
 
 
-def _say_next(viewer: str, video: str) -> None:
+def _change(old: FeedItem, new: FeedItem) -> str:
+    moves = {
+        name: each.contribution - old.signals[name].contribution
+        for name, each in new.signals.items()
+    }
+    names = sorted(moves, key=lambda name: -abs(moves[name]))[:MOST_CAUSES]
+    causes = ", ".join(f"{name} {moves[name]:+.2f}" for name in names if abs(moves[name]) >= 0.005)
+    return f"{new.video}: from place {old.position} to {new.position}\n  {causes or 'hardly'}"
+
+
+def _say_next(viewer: str, liked: FeedItem, first: FeedItem) -> None:
     click.echo(
-        "\nNothing was rebuilt for it: the swipes are rows that the ranking reads. Try next:\n"
-        f"  recommender explain {viewer} {video}\n"
+        "\nNothing was rebuilt for it: each swipe was learned in its own transaction. Try next:\n"
+        f"  recommender explain {viewer} {first.video}\n"
+        f"  recommender explain {viewer} {liked.video}\n"
+        f"  recommender mute {viewer} creator {first.creator}\n"
         f"  recommender feed {viewer} --explain\n"
-        f"  recommender profiles create mine --weight completion=1 --weight likes=2\n"
+        "  recommender refresh\n"
+        "  recommender profiles create mine --weight hashtag_affinity=1 --weight freshness=2\n"
         f"  recommender feed {viewer} --profile mine\n"
-        f"  recommender import videos your-videos.csv --database-url sqlite:///your.db"
+        "  recommender import videos your-videos.csv --database-url sqlite:///your.db"
     )

@@ -19,7 +19,10 @@ Record = Mapping[str, Any]
 
 HIDDEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 GAP = 2
-WRAPPED = {"signals", "weights", "value", "why"}
+STRONGEST = 5
+"""How many signals of a video a table shows."""
+
+WRAPPED = {"sources", "signals", "weights", "value", "why"}
 OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -203,8 +206,16 @@ def _page_row(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
     if not with_signals:
         return row
     del row["caption"], row["hashtags"]
-    parts = [f"{n} {c.contribution:+.3g}" for n, c in item.signals.items() if c.contribution]
-    return {**row, "signals": ", ".join(parts)}
+    return {**row, "sources": ", ".join(item.sources), "signals": _strongest(item)}
+
+
+def _strongest(item: FeedItem) -> str:
+    """The signals that say most for or against a video, and how many more say something."""
+    parts = {name: each.contribution for name, each in item.signals.items() if each.contribution}
+    names = sorted(parts, key=lambda name: -abs(parts[name]))
+    said = ", ".join(f"{name} {parts[name]:+.3g}" for name in names[:STRONGEST])
+    others = len(names) - STRONGEST
+    return f"{said} and {others} more" if others > 0 else said
 
 
 def print_explanation(explanation: Explanation, form: str | None) -> None:
@@ -224,11 +235,28 @@ def print_explanation(explanation: Explanation, form: str | None) -> None:
         "sources": list(item.sources),
         "filters": filters,
         "reason": explanation.reason,
+        "displaced_by": list(explanation.displaced_by),
     }
     if form_of(form) != "table":
         print_records([whole], form, whole=whole)
         return
     click.echo(cell(explanation.reason))
+    click.echo(cell(_place(explanation)))
     rows = [{"signal": name, **each} for name, each in signals_record(item).items()]
     total = {"signal": "score", "value": None, "weight": None, "contribution": item.score}
     print_table([*rows, total])
+
+
+def _place(explanation: Explanation) -> str:
+    """Where a video stands and what found it, or what keeps it out."""
+    if not explanation.shown:
+        failed = [each.name for each in explanation.filters if not each.passed]
+        return f"Kept out by {_listed(failed)}." if failed else "Found by no source."
+    ahead = explanation.displaced_by
+    behind = f", behind {_listed(ahead)}" if ahead else ""
+    return f"Rank {explanation.rank:,}{behind}. Found by {_listed(explanation.item.sources)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names as a sentence lists them."""
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])
