@@ -21,6 +21,7 @@ from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoH
 from recommender.profiles import checked_weight, get_profile
 from recommender.reasons import reason_of, reason_query
 from recommender.scoring import (
+    COLUMNS,
     ahead_query,
     explain_query,
     feed_query,
@@ -140,9 +141,10 @@ def _excluded(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def _own_signals(signals: Mapping[Signal, float]) -> dict[Signal, float]:
-    taken = {signal.name for signal in SIGNALS}
+    taken = {*COLUMNS, *(signal.name for signal in SIGNALS)}
     for signal in signals:
-        if signal.name in taken or not signal.name.isidentifier():
+        is_ours = signal.name in taken or signal.name.startswith(("page_", "filter_"))
+        if is_ours or not signal.name.isidentifier():
             raise InvalidValue(
                 f"signals: {fields.shown(signal.name)} is taken, or not one word of letters,"
                 " digits and _"
@@ -253,7 +255,10 @@ def explain(
         UnknownProfile: there is no such profile or version.
         UnknownVideo: there is no such video.
     """
-    request = resolve(session, user, profile, as_of=as_of, signals=signals, settings=settings)
+    request = resolve(
+        session, user, profile, limit=LARGEST_LIMIT, as_of=as_of, signals=signals,
+        settings=settings,
+    )  # fmt: skip
     (video_id,) = _video_ids(session, [video])
     row = session.execute(_page(explain_query(request, video_id), "explain")).one()
     filters = tuple(

@@ -22,8 +22,8 @@ from recommender.learned import Affinity, LearningState
 AFFINITIES: Table = Affinity.__table__  # type: ignore[assignment] # SQLAlchemy types it FromClause
 
 DAY = 86_400.0
-MOST_HALF_LIVES = 1_000
-"""Powers of 2 beyond this would overflow a double."""
+MOST_HALF_LIVES = 950
+"""Powers of 2 beyond this would, times a weight and added up, overflow a double."""
 
 FAST_SKIP_MS = 3_000
 """A watch that was known to be shorter and is not engaged is a fast skip."""
@@ -45,7 +45,7 @@ def exponent(landmark: datetime, half_life_days: float, at: datetime) -> float:
 
 
 def half_lives(landmark: datetime, half_life_days: float, at: datetime) -> float:
-    """How many half-lives after the landmark a time is, at most a thousand either way."""
+    """How many half-lives after the landmark a time is, at most 950 either way."""
     number = exponent(landmark, half_life_days, at)
     return max(-MOST_HALF_LIVES, min(MOST_HALF_LIVES, number))
 

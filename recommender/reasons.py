@@ -95,7 +95,7 @@ def because(item: FeedItem, hashtag: str | None = None) -> str:
         hashtag: the one that the viewer likes best of its hashtags, where known.
     """
     for_it = sorted(
-        (name for name, each in item.signals.items() if each.contribution > 0),
+        (name for name, each in item.signals.items() if each.contribution > 0 and each.value > 0),
         key=lambda name: -item.signals[name].contribution,
     )
     if not for_it:

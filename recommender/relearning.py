@@ -53,10 +53,9 @@ def _learn(session: Session, learned: Learned, since: Since) -> None:
     events, states, videos = _events(session, users), _states(session, users), _own(session, users)
     tags = _hashtags(session, {row.id for row in (*events, *states, *videos)})
     for row in events:
-        if _counts(row.at, since[row.user_id]):
-            completion = watched(row.watch_ms, row.completion, row.duration_ms)[1]
-            weight = learned.rules.of_event(row._mapping, completion)  # noqa: SLF001 - its API
-            learned.add(row.user_id, _subjects(row, tags), weight, row.at)
+        completion = watched(row.watch_ms, row.completion, row.duration_ms)[1]
+        weight = learned.rules.of_event(row._mapping, completion)  # noqa: SLF001 - its API
+        learned.add(row.user_id, _subjects(row, tags), weight, row.at)
     for row in states:
         for _, weight, at in learned.rules.of_state(row._mapping, since[row.user_id]):  # noqa: SLF001
             learned.add(row.user_id, _subjects(row, tags), weight, at)
@@ -83,8 +82,12 @@ def _of_users(
 
 
 def _events(session: Session, users: Sequence[int]) -> Sequence[Any]:
+    """What counts of the log, which may be long."""
     about = sa.join(EVENTS, VIDEOS, VIDEOS.c.id == EVENTS.c.video_id)
-    statement = sa.select(*_EVENT, *_VIDEO).select_from(about)
+    about = about.join(USERS, USERS.c.id == EVENTS.c.user_id)
+    since = USERS.c.learned_since
+    counts = sa.or_(since.is_(None), EVENTS.c.at > since)
+    statement = sa.select(*_EVENT, *_VIDEO).select_from(about).where(counts)
     return _of_users(session, EVENTS.c.user_id, users, statement)
 
 

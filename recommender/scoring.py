@@ -25,6 +25,9 @@ KEY_SCALE = 1_000_000_000
 """The order is by whole billionths of a score: sums of doubles that are equal on paper tie."""
 
 
+COLUMNS = frozenset({"video_id", "score_key", "sources"})
+"""The columns of a feed that are no signals."""
+
 LEAST_WEIGHT = 1e-15
 """A weight nearer to 0 is 0: no signal of this package is large enough to show it."""
 
@@ -92,14 +95,15 @@ def ahead_query(request: FeedRequest, video_id: int, score_key: int) -> Statemen
     Each row has the video's key and how many there are.
     """
     feed = feed_query(request).limit(None).order_by(None)
-    each = feed.add_columns(Video.published_at, Video.key).subquery("each")
+    shown_at, key = Video.published_at.label("page_published_at"), Video.key.label("page_video")
+    each = feed.add_columns(shown_at, key).subquery("each")
     published_at = sa.select(Video.published_at).where(Video.id == video_id).scalar_subquery()
-    place = sa.tuple_(each.c.score_key, each.c.published_at, each.c.video_id)
+    place = sa.tuple_(each.c.score_key, each.c.page_published_at, each.c.video_id)
     own = sa.tuple_(sa.literal(score_key, BigInteger()), published_at, sa.literal(video_id))
     return (
-        sa.select(each.c.key, sa.func.count().over().label("ahead"))
+        sa.select(each.c.page_video.label("key"), sa.func.count().over().label("ahead"))
         .where(place > own)
-        .order_by(each.c.score_key, each.c.published_at, each.c.video_id)
+        .order_by(each.c.score_key, each.c.page_published_at, each.c.video_id)
         .prefix_with("/* recommender.ahead_query */")
     )
 

@@ -22,6 +22,13 @@ from recommender.models import Follow, UserHashtag, UserSound, Video, VideoHasht
 from recommender.values import FeedRequest
 from recommender.viewer import Viewer
 
+LEAST_TREND = -1e6
+"""No trend is less; as a bound it lets an index be walked in order."""
+
+MOST_FOLLOWED = 5_000
+"""How many creators whom a viewer follows are looked at; it also keeps SQLite from beginning at all
+videos."""
+
 NEWEST_OF_EACH = 50
 """How many videos of one hashtag are looked at."""
 
@@ -53,10 +60,13 @@ class Source:
 
 def following(viewer: Viewer) -> sa.Select[int]:
     """The newest of the creators whom the viewer follows."""
-    followed = sa.select(Follow.creator_id).where(
-        Follow.user_id == viewer.user_id, _wanted(viewer, "creator", Follow.creator_id)
+    followed = (
+        sa.select(Follow.creator_id)
+        .where(Follow.user_id == viewer.user_id, _wanted(viewer, "creator", Follow.creator_id))
+        .limit(MOST_FOLLOWED)
+        .subquery("followed")
     )
-    return _newest().where(Video.creator_id.in_(followed))
+    return _newest().join(followed, followed.c.creator_id == Video.creator_id)
 
 
 def neighbours(viewer: Viewer) -> sa.Select[int]:
@@ -120,13 +130,13 @@ def sounds(viewer: Viewer) -> sa.Select[int]:
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
     wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
-    return _newest().where(Video.sound_id.in_(sa.select(wanted.c[0])))
+    return _newest().join(wanted, wanted.c[0] == Video.sound_id)
 
 
 def creators(viewer: Viewer) -> sa.Select[int]:
     """The newest of the creators to whom the viewer has the most affinity."""
     wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
-    return _newest().where(Video.creator_id.in_(sa.select(wanted.c[0])))
+    return _newest().join(wanted, wanted.c[0] == Video.creator_id)
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
@@ -168,7 +178,7 @@ def nearby(viewer: Viewer) -> sa.Select[int]:
 def _trending() -> sa.Select[int]:
     return (
         sa.select(Video.id)
-        .where(Video.trending.is_not(None))
+        .where(Video.trending >= LEAST_TREND)
         .order_by(Video.trending.desc(), Video.id.desc())
     )
 

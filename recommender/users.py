@@ -13,7 +13,6 @@ from recommender import bulk, fields
 from recommender.catalog import USERS, user_id
 from recommender.errors import InvalidValue, UnknownUser
 from recommender.learned import (
-    Affinity,
     MutedCreator,
     MutedHashtag,
     MutedKeyword,
@@ -21,6 +20,7 @@ from recommender.learned import (
     RecentEngagement,
 )
 from recommender.models import Follow, Hashtag, Interaction, Sound, User, Video
+from recommender.relearning import relearn
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,9 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
     row_id, before = _locked(session, user)
     if before is None or before < since:
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
-    session.execute(sa.delete(Affinity).where(Affinity.user_id == row_id))
-    session.execute(sa.delete(RecentEngagement).where(RecentEngagement.user_id == row_id))
+    relearn(session, [user])
+    is_forgotten = sa.and_(RecentEngagement.user_id == row_id, RecentEngagement.at <= since)
+    session.execute(sa.delete(RecentEngagement).where(is_forgotten))
 
 
 def _locked(session: Session, user: str) -> tuple[int, datetime | None]:

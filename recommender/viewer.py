@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from sqlalchemy import CTE, BigInteger, BindParameter, Double, Text, literal
 from recommender.columns import UtcDateTime
 from recommender.fields import EARLIEST
 from recommender.learned import VideoNeighbour
-from recommender.models import Interaction
+from recommender.models import Interaction, Video
 from recommender.settings import Settings
 from recommender.values import FeedRequest, Learning
 
@@ -25,6 +26,8 @@ class Viewer:
         has_language: whether the language is known.
         recent: the videos engaged with last, with the weight of each: the newest counts most.
         near: the neighbours of these, with their similarity to all of them together.
+        excluded: the videos that the caller left out, None where none: one list for all sources,
+            since a statement has only so many bound values.
     """
 
     user_id: BindParameter[int]
@@ -38,6 +41,7 @@ class Viewer:
     has_language: bool
     recent: CTE
     near: CTE
+    excluded: CTE | None
 
     @classmethod
     def of(cls, request: FeedRequest) -> Viewer:
@@ -57,6 +61,7 @@ class Viewer:
             has_language=request.language is not None,
             recent=recent,
             near=_near(recent),
+            excluded=_excluded(request.exclude) if request.exclude else None,
         )
 
 
@@ -92,3 +97,7 @@ def _near(recent: CTE) -> CTE:
         .group_by(VideoNeighbour.video_id)
         .cte("near")
     )
+
+
+def _excluded(keys: Sequence[str]) -> CTE:
+    return sa.select(Video.id).where(Video.key.in_(keys)).cte("excluded")

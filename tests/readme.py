@@ -87,7 +87,7 @@ def run_python(folder: Path) -> list[str]:
         for code, _ in python_blocks():
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(code, names)  # noqa: S102 - the README's own code
+                exec(compile(code, "README.md", "exec", dont_inherit=True), names)  # noqa: S102
             outputs.append(printed.getvalue())
     for bind in ("engine", "host_engine"):
         names[bind].dispose()  # type: ignore[attr-defined]

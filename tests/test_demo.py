@@ -159,7 +159,7 @@ def test_two_swipes_change_the_next_feed_also_the_second_time(database: str, dem
         assert rejected in first
         assert not {liked, rejected} & set(second.partition("Try next")[0].split())
         (up, *rise), (down, *fall) = re.findall(
-            r"^(\S+): from place (\d+) to (\d+)\n  \w+ [+-]0\.", printed, re.MULTILINE
+            r"^(\S+): from place (\d+) to (\d+)\n  \w+ [+-]\d", printed, re.MULTILINE
         )
         assert int(rise[1]) < int(rise[0])
         assert int(fall[1]) > int(fall[0])

@@ -6,8 +6,6 @@ import re
 from dataclasses import fields as fields_of
 from pathlib import Path
 
-import pytest
-
 import recommender
 from recommender import FILTERS, SIGNALS, SOURCES, Settings, fields
 from recommender.cli import COMMANDS

@@ -452,9 +452,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("rec_videos_creator_id_published_at_ix"),
+        op.f("rec_videos_creator_id_status_published_at_ix"),
         "rec_videos",
-        ["creator_id", "published_at"],
+        ["creator_id", "status", "published_at"],
         unique=False,
     )
     op.create_index(
@@ -464,9 +464,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("rec_videos_sound_id_published_at_ix"),
+        op.f("rec_videos_sound_id_status_published_at_ix"),
         "rec_videos",
-        ["sound_id", "published_at"],
+        ["sound_id", "status", "published_at"],
         unique=False,
     )
     op.create_index(
