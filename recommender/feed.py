@@ -362,6 +362,9 @@ def _item(request: FeedRequest, position: int, row: Any, sources: tuple[str, ...
         signal.name: Contribution(row._mapping[signal.name], weight)  # noqa: SLF001 - its API
         for signal, weight in formula(request)
     }
+    if row.score_key is None:
+        missing = next(name for name, each in signals.items() if each.value is None)
+        raise InvalidValue(f"signals: {missing} is NULL for video {fields.shown(row.page_video)}")
     tags = row.page_hashtags
     return FeedItem(
         position=position,

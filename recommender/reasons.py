@@ -19,6 +19,11 @@ MONTHS = (
     "October", "November", "December",
 )  # fmt: skip
 MOST_REASONS = 3
+LEAST_SHARE = 0.02
+"""The part of all that speaks for a video from which a reason is worth naming first."""
+
+IMPERSONAL = ("quality", "trending", "freshness", "exploration", "language", "country", "device")
+"""Signals that say the same, or nearly, to many viewers."""
 
 
 def reason_query(request: FeedRequest, video_id: int) -> Statement:
@@ -88,16 +93,21 @@ def _day(moment: datetime) -> str:
 
 
 def because(item: FeedItem, hashtag: str | None = None) -> str:
-    """What speaks most for a video, the strongest three signals, as it ends a sentence.
+    """What speaks most for a video, three signals at most, as it ends a sentence.
+
+    What the viewer did or chose is named before what is true for anybody, unless it says next to
+    nothing; that of a video which few have seen is no share of its viewers.
 
     Args:
         item: the video with its signals.
         hashtag: the one that the viewer likes best of its hashtags, where known.
     """
-    for_it = sorted(
-        (name for name, each in item.signals.items() if each.contribution > 0 and each.value > 0),
-        key=lambda name: -item.signals[name].contribution,
-    )
+    parts = {n: c.contribution for n, c in item.signals.items() if c.contribution > 0 < c.value}
+    least = LEAST_SHARE * sum(parts.values())
+    unseen = item.signals.get("exploration")
+    if unseen and unseen.value > 1 / 2:
+        parts.pop("quality", None)
+    for_it = sorted(parts, key=lambda n: (n in IMPERSONAL or parts[n] < least, -parts[n]))
     if not for_it:
         return "it is published; no signal speaks for it"
     said = [_phrase(name, item, hashtag) for name in for_it[:MOST_REASONS]]

@@ -203,17 +203,14 @@ def test_muted_words_match_whole_in_any_case_and_script(
     assert set(names(page(session))) == captions.keys()
 
 
-@pytest.mark.parametrize("limit", [1, 50, 500])
-@pytest.mark.parametrize("user", ["u0", "nobody"])
-def test_a_page_is_three_statements_and_writes_nothing(
-    session: Session, user: str, limit: int
-) -> None:
+def test_a_page_is_three_statements_and_writes_nothing(session: Session) -> None:
     load(session, random_world(1))
-    with counted_statements(session.connection()) as sent:
-        recommender.for_you(session, user, limit=limit, exclude=["v1"])
-    assert len(sent) == 3
-    assert all(re.match(r"(SELECT|WITH) ", statement) for statement in sent)
-    assert "/* recommender.for_you */" in sent[-1]
+    for user, limit in (("u0", 1), ("u0", 50), ("u0", 500), ("nobody", 20)):
+        with counted_statements(session.connection()) as sent:
+            recommender.for_you(session, user, limit=limit, exclude=["v1"])
+        assert len(sent) == 3
+        assert all(re.match(r"(SELECT|WITH) ", statement) for statement in sent)
+        assert "/* recommender.for_you */" in sent[-1]
 
 
 def test_reading_changes_no_row(session: Session) -> None:
@@ -241,28 +238,22 @@ def test_a_stranger_is_no_error(session: Session) -> None:
 
 
 def test_explain_agrees_with_the_page(session: Session) -> None:
-    for seed in (11, 12):
-        world, weights = random_world(seed, videos=60), random_weights(seed)
-        with session.begin_nested() as savepoint:
-            load(session, world)
-            recommender.create_profile(session, "mine", weights)
-            for user in ("u0", "u3"):
-                shown = page(session, user, profile="mine", limit=LARGEST_LIMIT)
-                place = {item.video: item for item in shown.items}
-                oracle = Oracle(world, user)
-                for video in list(world.videos)[seed % 5 :: 6]:
-                    explanation = recommender.explain(
-                        session, user, video, profile="mine", as_of=NOON
-                    )
-                    outcomes = {each.name: each.passed for each in explanation.filters}
-                    assert outcomes == oracle.filters(video)
-                    assert explanation.shown == (video in place)
-                    if item := place.get(video):
-                        assert explanation.item == item
-                        ahead = names(shown)[: item.position - 1]
-                        assert explanation.displaced_by == tuple(ahead[:-4:-1])
-                        assert explanation.rank == item.position
-            savepoint.rollback()
+    world, weights = random_world(11, videos=60), random_weights(11)
+    load(session, world)
+    recommender.create_profile(session, "mine", weights)
+    for user, videos in (("u0", list(world.videos)[::6]), ("nobody", ["v1", "v2"])):
+        shown = page(session, user, profile="mine", limit=LARGEST_LIMIT)
+        place = {item.video: item for item in shown.items}
+        oracle = Oracle(world, user)
+        for video in videos:
+            explanation = recommender.explain(session, user, video, profile="mine", as_of=NOON)
+            outcomes = {each.name: each.passed for each in explanation.filters}
+            assert outcomes == oracle.filters(video)
+            assert explanation.shown == (video in place)
+            if item := place.get(video):
+                assert explanation.item == item
+                assert explanation.displaced_by == tuple(names(shown)[: item.position - 1][:-4:-1])
+                assert explanation.rank == item.position
 
 
 def test_explain_of_what_only_a_long_page_shows(session: Session) -> None:
@@ -443,6 +434,15 @@ def test_a_hosts_signal_may_have_any_other_name(session: Session, name: str) -> 
     assert (explanation.shown, explanation.item.signals[name]) == (True, Contribution(1, 2))
 
 
+def test_a_hosts_signal_that_is_null_is_one_clear_error(session: Session) -> None:
+    make_videos(session, "v1")
+    nameless = {replace(ONE, expression=lambda _: Video.trending): 1.0}
+    with pytest.raises(InvalidValue, match=r"^signals: one is NULL for video 'v1'$"):
+        page(session, signals=nameless)
+    with pytest.raises(InvalidValue, match=r"^signals: one is NULL for video 'v1'$"):
+        recommender.explain(session, "viewer", "v1", signals=nameless, as_of=NOON)
+
+
 def test_times_before_any_data_and_far_ahead(session: Session) -> None:
     load(session, random_world(5))
     recommender.create_profile(session, "every", EVERY)
@@ -469,7 +469,7 @@ def test_a_huge_condition_is_a_page_or_one_clear_error(session: Session) -> None
     make_videos(session, "a", "b", "c")
     few = Video.key.in_([f"none{number}" for number in range(1_000)] + ["b"])
     assert names(page(session, where=few)) == ["b"]
-    many = Video.key.in_([f"none{number}" for number in range(20_000)] + ["b"])
+    many = Video.key.in_([f"none{number}" for number in range(9_000)] + ["b"])
     try:
         with session.begin_nested():
             assert names(page(session, where=many)) == ["b"]
