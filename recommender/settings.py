@@ -121,6 +121,10 @@ class Settings:
         20.0, "Viewers of average interest that every video starts with.",
         "RECOMMENDER_QUALITY_PRIOR", low=0.1, high=1e6,
     )  # fmt: skip
+    affinity_scale: float = _setting(
+        3.0, "Affinity at which its signal is half: so many whole views of much longer videos.",
+        "RECOMMENDER_AFFINITY_SCALE", low=0.01, high=1e6,
+    )  # fmt: skip
     trend_scale: float = _setting(
         10.0, "Engaged viewers of late at which a trend counts half.",
         "RECOMMENDER_TREND_SCALE", low=0.01, high=1e9,

@@ -355,7 +355,7 @@ def creator_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities.
     """
-    return faded(candidate.creator.score, candidate.viewer.learning.creator)
+    return faded(candidate.creator.score, candidate.viewer, "creator")
 
 
 def hashtag_affinity(candidate: Candidate) -> Number:
@@ -363,7 +363,7 @@ def hashtag_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities, video_hashtags.
     """
-    return faded(candidate.fact("hashtag_affinity"), candidate.viewer.learning.hashtag)
+    return faded(candidate.fact("hashtag_affinity"), candidate.viewer, "hashtag")
 
 
 def sound_affinity(candidate: Candidate) -> Number:
@@ -371,15 +371,15 @@ def sound_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities.
     """
-    return faded(candidate.sound.score, candidate.viewer.learning.sound)
+    return faded(candidate.sound.score, candidate.viewer, "sound")
 
 
-def faded(score: Any, factor: float) -> Number:
+def faded(score: Any, viewer: Viewer, subject: str) -> Number:
     """An affinity at the reading time, squeezed between -1 and 1; 0 where there is none.
 
     The score is not multiplied, since PostgreSQL raises an error where the product is no double.
     """
-    half = 1 / factor
+    half = viewer.settings.affinity_scale / getattr(viewer.learning, subject)
     is_some = sa.func.abs(score) > number(half * LEAST_AFFINITY)
     return sa.case((is_some, saturated(score, half)), else_=number(0))
 

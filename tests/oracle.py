@@ -298,7 +298,7 @@ class Oracle:
         """What the viewer's affinities to some subjects are together, today."""
         found = self.world.affinities
         stored = math.fsum(found.get((self.user, subject, name or ""), 0.0) for name in names)
-        return saturated(stored * 2 ** -self.half_lives(subject))
+        return saturated(stored * 2 ** -self.half_lives(subject), self.settings.affinity_scale)
 
     def signals(self, key: str) -> dict[str, float]:
         """The value of each signal of a video."""

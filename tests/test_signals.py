@@ -206,9 +206,9 @@ def repeated(kind: str) -> Callable[[Session], None]:
 
 
 def affinities(session: Session) -> None:
-    """The viewer's affinities are 2 at noon to what is best, and -0.5 to the rest."""
+    """The viewer's affinities are 2 scales at noon to what is best, and -0.5 to the rest."""
     user_id = ids(session, USERS)["viewer"]
-    growth = 2 ** (0.5 / 30)
+    growth = 2 ** (0.5 / 30) * Settings().affinity_scale
     for subject, of, best in (
         ("creator", USERS, "star"), ("hashtag", HASHTAGS, "cats"), ("sound", SOUNDS, "song"),
     ):  # fmt: skip
@@ -345,7 +345,7 @@ def test_scores_order_and_every_signal_equal_plain_python(session: Session) -> N
 def test_settings_shape_signals(session: Session) -> None:
     settings = Settings(
         quality_prior=3.5, trend_scale=0.7, freshness_half_life=0.3, trial_viewers=7, history=2,
-        history_scale=0.5, common_term=0.5,
+        history_scale=0.5, common_term=0.5, affinity_scale=0.4,
     )  # fmt: skip
     world = random_world(99)
     load(session, world)

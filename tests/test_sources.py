@@ -282,7 +282,7 @@ def test_a_stranger_gets_what_trends_what_is_fresh_and_what_is_new(session: Sess
 
 @pytest.mark.usefixtures("_small_quotas")
 def test_sources_equal_plain_python_on_random_worlds(session: Session) -> None:
-    for seed in range(100, 106):
+    for seed in range(100, 104):
         world, weights = random_world(seed, videos=60), random_weights(seed)
         with session.begin_nested() as savepoint:
             load(session, world)
@@ -347,7 +347,7 @@ def test_a_page_is_short_only_where_no_more_may_be_shown(session: Session) -> No
     world = crowded_world(7)
     load_crowded(session, world)
     lengths = []
-    for number in range(45):
+    for number in range(30):
         user = ("nobody", *VIEWERS)[number % 5]
         limit = chance.choice([1, 2, 19, 20, 59, 60, 61, 120, 121, chance.randint(1, 500), 500])
         where, allowed = chance.choice([*PREDICATES[:2], *PREDICATES])
@@ -357,8 +357,8 @@ def test_a_page_is_short_only_where_no_more_may_be_shown(session: Session) -> No
         assert len(shown) == len(set(shown)) == min(limit, len(may_be))
         assert set(shown) <= set(may_be)
         lengths.append(len(shown) / limit)
-    assert lengths.count(1) > 5
-    assert sum(0 < each < 1 for each in lengths) > 5
+    assert lengths.count(1) > 3
+    assert sum(0 < each < 1 for each in lengths) > 3
 
 
 def test_a_page_is_no_worse_for_being_longer(session: Session) -> None:
