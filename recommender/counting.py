@@ -238,6 +238,7 @@ def _newest(on_sqlite: bool) -> Statement:  # noqa: FBT001
         .where(
             states.engaged_at.is_not(None),
             states.not_interested_at.is_(None),
+            states.reports == 0,
             sa.or_(USERS.c.learned_since.is_(None), states.engaged_at > USERS.c.learned_since),
         )
         .subquery()

@@ -94,7 +94,7 @@ def resolve(
         as_of=moment,
         learning=_learning(found, moment),
         limit=limit,
-        where=where,
+        where=_predicate(where),
         exclude=_excluded(exclude),
         signals=_own_signals(signals or {}),
         settings=settings or Settings.from_environment(),
@@ -131,9 +131,17 @@ def _learning(state: Any, as_of: datetime) -> Learning:
     )
 
 
+def _predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:
+    if where is None or isinstance(where, ColumnElement):
+        return where
+    raise InvalidValue(f"where: {fields.shown(where)} is no SQL expression")
+
+
 def _excluded(keys: Iterable[str]) -> tuple[str, ...]:
     if isinstance(keys, str):
         raise InvalidValue(f"exclude: {fields.shown(keys)} is one key, not several")
+    if not isinstance(keys, Iterable):
+        raise InvalidValue(f"exclude: {fields.shown(keys)} is no list of keys")
     excluded = tuple(key for key in dict.fromkeys(keys) if _is_key(key))
     if len(excluded) > MOST_EXCLUDED:
         raise InvalidValue(f"exclude: {len(excluded):,} keys are more than {MOST_EXCLUDED:,}")
@@ -141,6 +149,8 @@ def _excluded(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def _own_signals(signals: Mapping[Signal, float]) -> dict[Signal, float]:
+    if not isinstance(signals, Mapping):
+        raise InvalidValue(f"signals: {fields.shown(signals)} gives no weight to each signal")
     taken = {*COLUMNS, *(signal.name for signal in SIGNALS)}
     for signal in signals:
         is_ours = signal.name in taken or signal.name.startswith(("page_", "filter_"))
@@ -235,6 +245,7 @@ def explain(
     video: str,
     *,
     profile: str | None = None,
+    limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
@@ -246,6 +257,7 @@ def explain(
         user: the viewer's key, known or not.
         video: the video's key.
         profile: ``name`` or ``name@version``; the active one where None.
+        limit: of the page in question, 1 to 500; a longer page looks at more candidates.
         as_of: the reading time, with an offset; now where None.
         signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
         settings: the numbers that shape signals and sources; those of the environment where None.
@@ -256,7 +268,7 @@ def explain(
         UnknownVideo: there is no such video.
     """
     request = resolve(
-        session, user, profile, limit=LARGEST_LIMIT, as_of=as_of, signals=signals,
+        session, user, profile, limit=limit, as_of=as_of, signals=signals,
         settings=settings,
     )  # fmt: skip
     (video_id,) = _video_ids(session, [video])

@@ -74,6 +74,7 @@ def neighbours(viewer: Viewer) -> sa.Select[int]:
     every = viewer.near
     nearest = (
         sa.select(every)
+        .where(every.c.video_id.is_not(None))
         .order_by(every.c.similarity.desc(), every.c.video_id.desc())
         .limit(MOST_NEAR)
         .subquery("nearest")

@@ -80,6 +80,7 @@ def _recent(
             Interaction.engaged_at.is_not(None),
             Interaction.engaged_at > learned_since,
             Interaction.not_interested_at.is_(None),
+            Interaction.reports == 0,
         )
         .order_by(Interaction.engaged_at.desc(), Interaction.video_id.desc())
         .limit(settings.history)

@@ -272,7 +272,7 @@ class Oracle:
         for video, deeds in self.deeds.items():
             times = [each.at for each in deeds if self._is_engaged(each)]
             counts = times and (since is None or max(times) > since)
-            if counts and self.latest(video, "not_interested") is None:
+            if counts and self.latest(video, "not_interested", "report") is None:
                 engaged.append((max(times), self.order[video], video))
         engaged.sort(reverse=True)
         scale = self.settings.history_scale

@@ -32,7 +32,7 @@ from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.feed import MOST_EXCLUDED
 from recommender.reasons import because
 from recommender.signals import number
-from recommender.values import LARGEST_LIMIT, Contribution, FeedItem
+from recommender.values import Contribution, FeedItem
 from tests.oracle import (
     SOURCE_NAMES,
     VIEWERS,
@@ -246,7 +246,9 @@ def test_explain_agrees_with_the_page(session: Session) -> None:
         place = {item.video: item for item in shown.items}
         oracle = Oracle(world, user)
         for video in videos:
-            explanation = recommender.explain(session, user, video, profile="mine", as_of=NOON)
+            explanation = recommender.explain(
+                session, user, video, profile="mine", limit=LARGEST_LIMIT, as_of=NOON
+            )
             outcomes = {each.name: each.passed for each in explanation.filters}
             assert outcomes == oracle.filters(video)
             assert explanation.shown == (video in place)
@@ -262,7 +264,8 @@ def test_explain_of_what_only_a_long_page_shows(session: Session) -> None:
     make_video(session, "old", published_at=at(-900))
     make_videos(session, *(f"v{number}" for number in range(70)))
     session.execute(VIDEOS.update().values(impressions=1_000))
-    explanation = recommender.explain(session, "viewer", "old", as_of=NOON)
+    assert recommender.explain(session, "viewer", "old", as_of=NOON).rank is None
+    explanation = recommender.explain(session, "viewer", "old", limit=500, as_of=NOON)
     shown = names(page(session, limit=500))
     assert (explanation.rank, shown.index("old") + 1) == (71, 71)
     assert explanation.item.sources == ("newest",)

@@ -154,11 +154,11 @@ def recent(engine: Engine) -> dict[int, set[tuple[int, Any]]]:
 def expected_recent(engine: Engine, most: int = 50) -> dict[int, set[tuple[int, Any]]]:
     columns = [
         Interaction.user_id, Interaction.video_id, Interaction.engaged_at,
-        Interaction.not_interested_at,
+        Interaction.not_interested_at, Interaction.reports,
     ]  # fmt: skip
     found = defaultdict(list)
-    for user_id, video_id, moment, refused in read(engine, *columns):
-        if moment and not refused:
+    for user_id, video_id, moment, refused, reports in read(engine, *columns):
+        if moment and not refused and not reports:
             found[user_id].append((moment, video_id))
     return {u: {(v, m) for m, v in sorted(each)[-most:]} for u, each in found.items()}
 

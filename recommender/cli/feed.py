@@ -12,17 +12,19 @@ from recommender.cli.options import as_of_option, database_option, format_option
 from recommender.cli.output import print_explanation, print_page
 from recommender.values import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
 
-
-@click.command()
-@click.argument("user")
-@profile_option
-@click.option(
+limit_option = click.option(
     "--limit",
     type=click.IntRange(SMALLEST_LIMIT, LARGEST_LIMIT),
     default=DEFAULT_LIMIT,
     show_default=True,
     help="How many videos at most.",
 )
+
+
+@click.command()
+@click.argument("user")
+@profile_option
+@limit_option
 @as_of_option
 @click.option("--explain", "with_signals", is_flag=True, help="Show each signal's part.")
 @format_option
@@ -67,13 +69,16 @@ def rank(
 @click.argument("user")
 @click.argument("video")
 @profile_option
+@limit_option
 @as_of_option
 @format_option
 @database_option
 def explain(
-    user: str, video: str, profile: str | None, as_of: datetime | None, form: str | None
+    user: str, video: str, profile: str | None, limit: int, as_of: datetime | None, form: str | None
 ) -> None:
     """Say why a video stands where it stands in a user's feed."""
     with reading() as session:
-        explanation = library.explain(session, user, video, profile=profile, as_of=as_of)
+        explanation = library.explain(
+            session, user, video, profile=profile, limit=limit, as_of=as_of
+        )
     print_explanation(explanation, form)
