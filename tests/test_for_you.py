@@ -32,7 +32,7 @@ from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.feed import MOST_EXCLUDED
 from recommender.reasons import because
 from recommender.signals import number
-from recommender.values import Contribution, FeedItem
+from recommender.values import LARGEST_LIMIT, Contribution, FeedItem
 from tests.oracle import (
     SOURCE_NAMES,
     VIEWERS,

@@ -371,7 +371,7 @@ def test_the_example_is_imported_and_importing_it_again_changes_nothing(engine: 
                 "updated": 0, "unchanged": unchanged * size, "rejected": 0,
             }  # fmt: skip
     with Session(engine) as session:
-        page = for_you(session, "user1")
+        page = for_you(session, "user1", profile="classic")
     assert [(item.video, item.score) for item in page.items] == [
         ("v1", 1.45), ("v2", 0.8), ("v3", 0.0),
     ]  # fmt: skip

@@ -139,7 +139,7 @@ def test_a_difference_of_one_check_shows_in_the_catalogue(
         execute(
             other,
             "PRAGMA writable_schema = ON",
-            "UPDATE sqlite_master SET sql = replace(sql, '1e15', '1e16')",
+            "UPDATE sqlite_master SET sql = replace(sql, '-1e+06', '-1e+07')",
         )
     else:
         execute(
@@ -177,12 +177,15 @@ def test_upgrading_twice_changes_nothing(database: str) -> None:
     assert rows(database, "SELECT key FROM rec_users") == [("somebody",)]
 
 
-def test_an_upgraded_database_has_classic_and_a_learning_state(empty_database: str) -> None:
+def test_an_upgraded_database_has_both_profiles_and_a_learning_state(empty_database: str) -> None:
     upgrade(empty_database)
-    query = "SELECT signal, weight FROM rec_profile_weights ORDER BY position"
+    query = (
+        "SELECT signal, weight FROM rec_profile_weights JOIN rec_ranking_profiles ON id = profile_id"
+        " WHERE name = 'classic' ORDER BY position"
+    )
     assert rows(empty_database, query) == CLASSIC
-    profiles = "SELECT name, version FROM rec_ranking_profiles WHERE activated_at IS NOT NULL"
-    assert rows(empty_database, profiles) == [("classic", 1)]
+    profiles = "SELECT name, version FROM rec_ranking_profiles ORDER BY activated_at"
+    assert rows(empty_database, profiles) == [("classic", 1), ("for_you", 1)]
     state = "SELECT id, hashtag_half_life_days, hashtag_rule FROM rec_learning_state"
     assert rows(empty_database, state) == [(1, 30.0, 1)]
 
@@ -218,7 +221,7 @@ def test_ten_upgrades_at_once_all_succeed(empty_database: str, database: str) ->
     assert [each for each in zip(codes, said, strict=True) if each[0]] == []
     assert catalogue(empty_database) == catalogue(database)
     assert rows(empty_database, "SELECT * FROM rec_alembic_version") == [(SCHEMA_REVISION,)]
-    assert rows(empty_database, "SELECT count(*) FROM rec_profile_weights") == [(len(CLASSIC),)]
+    assert rows(empty_database, "SELECT count(*) FROM rec_ranking_profiles") == [(2,)]
 
 
 FAILING = '''"""A migration that fails midway."""
