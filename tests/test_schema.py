@@ -180,8 +180,8 @@ def test_upgrading_twice_changes_nothing(database: str) -> None:
 def test_an_upgraded_database_has_both_profiles_and_a_learning_state(empty_database: str) -> None:
     upgrade(empty_database)
     query = (
-        "SELECT signal, weight FROM rec_profile_weights JOIN rec_ranking_profiles ON id = profile_id"
-        " WHERE name = 'classic' ORDER BY position"
+        "SELECT signal, weight FROM rec_profile_weights"
+        " JOIN rec_ranking_profiles ON id = profile_id WHERE name = 'classic' ORDER BY position"
     )
     assert rows(empty_database, query) == CLASSIC
     profiles = "SELECT name, version FROM rec_ranking_profiles ORDER BY activated_at"
