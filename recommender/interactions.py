@@ -317,11 +317,11 @@ def _insert(session: Session, rows: Mapping[int, State]) -> tuple[list[int], dic
     inserted = bulk.insert_new(session, EVENTS, [rows[first[key]] for key in sorted(first)])
     recorded = _recorded(session, first.keys() - inserted)
     recorded |= {key: rows[first[key]] for key in inserted}
-    new = [first[key] for key in inserted]
+    new = {first[key] for key in inserted}
     conflicts = {
         index: recorded[_identity(row)]
         for index, row in rows.items()
-        if _body(recorded[_identity(row)]) != _body(row)
+        if index not in new and _body(recorded[_identity(row)]) != _body(row)
     }
     return sorted(new), conflicts
 

@@ -140,16 +140,21 @@ class Learned:
         """
         if not weight:
             return
+        hashtags = subjects.hashtag_ids
         if subjects.creator_id is not None:
-            self._add((user_id, "creator", subjects.creator_id), weight, at)
+            self._add(user_id, "creator", (subjects.creator_id,), weight, at)
         if subjects.sound_id is not None:
-            self._add((user_id, "sound", subjects.sound_id), weight, at)
-        for hashtag_id in subjects.hashtag_ids:
-            part = weight / len(subjects.hashtag_ids)
-            self._add((user_id, "hashtag", hashtag_id), part, at)
+            self._add(user_id, "sound", (subjects.sound_id,), weight, at)
+        if hashtags:
+            self._add(user_id, "hashtag", hashtags, weight / len(hashtags), at)
 
-    def _add(self, key: Key, weight: float, at: datetime) -> None:
-        self._sums[key] = self._sums.get(key, 0.0) + weight * self.rules.growth(key[1], at)
+    def _add(
+        self, user_id: int, subject: str, ids: tuple[int, ...], weight: float, at: datetime
+    ) -> None:
+        grown = weight * self.rules.growth(subject, at)
+        for subject_id in ids:
+            key = (user_id, subject, subject_id)
+            self._sums[key] = self._sums.get(key, 0.0) + grown
 
     def write(self, session: Session) -> None:
         """Add the sums to those in the database, in the order of their keys."""
