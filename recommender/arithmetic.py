@@ -24,7 +24,8 @@ def _number(value: float) -> sa.ColumnElement[float]:
     return sa.literal(value, Double())
 
 
-def _bounded(value: Any, low: float, high: float) -> sa.ColumnElement[float]:
+def bounded(value: Any, low: float, high: float) -> sa.ColumnElement[float]:
+    """The value, or the bound that it is beyond."""
     return sa.case(
         (value < _number(low), _number(low)), (value > _number(high), _number(high)), else_=value
     )
@@ -61,15 +62,15 @@ class exp2(FunctionElement[float]):  # noqa: N801
 def _registered(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
     """`prepare_engine` registers the function: not every SQLite has one."""
     (value,) = element.clauses
-    bounded = _bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
-    return compiler.process(sa.func.rec_exp2(bounded), **options)
+    exponent = bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
+    return compiler.process(sa.func.rec_exp2(exponent), **options)
 
 
 @compiles(exp2, "postgresql")
 def _power(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
     (value,) = element.clauses
-    bounded = _bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
-    return compiler.process(sa.func.power(_number(2), bounded), **options)
+    exponent = bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
+    return compiler.process(sa.func.power(_number(2), exponent), **options)
 
 
 class square_root(FunctionElement[float]):  # noqa: N801
@@ -101,7 +102,7 @@ class age_days(FunctionElement[float]):  # noqa: N801
 def _microseconds(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
     moment, as_of = element.clauses
     age = (sa.cast(as_of, sa.BigInteger) - sa.cast(moment, sa.BigInteger)) / _number(_DAY_US)
-    return compiler.process(_bounded(age, 0.0, 1e9), **options)
+    return compiler.process(bounded(age, 0.0, 1e9), **options)
 
 
 @compiles(age_days, "postgresql")
@@ -110,4 +111,4 @@ def _interval(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
     seconds: sa.ColumnElement[float] = sa.cast(
         sa.extract("epoch", as_of) - sa.extract("epoch", moment), Double()
     )
-    return compiler.process(_bounded(seconds / _number(_DAY_S), 0.0, 1e9), **options)
+    return compiler.process(bounded(seconds / _number(_DAY_S), 0.0, 1e9), **options)

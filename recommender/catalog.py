@@ -440,7 +440,8 @@ def _learn_published(
 ) -> None:
     """Count each published video as an engagement of its creator with its hashtags and sound.
 
-    Where that changed, what it counted before is taken back.
+    Where that changed, what it counted before is taken back. What is published later counts as of
+    now: growing until then would drown all that the creator did.
     """
     creators = {row["creator_id"] for row in saved.before.values()}
     since |= _learned_since(session, USERS.c.id, sorted(creators - since.keys()))
@@ -453,7 +454,8 @@ def _learn_published(
     if any(subjects != Subjects(None, None) for (_, subjects, _), _ in changed):
         learned = Learned(rules(session))
         for (creator_id, subjects, at), sign in changed:
-            learned.add(creator_id, subjects, sign * learned.rules.publish_weight, at)
+            weight = sign * learned.rules.publish_weight
+            learned.add(creator_id, subjects, weight, min(at, fields.now()))
         learned.write(session)
 
 

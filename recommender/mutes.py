@@ -14,7 +14,7 @@ from recommender.catalog import HASHTAGS, SOUNDS, USERS, ensure, ids, user_id
 from recommender.errors import InvalidValue
 from recommender.learned import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 
-KEYWORD_LENGTH = 255
+KEYWORD_LENGTH = 253
 
 
 def keyword(value: object) -> str:
@@ -24,7 +24,7 @@ def keyword(value: object) -> str:
         raise InvalidValue(f"{fields.shown(value)} has no letter and no digit")
     if fields.letters(kept) < 2:
         raise InvalidValue(f"{fields.shown(value)} has fewer than two letters or digits")
-    if len(kept) > KEYWORD_LENGTH:
+    if len(kept.strip()) > KEYWORD_LENGTH:
         raise InvalidValue(f"{fields.shown(value)} is longer than {KEYWORD_LENGTH} characters")
     return kept
 
@@ -49,7 +49,7 @@ def mute(session: Session, user: str, kind: str, value: str) -> bool:
         user: the user's key.
         kind: ``creator``, ``hashtag``, ``sound`` or ``keyword``.
         value: the creator's or sound's key, the hashtag, or the words: at least two letters or
-            digits, at most 255 characters.
+            digits, at most 253 characters.
 
     Returns:
         Whether it was not muted before.

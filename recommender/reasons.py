@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from recommender.columns import Statement
 from recommender.filters import FILTERS
 from recommender.learned import Affinity
-from recommender.models import Hashtag, Interaction, Video, VideoHashtag
+from recommender.models import EventRow, Hashtag, Interaction, Video, VideoHashtag
 from recommender.values import FeedItem, FeedRequest, FilterOutcome
 
 MONTHS = (
@@ -50,15 +50,24 @@ def reason_query(request: FeedRequest, video_id: int) -> Statement:
     return (
         sa.select(
             best.label("hashtag"),
-            Interaction.plays,
+            _latest(request, video_id, "watch").label("watched_at"),
+            _latest(request, video_id, "impression").label("seen_at"),
             Interaction.last_at,
             Interaction.not_interested_at,
+            Interaction.reports,
         )
         .select_from(Video)
         .outerjoin(Interaction, state)
         .where(Video.id == video_id)
         .prefix_with("/* recommender.reason_query */")
     )
+
+
+def _latest(request: FeedRequest, video_id: int, kind: str) -> sa.ScalarSelect[datetime]:
+    latest = sa.select(sa.func.max(EventRow.at)).where(
+        EventRow.user_id == request.user_id, EventRow.video_id == video_id, EventRow.kind == kind
+    )
+    return latest.scalar_subquery()
 
 
 def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Any) -> str:
@@ -75,16 +84,21 @@ def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Any) -> s
             said = _said_when(outcome.name, facts) or otherwise[outcome.name]
             return f"Not shown: {said}."
     if not item.sources:
-        return "Not shown: nothing that you did or chose leads to it, and newer videos came first."
+        return "Not shown: other videos came before it wherever candidates come from."
     return f"Shown because {because(item, facts.hashtag)}."
 
 
 def _said_when(name: str, facts: Any) -> str | None:
     if name == "not_rejected" and facts.not_interested_at:
         return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
+    if name == "not_rejected":
+        return "you reported it"
+    if name == "not_seen" and facts.watched_at:
+        return f"you watched it on {_day(facts.watched_at)}"
+    if name == "not_seen" and facts.seen_at:
+        return f"you saw it on {_day(facts.seen_at)}"
     if name == "not_seen":
-        did = "watched" if facts.plays else "saw"
-        return f"you {did} it on {_day(facts.last_at)}"
+        return f"you reacted to it on {_day(facts.last_at)}"
     return None
 
 

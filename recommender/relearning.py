@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from recommender import bulk
+from recommender import bulk, fields
 from recommender.catalog import USERS, VIDEO_HASHTAGS, VIDEOS
 from recommender.interactions import EVENTS, INTERACTIONS, watched
 from recommender.learning import AFFINITIES, Learned, Subjects, rules
@@ -63,7 +63,7 @@ def _learn(session: Session, learned: Learned, since: Since) -> None:
     for row in videos:
         if _counts(row.published_at, since[row.creator_id]):
             subjects = Subjects(None, row.sound_id, tags.get(row.id, ()))
-            learned.add(row.creator_id, subjects, weight, row.published_at)
+            learned.add(row.creator_id, subjects, weight, min(row.published_at, fields.now()))
 
 
 def _counts(at: datetime, since: datetime | None) -> bool:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Label
-from sqlalchemy.orm import aliased
+from sqlalchemy import BigInteger, ColumnElement, Double, FromClause, Label
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from recommender.arithmetic import half_away
+from recommender.arithmetic import bounded, half_away
 from recommender.columns import Statement
-from recommender.errors import UnknownSignal
+from recommender.errors import InvalidValue, UnknownSignal
 from recommender.fields import shown
 from recommender.filters import allowed, filters_of, remaining
 from recommender.learned import Affinity
@@ -124,7 +124,7 @@ def scored(request: FeedRequest, viewer: Viewer, among: FromClause | None) -> St
     """The candidates, or every video, with score key, sources and signals, in no order."""
     facts = gather_facts(viewer, among)
     candidate = Candidate(facts, viewer, aliased(Affinity), aliased(Affinity))
-    terms = [(signal.expression(candidate), weight) for signal, weight in formula(request)]
+    terms = [(_value(request, signal, candidate), weight) for signal, weight in formula(request)]
     labels = [
         value.label(signal.name)
         for (signal, _), (value, _) in zip(formula(request), terms, strict=True)
@@ -138,6 +138,18 @@ def scored(request: FeedRequest, viewer: Viewer, among: FromClause | None) -> St
         return _with_affinities(statement, candidate) if request.signals else statement
     statement = statement.join(facts, facts.c.video_id == Video.id)
     return _with_affinities(statement, candidate).where(facts.c.candidate > number(0))
+
+
+def _value(request: FeedRequest, signal: Signal, candidate: Candidate) -> Number:
+    """The signal's expression; a host's own is held in the range that it declares."""
+    value = signal.expression(candidate)
+    if signal not in request.signals:
+        return value
+    if not isinstance(value, ColumnElement | InstrumentedAttribute):
+        raise InvalidValue(
+            f"signals: {signal.name} gives {shown(value)}, which is no SQL expression"
+        )
+    return bounded(sa.cast(value, Double), signal.low, signal.high)
 
 
 def _with_affinities(statement: Statement, candidate: Candidate) -> Statement:

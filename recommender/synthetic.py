@@ -9,7 +9,7 @@ last videos of each topic are new: nobody has watched them.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -268,7 +268,7 @@ def load(engine: Engine, world: World) -> dict[str, int]:
     follows, events = list(world.follows()), list(world.events())
 
     def write(session: Session) -> None:
-        _check_only(session, (str(row["id"]) for row in users))
+        _check_only(session, [str(row["id"]) for row in users])
         upsert_users(session, users)
         upsert_videos(session, videos)
         apply_follows(session, follows)
@@ -283,9 +283,10 @@ def load(engine: Engine, world: World) -> dict[str, int]:
     }
 
 
-def _check_only(session: Session, keys: Iterable[str]) -> None:
+def _check_only(session: Session, keys: Sequence[str]) -> None:
+    """The database holds the whole world already, or nobody."""
     count = session.scalar(sa.select(sa.func.count()).select_from(User)) or 0
-    if count > len(ids(session, USERS, keys)):
+    if count and (count, len(ids(session, USERS, keys))) != (len(keys), len(keys)):
         raise RecommenderError(
             "this database holds users of its own: give the synthetic world another one, such as"
             " --database-url sqlite:///demo.db"

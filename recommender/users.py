@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from recommender import bulk, fields
 from recommender.catalog import USERS, user_id
 from recommender.errors import InvalidValue, UnknownUser
+from recommender.interactions import MOST_AHEAD
 from recommender.learned import (
     MutedCreator,
     MutedHashtag,
@@ -135,6 +136,8 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
         UnknownUser: there is no such user.
     """
     since = fields.time(fields.now() if at is None else at)
+    if since > fields.now() + MOST_AHEAD:
+        raise InvalidValue(f"at: {fields.written_time(since)} is in the future")
     row_id, before = _locked(session, user)
     if before is None or before < since:
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))

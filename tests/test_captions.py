@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -335,6 +335,15 @@ def test_a_reset_creator_learns_only_from_later_videos(
     make_video(session, "v", **{**row, **change})
     make_video(session, "later", **{**row, "published_at": at(1)})
     assert learned(session) == pytest.approx(published(session))
+
+
+def test_a_video_of_next_year_teaches_no_more_than_one_of_now(session: Session) -> None:
+    row = {"creator": "star", "sound": "s"}
+    make_video(session, "now", published_at=fields.now(), **row)
+    (one,) = learned(session).values()
+    make_video(session, "later", published_at=fields.now() + timedelta(days=365), **row)
+    (both,) = learned(session).values()
+    assert both == pytest.approx(2 * one, rel=1e-4)
 
 
 def test_publishing_without_hashtags_and_sound_teaches_nothing(session: Session) -> None:

@@ -198,3 +198,12 @@ def test_the_first_demo_prints_the_same_on_both_databases(
 def test_the_demo_says_nothing_of_the_password(database: str, demo: Demo) -> None:
     with_password = database.replace("postgres@", "postgres:s3cret@")
     assert "s3cret" not in demo(with_password)
+
+
+def test_a_user_of_the_host_who_has_a_name_of_the_demo_stays_as_they_are(engine: Engine) -> None:
+    mine = {"id": World().viewer(0), "language": "pl", "interests": ["chess"]}
+    run_transaction(engine, lambda session: upsert_users(session, [mine]))
+    before = contents(engine)
+    with pytest.raises(RecommenderError, match="holds users of its own"):
+        load(engine, World())
+    assert contents(engine) == before

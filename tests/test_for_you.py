@@ -101,14 +101,14 @@ FILTERED: dict[str, tuple[dict[str, Any], Callable[[Session], object], list[str]
         {}, does("watch", completion=0.1), ["not_seen"], "you watched it on 1 January 2026"
     ),
     "seen": ({}, does("impression"), ["not_seen"], "you saw it on 1 January 2026"),
-    "liked": ({}, does("like"), ["not_seen"], "you saw it on 1 January 2026"),
+    "liked": ({}, does("like"), ["not_seen"], "you reacted to it on 1 January 2026"),
     "rejected": (
         {}, does("not_interested", at=at(-2 * 24 * 60)), ["not_rejected", "not_seen"],
         "you said on 30 December 2025 that it does not interest you",
     ),
     "reported": (
         {}, does("report"), ["not_rejected", "not_seen"],
-        "you reported it or said that it does not interest you",
+        "you reported it",
     ),
     "creator": ({}, mutes("creator", "star"), ["creator_not_muted"], "you muted its creator"),
     "sound": (
@@ -281,7 +281,7 @@ def test_explain_of_what_no_page_reaches(session: Session) -> None:
     assert (explanation.shown, explanation.rank, explanation.item.sources) == (False, None, ())
     assert all(each.passed for each in explanation.filters)
     assert explanation.reason == (
-        "Not shown: nothing that you did or chose leads to it, and newer videos came first."
+        "Not shown: other videos came before it wherever candidates come from."
     )
 
 
@@ -534,3 +534,18 @@ def test_both_databases_give_the_same_pages(new_database: Callable[..., str]) ->
 
 def test_the_learning_state_is_one_row(session: Session) -> None:
     assert len(rows_of(session, table("learning_state"), "id")) == 1
+
+
+@pytest.mark.parametrize(("given", "kept"), [(7.0, 1.0), (-7.0, 0.0), (1e300, 1.0), (0.5, 0.5)])
+def test_a_hosts_signal_is_held_in_its_range(session: Session, given: float, kept: float) -> None:
+    make_user(session)
+    make_video(session, "v")
+    own = recommender.Signal("own", 0, 1, lambda _candidate: number(given))
+    shown = page(session, signals={own: 1})
+    assert shown.items[0].signals["own"].value == kept
+
+
+def test_a_hosts_signal_that_is_no_sql_is_refused(session: Session) -> None:
+    own = recommender.Signal("own", 0, 1, lambda _candidate: 3.0)  # type: ignore[arg-type, return-value]
+    with pytest.raises(InvalidValue, match=r"^signals: own gives 3.0, which is no SQL expression"):
+        page(session, signals={own: 1})
