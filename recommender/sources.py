@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Double, Subquery, literal
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.columns import Statement, UtcDateTime
 from recommender.fields import EARLIEST, LIST_LENGTH
@@ -67,7 +67,7 @@ def following(viewer: Viewer) -> sa.Select[int]:
         .limit(MOST_FOLLOWED)
         .subquery("followed")
     )
-    return _newest().join(followed, followed.c.creator_id == Video.creator_id)
+    return _newest_of("creator_id", followed)
 
 
 def neighbours(viewer: Viewer) -> sa.Select[int]:
@@ -132,13 +132,13 @@ def sounds(viewer: Viewer) -> sa.Select[int]:
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
     wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
-    return _newest().join(wanted, wanted.c[0] == Video.sound_id)
+    return _newest_of("sound_id", wanted)
 
 
 def creators(viewer: Viewer) -> sa.Select[int]:
     """The newest of the creators to whom the viewer has the most affinity."""
     wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
-    return _newest().join(wanted, wanted.c[0] == Video.creator_id)
+    return _newest_of("creator_id", wanted)
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
@@ -193,6 +193,13 @@ def fresh(viewer: Viewer) -> sa.Select[int]:
 def newest(_viewer: Viewer) -> sa.Select[int]:
     """The newest of all."""
     return _newest()
+
+
+def _newest_of(column: str, wanted: Subquery) -> sa.Select[int]:
+    """The newest of those that a column leads to; SQLite would begin at all videos of a join."""
+    each = aliased(Video)
+    found = sa.select(each.id).join(wanted, wanted.c[0] == getattr(each, column))
+    return _newest().where(Video.id.in_(found))
 
 
 def _newest() -> sa.Select[int]:
