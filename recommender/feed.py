@@ -229,6 +229,8 @@ def rank(
     """
     if isinstance(videos, str):
         raise InvalidValue(f"videos: {fields.shown(videos)} is one key, not several")
+    if not isinstance(videos, Iterable):
+        raise InvalidValue(f"videos: {fields.shown(videos)} is no list of keys")
     keys = list(dict.fromkeys(videos))
     if not 1 <= len(keys) <= LARGEST_LIMIT:
         raise InvalidValue(f"videos: {len(keys):,} are given, not 1 to {LARGEST_LIMIT}")
@@ -273,10 +275,7 @@ def explain(
     )  # fmt: skip
     (video_id,) = _video_ids(session, [video])
     row = session.execute(_page(explain_query(request, video_id), "explain")).one()
-    filters = tuple(
-        FilterOutcome(each.name, bool(row._mapping[f"filter_{each.name}"]))  # noqa: SLF001
-        for each in filters_of(request)
-    )
+    filters = _outcomes(request, row)
     sources = _sources_of(session, request, video_id)
     is_shown = bool(sources) and all(outcome.passed for outcome in filters)
     ahead = session.execute(ahead_query(request, video_id, row.score_key)).all() if is_shown else []
@@ -289,6 +288,13 @@ def explain(
         rank=item.position or None,
         reason=reason_of(item, filters, facts),
         displaced_by=tuple(each.key for each in ahead[:MOST_DISPLACING]),
+    )
+
+
+def _outcomes(request: FeedRequest, row: Any) -> tuple[FilterOutcome, ...]:
+    return tuple(
+        FilterOutcome(each.name, bool(row._mapping[f"filter_{each.name}"]))  # noqa: SLF001 - its API
+        for each in filters_of(request)
     )
 
 
@@ -307,7 +313,7 @@ def _user_key(user: str) -> str:
 
 def _time(as_of: datetime | None) -> datetime:
     try:
-        return fields.time(as_of or fields.now())
+        return fields.time(fields.now() if as_of is None else as_of)
     except InvalidValue as error:
         raise InvalidValue(f"as_of: {error}") from None
 

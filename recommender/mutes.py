@@ -42,7 +42,8 @@ def mute(session: Session, user: str, kind: str, value: str) -> bool:
     """Keep a creator, a hashtag, a sound or words of captions out of a user's feeds.
 
     A creator, hashtag or sound that is not known yet is created on sight. A creator's sounds are
-    muted with them. Words match in any case, and only whole, one after another.
+    muted with them, where the host says whose they are (`Sound.creator`). Words match in any case,
+    and only whole, one after another.
 
     Args:
         session: the caller's transaction; nothing is committed.

@@ -125,6 +125,8 @@ def checked_weight(signal: str, weight: float) -> float:
 
 
 def _split(profile: str) -> tuple[str, int | None]:
+    if not isinstance(profile, str):
+        raise UnknownProfile(f"there is no profile {fields.shown(profile)}")
     name, at, version = profile.partition("@")
     if not _NAME.fullmatch(name) or (at and not _VERSION.fullmatch(version)):
         raise UnknownProfile(f"there is no profile {fields.shown(profile)}")

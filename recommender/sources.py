@@ -217,9 +217,6 @@ SOURCES = (
     Source("fresh", 40, fresh),
     Source("newest", 60, newest),
 )
-MOST_CANDIDATES = 2_000
-"""More than there can be; it tells the databases, which read a plain number, how few they are."""
-
 BACKFILL = "newest"
 """The source that is never shorter than a page while there is anything left to show."""
 
@@ -232,8 +229,7 @@ def candidates(request: FeedRequest, viewer: Viewer) -> CTE:
     rows = [_rows(request, viewer, place, source) for place, source in enumerate(SOURCES)]
     each = sa.union_all(*rows).subquery("each_source")
     sources = sa.cast(sa.func.sum(each.c.source), Double).label("sources")
-    grouped = sa.select(each.c.video_id, sources).group_by(each.c.video_id)
-    return grouped.limit(sa.literal_column(str(MOST_CANDIDATES))).cte("candidates")
+    return sa.select(each.c.video_id, sources).group_by(each.c.video_id).cte("candidates")
 
 
 def given_candidates(video_ids: Iterable[int]) -> CTE:

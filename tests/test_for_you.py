@@ -545,6 +545,28 @@ def test_a_hosts_signal_is_held_in_its_range(session: Session, given: float, kep
     assert shown.items[0].signals["own"].value == kept
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"profile": 5}, "there is no profile 5"),
+        ({"as_of": 0}, "as_of: 0 is not a time"),
+        ({"exclude": 5}, "exclude: 5 is no list of keys"),
+        ({"where": "v1"}, "where: 'v1' is no SQL expression"),
+        ({"signals": [1]}, r"signals: \[1\] gives no weight"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_clear_error(
+    session: Session, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecommenderError, match=f"^{message}"):
+        recommender.for_you(session, "viewer", **given)
+
+
+def test_no_list_of_videos_is_one_clear_error(session: Session) -> None:
+    with pytest.raises(InvalidValue, match=r"^videos: None is no list"):
+        recommender.rank(session, "viewer", None)  # type: ignore[arg-type]
+
+
 def test_a_hosts_signal_that_is_no_sql_is_refused(session: Session) -> None:
     own = recommender.Signal("own", 0, 1, lambda _candidate: 3.0)  # type: ignore[arg-type, return-value]
     with pytest.raises(InvalidValue, match=r"^signals: own gives 3.0, which is no SQL expression"):
