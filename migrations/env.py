@@ -10,7 +10,7 @@ from alembic import context
 from recommender.columns import PREFIX, VERSION_TABLE, UtcDateTime
 from recommender.engine import database_url, migration_engine
 from recommender.errors import DatabaseBusy
-from recommender.learned import Base
+from recommender.served import Base
 from recommender.settings import Settings
 
 UPGRADE_LOCK = 7_260_734_851_093_115

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         DatabaseBusy,
         DatabaseUnreachable,
         EventConflict,
+        InvalidCursor,
         InvalidValue,
         NotFound,
         NotPermitted,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from recommender.interchange import import_file
     from recommender.learned import (
         Affinity,
-        Base,
         LearningState,
         MutedCreator,
         MutedHashtag,
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     )
     from recommender.rollups import RefreshReport, refresh
     from recommender.scoring import feed_query
+    from recommender.served import Base, FeedSession, ServedVideo
     from recommender.settings import Settings
     from recommender.signals import SIGNALS, Candidate, Signal
     from recommender.sources import SOURCES, Source, source_names
@@ -95,15 +96,15 @@ if TYPE_CHECKING:
 _NAMES = {
     "catalog": "follow unfollow upsert_users upsert_videos",
     "engine": "create_engine prepare_engine run_transaction",
-    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidValue NotFound"
-    " NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate StorageFailure"
-    " UnknownProfile UnknownSignal UnknownUser UnknownVideo",
+    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidCursor InvalidValue"
+    " NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
+    " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
     "export": "export_file",
     "feed": "explain for_you rank resolve",
     "filters": "FILTERS Filter",
     "interactions": "record record_many",
     "interchange": "import_file",
-    "learned": "Affinity Base LearningState MutedCreator MutedHashtag MutedKeyword MutedSound"
+    "learned": "Affinity LearningState MutedCreator MutedHashtag MutedKeyword MutedSound"
     " RecentEngagement Term VideoNeighbour",
     "models": "EventRow Follow Hashtag Interaction PendingEvent ProfileVersion"
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
@@ -111,6 +112,7 @@ _NAMES = {
     "profiles": "activate_profile create_profile get_profile list_profiles",
     "rollups": "RefreshReport refresh",
     "scoring": "feed_query",
+    "served": "Base FeedSession ServedVideo",
     "settings": "Settings",
     "signals": "SIGNALS Candidate Signal",
     "sources": "SOURCES Source source_names",

@@ -4,6 +4,7 @@
 
     RecommenderError (exit 1)
     ├── InvalidValue (2; also a ValueError)
+    │   ├── InvalidCursor
     │   ├── UnknownProfile
     │   └── UnknownSignal
     ├── BadData (65)
@@ -39,6 +40,10 @@ class InvalidValue(RecommenderError, ValueError):
     """A value is not of the form that its field takes."""
 
     exit_code = 2
+
+
+class InvalidCursor(InvalidValue):
+    """The cursor is not one of this user's, or has expired: ask for a page without one."""
 
 
 class UnknownProfile(InvalidValue):

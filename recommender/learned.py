@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from recommender.columns import (
     CLUSTERED,
     PREFIX,
+    Base,
     Count,
     KeyText,
     Time,
@@ -30,7 +31,6 @@ from recommender.columns import (
     not_negative,
     one_of,
 )
-from recommender.columns import Base as Base  # noqa: PLC0414 - here it knows every table
 from recommender.models import Hashtag, Sound, User
 
 SUBJECTS = ("creator", "hashtag", "sound")
@@ -63,6 +63,7 @@ class MutedCreator(Base):
 
     user_id: Mapped[UserKey]
     creator_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(User.id), primary_key=True)
+    muted_at: Mapped[Time]
 
 
 class MutedHashtag(Base):
@@ -73,6 +74,7 @@ class MutedHashtag(Base):
 
     user_id: Mapped[UserKey]
     hashtag_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Hashtag.id), primary_key=True)
+    muted_at: Mapped[Time]
 
 
 class MutedSound(Base):
@@ -83,6 +85,7 @@ class MutedSound(Base):
 
     user_id: Mapped[UserKey]
     sound_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Sound.id), primary_key=True)
+    muted_at: Mapped[Time]
 
 
 class MutedKeyword(Base):
@@ -93,6 +96,7 @@ class MutedKeyword(Base):
 
     user_id: Mapped[UserKey]
     keyword: Mapped[str] = mapped_column(KeyText, primary_key=True)
+    muted_at: Mapped[Time]
 
 
 class VideoNeighbour(Base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,7 +39,7 @@ KINDS: dict[str, tuple[Any, Table | None, Callable[[object], str]]] = {
 """Of each kind the table, the table of what is muted where it is a row, and how it is read."""
 
 
-def mute(session: Session, user: str, kind: str, value: str) -> bool:
+def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | None = None) -> bool:
     """Keep a creator, a hashtag, a sound or words of captions out of a user's feeds.
 
     A creator, hashtag or sound that is not known yet is created on sight. A creator's sounds are
@@ -51,6 +52,8 @@ def mute(session: Session, user: str, kind: str, value: str) -> bool:
         kind: ``creator``, ``hashtag``, ``sound`` or ``keyword``.
         value: the creator's or sound's key, the hashtag, or the words: at least two letters or
             digits, at most 253 characters.
+        at: since when, with an offset; now where None. It changes no feed, only what an audit
+            holds against a page that was served before.
 
     Returns:
         Whether it was not muted before.
@@ -64,11 +67,12 @@ def mute(session: Session, user: str, kind: str, value: str) -> bool:
     if kind == "creator" and member == user:
         raise InvalidValue("creator: a user cannot mute themselves")
     muted = member if catalogue is None else ensure(session, catalogue, [member])[member]
-    row = dict(zip(table.primary_key.columns.keys(), (muter, muted), strict=True))
+    muted_at = fields.now() if at is None else fields.time(at)
+    key = dict(zip(table.primary_key.columns.keys(), (muter, muted), strict=True))
     columns = list(table.primary_key)
     if bulk.find(session, columns, [(muter, muted)], columns).first():
         return False
-    return bool(bulk.insert_new(session, table, [row]))
+    return bool(bulk.insert_new(session, table, [{**key, "muted_at": muted_at}]))
 
 
 def unmute(session: Session, user: str, kind: str, value: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -81,7 +82,7 @@ def create_profile(session: Session, name: str, weights: Mapping[str, float]) ->
     ]
     session.add(row)
     session.flush()
-    return Profile(name, version, checked)
+    return Profile(name, version, checked, id=row.id)
 
 
 def _lock(session: Session) -> None:
@@ -107,7 +108,7 @@ def activate_profile(session: Session, profile: str) -> Profile:
         .where(ProfileVersion.name == found.name, ProfileVersion.version == found.version)
         .values(activated_at=_after(last))
     )
-    return Profile(found.name, found.version, found.weights, active=True)
+    return replace(found, active=True)
 
 
 def _after(last: datetime | None) -> datetime:
@@ -153,7 +154,9 @@ def _read() -> Statement:
     version, weight = ProfileVersion, ProfileWeight
     is_active = (version.id == _active().scalar_subquery()).label("active")
     return (
-        sa.select(version.name, version.version, is_active, weight.signal, weight.weight)
+        sa.select(
+            version.id, version.name, version.version, is_active, weight.signal, weight.weight
+        )
         .join(weight, weight.profile_id == version.id)
         .order_by(version.name, version.version, weight.position)
         .prefix_with("/* recommender.profiles */")
@@ -162,8 +165,8 @@ def _read() -> Statement:
 
 def _profiles(rows: Iterable[Any]) -> list[Profile]:
     return [
-        Profile(name, version, {row.signal: row.weight for row in group}, active=bool(active))
-        for (name, version, active), group in groupby(
-            rows, key=lambda row: (row.name, row.version, row.active)
+        Profile(name, version, {row.signal: row.weight for row in group}, bool(active), number)
+        for (number, name, version, active), group in groupby(
+            rows, key=lambda row: (row.id, row.name, row.version, row.active)
         )
     ]

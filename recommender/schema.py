@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from recommender.columns import VERSION_TABLE
 from recommender.engine import check_schema, schema_revision, translate_errors
 from recommender.errors import InvalidValue, RecommenderError, SchemaOutOfDate
-from recommender.learned import Base
+from recommender.served import Base
 from recommender.settings import Settings
 
 

@@ -137,6 +137,22 @@ class Settings:
         100, "Viewers below which a video is on trial.",
         "RECOMMENDER_TRIAL_VIEWERS", low=1, high=1_000_000,
     )  # fmt: skip
+    trial_days: float = _setting(
+        7.0, "Days after its publishing in which a video that few have seen is on trial.",
+        "RECOMMENDER_TRIAL_DAYS", low=0.01, high=36_500,
+    )  # fmt: skip
+    exploration_share: float = _setting(
+        0.1, "Share of a feed's places that are kept for videos on trial.",
+        "RECOMMENDER_EXPLORATION_SHARE", high=1,
+    )  # fmt: skip
+    creator_damping: float = _setting(
+        0.9, "What a creator's next video on a page counts of what the one before it did.",
+        "RECOMMENDER_CREATOR_DAMPING", low=0.01, high=1,
+    )  # fmt: skip
+    session_lifetime: float = _setting(
+        86_400.0, "Age of a session's last page after which its cursor has expired.",
+        "RECOMMENDER_SESSION_LIFETIME", low=1, high=31_536_000,
+    )  # fmt: skip
     history: int = _setting(
         50, "Videos engaged with last that speak for their neighbours.",
         "RECOMMENDER_HISTORY", low=1, high=500,

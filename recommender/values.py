@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement
 
@@ -87,12 +88,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One version of a ranking profile: signal names and their weights."""
+    """One version of a ranking profile: signal names and their weights; `id` is its row's."""
 
     name: str
     version: int
     weights: Mapping[str, float]
     active: bool = False
+    id: int | None = field(default=None, compare=False)
 
     @property
     def is_reference(self) -> bool:
@@ -138,6 +140,10 @@ class FeedRequest:
         exclude: keys of videos that shall not come.
         signals: the host's own signals (`Signal`), each with its weight.
         settings: the numbers that shape signals and sources.
+        session: the session that the page goes on with, None where it begins one.
+        position: the place of the page's first video in the session, from 1.
+        rewatch: whether videos that were seen before the session may come again.
+        seed: what chance depends on, 0 to 2,147,483,646: the same seed gives the same page.
     """
 
     user: str
@@ -154,6 +160,10 @@ class FeedRequest:
     exclude: tuple[str, ...] = ()
     signals: Mapping[Any, float] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    session: UUID | None = None
+    position: int = 1
+    rewatch: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -192,6 +202,9 @@ class FeedItem:
         score: the weighted sum, to nine decimals.
         sources: where the candidate came from.
         signals: each signal's value and weight, in the profile's order.
+        video_id: the video's row.
+        explored: whether the place was kept for a video on trial.
+        crowded: whether all else was by the creator, or with the sound, of the video before.
     """
 
     position: int
@@ -204,16 +217,28 @@ class FeedItem:
     score: float
     sources: tuple[str, ...]
     signals: Mapping[str, Contribution]
+    video_id: int = 0
+    explored: bool = False
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """An ordered page of a feed, and what it was made from."""
+    """An ordered page of a feed, and what it was made from.
+
+    Attributes:
+        request: the resolved request.
+        items: its videos, in order.
+        session: the session that it was recorded in, None for a preview that begins none.
+        cursor: what asks for the next page, None where there is none to ask for.
+        exhausted: whether fewer videos were left than were asked for.
+    """
 
     request: FeedRequest
     items: tuple[FeedItem, ...]
     session: str | None = None
     cursor: str | None = None
+    exhausted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

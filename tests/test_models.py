@@ -38,7 +38,8 @@ from recommender.models import (
 from tests.worlds import NOON, at, make_user, make_video, record
 
 USER_TABLES = (
-    "rec_affinities", "rec_events", "rec_events_pending", "rec_follows", "rec_interactions",
+    "rec_affinities", "rec_events", "rec_events_pending", "rec_feed_items", "rec_feed_sessions",
+    "rec_follows", "rec_interactions",
     "rec_muted_creators", "rec_muted_hashtags", "rec_muted_keywords", "rec_muted_sounds",
     "rec_recent_engagements", "rec_user_hashtags", "rec_user_sounds",
 )  # fmt: skip

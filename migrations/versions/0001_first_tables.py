@@ -276,9 +276,64 @@ def upgrade() -> None:
     )
     op.create_index(op.f("rec_follows_creator_id_ix"), "rec_follows", ["creator_id"], unique=False)
     op.create_table(
+        "rec_feed_sessions",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("session", sa.Uuid(), nullable=False),
+        sa.Column("next_position", sa.Integer(), nullable=False),
+        sa.Column("rewatch", sa.Boolean(), nullable=False),
+        sa.Column("started_at", TIME, nullable=False),
+        sa.Column("last_at", TIME, nullable=False),
+        sa.CheckConstraint("next_position >= 0", name=op.f("rec_feed_sessions_not_negative_ck")),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["rec_users.id"], name=op.f("rec_feed_sessions_user_id_fk")
+        ),
+        sa.PrimaryKeyConstraint("user_id", "session", name=op.f("rec_feed_sessions_pk")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "rec_feed_items",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("session", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("video_id", sa.BigInteger(), nullable=False),
+        sa.Column("page", sa.Integer(), nullable=False),
+        sa.Column("asked", sa.Integer(), nullable=False),
+        sa.Column("served_at", TIME, nullable=False),
+        sa.Column("profile_id", sa.BigInteger(), nullable=False),
+        sa.Column("score_key", sa.BigInteger(), nullable=False),
+        sa.Column("sources", sa.Text(), nullable=False),
+        sa.Column("explored", sa.Boolean(), nullable=False),
+        sa.Column("crowded", sa.Boolean(), nullable=False),
+        sa.Column("signals", sa.JSON(), nullable=False),
+        sa.CheckConstraint(
+            "position >= 0 AND page >= 0 AND asked >= 0",
+            name=op.f("rec_feed_items_not_negative_ck"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id", "session"],
+            ["rec_feed_sessions.user_id", "rec_feed_sessions.session"],
+            name=op.f("rec_feed_items_user_id_session_fk"),
+        ),
+        sa.PrimaryKeyConstraint("user_id", "session", "position", name=op.f("rec_feed_items_pk")),
+        sa.UniqueConstraint(
+            "user_id",
+            "session",
+            "video_id",
+            name=op.f("rec_feed_items_user_id_session_video_id_uq"),
+        ),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("rec_feed_items_user_id_video_id_ix"),
+        "rec_feed_items",
+        ["user_id", "video_id"],
+        unique=False,
+    )
+    op.create_table(
         "rec_muted_creators",
         sa.Column("user_id", sa.BigInteger(), nullable=False),
         sa.Column("creator_id", sa.BigInteger(), nullable=False),
+        sa.Column("muted_at", TIME, nullable=False),
         sa.ForeignKeyConstraint(
             ["creator_id"], ["rec_users.id"], name=op.f("rec_muted_creators_creator_id_fk")
         ),
@@ -295,6 +350,7 @@ def upgrade() -> None:
         "rec_muted_hashtags",
         sa.Column("user_id", sa.BigInteger(), nullable=False),
         sa.Column("hashtag_id", sa.BigInteger(), nullable=False),
+        sa.Column("muted_at", TIME, nullable=False),
         sa.ForeignKeyConstraint(
             ["hashtag_id"], ["rec_hashtags.id"], name=op.f("rec_muted_hashtags_hashtag_id_fk")
         ),
@@ -311,6 +367,7 @@ def upgrade() -> None:
         "rec_muted_keywords",
         sa.Column("user_id", sa.BigInteger(), nullable=False),
         sa.Column("keyword", KEY, nullable=False),
+        sa.Column("muted_at", TIME, nullable=False),
         sa.CheckConstraint(
             "length(keyword) BETWEEN 1 AND 255", name=op.f("rec_muted_keywords_keyword_length_ck")
         ),
@@ -374,6 +431,7 @@ def upgrade() -> None:
         "rec_muted_sounds",
         sa.Column("user_id", sa.BigInteger(), nullable=False),
         sa.Column("sound_id", sa.BigInteger(), nullable=False),
+        sa.Column("muted_at", TIME, nullable=False),
         sa.ForeignKeyConstraint(
             ["sound_id"], ["rec_sounds.id"], name=op.f("rec_muted_sounds_sound_id_fk")
         ),
@@ -627,6 +685,8 @@ def downgrade() -> None:
     op.drop_table("rec_muted_keywords")
     op.drop_table("rec_muted_hashtags")
     op.drop_table("rec_muted_creators")
+    op.drop_table("rec_feed_items")
+    op.drop_table("rec_feed_sessions")
     op.drop_table("rec_follows")
     op.drop_table("rec_video_terms")
     op.drop_table("rec_video_neighbours")
