@@ -20,7 +20,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from recommender.columns import (
     CLUSTERED,
     PREFIX,
-    Base,
     Count,
     KeyText,
     Time,
@@ -31,6 +30,7 @@ from recommender.columns import (
     not_negative,
     one_of,
 )
+from recommender.columns import Base as Base  # noqa: PLC0414 - passed on
 from recommender.models import Hashtag, Sound, User
 
 SUBJECTS = ("creator", "hashtag", "sound")

@@ -8,8 +8,8 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
     "errors", "fields", "columns", "settings", "values", "models", "learned", "served", "engine",
-    "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring", "profiles",
-    "catalog", "mutes",
+    "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
+    "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "feed", "users", "synthetic",
     "reading", "interchange", "export", "schema",
     "cli",
