@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
+from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
@@ -13,11 +16,21 @@ from sqlalchemy.orm import Session
 from recommender import fields
 from recommender.catalog import VIDEOS, ids
 from recommender.columns import Statement
+from recommender.diversity import Contender, Place, Spread, arrange
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.filters import filters_of
 from recommender.learned import LearningState
 from recommender.learning import exponent, half_lives
-from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
+from recommender.memory import read_cursor, record_page, recorded_page, resumed, with_session
+from recommender.models import User
+from recommender.pages import (
+    CATALOGUE,
+    checked_key,
+    item_of,
+    items_of,
+    page_query,
+    row_sources,
+)
 from recommender.profiles import checked_weight, get_profile
 from recommender.reasons import reason_of, reason_query
 from recommender.scoring import (
@@ -25,18 +38,16 @@ from recommender.scoring import (
     ahead_query,
     explain_query,
     feed_query,
-    formula,
+    pool_query,
     rank_query,
-    score_of,
     sources_query,
 )
 from recommender.settings import Settings
 from recommender.signals import SIGNALS, Signal
-from recommender.sources import source_names
+from recommender.sources import TRIAL, source_names
 from recommender.values import (
     DEFAULT_LIMIT,
     LARGEST_LIMIT,
-    Contribution,
     Explanation,
     FeedItem,
     FeedPage,
@@ -44,12 +55,12 @@ from recommender.values import (
     FilterOutcome,
     Learning,
 )
-
-CATALOGUE = ("catalogue",)
-"""The source of every candidate of the reference formula: all videos are candidates."""
+from recommender.viewer import CYCLE
 
 MOST_EXCLUDED = 10_000
 MOST_DISPLACING = 3
+POOL = 3
+"""How many candidates there are for each place of a page, at first."""
 
 
 def resolve(
@@ -63,8 +74,10 @@ def resolve(
     exclude: Iterable[str] = (),
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
+    cursor: str | None = None,
+    rewatch: bool = False,
 ) -> FeedRequest:
-    """Look up the viewer and the profile: two statements.
+    """Look up the viewer, their session and the profile: two statements.
 
     Args:
         session: the caller's transaction.
@@ -76,14 +89,22 @@ def resolve(
         exclude: keys of videos that shall not come, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
         settings: the numbers that shape signals and sources; those of the environment where None.
+        cursor: of the page before, or None to begin a session.
+        rewatch: whether what was seen before the session may come again; a session that goes on
+            stays as it began.
 
     Raises:
         InvalidValue: a value is not of its form.
+        InvalidCursor: the cursor is not one of this user's, or has expired.
         UnknownProfile: there is no such profile or version.
     """
     moment = _time(as_of)
-    found = session.execute(_viewer_query(_user_key(user))).one()
-    return FeedRequest(
+    query = _viewer_query(_user_key(user))
+    begun, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
+    if cursor is not None:
+        query = with_session(query, begun)
+    found = session.execute(query.prefix_with("/* recommender.resolve */")).one()
+    request = FeedRequest(
         user=user,
         user_id=found.id,
         language=found.language,
@@ -98,7 +119,16 @@ def resolve(
         exclude=_excluded(exclude),
         signals=_own_signals(signals or {}),
         settings=settings or Settings.from_environment(),
+        session=begun,
+        rewatch=rewatch,
+        seed=_seed(str(begun) if cursor else f"{user} {moment.date()}"),
     )
+    return request if cursor is None else resumed(request, found, position)
+
+
+def _seed(text: str) -> int:
+    """What chance depends on, from what it shall depend on."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % CYCLE
 
 
 def _viewer_query(key: str) -> Statement:
@@ -113,7 +143,6 @@ def _viewer_query(key: str) -> Statement:
         )
         .select_from(state)
         .outerjoin(User, User.key == key)
-        .prefix_with("/* recommender.resolve */")
     )  # fmt: skip
 
 
@@ -169,22 +198,34 @@ def for_you(
     *,
     limit: int = DEFAULT_LIMIT,
     profile: str | None = None,
+    cursor: str | None = None,
     as_of: datetime | None = None,
+    record: bool = True,
+    rewatch: bool = False,
     where: ColumnElement[bool] | None = None,
     exclude: Iterable[str] = (),
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
 ) -> FeedPage:
-    """The viewer's For You page: three statements (viewer, profile, feed), nothing written.
+    """The viewer's For You page: three statements (viewer, profile, feed), and two that record it.
 
-    A page is short only where fewer videos are left that the viewer may be shown.
+    A page is short only where fewer videos are left that the viewer may be shown; it is then
+    `exhausted`, and ``rewatch=True`` begins a session that shows again what was seen. Nothing that
+    was served or seen comes again; the next page is ranked anew, and so reflects the last swipe. A
+    cursor presented again gives the page that was served for it. On SQLite the transaction is one
+    that writes, unless ``record=False``.
 
     Args:
-        session: the caller's transaction.
-        user: the viewer's key; a stranger gets what trends, what is fresh and what is good.
+        session: the caller's transaction; nothing is committed.
+        user: the viewer's key; a stranger gets what trends, what is fresh and what is good, and no
+            session.
         limit: how many videos at most, 1 to 500.
         profile: ``name`` or ``name@version``; the active one where None.
+        cursor: of the page before, or None to begin a session.
         as_of: the reading time, with an offset; now where None.
+        record: whether the page is served, and so recorded; a preview writes nothing, and the same
+            one comes again all day.
+        rewatch: whether what was seen before the session may come again.
         where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
         exclude: keys of videos that shall not come, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
@@ -192,13 +233,71 @@ def for_you(
 
     Raises:
         InvalidValue: a value is not of its form.
+        InvalidCursor: the cursor is not one of this user's, or has expired.
         UnknownProfile: there is no such profile or version.
     """
     request = resolve(
         session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
-        signals=signals, settings=settings,
+        signals=signals, settings=settings, cursor=cursor, rewatch=rewatch,
     )  # fmt: skip
-    return FeedPage(request, _items(session, request, feed_query(request), "for_you"))
+    if request.is_served:
+        return recorded_page(session, request)
+    if record and cursor is None:
+        request = replace(request, seed=_seed(str(request.session)))
+    page = _ranked(session, request)
+    return record_page(session, page) if record and request.known else page
+
+
+def _ranked(session: Session, request: FeedRequest) -> FeedPage:
+    if request.profile.is_reference:
+        items = items_of(session, request, feed_query(request), "for_you")
+    else:
+        items = _spread(session, request)
+    return FeedPage(request, items, exhausted=len(items) < request.limit)
+
+
+def _spread(session: Session, request: FeedRequest) -> tuple[FeedItem, ...]:
+    """The videos of a page, spread: one statement, or two where the best do not say enough."""
+    for pool in (POOL * request.limit, None):
+        rows = session.execute(page_query(pool_query(request, pool), "for_you")).all()
+        places = _places(request, rows, pool)
+        if places is not None:
+            break
+    return tuple(
+        _placed(request, position, rows[place.contender], place)
+        for position, place in enumerate(places or (), start=request.position)
+    )
+
+
+def _places(request: FeedRequest, rows: Sequence[Any], pool: int | None) -> list[Place] | None:
+    contenders = [_contender(request, row) for row in rows]
+    settings = request.settings
+    spread = Spread(
+        limit=request.limit,
+        position=request.position,
+        creator=request.last_creator,
+        sound=request.last_sound,
+        damping=settings.creator_damping,
+        exploration=settings.exploration_share,
+        seed=request.seed,
+    )
+    others = [each.score_key for each in contenders if not each.on_trial]
+    is_cut = pool is not None and len(others) >= pool
+    return arrange(contenders, spread, unseen=others[-1] if is_cut else None)
+
+
+def _placed(request: FeedRequest, position: int, row: Any, place: Place) -> FeedItem:
+    item = item_of(request, position, row, row_sources(request, row))
+    return replace(item, explored=place.explored, crowded=place.crowded)
+
+
+def _contender(request: FeedRequest, row: Any) -> Contender:
+    return Contender(
+        score_key=checked_key(request, row),
+        creator=row.page_creator_id,
+        sound=row.page_sound_id,
+        on_trial=TRIAL in source_names(row.sources),
+    )
 
 
 def rank(
@@ -238,7 +337,7 @@ def rank(
         session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
     )
     video_ids = _video_ids(session, keys)
-    return FeedPage(request, _items(session, request, rank_query(request, video_ids), "rank"))
+    return FeedPage(request, items_of(session, request, rank_query(request, video_ids), "rank"))
 
 
 def explain(
@@ -274,12 +373,12 @@ def explain(
         settings=settings,
     )  # fmt: skip
     (video_id,) = _video_ids(session, [video])
-    row = session.execute(_page(explain_query(request, video_id), "explain")).one()
+    row = session.execute(page_query(explain_query(request, video_id), "explain")).one()
     filters = _outcomes(request, row)
     sources = _sources_of(session, request, video_id)
     is_shown = bool(sources) and all(outcome.passed for outcome in filters)
     ahead = session.execute(ahead_query(request, video_id, row.score_key)).all() if is_shown else []
-    item = _item(request, 1 + len(ahead) if is_shown else 0, row, sources)
+    item = item_of(request, 1 + len(ahead) if is_shown else 0, row, sources)
     facts = session.execute(reason_query(request, video_id)).one()
     return Explanation(
         request=request,
@@ -331,68 +430,3 @@ def _is_key(value: str) -> bool:
         return bool(fields.key(value))
     except InvalidValue:
         return False
-
-
-def _items(
-    session: Session, request: FeedRequest, ranked: Statement, name: str
-) -> tuple[FeedItem, ...]:
-    rows = session.execute(_page(ranked, name))
-    return tuple(
-        _item(request, position, row, _row_sources(request, row))
-        for position, row in enumerate(rows, start=1)
-    )
-
-
-def _row_sources(request: FeedRequest, row: Any) -> tuple[str, ...]:
-    return CATALOGUE if request.profile.is_reference else source_names(row.sources)
-
-
-def _page(ranked: Statement, name: str) -> Statement:
-    """The ranked videos with what a page shows of them, read for these few rows only."""
-    top = ranked.subquery("ranked")
-    tags = (
-        sa.select(sa.func.aggregate_strings(Hashtag.name, fields.LIST_SEPARATOR))
-        .join(VideoHashtag, VideoHashtag.hashtag_id == Hashtag.id)
-        .where(VideoHashtag.video_id == Video.id)
-        .scalar_subquery()
-    )
-    return (
-        sa.select(
-            top,
-            Video.key.label("page_video"),
-            Video.published_at.label("page_published_at"),
-            User.key.label("page_creator"),
-            Sound.key.label("page_sound"),
-            VideoCaption.caption.label("page_caption"),
-            tags.label("page_hashtags"),
-        )
-        .join(Video, Video.id == top.c.video_id)
-        .join(User, User.id == Video.creator_id)
-        .outerjoin(Sound, Sound.id == Video.sound_id)
-        .outerjoin(VideoCaption, VideoCaption.video_id == Video.id)
-        .order_by(top.c.score_key.desc(), Video.published_at.desc(), Video.id.desc())
-        .prefix_with(f"/* recommender.{name} */")
-    )
-
-
-def _item(request: FeedRequest, position: int, row: Any, sources: tuple[str, ...]) -> FeedItem:
-    signals = {
-        signal.name: Contribution(row._mapping[signal.name], weight)  # noqa: SLF001 - its API
-        for signal, weight in formula(request)
-    }
-    if row.score_key is None:
-        missing = next(name for name, each in signals.items() if each.value is None)
-        raise InvalidValue(f"signals: {missing} is NULL for video {fields.shown(row.page_video)}")
-    tags = row.page_hashtags
-    return FeedItem(
-        position=position,
-        video=row.page_video,
-        creator=row.page_creator,
-        caption=row.page_caption,
-        hashtags=tuple(sorted(tags.split(fields.LIST_SEPARATOR))) if tags else (),
-        sound=row.page_sound,
-        published_at=row.page_published_at,
-        score=score_of(row.score_key),
-        sources=sources,
-        signals=signals,
-    )

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement
 
 from recommender.learned import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models import Interaction, Sound, Video, VideoCaption, VideoHashtag
+from recommender.served import ServedVideo
 from recommender.values import FeedRequest
 from recommender.viewer import Viewer
 
@@ -62,8 +63,20 @@ def not_rejected(viewer: Viewer) -> ColumnElement[bool]:
 
 
 def not_seen(viewer: Viewer) -> ColumnElement[bool]:
-    """The viewer has done nothing with the video, not even seen it."""
-    return none(_interaction(viewer))
+    """The viewer has done nothing with the video, not even seen it, nor was it served to them."""
+    return sa.and_(none(_interaction(viewer)), none(_served(viewer)))
+
+
+def not_served(viewer: Viewer) -> ColumnElement[bool]:
+    """The video was not on a page of this session."""
+    return none(_served(viewer).where(ServedVideo.session == viewer.session))
+
+
+def _served(viewer: Viewer) -> sa.Select[int]:
+    """To the viewer, on any page."""
+    return sa.select(ServedVideo.video_id).where(
+        ServedVideo.user_id == viewer.user_id, ServedVideo.video_id == Video.id
+    )
 
 
 def _interaction(viewer: Viewer) -> sa.Select[int]:
@@ -122,33 +135,46 @@ FILTERS = (
     Filter("hashtag_not_muted", hashtag_not_muted, "you muted one of its hashtags"),
     Filter("keyword_not_muted", keyword_not_muted, "its caption has words that you muted"),
 )
+EARLY = (published, not_in_future, not_seen)
+"""What takes most away, so that sources apply it."""
+
 REFERENCE_FILTERS = FILTERS[:2]
 """The filters of the reference formula, which keeps own, seen and muted videos."""
 
 
 def filters_of(request: FeedRequest) -> tuple[Filter, ...]:
-    """The filters that apply to a request's profile."""
-    return REFERENCE_FILTERS if request.profile.is_reference else FILTERS
+    """The filters that apply to a request."""
+    if request.profile.is_reference:
+        return REFERENCE_FILTERS
+    if request.rewatch:
+        return tuple(each for each in FILTERS if each.predicate is not not_seen)
+    return FILTERS
 
 
 def eligible(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
     """What applies inside each source: what takes most away, and what the caller wants."""
-    return [published(viewer), not_in_future(viewer), not_seen(viewer), *_callers(request, viewer)]
+    early = [each for each in filters_of(request) if each.predicate in EARLY]
+    return [*(each.predicate(viewer) for each in early), *_requested(request, viewer)]
 
 
-def remaining(viewer: Viewer) -> list[ColumnElement[bool]]:
+def remaining(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
     """What the candidates still have to fulfil, of which `eligible` is true."""
-    done = {published, not_in_future, not_seen, not_rejected}
-    return [each.predicate(viewer) for each in FILTERS if each.predicate not in done]
+    late = [each for each in filters_of(request) if each.predicate not in EARLY]
+    return [each.predicate(viewer) for each in late]
 
 
 def allowed(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
-    """All that a video has to fulfil, the caller's own predicate and excluded keys included."""
-    return [*(each.predicate(viewer) for each in filters_of(request)), *_callers(request, viewer)]
+    """All that a video has to fulfil, what the request asks for included."""
+    return [
+        *(each.predicate(viewer) for each in filters_of(request)),
+        *_requested(request, viewer),
+    ]
 
 
-def _callers(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
+def _requested(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
     found = []
+    if request.position > 1 and not_seen not in {each.predicate for each in filters_of(request)}:
+        found.append(not_served(viewer))
     if request.where is not None:
         found.append(request.where)
     if viewer.excluded is not None:

@@ -42,6 +42,11 @@ def get_profile(session: Session, profile: str | None = None) -> Profile:
     return _profiles(rows)[0]
 
 
+def profile_of_id(session: Session, row_id: int) -> Profile:
+    """The version of a profile that a page was ranked by: one statement."""
+    return _profiles(session.execute(_read().where(ProfileVersion.id == row_id)))[0]
+
+
 def list_profiles(session: Session) -> list[Profile]:
     """Every version of every profile, by name and version.
 

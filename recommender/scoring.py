@@ -17,7 +17,7 @@ from recommender.filters import allowed, filters_of, remaining
 from recommender.learned import Affinity
 from recommender.models import Video
 from recommender.signals import SIGNALS, Candidate, Number, Signal, gather_facts, number
-from recommender.sources import candidates, given_candidates
+from recommender.sources import SOURCES, TRIAL, candidates, given_candidates, is_on_trial
 from recommender.values import FeedRequest
 from recommender.viewer import Viewer
 
@@ -66,13 +66,32 @@ def feed_query(request: FeedRequest) -> Statement:
     Raises:
         UnknownSignal: the profile names a signal that this package does not have.
     """
+    statement = ordered(_feed(request)).limit(request.limit)
+    return statement.prefix_with("/* recommender.feed_query */")
+
+
+def pool_query(request: FeedRequest, pool: int | None) -> Statement:
+    """The first of the feed, so many besides those on trial, which are all there; in no order.
+
+    Args:
+        request: as `resolve` gives it; not of the reference formula.
+        pool: how many, all where None.
+    """
+    feed = _feed(request)
+    if pool is None:
+        return feed
+    trials = next(each.quota for each in SOURCES if each.name == TRIAL)
+    statement = feed.order_by(is_on_trial(feed.selected_columns.sources).desc())
+    return ordered(statement).limit(pool + trials)
+
+
+def _feed(request: FeedRequest) -> Statement:
+    """The feed in no order."""
     viewer = Viewer.of(request)
     if request.profile.is_reference:
-        statement = scored(request, viewer, None).where(*allowed(request, viewer))
-    else:
-        among = candidates(request, viewer)
-        statement = scored(request, viewer, among).where(*remaining(viewer))
-    return ordered(statement).limit(request.limit).prefix_with("/* recommender.feed_query */")
+        return scored(request, viewer, None).where(*allowed(request, viewer))
+    found = scored(request, viewer, candidates(request, viewer))
+    return found.where(*remaining(request, viewer))
 
 
 def rank_query(request: FeedRequest, video_ids: Sequence[int]) -> Statement:

@@ -21,7 +21,7 @@ from recommender.filters import allowed, eligible
 from recommender.learned import Affinity, MutedCreator, MutedHashtag, MutedSound
 from recommender.models import Follow, UserHashtag, UserSound, Video, VideoHashtag
 from recommender.values import FeedRequest
-from recommender.viewer import Viewer
+from recommender.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
 """No trend is less; as a bound it lets an index be walked in order."""
@@ -36,6 +36,12 @@ NEWEST_OF_EACH = 50
 MOST_NEAR = 600
 """How many neighbours are looked at, the nearest first; the viewer has seen some."""
 
+
+MOST_NEW = 1_000
+"""How many new videos are looked at for those on trial."""
+
+TRIAL_STEP = 1_220_703_125
+"""How far apart in their circle videos on trial stand whose rows follow one another."""
 
 MUTED = {
     "creator": MutedCreator.creator_id,
@@ -186,8 +192,23 @@ def _trending() -> sa.Select[int]:
 
 
 def fresh(viewer: Viewer) -> sa.Select[int]:
-    """The newest that few have seen: every video gets its trial."""
-    return _newest().where(Video.impressions < viewer.settings.trial_viewers)
+    """New ones that few have seen, by chance: every video gets its trial."""
+    each = aliased(Video)
+    new = (
+        sa.select(each.id)
+        .where(
+            each.status == "published", each.published_at.between(viewer.trial_since, viewer.as_of)
+        )
+        .order_by(each.published_at.desc(), each.id.desc())
+        .limit(MOST_NEW)
+        .subquery("new")
+    )
+    shuffled = (Video.id % CYCLE * TRIAL_STEP + viewer.trial_start) % CYCLE
+    return (
+        sa.select(Video.id)
+        .where(Video.id.in_(sa.select(new.c.id)), Video.impressions < viewer.settings.trial_viewers)
+        .order_by(shuffled, Video.id)
+    )
 
 
 def newest(_viewer: Viewer) -> sa.Select[int]:
@@ -220,6 +241,9 @@ SOURCES = (
 BACKFILL = "newest"
 """The source that is never shorter than a page while there is anything left to show."""
 
+TRIAL = "fresh"
+"""The source of the videos on trial, which places are kept for."""
+
 
 def candidates(request: FeedRequest, viewer: Viewer) -> CTE:
     """All candidates of a request: `video_id`, and `sources` as a sum of powers of 2.
@@ -238,6 +262,12 @@ def given_candidates(video_ids: Iterable[int]) -> CTE:
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
     return found.where(Video.id.in_(video_ids)).cte("candidates")
+
+
+def is_on_trial(sources: ColumnElement[float]) -> ColumnElement[bool]:
+    """Whether the `sources` column says that the source of videos on trial found a video."""
+    power = 1 << next(place for place, each in enumerate(SOURCES) if each.name == TRIAL)
+    return sa.cast(sources, BigInteger).bitwise_and(power) != 0
 
 
 def source_names(sources: float) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -142,6 +143,8 @@ class FeedRequest:
         settings: the numbers that shape signals and sources.
         session: the session that the page goes on with, None where it begins one.
         position: the place of the page's first video in the session, from 1.
+        next_position: where the session goes on; the page was served where that is later.
+        last_creator, last_sound: the rows of the creator and sound of the video before the page.
         rewatch: whether videos that were seen before the session may come again.
         seed: what chance depends on, 0 to 2,147,483,646: the same seed gives the same page.
     """
@@ -162,6 +165,9 @@ class FeedRequest:
     settings: Settings = field(default_factory=Settings)
     session: UUID | None = None
     position: int = 1
+    next_position: int = 1
+    last_creator: int | None = None
+    last_sound: int | None = None
     rewatch: bool = False
     seed: int = 0
 
@@ -172,6 +178,15 @@ class FeedRequest:
     def known(self) -> bool:
         """Whether the viewer is in the database."""
         return self.user_id is not None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the page was served already."""
+        return self.position < self.next_position
+
+    def chance(self) -> Random:
+        """What the page leaves to chance, the same for the same seed and place."""
+        return Random(f"{self.seed} {self.position}")  # noqa: S311 - not for secrets
 
 
 @dataclass(frozen=True, slots=True)

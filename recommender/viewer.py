@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, BindParameter, Double, Text, literal
+from sqlalchemy import CTE, BigInteger, BindParameter, Double, Text, Uuid, literal
 
 from recommender.columns import UtcDateTime
 from recommender.fields import EARLIEST
@@ -15,6 +16,9 @@ from recommender.learned import VideoNeighbour
 from recommender.models import Interaction, Video
 from recommender.settings import Settings
 from recommender.values import FeedRequest, Learning
+
+CYCLE = 2**31 - 1
+"""The places of the circle that videos on trial stand in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,9 @@ class Viewer:
         has_language: whether the language is known.
         recent: the videos engaged with last, with the weight of each: the newest counts most.
         near: the neighbours of these, with their similarity to all of them together.
+        trial_since: when a video must have been published at the earliest to be on trial.
+        trial_start: where in the circle of videos on trial the page begins.
+        session: the session that the page is in, NULL where it is in none.
         excluded: the videos that the caller left out, None where none: one list for all sources,
             since a statement has only so many bound values.
     """
@@ -41,6 +48,9 @@ class Viewer:
     has_language: bool
     recent: CTE
     near: CTE
+    trial_since: BindParameter[datetime]
+    trial_start: BindParameter[int]
+    session: BindParameter[UUID | None]
     excluded: CTE | None
 
     @classmethod
@@ -61,8 +71,15 @@ class Viewer:
             has_language=request.language is not None,
             recent=recent,
             near=_near(recent),
+            trial_since=literal(_trial_since(request), UtcDateTime()),
+            trial_start=literal(request.chance().randrange(CYCLE), BigInteger()),
+            session=literal(request.session, Uuid()),
             excluded=_excluded(request.exclude) if request.exclude else None,
         )
+
+
+def _trial_since(request: FeedRequest) -> datetime:
+    return max(EARLIEST, request.as_of - timedelta(days=request.settings.trial_days))
 
 
 def _recent(

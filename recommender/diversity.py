@@ -1,0 +1,171 @@
+"""From the order of scores to the order of a page: spacing, damping, and places for trials.
+
+Pure Python over values. A page is filled place by place. A place takes the video of the highest
+score, where each further video by one creator counts less, that is neither by the creator nor with
+the sound of the video before it; some places are kept for videos on trial.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+
+class Contender(NamedTuple):
+    """A candidate for a place.
+
+    Attributes:
+        score_key: the score in billionths.
+        creator: its creator's row.
+        sound: its sound's row, None where it has none.
+        on_trial: whether few have seen it.
+    """
+
+    score_key: int
+    creator: int | None
+    sound: int | None
+    on_trial: bool = False
+
+
+class Place(NamedTuple):
+    """Who got a place.
+
+    Attributes:
+        contender: its number among the contenders.
+        explored: whether the place was kept for a video on trial.
+        crowded: whether all that were left were by the creator, or with the sound, of the one
+            before.
+    """
+
+    contender: int
+    explored: bool
+    crowded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a page is spread.
+
+    Attributes:
+        limit: how many places it has.
+        position: the first one's place in the session, from 1.
+        creator: the creator of the video before it, None where it is the first.
+        sound: that video's sound.
+        damping: what a creator's next video on the page counts of what the one before it did,
+            0 to 1; scores below 0 stay.
+        exploration: share of the places that are kept for videos on trial, 0 to 1.
+        seed: what chance depends on.
+    """
+
+    limit: int
+    position: int = 1
+    creator: int | None = None
+    sound: int | None = None
+    damping: float = 1.0
+    exploration: float = 0.0
+    seed: int = 0
+
+
+def arrange(
+    contenders: Sequence[Contender], spread: Spread, *, unseen: int | None = None
+) -> list[Place] | None:
+    """Who gets which place of a page.
+
+    Args:
+        contenders: all of them, the highest score first; or those of the highest scores and all
+            that are on trial.
+        spread: how the page is spread.
+        unseen: the score key that no contender who is not given exceeds; None where all are given.
+
+    Returns:
+        The places in order, as many as there are contenders for; None where it takes those who are
+        not given to say.
+    """
+    left = list(range(len(contenders)))
+    by_creator: Counter[int | None] = Counter()
+    before = Contender(0, spread.creator, spread.sound)
+    places = []
+    for position in range(spread.position, spread.position + min(spread.limit, len(left))):
+        trial = _on_trial(contenders, left, before, spread, position)
+        best, key = _best(contenders, left, before, by_creator, spread.damping)
+        if trial is None and unseen is not None and (best is None or key <= unseen):
+            return None
+        chosen = next(each for each in (trial, best, left[0]) if each is not None)
+        places.append(Place(chosen, trial is not None, chosen not in {trial, best}))
+        left.remove(chosen)
+        before = contenders[chosen]
+        by_creator[before.creator] += 1
+    return places
+
+
+def is_exploration(position: int, share: float, seed: int) -> bool:
+    """Whether a place of a session is kept for a video on trial.
+
+    Of any places in a row, the share of them is, to within one place.
+
+    Args:
+        position: the place in the session, from 1.
+        share: 0 to 1.
+        seed: what chance depends on: where in the first places the first one is.
+    """
+    start = Random(seed).random()  # noqa: S311 - not for secrets
+    return int(start + share * position) > int(start + share * (position - 1))
+
+
+def damped(score_key: int, videos: int, damping: float) -> float:
+    """What a score counts after so many videos by the same creator; below 0 it stays.
+
+    Args:
+        score_key: in billionths.
+        videos: how many videos by the creator the page has already.
+        damping: 0 to 1.
+    """
+    return score_key * damping**videos if score_key > 0 else score_key
+
+
+def _on_trial(
+    contenders: Sequence[Contender],
+    left: Sequence[int],
+    before: Contender,
+    spread: Spread,
+    position: int,
+) -> int | None:
+    """Anyone of those on trial, where the place is kept for one."""
+    if not is_exploration(position, spread.exploration, spread.seed):
+        return None
+    on_trial = [
+        each
+        for each in left
+        if contenders[each].on_trial and not _are_alike(contenders[each], before)
+    ]
+    chance = Random(f"{spread.seed} {position}")  # noqa: S311 - not for secrets
+    return chance.choice(on_trial) if on_trial else None
+
+
+def _best(
+    contenders: Sequence[Contender],
+    left: Sequence[int],
+    before: Contender,
+    by_creator: Counter[int | None],
+    damping: float,
+) -> tuple[int | None, float]:
+    """Who counts most of those who are unlike the one before, and how much."""
+    best, most = None, 0.0
+    for each in left:
+        contender = contenders[each]
+        if best is not None and contender.score_key <= most:
+            break
+        if not _are_alike(contender, before):
+            key = damped(contender.score_key, by_creator[contender.creator], damping)
+            if best is None or key > most:
+                best, most = each, key
+    return best, most
+
+
+def _are_alike(one: Contender, other: Contender) -> bool:
+    """Whether two are by one creator or have one sound."""
+    is_by_one = one.creator is not None and one.creator == other.creator
+    return is_by_one or (one.sound is not None and one.sound == other.sound)

@@ -1,0 +1,262 @@
+"""What was served: sessions, their cursors, and pages recorded so that nothing comes twice.
+
+A cursor names a session and the place where a page begins. Whoever moves the session on from that
+place serves the page; everybody else who asks for it is given the page that was served.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from recommender import bulk, fields
+from recommender.columns import Statement
+from recommender.errors import InvalidCursor, UnknownUser
+from recommender.fields import LIST_SEPARATOR
+from recommender.models import User, Video
+from recommender.pages import page_query, shown_of
+from recommender.profiles import profile_of_id
+from recommender.scoring import score_of
+from recommender.served import FeedSession, ServedVideo
+from recommender.signals import Signal
+from recommender.values import Contribution, FeedItem, FeedPage, FeedRequest
+
+SESSIONS: Table = FeedSession.__table__  # type: ignore[assignment] # SQLAlchemy types it FromClause
+SERVED: Table = ServedVideo.__table__  # type: ignore[assignment]
+
+POSITION_BYTES = 4
+
+
+def cursor_of(session: UUID, position: int) -> str:
+    """The cursor of the page of a session that begins at a position."""
+    named = session.bytes + position.to_bytes(POSITION_BYTES, "big")
+    return base64.urlsafe_b64encode(named).rstrip(b"=").decode()
+
+
+def read_cursor(cursor: str) -> tuple[UUID, int]:
+    """The session and the position that a cursor names.
+
+    Raises:
+        InvalidCursor: it is not of its form.
+    """
+    try:
+        named = base64.b64decode(f"{cursor}=", altchars=b"-_", validate=True)
+        session = UUID(bytes=named[:-POSITION_BYTES])
+    except (binascii.Error, TypeError, ValueError):
+        raise InvalidCursor from None
+    position = int.from_bytes(named[-POSITION_BYTES:], "big")
+    if cursor_of(session, position) != cursor:
+        raise InvalidCursor
+    return session, position
+
+
+def with_session(viewer_query: Statement, session: UUID) -> Statement:
+    """The query of a viewer with a session of theirs, and the last video of it, beside."""
+    is_session = sa.and_(FeedSession.user_id == User.id, FeedSession.session == session)
+    is_last = sa.and_(
+        ServedVideo.user_id == FeedSession.user_id,
+        ServedVideo.session == FeedSession.session,
+        ServedVideo.position == FeedSession.next_position - 1,
+    )
+    return (
+        viewer_query.add_columns(
+            FeedSession.next_position,
+            FeedSession.last_at,
+            FeedSession.rewatch,
+            Video.creator_id,
+            Video.sound_id,
+        )
+        .outerjoin(FeedSession, is_session)
+        .outerjoin(ServedVideo, is_last)
+        .outerjoin(Video, Video.id == ServedVideo.video_id)
+    )
+
+
+def resumed(request: FeedRequest, found: Any, position: int) -> FeedRequest:
+    """The request as one for the page of its session that begins at a position.
+
+    Args:
+        request: with its session.
+        found: the row of `with_session`.
+        position: as the cursor says.
+
+    Raises:
+        InvalidCursor: the viewer has no such session, it has expired, or it has no such page.
+    """
+    if found.next_position is None or not 1 < position <= found.next_position:
+        raise InvalidCursor
+    lifetime = timedelta(seconds=request.settings.session_lifetime)
+    if request.as_of - found.last_at > lifetime:
+        raise InvalidCursor
+    return replace(
+        request,
+        position=position,
+        next_position=found.next_position,
+        rewatch=found.rewatch,
+        last_creator=found.creator_id,
+        last_sound=found.sound_id,
+    )
+
+
+def record_page(session: Session, page: FeedPage) -> FeedPage:
+    """Record a page as served, so that none of its videos comes again: two statements.
+
+    For hosts that rank on a replica (``record=False``) and record on the primary; `for_you` records
+    by itself. Recorded again, or after another page of its session at the same place, it is the
+    page that was served first. Videos that the session has served meanwhile are left out.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        page: as `for_you` gave it.
+
+    Returns:
+        The page as it was served, with its session and the cursor of the next page.
+
+    Raises:
+        UnknownUser: the viewer is not in the database.
+        InvalidCursor: the page's session is gone.
+    """
+    request = page.request
+    if request.user_id is None:
+        raise UnknownUser(f"there is no user {fields.shown(request.user)}")
+    if not page.items:
+        return page
+    if not _moved_on(session, request, len(page.items)):
+        return recorded_page(session, request)
+    kept = _insert(session, request, page.items)
+    items = tuple(item for item in page.items if item.position in kept)
+    return _served(replace(page, items=items), request.position + len(page.items))
+
+
+def _moved_on(session: Session, request: FeedRequest, places: int) -> bool:
+    """Begin the session, or move it on from the page's place; False where another page did."""
+    after, moment = request.position + places, request.as_of
+    statement: Any
+    if request.position == 1:
+        row = {
+            "user_id": request.user_id,
+            "session": request.session,
+            "next_position": after,
+            "rewatch": request.rewatch,
+            "started_at": moment,
+            "last_at": moment,
+        }
+        statement = _insert_of(session, SESSIONS).values(row).on_conflict_do_nothing()
+    else:
+        statement = (
+            sa.update(SESSIONS)
+            .where(
+                SESSIONS.c.user_id == request.user_id,
+                SESSIONS.c.session == request.session,
+                SESSIONS.c.next_position == request.position,
+            )
+            .values(next_position=after, last_at=moment)
+        )
+    result: Any = session.execute(statement, bind_arguments=bulk.OURS)
+    return bool(result.rowcount)
+
+
+def _insert(session: Session, request: FeedRequest, items: Sequence[FeedItem]) -> set[int]:
+    """Insert the videos of a page; the positions of those that the session had not served."""
+    rows = [_row(request, item) for item in items]
+    statement = _insert_of(session, SERVED).on_conflict_do_nothing().returning(SERVED.c.position)
+    return set(session.scalars(statement, rows, bind_arguments=bulk.OURS))
+
+
+def _insert_of(session: Session, table: Table) -> Any:
+    return (sqlite if bulk.is_sqlite(session) else postgresql).insert(table)
+
+
+def _row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:
+    return {
+        "user_id": request.user_id,
+        "session": request.session,
+        "position": item.position,
+        "video_id": item.video_id,
+        "page": request.position,
+        "asked": request.limit,
+        "served_at": request.as_of,
+        "profile_id": request.profile.id,
+        "score_key": round(item.score * 1e9),
+        "sources": LIST_SEPARATOR.join(item.sources),
+        "explored": item.explored,
+        "crowded": item.crowded,
+        "signals": {name: each.value for name, each in item.signals.items() if each.value},
+    }
+
+
+def recorded_page(session: Session, request: FeedRequest) -> FeedPage:
+    """The page of a session that was served at a position: one statement, or two.
+
+    Args:
+        session: the caller's transaction.
+        request: with its session and position.
+
+    Raises:
+        InvalidCursor: no page begins there.
+    """
+    rows = session.execute(_recorded(request)).all()
+    if not rows:
+        raise InvalidCursor
+    first = rows[0]
+    profile = request.profile
+    if first.profile_id != profile.id:
+        profile = profile_of_id(session, first.profile_id)
+    weights = {**profile.weights, **_weights(request.signals)}
+    served = replace(request, profile=profile, limit=first.asked, as_of=first.served_at)
+    page = FeedPage(
+        request=served,
+        items=tuple(_item(row, weights) for row in rows),
+        exhausted=first.after - request.position < first.asked,
+    )
+    return _served(page, first.after)
+
+
+def _recorded(request: FeedRequest) -> Statement:
+    """The videos of a page in order, and where the next page begins."""
+    own = (SERVED.c.user_id == request.user_id, SERVED.c.session == request.session)
+    later = sa.select(sa.func.min(SERVED.c.page)).where(*own, SERVED.c.page > request.position)
+    end = sa.select(SESSIONS.c.next_position).where(
+        SESSIONS.c.user_id == request.user_id, SESSIONS.c.session == request.session
+    )
+    after = sa.func.coalesce(later.scalar_subquery(), end.scalar_subquery()).label("after")
+    served = sa.select(*SERVED.c, after).where(*own, SERVED.c.page == request.position)
+    shown = page_query(served, "recorded_page").order_by(None)
+    return shown.order_by(shown.selected_columns.position)
+
+
+def _weights(signals: Mapping[Signal, float]) -> dict[str, float]:
+    return {signal.name: weight for signal, weight in signals.items()}
+
+
+def _item(row: Any, weights: Mapping[str, float]) -> FeedItem:
+    values = row.signals
+    return FeedItem(
+        position=row.position,
+        score=score_of(row.score_key),
+        sources=tuple(row.sources.split(LIST_SEPARATOR)) if row.sources else (),
+        signals={
+            name: Contribution(values.get(name, 0.0), weight) for name, weight in weights.items()
+        },
+        explored=row.explored,
+        crowded=row.crowded,
+        **shown_of(row),
+    )
+
+
+def _served(page: FeedPage, after: int) -> FeedPage:
+    """The page with its session, and the cursor of the next one where there is one."""
+    session = page.request.session
+    assert session is not None  # noqa: S101 - every known viewer's request has one
+    cursor = None if page.exhausted else cursor_of(session, after)
+    return replace(page, session=str(session), cursor=cursor)
