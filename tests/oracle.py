@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import Base, Event, Settings, fields
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
+from recommender.sources import TRIAL_STEP
+from recommender.viewer import CYCLE
 from tests.worlds import NOON, at
 
 TAGS = ("cats", "dance", "food", "music", "news", "sport")
@@ -48,6 +51,7 @@ class World:
     recent: set[tuple[str, str]] = field(default_factory=set)
     terms: dict[str, int] = field(default_factory=dict)
     state: Row = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
 
 def random_world(seed: int, videos: int = 40) -> World:
@@ -175,7 +179,7 @@ def _load_derived(session: Session, world: World) -> None:
         session.execute(table(name).delete())
     of = {"creator": ids(session, USERS), "sound": ids(session, SOUNDS)}
     of["hashtag"] = ids(session, HASHTAGS)
-    videos = ids(session, VIDEOS)
+    videos = world.rows = ids(session, VIDEOS)
     for key, row in world.videos.items():
         changed = {name: row[name] for name in STATISTICS}
         session.execute(VIDEOS.update().where(VIDEOS.c.key == key).values(changed))
@@ -444,8 +448,21 @@ class Oracle:
         return {
             "trending": [k for k in trending if language in {None, videos[k]["language"]}],
             "nearby": [k for k in trending if country and videos[k]["country"] == country],
-            "fresh": [k for k in keys if videos[k]["impressions"] < self.settings.trial_viewers],
+            "fresh": sorted(filter(self._is_on_trial, keys), key=self._place_in_circle),
         }
+
+    def _is_on_trial(self, key: str) -> bool:
+        """The world has fewer new videos than a source looks at."""
+        video, settings = self.world.videos[key], self.settings
+        since = self.as_of - timedelta(days=settings.trial_days)
+        is_new = since <= video["published_at"] <= self.as_of
+        return is_new and bool(video["impressions"] < settings.trial_viewers)
+
+    def _place_in_circle(self, key: str) -> int:
+        """That of a preview of the day."""
+        seed = blake2b(f"{self.user} {self.as_of.date()}".encode(), digest_size=4).digest()
+        start = random.Random(f"{int.from_bytes(seed) % CYCLE} 1").randrange(CYCLE)  # noqa: S311 - not for secrets
+        return (self.world.rows[key] % CYCLE * TRIAL_STEP + start) % CYCLE
 
     def score_key(self, key: str, weights: Mapping[str, float]) -> int:
         values = self.signals(key)

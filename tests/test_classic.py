@@ -23,6 +23,7 @@ from tests.worlds import (
     make_video,
     make_videos,
     names,
+    preview,
     record,
     scores,
     worked_example,
@@ -47,7 +48,7 @@ def _classic_serves(session: Session) -> None:
 
 def test_the_worked_example(session: Session) -> None:
     worked_example(session)
-    page = recommender.for_you(session, "user1")
+    page = preview(session, "user1")
     assert [(item.video, item.score) for item in page.items] == [
         ("v1", 1.45), ("v2", 0.8), ("v3", 0.0),
     ]  # fmt: skip
@@ -55,7 +56,7 @@ def test_the_worked_example(session: Session) -> None:
 
 def test_every_part_of_the_worked_example(session: Session) -> None:
     worked_example(session)
-    first, second, third = recommender.for_you(session, "user1").items
+    first, second, third = preview(session, "user1").items
     assert [list(item.signals) for item in (first, second, third)] == [list(WEIGHTS)] * 3
     assert [each.value for each in first.signals.values()] == [0.95, 1, 0, 1, 1, 1, 1, 1]
     assert [each.value for each in second.signals.values()] == [0.75, 0, 1, 0, 1, 0, 1, 0]
@@ -65,7 +66,7 @@ def test_every_part_of_the_worked_example(session: Session) -> None:
 
 def test_a_page_shows_what_a_video_is(session: Session) -> None:
     worked_example(session)
-    first = recommender.for_you(session, "user1").items[0]
+    first = preview(session, "user1").items[0]
     assert (first.position, first.creator, first.caption, first.hashtags, first.sound) == (
         1, "creator1", "Pulled it off again 😂", ("comedy", "prank"), "sound123",
     )  # fmt: skip
@@ -78,14 +79,14 @@ def test_sums_that_are_equal_on_paper_tie_and_the_newer_comes_first(session: Ses
     make_video(session, "followed and language", creator="star", language="en", published_at=at(-2))
     make_video(session, "older", creator="star", language="en", published_at=at(-4))
     recommender.follow(session, "viewer", "star")
-    page = recommender.for_you(session, "viewer", as_of=NOON)
+    page = preview(session, "viewer", as_of=NOON)
     assert set(scores(page).values()) == {0.4}
     assert names(page) == ["followed and language", "two hashtags", "older"]
 
 
 def test_of_equals_published_at_once_the_later_row_comes_first(session: Session) -> None:
     make_videos(session, "first", "second", "third")
-    assert names(recommender.for_you(session, "viewer")) == ["third", "second", "first"]
+    assert names(preview(session, "viewer")) == ["third", "second", "first"]
 
 
 def test_new_rows_get_ids_in_the_order_of_the_file(session: Session) -> None:
@@ -100,8 +101,8 @@ def test_only_published_videos_whose_time_has_come(session: Session) -> None:
     make_video(session, "later", published_at=NOON + timedelta(microseconds=1))
     make_video(session, "review", status="review")
     make_video(session, "removed", status="removed")
-    assert names(recommender.for_you(session, "viewer", as_of=NOON)) == ["now"]
-    later = recommender.for_you(session, "viewer", as_of=at(1))
+    assert names(preview(session, "viewer", as_of=NOON)) == ["now"]
+    later = preview(session, "viewer", as_of=at(1))
     assert names(later) == ["later", "now"]
 
 
@@ -110,13 +111,13 @@ def test_own_and_seen_videos_stay(session: Session) -> None:
     make_video(session, "own", creator="viewer")
     make_video(session, "seen")
     record(session, "watch", "seen", completion=1)
-    assert names(recommender.for_you(session, "viewer")) == ["seen", "own"]
+    assert names(preview(session, "viewer")) == ["seen", "own"]
 
 
 def test_a_missing_value_never_matches(session: Session) -> None:
     make_user(session)
     make_videos(session, "a", "b")
-    assert scores(recommender.for_you(session, "viewer")) == {"a": 0, "b": 0}
+    assert scores(preview(session, "viewer")) == {"a": 0, "b": 0}
 
 
 def test_languages_and_countries_are_compared_as_written(session: Session) -> None:
@@ -124,7 +125,7 @@ def test_languages_and_countries_are_compared_as_written(session: Session) -> No
     make_video(session, "same", language="en", country="US")
     make_video(session, "other case", language="EN", country="us")
     make_video(session, "longer", language="en-US", country="USA")
-    page = recommender.for_you(session, "viewer")
+    page = preview(session, "viewer")
     assert scores(page) == {"same": 0.07, "longer": 0, "other case": 0}
 
 
@@ -134,7 +135,7 @@ def test_liking_a_video_declares_no_sound_and_watching_no_hashtag(session: Sessi
     make_video(session, "same sound", sound="song", hashtags=["a"])
     record(session, "like", "liked")
     record(session, "watch", "liked", completion=1)
-    assert scores(recommender.for_you(session, "viewer")) == {"liked": 0.7, "same sound": 0}
+    assert scores(preview(session, "viewer")) == {"liked": 0.7, "same sound": 0}
 
 
 def test_every_share_counts(session: Session) -> None:
@@ -143,7 +144,7 @@ def test_every_share_counts(session: Session) -> None:
     for _ in range(3):
         record(session, "share", "a")
     record(session, "share", "b")
-    assert scores(recommender.for_you(session, "viewer")) == {"a": 0.75, "b": 0.25}
+    assert scores(preview(session, "viewer")) == {"a": 0.75, "b": 0.25}
 
 
 def test_a_like_taken_back_counts_no_more(session: Session) -> None:
@@ -154,7 +155,7 @@ def test_a_like_taken_back_counts_no_more(session: Session) -> None:
     record(session, "unlike", "undone", at=at(2))
     record(session, "unlike", "again", at=at(2))
     record(session, "like", "again", at=at(3))
-    page = recommender.for_you(session, "viewer")
+    page = preview(session, "viewer")
     assert scores(page) == {"again": 0.3, "kept": 0.3, "undone": 0}
 
 
@@ -165,31 +166,31 @@ def test_another_users_deeds_count_for_nobody_else(session: Session) -> None:
     recommender.follow(session, "other", "star")
     for kind in ("like", "share", "watch"):
         record(session, kind, "v", "other", completion=1 if kind == "watch" else None)
-    assert scores(recommender.for_you(session, "viewer")) == {"v": 0}
-    assert scores(recommender.for_you(session, "other")) == {"v": 1.72}
+    assert scores(preview(session, "viewer")) == {"v": 0}
+    assert scores(preview(session, "other")) == {"v": 1.72}
 
 
 def test_a_stranger_gets_the_newest(session: Session) -> None:
     make_video(session, "old", published_at=at(-9), language="en")
     make_video(session, "new", published_at=at(-1))
-    page = recommender.for_you(session, "nobody")
+    page = preview(session, "nobody")
     assert names(page) == ["new", "old"]
     assert (page.request.known, page.request.user_id) == (False, None)
 
 
 def test_a_limit_cuts_the_order(session: Session) -> None:
     make_videos(session, *"abcde")
-    assert names(recommender.for_you(session, "viewer", limit=2)) == ["e", "d"]
+    assert names(preview(session, "viewer", limit=2)) == ["e", "d"]
 
 
 def test_an_empty_catalogue_is_an_empty_page(session: Session) -> None:
-    assert recommender.for_you(session, "viewer").items == ()
+    assert preview(session, "viewer").items == ()
 
 
 @pytest.mark.parametrize("limit", [0, -1, 501, 10_000_000, True, 1.5, "20"])
 def test_a_limit_out_of_bounds_is_refused(session: Session, limit: Any) -> None:
     with pytest.raises(InvalidValue, match=r"^limit: "):
-        recommender.for_you(session, "viewer", limit=limit)
+        preview(session, "viewer", limit=limit)
 
 
 @pytest.mark.parametrize(
@@ -197,13 +198,13 @@ def test_a_limit_out_of_bounds_is_refused(session: Session, limit: Any) -> None:
 )
 def test_an_unknown_profile_is_refused(session: Session, profile: str) -> None:
     with pytest.raises(UnknownProfile, match=r"^there is no profile "):
-        recommender.for_you(session, "viewer", profile=profile)
+        preview(session, "viewer", profile=profile)
 
 
 @pytest.mark.parametrize("user", ["", "x" * 256, "a\0b", "\ud800"])
 def test_a_key_that_no_user_can_have_is_refused(session: Session, user: str) -> None:
     with pytest.raises(InvalidValue, match=r"^user: "):
-        recommender.for_you(session, user)
+        preview(session, user)
 
 
 @pytest.mark.parametrize("as_of", [datetime(2026, 1, 1), datetime(1969, 12, 31).astimezone()])  # noqa: DTZ001
@@ -211,14 +212,14 @@ def test_a_reading_time_without_offset_or_out_of_range_is_refused(
     session: Session, as_of: datetime
 ) -> None:
     with pytest.raises(InvalidValue, match=r"^as_of: "):
-        recommender.for_you(session, "viewer", as_of=as_of)
+        preview(session, "viewer", as_of=as_of)
 
 
 def test_a_page_is_three_statements_of_any_length(session: Session) -> None:
     worked_example(session)
     for limit in (1, 50, 500):
         with counted_statements(session.connection()) as sent:
-            recommender.for_you(session, "user1", limit=limit)
+            preview(session, "user1", limit=limit)
         assert len(sent) == 3
         assert sent[-1].startswith("SELECT /* recommender.for_you */")
 
@@ -226,7 +227,7 @@ def test_a_page_is_three_statements_of_any_length(session: Session) -> None:
 def test_reading_writes_nothing(session: Session) -> None:
     worked_example(session)
     with counted_statements(session.connection()) as sent:
-        recommender.for_you(session, "user1")
+        preview(session, "user1")
         recommender.explain(session, "user1", "v1")
         recommender.rank(session, "user1", ["v1", "v2"])
     assert {statement.split()[0] for statement in sent} == {"SELECT"}
@@ -235,9 +236,9 @@ def test_reading_writes_nothing(session: Session) -> None:
 def test_a_statement_is_compiled_once(session: Session) -> None:
     worked_example(session)
     bind = session.get_bind()
-    recommender.for_you(session, "user1")
+    preview(session, "user1")
     cached = len(bind.engine._compiled_cache)
-    recommender.for_you(session, "nobody", limit=7, as_of=at(9))
+    preview(session, "nobody", limit=7, as_of=at(9))
     assert len(bind.engine._compiled_cache) == cached
 
 
@@ -294,7 +295,7 @@ def test_the_rank_of_every_video_is_its_place_in_the_feed(session: Session) -> N
     for number in range(12):
         tags = ["a"] if number % 3 == 0 else []
         make_video(session, f"v{number}", hashtags=tags, published_at=at(-(number % 2)))
-    feed = names(recommender.for_you(session, "viewer"))
+    feed = names(preview(session, "viewer"))
     ranks = [recommender.explain(session, "viewer", video).rank for video in feed]
     assert ranks == list(range(1, 13))
 
@@ -428,7 +429,7 @@ def test_scores_and_order_equal_plain_python_on_ten_thousand_pairs(session: Sess
         with session.begin_nested() as savepoint:
             load(session, world)
             for user in range(len(world["users"])):
-                page = recommender.for_you(session, f"viewer{user}", limit=500, as_of=NOON)
+                page = preview(session, f"viewer{user}", limit=500, as_of=NOON)
                 expected = reference(world, user)
                 assert names(page) == [key for key, _ in expected]
                 assert [item.score for item in page.items] == [float(s) for _, s in expected]

@@ -68,6 +68,7 @@ def test_feed_prints_the_documented_json(example: Run) -> None:
         "as_of": "2026-01-01T00:00:00Z",
         "session": None,
         "cursor": None,
+        "exhausted": False,
         "items": [
             {
                 "position": 1,
@@ -88,7 +89,7 @@ def test_feed_is_for_you_where_no_profile_is_asked_for(example: Run) -> None:
     page = answer(example("feed", "user1", "--as-of", "2026-01-01T00:00:00Z"))
     assert (page["profile"], page["profile_version"]) == ("for_you", 1)
     assert [item["video"] for item in page["items"]] == ["v3"]
-    assert page["items"][0]["sources"] == ["fresh", "newest"]
+    assert page["items"][0]["sources"] == ["newest"]
     assert page == answer(
         example("feed", "user1", "--as-of", "2026-01-01T00:00:00Z", "--profile", "for_you@1")
     )
@@ -148,7 +149,7 @@ def test_a_table_shows_the_sources_and_the_strongest_signals(example: Run) -> No
     words = example("feed", "user1", *CLASSIC, *table)[1].split()
     assert "catalogue completion +0.38, follows +0.35," in " ".join(words)
     out = " ".join(example("feed", "user1", *table)[1].split())
-    assert "v3 creator3 fresh, newest " in out
+    assert "v3 creator3 newest " in out
     shown = re.findall(r" (\w+) [+-]\d", out)
     assert {"quality", "exploration"} <= set(shown) <= {signal.name for signal in SIGNALS}
 

@@ -33,7 +33,7 @@ from recommender.columns import Base
 from recommender.interchange import KINDS
 from recommender.synthetic import World, load
 from tests.conftest import DATABASES
-from tests.worlds import NOON, names, rows_of
+from tests.worlds import NOON, names, preview, rows_of
 
 ODD = [
     "a,b", 'quote "x"', "two\nlines", "\r", "\r\n", "tab\t", "{", "[1]", " space ", "'; DROP TABLE",
@@ -73,7 +73,7 @@ def exported(engine: Engine, folder: Path, ending: str) -> dict[str, bytes]:
 
 def feeds(engine: Engine, users: list[str]) -> list[list[tuple[str, float]]]:
     with Session(engine) as session:
-        pages = [recommender.for_you(session, user, limit=500, as_of=NOON) for user in users]
+        pages = [preview(session, user, limit=500, as_of=NOON) for user in users]
     return [[(item.video, item.score) for item in page.items] for page in pages]
 
 
@@ -241,7 +241,7 @@ def test_names_keep_their_order_where_scores_tie(pair: dict[str, Engine], tmp_pa
         export_file(source, "videos", str(tmp_path / "videos.csv"))
         import_file(target, "videos", str(tmp_path / "videos.csv"))
         with Session(target) as session:
-            assert names(recommender.for_you(session, "u", as_of=NOON)) == list("bkamz")
+            assert names(preview(session, "u", as_of=NOON)) == list("bkamz")
     finally:
         empty(source)
         empty(target)

@@ -52,8 +52,10 @@ from tests.worlds import (
     make_video,
     make_videos,
     names,
+    preview,
     record,
     rows_of,
+    unspread,
     worked_example,
 )
 
@@ -61,7 +63,7 @@ EVERY = {signal.name: 1 for signal in SIGNALS}
 
 
 def page(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
-    return recommender.for_you(session, user, **{"as_of": NOON, **options})
+    return preview(session, user, **{"as_of": NOON, **options})
 
 
 def failed(explanation: Explanation) -> list[str]:
@@ -207,7 +209,7 @@ def test_a_page_is_three_statements_and_writes_nothing(session: Session) -> None
     load(session, random_world(1))
     for user, limit in (("u0", 1), ("u0", 50), ("u0", 500), ("nobody", 20)):
         with counted_statements(session.connection()) as sent:
-            recommender.for_you(session, user, limit=limit, exclude=["v1"])
+            preview(session, user, limit=limit, exclude=["v1"])
         assert len(sent) == 3
         assert all(re.match(r"(SELECT|WITH) ", statement) for statement in sent)
         assert "/* recommender.for_you */" in sent[-1]
@@ -222,7 +224,7 @@ def test_reading_changes_no_row(session: Session) -> None:
 
     before = rows()
     for user in ("u0", "nobody"):
-        recommender.for_you(session, user)
+        preview(session, user)
         recommender.rank(session, user, ["v1"])
         recommender.explain(session, user, "v1")
     assert not session.new
@@ -232,8 +234,9 @@ def test_reading_changes_no_row(session: Session) -> None:
 
 def test_a_stranger_is_no_error(session: Session) -> None:
     make_videos(session, "a", "b")
-    shown = page(session, "nobody")
+    shown = unspread(session, "nobody", as_of=NOON)
     assert (names(shown), shown.request.known) == (["b", "a"], False)
+    assert set(names(page(session, "nobody"))) == {"a", "b"}
     assert recommender.explain(session, "nobody", "a", as_of=NOON).rank == 2
 
 
@@ -242,7 +245,7 @@ def test_explain_agrees_with_the_page(session: Session) -> None:
     load(session, world)
     recommender.create_profile(session, "mine", weights)
     for user, videos in (("u0", list(world.videos)[::6]), ("nobody", ["v1", "v2"])):
-        shown = page(session, user, profile="mine", limit=LARGEST_LIMIT)
+        shown = unspread(session, user, profile="mine", limit=LARGEST_LIMIT, as_of=NOON)
         place = {item.video: item for item in shown.items}
         oracle = Oracle(world, user)
         for video in videos:
@@ -266,7 +269,7 @@ def test_explain_of_what_only_a_long_page_shows(session: Session) -> None:
     session.execute(VIDEOS.update().values(impressions=1_000))
     assert recommender.explain(session, "viewer", "old", as_of=NOON).rank is None
     explanation = recommender.explain(session, "viewer", "old", limit=500, as_of=NOON)
-    shown = names(page(session, limit=500))
+    shown = names(unspread(session, limit=500, as_of=NOON))
     assert (explanation.rank, shown.index("old") + 1) == (71, 71)
     assert explanation.item.sources == ("newest",)
     assert explanation.displaced_by == ("v0", "v1", "v2")
@@ -497,7 +500,7 @@ def test_a_page_says_what_the_video_is(session: Session) -> None:
     assert (item.creator, item.hashtags, item.sound) == (
         "creator1", ("comedy", "prank"), "sound123",
     )  # fmt: skip
-    assert item.sources == ("fresh", "newest")
+    assert item.sources == ("newest",)
     assert set(item.sources) <= set(SOURCE_NAMES)
 
 
@@ -559,7 +562,7 @@ def test_a_value_of_the_wrong_type_is_one_clear_error(
     session: Session, given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecommenderError, match=f"^{message}"):
-        recommender.for_you(session, "viewer", **given)
+        preview(session, "viewer", **given)
 
 
 def test_no_list_of_videos_is_one_clear_error(session: Session) -> None:

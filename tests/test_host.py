@@ -23,6 +23,7 @@ from tests.worlds import (
     make_video,
     make_videos,
     names,
+    preview,
     scores,
     worked_example,
 )
@@ -103,8 +104,8 @@ def everything(session: Session) -> list[str]:
     classic: dict[str, Any] = {"profile": "classic", "as_of": at(1)}
     assert recommender.explain(session, "user1", "v3", **classic).rank == 3
     assert names(recommender.rank(session, "user1", ["v3", "v2"], **classic)) == ["v2", "v3"]
-    assert names(recommender.for_you(session, "user1", **classic)) == ["v1", "v2", "v3"]
-    assert recommender.for_you(session, "user1", as_of=at(1)).items == ()
+    assert names(preview(session, "user1", **classic)) == ["v1", "v2", "v3"]
+    assert preview(session, "user1", as_of=at(1)).items == ()
     for which, value in (("keyword", "two steps"), ("creator", "creator4")):
         assert recommender.mute(session, "user1", which, value)
     assert recommender.unmute(session, "user1", "keyword", "two steps")
@@ -115,7 +116,7 @@ def everything(session: Session) -> list[str]:
     assert explained.reason == "Not shown: you muted its creator."
     assert recommender.explain(session, "user1", "v5", as_of=at(1)).rank == 1
     recommender.reset_user(session, "user1")
-    return names(recommender.for_you(session, "user1", as_of=at(1)))
+    return names(preview(session, "user1", as_of=at(1)))
 
 
 def test_a_session_bound_by_class_to_several_databases(engine: Engine, tmp_path: Any) -> None:
@@ -148,15 +149,15 @@ def test_a_host_joins_its_own_table(session: Session, profile: str) -> None:
 
 def test_a_hosts_own_signal_moves_the_page(boosts: Session) -> None:
     moment = at(10)
-    before = recommender.for_you(boosts, "viewer", as_of=moment)
+    before = preview(boosts, "viewer", as_of=moment)
     assert names(before) == ["new", "middle", "old"]
-    page = recommender.for_you(boosts, "viewer", as_of=moment, signals={BOOST: 2.0})
+    page = preview(boosts, "viewer", as_of=moment, signals={BOOST: 2.0})
     assert names(page) == ["old", "middle", "new"]
     values = {item.video: item.signals["boost"].value for item in page.items}
     assert values == {"old": 1.0, "middle": 0.5, "new": 0.0}
     for video, score in scores(before).items():
         assert scores(page)[video] == pytest.approx(score + 2 * values[video], abs=2e-9)
-    against = recommender.for_you(boosts, "viewer", as_of=moment, signals={BOOST: -2.0})
+    against = preview(boosts, "viewer", as_of=moment, signals={BOOST: -2.0})
     assert names(against) == ["new", "middle", "old"]
 
 
@@ -174,7 +175,7 @@ def test_a_hosts_own_signal_is_ranked_and_explained(boosts: Session) -> None:
 
 def test_a_hosts_own_signal_goes_with_the_reference_formula(boosts: Session) -> None:
     own: dict[str, Any] = {"profile": "classic", "as_of": at(10)}
-    page = recommender.for_you(boosts, "viewer", signals={BOOST: 2.0}, **own)
+    page = preview(boosts, "viewer", signals={BOOST: 2.0}, **own)
     assert scores(page) == {"old": 2, "middle": 1, "new": 0}
     assert names(page) == ["old", "middle", "new"]
 
@@ -183,21 +184,17 @@ def test_a_hosts_own_signal_goes_with_the_reference_formula(boosts: Session) -> 
 def test_a_hosts_signal_needs_a_name_of_its_own(boosts: Session, name: str) -> None:
     signal = Signal(name, 0, 1, boosted)
     with pytest.raises(recommender.InvalidValue, match=r"^signals: .* is taken, or not one word"):
-        recommender.for_you(boosts, "viewer", signals={signal: 1.0})
+        preview(boosts, "viewer", signals={signal: 1.0})
 
 
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_a_hosts_predicate_reads_its_own_table(boosts: Session, profile: str) -> None:
-    page = recommender.for_you(
-        boosts, "viewer", as_of=at(10), profile=profile, where=licensed("DE")
-    )
+    page = preview(boosts, "viewer", as_of=at(10), profile=profile, where=licensed("DE"))
     assert names(page) == ["new", "old"]
     both = sa.and_(licensed("DE"), Video.key.in_(sa.select(Boost.video)))
-    page = recommender.for_you(boosts, "viewer", as_of=at(10), profile=profile, where=both)
+    page = preview(boosts, "viewer", as_of=at(10), profile=profile, where=both)
     assert names(page) == ["old"]
-    nowhere = recommender.for_you(
-        boosts, "viewer", as_of=at(10), profile=profile, where=licensed("XX")
-    )
+    nowhere = preview(boosts, "viewer", as_of=at(10), profile=profile, where=licensed("XX"))
     assert nowhere.items == ()
 
 
@@ -205,17 +202,15 @@ def test_what_a_predicate_takes_away_takes_nobodys_place(boosts: Session) -> Non
     for number in range(200):
         make_video(boosts, f"unlicensed-{number}", creator="star", published_at=at(5))
     recommender.follow(boosts, "viewer", "star")
-    page = recommender.for_you(boosts, "viewer", as_of=at(10), limit=3, where=licensed("DE"))
+    page = preview(boosts, "viewer", as_of=at(10), limit=3, where=licensed("DE"))
     assert names(page) == ["new", "old"]
 
 
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_a_host_leaves_videos_out(boosts: Session, profile: str) -> None:
-    page = recommender.for_you(
-        boosts, "viewer", as_of=at(10), profile=profile, exclude=["new", "unknown"]
-    )
+    page = preview(boosts, "viewer", as_of=at(10), profile=profile, exclude=["new", "unknown"])
     assert names(page) == ["middle", "old"]
-    page = recommender.for_you(
+    page = preview(
         boosts, "viewer", as_of=at(10), profile=profile, exclude=["old"], where=licensed("DE")
     )
     assert names(page) == ["new"]
@@ -224,9 +219,9 @@ def test_a_host_leaves_videos_out(boosts: Session, profile: str) -> None:
 def test_what_a_host_rolls_back_never_was(engine: Engine) -> None:
     with Session(engine.execution_options(recommender_write=True)) as session:
         worked_example(session)
-        assert names(recommender.for_you(session, "user1")) == ["v3"]
+        assert names(preview(session, "user1")) == ["v3"]
         session.rollback()
-        assert recommender.for_you(session, "user1").items == ()
+        assert preview(session, "user1").items == ()
 
 
 def test_an_async_session_runs_everything(kind: str, database: str) -> None:
@@ -259,11 +254,11 @@ def test_an_async_session_swipes_and_the_next_page_knows(kind: str, database: st
             async with AsyncSession(writing) as session, session.begin():
                 await session.run_sync(prepare)
             async with AsyncSession(writing) as session, session.begin():
-                page = await session.run_sync(recommender.for_you, "viewer", as_of=at(1))
+                page = await session.run_sync(preview, "viewer", as_of=at(1))
                 assert names(page) == ["cats-2", "cats-1", "dance-2", "dance-1"]
                 body: dict[str, Any] = {"at": at(1), "key": "swipe", "completion": 1.0}
                 await session.run_sync(recommender.record, "viewer", "dance-2", "watch", **body)
-                page = await session.run_sync(recommender.for_you, "viewer", as_of=at(2))
+                page = await session.run_sync(preview, "viewer", as_of=at(2))
                 assert names(page) == ["dance-1", "cats-2", "cats-1"]
                 own = {"as_of": at(2)}
                 said = await session.run_sync(recommender.explain, "viewer", "dance-1", **own)

@@ -33,7 +33,6 @@ from recommender import (
     User,
     catalog,
     fields,
-    for_you,
     import_file,
     interchange,
     run_transaction,
@@ -43,7 +42,7 @@ from recommender import (
 from recommender.columns import Base
 from recommender.interchange import KINDS, ImportReport
 from recommender.reading import LONGEST_LINE, read_rows
-from tests.worlds import EXAMPLE, NOON, at, make_user, make_video, rows_of
+from tests.worlds import EXAMPLE, NOON, at, make_user, make_video, preview, rows_of
 
 EXAMPLES = int(os.environ.get("RECOMMENDER_TEST_EXAMPLES", "300"))
 """How many arbitrary files each parser is given."""
@@ -371,7 +370,7 @@ def test_the_example_is_imported_and_importing_it_again_changes_nothing(engine: 
                 "updated": 0, "unchanged": unchanged * size, "rejected": 0,
             }  # fmt: skip
     with Session(engine) as session:
-        page = for_you(session, "user1", profile="classic")
+        page = preview(session, "user1", profile="classic")
     assert [(item.video, item.score) for item in page.items] == [
         ("v1", 1.45), ("v2", 0.8), ("v3", 0.0),
     ]  # fmt: skip

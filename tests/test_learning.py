@@ -35,6 +35,7 @@ from tests.worlds import (
     make_video,
     make_videos,
     names,
+    preview,
     record,
 )
 
@@ -282,7 +283,7 @@ def topics(session: Session) -> None:
 
 
 def share(session: Session, topic: str, profile: str) -> int:
-    page = recommender.for_you(session, "viewer", limit=20, profile=profile, as_of=at(10))
+    page = preview(session, "viewer", limit=20, profile=profile, as_of=at(10))
     return Counter(name.split()[0] for name in names(page))[topic]
 
 
@@ -349,7 +350,7 @@ def test_affinities_are_squeezed_and_one_topic_is_no_more_than_one(session: Sess
         for tag in tags
     ])  # fmt: skip
     recommender.create_profile(session, "mine", {"hashtag_affinity": 1})
-    (item,) = recommender.for_you(session, "viewer", profile="mine", as_of=NOON).items
+    (item,) = preview(session, "viewer", profile="mine", as_of=NOON).items
     assert 0.99 < item.score < 1
 
 
@@ -404,7 +405,7 @@ def test_a_page_of_a_writer_shows_what_it_did_in_the_same_transaction(session: S
     make_videos(session, "a", "b", creator="star")
     recommender.create_profile(session, "mine", {"creator_affinity": 1})
     record(session, "like", "a")
-    (item,) = recommender.for_you(session, "viewer", profile="mine", as_of=NOON).items
+    (item,) = preview(session, "viewer", profile="mine", as_of=NOON).items
     assert (item.video, item.sources) == ("b", ("creators", "fresh", "newest"))
     grown = 0.5 / Settings().affinity_scale
     assert item.score == pytest.approx(grown / (1 + grown), abs=1e-9)

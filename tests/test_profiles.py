@@ -36,6 +36,7 @@ from tests.worlds import (
     make_video,
     make_videos,
     names,
+    preview,
     record,
     rows_of,
     scores,
@@ -93,7 +94,7 @@ def test_classic_serves_where_it_is_activated(session: Session) -> None:
     worked_example(session)
     activate_profile(session, "classic")
     assert served(session) == ("classic", 1)
-    page = recommender.for_you(session, "user1")
+    page = preview(session, "user1")
     assert scores(page) == {"v1": 1.45, "v2": 0.8, "v3": 0.0}
 
 
@@ -257,7 +258,7 @@ def test_a_name_of_the_form_is_kept_as_written(session: Session, name: str) -> N
 def test_the_weights_of_the_table_make_the_score(session: Session, signal: str) -> None:
     worked_example(session)
     record(session, "share", "v1", "user1")
-    classic = recommender.for_you(session, "user1", profile="classic")
+    classic = preview(session, "user1", profile="classic")
     values = {item.video: item.signals[signal].value for item in classic.items}
     assert any(values.values())
     create_profile(session, "mine", {signal: 2.5})
@@ -273,7 +274,7 @@ def test_a_profile_of_ones_own_shows_what_is_new_to_the_viewer(session: Session)
     make_videos(session, "new", "newest", creator="creator1")
     make_video(session, "other", creator="creator2")
     create_profile(session, "mine", {"follows": 2})
-    page = recommender.for_you(session, "user1", profile="mine")
+    page = preview(session, "user1", profile="mine")
     assert scores(page) == {"new": 2, "newest": 2, "other": 0, "v3": 0}
     assert names(page) == ["newest", "new", "other", "v3"]
 
@@ -298,7 +299,7 @@ def test_a_page_says_which_version_it_was_made_with(session: Session) -> None:
     for weight in (1, 2):
         create_profile(session, "mine", {"likes": weight})
     for wanted, version in (("mine", 2), ("mine@1", 1)):
-        request = recommender.for_you(session, "nobody", profile=wanted).request
+        request = preview(session, "nobody", profile=wanted).request
         assert (request.profile.name, request.profile.version) == ("mine", version)
 
 
@@ -313,7 +314,7 @@ def test_a_signal_that_this_version_does_not_have_is_an_error_where_it_is_used(
     )  # fmt: skip
     assert get_profile(session, "mine").weights == {"likes": 1, "gone": 1}
     for ask in (
-        lambda: recommender.for_you(session, "user1", profile="mine"),
+        lambda: preview(session, "user1", profile="mine"),
         lambda: recommender.rank(session, "user1", ["v1"], profile="mine"),
         lambda: recommender.explain(session, "user1", "v1", profile="mine"),
     ):

@@ -29,7 +29,7 @@ from tests.oracle import (
     table,
     terms_of,
 )
-from tests.worlds import NOON, at, make_user, make_video, make_videos, names, record
+from tests.worlds import NOON, at, make_user, make_video, make_videos, names, preview, record
 
 SIGNAL = pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
 FILTER = pytest.mark.parametrize("each", FILTERS, ids=lambda each: each.name)
@@ -110,7 +110,7 @@ def test_signals_are_numbers_in_their_ranges(session: Session) -> None:
             for as_of in EXTREME_TIMES:
                 assert_in_ranges(session, "viewer", as_of)
         assert_in_ranges(session, "nobody", landmark)
-        recommender.for_you(session, "viewer", profile="every", as_of=landmark)
+        preview(session, "viewer", profile="every", as_of=landmark)
 
 
 def assert_in_ranges(session: Session, user: str, as_of: datetime) -> None:
@@ -150,7 +150,7 @@ def test_the_largest_weights_on_the_largest_signals_do_not_overflow(session: Ses
         assert abs(first.score) > 100 * (2 * MOST_OFTEN + 300)
         parts = math.fsum(each.value * each.weight for each in first.signals.values())
         assert first.score == pytest.approx(parts, abs=1e-6)
-        assert recommender.for_you(session, "viewer", profile="every").items
+        assert preview(session, "viewer", profile="every").items
 
 
 @pytest.mark.parametrize("weight", [1e-30, 5e-324, -5e-324])
@@ -158,7 +158,7 @@ def test_the_smallest_weights_do_not_underflow(session: Session, weight: float) 
     make_user(session)
     make_video(session, "v", published_at=EXTREME_TIMES[0])
     every_signal(session, weight)
-    page = recommender.for_you(session, "viewer", profile="every", as_of=EXTREME_TIMES[-1])
+    page = preview(session, "viewer", profile="every", as_of=EXTREME_TIMES[-1])
     assert [(item.video, item.score) for item in page.items] == [("v", 0)]
 
 

@@ -30,7 +30,18 @@ from tests.oracle import (
     random_weights,
     random_world,
 )
-from tests.worlds import NOON, at, make_event, make_user, make_video, make_videos, names, record
+from tests.worlds import (
+    NOON,
+    at,
+    make_event,
+    make_user,
+    make_video,
+    make_videos,
+    names,
+    preview,
+    record,
+    unspread,
+)
 
 QUOTAS = {name: number for number, name in enumerate(SOURCE_NAMES, start=2)}
 """Small enough to be reached in a small world."""
@@ -66,7 +77,7 @@ def found(
 
 
 def page(session: Session, user: str = "viewer", **options: Any) -> recommender.FeedPage:
-    return recommender.for_you(session, user, **{"profile": "mine", "as_of": NOON, **options})
+    return preview(session, user, **{"profile": "mine", "as_of": NOON, **options})
 
 
 def put_affinity(session: Session, subject: str, of: sa.Table, **scores: float) -> None:
@@ -205,14 +216,39 @@ def test_nearby_is_what_trends_in_the_viewers_country(session: Session) -> None:
     assert found(session, "nearby", "nowhere") == found(session, "nearby", "nobody") == []
 
 
-def test_fresh_finds_the_newest_that_few_have_seen(session: Session) -> None:
-    for minutes, impressions in enumerate([99, 100, 0, 5_000]):
-        make_video(session, f"v{minutes}", published_at=at(minutes - 60))
-        seen = VIDEOS.update().where(VIDEOS.c.key == f"v{minutes}")
-        session.execute(seen.values(impressions=impressions))
-    assert found(session, "fresh", "nobody") == ["v2", "v0"]
-    settings = Settings(trial_viewers=101)
-    assert found(session, "fresh", "nobody", settings=settings) == ["v2", "v1", "v0"]
+def set_impressions(session: Session, **impressions: int) -> None:
+    for video, number in impressions.items():
+        changed = VIDEOS.update().where(VIDEOS.c.key == video)
+        session.execute(changed.values(impressions=number))
+
+
+def test_fresh_finds_the_new_ones_that_few_have_seen(session: Session) -> None:
+    make_videos(session, "v99", "v100", "v0", "v5000")
+    make_video(session, "old", published_at=at(-7 * 24 * 60 - 1))
+    make_video(session, "nearly old", published_at=at(-7 * 24 * 60))
+    set_impressions(session, v99=99, v100=100, v5000=5_000)
+    assert set(found(session, "fresh", "nobody")) == {"v99", "v0", "nearly old"}
+    settings = Settings(trial_viewers=101, trial_days=0.01)
+    make_video(session, "just now", published_at=at(-0.01 * 24 * 60))
+    assert found(session, "fresh", "nobody", settings=settings) == ["just now"]
+
+
+def test_fresh_looks_only_at_the_newest(session: Session) -> None:
+    make_video(session, "oldest", published_at=at(-2))
+    rows = [{"id": f"v{n}", "creator": "c", "published_at": at(-1)} for n in range(1_000)]
+    recommender.upsert_videos(session, rows)
+    assert set(found(session, "fresh", "nobody", quota=2_000)) == {row["id"] for row in rows}
+
+
+def test_fresh_begins_elsewhere_for_another_viewer_and_day(session: Session) -> None:
+    """In the long run every video on trial is as likely to come first."""
+    keys = [f"v{number}" for number in range(20)]
+    make_videos(session, *keys)
+    first = [found(session, "fresh", f"user{n}")[0] for n in range(100)]
+    assert first == [found(session, "fresh", f"user{n}")[0] for n in range(100)]
+    assert len(set(first)) > 10
+    days = {found(session, "fresh", as_of=NOON + timedelta(days=n))[0] for n in range(7)}
+    assert len(days) > 3
 
 
 @pytest.mark.parametrize("name", SOURCE_NAMES)
@@ -293,7 +329,9 @@ def test_sources_equal_plain_python_on_random_worlds(session: Session) -> None:
                 every = oracle.sources(dict.fromkeys(SOURCE_NAMES, 500))
                 for name in SOURCE_NAMES[:-1]:
                     assert found(session, name, user, settings=settings) == every[name], name
-                shown = page(session, user, limit=5, profile="theirs", settings=settings)
+                shown = unspread(
+                    session, user, limit=5, profile="theirs", settings=settings, as_of=NOON
+                )
                 expected = oracle.feed(weights, oracle.sources({**QUOTAS, "newest": 10}))
                 got = [(item.video, item.score, item.sources) for item in shown.items]
                 assert got == expected[:5]
@@ -366,8 +404,10 @@ def test_a_page_is_no_worse_for_being_longer(session: Session) -> None:
     world = crowded_world(8)
     load_crowded(session, world)
     for limit in (30, 500):
-        shown = page(session, "u0", limit=limit).items
+        shown = unspread(session, "u0", limit=limit, profile="mine", as_of=NOON).items
         order = [(item.score, *Oracle(world, "u0").newness(item.video)) for item in shown]
         assert order == sorted(order, reverse=True)
         assert [item.position for item in shown] == list(range(1, len(shown) + 1))
-        assert page(session, "u0", limit=limit).items == shown
+        spread = page(session, "u0", limit=limit).items
+        assert [item.position for item in spread] == list(range(1, len(spread) + 1))
+        assert page(session, "u0", limit=limit).items == spread

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 import recommender
 import recommender.interchange
 import recommender.reading
-from recommender import Event, FeedPage
+from recommender import Event, FeedPage, feed_query
+from recommender.pages import items_of
 
 EXAMPLE = Path(__file__).parent / "example"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -57,6 +58,17 @@ def record(session: Session, kind: str, video: str, user: str = "viewer", **body
 
 def names(page: FeedPage) -> list[str]:
     return [item.video for item in page.items]
+
+
+def preview(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
+    """A page of For You that is not served."""
+    return recommender.for_you(session, user, record=False, **options)
+
+
+def unspread(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
+    """The first of the feed in the order of its scores, before it is spread over a page."""
+    request = recommender.resolve(session, user, **options)
+    return FeedPage(request, items_of(session, request, feed_query(request), "unspread"))
 
 
 def scores(page: FeedPage) -> dict[str, float]:

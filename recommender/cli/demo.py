@@ -47,7 +47,9 @@ class Demo:
     def feed(self, after: timedelta) -> Sequence[FeedItem]:
         """The viewer's feed so long after the demo began."""
         when: datetime = self.now + after
-        return self.read(feed.for_you, limit=LOOKED_AT, profile=PROFILE, as_of=when).items
+        return self.read(
+            feed.for_you, limit=LOOKED_AT, profile=PROFILE, as_of=when, record=False
+        ).items
 
 
 @click.command()
@@ -160,14 +162,18 @@ def _say_swipes(viewer: str, liked: FeedItem, rejected: FeedItem) -> None:
 def _say_changes(
     before: Sequence[FeedItem], after: Sequence[FeedItem], topics: tuple[str, str]
 ) -> None:
-    """For each topic the video whose score changed most, and the signals that changed it."""
+    """Of the first topic the video that rose most, of the second the one that fell most."""
     was = {item.video: item for item in before}
     click.echo()
-    for topic in topics:
+    for topic, direction in zip(topics, (1, -1), strict=True):
         pairs = [(was[item.video], item) for item in after if item.video in was]
-        of_topic = [(old, new) for old, new in pairs if _topic(new) == topic]
-        if of_topic:
-            click.echo(_change(*max(of_topic, key=lambda pair: abs(pair[1].score - pair[0].score))))
+        rises = [
+            (direction * (old.position - new.position), -new.position, old, new)
+            for old, new in pairs
+            if _topic(new) == topic
+        ]
+        if rises:
+            click.echo(_change(*max(rises)[2:]))
 
 
 def _change(old: FeedItem, new: FeedItem) -> str:

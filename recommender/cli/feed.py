@@ -1,16 +1,20 @@
-"""``feed``, ``rank``, ``explain``: reading, nothing is written."""
+"""``feed``, ``rank``, ``explain``: reading; only a feed that is served is written."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import click
+from sqlalchemy.orm import Session
 
 from recommender import feed as library
-from recommender.cli.database import reading
+from recommender import fields
+from recommender.cli.database import reading, writing
 from recommender.cli.options import as_of_option, database_option, format_option, profile_option
-from recommender.cli.output import print_explanation, print_page
-from recommender.values import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
+from recommender.cli.output import form_of, print_explanation, print_page
+from recommender.errors import UnknownUser
+from recommender.values import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT, FeedPage
 
 limit_option = click.option(
     "--limit",
@@ -27,20 +31,37 @@ limit_option = click.option(
 @limit_option
 @as_of_option
 @click.option("--explain", "with_signals", is_flag=True, help="Show each signal's part.")
+@click.option("--record", is_flag=True, help="Serve the page: its videos do not come again.")
+@click.option("--cursor", metavar="CURSOR", help="Go on after the page that gave it.")
+@click.option("--rewatch", is_flag=True, help="Show what was seen again.")
 @format_option
 @database_option
 def feed(
     user: str,
-    profile: str | None,
-    limit: int,
-    as_of: datetime | None,
     with_signals: bool,  # noqa: FBT001 - click passes a flag by name
+    record: bool,  # noqa: FBT001
+    cursor: str | None,
     form: str | None,
+    **asked: Any,
 ) -> None:
-    """Print a user's For You feed; writes nothing."""
-    with reading() as session:
-        page = library.for_you(session, user, limit=limit, profile=profile, as_of=as_of)
+    """Print a user's For You feed; writes nothing, unless it is served."""
+    if cursor is not None and not record:
+        raise click.UsageError("--cursor needs --record: a preview has no next page")
+
+    def serve(session: Session) -> FeedPage:
+        page = library.for_you(session, user, cursor=cursor, record=record, **asked)
+        if record and not page.request.known:
+            raise UnknownUser(f"there is no user {fields.shown(user)}")
+        return page
+
+    if record:
+        page = writing(serve)
+    else:
+        with reading() as session:
+            page = serve(session)
     print_page(page, form, with_signals=with_signals)
+    if page.exhausted and form_of(form) == "table":
+        click.echo(f"Nothing more is left for {user}; --rewatch shows what was seen.", err=True)
 
 
 @click.command()
