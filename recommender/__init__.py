@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Term,
         VideoNeighbour,
     )
+    from recommender.memory import record_page
     from recommender.models import (
         EventRow,
         Follow,
@@ -106,6 +107,7 @@ _NAMES = {
     "interchange": "import_file",
     "learned": "Affinity LearningState MutedCreator MutedHashtag MutedKeyword MutedSound"
     " RecentEngagement Term VideoNeighbour",
+    "memory": "record_page",
     "models": "EventRow Follow Hashtag Interaction PendingEvent ProfileVersion"
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "mutes": "mute unmute",

@@ -87,8 +87,10 @@ def arrange(
     left = list(range(len(contenders)))
     by_creator: Counter[int | None] = Counter()
     before = Contender(0, spread.creator, spread.sound)
-    places = []
-    for position in range(spread.position, spread.position + min(spread.limit, len(left))):
+    places: list[Place] = []
+    for position in range(spread.position, spread.position + spread.limit):
+        if not left:
+            return places if unseen is None else None
         trial = _on_trial(contenders, left, before, spread, position)
         best, key = _best(contenders, left, before, by_creator, spread.damping)
         if trial is None and unseen is not None and (best is None or key <= unseen):

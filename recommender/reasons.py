@@ -12,6 +12,7 @@ from recommender.columns import Statement
 from recommender.filters import FILTERS
 from recommender.learned import Affinity
 from recommender.models import EventRow, Hashtag, Interaction, Video, VideoHashtag
+from recommender.served import ServedVideo
 from recommender.values import FeedItem, FeedRequest, FilterOutcome
 
 MONTHS = (
@@ -30,7 +31,7 @@ def reason_query(request: FeedRequest, video_id: int) -> Statement:
     """What a sentence about a video may name, in one row.
 
     Its columns are the hashtag that the viewer likes best of the video's, or NULL, and when the
-    viewer saw, rejected and reported it.
+    viewer saw, was served, rejected and reported it.
     """
     best = (
         sa.select(Hashtag.name)
@@ -52,6 +53,7 @@ def reason_query(request: FeedRequest, video_id: int) -> Statement:
             best.label("hashtag"),
             _latest(request, video_id, "watch").label("watched_at"),
             _latest(request, video_id, "impression").label("seen_at"),
+            _served(request, video_id).label("served_at"),
             Interaction.last_at,
             Interaction.not_interested_at,
             Interaction.reports,
@@ -66,6 +68,13 @@ def reason_query(request: FeedRequest, video_id: int) -> Statement:
 def _latest(request: FeedRequest, video_id: int, kind: str) -> sa.ScalarSelect[datetime]:
     latest = sa.select(sa.func.max(EventRow.at)).where(
         EventRow.user_id == request.user_id, EventRow.video_id == video_id, EventRow.kind == kind
+    )
+    return latest.scalar_subquery()
+
+
+def _served(request: FeedRequest, video_id: int) -> sa.ScalarSelect[datetime]:
+    latest = sa.select(sa.func.max(ServedVideo.served_at)).where(
+        ServedVideo.user_id == request.user_id, ServedVideo.video_id == video_id
     )
     return latest.scalar_subquery()
 
@@ -93,13 +102,18 @@ def _said_when(name: str, facts: Any) -> str | None:
         return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
     if name == "not_rejected":
         return "you reported it"
-    if name == "not_seen" and facts.watched_at:
-        return f"you watched it on {_day(facts.watched_at)}"
-    if name == "not_seen" and facts.seen_at:
-        return f"you saw it on {_day(facts.seen_at)}"
-    if name == "not_seen":
-        return f"you reacted to it on {_day(facts.last_at)}"
-    return None
+    return _seen_when(facts) if name == "not_seen" else None
+
+
+def _seen_when(facts: Any) -> str:
+    said = {
+        "you watched it": facts.watched_at,
+        "you saw it": facts.seen_at,
+        "you reacted to it": facts.last_at,
+        "it was on a page for you": facts.served_at,
+    }
+    what, moment = next((what, moment) for what, moment in said.items() if moment)
+    return f"{what} on {_day(moment)}"
 
 
 def _day(moment: datetime) -> str:

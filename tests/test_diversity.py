@@ -1,0 +1,183 @@
+"""Spacing, damping and places for trials, as properties of random pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recommender.diversity import Contender, Place, Spread, arrange, damped, is_exploration
+
+CONTENDERS = st.lists(
+    st.builds(
+        Contender,
+        score_key=st.integers(-3, 12),
+        creator=st.sampled_from([1, 1, 1, 2, 3]),
+        sound=st.sampled_from([None, None, 7, 8]),
+        on_trial=st.booleans(),
+    ),
+    max_size=25,
+).map(lambda found: sorted(found, key=lambda each: -each.score_key))
+SPREADS = st.builds(
+    Spread,
+    limit=st.integers(1, 30),
+    position=st.integers(1, 60),
+    creator=st.sampled_from([None, 1, 2]),
+    sound=st.sampled_from([None, 7]),
+    damping=st.sampled_from([0.01, 0.5, 0.9, 1.0]),
+    exploration=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 50),
+)
+
+
+def are_alike(one: Contender, other: Contender) -> bool:
+    return one.creator == other.creator or (one.sound is not None and one.sound == other.sound)
+
+
+def arranged(contenders: Sequence[Contender], spread: Spread) -> list[Place]:
+    places = arrange(contenders, spread)
+    assert places is not None
+    return places
+
+
+def before_first(spread: Spread) -> Contender:
+    return Contender(0, spread.creator, spread.sound)
+
+
+@given(CONTENDERS, SPREADS)
+def test_a_page_is_full_and_nobody_is_on_it_twice(
+    contenders: list[Contender], spread: Spread
+) -> None:
+    places = arranged(contenders, spread)
+    assert len(places) == min(spread.limit, len(contenders))
+    assert len({place.contender for place in places}) == len(places)
+    assert places == arranged(contenders, spread)
+
+
+@given(CONTENDERS, SPREADS)
+def test_neighbours_are_alike_only_where_all_that_were_left_are(
+    contenders: list[Contender], spread: Spread
+) -> None:
+    before, left = before_first(spread), set(range(len(contenders)))
+    for place in arranged(contenders, spread):
+        alternatives = [each for each in left if not are_alike(contenders[each], before)]
+        assert place.crowded == (not alternatives)
+        assert place.crowded or place.contender in alternatives
+        before = contenders[place.contender]
+        left.remove(place.contender)
+
+
+@given(CONTENDERS, SPREADS)
+def test_every_place_takes_who_counts_most(contenders: list[Contender], spread: Spread) -> None:
+    """Among equals the one of the higher score, and the earlier."""
+    before, left = before_first(spread), list(range(len(contenders)))
+    shown: Counter[int | None] = Counter()
+    for place in arranged(contenders, spread):
+        unlike = [each for each in left if not are_alike(contenders[each], before)]
+        counts = {
+            each: damped(
+                contenders[each].score_key, shown[contenders[each].creator], spread.damping
+            )
+            for each in unlike or left
+        }
+        if place.explored:
+            assert contenders[place.contender].on_trial
+        elif unlike:
+            assert place.contender == max(unlike, key=lambda each: (counts[each], -each))
+        else:
+            assert place.contender == left[0]
+        before = contenders[place.contender]
+        shown[before.creator] += 1
+        left.remove(place.contender)
+
+
+@given(CONTENDERS, SPREADS, st.integers(0, 25))
+def test_the_best_and_those_on_trial_say_the_same_or_that_they_cannot(
+    contenders: list[Contender], spread: Spread, size: int
+) -> None:
+    best = [each for each in contenders if not each.on_trial][:size]
+    given_ones = [each for each in contenders if each.on_trial or each in best]
+    unseen = [each.score_key for each in contenders if each not in given_ones]
+    if not unseen:
+        return
+    places = arrange(given_ones, spread, unseen=max(unseen))
+    if places is not None:
+        chosen = [given_ones[place.contender] for place in places]
+        everybody = arranged(contenders, spread)
+        assert chosen == [contenders[place.contender] for place in everybody]
+        assert [place[1:] for place in places] == [place[1:] for place in everybody]
+
+
+def test_the_best_are_enough_where_nobody_else_could_count_more() -> None:
+    contenders = [Contender(10 - number, number, None) for number in range(9)]
+    places = arrange(contenders[:4], Spread(limit=3), unseen=6)
+    assert places is not None
+    assert [place.contender for place in places] == [0, 1, 2]
+    assert arrange(contenders[:3], Spread(limit=3), unseen=8) is None
+
+
+@given(st.integers(-(10**12), 10**12), st.integers(0, 30), st.floats(0.01, 1))
+def test_damping_is_monotone_and_never_promotes(key: int, videos: int, damping: float) -> None:
+    counts = [damped(key, number, damping) for number in range(videos + 1)]
+    assert counts[0] == key
+    assert counts == sorted(counts, reverse=True)
+    assert key > 0 or set(counts) == {key}
+    assert key <= 0 or min(counts) >= 0
+
+
+def test_the_next_video_of_a_creator_counts_less() -> None:
+    contenders = [Contender(10, 1, None), Contender(9, 1, None), Contender(8, 2, None),
+                  Contender(7, 3, None)]  # fmt: skip
+    orders = {
+        damping: [p.contender for p in arranged(contenders, Spread(limit=4, damping=damping))]
+        for damping in (1.0, 0.75)
+    }
+    assert orders == {1.0: [0, 2, 1, 3], 0.75: [0, 2, 3, 1]}
+
+
+@given(st.integers(1, 400), st.integers(1, 300), st.floats(0, 1), st.integers(0, 2**31))
+def test_exploration_has_its_share_of_any_places_in_a_row(
+    first: int, places: int, share: float, seed: int
+) -> None:
+    kept = sum(is_exploration(each, share, seed) for each in range(first, first + places))
+    assert abs(kept - share * places) <= 1
+
+
+@given(CONTENDERS, SPREADS)
+def test_places_are_kept_for_those_on_trial(contenders: list[Contender], spread: Spread) -> None:
+    places = arranged(contenders, spread)
+    kept = {
+        number
+        for number in range(len(places))
+        if is_exploration(spread.position + number, spread.exploration, spread.seed)
+    }
+    assert {number for number, place in enumerate(places) if place.explored} <= kept
+    everybody_on_trial = [replace_trial(each) for each in contenders]
+    explored = {
+        number
+        for number, place in enumerate(arranged(everybody_on_trial, spread))
+        if place.explored or place.crowded
+    }
+    assert kept <= explored
+
+
+def replace_trial(contender: Contender) -> Contender:
+    return contender._replace(on_trial=True)
+
+
+def test_chance_depends_on_the_seed_and_the_place() -> None:
+    contenders = [Contender(0, number, None, on_trial=True) for number in range(50)]
+    spread = Spread(limit=10, exploration=1.0)
+    orders = {
+        seed: tuple(p.contender for p in arranged(contenders, replace(spread, seed=seed)))
+        for seed in range(20)
+    }
+    assert len(set(orders.values())) == 20
+    first = Counter(
+        arranged(contenders, replace(spread, seed=seed))[0].contender for seed in range(1_000)
+    )
+    assert len(first) == 50
+    assert max(first.values()) < 60
