@@ -162,8 +162,8 @@ def _moved_on(session: Session, request: FeedRequest, places: int) -> bool:
             )
             .values(next_position=after, last_at=moment)
         )
-    result: Any = session.execute(statement, bind_arguments=bulk.OURS)
-    return bool(result.rowcount)
+    moved = statement.returning(SESSIONS.c.next_position)
+    return session.scalar(moved, bind_arguments=bulk.OURS) is not None
 
 
 def _insert(session: Session, request: FeedRequest, items: Sequence[FeedItem]) -> set[int]:
