@@ -13,6 +13,7 @@ LAYERS = (
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "diversity", "feed", "users", "synthetic",
     "reading", "interchange", "export", "schema",
+    "metrics",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""
