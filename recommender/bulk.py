@@ -98,10 +98,16 @@ def listed_values(session: Session, width: int, keys: Sequence[Key]) -> dict[str
 
 
 def _unnested(columns: Sequence[sa.Column[Any]]) -> FromClause:
-    """Arrays, one for each column and given on execution, as a FROM clause of that many columns."""
+    """Arrays, one for each column and given on execution, as a FROM clause of that many columns.
+
+    Each is selected, so that PostgreSQL plans for few rows and probes indexes. Knowing how many
+    there are it would rather read the whole of a table, and the more the table grows.
+    """
     types = [sa.Text() if isinstance(c.type, sa.Text) else c.type for c in columns]
     arrays = [
-        sa.cast(sa.bindparam(f"listed_{index}", type_=sa.Text()), ARRAY(each))
+        sa.select(
+            sa.cast(sa.bindparam(f"listed_{index}", type_=sa.Text()), ARRAY(each))
+        ).scalar_subquery()
         for index, each in enumerate(types)
     ]
     names = [sa.column(column.name, each) for column, each in zip(columns, types, strict=True)]
