@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -120,8 +121,21 @@ def _arrays(columns: Sequence[Sequence[Any]]) -> dict[str, str]:
 
 def _array_literal(values: Sequence[Any]) -> str:
     """PostgreSQL's own notation of an array; a driver that converts each element takes longer."""
-    parts = [_PARTS.get(type(value), _part)(value) for value in values]
-    return f"{{{','.join(parts)}}}"
+    types = set(map(type, values))
+    if types <= _NUMBERS:
+        parts = repr(list(values))[1:-1].replace("None", "NULL")
+    elif types == {str}:
+        parts = _text_parts(values)
+    else:
+        parts = ",".join([_PARTS.get(type(value), _part)(value) for value in values])
+    return f"{{{parts}}}"
+
+
+def _text_parts(values: Sequence[str]) -> str:
+    joined = '","'.join(values)
+    if "\\" in joined or joined.count('"') > 2 * (len(values) - 1):
+        return ",".join(map(_text_part, values))
+    return f'"{joined}"'
 
 
 def _part(value: Any) -> str:
@@ -134,6 +148,7 @@ def _text_part(value: str) -> str:
     return f'"{escaped}"'
 
 
+_NUMBERS = {int, float, bool, type(None)}
 _PARTS: dict[type, Callable[[Any], str]] = {
     str: _text_part,
     bool: str,
@@ -196,16 +211,17 @@ def _insert(
     returning: tuple[str, ...] = (),
 ) -> sa.CursorResult[Any]:
     names = tuple(column.name for column in table.c if column.name in columns)
+    given = [list(map(itemgetter(name), rows)) for name in names]
     connection = session.connection(bind_arguments=OURS)
     if is_sqlite(session):
         sql, times = _sqlite_insert(table, names, conflict, merges)
         values = [
-            [microseconds(row[name]) for row in rows] if is_time else [row[name] for row in rows]
-            for name, is_time in zip(names, times, strict=True)
+            map(microseconds, column) if is_time else column
+            for column, is_time in zip(given, times, strict=True)
         ]
         return connection.exec_driver_sql(sql, list(zip(*values, strict=True)))
     statement = _postgresql_insert(table, names, conflict, merges, returning)
-    return connection.execute(statement, _arrays([[row[n] for row in rows] for n in names]))
+    return connection.execute(statement, _arrays(given))
 
 
 @cache
