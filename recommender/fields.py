@@ -429,8 +429,9 @@ def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
     check_names(columns, row.keys())
     parsed = {}
     for name, given in row.items():
+        column = columns[name]
         try:
-            parsed[name] = columns[name].value(given)
+            parsed[name] = column.parse(given) if given else column.value(given)
         except InvalidValue as error:
             raise InvalidValue(f"{name}: {error}") from None
     return parsed

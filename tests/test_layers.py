@@ -11,7 +11,7 @@ LAYERS = (
     "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring", "profiles",
     "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "feed", "users", "synthetic",
-    "reading", "interchange", "export", "schema",
+    "reading", "ahead", "interchange", "export", "schema",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""
