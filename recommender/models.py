@@ -151,7 +151,10 @@ class Video(Base):
     caption_row: Mapped[VideoCaption | None] = relationship(back_populates="video")
     caption: AssociationProxy[str | None] = association_proxy("caption_row", "caption")
     hashtags: Mapped[list[Hashtag]] = relationship(
-        secondary=f"{PREFIX}video_hashtags", viewonly=True
+        secondary=f"{PREFIX}video_hashtags",
+        primaryjoin=lambda: Video.id == foreign(VideoHashtag.video_id),
+        secondaryjoin=lambda: Hashtag.id == foreign(VideoHashtag.hashtag_id),
+        viewonly=True,
     )
 
 
@@ -179,13 +182,17 @@ class VideoTerm(Base):
 
 
 class VideoHashtag(Base):
-    """A hashtag of a video; `listed_at` is its `published_at` while it is published, else NULL."""
+    """A hashtag of a video; `listed_at` is its `published_at` while it is published, else NULL.
+
+    No foreign keys: who writes it has both rows, neither is ever deleted, and the keys cost more
+    than the row.
+    """
 
     __tablename__ = f"{PREFIX}video_hashtags"
     __table_args__ = (Index(None, "hashtag_id", "listed_at", "video_id"), CLUSTERED)
 
-    video_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Video.id), primary_key=True)
-    hashtag_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Hashtag.id), primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    hashtag_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     listed_at: Mapped[Time | None]
 
 

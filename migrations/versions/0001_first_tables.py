@@ -538,12 +538,6 @@ def upgrade() -> None:
         sa.Column("video_id", sa.BigInteger(), nullable=False),
         sa.Column("hashtag_id", sa.BigInteger(), nullable=False),
         sa.Column("listed_at", TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["hashtag_id"], ["rec_hashtags.id"], name=op.f("rec_video_hashtags_hashtag_id_fk")
-        ),
-        sa.ForeignKeyConstraint(
-            ["video_id"], ["rec_videos.id"], name=op.f("rec_video_hashtags_video_id_fk")
-        ),
         sa.PrimaryKeyConstraint("video_id", "hashtag_id", name=op.f("rec_video_hashtags_pk")),
         sqlite_with_rowid=False,
     )
