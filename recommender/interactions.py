@@ -267,7 +267,8 @@ def _viewers(session: Session, events: Sequence[Row]) -> dict[str, _Viewer]:
         return {}
     read = (USERS.c.key, USERS.c.id, USERS.c.learned_since, *(LEARNING_STATE.c[n] for n in RULES))
     found = bulk.find(session, [USERS.c.key], keys, read, lock=True, beside=LEARNING_STATE)
-    return {key: _Viewer(i, since, Rules(*rules)) for key, i, since, *rules in found}
+    known = cache(Rules)  # the same for all of them
+    return {key: _Viewer(i, since, known(*rules)) for key, i, since, *rules in found}
 
 
 def _targets(
