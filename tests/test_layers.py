@@ -12,7 +12,7 @@ LAYERS = (
     "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "diversity", "feed", "users", "synthetic",
-    "reading", "interchange", "export", "schema",
+    "reading", "ahead", "interchange", "export", "schema",
     "metrics",
     "cli",
 )  # fmt: skip
