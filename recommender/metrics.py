@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from itertools import combinations
+from functools import lru_cache
+from itertools import combinations, groupby
+from operator import itemgetter
 from random import Random
 from typing import NamedTuple, TypeVar
 
@@ -18,6 +20,16 @@ T = TypeVar("T")
 NEARLY = 1e-15
 """How near a probability may come to 0 or 1 in a logarithm."""
 
+
+BINS = 10
+"""How many bins of probabilities a calibration error is taken over."""
+
+MOST_UNITS = 400
+"""How many units a bootstrap draws from at most: more tell its interval hardly better."""
+
+MANY = 2_000
+FEW_DIGITS = 2
+"""Of how many scores on, and to how many digits of standard deviations, they are rounded to fit."""
 
 RIDGE = 1e-6
 """What keeps a slope finite where scores separate the outcomes."""
@@ -34,7 +46,7 @@ class Interval(NamedTuple):
 def auc(scores: Sequence[float], outcomes: Sequence[bool]) -> float | None:
     """How often a positive is scored above a negative; a tie counts half.
 
-    The area under the ROC curve, from the sum of ranks (Mann and Whitney, 1947).
+    The area under the ROC curve, as Mann and Whitney (1947) count it.
 
     Args:
         scores: any numbers.
@@ -43,20 +55,44 @@ def auc(scores: Sequence[float], outcomes: Sequence[bool]) -> float | None:
     Returns:
         0 to 1; None where all outcomes are the same.
     """
+    parts = placements(scores, outcomes)
+    if parts is None:
+        return None
+    above = [part for part, outcome in zip(parts, outcomes, strict=True) if outcome]
+    return math.fsum(above) / len(above)
+
+
+def placements(scores: Sequence[float], outcomes: Sequence[bool]) -> list[float] | None:
+    """Of each the part of those with the other outcome that it is on the right side of.
+
+    The mean of the positives', and that of the negatives', is the AUC; how they vary says how
+    certain it is (DeLong and others, 1988).
+
+    Args:
+        scores: any numbers.
+        outcomes: as many, true where positive.
+
+    Returns:
+        0 to 1 each; None where all outcomes are the same.
+    """
     positives = sum(outcomes)
     negatives = len(outcomes) - positives
     if not positives or not negatives:
         return None
+    parts = [0.0] * len(scores)
+    negatives_below, positives_above = 0, positives
     order = sorted(range(len(scores)), key=scores.__getitem__)
-    total, first = 0.0, 0
-    while first < len(order):
-        last = first
-        while last + 1 < len(order) and scores[order[last + 1]] == scores[order[first]]:
-            last += 1
-        rank = (first + last) / 2 + 1
-        total += rank * sum(outcomes[each] for each in order[first : last + 1])
-        first = last + 1
-    return (total - positives * (positives + 1) / 2) / (positives * negatives)
+    for _, tied in groupby(order, scores.__getitem__):
+        places = list(tied)
+        positive = sum(outcomes[place] for place in places)
+        negative = len(places) - positive
+        positives_above -= positive
+        of_positive = (negatives_below + negative / 2) / negatives
+        of_negative = (positives_above + positive / 2) / positives
+        negatives_below += negative
+        for place in places:
+            parts[place] = of_positive if outcomes[place] else of_negative
+    return parts
 
 
 def gauc(users: Iterable[tuple[float | None, int]]) -> float | None:
@@ -91,7 +127,7 @@ def log_loss(probabilities: Sequence[float], outcomes: Sequence[bool]) -> float:
 
 
 def calibration_error(
-    probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = 10
+    probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = BINS
 ) -> float:
     """How far what was expected is from what happened, on average over bins of equal width.
 
@@ -105,10 +141,23 @@ def calibration_error(
     Returns:
         0 to 1.
     """
-    gaps = [0.0] * bins
+    return math.fsum(map(abs, gaps(probabilities, outcomes, bins))) / len(probabilities)
+
+
+def gaps(
+    probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = BINS
+) -> list[float]:
+    """How many more positives were expected than happened, in each bin of equal width.
+
+    Args:
+        probabilities: 0 to 1.
+        outcomes: as many.
+        bins: how many.
+    """
+    found = [0.0] * bins
     for probability, outcome in zip(probabilities, outcomes, strict=True):
-        gaps[min(int(probability * bins), bins - 1)] += probability - outcome
-    return math.fsum(map(abs, gaps)) / len(probabilities)
+        found[min(int(probability * bins), bins - 1)] += probability - outcome
+    return found
 
 
 def recall(shown: Sequence[Hashable], relevant: Collection[Hashable], most: int) -> float:
@@ -244,30 +293,62 @@ def exposure(lists: Iterable[Iterable[T]]) -> Counter[T]:
 
 
 def bootstrap(
-    units: Sequence[T],
-    statistic: Callable[[Sequence[T]], float | None],
+    units: Sequence[Sequence[float]],
+    statistic: Callable[[Sequence[float]], float | None],
     *,
     times: int = 200,
     seed: int = 0,
 ) -> Interval | None:
-    """A statistic with its 95 % interval over resampled units (Efron, 1979; percentiles).
+    """A statistic of sums, with its 95 % interval over resampled units (Efron, 1979; percentiles).
+
+    More than `MOST_UNITS` are first dealt at random into so many groups, which are as independent
+    of each other as the units are; so the time hardly grows with the units.
 
     Args:
-        units: what was drawn, such as users.
-        statistic: of a sample of them; None where it has none.
+        units: of each what was drawn, such as a user: as many numbers, which are summed.
+        statistic: of the sums over a sample of the units; None where it has none.
         times: how many samples are drawn.
-        seed: the same seed draws the same samples.
+        seed: the same seed draws the same samples, of any units of the same number.
 
     Returns:
         None where the statistic of the units is None.
     """
-    value = statistic(units)
+    columns = [list(column) for column in zip(*units, strict=True)]
+    value = statistic([math.fsum(column) for column in columns]) if columns else None
     if value is None:
         return None
-    chance = Random(seed)  # noqa: S311 - not for secrets
-    drawn = (statistic(chance.choices(units, k=len(units))) for _ in range(times))
+    dealt = [_dealt(column, seed) for column in columns]
+    drawn = (
+        statistic([sum(pick(column)) for column in dealt])
+        for pick in _picks(len(dealt[0]), times, seed)
+    )
     found = sorted(each for each in drawn if each is not None) or [value]
     return Interval(value, _percentile(found, 0.025), _percentile(found, 0.975))
+
+
+def _dealt(column: Sequence[float], seed: int) -> Sequence[float]:
+    """The sums of `MOST_UNITS` groups, or the column itself where it is no longer than that."""
+    if len(column) <= MOST_UNITS:
+        return column
+    order = _shuffled(len(column), seed)
+    return [sum(column[place] for place in order[first::MOST_UNITS]) for first in range(MOST_UNITS)]
+
+
+@lru_cache(4)
+def _shuffled(count: int, seed: int) -> Sequence[int]:
+    order = list(range(count))
+    Random(seed).shuffle(order)  # noqa: S311 - not for secrets
+    return order
+
+
+@lru_cache(4)
+def _picks(
+    count: int, times: int, seed: int
+) -> Sequence[Callable[[Sequence[float]], tuple[float, ...]]]:
+    """Functions that draw as many of a column as it has, each with others again and again."""
+    chance = Random(seed)  # noqa: S311 - not for secrets
+    drawn = (chance.choices(range(count), k=count) for _ in range(times))
+    return [itemgetter(*each) if count > 1 else tuple for each in drawn]
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
@@ -284,6 +365,7 @@ def logistic_fit(
     """The intercept and slope that make probabilities of scores (Platt, 1999), by Newton's method.
 
     One positive and one negative at the mean score are added, so that the intercept is finite.
+    More than `MANY` scores are rounded to a hundredth of their standard deviation.
 
     Args:
         scores: any finite numbers.
@@ -297,8 +379,12 @@ def logistic_fit(
         return 0.0, 0.0
     mean = math.fsum(scores) / len(scores)
     spread = math.sqrt(math.fsum((each - mean) ** 2 for each in scores) / len(scores)) or 1.0
-    points = [((each - mean) / spread, float(o)) for each, o in zip(scores, outcomes, strict=True)]
-    points += [(0.0, 1.0), (0.0, 0.0)]
+    values = [(each - mean) / spread for each in scores]
+    if len(values) > MANY:
+        values = [round(value, FEW_DIGITS) for value in values]
+    counts = Counter(zip(values, map(float, outcomes), strict=True))
+    counts.update([(0.0, 1.0), (0.0, 0.0)])
+    points = [(value, outcome, count) for (value, outcome), count in counts.items()]
     intercept = slope = 0.0
     for _ in range(rounds):
         step = _newton_step(points, intercept, slope)
@@ -309,15 +395,15 @@ def logistic_fit(
 
 
 def _newton_step(
-    points: Sequence[tuple[float, float]], intercept: float, slope: float
+    points: Sequence[tuple[float, float, int]], intercept: float, slope: float
 ) -> tuple[float, float]:
     gradient0 = hessian00 = hessian01 = 0.0
     gradient1, hessian11 = -RIDGE * slope, RIDGE
-    for value, outcome in points:
+    for value, outcome, count in points:
         probability = logistic(intercept + slope * value)
-        weight = probability * (1 - probability)
-        gradient0 += outcome - probability
-        gradient1 += (outcome - probability) * value
+        weight = count * probability * (1 - probability)
+        gradient0 += count * (outcome - probability)
+        gradient1 += count * (outcome - probability) * value
         hessian00 += weight
         hessian01 += weight * value
         hessian11 += weight * value * value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import assume, given
@@ -134,26 +135,49 @@ def test_novelty() -> None:
     assert metrics.novelty("", {}, 7) is None
 
 
-def test_an_interval_holds_the_mean_of_what_was_drawn() -> None:
+@given(IMPRESSIONS)
+def test_auc_is_the_mean_placement_of_either_outcome(
+    impressions: list[tuple[float, bool]],
+) -> None:
+    scores = [score for score, _ in impressions]
+    outcomes = [outcome for _, outcome in impressions]
+    parts = metrics.placements(scores, outcomes)
+    assert (parts is None) == (len(set(outcomes)) < 2)
+    for wanted in (True, False):
+        some = [part for part, each in zip(parts or [], outcomes, strict=False) if each is wanted]
+        if parts:
+            assert sum(some) / len(some) == pytest.approx(metrics.auc(scores, outcomes))
+
+
+def mean(sums: Sequence[float]) -> float | None:
+    total, count = sums
+    return total / count if count else None
+
+
+@pytest.mark.parametrize("size", [60, metrics.MOST_UNITS * 3])
+def test_an_interval_holds_the_mean_of_what_was_drawn(size: int) -> None:
     chance = random.Random(5)  # noqa: S311 - not for secrets
-    holds = 0
+    holds, widths = 0, []
     for seed in range(100):
-        drawn = [chance.gauss(10, 3) for _ in range(60)]
-        found = metrics.bootstrap(drawn, lambda units: sum(units) / len(units), seed=seed)
+        drawn = [(chance.gauss(10, 3), 1) for _ in range(size)]
+        found = metrics.bootstrap(drawn, mean, seed=seed)
         assert found is not None
         assert found.low < found.value < found.high
         holds += found.low <= 10 <= found.high
+        widths.append(found.high - found.low)
     assert 87 <= holds <= 100
+    assert sum(widths) / 100 == pytest.approx(2 * 1.96 * 3 / math.sqrt(size), rel=0.1)
 
 
 def test_an_interval_is_the_same_for_the_same_seed() -> None:
-    units = list(range(20))
-    first, second, other = (
-        metrics.bootstrap(units, lambda drawn: float(sum(drawn)), seed=seed) for seed in (1, 1, 2)
-    )
+    units = [(float(each), 1.0) for each in range(20)]
+    first, second, other = (metrics.bootstrap(units, mean, seed=seed) for seed in (1, 1, 2))
     assert first == second != other
+    assert first is not None
+    assert first.value == 9.5
     assert metrics.bootstrap(units, lambda _: None) is None
-    assert metrics.bootstrap([4.0], max) == (4.0, 4.0, 4.0)
+    assert metrics.bootstrap([], mean) is None
+    assert metrics.bootstrap([(4.0, 1.0)], mean) == (4.0, 4.0, 4.0)
 
 
 @given(IMPRESSIONS)
@@ -169,6 +193,16 @@ def test_probabilities_of_scores_equal_scikit_learns(impressions: list[tuple[flo
     for score in set(scores):
         ours = metrics.logistic(intercept + slope * score)
         assert ours == pytest.approx(peer.predict_proba([[score - mean]])[0][1], abs=0.01)
+
+
+def test_probabilities_of_many_scores_equal_scikit_learns() -> None:
+    chance = random.Random(3)  # noqa: S311 - not for secrets
+    scores = [chance.gauss(2, 0.5) for _ in range(metrics.MANY * 2)]
+    outcomes = [chance.random() < metrics.logistic(3 * score - 7) for score in scores]
+    intercept, slope = metrics.logistic_fit(scores, outcomes)
+    peer = LogisticRegression(C=1e9).fit([[score] for score in scores], outcomes)
+    assert slope == pytest.approx(peer.coef_[0][0], rel=0.01)
+    assert intercept == pytest.approx(peer.intercept_[0], rel=0.01)
 
 
 def test_no_scores_are_an_even_chance() -> None:
