@@ -147,28 +147,37 @@ def export_file(engine: Engine, kind: str, file: str, *, form: str | None = None
     if chosen not in FORMATS:
         raise InvalidValue(f"format: {fields.shown(form)} is not one of {', '.join(FORMATS)}")
     started = time.monotonic()
-    columns, query = QUERIES[kind]
     write = _write_json if chosen == "jsonl" else _write_csv
     with translate_errors(), Session(engine) as session, _created(file) as text:
-        rows = session.execute(query().execution_options(yield_per=ROWS_AT_ONCE))
-        written = write(text, columns, rows)
+        written = write(text, QUERIES[kind][0], exported(session, kind))
     return ExportReport(kind, file, written, round(time.monotonic() - started, 3))
 
 
-def _write_csv(text: TextIO, columns: fields.Columns, rows: Iterable[Any]) -> int:
+def exported(session: Session, kind: str) -> Iterator[list[Any]]:
+    """The values of every row of a kind, as JSON Lines has them, in the order of its columns.
+
+    Args:
+        session: the caller's transaction.
+        kind: a key of `QUERIES`.
+    """
+    columns, query = QUERIES[kind]
+    return _plain_rows(columns, session.execute(query().execution_options(yield_per=ROWS_AT_ONCE)))
+
+
+def _write_csv(text: TextIO, columns: fields.Columns, rows: Iterable[list[Any]]) -> int:
     writer = csv.writer(text)  # ends lines with CRLF, without which it would not quote a lone CR
     writer.writerow(columns)
     written = 0
-    for values in _plain_rows(columns, rows):
+    for values in rows:
         lists = (fields.LIST_SEPARATOR.join(v) if isinstance(v, list) else v for v in values)
         writer.writerow(lists)
         written += 1
     return written
 
 
-def _write_json(text: TextIO, columns: fields.Columns, rows: Iterable[Any]) -> int:
+def _write_json(text: TextIO, columns: fields.Columns, rows: Iterable[list[Any]]) -> int:
     written = 0
-    for values in _plain_rows(columns, rows):
+    for values in rows:
         row = dict(zip(columns, values, strict=True))
         text.write(json.dumps(row, ensure_ascii=False) + "\n")
         written += 1

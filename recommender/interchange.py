@@ -69,7 +69,7 @@ class ImportReport:
         return asdict(self)
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """A row of a file: where it begins, as it stands there, and parsed or what is wrong."""
 
     line: int
@@ -79,7 +79,7 @@ class _Entry(NamedTuple):
     error: RecommenderError | None
 
 
-Batch = tuple[list[_Entry], int]
+Batch = tuple[list[Entry], int]
 """What one transaction takes of a file, and how many of its bytes were read by then."""
 
 
@@ -146,6 +146,28 @@ def import_file(
     return ImportReport(kind, file, read, **asdict(counts), rejected=rejected, seconds=seconds)
 
 
+def read_file(kind: str, file: str, most: int) -> Generator[Batch, None, None]:
+    """The rows of a file, batch by batch, and how many of its bytes were read by then.
+
+    Args:
+        kind: a key of `KINDS`.
+        file: a path.
+        most: how many rows a batch has at most.
+
+    Raises:
+        NotFound: there is no such file.
+        NotPermitted: the file may not be read.
+        BadData: a row is not in the format; the message names the file and the line.
+    """
+    with opened(file) as binary, closing(_batches(KINDS[kind], binary, most)) as batches:
+        try:
+            for batch, position in batches:
+                _raise_first([(entry, entry.error) for entry in batch if entry.error])
+                yield batch, position
+        except BadData as error:
+            raise BadData(f"{file}: {error}") from error
+
+
 def _how_far(last_in: int) -> str:
     return f"lines 1 to {last_in} are in" if last_in else "nothing was imported"
 
@@ -166,9 +188,9 @@ def _read_batches(kind: Kind, binary: BinaryIO, most: int) -> Iterator[Batch]:
         yield batch, binary.tell() if binary.seekable() else 0
 
 
-def _batch(entries: Iterator[_Entry], most: int) -> list[_Entry]:
+def _batch(entries: Iterator[Entry], most: int) -> list[Entry]:
     """The next entries, as many as one transaction takes: neither too many nor too long."""
-    batch: list[_Entry] = []
+    batch: list[Entry] = []
     left = LONGEST_BATCH
     while len(batch) < most and left > 0 and (entry := next(entries, None)):
         batch.append(entry)
@@ -176,26 +198,26 @@ def _batch(entries: Iterator[_Entry], most: int) -> list[_Entry]:
     return batch
 
 
-def _entries(kind: Kind, binary: BinaryIO) -> Iterator[_Entry]:
+def _entries(kind: Kind, binary: BinaryIO) -> Iterator[Entry]:
     for line, row, size, unreadable in read_rows(kind.columns, binary):
         if unreadable:
-            yield _Entry(line, row, size, None, unreadable)
+            yield Entry(line, row, size, None, unreadable)
             continue
         try:
-            yield _Entry(line, row, size, kind.parse(row), None)
+            yield Entry(line, row, size, kind.parse(row), None)
         except InvalidValue as error:
-            yield _Entry(line, row, size, None, error)
+            yield Entry(line, row, size, None, error)
 
 
 def _write(
     engine: Engine,
     kind: Kind,
-    batch: Sequence[_Entry],
+    batch: Sequence[Entry],
     settings: Settings,
     *,
     skip: bool,
     dry_run: bool,
-) -> tuple[Counts, list[tuple[_Entry, RecommenderError]]]:
+) -> tuple[Counts, list[tuple[Entry, RecommenderError]]]:
     """Write the good rows of a batch; the bad ones come back, or the first of them is raised."""
     bad = [(entry, entry.error) for entry in batch if entry.error]
     _raise_first([] if skip else bad)
@@ -213,14 +235,14 @@ def _write(
     return applied.counts, sorted(bad, key=lambda each: each[0].line)
 
 
-def _raise_first(bad: Sequence[tuple[_Entry, RecommenderError]]) -> None:
+def _raise_first(bad: Sequence[tuple[Entry, RecommenderError]]) -> None:
     if bad:
         entry, error = min(bad, key=lambda each: each[0].line)
         raise BadData(f"line {entry.line}: {error}") from error
 
 
 @contextmanager
-def _rejects(path: str | None) -> Iterator[Callable[[_Entry, RecommenderError], None]]:
+def _rejects(path: str | None) -> Iterator[Callable[[Entry, RecommenderError], None]]:
     """A function that keeps a rejected row, in a file that only its owner may read."""
     if path is None:
         yield lambda _entry, _error: None
@@ -233,7 +255,7 @@ def _rejects(path: str | None) -> Iterator[Callable[[_Entry, RecommenderError], 
         ) from None
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as text:
 
-        def reject(entry: _Entry, error: RecommenderError) -> None:
+        def reject(entry: Entry, error: RecommenderError) -> None:
             kept = {"line": entry.line, "error": str(error), "row": entry.row}
             text.write(json.dumps(kept, ensure_ascii=False, default=str) + "\n")
 

@@ -1,0 +1,305 @@
+"""A log cut in two: what was known at a time is in a scratch database, what came later is kept.
+
+The later part is folded in slice by slice. Nothing of it is in the database before its turn, but
+for the rows of users and videos that the earlier part, or the next slice, names.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from recommender import bulk, fields
+from recommender.catalog import USERS, VIDEOS
+from recommender.engine import run_transaction, translate_errors
+from recommender.errors import BadData, InvalidValue
+from recommender.export import exported
+from recommender.interactions import EVENTS, POSITIVE, is_engaged
+from recommender.interchange import KINDS, read_file
+from recommender.models import Follow
+from recommender.settings import Settings
+
+ENGAGED = "engaged"
+TARGETS = (ENGAGED, *POSITIVE)
+"""What an impression can be hoped to lead to: an engaged view or any of the others, or one."""
+
+TIMES = {"users": "created_at", "videos": "published_at", "follows": "at", "events": "at"}
+"""The column that says when a row came to be; where it is empty, it always was."""
+
+Row: TypeAlias = Mapping[str, Any]
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LogFiles:
+    """Interchange files of a log, several of each kind where it is in parts.
+
+    Args:
+        users, videos, follows, events: paths.
+    """
+
+    users: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind in ("users", "videos", "events"):
+            if not getattr(self, kind):
+                raise InvalidValue(f"{kind}: no file is given")
+        if "-" in (*self.users, *self.videos, *self.follows, *self.events):
+            raise InvalidValue("a log is read from files, not from standard input")
+
+
+class Line(NamedTuple):
+    """A parsed row, and where it stands."""
+
+    row: dict[str, Any]
+    line: int
+    file: str
+
+    def error(self, said: object) -> BadData:
+        """What is wrong with it."""
+        return BadData(f"{self.file}: line {self.line}: {said}" if self.file else str(said))
+
+
+def read_log(
+    source: Engine | LogFiles, settings: Settings, kinds: Iterable[str] = KINDS
+) -> Iterator[tuple[str, list[Line], int, int]]:
+    """The rows of a log, kind by kind, with how much was read of how much there is.
+
+    Args:
+        source: a database, which is read in one transaction, or files.
+        settings: how many rows come at once.
+        kinds: which kinds; the order is that of `KINDS`.
+    """
+    wanted = [kind for kind in KINDS if kind in set(kinds)]
+    read = _read_files if isinstance(source, LogFiles) else _read_database
+    yield from read(source, wanted, settings)  # type: ignore[arg-type] # as the source is
+
+
+def _read_files(
+    files: LogFiles, kinds: Sequence[str], settings: Settings
+) -> Iterator[tuple[str, list[Line], int, int]]:
+    named = [(kind, file) for kind in kinds for file in getattr(files, kind)]
+    sizes = [Path(file).stat().st_size if Path(file).is_file() else 0 for _, file in named]
+    for place, (kind, file) in enumerate(named):
+        for batch, position in read_file(kind, file, settings.batch_size):
+            lines = [Line(entry.parsed or {}, entry.line, file) for entry in batch]
+            yield kind, lines, sum(sizes[:place]) + position, sum(sizes)
+
+
+def _read_database(
+    engine: Engine, kinds: Sequence[str], settings: Settings
+) -> Iterator[tuple[str, list[Line], int, int]]:
+    with translate_errors(), Session(_at_one_moment(engine)) as session:
+        total, done = _count_rows(session, kinds), 0
+        for kind in kinds:
+            columns = KINDS[kind].columns
+            rows = (dict(zip(columns, values, strict=True)) for values in exported(session, kind))
+            while lines := [
+                Line(fields.parse_row(columns, row), 0, "")
+                for row in islice(rows, settings.batch_size)
+            ]:
+                done += len(lines)
+                yield kind, lines, done, total
+
+
+def _at_one_moment(engine: Engine) -> Engine:
+    """The same engine, on which all statements of a transaction see the same rows."""
+    if engine.dialect.name == "sqlite":
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+def _count_rows(session: Session, kinds: Iterable[str]) -> int:
+    tables = {"users": USERS, "videos": VIDEOS, "follows": Follow.__table__, "events": EVENTS}
+    return sum(
+        session.scalar(sa.select(sa.func.count()).select_from(tables[kind])) or 0 for kind in kinds
+    )
+
+
+def is_positive(target: str, event: Row, duration_ms: int | None) -> bool:
+    """Whether an event is what is hoped for.
+
+    Args:
+        target: one of `TARGETS`.
+        event: a row of the kind events.
+        duration_ms: of its video, None where unknown.
+    """
+    kind = event["kind"]
+    if target != ENGAGED:
+        return bool(kind == target)
+    watch = event.get("watch_ms"), event.get("completion"), duration_ms
+    return kind in POSITIVE or (kind == "watch" and is_engaged(*watch))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a log is cut in two.
+
+    Attributes:
+        at: when, for all rows but those of `of_user`.
+        of_user: when for the events of each of these users.
+        until: what comes then or later is left out.
+    """
+
+    at: datetime
+    of_user: Mapping[str, datetime] = field(default_factory=dict)
+    until: datetime = fields.LATEST
+
+    def time_of(self, kind: str, row: Row) -> datetime:
+        """When a row came to be."""
+        return row.get(TIMES[kind]) or fields.EARLIEST
+
+    def is_later(self, kind: str, row: Row) -> bool:
+        """Whether a row belongs to the later part."""
+        at = self.of_user.get(row["user"], self.at) if kind == "events" else self.at
+        return self.time_of(kind, row) >= at
+
+
+def cut_per_user(
+    source: Engine | LogFiles, target: str, part: float, settings: Settings
+) -> tuple[Cut, datetime]:
+    """A cut of each user's events before the last of their positive videos, and the log's end.
+
+    Of a user's videos with a positive event, in the order of the first such event, the last are
+    held out: that part of them, and at least one; none of a user with fewer than two.
+
+    Args:
+        source: the log.
+        target: one of `TARGETS`.
+        part: above 0, below 1.
+        settings: how many rows are read at once.
+    """
+    durations: dict[str, int | None] = {}
+    firsts: dict[str, dict[str, datetime]] = {}
+    end = fields.EARLIEST
+    for kind, lines, _, _ in read_log(source, settings, ("videos", "events")):
+        if kind == "videos":
+            durations.update((line.row["id"], line.row.get("duration_ms")) for line in lines)
+            continue
+        for row, _, _ in lines:
+            end = max(end, row["at"])
+            if is_positive(target, row, durations.get(row["video"])):
+                found = firsts.setdefault(row["user"], {})
+                found[row["video"]] = min(found.get(row["video"], row["at"]), row["at"])
+    of_user = {
+        user: sorted(found.values())[-max(1, round(part * len(found)))]
+        for user, found in firsts.items()
+        if len(found) > 1
+    }
+    return Cut(fields.LATEST, of_user), end
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What came between two times: events and follows, in the order of time."""
+
+    start: datetime
+    events: Sequence[Line]
+    follows: Sequence[Line]
+
+
+@dataclass(slots=True)
+class Timeline:
+    """A scratch database, and what is yet to come into it.
+
+    Attributes:
+        engine: on an empty, migrated database.
+        cut: what comes later.
+        settings: how many rows are written at once.
+        durations: of every video of the log, in milliseconds.
+        events, follows: the later ones; in the order of time once all is read.
+        waiting: users and videos that nobody knows yet, by key.
+    """
+
+    engine: Engine
+    cut: Cut
+    settings: Settings
+    durations: dict[str, int | None] = field(default_factory=dict)
+    events: list[Line] = field(default_factory=list)
+    follows: list[Line] = field(default_factory=list)
+    waiting: dict[str, dict[str, Line]] = field(
+        default_factory=lambda: {"users": {}, "videos": {}}
+    )
+
+    def read(self, source: Engine | LogFiles, progress: Progress) -> None:
+        """Write what was known at the cut, and keep what came later.
+
+        Raises:
+            BadData: a row is not in the format, or names what is not there.
+        """
+        for kind, lines, done, total in read_log(source, self.settings):
+            if kind == "videos":
+                self.durations.update((e.row["id"], e.row.get("duration_ms")) for e in lines)
+            later = [self.cut.is_later(kind, line.row) for line in lines]
+            self._keep(kind, [line for line, late in zip(lines, later, strict=True) if late])
+            self.write(kind, [line for line, late in zip(lines, later, strict=True) if not late])
+            progress("reading", done, total)
+        for rows in (self.events, self.follows):
+            rows.sort(key=lambda line: (line.row["at"], line.row["user"]))
+
+    def _keep(self, kind: str, lines: Iterable[Line]) -> None:
+        if kind in self.waiting:
+            self.waiting[kind].update((line.row["id"], line) for line in lines)
+            return
+        kept = self.events if kind == "events" else self.follows
+        for line in lines:
+            if kind == "events" and line.row["video"] not in self.durations:
+                raise line.error(f"there is no video {fields.shown(line.row['video'])}")
+            if line.row["at"] < self.cut.until:
+                kept.append(line)
+
+    def write(self, kind: str, lines: Sequence[Line]) -> None:
+        """Write rows to the database, and before them the users and videos that they name."""
+        self.bring("users", (line.row["user"] for line in lines if "user" in line.row))
+        self.bring("videos", (line.row["video"] for line in lines if "video" in line.row))
+        for begun in range(0, len(lines), self.settings.batch_size):
+            self._write_batch(kind, lines[begun : begun + self.settings.batch_size])
+
+    def _write_batch(self, kind: str, lines: Sequence[Line]) -> None:
+        rows = [line.row for line in lines]
+        applied = run_transaction(
+            self.engine, lambda session: KINDS[kind].apply(session, rows), settings=self.settings
+        )
+        if applied.rejected:
+            first = min(applied.rejected)
+            raise lines[first].error(applied.rejected[first])
+
+    def bring(self, kind: str, keys: Iterable[str], **changed: Any) -> list[Line]:
+        """Write the users or videos of these keys that are waiting; return them as they were."""
+        waiting = self.waiting[kind]
+        lines = [waiting.pop(key) for key in dict.fromkeys(keys) if key in waiting]
+        if lines:
+            self.write(kind, [line._replace(row={**line.row, **changed}) for line in lines])
+        return lines
+
+    def slices(self, start: datetime, length: timedelta | None) -> Iterator[Slice]:
+        """The later part in slices that have an event; one of all where no length is given."""
+
+        def number(line: Line) -> int:
+            return math.floor((line.row["at"] - start) / length) if length else 0
+
+        begun = 0
+        for place, events in groupby(self.events, number):
+            first = start + place * length if length else start
+            end = first + length if length else fields.LATEST
+            ended = bisect_left(self.follows, end, key=lambda line: line.row["at"])
+            yield Slice(first, list(events), self.follows[begun:ended])
+            begun = ended
+
+    def fold(self, part: Slice) -> None:
+        """Write what came in a slice."""
+        self.write("follows", part.follows)
+        self.write("events", part.events)
