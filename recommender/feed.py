@@ -274,7 +274,22 @@ def _spread(session: Session, request: FeedRequest) -> tuple[FeedItem, ...]:
 
 
 def _places(request: FeedRequest, rows: Sequence[Any], pool: int | None) -> list[Place] | None:
-    contenders = [_contender(request, row) for row in rows]
+    return places_of(request, [_contender(request, row) for row in rows], pool)
+
+
+def places_of(
+    request: FeedRequest, contenders: Sequence[Contender], pool: int | None = None
+) -> list[Place] | None:
+    """The places of a page, spread as the settings say.
+
+    Args:
+        request: as `resolve` gives it.
+        contenders: the candidates, the best first.
+        pool: how many of those that are not on trial were asked for; all of them where None.
+
+    Returns:
+        None where the contenders do not say enough.
+    """
     settings = request.settings
     spread = Spread(
         limit=request.limit,

@@ -207,6 +207,7 @@ class Slice:
     """What came between two times: events and follows, in the order of time."""
 
     start: datetime
+    end: datetime
     events: Sequence[Line]
     follows: Sequence[Line]
 
@@ -296,10 +297,30 @@ class Timeline:
             first = start + place * length if length else start
             end = first + length if length else fields.LATEST
             ended = bisect_left(self.follows, end, key=lambda line: line.row["at"])
-            yield Slice(first, list(events), self.follows[begun:ended])
+            yield Slice(first, end, list(events), self.follows[begun:ended])
             begun = ended
 
-    def fold(self, part: Slice) -> None:
-        """Write what came in a slice."""
+    def prepare(self, part: Slice) -> list[Line]:
+        """Write the users and videos that a slice names, for they are to be ranked.
+
+        Returns:
+            The videos: nobody learns of their publishing before the slice is folded in.
+        """
+        self.bring("users", (line.row["user"] for line in part.events))
+        return self.bring("videos", (line.row["video"] for line in part.events), status="review")
+
+    def fold(self, part: Slice, hidden: Sequence[Line]) -> None:
+        """Write what came in a slice.
+
+        Args:
+            part: the slice.
+            hidden: what `prepare` gave of it.
+        """
+        for line in hidden:
+            line.row.setdefault("status", "published")
+        self.write("videos", hidden)
+        for kind, lines in self.waiting.items():
+            due = [key for key, line in lines.items() if self.cut.time_of(kind, line.row) < part.end]
+            self.bring(kind, due)
         self.write("follows", part.follows)
         self.write("events", part.events)

@@ -13,7 +13,7 @@ LAYERS = (
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "diversity", "feed", "users", "synthetic",
     "reading", "ahead", "interchange", "export", "schema",
-    "metrics",
+    "metrics", "quality", "timeline", "scratch", "rankers", "evaluation",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""
