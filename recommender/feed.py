@@ -43,6 +43,7 @@ from recommender.values import (
     FeedRequest,
     FilterOutcome,
     Learning,
+    Profile,
 )
 
 CATALOGUE = ("catalogue",)
@@ -55,7 +56,7 @@ MOST_DISPLACING = 3
 def resolve(
     session: Session,
     user: str,
-    profile: str | None = None,
+    profile: str | Profile | None = None,
     *,
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
@@ -64,12 +65,13 @@ def resolve(
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
 ) -> FeedRequest:
-    """Look up the viewer and the profile: two statements.
+    """Look up the viewer and the profile: two statements, one where the profile is given.
 
     Args:
         session: the caller's transaction.
         user: the viewer's key; one that is not in the database is a stranger, not an error.
-        profile: ``name`` or ``name@version``; the active one where None.
+        profile: ``name`` or ``name@version``, or one as `get_profile` gives it; the active one
+            where None.
         limit: how many videos at most, 1 to 500.
         as_of: the reading time, with an offset; now where None.
         where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
@@ -81,7 +83,7 @@ def resolve(
         InvalidValue: a value is not of its form.
         UnknownProfile: there is no such profile or version.
     """
-    moment = _time(as_of)
+    moment = reading_time(as_of)
     found = session.execute(_viewer_query(_user_key(user))).one()
     return FeedRequest(
         user=user,
@@ -90,9 +92,9 @@ def resolve(
         country=found.country,
         device=found.device,
         learned_since=found.learned_since,
-        profile=get_profile(session, profile),
+        profile=profile if isinstance(profile, Profile) else get_profile(session, profile),
         as_of=moment,
-        learning=_learning(found, moment),
+        learning=learning_at(found, moment),
         limit=limit,
         where=_predicate(where),
         exclude=_excluded(exclude),
@@ -117,7 +119,9 @@ def _viewer_query(key: str) -> Statement:
     )  # fmt: skip
 
 
-def _learning(state: Any, as_of: datetime) -> Learning:
+def learning_at(state: Any, as_of: datetime) -> Learning:
+    """What a row of the learning state says at a reading time."""
+
     def faded(half_life_days: float) -> float:
         return half_lives(state.landmark, half_life_days, as_of)
 
@@ -274,12 +278,12 @@ def explain(
         settings=settings,
     )  # fmt: skip
     (video_id,) = _video_ids(session, [video])
-    row = session.execute(_page(explain_query(request, video_id), "explain")).one()
+    row = session.execute(page_query(explain_query(request, video_id), "explain")).one()
     filters = _outcomes(request, row)
     sources = _sources_of(session, request, video_id)
     is_shown = bool(sources) and all(outcome.passed for outcome in filters)
     ahead = session.execute(ahead_query(request, video_id, row.score_key)).all() if is_shown else []
-    item = _item(request, 1 + len(ahead) if is_shown else 0, row, sources)
+    item = page_item(request, 1 + len(ahead) if is_shown else 0, row, sources)
     facts = session.execute(reason_query(request, video_id)).one()
     return Explanation(
         request=request,
@@ -311,7 +315,8 @@ def _user_key(user: str) -> str:
         raise InvalidValue(f"user: {error}") from None
 
 
-def _time(as_of: datetime | None) -> datetime:
+def reading_time(as_of: datetime | None) -> datetime:
+    """The reading time in UTC, now where None."""
     try:
         return fields.time(fields.now() if as_of is None else as_of)
     except InvalidValue as error:
@@ -336,9 +341,9 @@ def _is_key(value: str) -> bool:
 def _items(
     session: Session, request: FeedRequest, ranked: Statement, name: str
 ) -> tuple[FeedItem, ...]:
-    rows = session.execute(_page(ranked, name))
+    rows = session.execute(page_query(ranked, name))
     return tuple(
-        _item(request, position, row, _row_sources(request, row))
+        page_item(request, position, row, _row_sources(request, row))
         for position, row in enumerate(rows, start=1)
     )
 
@@ -347,7 +352,7 @@ def _row_sources(request: FeedRequest, row: Any) -> tuple[str, ...]:
     return CATALOGUE if request.profile.is_reference else source_names(row.sources)
 
 
-def _page(ranked: Statement, name: str) -> Statement:
+def page_query(ranked: Statement, name: str) -> Statement:
     """The ranked videos with what a page shows of them, read for these few rows only."""
     top = ranked.subquery("ranked")
     tags = (
@@ -375,7 +380,8 @@ def _page(ranked: Statement, name: str) -> Statement:
     )
 
 
-def _item(request: FeedRequest, position: int, row: Any, sources: tuple[str, ...]) -> FeedItem:
+def page_item(request: FeedRequest, position: int, row: Any, sources: tuple[str, ...]) -> FeedItem:
+    """One row of `page_query`, with the signals of the request's profile."""
     signals = {
         signal.name: Contribution(row._mapping[signal.name], weight)  # noqa: SLF001 - its API
         for signal, weight in formula(request)

@@ -426,9 +426,13 @@ def trending(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: videos, learning_state.
     """
-    now = exp2(Video.trending - number(candidate.viewer.learning.trend))
-    scale = candidate.viewer.settings.trend_scale
-    return sa.func.coalesce(saturated(now, scale), number(0))
+    return trend(candidate.viewer)
+
+
+def trend(viewer: Viewer) -> Number:
+    """A video's trend at the reading time, squeezed between 0 and 1; 0 where there is none."""
+    now = exp2(Video.trending - number(viewer.learning.trend))
+    return sa.func.coalesce(saturated(now, viewer.settings.trend_scale), number(0))
 
 
 def freshness(candidate: Candidate) -> Number:

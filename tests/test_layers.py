@@ -10,7 +10,8 @@ LAYERS = (
     "errors", "fields", "columns", "settings", "values", "models", "learned", "served", "engine",
     "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
     "profiles", "catalog", "mutes",
-    "interactions", "relearning", "counting", "rollups", "reasons", "feed", "users", "synthetic",
+    "interactions", "relearning", "counting", "rollups", "reasons", "feed", "timelines", "users",
+    "synthetic",
     "reading", "interchange", "export", "schema",
     "cli",
 )  # fmt: skip

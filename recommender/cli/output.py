@@ -186,6 +186,7 @@ def print_page(page: FeedPage, form: str | None, *, with_signals: bool) -> None:
         "as_of": moment(page.request.as_of),
         "session": page.session,
         "cursor": page.cursor,
+        "exhausted": page.exhausted,
         "items": items,
     }
     if form_of(form) == "table":
