@@ -168,8 +168,8 @@ def trending(
     """What trends in a language and a country, for whom a personal feed is off; nothing is written.
 
     Nothing is read of any viewer. The most trending first; below them the videos without a trend,
-    the newest first. Two statements (learning state, page), three where a page has videos of both
-    sorts. A page is short only where nothing is left; then it is `exhausted` and has no cursor.
+    the newest first. Two statements (learning state, page), and one more on the page where these
+    begin. A page is short only where nothing is left; then it is `exhausted` and has no cursor.
 
     Args:
         session: the caller's transaction.
