@@ -51,11 +51,13 @@ def trending(session: Session, *where: str | None, **options: Any) -> FeedPage:
 
 def walk(ask: Callable[..., FeedPage], limit: int) -> Iterator[FeedPage]:
     """All pages, each asked for with the cursor of the one before."""
-    page = ask(limit=limit)
-    yield page
-    while page.cursor is not None:
-        page = ask(limit=limit, cursor=page.cursor)
+    cursor = None
+    for _ in range(200):
+        page = ask(limit=limit, cursor=cursor)
         yield page
+        if (cursor := page.cursor) is None:
+            return
+    pytest.fail("the list does not end")
 
 
 def walked(ask: Callable[..., FeedPage], limit: int) -> list[str]:
