@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from recommender.settings import Settings
     from recommender.signals import SIGNALS, Candidate, Signal
     from recommender.sources import SOURCES, Source, source_names
+    from recommender.timelines import following, trending
     from recommender.users import reset_user
     from recommender.values import (
         Contribution,
@@ -118,6 +119,7 @@ _NAMES = {
     "settings": "Settings",
     "signals": "SIGNALS Candidate Signal",
     "sources": "SOURCES Source source_names",
+    "timelines": "following trending",
     "users": "reset_user",
     "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
     " Learning Profile",

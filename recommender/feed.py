@@ -58,6 +58,7 @@ from recommender.values import (
     FeedRequest,
     FilterOutcome,
     Learning,
+    Profile,
 )
 from recommender.viewer import CYCLE, Shape
 
@@ -68,7 +69,7 @@ MOST_DISPLACING = 3
 def resolve(
     session: Session,
     user: str,
-    profile: str | None = None,
+    profile: str | Profile | None = None,
     *,
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
@@ -79,12 +80,13 @@ def resolve(
     cursor: str | None = None,
     rewatch: bool = False,
 ) -> FeedRequest:
-    """Look up the viewer, their session and the profile: two statements.
+    """Look up the viewer with their session, and the profile where it is none yet: two statements.
 
     Args:
         session: the caller's transaction.
         user: the viewer's key; one that is not in the database is a stranger, not an error.
-        profile: ``name`` or ``name@version``; the active one where None.
+        profile: ``name`` or ``name@version``, or one as `get_profile` gives it; the active one
+            where None.
         limit: how many videos at most, 1 to 500.
         as_of: the reading time, with an offset; now where None.
         where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
@@ -100,7 +102,7 @@ def resolve(
         InvalidCursor: the cursor is not one of this user's, or has expired.
         UnknownProfile: there is no such profile or version.
     """
-    moment = _time(as_of)
+    moment = reading_time(as_of)
     key = _user_key(user)
     begun, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
     query = _viewer_query(goes_on=cursor is not None)
@@ -112,9 +114,9 @@ def resolve(
         country=found.country,
         device=found.device,
         learned_since=found.learned_since,
-        profile=get_profile(session, profile),
+        profile=profile if isinstance(profile, Profile) else get_profile(session, profile),
         as_of=moment,
-        learning=_learning(found, moment),
+        learning=learning_at(found, moment),
         limit=limit,
         where=_predicate(where),
         exclude=_excluded(exclude),
@@ -150,7 +152,9 @@ def _viewer_query(*, goes_on: bool) -> Statement:
     return with_session(query) if goes_on else query
 
 
-def _learning(state: Any, as_of: datetime) -> Learning:
+def learning_at(state: Any, as_of: datetime) -> Learning:
+    """What a row of the learning state says at a reading time."""
+
     def faded(half_life_days: float) -> float:
         return half_lives(state.landmark, half_life_days, as_of)
 
@@ -416,7 +420,8 @@ def _user_key(user: str) -> str:
         raise InvalidValue(f"user: {error}") from None
 
 
-def _time(as_of: datetime | None) -> datetime:
+def reading_time(as_of: datetime | None) -> datetime:
+    """The reading time in UTC, now where None."""
     try:
         return fields.time(fields.now() if as_of is None else as_of)
     except InvalidValue as error:

@@ -40,7 +40,7 @@ SUMMARIES = {
     "db": "Make, upgrade and inspect the database's tables.",
     "demo": "Make a small world, show a feed and why, swipe twice, show what changed.",
     "explain": "Say why a video stands where it stands in a user's feed.",
-    "feed": "Print a user's For You feed; writes nothing, unless it is served.",
+    "feed": "Print a user's For You feed, or a plain list; writes nothing, unless it is served.",
     "follow": "Let USER follow CREATOR, who is created on sight.",
     "export": "Export users, videos, follows or events to a file.",
     "import": "Import users, videos, follows or events from a file.",
