@@ -10,8 +10,8 @@ LAYERS = (
     "errors", "fields", "columns", "settings", "values", "models", "learned", "served", "engine",
     "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
     "profiles", "catalog", "mutes",
-    "interactions", "relearning", "counting", "rollups", "reasons", "feed", "users", "synthetic",
-    "reading", "interchange", "export", "schema",
+    "interactions", "relearning", "counting", "rollups", "reasons", "feed", "auditing",
+    "users", "synthetic", "reading", "interchange", "export", "schema",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""
