@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Select, Subquery
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from recommender import bulk, fields
 from recommender.columns import Statement
@@ -254,24 +254,27 @@ def _of_the_place_before(column: Any) -> ColumnElement[Any]:
     return sa.func.lag(column).over(partition_by=session, order_by=ServedVideo.position)
 
 
-def _new_places(since: datetime | None) -> Statement:
-    """Each place that promises a video which is new to its user."""
-    places = _places(since, ServedVideo.position).join(FeedSession)
-    return places.where(~FeedSession.rewatch, _promises_more())
+def _is_new(since: datetime | None) -> ColumnElement[bool]:
+    """The place, of a session that is looked at, promises a video that is new to its user."""
+    is_looked_at = sa.true() if since is None else FeedSession.last_at >= since
+    return sa.and_(~FeedSession.rewatch, _promises_more(), is_looked_at)
 
 
 def _served_again(since: datetime | None) -> Statement:
-    earlier = aliased(ServedVideo)
-    when = (ServedVideo.served_at, ServedVideo.session)
-    is_earlier = sa.tuple_(earlier.served_at, earlier.session) < sa.tuple_(*when)
-    return _new_places(since).where(
-        sa.exists().where(
-            earlier.user_id == ServedVideo.user_id,
-            earlier.video_id == ServedVideo.video_id,
-            earlier.session != ServedVideo.session,
-            is_earlier,
-        )
+    """Each place whose video its user got first in another session, looked at or not.
+
+    Places in the order of an index, since SQLite would look for the earlier place of each among all
+    of its user's.
+    """
+    video = (ServedVideo.user_id, ServedVideo.video_id)
+    order = (ServedVideo.served_at, ServedVideo.session)
+    first = sa.func.first_value(ServedVideo.session).over(partition_by=video, order_by=order)
+    places = (
+        sa.select(ServedVideo.session, first.label("first"), _is_new(since).label("is_new"))
+        .join(FeedSession)
+        .subquery("every_place")
     )
+    return sa.select(places.c.session).where(places.c.is_new, places.c.first != places.c.session)
 
 
 def _seen_before(since: datetime | None) -> Statement:
@@ -280,7 +283,8 @@ def _seen_before(since: datetime | None) -> Statement:
         Interaction.video_id == ServedVideo.video_id,
         Interaction.first_at < ServedVideo.served_at,
     )
-    return _new_places(since).join(Interaction, is_before)
+    places = sa.select(ServedVideo.position).join(FeedSession).join(Interaction, is_before)
+    return places.where(_is_new(since))
 
 
 def _own(since: datetime | None) -> Statement:
