@@ -263,16 +263,18 @@ def _is_new(since: datetime | None) -> ColumnElement[bool]:
 def _served_again(since: datetime | None) -> Statement:
     """Each place whose video its user got first in another session, looked at or not.
 
-    Places in the order of an index, since SQLite would look for the earlier place of each among all
-    of its user's.
+    Of the few videos that a user got twice, which an index alone tells; SQLite would look for an
+    earlier place of every place among all of its user's.
     """
     video = (ServedVideo.user_id, ServedVideo.video_id)
+    twice = sa.select(*video).group_by(*video).having(sa.func.count() > 1)
     order = (ServedVideo.served_at, ServedVideo.session)
     first = sa.func.first_value(ServedVideo.session).over(partition_by=video, order_by=order)
     places = (
         sa.select(ServedVideo.session, first.label("first"), _is_new(since).label("is_new"))
         .join(FeedSession)
-        .subquery("every_place")
+        .where(sa.tuple_(*video).in_(twice))
+        .subquery("places")
     )
     return sa.select(places.c.session).where(places.c.is_new, places.c.first != places.c.session)
 
