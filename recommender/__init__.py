@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recommender.auditing import Audit, audit
     from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
     from recommender.engine import create_engine, prepare_engine, run_transaction
     from recommender.errors import (
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from recommender.viewer import Viewer
 
 _NAMES = {
+    "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
     "engine": "create_engine prepare_engine run_transaction",
     "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidCursor InvalidValue"

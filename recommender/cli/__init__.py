@@ -17,6 +17,7 @@ from recommender.cli.options import database_option
 from recommender.errors import RecommenderError, StorageFailure
 
 COMMANDS = {
+    "audit": "audit:audit",
     "db": "db:db",
     "demo": "demo:demo",
     "explain": "feed:explain",
@@ -37,6 +38,7 @@ COMMANDS = {
 """Each command's name, and where in this package it is."""
 
 SUMMARIES = {
+    "audit": "Check every page served against what was promised; writes nothing.",
     "db": "Make, upgrade and inspect the database's tables.",
     "demo": "Make a small world, show a feed and why, swipe twice, show what changed.",
     "explain": "Say why a video stands where it stands in a user's feed.",
