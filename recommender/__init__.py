@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnknownVideo,
     )
     from recommender.export import export_file
-    from recommender.feed import explain, for_you, rank, resolve
+    from recommender.feed import explain, for_you, rank
     from recommender.filters import FILTERS, Filter
     from recommender.interactions import record, record_many
     from recommender.interchange import import_file
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         get_profile,
         list_profiles,
     )
+    from recommender.resolving import resolve
     from recommender.rollups import RefreshReport, refresh
     from recommender.scoring import feed_query
     from recommender.served import Base, FeedSession, ServedVideo
@@ -104,7 +105,7 @@ _NAMES = {
     " NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
     " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
     "export": "export_file",
-    "feed": "explain for_you rank resolve",
+    "feed": "explain for_you rank",
     "filters": "FILTERS Filter",
     "interactions": "record record_many",
     "interchange": "import_file",
@@ -115,6 +116,7 @@ _NAMES = {
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "mutes": "mute unmute",
     "profiles": "activate_profile create_profile get_profile list_profiles",
+    "resolving": "resolve",
     "rollups": "RefreshReport refresh",
     "scoring": "feed_query",
     "served": "Base FeedSession ServedVideo",

@@ -22,7 +22,6 @@ from sqlalchemy.orm import Session
 from recommender import fields
 from recommender.columns import Statement, UtcDateTime, microseconds
 from recommender.errors import InvalidCursor, InvalidValue
-from recommender.feed import learning_at, reading_time, resolve
 from recommender.filters import (
     FILTERS,
     creator_not_muted,
@@ -34,6 +33,7 @@ from recommender.filters import (
 from recommender.learned import LearningState, MutedCreator
 from recommender.models import Follow, Video
 from recommender.pages import item_of, page_query
+from recommender.resolving import learning_at, reading_time, resolve
 from recommender.scoring import score_key
 from recommender.settings import Settings
 from recommender.signals import trend

@@ -11,7 +11,7 @@ LAYERS = (
     "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
     "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
-    "memory", "diversity", "feed", "timelines", "auditing", "users",
+    "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
     "synthetic",
     "reading", "ahead", "interchange", "export", "schema",
     "metrics",

@@ -15,6 +15,7 @@ from recommender.cli.database import reading, writing
 from recommender.cli.options import as_of_option, database_option, format_option, profile_option
 from recommender.cli.output import form_of, print_explanation, print_page
 from recommender.errors import UnknownUser
+from recommender.resolving import resolve
 from recommender.values import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT, FeedPage
 
 limit_option = click.option(
@@ -83,7 +84,7 @@ def _trending(
     session: Session, user: str, *, limit: int, cursor: str | None, as_of: datetime | None
 ) -> FeedPage:
     """What trends in the user's language and country, anywhere where these are unknown."""
-    viewer = library.resolve(session, user, timelines.TRENDING)
+    viewer = resolve(session, user, timelines.TRENDING)
     page = timelines.trending(
         session, viewer.language, viewer.country, limit=limit, cursor=cursor, as_of=as_of
     )
