@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import fields
-from recommender.engine import run_transaction, translate_errors
+from recommender.engine import translate_errors
 from recommender.errors import InvalidValue
 from recommender.profiles import get_profile
 from recommender.quality import ImpressionQuality, PageQuality, ScoredImpressions, ShownPages
@@ -26,7 +26,6 @@ from recommender.rankers import (
     Ranker,
     Shelf,
     Visit,
-    add_every_signal,
     impressions_of,
     of_profile,
     seen_by,
@@ -35,7 +34,7 @@ from recommender.rankers import (
 from recommender.rollups import refresh
 from recommender.scratch import scratch_database
 from recommender.settings import Settings
-from recommender.timeline import (
+from recommender.replay import (
     ENGAGED,
     TARGETS,
     Cut,
@@ -167,7 +166,6 @@ def evaluate(
         if not timeline.events:
             raise InvalidValue("nothing in the log comes after the cut")
         refresh(engine, as_of=start, settings=settings)
-        run_transaction(engine, add_every_signal, settings=settings)
         run = _Run(timeline, rankers, target, start, None if holdout else every, report)
         shown = run.look_at_pages(sample, seed)
         scored = run.rank_impressions()
@@ -224,21 +222,23 @@ def _cut(
 
 
 def _profiles(engine: Engine, asked: Sequence[str]) -> dict[str, Profile]:
-    """The profiles to evaluate by the names that they were asked for."""
+    """The profiles to evaluate by their names, those asked for first; the reference is among them.
+
+    The profiles of a database are read there: the scratch database has the built-in ones only.
+    """
     with translate_errors(), Session(engine) as session:
-        if asked:
-            return {name: get_profile(session, name) for name in asked}
-        active = get_profile(session)
-        return {active.name: active}
+        found = {name: get_profile(session, name) for name in asked}
+        if not found:
+            active = get_profile(session)
+            found = {active.name: active}
+        return {**found, REFERENCE: found.get(REFERENCE) or get_profile(session, REFERENCE)}
 
 
 def _rankers(profiles: Mapping[str, Profile], *, ablate: bool) -> list[Ranker]:
     """All that are compared, the profile asked for first at the head."""
     first = next(iter(profiles.values()))
-    reference = Profile(REFERENCE, 1, CLASSIC_WEIGHTS)
-    every = {**profiles, **{REFERENCE: profiles.get(REFERENCE, reference)}}
     return [
-        *(of_profile(profile, name) for name, profile in every.items()),
+        *(of_profile(profile, name) for name, profile in profiles.items()),
         *BASELINES,
         *(without(first) if ablate else ()),
     ]

@@ -144,9 +144,7 @@ def calibration_error(
     return math.fsum(map(abs, gaps(probabilities, outcomes, bins))) / len(probabilities)
 
 
-def gaps(
-    probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = BINS
-) -> list[float]:
+def gaps(probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = BINS) -> list[float]:
     """How many more positives were expected than happened, in each bin of equal width.
 
     Args:

@@ -21,24 +21,24 @@ from sqlalchemy.orm import Session
 from recommender import bulk
 from recommender.catalog import VIDEOS
 from recommender.diversity import Contender
-from recommender.feed import for_you, places_of, rank, resolve
+from recommender.feed import for_you, places_of
 from recommender.learned import LearningState
 from recommender.models import Follow, Interaction, User, Video, VideoHashtag
 from recommender.pages import page_rows, row_sources
-from recommender.profiles import create_profile
-from recommender.scoring import KEY_SCALE, ranked_whole
+from recommender.resolving import resolve
+from recommender.scoring import KEY_SCALE, ranked_given, ranked_whole
 from recommender.settings import Settings
 from recommender.signals import SIGNALS
 from recommender.sources import TRIAL
-from recommender.values import LARGEST_LIMIT, REFERENCE, FeedRequest, Profile
-
-EVERY_SIGNAL = "every_signal"
-"""The profile, in a scratch database, by which all signals are read."""
+from recommender.values import REFERENCE, FeedRequest, Profile
 
 PAGE = 20
 """How many videos of a page are looked at."""
 
 _NAMES = [signal.name for signal in SIGNALS]
+_SIGNALS_OF = itemgetter(*_NAMES)
+_EVERY_SIGNAL = Profile("every_signal", 1, dict.fromkeys(_NAMES, 1.0))
+"""The profile by which all signals are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,6 @@ class Ranker:
     page: Callable[[Visit], list[str]]
 
 
-def add_every_signal(session: Session) -> None:
-    """Make the profile by which all signals are read."""
-    create_profile(session, EVERY_SIGNAL, dict.fromkeys(_NAMES, 1.0))
-
-
 def impressions_of(
     session: Session, user: str, videos: Sequence[str], as_of: datetime, settings: Settings
 ) -> list[Impression]:
@@ -92,15 +87,16 @@ def impressions_of(
         settings: those that shape signals.
     """
     views = dict(_engaged_views(session, videos))
-    found = []
-    for begun in range(0, len(videos), LARGEST_LIMIT):
-        some = videos[begun : begun + LARGEST_LIMIT]
-        page = rank(session, user, some, profile=EVERY_SIGNAL, as_of=as_of, settings=settings)
-        for item in page.items:
-            values = tuple(each.value for each in item.signals.values())
-            key = item.video
-            found.append(Impression(user, key, values, item.published_at, views[key]))
-    return found
+    request = resolve(session, user, _EVERY_SIGNAL, as_of=as_of, settings=settings)
+    return [
+        Impression(user, row.page_video, _values(row), row.page_published_at, views[row.page_video])
+        for row in page_rows(session, request, ranked_given, "evaluate", videos)
+    ]
+
+
+def _values(row: Any) -> tuple[float, ...]:
+    values: tuple[float, ...] = _SIGNALS_OF(row._mapping)  # noqa: SLF001 - its API
+    return values
 
 
 def _engaged_views(session: Session, videos: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -191,21 +187,19 @@ class Visit:
     def request(self) -> FeedRequest:
         """What the feed is asked for."""
         return resolve(
-            self.session, self.user, EVERY_SIGNAL,
+            self.session, self.user, _EVERY_SIGNAL,
             limit=PAGE, as_of=self.as_of, settings=self.settings,
         )  # fmt: skip
 
     @cached_property
     def candidates(self) -> list[tuple[tuple[float, ...], datetime, int, str, Contender]]:
         """Every candidate of the feed: signals, time of publishing, row, key; not ranked yet."""
-        signals = itemgetter(*_NAMES)
         found = []
         for row in page_rows(self.session, self.request, ranked_whole, "evaluate"):
             on_trial = TRIAL in row_sources(self.request, row)
-            values = signals(row._mapping)  # noqa: SLF001 - its API
             contender = Contender(0, row.page_creator_id, row.page_sound_id, on_trial)
-            about = (values, row.page_published_at, row.video_id, row.page_video, contender)
-            found.append(about)
+            about = (row.page_published_at, row.video_id, row.page_video, contender)
+            found.append((_values(row), *about))
         return found
 
     @cached_property
@@ -258,7 +252,9 @@ def _value(signal: str) -> Callable[[Impression], float]:
 
 def _following(visit: Visit) -> list[str]:
     followed = visit.followed
-    return visit.first(visit.shelf.newest, lambda card: card.creator in followed) if followed else []
+    return (
+        visit.first(visit.shelf.newest, lambda card: card.creator in followed) if followed else []
+    )
 
 
 BASELINES = (

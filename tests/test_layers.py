@@ -14,7 +14,7 @@ LAYERS = (
     "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
     "synthetic",
     "reading", "ahead", "interchange", "export", "schema",
-    "metrics", "quality", "timeline", "scratch", "rankers", "evaluation",
+    "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""

@@ -231,9 +231,7 @@ class Timeline:
     durations: dict[str, int | None] = field(default_factory=dict)
     events: list[Line] = field(default_factory=list)
     follows: list[Line] = field(default_factory=list)
-    waiting: dict[str, dict[str, Line]] = field(
-        default_factory=lambda: {"users": {}, "videos": {}}
-    )
+    waiting: dict[str, dict[str, Line]] = field(default_factory=lambda: {"users": {}, "videos": {}})
 
     def read(self, source: Engine | LogFiles, progress: Progress) -> None:
         """Write what was known at the cut, and keep what came later.
@@ -320,7 +318,9 @@ class Timeline:
             line.row.setdefault("status", "published")
         self.write("videos", hidden)
         for kind, lines in self.waiting.items():
-            due = [key for key, line in lines.items() if self.cut.time_of(kind, line.row) < part.end]
+            due = [
+                key for key, line in lines.items() if self.cut.time_of(kind, line.row) < part.end
+            ]
             self.bring(kind, due)
         self.write("follows", part.follows)
         self.write("events", part.events)
