@@ -31,9 +31,6 @@ from recommender.rankers import (
     seen_by,
     without,
 )
-from recommender.rollups import refresh
-from recommender.scratch import scratch_database
-from recommender.settings import Settings
 from recommender.replay import (
     ENGAGED,
     TARGETS,
@@ -45,6 +42,9 @@ from recommender.replay import (
     cut_per_user,
     is_positive,
 )
+from recommender.rollups import refresh
+from recommender.scratch import scratch_database
+from recommender.settings import Settings
 from recommender.values import REFERENCE, Profile
 
 DAY = timedelta(days=1)
@@ -341,7 +341,7 @@ class _Run:
                 yield done / len(shown)
 
     def _shown(self, part: Slice) -> dict[str, dict[str, bool]]:
-        """Of each user the videos that were shown in a slice, and whether each led to the target."""
+        """Of each user the videos shown in a slice, and whether each led to the target."""
         shown: dict[str, dict[str, bool]] = {}
         for line in part.events:
             if line.row["kind"] in SHOWN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import fsum
@@ -270,7 +270,7 @@ class ShownPages:
         gains: Sequence[float],
         seed: int,
     ) -> PageQuality:
-        viewers = {key: video.viewers for key, video in self.videos.items()}
+        viewers: dict[Hashable, int] = {key: video.viewers for key, video in self.videos.items()}
         creators = {video.creator for video in self.videos.values()}
         exposed = metrics.exposure([self.videos[key].creator for key in page] for page in pages)
         diverse = [metrics.diversity([self.videos[key].tags for key in page]) for page in pages]

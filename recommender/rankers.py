@@ -272,7 +272,7 @@ BASELINES = (
     Ranker("rate", _value("quality"), lambda visit: visit.first(visit.shelf.rate)),
     Ranker("following", _value("follows"), _following),
 )
-"""By chance, the newest, the most engaged views, the highest rate of them, only whom one follows."""
+"""By chance, the newest, most engaged views, the highest rate of them, only whom one follows."""
 
 
 def of_profile(profile: Profile, name: str) -> Ranker:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import bulk, fields
+from recommender import fields
 from recommender.catalog import USERS, VIDEOS
 from recommender.engine import run_transaction, translate_errors
 from recommender.errors import BadData, InvalidValue

@@ -38,6 +38,15 @@ def reading(*, longest: float | None = None) -> Iterator[Session]:
 
 
 @contextmanager
+def readable(*, longest: float | None = None) -> Iterator[Engine]:
+    """An engine on a database that is there and up to date; `longest` as for `reading`."""
+    with engine(longest=longest) as bind:
+        with translate_errors(), bind.connect() as connection:
+            check_schema(connection)
+        yield bind
+
+
+@contextmanager
 def writable() -> Iterator[Engine]:
     """An engine on a database that is up to date; a new SQLite file is created and migrated."""
     if (path := sqlite_path()) and not path.exists():

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import Engine
 
 from recommender import interchange
-from recommender.cli.database import engine, writable
+from recommender.cli.database import readable, writable
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
-from recommender.engine import check_schema, translate_errors
 from recommender.export import FORMATS, export_file
 
 KINDS = click.Choice(list(interchange.KINDS))
@@ -45,7 +43,7 @@ def import_(kind: str, file: str, form: str | None, **how: Any) -> None:
         raise click.UsageError("--errors goes with --on-error skip")
     gc.disable()  # rows make no cycles, and looking for some takes an eighth of the time
     keeps = not how["dry_run"]
-    with writable() if keeps else _readable() as bind, _progress(file, keeps=keeps) as progress:
+    with writable() if keeps else readable() as bind, _progress(file, keeps=keeps) as progress:
         done = interchange.import_file(
             bind, kind, file, progress=progress, settings=settings(), **how
         )
@@ -68,18 +66,9 @@ def export(kind: str, file: str, form: str | None) -> None:
 
     FILE is compressed where its name ends in .gz; - is standard output.
     """
-    with _readable() as bind:
+    with readable() as bind:
         report = export_file(bind, kind, file, form=form)
     click.echo(f"{report.written:,} {kind} in {report.seconds:.1f} s.", err=True)
-
-
-@contextmanager
-def _readable() -> Iterator[Engine]:
-    """An engine on a database that is there and up to date."""
-    with engine() as bind:
-        with translate_errors(), bind.connect() as connection:
-            check_schema(connection)
-        yield bind
 
 
 @contextmanager
