@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         UnknownUser,
         UnknownVideo,
     )
+    from recommender.evaluation import Evaluation, evaluate
     from recommender.export import export_file
     from recommender.feed import explain, for_you, rank
     from recommender.filters import FILTERS, Filter
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         VideoHashtag,
         VideoTerm,
     )
+    from recommender.metrics import Interval
     from recommender.mutes import mute, unmute
     from recommender.profiles import (
         activate_profile,
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
         get_profile,
         list_profiles,
     )
+    from recommender.quality import ImpressionQuality, PageQuality
+    from recommender.replay import LogFiles
     from recommender.resolving import resolve
     from recommender.rollups import RefreshReport, refresh
     from recommender.scoring import feed_query
@@ -104,6 +108,7 @@ _NAMES = {
     "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidCursor InvalidValue"
     " NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
     " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
+    "evaluation": "Evaluation evaluate",
     "export": "export_file",
     "feed": "explain for_you rank",
     "filters": "FILTERS Filter",
@@ -112,10 +117,13 @@ _NAMES = {
     "learned": "Affinity LearningState MutedCreator MutedHashtag MutedKeyword MutedSound"
     " RecentEngagement Term VideoNeighbour",
     "memory": "record_page",
+    "metrics": "Interval",
     "models": "EventRow Follow Hashtag Interaction PendingEvent ProfileVersion"
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "mutes": "mute unmute",
     "profiles": "activate_profile create_profile get_profile list_profiles",
+    "quality": "ImpressionQuality PageQuality",
+    "replay": "LogFiles",
     "resolving": "resolve",
     "rollups": "RefreshReport refresh",
     "scoring": "feed_query",

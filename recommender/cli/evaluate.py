@@ -146,8 +146,8 @@ def _finish(bars: Mapping[str, Any]) -> None:
 def _print(found: evaluation.Evaluation, form: str | None) -> None:
     if form_of(form) != "table":
         whole = found.as_dict()
-        rows = [{"part": part, **row} for part in ("ranking", "pages") for row in whole[part]]
-        print_records(rows, form, whole=whole)
+        figures = [row for part in ("ranking", "pages") for row in _figures(part, whole[part])]
+        print_records(figures, form, whole=whole)
         return
     click.echo(
         f"{found.impressions:,} impressions of {found.impression_users:,} users in"
@@ -160,6 +160,18 @@ def _print(found: evaluation.Evaluation, form: str | None) -> None:
     )
     print_table([_page_row(each) for each in found.pages])
     click.echo("\n±: half of the 95 % interval over users; change: against the first row.")
+
+
+def _figures(part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each figure in a row of its own; its interval is empty where it has none."""
+    for row in rows:
+        flat = {**row, **row.get("accuracy", {})}
+        ranker = flat.pop("ranker")
+        flat.pop("accuracy", None)
+        for figure, found in flat.items():
+            ends = found if isinstance(found, Mapping) else {"value": found}
+            values = {name: ends.get(name) for name in Interval._fields}
+            yield {"part": part, "ranker": ranker, "figure": figure, **values}
 
 
 def _slices(count: int) -> str:
