@@ -1,4 +1,4 @@
-"""Evaluations of logs small enough to work out by hand, and what no evaluation may know or leave."""
+"""Evaluations of logs small enough to work out by hand, and what none may know or leave."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +142,14 @@ def test_impressions_are_ranked_as_worked_out_by_hand(tmp_path: Path) -> None:
     assert of_all == {"newest": 1 / 9, "popular": 8 / 9, "rate": 8 / 9, "following": 6 / 9}
     of_users = values(ranking(found), "gauc")
     # u has four impressions and w two
-    assert of_users == pytest.approx({
-        "newest": 0.25 * 4 / 6,
-        "popular": (0.75 * 4 + 2) / 6,
-        "rate": (0.75 * 4 + 2) / 6,
-        "following": (0.75 * 4 + 0.5 * 2) / 6,
-    })
+    assert of_users == pytest.approx(
+        {
+            "newest": 0.25 * 4 / 6,
+            "popular": (0.75 * 4 + 2) / 6,
+            "rate": (0.75 * 4 + 2) / 6,
+            "following": (0.75 * 4 + 0.5 * 2) / 6,
+        }
+    )
     assert ranking(found)["popular"].log_loss is None
 
 
@@ -180,14 +183,12 @@ def test_a_page_holds_nothing_seen_and_nobody_is_asked_who_wanted_only_that(
     log = small_log(tmp_path, *watches("x", 30, "Ab"), *watches("y", 40, "AD"))
     found = evaluate(log, cutoff=CUTOFF)
     assert found.page_users == 3
-    second = 1 / math.log2(3)
     # y has seen a and b, and wants d: newest begins with it, popular gives c first
     newest, popular = (pages(found)[name].accuracy["mrr@20"] for name in ("newest", "popular"))
     assert newest is not None
     assert popular is not None
     assert newest.value == pytest.approx((1 / 2 + 1 / 4 + 1) / 3)
     assert popular.value == pytest.approx((1 + 1 + 1 / 2) / 3)
-    assert second < 1
 
 
 def test_a_slice_knows_the_slices_before_it_and_not_itself(tmp_path: Path) -> None:
@@ -195,9 +196,8 @@ def test_a_slice_knows_the_slices_before_it_and_not_itself(tmp_path: Path) -> No
     second = [*watches("v", 70, "Ca"), *(row for user in "pqr" for row in watches(user, 65, "aaB"))]
     log = written(tmp_path, videos=VIDEOS, events=[*BEFORE, *first, *second])
     found = evaluate(log, cutoff=CUTOFF, every=HOUR)
-    # of the second hour: c has 4 engaged views, a 3 and b 2
-    of_v = evaluate(log, cutoff=CUTOFF, every=HOUR, until=at(72))
-    assert found.slices == of_v.slices == 2
+    # in the second hour c has 4 engaged views, a 3 and b 2: v has two impressions, the others two
+    assert found.slices == 2
     popular = ranking(found)["popular"]
     assert popular.gauc is not None
     assert popular.gauc.value == pytest.approx((2 * 1 + 3 * 3 * 0) / 11)
@@ -338,7 +338,7 @@ def test_a_database_and_its_files_give_the_same_on_either_scratch_database(
     files = exported(worlds["postgresql"], tmp_path)
     halves = tmp_path / "events.csv", tmp_path / "more.csv"
     header, *lines = halves[0].read_text().splitlines(keepends=True)
-    for half, some in zip(halves, (lines[::2], lines[1::2]), strict=True):
+    for half, some in zip(halves, (lines[:300], lines[300:]), strict=True):
         half.write_text("".join([header, *some]))
     empty = new_database("postgresql", migrated=False)
     options: dict[str, Any] = {"cutoff": WORLD_CUTOFF, "ablate": True}
@@ -349,42 +349,41 @@ def test_a_database_and_its_files_give_the_same_on_either_scratch_database(
     assert same(evaluate(in_parts, **options)) == same(first)
 
 
+Scores = dict[int, dict[str, list[float]]]
+Pages = dict[str, dict[str, list[str]]]
+
+
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Any]]:
-    """Evaluates, and gives each score by slice, user and video, and each page by its place."""
-    runs: list[tuple[Any, Any]] = []
-    shown: dict[int, list[tuple[str, str]]] = {}
-    score = _Run._score
+def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Scores, Pages]]:
+    """Evaluates; gives every score of each slice and ranker, and every page of ranker and user."""
+    kept: dict[str, Any] = {}
+    visits = _Run._visits
 
-    def spy(self: Any, part: Any, kept: Any, numbers: Any) -> Iterator[float]:
-        pairs = shown.setdefault(len(kept.bounds), [])
-        for user, videos in self._shown(part).items():
-            pairs += [(user, key) for key in videos]
-        yield from score(self, part, kept, numbers)
+    def spy(*given: Any) -> Iterator[Any]:
+        kept["users"] = []
+        for visit, wanted in visits(*given):
+            kept["users"].append(visit.user)
+            yield visit, wanted
 
-    def impressions(self: ScoredImpressions, _seed: int) -> tuple[Any, ...]:
-        runs.append((self, None))
+    def keep(self: ScoredImpressions | ShownPages, _seed: int) -> tuple[Any, ...]:
+        kept[type(self).__name__] = self
         return ()
 
-    def looked_at(self: ShownPages, _seed: int) -> tuple[Any, ...]:
-        runs[-1] = (runs[-1][0], self)
-        return ()
+    monkeypatch.setattr(_Run, "_visits", spy)
+    monkeypatch.setattr(ScoredImpressions, "qualities", keep)
+    monkeypatch.setattr(ShownPages, "qualities", keep)
 
-    monkeypatch.setattr(_Run, "_score", spy)
-    monkeypatch.setattr(ScoredImpressions, "qualities", impressions)
-    monkeypatch.setattr(ShownPages, "qualities", looked_at)
-
-    def run(source: Any, **options: Any) -> tuple[Any, Any]:
-        shown.clear()
+    def run(source: LogFiles, **options: Any) -> tuple[Scores, Pages]:
         evaluate(source, **options)
-        kept, looked = runs[-1]
-        scores: dict[int, dict[tuple[int, ...], list[float]]] = {}
-        for number in shown:
-            begun, ended = kept.bounds[number - 1 : number + 1]
-            scores[number] = {
-                ranker: sorted(each[begun:ended]) for ranker, each in kept.scores.items()
-            }
-        return scores, looked.pages
+        impressions, shown = kept["ScoredImpressions"], kept["ShownPages"]
+        scores = {
+            number: {name: sorted(each[begun:ended]) for name, each in impressions.scores.items()}
+            for number, (begun, ended) in enumerate(pairwise(impressions.bounds), start=1)
+        }
+        pages = {
+            name: dict(zip(kept["users"], each, strict=True)) for name, each in shown.pages.items()
+        }
+        return scores, pages
 
     return run
 
@@ -411,41 +410,61 @@ def world_rows() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def test_what_comes_after_a_slice_changes_no_score_and_no_page(
-    scored: Callable[..., tuple[Any, Any]], tmp_path: Path
+def changed_after(
+    rows: dict[str, list[dict[str, Any]]], moment: datetime
+) -> dict[str, list[dict[str, Any]]]:
+    """The log with what came of each event since a time exchanged with that of another."""
+    events = [dict(row) for row in rows["events"]]
+    later = [row for row in events if row["at"] >= moment and row["kind"] == "watch"]
+    bodies = [(row["watch_ms"], row["completion"]) for row in later]
+    for row, (watch_ms, completion) in zip(later, reversed(bodies), strict=True):
+        row["watch_ms"], row["completion"] = watch_ms, completion
+    return {**rows, "events": events}
+
+
+def deleted_after(
+    rows: dict[str, list[dict[str, Any]]], moment: datetime
+) -> dict[str, list[dict[str, Any]]]:
+    """The log without what came since a time."""
+    events = [row for row in rows["events"] if row["at"] < moment]
+    named = {row["video"] for row in events}
+    follows = [row for row in rows["follows"] if row["at"] < moment]
+    videos = [v for v in rows["videos"] if v["published_at"] < moment or v["id"] in named]
+    return {**rows, "events": events, "follows": follows, "videos": videos}
+
+
+def test_what_comes_after_a_slice_begins_changes_no_score_and_no_page(
+    scored: Callable[..., tuple[Scores, Pages]], tmp_path: Path
 ) -> None:
     rows = world_rows()
     second = WORLD_CUTOFF + timedelta(days=1)
-    whole, pages_of_whole = scored(written(tmp_path, **rows), cutoff=WORLD_CUTOFF)
-    known = {
-        **rows,
-        "follows": [row for row in rows["follows"] if row["at"] < second],
-        "events": [row for row in rows["events"] if row["at"] < second],
-    }
-    needed = {row["video"] for row in known["events"]}
-    known["videos"] = [
-        row for row in rows["videos"] if row["published_at"] < second or row["id"] in needed
-    ]
-    assert all(len(known[kind]) < len(rows[kind]) for kind in ("videos", "follows", "events"))
-    part, _ = scored(written(tmp_path, **known), cutoff=WORLD_CUTOFF)
-    assert part == {1: whole[1]}
+    scores, pages_then = scored(written(tmp_path, **rows), cutoff=WORLD_CUTOFF)
 
-    bodies = [(row["watch_ms"], row["completion"]) for row in rows["events"] if row["at"] >= second]
-    changed = [dict(row) for row in rows["events"]]
-    for row, body in zip([r for r in changed if r["at"] >= second], bodies[::-1], strict=True):
-        row["watch_ms"], row["completion"] = body if row["kind"] == "watch" else (None, None)
-    shuffled, pages_of_shuffled = scored(
-        written(tmp_path, **{**rows, "events": changed}), cutoff=WORLD_CUTOFF
-    )
-    assert (shuffled[1], shuffled[2]) == (whole[1], whole[2])
-    assert shuffled[3] != whole[3]
-    assert len(pages_of_whole["for_you"]) >= 10
-    if len(pages_of_shuffled["for_you"]) == len(pages_of_whole["for_you"]):
-        assert pages_of_shuffled == pages_of_whole
+    known = deleted_after(rows, second)
+    assert all(len(known[kind]) < len(rows[kind]) for kind in ("videos", "follows", "events"))
+    found, pages_now = scored(written(tmp_path, **known), cutoff=WORLD_CUTOFF)
+    assert found == {1: scores[1]}
+    same_users_are_shown_the_same(pages_then, pages_now)
+
+    for moment, until in ((WORLD_CUTOFF, 1), (second, 2)):
+        changed = changed_after(rows, moment)
+        found, pages_now = scored(written(tmp_path, **changed), cutoff=WORLD_CUTOFF)
+        assert [found[number] == scores[number] for number in scores] == [
+            number <= until for number in scores
+        ]
+        same_users_are_shown_the_same(pages_then, pages_now)
+
+
+def same_users_are_shown_the_same(then: Pages, now: Pages) -> None:
+    assert then.keys() == now.keys()
+    for name in then:
+        users = then[name].keys() & now[name].keys()
+        assert len(users) >= 3
+        assert all(then[name][user] == now[name][user] for user in users)
 
 
 def test_who_publishes_in_a_slice_is_not_known_to_before_it_ends(
-    scored: Callable[..., tuple[Any, Any]], tmp_path: Path
+    scored: Callable[..., tuple[Scores, Pages]], tmp_path: Path
 ) -> None:
     videos = [video("old", -60, hashtags=["x"]), video("other", -50)]
     own = {**video("own", 30, hashtags=["x"]), "creator": "maker"}
