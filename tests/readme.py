@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from recommender import Settings, create_engine, schema
+from recommender.synthetic import World, load
 from tests.worlds import EXAMPLE
 
 FILE = Path(__file__).parents[1] / "README.md"
@@ -31,11 +33,16 @@ PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 
 
 def prepare(folder: Path) -> None:
-    """Make the example's files, and the database that they are imported into."""
+    """Make the example's files, the database that they are imported into, and one of a world."""
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     (folder / "late.jsonl").write_text(LATE)
     for kind in ("users", "videos", "follows", "events"):
         run(f"recommender import {kind} {kind}.csv", folder)
+    url = f"sqlite:///{folder / 'world.db'}"
+    schema.upgrade(Settings(database_url=url))
+    engine = create_engine(url)
+    load(engine, World())
+    engine.dispose()
 
 
 def run(command: str, folder: Path) -> str:
