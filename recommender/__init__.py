@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         VideoNeighbour,
     )
     from recommender.memory import record_page
+    from recommender.metrics import Interval
     from recommender.models import (
         EventRow,
         Follow,
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
         VideoHashtag,
         VideoTerm,
     )
-    from recommender.metrics import Interval
     from recommender.mutes import mute, unmute
     from recommender.profiles import (
         activate_profile,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -104,7 +104,7 @@ def evaluate(
     form: str | None,
     **asked: Any,
 ) -> None:
-    """Say how good the feed is: rank what came after a cut by what was known before.
+    """Say how good the feed is: rank what came later by what was known before.
 
     The log is the database's own, or that of interchange files. Nothing of either is written.
     """
