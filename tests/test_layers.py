@@ -11,7 +11,7 @@ LAYERS = (
     "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
     "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
-    "memory", "diversity", "feed", "users", "synthetic",
+    "memory", "diversity", "feed", "users", "synthetic", "simulation", "report",
     "reading", "interchange", "export", "schema",
     "cli",
 )  # fmt: skip
