@@ -150,9 +150,9 @@ class Simulation:
     video_count: int = 2_000
     new_each_day: int = 60
     days: int = 30
-    sittings: int = 2
+    sittings: int = 1
     pages: int = 2
-    limit: int = 10
+    limit: int = 20
     drift: int | None = None
     refresh_every: timedelta = timedelta(hours=4)
 
@@ -168,8 +168,8 @@ class Simulation:
         return {str(row["id"]): self._video(index, row) for index, row in rows}
 
     def users(self) -> list[Row]:
-        """Viewers and creators as rows of the kind users; nobody declares any taste."""
-        return [{**row, "interests": [], "liked_sounds": []} for row in self._world.users()]
+        """Viewers and creators as rows of the kind users, of whom nothing is known."""
+        return [{"id": row["id"]} for row in self._world.users()]
 
     def published(self, day: int) -> list[Row]:
         """The rows of the videos that are new on a day; on the first one also those of before."""
