@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Double
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -112,3 +113,21 @@ def _interval(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
         sa.extract("epoch", as_of) - sa.extract("epoch", moment), Double()
     )
     return compiler.process(bounded(seconds / _number(_DAY_S), 0.0, 1e9), **options)
+
+
+class json_texts(FunctionElement[str]):  # noqa: N801
+    """The texts of a JSON list, one row each: a FROM clause by ``table_valued("value")``."""
+
+    inherit_cache = True
+
+
+@compiles(json_texts, "sqlite")
+def _each(element: json_texts, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.json_each(*element.clauses), **options)
+
+
+@compiles(json_texts, "postgresql")
+def _elements(element: json_texts, compiler: SQLCompiler, **options: Any) -> str:
+    (texts,) = element.clauses
+    elements = sa.func.jsonb_array_elements_text(sa.cast(texts, JSONB()))
+    return compiler.process(elements, **options)

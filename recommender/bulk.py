@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,6 +27,7 @@ OURS: dict[str, Any] = {"mapper": User}
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
+Columns = Mapping[str, Sequence[Any]]
 Merge = Callable[[Any, Any], ColumnElement[Any]]
 
 
@@ -98,10 +100,16 @@ def listed_values(session: Session, width: int, keys: Sequence[Key]) -> dict[str
 
 
 def _unnested(columns: Sequence[sa.Column[Any]]) -> FromClause:
-    """Arrays, one for each column and given on execution, as a FROM clause of that many columns."""
+    """Arrays, one for each column and given on execution, as a FROM clause of that many columns.
+
+    Each is selected, so that PostgreSQL plans for few rows and probes indexes. Knowing how many
+    there are it would rather read the whole of a table, and the more the table grows.
+    """
     types = [sa.Text() if isinstance(c.type, sa.Text) else c.type for c in columns]
     arrays = [
-        sa.cast(sa.bindparam(f"listed_{index}", type_=sa.Text()), ARRAY(each))
+        sa.select(
+            sa.cast(sa.bindparam(f"listed_{index}", type_=sa.Text()), ARRAY(each))
+        ).scalar_subquery()
         for index, each in enumerate(types)
     ]
     names = [sa.column(column.name, each) for column, each in zip(columns, types, strict=True)]
@@ -114,8 +122,21 @@ def _arrays(columns: Sequence[Sequence[Any]]) -> dict[str, str]:
 
 def _array_literal(values: Sequence[Any]) -> str:
     """PostgreSQL's own notation of an array; a driver that converts each element takes longer."""
-    parts = [_PARTS.get(type(value), _part)(value) for value in values]
-    return f"{{{','.join(parts)}}}"
+    types = set(map(type, values))
+    if types <= _NUMBERS:
+        parts = repr(list(values))[1:-1].replace("None", "NULL")
+    elif types == {str}:
+        parts = _text_parts(values)
+    else:
+        parts = ",".join([_PARTS.get(type(value), _part)(value) for value in values])
+    return f"{{{parts}}}"
+
+
+def _text_parts(values: Sequence[str]) -> str:
+    joined = '","'.join(values)
+    if "\\" in joined or joined.count('"') > 2 * (len(values) - 1):
+        return ",".join(map(_text_part, values))
+    return f'"{joined}"'
 
 
 def _part(value: Any) -> str:
@@ -128,6 +149,7 @@ def _text_part(value: str) -> str:
     return f'"{escaped}"'
 
 
+_NUMBERS = {int, float, bool, type(None)}
 _PARTS: dict[type, Callable[[Any], str]] = {
     str: _text_part,
     bool: str,
@@ -158,8 +180,25 @@ def insert(
         merge: for each column to change, a function of its old and new value; None keeps the row.
     """
     if rows:
-        names = columns or rows[0]
-        _insert(session, table, rows, names, tuple(conflict), tuple((merge or {}).items()))
+        given = _by_column(table, rows, columns or rows[0])
+        insert_columns(session, table, given, conflict=conflict, merge=merge)
+
+
+def insert_columns(
+    session: Session,
+    table: Table,
+    columns: Columns,
+    *,
+    conflict: Sequence[str] = (),
+    merge: Mapping[str, Merge] | None = None,
+) -> None:
+    """Insert rows given as columns, one or more, as `insert` does."""
+    _insert(session, table, columns, tuple(conflict), tuple((merge or {}).items()))
+
+
+def _by_column(table: Table, rows: Sequence[Row], names: Container[str]) -> Columns:
+    chosen = [column.name for column in table.c if column.name in names]
+    return {name: list(map(itemgetter(name), rows)) for name in chosen}
 
 
 def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
@@ -169,37 +208,38 @@ def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
     key = table.primary_key.columns.keys()
     keys = [tuple(row[name] for name in key) for row in rows]
     if not is_sqlite(session):
-        return {tuple(row) for row in _insert(session, table, rows, rows[0], returning=tuple(key))}
+        given = _by_column(table, rows, rows[0])
+        return {tuple(row) for row in _insert(session, table, given, returning=tuple(key))}
     if len(rows) == 1:
-        return set(keys) if _insert(session, table, rows, rows[0]).rowcount else set()
+        given = _by_column(table, rows, rows[0])
+        return set(keys) if _insert(session, table, given).rowcount else set()
     columns = list(table.primary_key)  # nobody else can write meanwhile
     there = {tuple(row) for row in find(session, columns, keys, columns)}
     new = [row for row, each in zip(rows, keys, strict=True) if each not in there]
-    if new:
-        _insert(session, table, new, new[0])
+    insert(session, table, new)
     return set(keys) - there
 
 
 def _insert(
     session: Session,
     table: Table,
-    rows: Sequence[Row],
-    columns: Container[str],
+    columns: Columns,
     conflict: tuple[str, ...] = (),
     merges: tuple[tuple[str, Merge], ...] = (),
     returning: tuple[str, ...] = (),
 ) -> sa.CursorResult[Any]:
     names = tuple(column.name for column in table.c if column.name in columns)
+    given = [columns[name] for name in names]
     connection = session.connection(bind_arguments=OURS)
     if is_sqlite(session):
         sql, times = _sqlite_insert(table, names, conflict, merges)
         values = [
-            [microseconds(row[name]) for row in rows] if is_time else [row[name] for row in rows]
-            for name, is_time in zip(names, times, strict=True)
+            map(microseconds, column) if is_time else column
+            for column, is_time in zip(given, times, strict=True)
         ]
         return connection.exec_driver_sql(sql, list(zip(*values, strict=True)))
     statement = _postgresql_insert(table, names, conflict, merges, returning)
-    return connection.execute(statement, _arrays([[row[n] for row in rows] for n in names]))
+    return connection.execute(statement, _arrays(given))
 
 
 @cache
@@ -296,7 +336,7 @@ def synchronise(
         session: the transaction.
         table: the table.
         current: the rows' other columns by primary key, as they are.
-        wanted: the same, as they shall be.
+        wanted: the same, as they shall be; all with the same columns in one order.
 
     Returns:
         The first part of the keys of the rows that changed: their owners.
@@ -305,9 +345,11 @@ def synchronise(
     changed = sorted(key for key in wanted if current.get(key) != wanted[key])
     gone = sorted(key for key in current if key not in wanted)
     delete(session, table, gone)
-    rows = [{**dict(zip(names, key, strict=True)), **wanted[key]} for key in changed]
-    others = {name: replace for name in rows[0] if name not in names} if rows else {}
-    insert(session, table, rows, merge=others or None)
+    if changed:
+        others = list(wanted[changed[0]])
+        values = zip(*((*key, *wanted[key].values()) for key in changed), strict=True)
+        given = dict(zip((*names, *others), values, strict=True))
+        insert_columns(session, table, given, merge=dict.fromkeys(others, replace))
     return {key[0] for key in (*changed, *gone)}
 
 

@@ -7,10 +7,9 @@ written before those of one user's data, in one order: users, sounds, hashtags, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -145,15 +144,14 @@ def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
 def apply_videos(session: Session, rows: Sequence[Row]) -> Applied:
     """Write video rows as `fields.parse_row` gives them; see `upsert_videos`."""
     given = _merged(rows)
-    written = cache(fields.caption_hashtags)
     creators = ensure(session, USERS, (str(row["creator"]) for row in given.values()))
     since = _learned_since(session, USERS.c.key, creators)
     sounds = ensure(session, SOUNDS, (str(r["sound"]) for r in given.values() if r.get("sound")))
-    hashtags = ensure(session, HASHTAGS, _named_hashtags(given, written))
+    hashtags = ensure(session, HASHTAGS, _named_hashtags(given))
     scalars = {key: _video_scalars(row, creators, sounds) for key, row in given.items()}
     saved = _save(session, VIDEOS, scalars, {"status": "published"})
     captions = _save_captions(session, saved, given)
-    tags = _save_video_hashtags(session, saved, given, captions, hashtags, written)
+    tags = _save_video_hashtags(session, saved, given, captions, hashtags)
     _learn_published(session, saved, tags, since)
     return Applied(saved.counts(captions.changed | tags.changed))
 
@@ -202,13 +200,15 @@ def _members(given: Mapping[str, Mapping[str, Any]], column: str) -> Iterator[st
     return (member for row in given.values() for member in row.get(column, ()))
 
 
-def _named_hashtags(
-    given: Mapping[str, Mapping[str, Any]], written: Callable[[str | None], Iterable[str]]
-) -> Iterator[str]:
+def _named_hashtags(given: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """The hashtags that rows name, those that their captions have included."""
     for row in given.values():
         yield from row.get("hashtags", ())
-        yield from written(row.get("caption"))
+        yield from _written(row.get("caption"))
+
+
+def _written(caption: fields.Caption | None) -> tuple[str, ...]:
+    return caption.hashtags if caption else ()
 
 
 def _learned_since(
@@ -341,22 +341,31 @@ def _save_captions(
 ) -> _Changes:
     """Replace the captions that are given, with their words and terms.
 
-    Read are also those of the videos whose hashtags are given, since they have hashtags too.
+    Returns:
+        The hashtags written in captions before and after: also in those of the videos whose
+        hashtags are given.
     """
     read = [k for k in saved.before if "caption" in given[k] or "hashtags" in given[k]]
     found = _links(session, CAPTIONS, (saved.ids[key] for key in read))
-    owners = {(saved.ids[key],): row["caption"] for key, row in given.items() if "caption" in row}
+    owners: dict[bulk.Key, fields.Caption | None] = {
+        (saved.ids[key],): row["caption"] for key, row in given.items() if "caption" in row
+    }
     current = {owner: found[owner] for owner in owners if owner in found}
     wanted = {
-        owner: {"caption": caption, "words": fields.words(caption)}
+        owner: {"caption": caption.text, "words": caption.words}
         for owner, caption in owners.items()
         if caption
     }
     changed = bulk.synchronise(session, CAPTIONS, current, wanted)
-    _save_terms(session, changed, current, wanted)
+    _save_terms(session, changed, current, owners)
     rows = {key: (saved.ids[key],) for key in given}
-    before = {key: found[row]["caption"] for key, row in rows.items() if row in found}
-    after = {key: owners.get(row, before.get(key)) for key, row in rows.items()}
+    before = {
+        key: fields.caption_hashtags(str(found[row]["caption"])) if row in found else ()
+        for key, row in rows.items()
+    }
+    after = {
+        key: _written(owners[row]) if row in owners else before[key] for key, row in rows.items()
+    }
     return _Changes(before, after, changed)
 
 
@@ -364,14 +373,14 @@ def _save_terms(
     session: Session,
     changed: set[int],
     current: Mapping[bulk.Key, bulk.Row],
-    wanted: Mapping[bulk.Key, bulk.Row],
+    captions: Mapping[bulk.Key, fields.Caption | None],
 ) -> None:
     """Replace the terms of the captions that changed."""
     terms: dict[bulk.Key, bulk.Row] = {
         (owner, term): {}
         for owner in changed
-        if (owner,) in wanted
-        for term in fields.terms(wanted[owner,]["words"])
+        if (caption := captions[owner,])
+        for term in caption.terms
     }
     there = _links(session, VIDEO_TERMS, (o for o in changed if (o,) in current))
     bulk.synchronise(session, VIDEO_TERMS, there, terms)
@@ -383,7 +392,6 @@ def _save_video_hashtags(
     given: Mapping[str, Mapping[str, Any]],
     captions: _Changes,
     hashtags: Mapping[str, int],
-    written: Callable[[str | None], Sequence[str]],
 ) -> _Changes:
     """Replace the hashtags that are given or written, and keep every `listed_at`.
 
@@ -397,13 +405,12 @@ def _save_video_hashtags(
     for video_id, hashtag_id in sorted(current):
         kept.setdefault(video_id, []).append(hashtag_id)
     before = {key: kept.get(saved.ids[key], []) for key in touched}
-    old = {name for key in touched for name in written(captions.before.get(key))}
+    old = {name for key in touched for name in captions.before[key]}
     known = {**hashtags, **ensure(session, HASHTAGS, sorted(old - hashtags.keys()))}
     after = {}
     for key in touched:
         captioned = [
-            [known[name] for name in written(each.get(key))]
-            for each in (captions.before, captions.after)
+            [known[name] for name in each[key]] for each in (captions.before, captions.after)
         ]
         tags = given[key].get("hashtags")
         named = None if tags is None else [known[name] for name in tags]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 from uuid import uuid4
@@ -29,17 +30,20 @@ from recommender.pages import (
     item_of,
     items_of,
     page_query,
+    page_rows,
     row_sources,
 )
 from recommender.profiles import checked_weight, get_profile
 from recommender.reasons import reason_of, reason_query
 from recommender.scoring import (
     COLUMNS,
+    POOL,
     ahead_query,
     explain_query,
-    feed_query,
-    pool_query,
-    rank_query,
+    ranked,
+    ranked_given,
+    ranked_pool,
+    ranked_whole,
     sources_query,
 )
 from recommender.settings import Settings
@@ -55,12 +59,10 @@ from recommender.values import (
     FilterOutcome,
     Learning,
 )
-from recommender.viewer import CYCLE
+from recommender.viewer import CYCLE, Shape
 
 MOST_EXCLUDED = 10_000
 MOST_DISPLACING = 3
-POOL = 3
-"""How many candidates there are for each place of a page, at first."""
 
 
 def resolve(
@@ -99,11 +101,10 @@ def resolve(
         UnknownProfile: there is no such profile or version.
     """
     moment = _time(as_of)
-    query = _viewer_query(_user_key(user))
+    key = _user_key(user)
     begun, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
-    if cursor is not None:
-        query = with_session(query, begun)
-    found = session.execute(query.prefix_with("/* recommender.resolve */")).one()
+    query = _viewer_query(goes_on=cursor is not None)
+    found = session.execute(query, {"key": key, "session": begun}).one()
     request = FeedRequest(
         user=user,
         user_id=found.id,
@@ -131,10 +132,11 @@ def _seed(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % CYCLE
 
 
-def _viewer_query(key: str) -> Statement:
-    """The learning state, and the viewer beside it where there is one."""
+@cache
+def _viewer_query(*, goes_on: bool) -> Statement:
+    """The learning state, and the viewer beside it where there is one, with their session."""
     state = LearningState
-    return (
+    query = (
         sa.select(
             User.id, User.language, User.country, User.device, User.learned_since,
             state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
@@ -142,8 +144,10 @@ def _viewer_query(key: str) -> Statement:
             state.captions,
         )
         .select_from(state)
-        .outerjoin(User, User.key == key)
+        .outerjoin(User, User.key == sa.bindparam("key"))
+        .prefix_with("/* recommender.resolve */")
     )  # fmt: skip
+    return with_session(query) if goes_on else query
 
 
 def _learning(state: Any, as_of: datetime) -> Learning:
@@ -250,7 +254,7 @@ def for_you(
 
 def _ranked(session: Session, request: FeedRequest) -> FeedPage:
     if request.profile.is_reference:
-        items = items_of(session, request, feed_query(request), "for_you")
+        items = items_of(request, page_rows(session, request, ranked, "for_you"))
     else:
         items = _spread(session, request)
     return FeedPage(request, items, exhausted=len(items) < request.limit)
@@ -258,8 +262,8 @@ def _ranked(session: Session, request: FeedRequest) -> FeedPage:
 
 def _spread(session: Session, request: FeedRequest) -> tuple[FeedItem, ...]:
     """The videos of a page, spread: one statement, or two where the best do not say enough."""
-    for pool in (POOL * request.limit, None):
-        rows = session.execute(page_query(pool_query(request, pool), "for_you")).all()
+    for ranking, pool in ((ranked_pool, POOL * request.limit), (ranked_whole, None)):
+        rows = page_rows(session, request, ranking, "for_you").all()
         places = _places(request, rows, pool)
         if places is not None:
             break
@@ -336,8 +340,10 @@ def rank(
     request = resolve(
         session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
     )
-    video_ids = _video_ids(session, keys)
-    return FeedPage(request, items_of(session, request, rank_query(request, video_ids), "rank"))
+    given = [key for key in keys if _is_key(key)]
+    items = items_of(request, page_rows(session, request, ranked_given, "rank", given))
+    _check_all_found(keys, {item.video for item in items})
+    return FeedPage(request, items)
 
 
 def explain(
@@ -373,7 +379,7 @@ def explain(
         settings=settings,
     )  # fmt: skip
     (video_id,) = _video_ids(session, [video])
-    row = session.execute(page_query(explain_query(request, video_id), "explain")).one()
+    row = session.execute(page_query(explain_query(request, video), "explain")).one()
     filters = _outcomes(request, row)
     sources = _sources_of(session, request, video_id)
     is_shown = bool(sources) and all(outcome.passed for outcome in filters)
@@ -393,7 +399,7 @@ def explain(
 def _outcomes(request: FeedRequest, row: Any) -> tuple[FilterOutcome, ...]:
     return tuple(
         FilterOutcome(each.name, bool(row._mapping[f"filter_{each.name}"]))  # noqa: SLF001 - its API
-        for each in filters_of(request)
+        for each in filters_of(Shape.of(request))
     )
 
 
@@ -420,9 +426,13 @@ def _time(as_of: datetime | None) -> datetime:
 def _video_ids(session: Session, keys: Sequence[str]) -> list[int]:
     """The ids of videos' keys; `UnknownVideo` where one is not there."""
     found = ids(session, VIDEOS, [key for key in keys if _is_key(key)])
+    _check_all_found(keys, found)
+    return [found[key] for key in keys]
+
+
+def _check_all_found(keys: Iterable[str], found: Container[str]) -> None:
     if missing := [key for key in keys if key not in found]:
         raise UnknownVideo(f"there is no video {fields.shown(missing[0])}")
-    return [found[key] for key in keys]
 
 
 def _is_key(value: str) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from recommender.errors import InvalidValue
 
@@ -248,6 +249,22 @@ def _canonical(written: str) -> tuple[str, ...]:
         return ()
 
 
+class Caption(NamedTuple):
+    """A caption as written, and what it says: its words, terms and hashtags."""
+
+    text: str
+    words: str
+    terms: tuple[int, ...]
+    hashtags: tuple[str, ...]
+
+
+def read_caption(value: object) -> Caption:
+    """A caption of at most 10,000 code points with all that it says."""
+    written = caption(value)
+    found = words(written)
+    return Caption(written, found, terms(found), caption_hashtags(written))
+
+
 def count(value: object) -> int:
     """A whole number from 0 to 2,147,483,647."""
     if isinstance(value, str):
@@ -391,7 +408,7 @@ USER_COLUMNS: Columns = {
 VIDEO_COLUMNS: Columns = {
     "id": Column(key, required=True),
     "creator": Column(key, required=True),
-    "caption": Column(caption),
+    "caption": Column(read_caption),
     "hashtags": Column(each(hashtag), many=True),
     "sound": Column(listed_key),
     "language": Column(key),
@@ -429,8 +446,9 @@ def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
     check_names(columns, row.keys())
     parsed = {}
     for name, given in row.items():
+        column = columns[name]
         try:
-            parsed[name] = columns[name].value(given)
+            parsed[name] = column.parse(given) if given else column.value(given)
         except InvalidValue as error:
             raise InvalidValue(f"{name}: {error}") from None
     return parsed

@@ -15,8 +15,7 @@ from sqlalchemy import ColumnElement
 from recommender.learned import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models import Interaction, Sound, Video, VideoCaption, VideoHashtag
 from recommender.served import ServedVideo
-from recommender.values import FeedRequest
-from recommender.viewer import Viewer
+from recommender.viewer import Shape, Viewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,41 +141,41 @@ REFERENCE_FILTERS = FILTERS[:2]
 """The filters of the reference formula, which keeps own, seen and muted videos."""
 
 
-def filters_of(request: FeedRequest) -> tuple[Filter, ...]:
+def filters_of(shape: Shape) -> tuple[Filter, ...]:
     """The filters that apply to a request."""
-    if request.profile.is_reference:
+    if shape.is_reference:
         return REFERENCE_FILTERS
-    if request.rewatch:
+    if shape.rewatch:
         return tuple(each for each in FILTERS if each.predicate is not not_seen)
     return FILTERS
 
 
-def eligible(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
+def eligible(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """What applies inside each source: what takes most away, and what the caller wants."""
-    early = [each for each in filters_of(request) if each.predicate in EARLY]
-    return [*(each.predicate(viewer) for each in early), *_requested(request, viewer)]
+    early = [each for each in filters_of(shape) if each.predicate in EARLY]
+    return [*(each.predicate(viewer) for each in early), *_requested(shape, viewer)]
 
 
-def remaining(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
+def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """What the candidates still have to fulfil, of which `eligible` is true."""
-    late = [each for each in filters_of(request) if each.predicate not in EARLY]
+    late = [each for each in filters_of(shape) if each.predicate not in EARLY]
     return [each.predicate(viewer) for each in late]
 
 
-def allowed(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
+def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """All that a video has to fulfil, what the request asks for included."""
     return [
-        *(each.predicate(viewer) for each in filters_of(request)),
-        *_requested(request, viewer),
+        *(each.predicate(viewer) for each in filters_of(shape)),
+        *_requested(shape, viewer),
     ]
 
 
-def _requested(request: FeedRequest, viewer: Viewer) -> list[ColumnElement[bool]]:
+def _requested(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     found = []
-    if request.position > 1 and not_seen not in {each.predicate for each in filters_of(request)}:
+    if shape.goes_on and not_seen not in {each.predicate for each in filters_of(shape)}:
         found.append(not_served(viewer))
-    if request.where is not None:
-        found.append(request.where)
+    if shape.where is not None:
+        found.append(shape.where)
     if viewer.excluded is not None:
         found.append(Video.id.not_in(sa.select(viewer.excluded.c.id)))
     return found

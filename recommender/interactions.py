@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -67,6 +67,7 @@ POSITIVE = ("like", "share", "save", "comment")
 
 _BODY = ("video_id", "kind", "at", "watch_ms", "completion")
 
+Row = Mapping[str, Any]
 State = dict[str, Any]
 
 
@@ -150,15 +151,28 @@ def record_many(session: Session, events: Iterable[Event]) -> Counts:
         UnknownVideo: there is no such video; nothing is written.
         EventConflict: a key was recorded before with another body; nothing is written.
     """
-    return apply_events(session, list(events), strict=True).counts
+    return apply_events(session, [_row_of(event) for event in events], strict=True).counts
 
 
-def apply_events(session: Session, events: Sequence[Event], *, strict: bool = False) -> Applied:
+def _row_of(event: Event) -> Row:
+    """The event as an interchange row."""
+    return {
+        "id": event.key,
+        "user": event.user,
+        "video": event.video,
+        "kind": event.kind,
+        "at": event.at,
+        "watch_ms": event.watch_ms,
+        "completion": event.completion,
+    }
+
+
+def apply_events(session: Session, events: Sequence[Row], *, strict: bool = False) -> Applied:
     """Record events; those that cannot be are left out and reported by their place.
 
     Args:
         session: the caller's transaction; nothing is committed.
-        events: in any order, with any repeats.
+        events: rows as `fields.parse_row` gives them, in any order, with any repeats.
         strict: raise the first that cannot be recorded instead, before anything is written.
     """
     places, rejected = _resolve(session, events)
@@ -210,7 +224,7 @@ class _Place:
 
 
 def _resolve(
-    session: Session, events: Sequence[Event]
+    session: Session, events: Sequence[Row]
 ) -> tuple[dict[int, _Place], dict[int, RecommenderError]]:
     viewers = _viewers(session, events)
     targets = _targets(session, viewers, events)
@@ -218,49 +232,51 @@ def _resolve(
     rejected: dict[int, RecommenderError] = {}
     latest = fields.now() + MOST_AHEAD
     for index, event in enumerate(events):
-        if (viewer := viewers.get(event.user)) is None:
-            rejected[index] = UnknownUser(f"there is no user {fields.shown(event.user)}")
-        elif (target := targets.get((viewer.id, event.video))) is None:
-            rejected[index] = UnknownVideo(f"there is no video {fields.shown(event.video)}")
-        elif event.at > latest:
-            rejected[index] = InvalidValue(f"at: {fields.written_time(event.at)} is in the future")
+        if (viewer := viewers.get(event["user"])) is None:
+            rejected[index] = UnknownUser(f"there is no user {fields.shown(event['user'])}")
+        elif (target := targets.get((viewer.id, event["video"]))) is None:
+            rejected[index] = UnknownVideo(f"there is no video {fields.shown(event['video'])}")
+        elif (at := event["at"]) > latest:
+            rejected[index] = InvalidValue(f"at: {fields.written_time(at)} is in the future")
         else:
             places[index] = _Place(_row(event, viewer.id, target), viewer, target)
     return places, rejected
 
 
-def _row(event: Event, user_id: int, target: _Target) -> State:
+def _row(event: Row, user_id: int, target: _Target) -> State:
     """The event as a row of the log, and its video's duration, which folding wants to know."""
-    duration_ms = target.duration_ms
-    is_watch = event.kind == "watch"
+    kind, duration_ms = event["kind"], target.duration_ms
+    watch_ms, completion = event.get("watch_ms"), event.get("completion")
     return {
         "user_id": user_id,
-        "key": event.key,
+        "key": event["id"],
         "video_id": target.id,
-        "kind": event.kind,
-        "at": event.at,
-        "watch_ms": event.watch_ms,
-        "completion": event.completion,
-        "engaged": is_watch and is_engaged(event.watch_ms, event.completion, duration_ms),
+        "kind": kind,
+        "at": event["at"],
+        "watch_ms": watch_ms,
+        "completion": completion,
+        "engaged": kind == "watch" and is_engaged(watch_ms, completion, duration_ms),
         "duration_ms": duration_ms,
     }
 
 
-def _viewers(session: Session, events: Sequence[Event]) -> dict[str, _Viewer]:
+def _viewers(session: Session, events: Sequence[Row]) -> dict[str, _Viewer]:
     """The users by their keys, locked in the order of these."""
-    keys = [(key,) for key in dict.fromkeys(event.user for event in events)]
+    keys = [(key,) for key in dict.fromkeys(event["user"] for event in events)]
     if not keys:
         return {}
     read = (USERS.c.key, USERS.c.id, USERS.c.learned_since, *(LEARNING_STATE.c[n] for n in RULES))
     found = bulk.find(session, [USERS.c.key], keys, read, lock=True, beside=LEARNING_STATE)
-    return {key: _Viewer(i, since, Rules(*rules)) for key, i, since, *rules in found}
+    known = cache(Rules)  # the same for all of them
+    return {key: _Viewer(i, since, known(*rules)) for key, i, since, *rules in found}
 
 
 def _targets(
-    session: Session, viewers: Mapping[str, _Viewer], events: Sequence[Event]
+    session: Session, viewers: Mapping[str, _Viewer], events: Sequence[Row]
 ) -> dict[tuple[int, str], _Target]:
     """The videos by user's id and video's key."""
-    pairs = list(dict.fromkeys((viewers[e.user].id, e.video) for e in events if e.user in viewers))
+    known = [event for event in events if event["user"] in viewers]
+    pairs = list(dict.fromkeys((viewers[e["user"]].id, e["video"]) for e in known))
     if not pairs:
         return {}
     statement, values = (
@@ -337,18 +353,18 @@ def _recorded(session: Session, keys: Iterable[bulk.Key]) -> dict[bulk.Key, Stat
     return {(row.user_id, row.key): dict(row._mapping) for row in found}  # noqa: SLF001 - its API
 
 
-def _conflict(session: Session, event: Event, before: State) -> EventConflict:
+def _conflict(session: Session, event: Row, before: State) -> EventConflict:
     video = session.scalar(sa.select(Video.key).where(Video.id == before["video_id"]))
     return EventConflict(
-        f"event {fields.shown(event.key)} of user {fields.shown(event.user)} was recorded before as"
-        f" {_described({**before, 'video': video})}, and is now {_described(asdict(event))}"
+        f"event {fields.shown(event['id'])} of user {fields.shown(event['user'])} was recorded"
+        f" before as {_described({**before, 'video': video})}, and is now {_described(event)}"
     )
 
 
-def _described(body: Mapping[str, Any]) -> str:
+def _described(body: Row) -> str:
     parts = [f"{body['kind']} of {fields.shown(body['video'])}", fields.written_time(body["at"])]
     parts += [
-        f"{name} {body[name]}" for name in ("watch_ms", "completion") if body[name] is not None
+        f"{name} {body[name]}" for name in ("watch_ms", "completion") if body.get(name) is not None
     ]
     return " ".join(parts)
 
@@ -435,15 +451,3 @@ def _learn_state(learned: Learned, place: _Place, after: State) -> None:
         learned.add(place.viewer.id, place.target.subjects, weight, at)
     for _, weight, at in before - now:
         learned.add(place.viewer.id, place.target.subjects, -weight, at)
-
-
-def parse_event(row: Mapping[str, object]) -> Event:
-    """The event of an interchange row.
-
-    Raises:
-        InvalidValue: a column is unknown or missing, or a value not of its form.
-    """
-    fields.check_names(fields.EVENT_COLUMNS, row.keys())
-    given: dict[str, Any] = {"key": row["id"], **row}
-    del given["id"]
-    return Event(**given)

@@ -9,47 +9,45 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import fields
+from recommender.ahead import made_ahead
 from recommender.catalog import Applied, apply_follows, apply_users, apply_videos
 from recommender.engine import run_transaction
 from recommender.errors import BadData, InvalidValue, NotPermitted, RecommenderError
-from recommender.interactions import apply_events, parse_event
+from recommender.interactions import apply_events
 from recommender.reading import opened, read_rows
 from recommender.settings import Settings
 from recommender.values import Counts
-
-R = TypeVar("R")
 
 LONGEST_BATCH = 4_000_000
 """Characters of a batch at most, but for its last row, so that long rows do not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[R]):
-    """One kind of row: its columns, how a row is parsed and how many are written."""
+class Kind:
+    """One kind of row: its columns, and how many are written."""
 
     columns: fields.Columns
-    parse: Callable[[Mapping[str, object]], R]
-    apply: Callable[[Session, Sequence[R]], Applied]
+    apply: Callable[[Session, Sequence[Any]], Applied]
+
+    def parse(self, row: Mapping[str, object]) -> dict[str, Any]:
+        """A row of a file with every value parsed."""
+        return fields.parse_row(self.columns, row)
 
 
-def _parser(columns: fields.Columns) -> Callable[[Mapping[str, object]], dict[str, object]]:
-    return lambda row: fields.parse_row(columns, row)
-
-
-KINDS: Mapping[str, Kind[Any]] = {
-    "users": Kind(fields.USER_COLUMNS, _parser(fields.USER_COLUMNS), apply_users),
-    "videos": Kind(fields.VIDEO_COLUMNS, _parser(fields.VIDEO_COLUMNS), apply_videos),
-    "follows": Kind(fields.FOLLOW_COLUMNS, _parser(fields.FOLLOW_COLUMNS), apply_follows),
-    "events": Kind(fields.EVENT_COLUMNS, parse_event, apply_events),
+KINDS: Mapping[str, Kind] = {
+    "users": Kind(fields.USER_COLUMNS, apply_users),
+    "videos": Kind(fields.VIDEO_COLUMNS, apply_videos),
+    "follows": Kind(fields.FOLLOW_COLUMNS, apply_follows),
+    "events": Kind(fields.EVENT_COLUMNS, apply_events),
 }
 
 
@@ -71,14 +69,18 @@ class ImportReport:
         return asdict(self)
 
 
-class _Entry(NamedTuple, Generic[R]):
+class _Entry(NamedTuple):
     """A row of a file: where it begins, as it stands there, and parsed or what is wrong."""
 
     line: int
     row: object
     size: int
-    parsed: R | None
+    parsed: dict[str, Any] | None
     error: RecommenderError | None
+
+
+Batch = tuple[list[_Entry], int]
+"""What one transaction takes of a file, and how many of its bytes were read by then."""
 
 
 def import_file(
@@ -122,10 +124,13 @@ def import_file(
     settings = settings or Settings.from_environment()
     started = time.monotonic()
     counts, read, rejected, last_in = Counts(), 0, 0, 0
-    with opened(file) as binary, _rejects(errors) as reject:
-        entries = _entries(KINDS[kind], binary)
+    with (
+        opened(file) as binary,
+        _rejects(errors) as reject,
+        closing(_batches(KINDS[kind], binary, settings.batch_size)) as batches,
+    ):
         try:
-            while batch := _batch(entries, settings.batch_size):
+            for batch, position in batches:
                 written, refused = _write(
                     engine, KINDS[kind], batch, settings, skip=on_error == "skip", dry_run=dry_run
                 )
@@ -134,7 +139,7 @@ def import_file(
                 counts, read = counts + written, read + len(batch)
                 rejected, last_in = rejected + len(refused), batch[-1].line
                 if progress:
-                    progress(len(batch), binary.tell() if binary.seekable() else 0)
+                    progress(len(batch), position)
         except RecommenderError as error:
             raise type(error)(f"{file}: {error}; {_how_far(0 if dry_run else last_in)}") from error
     seconds = round(time.monotonic() - started, 3)
@@ -145,9 +150,25 @@ def _how_far(last_in: int) -> str:
     return f"lines 1 to {last_in} are in" if last_in else "nothing was imported"
 
 
-def _batch(entries: Iterator[_Entry[R]], most: int) -> list[_Entry[R]]:
+def _batches(kind: Kind, binary: BinaryIO, most: int) -> Generator[Batch, None, None]:
+    """The batches of a file; those of a long one are read ahead from the second on."""
+    batches = _read_batches(kind, binary, most)
+    if not (first := next(batches, None)):
+        return
+    with made_ahead(batches) if len(first[0]) == most else nullcontext(batches) as others:
+        yield first
+        yield from others
+
+
+def _read_batches(kind: Kind, binary: BinaryIO, most: int) -> Iterator[Batch]:
+    entries = _entries(kind, binary)
+    while batch := _batch(entries, most):
+        yield batch, binary.tell() if binary.seekable() else 0
+
+
+def _batch(entries: Iterator[_Entry], most: int) -> list[_Entry]:
     """The next entries, as many as one transaction takes: neither too many nor too long."""
-    batch: list[_Entry[R]] = []
+    batch: list[_Entry] = []
     left = LONGEST_BATCH
     while len(batch) < most and left > 0 and (entry := next(entries, None)):
         batch.append(entry)
@@ -155,7 +176,7 @@ def _batch(entries: Iterator[_Entry[R]], most: int) -> list[_Entry[R]]:
     return batch
 
 
-def _entries(kind: Kind[R], binary: BinaryIO) -> Iterator[_Entry[R]]:
+def _entries(kind: Kind, binary: BinaryIO) -> Iterator[_Entry]:
     for line, row, size, unreadable in read_rows(kind.columns, binary):
         if unreadable:
             yield _Entry(line, row, size, None, unreadable)
@@ -168,20 +189,20 @@ def _entries(kind: Kind[R], binary: BinaryIO) -> Iterator[_Entry[R]]:
 
 def _write(
     engine: Engine,
-    kind: Kind[R],
-    batch: Sequence[_Entry[R]],
+    kind: Kind,
+    batch: Sequence[_Entry],
     settings: Settings,
     *,
     skip: bool,
     dry_run: bool,
-) -> tuple[Counts, list[tuple[_Entry[R], RecommenderError]]]:
+) -> tuple[Counts, list[tuple[_Entry, RecommenderError]]]:
     """Write the good rows of a batch; the bad ones come back, or the first of them is raised."""
     bad = [(entry, entry.error) for entry in batch if entry.error]
     _raise_first([] if skip else bad)
     good = [entry for entry in batch if not entry.error]
 
     def write(session: Session) -> Applied:
-        applied = kind.apply(session, [cast("R", entry.parsed) for entry in good])
+        applied = kind.apply(session, [entry.parsed for entry in good])
         _raise_first([] if skip else [(good[i], applied.rejected[i]) for i in applied.rejected])
         if dry_run:
             session.rollback()
@@ -192,14 +213,14 @@ def _write(
     return applied.counts, sorted(bad, key=lambda each: each[0].line)
 
 
-def _raise_first(bad: Sequence[tuple[_Entry[R], RecommenderError]]) -> None:
+def _raise_first(bad: Sequence[tuple[_Entry, RecommenderError]]) -> None:
     if bad:
         entry, error = min(bad, key=lambda each: each[0].line)
         raise BadData(f"line {entry.line}: {error}") from error
 
 
 @contextmanager
-def _rejects(path: str | None) -> Iterator[Callable[[_Entry[Any], RecommenderError], None]]:
+def _rejects(path: str | None) -> Iterator[Callable[[_Entry, RecommenderError], None]]:
     """A function that keeps a rejected row, in a file that only its owner may read."""
     if path is None:
         yield lambda _entry, _error: None
@@ -212,7 +233,7 @@ def _rejects(path: str | None) -> Iterator[Callable[[_Entry[Any], RecommenderErr
         ) from None
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as text:
 
-        def reject(entry: _Entry[Any], error: RecommenderError) -> None:
+        def reject(entry: _Entry, error: RecommenderError) -> None:
             kept = {"line": entry.line, "error": str(error), "row": entry.row}
             text.write(json.dumps(kept, ensure_ascii=False, default=str) + "\n")
 

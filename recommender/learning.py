@@ -158,11 +158,13 @@ class Learned:
 
     def write(self, session: Session) -> None:
         """Add the sums to those in the database, in the order of their keys."""
-        rows = [
-            {"user_id": user_id, "subject": subject, "subject_id": subject_id, "score": score}
-            for (user_id, subject, subject_id), score in sorted(self._sums.items())
-        ]
-        bulk.insert(session, AFFINITIES, rows, merge={"score": bulk.added})
+        if not self._sums:
+            return
+        keys = sorted(self._sums)
+        users, subjects, ids = zip(*keys, strict=True)
+        scores = [self._sums[key] for key in keys]
+        columns = {"user_id": users, "subject": subjects, "subject_id": ids, "score": scores}
+        bulk.insert_columns(session, AFFINITIES, columns, merge={"score": bulk.added})
 
 
 def rules(session: Session) -> Rules:

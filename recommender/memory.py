@@ -60,9 +60,14 @@ def read_cursor(cursor: str) -> tuple[UUID, int]:
     return session, position
 
 
-def with_session(viewer_query: Statement, session: UUID) -> Statement:
-    """The query of a viewer with a session of theirs, and the last video of it, beside."""
-    is_session = sa.and_(FeedSession.user_id == User.id, FeedSession.session == session)
+def with_session(viewer_query: Statement) -> Statement:
+    """The query of a viewer with a session of theirs, and the last video of it, beside.
+
+    It is executed with the session as `session`.
+    """
+    is_session = sa.and_(
+        FeedSession.user_id == User.id, FeedSession.session == sa.bindparam("session")
+    )
     is_last = sa.and_(
         ServedVideo.user_id == FeedSession.user_id,
         ServedVideo.session == FeedSession.session,

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from recommender.columns import (
     CATALOGUE,
@@ -67,7 +67,10 @@ class User(Base):
     follows: Mapped[list[Follow]] = relationship(
         back_populates="user", foreign_keys="Follow.user_id"
     )
-    interactions: Mapped[list[Interaction]] = relationship(back_populates="user")
+    interactions: Mapped[list[Interaction]] = relationship(
+        back_populates="user",
+        primaryjoin=lambda: User.id == foreign(Interaction.user_id),
+    )
     hashtags: Mapped[list[Hashtag]] = relationship(
         secondary=f"{PREFIX}user_hashtags", viewonly=True
     )
@@ -148,7 +151,10 @@ class Video(Base):
     caption_row: Mapped[VideoCaption | None] = relationship(back_populates="video")
     caption: AssociationProxy[str | None] = association_proxy("caption_row", "caption")
     hashtags: Mapped[list[Hashtag]] = relationship(
-        secondary=f"{PREFIX}video_hashtags", viewonly=True
+        secondary=f"{PREFIX}video_hashtags",
+        primaryjoin=lambda: Video.id == foreign(VideoHashtag.video_id),
+        secondaryjoin=lambda: Hashtag.id == foreign(VideoHashtag.hashtag_id),
+        viewonly=True,
     )
 
 
@@ -176,13 +182,17 @@ class VideoTerm(Base):
 
 
 class VideoHashtag(Base):
-    """A hashtag of a video; `listed_at` is its `published_at` while it is published, else NULL."""
+    """A hashtag of a video; `listed_at` is its `published_at` while it is published, else NULL.
+
+    No foreign keys: who writes it has both rows, neither is ever deleted, and the keys cost more
+    than the row.
+    """
 
     __tablename__ = f"{PREFIX}video_hashtags"
     __table_args__ = (Index(None, "hashtag_id", "listed_at", "video_id"), CLUSTERED)
 
-    video_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Video.id), primary_key=True)
-    hashtag_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Hashtag.id), primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    hashtag_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     listed_at: Mapped[Time | None]
 
 
@@ -226,6 +236,9 @@ class Interaction(Base):
     Counts are numbers of events, `completion` the best part watched, `watch_ms` the sum. The user
     likes the video now where `liked_at` is later than `unliked_at`; the same for saves. At
     `engaged_at` they last watched it with interest, liked, shared, saved or commented on it.
+
+    No foreign keys, nor in what else recording writes: it found the video and holds the user's
+    row, neither is ever deleted, and each key costs as much as the rest of a row.
     """
 
     __tablename__ = f"{PREFIX}interactions"
@@ -234,7 +247,6 @@ class Interaction(Base):
         not_negative(
             "impressions", "plays", "engaged_views", "watch_ms", "shares", "comments", "reports"
         ),
-        Index(None, "video_id"),
         Index(
             None,
             "user_id",
@@ -245,8 +257,8 @@ class Interaction(Base):
         CLUSTERED,
     )
 
-    user_id: Mapped[UserKey]
-    video_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Video.id), primary_key=True)
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     impressions: Mapped[Count]
     plays: Mapped[Count]
     engaged_views: Mapped[Count]
@@ -264,16 +276,17 @@ class Interaction(Base):
     first_at: Mapped[Time]
     last_at: Mapped[Time]
 
-    user: Mapped[User] = relationship(back_populates="interactions")
-    video: Mapped[Video] = relationship()
+    user: Mapped[User] = relationship(
+        back_populates="interactions",
+        primaryjoin=lambda: User.id == foreign(Interaction.user_id),
+    )
+    video: Mapped[Video] = relationship(
+        primaryjoin=lambda: Video.id == foreign(Interaction.video_id)
+    )
 
 
 class EventRow(Base):
-    """One event of the append-only log; the key makes recording it again a no-op.
-
-    No foreign keys: each costs as much as the rest of the row, and the interaction that the event
-    is folded into, in the same transaction, has them.
-    """
+    """One event of the append-only log; the key makes recording it again a no-op."""
 
     __tablename__ = f"{PREFIX}events"
     __table_args__ = (
@@ -298,7 +311,7 @@ class PendingEvent(Base):
     """What an event adds to its video's statistics, until a rollup has counted it.
 
     `impressions` is 1 where it made the user a viewer of the video, `engaged_views` where it was
-    their first engaged view of it. No foreign keys, since its event's interaction has them.
+    their first engaged view of it.
     """
 
     __tablename__ = f"{PREFIX}events_pending"

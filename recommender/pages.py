@@ -1,8 +1,15 @@
-"""From ranked rows to the videos of a page."""
+"""From a ranking to the videos of a page.
+
+The statement of a page is built once for each shape of request and executed with its values, since
+building it takes longer than the database takes to answer it. SQLAlchemy keeps the cache key with
+the statement, and the compiled text under that.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -11,19 +18,50 @@ from recommender import fields
 from recommender.columns import Statement
 from recommender.errors import InvalidValue
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
-from recommender.scoring import formula, score_of
+from recommender.scoring import score_of
 from recommender.sources import source_names
 from recommender.values import Contribution, FeedItem, FeedRequest
+from recommender.viewer import Shape, Viewer, values_of, weights_of
 
 CATALOGUE = ("catalogue",)
 """The source of every candidate of the reference formula: all videos are candidates."""
 
+MOST_KEPT = 100
+"""How many statements are kept, those used last: a profile with other signals is another shape."""
 
-def items_of(
-    session: Session, request: FeedRequest, ranked: Statement, name: str
-) -> tuple[FeedItem, ...]:
-    """The videos of a ranking, in its order: one statement."""
-    rows = session.execute(page_query(ranked, name))
+Ranking: TypeAlias = Callable[[Shape, Viewer], Statement]
+"""A function of a module that gives the ranked videos."""
+
+_SEPARATOR: Any = sa.literal_column(repr(fields.LIST_SEPARATOR))
+"""A string would be written into the text of a statement anew on each execution."""
+
+
+def page_rows(
+    session: Session, request: FeedRequest, ranking: Ranking, name: str, given: Sequence[str] = ()
+) -> sa.Result[*tuple[Any, ...]]:
+    """The rows of a page: one statement, which is built anew where the host has a part in it.
+
+    Args:
+        session: the caller's transaction.
+        request: as `resolve` gives it.
+        ranking: which videos, and in which order.
+        name: what the statement says that it is for.
+        given: the keys of the videos to rank.
+    """
+    shape = Shape.of(request)
+    if shape.is_ours:
+        return session.execute(kept(ranking, name, shape), values_of(request, given))
+    return session.execute(page_query(ranking(shape, Viewer.of(request, given)), name))
+
+
+@lru_cache(MOST_KEPT)
+def kept(ranking: Ranking, name: str, shape: Shape) -> Statement:
+    """The `page_query` of any request of a shape, which is executed with the values of one."""
+    return page_query(ranking(shape, Viewer.named(shape)), name)
+
+
+def items_of(request: FeedRequest, rows: Iterable[Any]) -> tuple[FeedItem, ...]:
+    """The videos of a page, in the order of its rows."""
     return tuple(
         item_of(request, position, row, row_sources(request, row))
         for position, row in enumerate(rows, start=request.position)
@@ -39,7 +77,7 @@ def page_query(ranked: Statement, name: str) -> Statement:
     """The ranked videos with what a page shows of them, read for these few rows only."""
     top = ranked.subquery("ranked")
     tags = (
-        sa.select(sa.func.aggregate_strings(Hashtag.name, fields.LIST_SEPARATOR))
+        sa.select(sa.func.aggregate_strings(Hashtag.name, _SEPARATOR))
         .join(VideoHashtag, VideoHashtag.hashtag_id == Hashtag.id)
         .where(VideoHashtag.video_id == Video.id)
         .scalar_subquery()
@@ -71,13 +109,13 @@ def item_of(request: FeedRequest, position: int, row: Any, sources: tuple[str, .
     Raises:
         InvalidValue: a host's own signal is NULL.
     """
+    values = row._mapping  # noqa: SLF001 - its API
     return FeedItem(
         position=position,
         score=score_of(checked_key(request, row)),
         sources=sources,
         signals={
-            signal.name: Contribution(row._mapping[signal.name], weight)  # noqa: SLF001 - its API
-            for signal, weight in formula(request)
+            name: Contribution(values[name], weight) for name, weight in weights_of(request).items()
         },
         **shown_of(row),
     )

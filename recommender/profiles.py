@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -35,8 +36,9 @@ def get_profile(session: Session, profile: str | None = None) -> Profile:
     Raises:
         UnknownProfile: there is no such profile or version.
     """
-    wanted = _active() if profile is None else _named(profile)
-    rows = session.execute(_read().where(ProfileVersion.id == wanted.scalar_subquery())).all()
+    name, version = (None, None) if profile is None else _split(profile)
+    statement = _read_one(is_named=name is not None, is_numbered=version is not None)
+    rows = session.execute(statement, {"name": name, "version": version}).all()
     if not rows:
         raise UnknownProfile(f"there is no profile {fields.shown(profile)}")
     return _profiles(rows)[0]
@@ -139,12 +141,17 @@ def _split(profile: str) -> tuple[str, int | None]:
     return name, int(version) if at else None
 
 
-def _named(profile: str) -> Select[int]:
-    name, number = _split(profile)
+@cache
+def _read_one(*, is_named: bool, is_numbered: bool) -> Statement:
+    wanted = _named(is_numbered=is_numbered) if is_named else _active()
+    return _read().where(ProfileVersion.id == wanted.scalar_subquery())
+
+
+def _named(*, is_numbered: bool) -> Select[int]:
     version = aliased(ProfileVersion)
-    named = sa.select(version.id).where(version.name == name)
-    if number:
-        return named.where(version.version == number)
+    named = sa.select(version.id).where(version.name == sa.bindparam("name"))
+    if is_numbered:
+        return named.where(version.version == sa.bindparam("version"))
     return named.order_by(version.version.desc()).limit(1)
 
 

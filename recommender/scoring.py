@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from recommender.models import Video
 from recommender.signals import SIGNALS, Candidate, Number, Signal, gather_facts, number
 from recommender.sources import SOURCES, TRIAL, candidates, given_candidates, is_on_trial
 from recommender.values import FeedRequest
-from recommender.viewer import Viewer
+from recommender.viewer import Shape, Viewer
 
 KEY_SCALE = 1_000_000_000
 """The order is by whole billionths of a score: sums of doubles that are equal on paper tie."""
@@ -28,8 +28,8 @@ KEY_SCALE = 1_000_000_000
 COLUMNS = frozenset({"video_id", "score_key", "sources"})
 """The columns of a feed that are no signals."""
 
-LEAST_WEIGHT = 1e-15
-"""A weight nearer to 0 is 0: no signal of this package is large enough to show it."""
+POOL = 3
+"""How many candidates there are for each place of a page, at first."""
 
 
 def signal_of(name: str) -> Signal:
@@ -66,45 +66,42 @@ def feed_query(request: FeedRequest) -> Statement:
     Raises:
         UnknownSignal: the profile names a signal that this package does not have.
     """
-    statement = ordered(_feed(request)).limit(request.limit)
+    return ranked(Shape.of(request), Viewer.of(request))
+
+
+def ranked(shape: Shape, viewer: Viewer) -> Statement:
+    """The ordered feed of a viewer."""
+    statement = ordered(ranked_whole(shape, viewer)).limit(viewer.limit)
     return statement.prefix_with("/* recommender.feed_query */")
 
 
-def pool_query(request: FeedRequest, pool: int | None) -> Statement:
-    """The first of the feed, so many besides those on trial, which are all there; in no order.
-
-    Args:
-        request: as `resolve` gives it; not of the reference formula.
-        pool: how many, all where None.
-    """
-    feed = _feed(request)
-    if pool is None:
-        return feed
+def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
+    """The first of the feed, `POOL` for each place, and all that are on trial; in no order."""
+    feed = ranked_whole(shape, viewer)
     trials = next(each.quota for each in SOURCES if each.name == TRIAL)
     statement = feed.order_by(is_on_trial(feed.selected_columns.sources).desc())
-    return ordered(statement).limit(pool + trials)
+    return ordered(statement).limit(POOL * viewer.limit + trials)
 
 
-def _feed(request: FeedRequest) -> Statement:
-    """The feed in no order."""
-    viewer = Viewer.of(request)
-    if request.profile.is_reference:
-        return scored(request, viewer, None).where(*allowed(request, viewer))
-    found = scored(request, viewer, candidates(request, viewer))
-    return found.where(*remaining(request, viewer))
+def ranked_whole(shape: Shape, viewer: Viewer) -> Statement:
+    """The feed with its score keys, in no order and not limited."""
+    if shape.is_reference:
+        return scored(shape, viewer, None).where(*allowed(shape, viewer))
+    found = scored(shape, viewer, candidates(shape, viewer))
+    return found.where(*remaining(shape, viewer))
 
 
-def rank_query(request: FeedRequest, video_ids: Sequence[int]) -> Statement:
-    """The given videos in the order of the request's profile; no filter applies."""
-    statement = ordered(_scored_of(request, Viewer.of(request), video_ids))
+def ranked_given(shape: Shape, viewer: Viewer) -> Statement:
+    """The given videos in the viewer's order; no filter applies."""
+    statement = ordered(_scored_given(shape, viewer))
     return statement.prefix_with("/* recommender.rank_query */")
 
 
-def explain_query(request: FeedRequest, video_id: int) -> Statement:
+def explain_query(request: FeedRequest, video: str) -> Statement:
     """One video's score and signals, and a column for each filter: whether it passes."""
-    viewer = Viewer.of(request)
-    outcomes = [each.predicate(viewer).label(f"filter_{each.name}") for each in filters_of(request)]
-    statement = _scored_of(request, viewer, [video_id]).add_columns(*outcomes)
+    shape, viewer = Shape.of(request), Viewer.of(request, [video])
+    outcomes = [each.predicate(viewer).label(f"filter_{each.name}") for each in filters_of(shape)]
+    statement = _scored_given(shape, viewer).add_columns(*outcomes)
     return statement.prefix_with("/* recommender.explain_query */")
 
 
@@ -129,41 +126,41 @@ def ahead_query(request: FeedRequest, video_id: int, score_key: int) -> Statemen
 
 def sources_query(request: FeedRequest, video_id: int) -> Statement:
     """The sources that found a video, as `candidates` gives them; no row where none did."""
-    found = candidates(request, Viewer.of(request))
+    found = candidates(Shape.of(request), Viewer.of(request))
     statement = sa.select(found.c.sources).where(found.c.video_id == video_id)
     return statement.prefix_with("/* recommender.sources_query */")
 
 
-def _scored_of(request: FeedRequest, viewer: Viewer, video_ids: Sequence[int]) -> Statement:
-    given = None if request.profile.is_reference else given_candidates(video_ids)
-    return scored(request, viewer, given).where(Video.id.in_(video_ids))
+def _scored_given(shape: Shape, viewer: Viewer) -> Statement:
+    if shape.is_reference:
+        return scored(shape, viewer, None).where(Video.id.in_(viewer.given_videos()))
+    return scored(shape, viewer, given_candidates(viewer), few=True)
 
 
-def scored(request: FeedRequest, viewer: Viewer, among: FromClause | None) -> Statement:
+def scored(
+    shape: Shape, viewer: Viewer, among: FromClause | None, *, few: bool = False
+) -> Statement:
     """The candidates, or every video, with score key, sources and signals, in no order."""
-    facts = gather_facts(viewer, among)
+    facts = gather_facts(viewer, among, few=few)
     candidate = Candidate(facts, viewer, aliased(Affinity), aliased(Affinity))
-    terms = [(_value(request, signal, candidate), weight) for signal, weight in formula(request)]
-    labels = [
-        value.label(signal.name)
-        for (signal, _), (value, _) in zip(formula(request), terms, strict=True)
-    ]
+    ours = [(name, signal_of(name).expression(candidate)) for name in shape.signals]
+    own = [(signal.name, _own(signal, candidate)) for signal in shape.own]
+    signals = dict([*ours, *own])
+    labels = [value.label(name) for name, value in signals.items()]
     sources = sa.func.coalesce(facts.c.sources, number(0)).label("sources")
     statement = sa.select(
-        Video.id.label("video_id"), score_key(terms), sources, *labels
+        Video.id.label("video_id"), score_key(signals, viewer), sources, *labels
     ).select_from(Video)
     if among is None:
         statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
-        return _with_affinities(statement, candidate) if request.signals else statement
+        return _with_affinities(statement, candidate) if shape.own else statement
     statement = statement.join(facts, facts.c.video_id == Video.id)
     return _with_affinities(statement, candidate).where(facts.c.candidate > number(0))
 
 
-def _value(request: FeedRequest, signal: Signal, candidate: Candidate) -> Number:
-    """The signal's expression; a host's own is held in the range that it declares."""
+def _own(signal: Signal, candidate: Candidate) -> Number:
+    """The expression of a host's signal, held in the range that it declares."""
     value = signal.expression(candidate)
-    if signal not in request.signals:
-        return value
     if not isinstance(value, ColumnElement | InstrumentedAttribute):
         raise InvalidValue(
             f"signals: {signal.name} gives {shown(value)}, which is no SQL expression"
@@ -185,21 +182,9 @@ def _with_affinities(statement: Statement, candidate: Candidate) -> Statement:
     return statement
 
 
-def formula(request: FeedRequest) -> list[tuple[Signal, float]]:
-    """The signals of the profile and those that the host adds, each with its weight.
-
-    Raises:
-        UnknownSignal: the profile names a signal that this package does not have.
-    """
-    own = [(signal_of(name), weight) for name, weight in request.profile.weights.items()]
-    return [*own, *request.signals.items()]
-
-
-def score_key(terms: Sequence[tuple[Number, float]]) -> Label[int]:
+def score_key(signals: Mapping[str, Number], viewer: Viewer) -> Label[int]:
     """Σ weight · signal in whole billionths."""
-    products = [
-        number(weight if abs(weight) >= LEAST_WEIGHT else 0) * value for value, weight in terms
-    ]
+    products = [viewer.weights[name] * value for name, value in signals.items()]
     total: ColumnElement[Any] = sum(products[1:], start=products[0])
     return sa.cast(half_away(total * number(KEY_SCALE)), BigInteger).label("score_key")
 

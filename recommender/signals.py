@@ -19,7 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from recommender.arithmetic import age_days, exp2
 from recommender.columns import Statement
 from recommender.fields import LIST_LENGTH
-from recommender.learned import Affinity, RecentEngagement, Term
+from recommender.learned import Affinity, RecentEngagement, Term, VideoNeighbour
 from recommender.models import (
     Follow,
     Interaction,
@@ -110,12 +110,14 @@ def at_most(value: Number, most: float) -> Number:
     return sa.case((value > number(most), number(most)), else_=value)
 
 
-def saturated(value: Number, half: float = 1.0) -> Number:
+def saturated(value: Number, half: Number) -> Number:
     """A number squeezed between -1 and 1, half of that at `half`."""
-    return value / (number(half) + sa.func.abs(value))
+    return value / (half + sa.func.abs(value))
 
 
-def gather_facts(viewer: Viewer, candidates: FromClause | None = None) -> Subquery:
+def gather_facts(
+    viewer: Viewer, candidates: FromClause | None = None, *, few: bool = False
+) -> Subquery:
     """One row for each video that the viewer's rows, or the candidates, say something about.
 
     Every source of facts is rows of one UNION ALL with one GROUP BY: joining them would let the
@@ -125,6 +127,7 @@ def gather_facts(viewer: Viewer, candidates: FromClause | None = None) -> Subque
         viewer: the viewer.
         candidates: the videos in question, with their `sources`; the reference formula looks at the
             whole catalogue, and so at all that the viewer's rows name.
+        few: whether the candidates are fewer than what their neighbours and followers lead to.
     """
     if candidates is None:
         parts = [interaction_facts(viewer), hashtag_facts(viewer)]
@@ -134,8 +137,8 @@ def gather_facts(viewer: Viewer, candidates: FromClause | None = None) -> Subque
             candidate_interactions(viewer, candidates),
             candidate_hashtags(viewer, candidates),
             candidate_terms(viewer, candidates),
-            neighbour_facts(viewer),
-            followed_facts(viewer),
+            candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer),
+            candidate_followed(viewer, candidates) if few else followed_facts(viewer),
         ]
     rows = sa.union_all(*parts).subquery("fact_rows")
     sums = [sa.func.sum(rows.c[name]).label(name) for name in FACTS]
@@ -225,11 +228,29 @@ def followed_facts(viewer: Viewer) -> Statement:
     )
 
 
+def candidate_neighbours(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each candidate, each time that it is near to what the viewer engaged with lately."""
+    lately, near = viewer.recent, VideoNeighbour
+    is_near = sa.and_(near.source_id == lately.c.video_id, near.video_id == candidates.c.video_id)
+    return (
+        fact_row(candidates.c.video_id, neighbours=near.similarity * lately.c.weight)
+        .select_from(candidates)
+        .join(lately, sa.true())
+        .outerjoin(near, is_near)
+    )
+
+
+def candidate_followed(viewer: Viewer, candidates: FromClause) -> Statement:
+    """A row for each candidate of each of those whom the viewer follows that engaged with it."""
+    return followed_facts(viewer).where(
+        RecentEngagement.video_id.in_(sa.select(candidates.c.video_id))
+    )
+
+
 def viewer_terms(viewer: Viewer) -> Subquery:
     """The words of what the viewer engaged with lately, each 1 where rare and 0 where common."""
     lately = viewer.recent
-    common = number(max(1.0, viewer.learning.captions * viewer.settings.common_term))
-    rarity = number(1) - sa.cast(Term.captions, Double) / common
+    rarity = number(1) - sa.cast(Term.captions, Double) / viewer.common_captions
     return (
         sa.select(VideoTerm.term, sa.func.max(rarity).label("rarity"))
         .select_from(lately)
@@ -341,7 +362,7 @@ def device(candidate: Candidate) -> Number:
 
     Range: 0 or 1; a square suits any device that is known. Reads: users, videos.
     """
-    is_handheld = candidate.viewer.device.in_(HANDHELD)
+    is_handheld = sa.or_(*(candidate.viewer.device == each for each in HANDHELD))
     suits = sa.case(
         (Video.orientation == "square", candidate.viewer.device.is_not(None)),
         (Video.orientation == "portrait", is_handheld),
@@ -355,7 +376,7 @@ def creator_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities.
     """
-    return faded(candidate.creator.score, candidate.viewer, "creator")
+    return faded(candidate.creator.score, candidate.viewer.creator_half)
 
 
 def hashtag_affinity(candidate: Candidate) -> Number:
@@ -363,7 +384,7 @@ def hashtag_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities, video_hashtags.
     """
-    return faded(candidate.fact("hashtag_affinity"), candidate.viewer, "hashtag")
+    return faded(candidate.fact("hashtag_affinity"), candidate.viewer.hashtag_half)
 
 
 def sound_affinity(candidate: Candidate) -> Number:
@@ -371,16 +392,15 @@ def sound_affinity(candidate: Candidate) -> Number:
 
     Range: -1 to 1. Reads: affinities.
     """
-    return faded(candidate.sound.score, candidate.viewer, "sound")
+    return faded(candidate.sound.score, candidate.viewer.sound_half)
 
 
-def faded(score: Any, viewer: Viewer, subject: str) -> Number:
+def faded(score: Any, half: Number) -> Number:
     """An affinity at the reading time, squeezed between -1 and 1; 0 where there is none.
 
     The score is not multiplied, since PostgreSQL raises an error where the product is no double.
     """
-    half = viewer.settings.affinity_scale / getattr(viewer.learning, subject)
-    is_some = sa.func.abs(score) > number(half * LEAST_AFFINITY)
+    is_some = sa.func.abs(score) > half * number(LEAST_AFFINITY)
     return sa.case((is_some, saturated(score, half)), else_=number(0))
 
 
@@ -389,7 +409,7 @@ def caption(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: interactions, video_terms, terms.
     """
-    return saturated(candidate.fact("terms"))
+    return saturated(candidate.fact("terms"), number(1))
 
 
 def collaborative(candidate: Candidate) -> Number:
@@ -398,7 +418,7 @@ def collaborative(candidate: Candidate) -> Number:
     Item-based collaborative filtering (Sarwar and others, 2001); that the newest count most carries
     the session's context. Range: 0 to 1. Reads: interactions, video_neighbours.
     """
-    return saturated(candidate.fact("neighbours"))
+    return saturated(candidate.fact("neighbours"), number(1))
 
 
 def social(candidate: Candidate) -> Number:
@@ -406,7 +426,7 @@ def social(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: follows, recent_engagements.
     """
-    return saturated(candidate.fact("followed"))
+    return saturated(candidate.fact("followed"), number(1))
 
 
 def quality(candidate: Candidate) -> Number:
@@ -414,10 +434,9 @@ def quality(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: videos, learning_state.
     """
-    prior = candidate.viewer.settings.quality_prior
-    average = number(prior * candidate.viewer.learning.engaged_share)
-    engaged = sa.cast(Video.engaged_views, Double) + average
-    viewers = sa.cast(Video.impressions, Double) + number(prior)
+    prior = candidate.viewer.quality_prior
+    engaged = sa.cast(Video.engaged_views, Double) + prior * candidate.viewer.engaged_share
+    viewers = sa.cast(Video.impressions, Double) + prior
     return at_most(sa.type_coerce(engaged / viewers, Double), 1.0)
 
 
@@ -426,9 +445,8 @@ def trending(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: videos, learning_state.
     """
-    now = exp2(Video.trending - number(candidate.viewer.learning.trend))
-    scale = candidate.viewer.settings.trend_scale
-    return sa.func.coalesce(saturated(now, scale), number(0))
+    now = exp2(Video.trending - candidate.viewer.trend)
+    return sa.func.coalesce(saturated(now, candidate.viewer.trend_scale), number(0))
 
 
 def freshness(candidate: Candidate) -> Number:
@@ -437,7 +455,7 @@ def freshness(candidate: Candidate) -> Number:
     Range: 0 to 1. Reads: videos.
     """
     age = age_days(Video.published_at, candidate.viewer.as_of)
-    return exp2(-age / number(candidate.viewer.settings.freshness_half_life))
+    return exp2(-age / candidate.viewer.freshness_half_life)
 
 
 def exploration(candidate: Candidate) -> Number:
@@ -445,7 +463,7 @@ def exploration(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: videos.
     """
-    trial = number(candidate.viewer.settings.trial_viewers)
+    trial = candidate.viewer.trial_viewers
     return trial / (trial + sa.cast(Video.impressions, Double))
 
 

@@ -8,7 +8,7 @@ through, keeps a page full.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -20,8 +20,7 @@ from recommender.fields import EARLIEST, LIST_LENGTH
 from recommender.filters import allowed, eligible
 from recommender.learned import Affinity, MutedCreator, MutedHashtag, MutedSound
 from recommender.models import Follow, UserHashtag, UserSound, Video, VideoHashtag
-from recommender.values import FeedRequest
-from recommender.viewer import CYCLE, Viewer
+from recommender.viewer import CYCLE, Shape, Viewer
 
 LEAST_TREND = -1e6
 """No trend is less; as a bound it lets an index be walked in order."""
@@ -127,7 +126,7 @@ def _wanted_hashtags(viewer: Viewer) -> Subquery:
     earliest = literal(EARLIEST, UtcDateTime())
     return (
         sa.select(every.c.hashtag_id, sa.func.coalesce(since, earliest).label("since"))
-        .limit(LIST_LENGTH + viewer.settings.interests)
+        .limit(LIST_LENGTH + viewer.interests)
         .subquery("wanted_hashtags")
     )
 
@@ -157,7 +156,7 @@ def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
             _wanted(viewer, subject, Affinity.subject_id),
         )
         .order_by(Affinity.score.desc(), Affinity.subject_id)
-        .limit(viewer.settings.interests)
+        .limit(viewer.interests)
         .subquery(f"best_{subject}")
     )
     return sa.select(best.c.subject_id)
@@ -206,7 +205,7 @@ def fresh(viewer: Viewer) -> sa.Select[int]:
     shuffled = (Video.id % CYCLE * TRIAL_STEP + viewer.trial_start) % CYCLE
     return (
         sa.select(Video.id)
-        .where(Video.id.in_(sa.select(new.c.id)), Video.impressions < viewer.settings.trial_viewers)
+        .where(Video.id.in_(sa.select(new.c.id)), Video.impressions < viewer.trial_viewers)
         .order_by(shuffled, Video.id)
     )
 
@@ -245,23 +244,23 @@ TRIAL = "fresh"
 """The source of the videos on trial, which places are kept for."""
 
 
-def candidates(request: FeedRequest, viewer: Viewer) -> CTE:
+def candidates(shape: Shape, viewer: Viewer) -> CTE:
     """All candidates of a request: `video_id`, and `sources` as a sum of powers of 2.
 
     The power of a source is its place in `SOURCES`.
     """
-    rows = [_rows(request, viewer, place, source) for place, source in enumerate(SOURCES)]
+    rows = [_rows(shape, viewer, place, source) for place, source in enumerate(SOURCES)]
     each = sa.union_all(*rows).subquery("each_source")
     sources = sa.cast(sa.func.sum(each.c.source), Double).label("sources")
     return sa.select(each.c.video_id, sources).group_by(each.c.video_id).cte("candidates")
 
 
-def given_candidates(video_ids: Iterable[int]) -> CTE:
+def given_candidates(viewer: Viewer) -> CTE:
     """The given videos as candidates that no source found."""
     found: Statement = sa.select(
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
-    return found.where(Video.id.in_(video_ids)).cte("candidates")
+    return found.where(Video.id.in_(viewer.given_videos())).cte("candidates")
 
 
 def is_on_trial(sources: ColumnElement[float]) -> ColumnElement[bool]:
@@ -279,9 +278,16 @@ def source_names(sources: float) -> tuple[str, ...]:
     return tuple(each.name for place, each in enumerate(SOURCES) if int(sources) >> place & 1)
 
 
-def _rows(request: FeedRequest, viewer: Viewer, place: int, source: Source) -> Statement:
-    quota = max(source.quota, 2 * request.limit) if source.name == BACKFILL else source.quota
-    conditions = (allowed if source.name == BACKFILL else eligible)(request, viewer)
+def _rows(shape: Shape, viewer: Viewer, place: int, source: Source) -> Statement:
+    is_backfill = source.name == BACKFILL
+    conditions = (allowed if is_backfill else eligible)(shape, viewer)
+    quota = _of_two_pages(viewer, source.quota) if is_backfill else source.quota
     found = source.select(viewer).where(*conditions).limit(quota).subquery(source.name)
     power = literal(1 << place, BigInteger()).label("source")
     return sa.select(found.c[0].label("video_id"), power)
+
+
+def _of_two_pages(viewer: Viewer, least: int) -> ColumnElement[int]:
+    """How many two pages hold, or the least where that is more."""
+    two_pages = 2 * viewer.limit
+    return sa.case((two_pages > least, two_pages), else_=least)

@@ -1,40 +1,117 @@
-"""The viewer of one statement: bound values, and what they engaged with lately."""
+"""The viewer of one statement: bound values, and what they engaged with lately.
+
+A statement's text depends on a request's `Shape` alone, so that it is built and compiled once for
+each; all else is one of `values_of`, bound by name in a statement that is kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, BindParameter, Double, Text, Uuid, literal
+from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Text, Uuid
+from sqlalchemy.types import TypeEngine
 
+from recommender.arithmetic import json_texts
 from recommender.columns import UtcDateTime
 from recommender.fields import EARLIEST
 from recommender.learned import VideoNeighbour
 from recommender.models import Interaction, Video
-from recommender.settings import Settings
-from recommender.values import FeedRequest, Learning
+from recommender.values import FeedRequest
 
 CYCLE = 2**31 - 1
 """The places of the circle that videos on trial stand in."""
 
+LEAST_WEIGHT = 1e-15
+"""A weight nearer to 0 is 0: no signal of this package is large enough to show it."""
+
+_DOUBLES = (
+    "history_scale", "trial_viewers", "quality_prior", "freshness_half_life", "trend_scale",
+    "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half", "common_captions",
+)  # fmt: skip
+_TYPES: dict[str, TypeEngine[Any]] = {
+    **dict.fromkeys(("user_id", "limit", "history", "interests", "trial_start"), BigInteger()),
+    **dict.fromkeys(("language", "country", "device", "given", "excluded_keys"), Text()),
+    **dict.fromkeys(("as_of", "learned_since", "trial_since"), UtcDateTime()),
+    "session": Uuid(),
+    **dict.fromkeys(_DOUBLES, Double()),
+}
+"""The values of a request but its weights, which are doubles too."""
+
+Bind = Callable[[str], BindParameter[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a statement's text depends on.
+
+    Attributes:
+        signals: names of the profile's signals.
+        is_reference: whether it is the reference formula.
+        has_language: whether the viewer's language is known.
+        has_excluded: whether the caller left videos out.
+        rewatch: whether videos that were seen before the session may come again.
+        goes_on: whether the page goes on with a session.
+        where: the caller's own predicate over `Video`.
+        own: the host's own signals.
+    """
+
+    signals: tuple[str, ...]
+    is_reference: bool
+    has_language: bool
+    has_excluded: bool
+    rewatch: bool
+    goes_on: bool
+    where: ColumnElement[bool] | None = None
+    own: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, request: FeedRequest) -> Shape:
+        """The shape of a resolved request."""
+        return cls(
+            signals=tuple(request.profile.weights),
+            is_reference=request.profile.is_reference,
+            has_language=request.language is not None,
+            has_excluded=bool(request.exclude),
+            rewatch=request.rewatch,
+            goes_on=request.position > 1,
+            where=request.where,
+            own=tuple(request.signals),
+        )
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nothing in it is of the host's own making, so that it comes again."""
+        return self.where is None and not self.own
+
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The viewer as bound values of one statement; all but `as_of` are NULL where unknown.
+    """The viewer, and the request's numbers, as bound values of one statement.
+
+    Those of the viewer are NULL where unknown.
 
     Attributes:
-        learning, settings: plain numbers, which become bound values where they are used.
         has_language: whether the language is known.
-        recent: the videos engaged with last, with the weight of each: the newest counts most.
-        near: the neighbours of these, with their similarity to all of them together.
+        limit: how many videos the page has at most.
+        given, excluded_keys: the keys of the videos to rank, or left out, a JSON list each.
+        weights: the weight of each signal by its name.
+        history, history_scale, interests, trial_viewers, quality_prior, freshness_half_life,
+            trend_scale: the settings of these names.
+        engaged_share, trend: what the learning state says of these at the reading time.
+        creator_half, hashtag_half, sound_half: stored affinities of which their signal is half.
+        common_captions: in how many captions a word is common, 1 at least.
         trial_since: when a video must have been published at the earliest to be on trial.
         trial_start: where in the circle of videos on trial the page begins.
         session: the session that the page is in, NULL where it is in none.
-        excluded: the videos that the caller left out, None where none: one list for all sources,
-            since a statement has only so many bound values.
+        recent: the videos engaged with last, with the weight of each: the newest counts most.
+        near: the neighbours of these, with their similarity to all of them together.
+        excluded: the videos that the caller left out, None where none.
     """
 
     user_id: BindParameter[int]
@@ -43,64 +120,139 @@ class Viewer:
     device: BindParameter[str | None]
     as_of: BindParameter[datetime]
     learned_since: BindParameter[datetime]
-    learning: Learning
-    settings: Settings
-    has_language: bool
-    recent: CTE
-    near: CTE
+    limit: BindParameter[int]
+    given: BindParameter[str]
+    excluded_keys: BindParameter[str]
+    weights: Mapping[str, BindParameter[float]]
+    history: BindParameter[int]
+    history_scale: BindParameter[float]
+    interests: BindParameter[int]
+    trial_viewers: BindParameter[float]
+    quality_prior: BindParameter[float]
+    freshness_half_life: BindParameter[float]
+    trend_scale: BindParameter[float]
+    engaged_share: BindParameter[float]
+    trend: BindParameter[float]
+    creator_half: BindParameter[float]
+    hashtag_half: BindParameter[float]
+    sound_half: BindParameter[float]
+    common_captions: BindParameter[float]
     trial_since: BindParameter[datetime]
     trial_start: BindParameter[int]
     session: BindParameter[UUID | None]
+    has_language: bool
+    recent: CTE
+    near: CTE
     excluded: CTE | None
 
     @classmethod
-    def of(cls, request: FeedRequest) -> Viewer:
-        """The viewer of a resolved request."""
-        user_id = literal(request.user_id, BigInteger())
-        learned_since = literal(request.learned_since or EARLIEST, UtcDateTime())
-        recent = _recent(user_id, learned_since, request.settings)
+    def of(cls, request: FeedRequest, given: Sequence[str] = ()) -> Viewer:
+        """The viewer of a resolved request, each value bound.
+
+        Args:
+            request: as `resolve` gives it.
+            given: the keys of the videos to rank.
+        """
+        values = values_of(request, given)
+        return cls._of(Shape.of(request), lambda name: sa.literal(values[name], _type(name)))
+
+    @classmethod
+    def named(cls, shape: Shape) -> Viewer:
+        """Any viewer: `values_of` a request of this shape are given on execution."""
+        return cls._of(shape, lambda name: sa.bindparam(name, type_=_type(name)))
+
+    @classmethod
+    def _of(cls, shape: Shape, bind: Bind) -> Viewer:
+        values = {name: bind(name) for name in _TYPES}
+        recent = _recent(values)
+        names = (*shape.signals, *(signal.name for signal in shape.own))
         return cls(
-            user_id=user_id,
-            language=literal(request.language, Text()),
-            country=literal(request.country, Text()),
-            device=literal(request.device, Text()),
-            as_of=literal(request.as_of, UtcDateTime()),
-            learned_since=learned_since,
-            learning=request.learning,
-            settings=request.settings,
-            has_language=request.language is not None,
+            **values,
+            weights={name: bind(_weight(name)) for name in names},
+            has_language=shape.has_language,
             recent=recent,
             near=_near(recent),
-            trial_since=literal(_trial_since(request), UtcDateTime()),
-            trial_start=literal(request.chance().randrange(CYCLE), BigInteger()),
-            session=literal(request.session, Uuid()),
-            excluded=_excluded(request.exclude) if request.exclude else None,
+            excluded=_excluded(values["excluded_keys"]) if shape.has_excluded else None,
         )
 
+    def given_videos(self) -> sa.Select[int]:
+        """The ids of the videos to rank."""
+        return _keyed(self.given)
 
-def _trial_since(request: FeedRequest) -> datetime:
-    return max(EARLIEST, request.as_of - timedelta(days=request.settings.trial_days))
+
+def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]:
+    """What a statement of the request's shape is executed with.
+
+    Args:
+        request: as `resolve` gives it.
+        given: the keys of the videos to rank.
+    """
+    settings, learning = request.settings, request.learning
+    return {
+        "user_id": request.user_id,
+        "language": request.language,
+        "country": request.country,
+        "device": request.device,
+        "as_of": request.as_of,
+        "learned_since": request.learned_since or EARLIEST,
+        "limit": request.limit,
+        "given": json.dumps(given),
+        "excluded_keys": json.dumps(request.exclude),
+        "history": settings.history,
+        "history_scale": float(settings.history_scale),
+        "interests": settings.interests,
+        "trial_viewers": float(settings.trial_viewers),
+        "quality_prior": float(settings.quality_prior),
+        "freshness_half_life": float(settings.freshness_half_life),
+        "trend_scale": float(settings.trend_scale),
+        "engaged_share": float(learning.engaged_share),
+        "trend": float(learning.trend),
+        "creator_half": settings.affinity_scale / learning.creator,
+        "hashtag_half": settings.affinity_scale / learning.hashtag,
+        "sound_half": settings.affinity_scale / learning.sound,
+        "common_captions": max(1.0, learning.captions * settings.common_term),
+        "trial_since": max(EARLIEST, request.as_of - timedelta(days=settings.trial_days)),
+        "trial_start": request.chance().randrange(CYCLE),
+        "session": request.session,
+        **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
+    }
 
 
-def _recent(
-    user_id: BindParameter[int], learned_since: BindParameter[datetime], settings: Settings
-) -> CTE:
+def weights_of(request: FeedRequest) -> dict[str, float]:
+    """The weights of the profile's signals and of those that the host adds, by name."""
+    own = {signal.name: weight for signal, weight in request.signals.items()}
+    return {**request.profile.weights, **own}
+
+
+def _weight(signal: str) -> str:
+    return f"weight_of_{signal}"
+
+
+def _felt(weight: float) -> float:
+    return float(weight) if abs(weight) >= LEAST_WEIGHT else 0.0
+
+
+def _type(name: str) -> TypeEngine[Any]:
+    return _TYPES.get(name, Double())
+
+
+def _recent(values: Mapping[str, BindParameter[Any]]) -> CTE:
     newest = sa.func.row_number().over(
         order_by=(Interaction.engaged_at.desc(), Interaction.video_id.desc())
     )
-    scale = settings.history_scale
-    weight = literal(scale, Double()) / (literal(scale - 1, Double()) + sa.cast(newest, Double))
+    scale = values["history_scale"]
+    weight = scale / (scale - sa.literal(1.0, Double()) + sa.cast(newest, Double))
     return (
         sa.select(Interaction.video_id, weight.label("weight"))
         .where(
-            Interaction.user_id == user_id,
+            Interaction.user_id == values["user_id"],
             Interaction.engaged_at.is_not(None),
-            Interaction.engaged_at > learned_since,
+            Interaction.engaged_at > values["learned_since"],
             Interaction.not_interested_at.is_(None),
             Interaction.reports == 0,
         )
         .order_by(Interaction.engaged_at.desc(), Interaction.video_id.desc())
-        .limit(settings.history)
+        .limit(values["history"])
         .cte("recent")
     )
 
@@ -117,5 +269,12 @@ def _near(recent: CTE) -> CTE:
     )
 
 
-def _excluded(keys: Sequence[str]) -> CTE:
-    return sa.select(Video.id).where(Video.key.in_(keys)).cte("excluded")
+def _excluded(keys: BindParameter[str]) -> CTE:
+    """One list for all sources."""
+    return _keyed(keys).cte("excluded")
+
+
+def _keyed(keys: BindParameter[str]) -> sa.Select[int]:
+    """The ids of the videos of a JSON list of keys: one value, however many they are."""
+    each = json_texts(keys).table_valued("value", name="listed")
+    return sa.select(Video.id).where(Video.key.in_(sa.select(each.c.value)))

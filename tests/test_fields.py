@@ -390,7 +390,13 @@ def test_a_whole_row() -> None:
     }  # fmt: skip
     assert fields.parse_row(fields.VIDEO_COLUMNS, row) == {
         **row, "hashtags": ("a",), "duration_ms": 1000, "published_at": NEW_YEAR,
+        "caption": fields.read_caption("hi"),
     }  # fmt: skip
+
+
+def test_a_caption_is_read_with_all_that_it_says() -> None:
+    read = fields.read_caption("Look, #Cats!")
+    assert read == ("Look, #Cats!", " look cats ", fields.terms(" look cats "), ("cats",))
 
 
 VIDEO = {"id": "v", "creator": "c", "published_at": NEW_YEAR}

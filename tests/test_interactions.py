@@ -43,6 +43,7 @@ from recommender.interactions import (
     EVENTS,
     INTERACTIONS,
     PENDING,
+    _row_of,
     apply_events,
     is_engaged,
     watched,
@@ -389,7 +390,7 @@ def test_of_a_batch_that_is_not_strict_the_good_events_are_in(world: Session) ->
         make_event("like", "nothing"),
         make_event("share"),
     ]
-    applied = apply_events(world, batch)
+    applied = apply_events(world, [_row_of(event) for event in batch])
     assert applied.counts == Counts(inserted=2, unchanged=1)
     assert {place: type(error) for place, error in applied.rejected.items()} == {
         0: UnknownUser, 3: EventConflict, 4: UnknownVideo,

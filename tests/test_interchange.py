@@ -108,8 +108,8 @@ VIDEO_JSON = (
 )
 VIDEO_ROWS = [
     {
-        "id": "v1", "creator": "c1", "caption": 'He said "hi", twice', "hashtags": ("a", "b"),
-        "duration_ms": 1500, "published_at": NOON, "sound": None,
+        "id": "v1", "creator": "c1", "caption": fields.read_caption('He said "hi", twice'),
+        "hashtags": ("a", "b"), "duration_ms": 1500, "published_at": NOON, "sound": None,
     },
     {
         "id": "v2", "creator": "c1", "caption": None, "hashtags": (), "duration_ms": None,

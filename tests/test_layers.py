@@ -12,7 +12,8 @@ LAYERS = (
     "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "diversity", "feed", "users", "synthetic", "simulation", "report",
-    "reading", "interchange", "export", "schema",
+    "reading", "ahead", "interchange", "export", "schema",
+    "metrics",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""

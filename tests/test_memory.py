@@ -7,6 +7,7 @@ import itertools
 import random
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -391,6 +392,7 @@ def test_one_cursor_is_one_page_for_all_who_ask_at_once(engine: Engine) -> None:
 
 ASK = """
 import sys
+from collections import Counter
 from tests.worlds import at, names
 import recommender
 engine = recommender.create_engine(sys.argv[1])
@@ -450,3 +452,38 @@ def test_a_session_is_stable_while_the_catalogue_changes(session: Session) -> No
     assert len(shown) == len(set(shown))
     assert set(keys) - gone <= set(shown)
     assert not gone & set(shown)
+
+
+def test_readers_see_whole_batches_while_writers_write(engine: Engine) -> None:
+    """T-08: no page has half a batch or a video twice, and no reader or writer fails."""
+    run_transaction(engine, make_user)
+
+    def write(number: int) -> None:
+        rows = [
+            {"id": f"{number}-{each}", "creator": f"c{each}", "hashtags": [f"batch{number}"],
+             "published_at": at(-number)} for each in range(10)
+        ]  # fmt: skip
+        run_transaction(engine, lambda session: recommender.upsert_videos(session, rows))
+
+    def read(number: int) -> FeedPage:
+        show = preview if number % 2 else unspread
+        return run_transaction(
+            engine, lambda session: show(session, limit=500, as_of=NOON), write=False
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        written = [pool.submit(write, number) for number in range(16)]
+        shown = list(pool.map(read, range(24)))
+    assert [each.result() for each in written] == [None] * 16
+    sizes = set()
+    for page in shown:
+        batches = Counter(name.partition("-")[0] for name in names(page))
+        assert set(batches.values()) <= {10}
+        assert len(set(names(page))) == len(page.items)
+        sizes.add(len(batches))
+    for page in shown[::2]:
+        order = [
+            (-item.score, -item.published_at.timestamp(), -item.video_id) for item in page.items
+        ]
+        assert order == sorted(order)
+    assert len(sizes) > 1

@@ -483,9 +483,8 @@ def test_the_learning_state_is_one_row(session: Session, kind: str, identity: in
 
 @pytest.mark.parametrize(
     ("model", "column"),
-    [(Interaction, "video_id"), (Interaction, "user_id"),
-     (Video, "creator_id"), (Video, "sound_id"), (ProfileWeight, "profile_id")],
-)  # fmt: skip
+    [(Video, "creator_id"), (Video, "sound_id"), (ProfileWeight, "profile_id")],
+)
 def test_a_reference_to_nothing_is_refused(
     session: Session, kind: str, model: type[Base], column: str
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,8 +16,9 @@ import recommender
 from recommender import Settings, Video, sources
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.filters import eligible
+from recommender.pages import kept
 from recommender.sources import SOURCES, Source
-from recommender.viewer import Viewer
+from recommender.viewer import Shape, Viewer
 from tests.oracle import (
     SOURCE_NAMES,
     TAGS,
@@ -48,10 +49,13 @@ QUOTAS = {name: number for number, name in enumerate(SOURCE_NAMES, start=2)}
 
 
 @pytest.fixture
-def _small_quotas(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_quotas(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
         sources, "SOURCES", tuple(replace(each, quota=QUOTAS[each.name]) for each in SOURCES)
     )
+    kept.cache_clear()
+    yield
+    kept.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +75,7 @@ def found(
     """What a source alone finds of what may be candidates, in its order."""
     request = recommender.resolve(session, user, "mine", **{"as_of": NOON, **options})
     viewer = Viewer.of(request)
-    few = source_of(name).select(viewer).where(*eligible(request, viewer)).limit(quota)
+    few = source_of(name).select(viewer).where(*eligible(Shape.of(request), viewer)).limit(quota)
     keys = {row_id: key for key, row_id in ids(session, VIDEOS).items()}
     return [keys[row_id] for row_id in session.scalars(few)]
 

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 import recommender
 import recommender.interchange
 import recommender.reading
-from recommender import Event, FeedPage, feed_query
-from recommender.pages import items_of
+from recommender import Event, FeedPage
+from recommender.pages import items_of, page_rows
+from recommender.scoring import ranked
 
 EXAMPLE = Path(__file__).parent / "example"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -68,7 +69,7 @@ def preview(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
 def unspread(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
     """The first of the feed in the order of its scores, before it is spread over a page."""
     request = recommender.resolve(session, user, **options)
-    return FeedPage(request, items_of(session, request, feed_query(request), "unspread"))
+    return FeedPage(request, items_of(request, page_rows(session, request, ranked, "unspread")))
 
 
 def scores(page: FeedPage) -> dict[str, float]:

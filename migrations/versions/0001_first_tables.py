@@ -567,12 +567,6 @@ def upgrade() -> None:
             " AND shares >= 0 AND comments >= 0 AND reports >= 0",
             name=op.f("rec_interactions_not_negative_ck"),
         ),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["rec_users.id"], name=op.f("rec_interactions_user_id_fk")
-        ),
-        sa.ForeignKeyConstraint(
-            ["video_id"], ["rec_videos.id"], name=op.f("rec_interactions_video_id_fk")
-        ),
         sa.PrimaryKeyConstraint("user_id", "video_id", name=op.f("rec_interactions_pk")),
         sqlite_with_rowid=False,
     )
@@ -583,9 +577,6 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("engaged_at IS NOT NULL"),
         sqlite_where=sa.text("engaged_at IS NOT NULL"),
-    )
-    op.create_index(
-        op.f("rec_interactions_video_id_ix"), "rec_interactions", ["video_id"], unique=False
     )
     op.create_table(
         "rec_video_captions",
@@ -605,12 +596,6 @@ def upgrade() -> None:
         sa.Column("video_id", sa.BigInteger(), nullable=False),
         sa.Column("hashtag_id", sa.BigInteger(), nullable=False),
         sa.Column("listed_at", TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["hashtag_id"], ["rec_hashtags.id"], name=op.f("rec_video_hashtags_hashtag_id_fk")
-        ),
-        sa.ForeignKeyConstraint(
-            ["video_id"], ["rec_videos.id"], name=op.f("rec_video_hashtags_video_id_fk")
-        ),
         sa.PrimaryKeyConstraint("video_id", "hashtag_id", name=op.f("rec_video_hashtags_pk")),
         sqlite_with_rowid=False,
     )

@@ -1,0 +1,178 @@
+"""The metrics against cases worked out by hand and against scikit-learn."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss as peer_log_loss
+from sklearn.metrics import ndcg_score, roc_auc_score
+
+from recommender import metrics
+
+IMPRESSIONS = st.lists(
+    st.tuples(st.sampled_from([-2.0, -0.5, 0.0, 0.1, 1.0, 7.0]), st.booleans()), max_size=40
+)
+LISTS = st.permutations(range(12))
+
+
+@pytest.mark.parametrize(
+    ("scores", "outcomes", "expected"),
+    [
+        ([], [], None),
+        ([1, 2], [True, True], None),
+        ([1, 2], [False, False], None),
+        ([1, 2], [False, True], 1.0),
+        ([1, 2], [True, False], 0.0),
+        ([1, 1], [True, False], 0.5),
+        ([3, 2, 2, 1], [True, True, False, False], 0.875),
+        ([4, 3, 2, 1], [True, False, True, False], 0.75),
+    ],
+)
+def test_auc(scores: list[float], outcomes: list[bool], expected: float | None) -> None:
+    assert metrics.auc(scores, outcomes) == expected
+
+
+@given(IMPRESSIONS)
+def test_auc_equals_scikit_learns(impressions: list[tuple[float, bool]]) -> None:
+    scores = [score for score, _ in impressions]
+    outcomes = [outcome for _, outcome in impressions]
+    assume(len(set(outcomes)) == 2)
+    assert metrics.auc(scores, outcomes) == pytest.approx(roc_auc_score(outcomes, scores))
+
+
+def test_gauc_weighs_users_by_their_impressions() -> None:
+    assert metrics.gauc([(1.0, 3), (0.5, 1), (None, 100)]) == 0.875
+    assert metrics.gauc([(None, 5)]) is None
+    assert metrics.gauc([]) is None
+
+
+def test_log_loss() -> None:
+    assert metrics.log_loss([0.5, 0.25], [True, False]) == pytest.approx(
+        (math.log(2) - math.log(0.75)) / 2
+    )
+    assert metrics.log_loss([1.0], [True]) == 0
+    assert metrics.log_loss([0.0], [True]) == pytest.approx(-math.log(1e-15))
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 0.999), st.booleans()), min_size=1, max_size=30))
+def test_log_loss_equals_scikit_learns(given_ones: list[tuple[float, bool]]) -> None:
+    probabilities = [probability for probability, _ in given_ones]
+    outcomes = [outcome for _, outcome in given_ones]
+    expected = peer_log_loss(outcomes, probabilities, labels=[False, True])
+    assert metrics.log_loss(probabilities, outcomes) == pytest.approx(expected)
+
+
+def test_calibration_error() -> None:
+    assert metrics.calibration_error([0.5, 0.5], [True, False]) == 0
+    assert metrics.calibration_error([0.9, 0.9], [True, False]) == pytest.approx(0.4)
+    assert metrics.calibration_error([1.0, 0.0], [False, True]) == 1
+    assert metrics.calibration_error([0.2, 0.8], [False, True], bins=1) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("shown", "relevant", "most", "expected"),
+    [
+        ("abc", "b", 3, (1.0, 1 / math.log2(3), 1 / 2, 1.0)),
+        ("abc", "b", 1, (0.0, 0.0, 0.0, 0.0)),
+        ("abc", "ax", 3, (0.5, 1 / (1 + 1 / math.log2(3)), 1.0, 1.0)),
+        ("abc", "xyz", 3, (0.0, 0.0, 0.0, 0.0)),
+        ("", "x", 10, (0.0, 0.0, 0.0, 0.0)),
+        ("abcd", "cd", 4, (
+            1.0, (1 / 2 + 1 / math.log2(5)) / (1 + 1 / math.log2(3)), 1 / 3, 1.0
+        )),
+    ],
+)  # fmt: skip
+def test_lists(shown: str, relevant: str, most: int, expected: tuple[float, ...]) -> None:
+    of_list = (metrics.recall, metrics.ndcg, metrics.reciprocal_rank, metrics.is_hit)
+    assert [each(shown, relevant, most) for each in of_list] == pytest.approx(expected)
+
+
+@given(LISTS, st.sets(st.integers(0, 11), min_size=1), st.integers(1, 12))
+def test_ndcg_equals_scikit_learns(shown: list[int], relevant: set[int], most: int) -> None:
+    gains = [[float(each in relevant) for each in range(12)]]
+    scores = [[12.0 - shown.index(each) for each in range(12)]]
+    expected = ndcg_score(gains, scores, k=most)
+    assert metrics.ndcg(shown, relevant, most) == pytest.approx(expected)
+
+
+def test_coverage_and_exposure() -> None:
+    assert metrics.coverage(["ab", "bc", ""], 6) == 0.5
+    assert metrics.exposure(["ab", "bc"]) == {"a": 1, "b": 2, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [([], 0), ([0, 0], 0), ([3, 3, 3], 0), ([0, 0, 0, 4], 0.75), ([1, 3], 0.25), ([3, 1], 0.25)],
+)
+def test_gini(counts: list[int], expected: float) -> None:
+    assert metrics.gini(counts) == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=20))
+def test_gini_is_half_the_mean_difference_by_the_mean(counts: list[int]) -> None:
+    assume(any(counts))
+    differences = sum(abs(one - other) for one in counts for other in counts)
+    expected = differences / (2 * len(counts) * sum(counts))
+    assert metrics.gini(counts) == pytest.approx(expected, abs=1e-12)
+
+
+def test_diversity() -> None:
+    assert metrics.diversity(["ab", "ab"]) == 0
+    assert metrics.diversity(["ab", "cd"]) == 1
+    assert metrics.diversity(["ab", "bc", ""]) == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert metrics.diversity(["ab"]) is None
+
+
+def test_novelty() -> None:
+    assert metrics.novelty("ab", {"a": 3}, 7) == pytest.approx((1 + 3) / 2)
+    assert metrics.novelty("a", {"a": 7}, 7) == 0
+    assert metrics.novelty("", {}, 7) is None
+
+
+def test_an_interval_holds_the_mean_of_what_was_drawn() -> None:
+    chance = random.Random(5)  # noqa: S311 - not for secrets
+    holds = 0
+    for seed in range(100):
+        drawn = [chance.gauss(10, 3) for _ in range(60)]
+        found = metrics.bootstrap(drawn, lambda units: sum(units) / len(units), seed=seed)
+        assert found is not None
+        assert found.low < found.value < found.high
+        holds += found.low <= 10 <= found.high
+    assert 87 <= holds <= 100
+
+
+def test_an_interval_is_the_same_for_the_same_seed() -> None:
+    units = list(range(20))
+    first, second, other = (
+        metrics.bootstrap(units, lambda drawn: float(sum(drawn)), seed=seed) for seed in (1, 1, 2)
+    )
+    assert first == second != other
+    assert metrics.bootstrap(units, lambda _: None) is None
+    assert metrics.bootstrap([4.0], max) == (4.0, 4.0, 4.0)
+
+
+@given(IMPRESSIONS)
+def test_probabilities_of_scores_equal_scikit_learns(impressions: list[tuple[float, bool]]) -> None:
+    scores = [score for score, _ in impressions]
+    outcomes = [outcome for _, outcome in impressions]
+    assume(len(set(scores)) > 1)
+    intercept, slope = metrics.logistic_fit(scores, outcomes)
+    mean = sum(scores) / len(scores)
+    peer = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000)
+    values = [[score - mean] for score in [*scores, mean, mean]]
+    peer.fit(values, [*outcomes, True, False])
+    for score in set(scores):
+        ours = metrics.logistic(intercept + slope * score)
+        assert ours == pytest.approx(peer.predict_proba([[score - mean]])[0][1], abs=0.01)
+
+
+def test_no_scores_are_an_even_chance() -> None:
+    assert metrics.logistic_fit([], []) == (0.0, 0.0)
+    assert metrics.logistic(0) == 0.5
+    assert metrics.logistic(-800) == 0
+    assert metrics.logistic(800) == 1

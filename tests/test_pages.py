@@ -1,0 +1,93 @@
+"""Statements of pages: one text for each shape of request, and nobody's values in another's."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+import recommender
+from recommender import Settings, Video, feed_query
+from recommender.pages import MOST_KEPT, kept
+from tests.oracle import VIEWERS, load, random_weights, random_world
+from tests.worlds import NOON, at, counted_statements, names, preview, unspread
+
+
+@pytest.fixture
+def world(session: Session) -> Session:
+    """A random world, a profile of every signal and another one of the same signals."""
+    load(session, random_world(5))
+    recommender.create_profile(session, "mine", random_weights(5))
+    recommender.create_profile(session, "other", random_weights(6))
+    return session
+
+
+def sent_for(session: Session, **options: Any) -> str:
+    with counted_statements(session.connection()) as sent:
+        preview(session, **{"profile": "mine", "as_of": NOON, "limit": 3, **options})
+    return sent[2]
+
+
+def test_only_values_differ_between_requests_of_a_shape(world: Session) -> None:
+    settings = Settings(history=3, interests=2, trial_viewers=7, common_term=0.5, trend_scale=2)
+    one = sent_for(world, user="u0", exclude=["v1"])
+    others = [
+        {"user": "u1"}, {"profile": "other"}, {"as_of": at(90)}, {"limit": 500},
+        {"settings": settings}, {"exclude": [f"v{n}" for n in range(9_000)]},
+    ]  # fmt: skip
+    for options in others:
+        assert sent_for(world, **{"user": "u0", "exclude": ["v1"], **options}) == one
+
+
+def test_only_values_differ_between_lists_of_videos_to_rank(world: Session) -> None:
+    with counted_statements(world.connection()) as sent:
+        for user, videos in (("u0", ["v1"]), ("u1", [f"v{n}" for n in range(40)])):
+            recommender.rank(world, user, videos, profile="mine", as_of=NOON)
+    assert len(sent) == 6
+    assert sent[2] == sent[5]
+
+
+def test_a_statement_that_is_kept_answers_as_a_new_one(world: Session) -> None:
+    for profile in ("mine", "classic"):
+        for user in ("u0", "nobody"):
+            options: dict[str, Any] = {"profile": profile, "as_of": NOON, "exclude": ["v3", "v4"]}
+            request = recommender.resolve(world, user, **options)
+            rows = world.execute(feed_query(request).add_columns(Video.key))
+            shown = [(row.key, row.score_key / 1e9) for row in rows]
+            page = unspread(world, user, **options)
+            assert [(item.video, item.score) for item in page.items] == shown
+            same = preview(world, user, where=sa.true(), **options)
+            assert same.items == preview(world, user, **options).items
+
+
+def test_a_feed_inside_another_statement_keeps_its_values(world: Session) -> None:
+    for user in ("u0", "u1"):
+        feed = feed_query(recommender.resolve(world, user, "mine", as_of=NOON))
+        alone = [row.video_id for row in world.execute(feed)]
+        inside = world.scalars(sa.select(feed.subquery("feed").c.video_id))
+        assert sorted(inside) == sorted(alone)
+
+
+def test_so_many_statements_are_kept() -> None:
+    assert kept.cache_info().maxsize == MOST_KEPT
+
+
+def test_threads_share_what_is_kept(engine: Engine) -> None:
+    with Session(engine.execution_options(recommender_write=True)) as session, session.begin():
+        load(session, random_world(7))
+        recommender.create_profile(session, "mine", random_weights(7))
+    users = [*VIEWERS, "nobody"] * 4
+
+    def page(user: str) -> list[str]:
+        with Session(engine) as session:
+            return names(preview(session, user, profile="mine", as_of=NOON))
+
+    kept.cache_clear()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        together = list(pool.map(page, users))
+    assert together == [page(user) for user in users]
+    assert kept.cache_info().currsize == 2
