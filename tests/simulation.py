@@ -29,8 +29,8 @@ from recommender.simulation import (
 
 SERIES = {
     "for you": ("for_you", "everybody"),
-    "for you, drifting": ("for_you", "drifting"),
-    "for you, others": ("for_you", "steady"),
+    "for you (drifting)": ("for_you", "drifting"),
+    "for you (others)": ("for_you", "steady"),
     "popular": ("popular", "everybody"),
     "random": ("random", "everybody"),
 }
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         days = run(simulation, given.database_url or f"sqlite:///{folder}/simulation.db")
     for row in rows(days):
-        sys.stdout.write("  ".join(f"{cell:>17}" for cell in row) + "\n")
+        sys.stdout.write("  ".join(f"{cell:>18}" for cell in row) + "\n")
     if given.csv:
         with given.csv.open("w", newline="") as file:
             csv.writer(file).writerows(rows(days))
