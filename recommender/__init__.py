@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recommender.auditing import Audit, audit
     from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
     from recommender.engine import create_engine, prepare_engine, run_transaction
     from recommender.errors import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         UnknownVideo,
     )
     from recommender.export import export_file
-    from recommender.feed import explain, for_you, rank, resolve
+    from recommender.feed import explain, for_you, rank
     from recommender.filters import FILTERS, Filter
     from recommender.interactions import record, record_many
     from recommender.interchange import import_file
@@ -73,12 +74,14 @@ if TYPE_CHECKING:
         get_profile,
         list_profiles,
     )
+    from recommender.resolving import resolve
     from recommender.rollups import RefreshReport, refresh
     from recommender.scoring import feed_query
     from recommender.served import Base, FeedSession, ServedVideo
     from recommender.settings import Settings
     from recommender.signals import SIGNALS, Candidate, Signal
     from recommender.sources import SOURCES, Source, source_names
+    from recommender.timelines import following, trending
     from recommender.users import reset_user
     from recommender.values import (
         Contribution,
@@ -95,13 +98,14 @@ if TYPE_CHECKING:
     from recommender.viewer import Viewer
 
 _NAMES = {
+    "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
     "engine": "create_engine prepare_engine run_transaction",
     "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidCursor InvalidValue"
     " NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
     " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
     "export": "export_file",
-    "feed": "explain for_you rank resolve",
+    "feed": "explain for_you rank",
     "filters": "FILTERS Filter",
     "interactions": "record record_many",
     "interchange": "import_file",
@@ -112,12 +116,14 @@ _NAMES = {
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "mutes": "mute unmute",
     "profiles": "activate_profile create_profile get_profile list_profiles",
+    "resolving": "resolve",
     "rollups": "RefreshReport refresh",
     "scoring": "feed_query",
     "served": "Base FeedSession ServedVideo",
     "settings": "Settings",
     "signals": "SIGNALS Candidate Signal",
     "sources": "SOURCES Source source_names",
+    "timelines": "following trending",
     "users": "reset_user",
     "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
     " Learning Profile",

@@ -1,29 +1,21 @@
-"""From a request to a page: resolve the viewer and profile, score, and say why."""
+"""Pages of For You: ranked, spread, served; given videos ranked; and why."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
-from hashlib import blake2b
 from typing import Any
-from uuid import uuid4
 
-import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from recommender import fields
 from recommender.catalog import VIDEOS, ids
-from recommender.columns import Statement
 from recommender.diversity import Contender, Place, Spread, arrange
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.filters import filters_of
-from recommender.learned import LearningState
-from recommender.learning import exponent, half_lives
-from recommender.memory import read_cursor, record_page, recorded_page, resumed, with_session
-from recommender.models import User
+from recommender.memory import record_page, recorded_page
 from recommender.pages import (
     CATALOGUE,
     checked_key,
@@ -33,10 +25,9 @@ from recommender.pages import (
     page_rows,
     row_sources,
 )
-from recommender.profiles import checked_weight, get_profile
 from recommender.reasons import reason_of, reason_query
+from recommender.resolving import is_key, resolve, seed_of
 from recommender.scoring import (
-    COLUMNS,
     POOL,
     ahead_query,
     explain_query,
@@ -47,7 +38,7 @@ from recommender.scoring import (
     sources_query,
 )
 from recommender.settings import Settings
-from recommender.signals import SIGNALS, Signal
+from recommender.signals import Signal
 from recommender.sources import TRIAL, source_names
 from recommender.values import (
     DEFAULT_LIMIT,
@@ -57,143 +48,10 @@ from recommender.values import (
     FeedPage,
     FeedRequest,
     FilterOutcome,
-    Learning,
 )
-from recommender.viewer import CYCLE, Shape
+from recommender.viewer import Shape
 
-MOST_EXCLUDED = 10_000
 MOST_DISPLACING = 3
-
-
-def resolve(
-    session: Session,
-    user: str,
-    profile: str | None = None,
-    *,
-    limit: int = DEFAULT_LIMIT,
-    as_of: datetime | None = None,
-    where: ColumnElement[bool] | None = None,
-    exclude: Iterable[str] = (),
-    signals: Mapping[Signal, float] | None = None,
-    settings: Settings | None = None,
-    cursor: str | None = None,
-    rewatch: bool = False,
-) -> FeedRequest:
-    """Look up the viewer, their session and the profile: two statements.
-
-    Args:
-        session: the caller's transaction.
-        user: the viewer's key; one that is not in the database is a stranger, not an error.
-        profile: ``name`` or ``name@version``; the active one where None.
-        limit: how many videos at most, 1 to 500.
-        as_of: the reading time, with an offset; now where None.
-        where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
-        exclude: keys of videos that shall not come, 10,000 at most.
-        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
-        settings: the numbers that shape signals and sources; those of the environment where None.
-        cursor: of the page before, or None to begin a session.
-        rewatch: whether what was seen before the session may come again; a session that goes on
-            stays as it began.
-
-    Raises:
-        InvalidValue: a value is not of its form.
-        InvalidCursor: the cursor is not one of this user's, or has expired.
-        UnknownProfile: there is no such profile or version.
-    """
-    moment = _time(as_of)
-    key = _user_key(user)
-    begun, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
-    query = _viewer_query(goes_on=cursor is not None)
-    found = session.execute(query, {"key": key, "session": begun}).one()
-    request = FeedRequest(
-        user=user,
-        user_id=found.id,
-        language=found.language,
-        country=found.country,
-        device=found.device,
-        learned_since=found.learned_since,
-        profile=get_profile(session, profile),
-        as_of=moment,
-        learning=_learning(found, moment),
-        limit=limit,
-        where=_predicate(where),
-        exclude=_excluded(exclude),
-        signals=_own_signals(signals or {}),
-        settings=settings or Settings.from_environment(),
-        session=begun,
-        rewatch=rewatch,
-        seed=_seed(str(begun) if cursor else f"{user} {moment.date()}"),
-    )
-    return request if cursor is None else resumed(request, found, position)
-
-
-def _seed(text: str) -> int:
-    """What chance depends on, from what it shall depend on."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % CYCLE
-
-
-@cache
-def _viewer_query(*, goes_on: bool) -> Statement:
-    """The learning state, and the viewer beside it where there is one, with their session."""
-    state = LearningState
-    query = (
-        sa.select(
-            User.id, User.language, User.country, User.device, User.learned_since,
-            state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
-            state.sound_half_life_days, state.trend_half_life_days, state.engaged_share,
-            state.captions,
-        )
-        .select_from(state)
-        .outerjoin(User, User.key == sa.bindparam("key"))
-        .prefix_with("/* recommender.resolve */")
-    )  # fmt: skip
-    return with_session(query) if goes_on else query
-
-
-def _learning(state: Any, as_of: datetime) -> Learning:
-    def faded(half_life_days: float) -> float:
-        return half_lives(state.landmark, half_life_days, as_of)
-
-    return Learning(
-        creator=2.0 ** -faded(state.creator_half_life_days),
-        hashtag=2.0 ** -faded(state.hashtag_half_life_days),
-        sound=2.0 ** -faded(state.sound_half_life_days),
-        trend=exponent(state.landmark, state.trend_half_life_days, as_of),
-        engaged_share=state.engaged_share,
-        captions=state.captions,
-    )
-
-
-def _predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:
-    if where is None or isinstance(where, ColumnElement):
-        return where
-    raise InvalidValue(f"where: {fields.shown(where)} is no SQL expression")
-
-
-def _excluded(keys: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(keys, str):
-        raise InvalidValue(f"exclude: {fields.shown(keys)} is one key, not several")
-    if not isinstance(keys, Iterable):
-        raise InvalidValue(f"exclude: {fields.shown(keys)} is no list of keys")
-    excluded = tuple(key for key in dict.fromkeys(keys) if _is_key(key))
-    if len(excluded) > MOST_EXCLUDED:
-        raise InvalidValue(f"exclude: {len(excluded):,} keys are more than {MOST_EXCLUDED:,}")
-    return excluded
-
-
-def _own_signals(signals: Mapping[Signal, float]) -> dict[Signal, float]:
-    if not isinstance(signals, Mapping):
-        raise InvalidValue(f"signals: {fields.shown(signals)} gives no weight to each signal")
-    taken = {*COLUMNS, *(signal.name for signal in SIGNALS)}
-    for signal in signals:
-        is_ours = signal.name in taken or signal.name.startswith(("page_", "filter_"))
-        if is_ours or not signal.name.isidentifier():
-            raise InvalidValue(
-                f"signals: {fields.shown(signal.name)} is taken, or not one word of letters,"
-                " digits and _"
-            )
-        taken.add(signal.name)
-    return {signal: checked_weight(signal.name, weight) for signal, weight in signals.items()}
 
 
 def for_you(
@@ -247,7 +105,7 @@ def for_you(
     if request.is_served:
         return recorded_page(session, request)
     if record and cursor is None:
-        request = replace(request, seed=_seed(str(request.session)))
+        request = replace(request, seed=seed_of(str(request.session)))
     page = _ranked(session, request)
     return record_page(session, page) if record and request.known else page
 
@@ -340,7 +198,7 @@ def rank(
     request = resolve(
         session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
     )
-    given = [key for key in keys if _is_key(key)]
+    given = [key for key in keys if is_key(key)]
     items = items_of(request, page_rows(session, request, ranked_given, "rank", given))
     _check_all_found(keys, {item.video for item in items})
     return FeedPage(request, items)
@@ -409,23 +267,9 @@ def _sources_of(session: Session, request: FeedRequest, video_id: int) -> tuple[
     return source_names(session.scalar(sources_query(request, video_id)) or 0)
 
 
-def _user_key(user: str) -> str:
-    try:
-        return fields.key(user)
-    except InvalidValue as error:
-        raise InvalidValue(f"user: {error}") from None
-
-
-def _time(as_of: datetime | None) -> datetime:
-    try:
-        return fields.time(fields.now() if as_of is None else as_of)
-    except InvalidValue as error:
-        raise InvalidValue(f"as_of: {error}") from None
-
-
 def _video_ids(session: Session, keys: Sequence[str]) -> list[int]:
     """The ids of videos' keys; `UnknownVideo` where one is not there."""
-    found = ids(session, VIDEOS, [key for key in keys if _is_key(key)])
+    found = ids(session, VIDEOS, [key for key in keys if is_key(key)])
     _check_all_found(keys, found)
     return [found[key] for key in keys]
 
@@ -433,10 +277,3 @@ def _video_ids(session: Session, keys: Sequence[str]) -> list[int]:
 def _check_all_found(keys: Iterable[str], found: Container[str]) -> None:
     if missing := [key for key in keys if key not in found]:
         raise UnknownVideo(f"there is no video {fields.shown(missing[0])}")
-
-
-def _is_key(value: str) -> bool:
-    try:
-        return bool(fields.key(value))
-    except InvalidValue:
-        return False

@@ -87,8 +87,8 @@ class Settings:
         low=1, high=100_000,
     )  # fmt: skip
     rollup_timeout: float = _setting(
-        300.0, "Longest statement of a refresh on PostgreSQL.", "RECOMMENDER_ROLLUP_TIMEOUT",
-        low=0.01, high=86_400,
+        300.0, "Longest statement of a refresh or an audit on PostgreSQL.",
+        "RECOMMENDER_ROLLUP_TIMEOUT", low=0.01, high=86_400,
     )  # fmt: skip
     recent_engagements: int = _setting(
         50, "Videos kept of what each user engaged with last.", "RECOMMENDER_RECENT_ENGAGEMENTS",

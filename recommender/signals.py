@@ -445,8 +445,13 @@ def trending(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: videos, learning_state.
     """
-    now = exp2(Video.trending - candidate.viewer.trend)
-    return sa.func.coalesce(saturated(now, candidate.viewer.trend_scale), number(0))
+    return trend(candidate.viewer)
+
+
+def trend(viewer: Viewer) -> Number:
+    """A video's trend at the reading time, squeezed between 0 and 1; 0 where there is none."""
+    now = exp2(Video.trending - viewer.trend)
+    return sa.func.coalesce(saturated(now, viewer.trend_scale), number(0))
 
 
 def freshness(candidate: Candidate) -> Number:

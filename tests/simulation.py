@@ -16,7 +16,7 @@ from random import Random
 from unittest.mock import patch
 from uuid import UUID
 
-from recommender import create_engine, feed, report, schema
+from recommender import create_engine, report, resolving, schema
 from recommender.settings import Settings
 from recommender.simulation import (
     Day,
@@ -43,7 +43,7 @@ Days = Mapping[str, Sequence[Day]]
 def seeded_sessions(seed: int = 0) -> Iterator[None]:
     """Let For You name its sessions, and so all that it leaves to chance, the same every time."""
     chance = Random(seed)  # noqa: S311 - a simulation, not a secret
-    with patch.object(feed, "uuid4", lambda: UUID(int=chance.getrandbits(128), version=4)):
+    with patch.object(resolving, "uuid4", lambda: UUID(int=chance.getrandbits(128), version=4)):
         yield
 
 

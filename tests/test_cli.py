@@ -95,6 +95,30 @@ def test_feed_is_for_you_where_no_profile_is_asked_for(example: Run) -> None:
     )
 
 
+def test_feed_following_pages_on_by_cursor(example: Run) -> None:
+    assert example("follow", "user1", "creator3")[0] == 0
+    first = answer(example("feed", "user1", "--following", "--limit", "1"))
+    assert (first["user"], first["known"], first["session"]) == ("user1", True, None)
+    assert (first["profile"], first["profile_version"]) == ("following", 1)
+    assert ([item["video"] for item in first["items"]], first["exhausted"]) == (["v3"], False)
+    rest = answer(example("feed", "user1", "--following", "--cursor", first["cursor"]))
+    assert [(item["position"], item["video"]) for item in rest["items"]] == [(1, "v1")]
+    assert (rest["cursor"], rest["exhausted"]) == (None, True)
+    assert rest["items"][0]["sources"] == ["following"]
+
+
+def test_feed_trending_is_of_the_users_language_and_country(example: Run) -> None:
+    page = answer(example("feed", "user1", "--trending"))
+    assert (page["user"], page["known"], page["profile"]) == ("user1", True, "trending")
+    assert [item["video"] for item in page["items"]] == ["v1"]
+    assert (page["cursor"], page["exhausted"]) == (None, True)
+    first = answer(example("feed", "nobody", "--trending", "--limit", "2"))
+    assert (first["user"], first["known"]) == ("nobody", False)
+    rest = answer(example("feed", "nobody", "--trending", "--cursor", first["cursor"]))
+    shown = [item["video"] for page in (first, rest) for item in page["items"]]
+    assert shown == ["v3", "v2", "v1"]
+
+
 def test_feed_explains_with_each_signals_part(example: Run) -> None:
     page = answer(example("feed", "user1", *CLASSIC, "--explain"))
     assert [item["score"] for item in page["items"]] == [1.45, 0.8, 0.0]
@@ -360,6 +384,12 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
         (("feed", "user1", "--profile", "classic@9"), 2, "there is no profile 'classic@9'"),
         (("feed", ""), 2, "user: is empty"),
         (("feed",), 2, "Missing argument"),
+        (("feed", "user1", "--following", "--trending"), 2, "exclude each other"),
+        (("feed", "user1", "--following", "--explain"), 2, "no --profile and no --explain"),
+        (("feed", "user1", "--trending", "--profile", "classic"), 2, "take no --profile"),
+        (("feed", "user1", "--cursor", "x"), 2, "--cursor needs --record"),
+        (("feed", "user1", "--following", "--cursor", "x"), 2, "cursor: 'x' is not one of this"),
+        (("feed", "", "--trending"), 2, "user: is empty"),
         (("nothing",), 2, "No such command"),
         (("rank", "user1"), 2, "Missing argument"),
         (("rank", "user1", "v9"), 66, "there is no video 'v9'"),

@@ -29,8 +29,8 @@ from recommender import (
     run_transaction,
 )
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.feed import MOST_EXCLUDED
 from recommender.reasons import because
+from recommender.resolving import MOST_EXCLUDED
 from recommender.signals import number
 from recommender.values import LARGEST_LIMIT, Contribution, FeedItem
 from tests.oracle import (

@@ -37,6 +37,7 @@ from tests.worlds import (
     names,
     preview,
     record,
+    unspread,
 )
 
 Affinities = dict[tuple[str, str, str], float]
@@ -283,7 +284,7 @@ def topics(session: Session) -> None:
 
 
 def share(session: Session, topic: str, profile: str) -> int:
-    page = preview(session, "viewer", limit=20, profile=profile, as_of=at(10))
+    page = unspread(session, "viewer", limit=20, profile=profile, as_of=at(10))
     return Counter(name.split()[0] for name in names(page))[topic]
 
 

@@ -40,6 +40,7 @@ from tests.worlds import (
     record,
     rows_of,
     scores,
+    unspread,
     worked_example,
 )
 
@@ -274,7 +275,7 @@ def test_a_profile_of_ones_own_shows_what_is_new_to_the_viewer(session: Session)
     make_videos(session, "new", "newest", creator="creator1")
     make_video(session, "other", creator="creator2")
     create_profile(session, "mine", {"follows": 2})
-    page = preview(session, "user1", profile="mine")
+    page = unspread(session, "user1", profile="mine")
     assert scores(page) == {"new": 2, "newest": 2, "other": 0, "v3": 0}
     assert names(page) == ["newest", "new", "other", "v3"]
 

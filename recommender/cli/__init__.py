@@ -17,6 +17,7 @@ from recommender.cli.options import database_option
 from recommender.errors import RecommenderError, StorageFailure
 
 COMMANDS = {
+    "audit": "audit:audit",
     "db": "db:db",
     "demo": "demo:demo",
     "explain": "feed:explain",
@@ -37,10 +38,11 @@ COMMANDS = {
 """Each command's name, and where in this package it is."""
 
 SUMMARIES = {
+    "audit": "Check every page served against what was promised; writes nothing.",
     "db": "Make, upgrade and inspect the database's tables.",
     "demo": "Make a small world, show a feed and why, swipe twice, show what changed.",
     "explain": "Say why a video stands where it stands in a user's feed.",
-    "feed": "Print a user's For You feed; writes nothing, unless it is served.",
+    "feed": "Print a user's For You feed, or a plain list; writes nothing, unless it is served.",
     "follow": "Let USER follow CREATOR, who is created on sight.",
     "export": "Export users, videos, follows or events to a file.",
     "import": "Import users, videos, follows or events from a file.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,9 +27,12 @@ T = TypeVar("T")
 
 
 @contextmanager
-def reading() -> Iterator[Session]:
-    """A session on a database that is up to date; nothing is created and nothing committed."""
-    with engine() as bind, translate_errors(), Session(bind) as session:
+def reading(*, longest: float | None = None) -> Iterator[Session]:
+    """A session on a database that is up to date; nothing is created and nothing committed.
+
+    A statement takes `longest` seconds at most where that is given, as long as any where not.
+    """
+    with engine(longest=longest) as bind, translate_errors(), Session(bind) as session:
         check_schema(session.connection())
         yield session
 
@@ -57,12 +61,14 @@ def writing(function: Callable[[Session], T]) -> T:
 
 
 @contextmanager
-def engine(*, must_exist: bool = True) -> Iterator[Engine]:
+def engine(*, must_exist: bool = True, longest: float | None = None) -> Iterator[Engine]:
     """An engine of this run; a SQLite file that is not there is an error unless it may be made."""
     path = sqlite_path()
     if must_exist and path is not None and not path.exists():
         raise SchemaOutOfDate(f"there is no database {path}: run `recommender db upgrade`")
-    bind = create_engine(settings=settings())
+    chosen = settings()
+    limit = chosen.statement_timeout if longest is None else longest
+    bind = create_engine(settings=replace(chosen, statement_timeout=limit))
     try:
         yield bind
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -9,11 +10,12 @@ import click
 from sqlalchemy.orm import Session
 
 from recommender import feed as library
-from recommender import fields
+from recommender import fields, timelines
 from recommender.cli.database import reading, writing
 from recommender.cli.options import as_of_option, database_option, format_option, profile_option
 from recommender.cli.output import form_of, print_explanation, print_page
 from recommender.errors import UnknownUser
+from recommender.resolving import resolve
 from recommender.values import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT, FeedPage
 
 limit_option = click.option(
@@ -34,34 +36,59 @@ limit_option = click.option(
 @click.option("--record", is_flag=True, help="Serve the page: its videos do not come again.")
 @click.option("--cursor", metavar="CURSOR", help="Go on after the page that gave it.")
 @click.option("--rewatch", is_flag=True, help="Show what was seen again.")
+@click.option("--following", is_flag=True, help="Instead, the newest by whom USER follows.")
+@click.option("--trending", is_flag=True, help="Instead, what trends in USER's language, country.")
 @format_option
 @database_option
 def feed(
     user: str,
     with_signals: bool,  # noqa: FBT001 - click passes a flag by name
     record: bool,  # noqa: FBT001
+    following: bool,  # noqa: FBT001
+    trending: bool,  # noqa: FBT001
     cursor: str | None,
     form: str | None,
     **asked: Any,
 ) -> None:
-    """Print a user's For You feed; writes nothing, unless it is served."""
-    if cursor is not None and not record:
-        raise click.UsageError("--cursor needs --record: a preview has no next page")
+    """Print a user's For You feed, or a plain list; writes nothing, unless it is served."""
+    is_plain = following or trending
+    if following and trending:
+        raise click.UsageError("--following and --trending exclude each other")
+    if is_plain and (asked["profile"] or with_signals or record or asked["rewatch"]):
+        raise click.UsageError(
+            "--following and --trending take no --profile, --explain, --record and --rewatch"
+        )
+    if cursor is not None and not (record or is_plain):
+        raise click.UsageError("--cursor needs --record, --following or --trending")
 
-    def serve(session: Session) -> FeedPage:
+    def page_of(session: Session) -> FeedPage:
+        if is_plain:
+            walk = timelines.following if following else _trending
+            return walk(session, user, limit=asked["limit"], cursor=cursor, as_of=asked["as_of"])
         page = library.for_you(session, user, cursor=cursor, record=record, **asked)
         if record and not page.request.known:
             raise UnknownUser(f"there is no user {fields.shown(user)}")
         return page
 
     if record:
-        page = writing(serve)
+        page = writing(page_of)
     else:
         with reading() as session:
-            page = serve(session)
+            page = page_of(session)
     print_page(page, form, with_signals=with_signals)
-    if page.exhausted and form_of(form) == "table":
+    if page.exhausted and not is_plain and form_of(form) == "table":
         click.echo(f"Nothing more is left for {user}; --rewatch shows what was seen.", err=True)
+
+
+def _trending(
+    session: Session, user: str, *, limit: int, cursor: str | None, as_of: datetime | None
+) -> FeedPage:
+    """What trends in the user's language and country, anywhere where these are unknown."""
+    viewer = resolve(session, user, timelines.TRENDING)
+    page = timelines.trending(
+        session, viewer.language, viewer.country, limit=limit, cursor=cursor, as_of=as_of
+    )
+    return replace(page, request=replace(page.request, user=user, user_id=viewer.user_id))
 
 
 @click.command()
