@@ -33,6 +33,7 @@ from recommender import (
     run_transaction,
     synthetic,
 )
+from recommender.auditing import audit
 from recommender.engine import writing
 from recommender.interchange import KINDS
 from recommender.reading import read_rows
@@ -109,7 +110,7 @@ def check_promises(engine: Engine) -> int:
     """Check everything that a database has served; return how many places that is."""
     with Session(engine) as session:
         rows = session.execute(_served()).all()
-        audited = recommender.audit(session)
+        audited = audit(session)
     assert (audited.broken, audited.seen_before, audited.items) == ((), 0, len(rows))
     assert max(Counter((row.user_id, row.video_id) for row in rows).values()) == 1
     for one, next_one in pairwise(rows):
