@@ -331,6 +331,25 @@ def test_a_cursor_of_another_user_place_or_time_is_an_error(session: Session) ->
     assert issubclass(InvalidCursor, InvalidValue)
 
 
+def test_a_session_lives_on_while_pages_are_asked_for(session: Session) -> None:
+    make_world(session)
+    page = serve(session, limit=2)
+    for hours in (20, 40, 60):
+        page = serve(session, limit=2, cursor=page.cursor, as_of=at(hours * 60))
+    assert page.items[0].position == 7
+    with pytest.raises(InvalidCursor):
+        serve(session, cursor=page.cursor, as_of=at(84 * 60 + 1))
+
+
+def test_chance_differs_from_session_to_session(session: Session) -> None:
+    make_world(session, 30)
+    settings = Settings(exploration_share=1.0)
+    shown = [
+        tuple(names(serve(session, limit=5, rewatch=True, settings=settings))) for _ in range(6)
+    ]
+    assert len(set(shown)) > 3
+
+
 def test_a_page_ranked_elsewhere_is_recorded_once(session: Session) -> None:
     make_world(session)
     ranked = serve(session, limit=5, record=False)
