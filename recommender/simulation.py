@@ -250,12 +250,7 @@ class Simulation:
 
 
 def simulate(simulation: Simulation, feed: Feed) -> Iterator[Day]:
-    """Let the viewers swipe through a feed; say after each day what it was worth to them.
-
-    Args:
-        simulation: who, what and for how long.
-        feed: what shows them videos, new.
-    """
+    """Let the viewers swipe through a new feed; say after each day what it was worth to them."""
     refreshed = simulation.beginning(0)
     for day in range(simulation.days):
         feed.publish(simulation.published(day))

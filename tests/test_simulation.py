@@ -83,7 +83,7 @@ def test_for_you_is_worth_more_than_chance_and_popularity(days: Days) -> None:
         assert all(ours.engaged_share > theirs.engaged_share for ours, theirs in shares)
 
 
-def test_a_taste_that_drifts_is_followed_within_two_days(days: Days) -> None:
+def test_a_taste_that_drifts_early_is_followed_within_two_days(days: Days) -> None:
     drift = SMALL.drift or 0
     before, fallen, _, after = days["for_you"][drift - 1 : drift + 3]
     assert surely_more(before.drifting, fallen.drifting)
