@@ -385,7 +385,11 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
         (("feed", ""), 2, "user: is empty"),
         (("feed",), 2, "Missing argument"),
         (("feed", "user1", "--following", "--trending"), 2, "exclude each other"),
-        (("feed", "user1", "--following", "--explain"), 2, "no --profile and no --explain"),
+        (
+            ("feed", "user1", "--following", "--explain"),
+            2,
+            "no --profile, --explain",
+        ),
         (("feed", "user1", "--trending", "--profile", "classic"), 2, "take no --profile"),
         (("feed", "user1", "--cursor", "x"), 2, "--cursor needs --record"),
         (("feed", "user1", "--following", "--cursor", "x"), 2, "cursor: 'x' is not one of this"),

@@ -177,7 +177,7 @@ def test_pages_of_a_session_are_spread_as_one(session: Session) -> None:
                 each.creator == one.creator or (each.sound and each.sound == one.sound)
                 for each in left.values()
             )
-    assert 0 < sum(item.crowded for item in items) < 30
+    assert 0 < sum(item.crowded for item in items) < 45
 
 
 def test_one_creators_many_do_not_hide_the_others(session: Session) -> None:
@@ -329,6 +329,25 @@ def test_a_cursor_of_another_user_place_or_time_is_an_error(session: Session) ->
     week = Settings(session_lifetime=7 * 86_400)
     assert serve(session, cursor=second.cursor, as_of=late, settings=week).items
     assert issubclass(InvalidCursor, InvalidValue)
+
+
+def test_a_session_lives_on_while_pages_are_asked_for(session: Session) -> None:
+    make_world(session)
+    page = serve(session, limit=2)
+    for hours in (20, 40, 60):
+        page = serve(session, limit=2, cursor=page.cursor, as_of=at(hours * 60))
+    assert page.items[0].position == 7
+    with pytest.raises(InvalidCursor):
+        serve(session, cursor=page.cursor, as_of=at(84 * 60 + 1))
+
+
+def test_chance_differs_from_session_to_session(session: Session) -> None:
+    make_world(session, 30)
+    settings = Settings(exploration_share=1.0)
+    shown = [
+        tuple(names(serve(session, limit=5, rewatch=True, settings=settings))) for _ in range(6)
+    ]
+    assert len(set(shown)) > 3
 
 
 def test_a_page_ranked_elsewhere_is_recorded_once(session: Session) -> None:
