@@ -172,7 +172,7 @@ def evaluate(
     return Evaluation(
         target=target,
         cutoff=None if holdout else start,
-        until=until,
+        until=None if cut.until == fields.LATEST else cut.until,
         slices=len(scored.bounds) - 1,
         impressions=len(scored.outcomes),
         positives=sum(scored.outcomes),
@@ -231,7 +231,15 @@ def _profiles(engine: Engine, asked: Sequence[str]) -> dict[str, Profile]:
         if not found:
             active = get_profile(session)
             found = {active.name: active}
-        return {**found, REFERENCE: found.get(REFERENCE) or get_profile(session, REFERENCE)}
+        reference = found.get(REFERENCE) or get_profile(session, REFERENCE)
+    named = {_label(name, profile): profile for name, profile in found.items()}
+    return {**named, REFERENCE: reference}
+
+
+def _label(name: str, profile: Profile) -> str:
+    """The name that a profile was asked for by, unless a baseline has it."""
+    is_taken = any(name == baseline.name for baseline in BASELINES)
+    return f"{name}@{profile.version}" if is_taken else name
 
 
 def _rankers(profiles: Mapping[str, Profile], *, ablate: bool) -> list[Ranker]:

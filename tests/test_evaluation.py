@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -292,7 +292,8 @@ def test_an_impression_leads_to_what_comes_in_its_slice(tmp_path: Path) -> None:
 
 
 def test_what_comes_at_until_or_later_is_left_out(tmp_path: Path) -> None:
-    found = evaluate(small_log(tmp_path), cutoff=CUTOFF, until=at(20))
+    until = at(20).astimezone(timezone(2 * HOUR))
+    found = evaluate(small_log(tmp_path), cutoff=CUTOFF, until=until)
     assert (found.impressions, found.impression_users, found.page_users) == (4, 1, 1)
     assert found.as_dict()["until"] == "2026-01-01T12:20:00Z"
 
@@ -542,6 +543,15 @@ def fill(session: Session) -> None:
 def contents(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
     with Session(engine) as session:
         return {table.name: rows_of(session, table) for table in Base.metadata.sorted_tables}
+
+
+def test_a_profile_with_the_name_of_a_baseline_is_not_taken_for_it(engine: Engine) -> None:
+    weights = {"freshness": 1.0}
+    run_transaction(engine, lambda session: recommender.create_profile(session, "rate", weights))
+    run_transaction(engine, fill)
+    found = ranking(evaluate(engine, cutoff=CUTOFF, profiles=["rate"]))
+    assert next(iter(found)) == "rate@1"
+    assert found["rate@1"].auc == found["newest"].auc != found["rate"].auc
 
 
 def test_nothing_of_the_source_is_written(engine: Engine) -> None:
