@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,18 @@ Values = Callable[[int], np.ndarray]
 """What a fitted model gives each video for a user's row."""
 
 
-def factors(model: Any) -> Callable[[csr_matrix], Values]:
+def factors(new_model: Callable[[], Any]) -> Callable[[csr_matrix], Values]:
     def fit(engaged: csr_matrix) -> Values:
+        model = new_model()  # implicit crashes where one is fitted again to more users
         model.fit(engaged, show_progress=False)
         return lambda row: model.item_factors @ model.user_factors[row]
 
     return fit
 
 
-def nearest(model: Any) -> Callable[[csr_matrix], Values]:
+def nearest(new_model: Callable[[], Any]) -> Callable[[csr_matrix], Values]:
     def fit(engaged: csr_matrix) -> Values:
+        model = new_model()
         model.fit(engaged, show_progress=False)
         return lambda row: np.asarray((engaged[row] @ model.similarity).todense()).ravel()
 
@@ -82,10 +85,10 @@ def ease(engaged: csr_matrix) -> Values:
 
 
 COLLABORATIVE: dict[str, Callable[[csr_matrix], Values]] = {
-    "ALS": factors(AlternatingLeastSquares(FACTORS, alpha=10, iterations=15, random_state=0)),
-    "BPR": factors(BayesianPersonalizedRanking(FACTORS, iterations=100, random_state=0)),
-    "BM25": nearest(BM25Recommender(NEAREST)),
-    "item-kNN": nearest(CosineRecommender(NEAREST)),
+    "ALS": factors(partial(AlternatingLeastSquares, FACTORS, alpha=10, random_state=0)),
+    "BPR": factors(partial(BayesianPersonalizedRanking, FACTORS, random_state=0)),
+    "BM25": nearest(partial(BM25Recommender, NEAREST)),
+    "item-kNN": nearest(partial(CosineRecommender, NEAREST)),
     "EASE": ease,
 }
 
