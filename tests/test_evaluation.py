@@ -191,6 +191,14 @@ def test_a_page_holds_nothing_seen_and_nobody_is_asked_who_wanted_only_that(
     assert popular.value == pytest.approx((1 + 1 + 1 / 2) / 3)
 
 
+def test_nobodys_page_holds_their_own_videos(tmp_path: Path) -> None:
+    log = written(tmp_path, videos=VIDEOS, events=[*BEFORE, *watches("by-d", 10, "AC")])
+    found = pages(evaluate(log, cutoff=CUTOFF))
+    # without d, newest is c, b, a
+    assert found["newest"].coverage == 0.75
+    assert found["newest"].accuracy["mrr@10"] == (1, 1, 1)
+
+
 def test_a_slice_knows_the_slices_before_it_and_not_itself(tmp_path: Path) -> None:
     first = [row for user in "pqr" for row in watches(user, 30, "C")]
     second = [*watches("v", 70, "Ca"), *(row for user in "pqr" for row in watches(user, 65, "aaB"))]
