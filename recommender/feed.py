@@ -15,7 +15,7 @@ from recommender.catalog import VIDEOS, ids
 from recommender.diversity import Contender, Place, Spread, arrange
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.filters import filters_of
-from recommender.memory import record_page, recorded_page
+from recommender.memory import recorded_page, serve
 from recommender.pages import (
     CATALOGUE,
     checked_key,
@@ -85,8 +85,8 @@ def for_you(
         profile: ``name`` or ``name@version``; the active one where None.
         cursor: of the page before, or None to begin a session.
         as_of: the reading time, with an offset; now where None.
-        record: whether the page is served, and so recorded; a preview writes nothing, and the same
-            one comes again all day.
+        record: whether the page is served, and so recorded; a preview writes nothing, and leaves
+            the same to chance all day.
         rewatch: whether what was seen before the session may come again.
         where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
         exclude: keys of videos that shall not come, 10,000 at most.
@@ -100,14 +100,14 @@ def for_you(
     """
     request = resolve(
         session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
-        signals=signals, settings=settings, cursor=cursor, rewatch=rewatch,
+        signals=signals, settings=settings, cursor=cursor, rewatch=rewatch, lock=record,
     )  # fmt: skip
     if request.is_served:
         return recorded_page(session, request)
     if record and cursor is None:
         request = replace(request, seed=seed_of(str(request.session)))
     page = _ranked(session, request)
-    return record_page(session, page) if record and request.known else page
+    return serve(session, page) if record and request.known else page
 
 
 def _ranked(session: Session, request: FeedRequest) -> FeedPage:
@@ -216,7 +216,7 @@ def rank(
     given = [key for key in keys if is_key(key)]
     items = items_of(request, page_rows(session, request, ranked_given, "rank", given))
     _check_all_found(keys, {item.video for item in items})
-    return FeedPage(request, items)
+    return FeedPage(replace(request, session=None), items)
 
 
 def explain(

@@ -20,15 +20,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from recommender import bulk, fields
-from recommender.columns import Statement
-from recommender.errors import InvalidCursor, UnknownUser
+from recommender.columns import Statement, UtcDateTime
+from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
 from recommender.fields import LIST_SEPARATOR
 from recommender.models import User, Video
 from recommender.pages import page_query, shown_of
 from recommender.profiles import profile_of_id
 from recommender.scoring import score_of
 from recommender.served import FeedSession, ServedVideo
-from recommender.signals import Signal
 from recommender.values import Contribution, FeedItem, FeedPage, FeedRequest
 
 SESSIONS: Table = FeedSession.__table__  # type: ignore[assignment] # SQLAlchemy types it FromClause
@@ -114,38 +113,88 @@ def resumed(request: FeedRequest, found: Any, position: int) -> FeedRequest:
 
 
 def record_page(session: Session, page: FeedPage) -> FeedPage:
-    """Record a page as served, so that none of its videos comes again: two statements.
+    """Record a page as served, so that none of its videos comes again: four statements.
 
-    For hosts that rank on a replica (``record=False``) and record on the primary; `for_you` records
-    by itself. Recorded again, or after another page of its session at the same place, it is the
-    page that was served first. Videos that the session has served meanwhile are left out.
+    For hosts that rank on a replica, or cut what they ranked (``record=False``), and record on the
+    primary; `for_you` records by itself. Recorded again, or after another page of its session at
+    the same place, it is the page that was served first: this is safe to repeat. What was served
+    or unpublished meanwhile is left out, and the places are counted anew.
 
     Args:
         session: the caller's transaction; nothing is committed.
-        page: as `for_you` gave it.
+        page: as `for_you` gave it, whole or without some of its items.
 
     Returns:
         The page as it was served, with its session and the cursor of the next page.
 
     Raises:
+        InvalidValue: it is no page of `for_you`.
         UnknownUser: the viewer is not in the database.
         InvalidCursor: the page's session is gone.
     """
     request = page.request
     if request.user_id is None:
         raise UnknownUser(f"there is no user {fields.shown(request.user)}")
+    if request.session is None or request.profile.id is None:
+        raise InvalidValue("page: only a page of for_you can be recorded")
+    found = session.execute(_place_query(request)).one_or_none()
+    if found is None:
+        raise UnknownUser(f"there is no user {fields.shown(request.user)}")
+    if request.position < (found.next_position or 1):
+        return recorded_page(session, request)
+    may_come = set(session.scalars(_may_come(request, [item.video_id for item in page.items])))
+    once = {item.video_id: item for item in page.items if item.video_id in may_come}
+    items = tuple(
+        replace(item, position=position)
+        for position, item in enumerate(once.values(), start=request.position)
+    )
+    return serve(session, replace(page, items=items))
+
+
+def _place_query(request: FeedRequest) -> Statement:
+    """Where the session goes on, NULL where it has not begun; the user's row is locked."""
+    is_session = sa.and_(FeedSession.user_id == User.id, FeedSession.session == request.session)
+    return (
+        sa.select(User.id, FeedSession.next_position)
+        .select_from(User)
+        .outerjoin(FeedSession, is_session)
+        .where(User.id == request.user_id)
+        .with_for_update(of=User)
+    )
+
+
+def _may_come(request: FeedRequest, video_ids: Sequence[int]) -> sa.Select[int]:
+    """Those of some videos that are published and were not served yet."""
+    served = sa.select(ServedVideo.video_id).where(ServedVideo.user_id == request.user_id)
+    if request.rewatch or request.profile.is_reference:
+        served = served.where(ServedVideo.session == request.session)
+    return sa.select(Video.id).where(
+        Video.id.in_(video_ids), Video.status == "published", Video.id.not_in(served)
+    )
+
+
+def serve(session: Session, page: FeedPage) -> FeedPage:
+    """Record a page that was ranked, and goes out, in this transaction: two statements.
+
+    Its user's row is locked. An empty page is not recorded.
+    """
+    request = page.request
     if not page.items:
-        return page
+        return _served(page, request.position) if request.position > 1 else page
     if not _moved_on(session, request, len(page.items)):
         return recorded_page(session, request)
-    kept = _insert(session, request, page.items)
-    items = tuple(item for item in page.items if item.position in kept)
-    return _served(replace(page, items=items), request.position + len(page.items))
+    places = len(page.items)
+    could_be = request.limit if page.exhausted else places
+    rows = [{**_row(request, item), "asked": could_be} for item in page.items]
+    statement = _insert_of(session, SERVED).on_conflict_do_nothing()
+    session.execute(statement, rows, bind_arguments=bulk.OURS)
+    return _served(page, request.position + places)
 
 
 def _moved_on(session: Session, request: FeedRequest, places: int) -> bool:
     """Begin the session, or move it on from the page's place; False where another page did."""
     after, moment = request.position + places, request.as_of
+    latest = sa.literal(moment, UtcDateTime())
     statement: Any
     if request.position == 1:
         row = {
@@ -165,17 +214,10 @@ def _moved_on(session: Session, request: FeedRequest, places: int) -> bool:
                 SESSIONS.c.session == request.session,
                 SESSIONS.c.next_position == request.position,
             )
-            .values(next_position=after, last_at=moment)
+            .values(next_position=after, last_at=bulk.greatest(SESSIONS.c.last_at, latest))
         )
     moved = statement.returning(SESSIONS.c.next_position)
     return session.scalar(moved, bind_arguments=bulk.OURS) is not None
-
-
-def _insert(session: Session, request: FeedRequest, items: Sequence[FeedItem]) -> set[int]:
-    """Insert the videos of a page; the positions of those that the session had not served."""
-    rows = [_row(request, item) for item in items]
-    statement = _insert_of(session, SERVED).on_conflict_do_nothing().returning(SERVED.c.position)
-    return set(session.scalars(statement, rows, bind_arguments=bulk.OURS))
 
 
 def _insert_of(session: Session, table: Table) -> Any:
@@ -189,19 +231,31 @@ def _row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:
         "position": item.position,
         "video_id": item.video_id,
         "page": request.position,
-        "asked": request.limit,
         "served_at": request.as_of,
         "profile_id": request.profile.id,
         "score_key": round(item.score * 1e9),
         "sources": LIST_SEPARATOR.join(item.sources),
         "explored": item.explored,
         "crowded": item.crowded,
-        "signals": {name: each.value for name, each in item.signals.items() if each.value},
+        "signals": _recorded_signals(request, item),
+    }
+
+
+def _recorded_signals(request: FeedRequest, item: FeedItem) -> dict[str, float | list[float]]:
+    """Each signal's value where it is not 0; of a host's own also its weight, which no row has."""
+    ours = request.profile.weights
+    return {
+        name: each.value if name in ours else [each.value, each.weight]
+        for name, each in item.signals.items()
+        if each.value or name not in ours
     }
 
 
 def recorded_page(session: Session, request: FeedRequest) -> FeedPage:
     """The page of a session that was served at a position: one statement, or two.
+
+    Its videos have the scores and signals that they were served for; those that are published no
+    more are left out.
 
     Args:
         session: the caller's transaction.
@@ -217,11 +271,10 @@ def recorded_page(session: Session, request: FeedRequest) -> FeedPage:
     profile = request.profile
     if first.profile_id != profile.id:
         profile = profile_of_id(session, first.profile_id)
-    weights = {**profile.weights, **_weights(request.signals)}
     served = replace(request, profile=profile, limit=first.asked, as_of=first.served_at)
     page = FeedPage(
         request=served,
-        items=tuple(_item(row, weights) for row in rows),
+        items=tuple(_item(row, profile.weights) for row in rows if row.page_status == "published"),
         exhausted=first.after - request.position < first.asked,
     )
     return _served(page, first.after)
@@ -237,22 +290,19 @@ def _recorded(request: FeedRequest) -> Statement:
     after = sa.func.coalesce(later.scalar_subquery(), end.scalar_subquery()).label("after")
     served = sa.select(*SERVED.c, after).where(*own, SERVED.c.page == request.position)
     shown = page_query(served, "recorded_page").order_by(None)
+    shown = shown.add_columns(Video.status.label("page_status"))
     return shown.order_by(shown.selected_columns.position)
-
-
-def _weights(signals: Mapping[Signal, float]) -> dict[str, float]:
-    return {signal.name: weight for signal, weight in signals.items()}
 
 
 def _item(row: Any, weights: Mapping[str, float]) -> FeedItem:
     values = row.signals
+    ours = {name: Contribution(values.get(name, 0.0), weight) for name, weight in weights.items()}
+    own = {name: Contribution(*each) for name, each in values.items() if name not in weights}
     return FeedItem(
         position=row.position,
         score=score_of(row.score_key),
         sources=tuple(row.sources.split(LIST_SEPARATOR)) if row.sources else (),
-        signals={
-            name: Contribution(values.get(name, 0.0), weight) for name, weight in weights.items()
-        },
+        signals={**ours, **own},
         explored=row.explored,
         crowded=row.crowded,
         **shown_of(row),

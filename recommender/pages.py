@@ -124,7 +124,8 @@ def item_of(request: FeedRequest, position: int, row: Any, sources: tuple[str, .
 def checked_key(request: FeedRequest, row: Any) -> int:
     """The score key of a row, or `InvalidValue` where a host's own signal is NULL."""
     if row.score_key is None:
-        missing = next(each.name for each in request.signals if row._mapping[each.name] is None)  # noqa: SLF001 - its API
+        values = row._mapping  # noqa: SLF001 - its API
+        missing = next(each.name for each in request.signals if values[each.name] is None)
         raise InvalidValue(f"signals: {missing} is NULL for video {fields.shown(row.page_video)}")
     key: int = row.score_key
     return key

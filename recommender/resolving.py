@@ -43,6 +43,7 @@ def resolve(
     settings: Settings | None = None,
     cursor: str | None = None,
     rewatch: bool = False,
+    lock: bool = False,
 ) -> FeedRequest:
     """Look up the viewer with their session, and the profile where it is none yet: two statements.
 
@@ -60,6 +61,8 @@ def resolve(
         cursor: of the page before, or None to begin a session.
         rewatch: whether what was seen before the session may come again; a session that goes on
             stays as it began.
+        lock: whether whoever else serves this viewer, or records what they do, waits until the
+            transaction has ended: what is served must be known to the next page.
 
     Raises:
         InvalidValue: a value is not of its form.
@@ -69,8 +72,11 @@ def resolve(
     moment = reading_time(as_of)
     key = _user_key(user)
     begun, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
-    query = _viewer_query(goes_on=cursor is not None)
-    found = session.execute(query, {"key": key, "session": begun}).one()
+    if not isinstance(rewatch, bool):
+        raise InvalidValue(f"rewatch: {fields.shown(rewatch)} is neither true nor false")
+    values, goes_on = {"key": key, "session": begun}, cursor is not None
+    locked = session.execute(_locked_query(goes_on=goes_on), values).one_or_none() if lock else None
+    found = locked or session.execute(_viewer_query(goes_on=goes_on), values).one()
     request = FeedRequest(
         user=user,
         user_id=found.id,
@@ -101,8 +107,20 @@ def seed_of(text: str) -> int:
 @cache
 def _viewer_query(*, goes_on: bool) -> Statement:
     """The learning state, and the viewer beside it where there is one, with their session."""
+    query = _state_and_viewer().outerjoin(User, User.key == sa.bindparam("key"))
+    return with_session(query) if goes_on else query
+
+
+@cache
+def _locked_query(*, goes_on: bool) -> Statement:
+    """The same with the viewer's row locked; no row where there is no such viewer."""
+    query = _state_and_viewer().join(User, User.key == sa.bindparam("key"))
+    return (with_session(query) if goes_on else query).with_for_update(of=User)
+
+
+def _state_and_viewer() -> Statement:
     state = LearningState
-    query = (
+    return (
         sa.select(
             User.id, User.language, User.country, User.device, User.learned_since,
             state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
@@ -110,10 +128,8 @@ def _viewer_query(*, goes_on: bool) -> Statement:
             state.captions,
         )
         .select_from(state)
-        .outerjoin(User, User.key == sa.bindparam("key"))
         .prefix_with("/* recommender.resolve */")
     )  # fmt: skip
-    return with_session(query) if goes_on else query
 
 
 def learning_at(state: Any, as_of: datetime) -> Learning:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,13 +160,17 @@ def scored(
 
 
 def _own(signal: Signal, candidate: Candidate) -> Number:
-    """The expression of a host's signal, held in the range that it declares."""
+    """The expression of a host's signal, held in the range that it declares.
+
+    What is no number is NULL, as on SQLite; PostgreSQL holds it for more than infinity.
+    """
     value = signal.expression(candidate)
     if not isinstance(value, ColumnElement | InstrumentedAttribute):
         raise InvalidValue(
             f"signals: {signal.name} gives {shown(value)}, which is no SQL expression"
         )
-    return bounded(sa.cast(value, Double), signal.low, signal.high)
+    held = sa.cast(value, Double)
+    return sa.case((held <= number(math.inf), bounded(held, signal.low, signal.high)))
 
 
 def _with_affinities(statement: Statement, candidate: Candidate) -> Statement:

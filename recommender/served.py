@@ -42,11 +42,11 @@ class FeedSession(Base):
 class ServedVideo(Base):
     """A video of a page that was served, and why.
 
-    `page` is the position of the page's first video, `asked` the limit of its request. `explored`
+    `page` is the position of the page's first video, `asked` how many it could have had. `explored`
     is true where the place was kept for a video on trial, `crowded` where every candidate left was
     by the creator, or with the sound, of the video before. `signals` holds the value of each signal
-    that was not 0, `profile_id` names the weights. No foreign key to the video, since it would cost
-    an index, and videos are never deleted.
+    that was not 0, and of a host's own also the weight; `profile_id` names the others' weights. No
+    foreign key to the video, since it would cost an index, and videos are never deleted.
     """
 
     __tablename__ = f"{PREFIX}feed_items"

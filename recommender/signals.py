@@ -18,7 +18,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from recommender.arithmetic import age_days, exp2
 from recommender.columns import Statement
-from recommender.fields import LIST_LENGTH
+from recommender.errors import InvalidValue
+from recommender.fields import LIST_LENGTH, shown
 from recommender.learned import Affinity, RecentEngagement, Term, VideoNeighbour
 from recommender.models import (
     Follow,
@@ -82,12 +83,22 @@ class Signal:
         low: the least value.
         high: the greatest value.
         expression: gives the SQL expression for a `Candidate`.
+
+    Raises:
+        InvalidValue: the bounds are not from -1,000,000 to 1,000,000, the least first.
     """
 
     name: str
     low: float
     high: float
     expression: Callable[[Candidate], Number]
+
+    def __post_init__(self) -> None:
+        if not -MOST_OFTEN <= self.low <= self.high <= MOST_OFTEN:
+            raise InvalidValue(
+                f"signal {shown(self.name)}: {self.low} to {self.high} is no range within"
+                f" -{MOST_OFTEN:,} to {MOST_OFTEN:,}"
+            )
 
 
 def number(value: float) -> Number:

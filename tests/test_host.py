@@ -173,6 +173,23 @@ def test_a_hosts_own_signal_is_ranked_and_explained(boosts: Session) -> None:
     assert [row.boost for row in rows] == [1.0, 0.5, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1e10), (-1e10, 0), (1, 0), (0, float("inf")), (float("nan"), 1)]
+)
+def test_a_hosts_signal_needs_a_range(low: float, high: float) -> None:
+    with pytest.raises(recommender.InvalidValue, match=r"^signal 'boost': .* is no range"):
+        Signal("boost", low, high, boosted)
+
+
+def test_a_hosts_signal_that_is_no_number_is_an_error(boosts: Session) -> None:
+    def odd(_candidate: Candidate) -> sa.ColumnElement[float]:
+        infinite = sa.literal(float("inf"), sa.Double)
+        return infinite - infinite
+
+    with pytest.raises(recommender.InvalidValue, match=r"^signals: odd is NULL for video"):
+        preview(boosts, "viewer", as_of=at(10), signals={Signal("odd", 0, 1, odd): 1.0})
+
+
 def test_a_hosts_own_signal_goes_with_the_reference_formula(boosts: Session) -> None:
     own: dict[str, Any] = {"profile": "classic", "as_of": at(10)}
     page = preview(boosts, "viewer", signals={BOOST: 2.0}, **own)

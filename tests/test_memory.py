@@ -376,11 +376,116 @@ def test_a_page_from_a_stale_replica_leaves_out_what_its_session_served(session:
     ))  # fmt: skip
     served = record_page(session, stale)
     assert names(served) == names(second)[1:]
+    assert [item.position for item in served.items] == [5, 6, 7]
     assert names(serve(session, cursor=first.cursor)) == names(served)
     third = serve(session, limit=50, cursor=served.cursor)
     assert sorted([*names(first), *names(served), *names(third)]) == sorted(
         f"v{number}" for number in range(12)
     )
+
+
+def test_a_page_that_a_host_cut_leaves_no_gap(session: Session) -> None:
+    make_world(session)
+    ranked = serve(session, limit=6, record=False)
+    cut = replace(ranked, items=(*ranked.items[3:], ranked.items[3]))
+    served = record_page(session, cut)
+    assert [item.position for item in served.items] == [1, 2, 3]
+    assert not served.exhausted
+    second = serve(session, limit=6, cursor=served.cursor)
+    assert [item.position for item in second.items] == list(range(4, 10))
+    assert len({*names(served), *names(second)}) == 9
+    again = record_page(session, cut)
+    assert (again.items, again.exhausted, again.cursor) == (served.items, False, served.cursor)
+
+
+def test_a_page_of_which_nothing_may_come_any_more_can_be_asked_for_again(
+    session: Session,
+) -> None:
+    make_world(session)
+    first = serve(session, limit=2)
+    ahead = serve(session, limit=2, cursor=first.cursor, record=False)
+    serve(session, limit=10)
+    nothing = record_page(session, ahead)
+    assert (nothing.items, nothing.cursor) == ((), first.cursor)
+    assert serve(session, cursor=first.cursor).exhausted
+
+
+def test_what_was_unpublished_meanwhile_does_not_come(session: Session) -> None:
+    make_world(session)
+    first = serve(session, limit=3)
+    second = serve(session, limit=3, cursor=first.cursor)
+    ahead = serve(session, limit=3, cursor=second.cursor, record=False)
+    for page in (second, ahead):
+        set_video_status(session, names(page)[1], "removed")
+    again = serve(session, cursor=first.cursor)
+    assert names(again) == [names(second)[0], names(second)[2]]
+    assert again.cursor == second.cursor
+    assert names(record_page(session, ahead)) == [names(ahead)[0], names(ahead)[2]]
+
+
+def test_only_a_page_of_for_you_can_be_recorded(session: Session) -> None:
+    make_world(session)
+    for page in (
+        recommender.rank(session, "viewer", ["v1"]), recommender.following(session, "viewer")
+    ):  # fmt: skip
+        with pytest.raises(InvalidValue, match=r"^page: only a page of for_you"):
+            record_page(session, page)
+
+
+def test_a_page_comes_again_with_the_hosts_own_signals(session: Session) -> None:
+    make_world(session)
+    boost = recommender.Signal("boost", 0, 1, lambda _: sa.literal(1.0, sa.Double))
+    own: dict[str, Any] = {"signals": {boost: 2.0}}
+    first = serve(session, limit=3)
+    second = serve(session, limit=3, cursor=first.cursor, **own)
+    assert second.items[0].signals["boost"].contribution == 2
+    for options in ({}, own, {"signals": {boost: 50.0}}):
+        assert serve(session, cursor=first.cursor, **options).items == second.items
+
+
+def test_the_last_page_comes_again_as_the_last(session: Session) -> None:
+    make_world(session, 5)
+    first = serve(session, limit=3)
+    last = serve(session, limit=3, cursor=first.cursor)
+    again = serve(session, limit=3, cursor=first.cursor)
+    assert last.exhausted
+    assert (again.items, again.exhausted, again.cursor) == (last.items, True, None)
+    assert not record_page(session, replace(first, cursor=None)).exhausted
+
+
+def test_a_crowded_place_is_recorded_so(session: Session) -> None:
+    make_user(session)
+    make_videos(session, "a", "b", creator="star")
+    page = serve(session)
+    assert [item.crowded for item in page.items] == [False, True]
+    assert [crowded for _, crowded in rows_of(session, SERVED, "position", "crowded")] == [
+        False, True,
+    ]  # fmt: skip
+
+
+def test_a_clock_that_goes_back_ends_no_session(session: Session) -> None:
+    make_world(session)
+    page = serve(session, limit=2)
+    for hours in (23, 0):
+        page = serve(session, limit=2, cursor=page.cursor, as_of=at(hours * 60))
+    assert serve(session, cursor=page.cursor, as_of=at(40 * 60)).items
+
+
+@pytest.mark.parametrize("rewatch", ["yes", None, 2])
+def test_rewatch_is_true_or_false(session: Session, rewatch: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"^rewatch: "):
+        serve(session, rewatch=rewatch)
+
+
+def test_two_devices_of_one_user_are_not_served_the_same(engine: Engine) -> None:
+    run_transaction(engine, lambda session: make_world(session, 80))
+
+    def ask(_: int) -> list[str]:
+        return names(run_transaction(engine, lambda session: serve(session, limit=5)))
+
+    with ThreadPoolExecutor(8) as pool:
+        shown = [name for page in pool.map(ask, range(16)) for name in page]
+    assert len(shown) == len(set(shown)) == 80
 
 
 def test_an_empty_page_is_not_recorded(session: Session) -> None:

@@ -76,7 +76,9 @@ def feed(
         with reading() as session:
             page = page_of(session)
     print_page(page, form, with_signals=with_signals)
-    if page.exhausted and not is_plain and form_of(form) == "table":
+    has_memory = page.request.known and not page.request.profile.is_reference
+    may_rewatch = has_memory and not (is_plain or page.request.rewatch)
+    if page.exhausted and may_rewatch and form_of(form) == "table":
         click.echo(f"Nothing more is left for {user}; --rewatch shows what was seen.", err=True)
 
 
