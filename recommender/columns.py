@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeAlias
 
@@ -59,14 +60,21 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise InvalidValue(f"the time {value} has no offset from UTC")
         return microseconds(value) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+    def result_processor(
+        self,
+        dialect: Dialect,
+        coltype: object,  # noqa: ARG002 - SQLAlchemy gives both
+    ) -> Callable[[Any], datetime | None]:
         """The time in UTC that the driver's value stands for."""
-        if value is None:
-            return None
-        if dialect.name == "sqlite":
-            value = _EPOCH + value * _MICROSECOND
-        moment: datetime = value.astimezone(UTC)
-        return moment
+        return _from_microseconds if dialect.name == "sqlite" else _in_utc
+
+
+def _from_microseconds(value: int | None) -> datetime | None:
+    return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+def _in_utc(value: datetime | None) -> datetime | None:
+    return None if value is None else value.astimezone(UTC)
 
 
 BigId = BigInteger().with_variant(Integer, "sqlite")

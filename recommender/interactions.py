@@ -267,8 +267,10 @@ def _viewers(session: Session, events: Sequence[Row]) -> dict[str, _Viewer]:
         return {}
     read = (USERS.c.key, USERS.c.id, USERS.c.learned_since, *(LEARNING_STATE.c[n] for n in RULES))
     found = bulk.find(session, [USERS.c.key], keys, read, lock=True, beside=LEARNING_STATE)
-    known = cache(Rules)  # the same for all of them
-    return {key: _Viewer(i, since, known(*rules)) for key, i, since, *rules in found}
+    if not found:
+        return {}
+    rules = Rules(*found[0][3:])  # the same for all of them
+    return {row[0]: _Viewer(row[1], row[2], rules) for row in found}
 
 
 def _targets(
@@ -284,11 +286,10 @@ def _targets(
         bulk.listed_values(session, 2, pairs),
     )
     found = {}
-    for user_id, key, video_id, duration_ms, creator_id, sound_id, tags, *state in session.execute(
-        statement, values, bind_arguments=bulk.OURS
-    ):
+    for row in session.execute(statement, values, bind_arguments=bulk.OURS).all():
+        user_id, key, video_id, duration_ms, creator_id, sound_id, tags = row[:7]
         hashtag_ids = tuple(map(int, tags.split(","))) if tags else ()
-        before = dict(zip(_STATE, state, strict=True)) if state[-1] else None
+        before = dict(zip(_STATE, row[7:], strict=True)) if row[-1] else None
         subjects = Subjects(creator_id, sound_id, hashtag_ids)
         found[user_id, key] = _Target(video_id, duration_ms, subjects, before)
     return found

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from recommender import fields
 from recommender.ahead import made_ahead
+from recommender.bulk import uncollected
 from recommender.catalog import Applied, apply_follows, apply_users, apply_videos
 from recommender.engine import run_transaction
 from recommender.errors import BadData, InvalidValue, NotPermitted, RecommenderError
@@ -230,7 +231,8 @@ def _write(
             session.rollback()
         return applied
 
-    applied = run_transaction(engine, write, settings=settings)
+    with uncollected():
+        applied = run_transaction(engine, write, settings=settings)
     bad += [(good[index], error) for index, error in applied.rejected.items()]
     return applied.counts, sorted(bad, key=lambda each: each[0].line)
 

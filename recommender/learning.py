@@ -7,9 +7,11 @@ alike, so that one factor brings them to any reading time and no row is rewritte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,7 +49,9 @@ def exponent(landmark: datetime, half_life_days: float, at: datetime) -> float:
 def half_lives(landmark: datetime, half_life_days: float, at: datetime) -> float:
     """How many half-lives after the landmark a time is, at most 950 either way."""
     number = exponent(landmark, half_life_days, at)
-    return max(-MOST_HALF_LIVES, min(MOST_HALF_LIVES, number))
+    if -MOST_HALF_LIVES <= number <= MOST_HALF_LIVES:
+        return number
+    return math.copysign(MOST_HALF_LIVES, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,6 @@ class Rules:
     not_interested_weight: float
     report_weight: float
     long_video_ms: int
-
-    def growth(self, subject: str, at: datetime) -> float:
-        """What an engagement at that time counts, by forward decay."""
-        half_life_days: float = getattr(self, f"{subject}_half_life_days")
-        return float(2.0 ** half_lives(self.landmark, half_life_days, at))
 
     def of_event(self, event: Mapping[str, Any], completion: float | None) -> float:
         """The weight of one event that counts each time: a watch, share, comment or report.
@@ -140,29 +139,27 @@ class Learned:
         """
         if not weight:
             return
-        hashtags = subjects.hashtag_ids
-        if subjects.creator_id is not None:
-            self._add(user_id, "creator", (subjects.creator_id,), weight, at)
-        if subjects.sound_id is not None:
-            self._add(user_id, "sound", (subjects.sound_id,), weight, at)
-        if hashtags:
-            self._add(user_id, "hashtag", hashtags, weight / len(hashtags), at)
-
-    def _add(
-        self, user_id: int, subject: str, ids: tuple[int, ...], weight: float, at: datetime
-    ) -> None:
-        grown = weight * self.rules.growth(subject, at)
-        for subject_id in ids:
-            key = (user_id, subject, subject_id)
-            self._sums[key] = self._sums.get(key, 0.0) + grown
+        rules, sums = self.rules, self._sums
+        for subject, ids, half_life_days in (
+            ("creator", (subjects.creator_id,), rules.creator_half_life_days),
+            ("sound", (subjects.sound_id,), rules.sound_half_life_days),
+            ("hashtag", subjects.hashtag_ids, rules.hashtag_half_life_days),
+        ):
+            if not ids:
+                continue
+            grown = weight / len(ids) * 2.0 ** half_lives(rules.landmark, half_life_days, at)
+            for subject_id in ids:
+                if subject_id is not None:
+                    key = (user_id, subject, subject_id)
+                    sums[key] = sums.get(key, 0.0) + grown
 
     def write(self, session: Session) -> None:
-        """Add the sums to those in the database, in the order of their keys."""
+        """Add the sums to those in the database, in the order of their users."""
         if not self._sums:
             return
-        keys = sorted(self._sums)
+        keys = sorted(self._sums, key=itemgetter(0))
         users, subjects, ids = zip(*keys, strict=True)
-        scores = [self._sums[key] for key in keys]
+        scores = list(map(self._sums.__getitem__, keys))
         columns = {"user_id": users, "subject": subjects, "subject_id": ids, "score": scores}
         bulk.insert_columns(session, AFFINITIES, columns, merge={"score": bulk.added})
 

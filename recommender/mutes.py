@@ -70,7 +70,7 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
     muted_at = fields.now() if at is None else fields.time(at)
     key = dict(zip(table.primary_key.columns.keys(), (muter, muted), strict=True))
     columns = list(table.primary_key)
-    if bulk.find(session, columns, [(muter, muted)], columns).first():
+    if bulk.find(session, columns, [(muter, muted)], columns):
         return False
     return bool(bulk.insert_new(session, table, [{**key, "muted_at": muted_at}]))
 

@@ -153,7 +153,6 @@ def _locked(session: Session, user: str) -> tuple[int, datetime | None]:
     except InvalidValue as error:
         raise InvalidValue(f"user: {error}") from None
     read = [USERS.c.id, USERS.c.learned_since]
-    found = bulk.find(session, [USERS.c.key], [(key,)], read, lock=True).first()
-    if found is None:
+    if not (found := bulk.find(session, [USERS.c.key], [(key,)], read, lock=True)):
         raise UnknownUser(f"there is no user {fields.shown(user)}")
-    return found[0], found[1]
+    return found[0][0], found[0][1]
