@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -145,7 +145,7 @@ def _array_literal(values: Sequence[Any]) -> str:
     elif types == {str}:
         parts = _text_parts(values)
     elif types == {datetime}:
-        parts = ",".join(map(datetime.isoformat, values))
+        parts = ",".join(map(_time_part, values))
     else:
         parts = ",".join([_PARTS.get(type(value), _part)(value) for value in values])
     return f"{{{parts}}}"
@@ -168,13 +168,16 @@ def _text_part(value: str) -> str:
     return f'"{escaped}"'
 
 
+_time_part = lru_cache(maxsize=10_000)(datetime.isoformat)
+"""Remembered, since one time is written to the log, the state and the pending counts."""
+
 _NUMBERS = {int, float, bool, type(None)}
 _PARTS: dict[type, Callable[[Any], str]] = {
     str: _text_part,
     bool: str,
     int: int.__repr__,
     float: float.__repr__,
-    datetime: datetime.isoformat,
+    datetime: _time_part,
     type(None): lambda _: "NULL",
 }
 

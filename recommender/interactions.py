@@ -384,7 +384,8 @@ def _fold(session: Session, places: Sequence[_Place]) -> None:
         completion = _fold_one(state, place.row)
         pending.append(_pending(place.row, state, counted))
         _learn_event(learned, place, completion)
-    for place in {(each.viewer.id, each.target.id): each for each in places}.values():
+    switched = [each for each in places if each.row["kind"] in _TIMED]
+    for place in {(each.viewer.id, each.target.id): each for each in switched}.values():
         _learn_state(learned, place, states[place.viewer.id, place.target.id])
     bulk.insert(session, PENDING, sorted(pending, key=_identity))
     _save(session, [states[pair] for pair in sorted(states)])
