@@ -22,6 +22,11 @@ LONGEST_LINE = 1_000_000
 
 GZIP_MAGIC = b"\x1f\x8b"
 
+MOST_EXPANSION = 200
+"""Times that gzip data may grow, past its first 50 MB: rows grow some 10 times, a bomb 1,000."""
+
+_FREE_EXPANSION = 50_000_000
+
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 """What `surrogateescape` makes of bytes that are not UTF-8, and no UTF-8 decodes to."""
 
@@ -91,8 +96,42 @@ def _text(binary: BinaryIO) -> io.TextIOWrapper:
     if not isinstance(binary, io.BufferedReader):
         binary = io.BufferedReader(cast("io.RawIOBase", binary))
     is_gzip = binary.peek(2)[:2] == GZIP_MAGIC
-    plain = gzip.GzipFile(fileobj=binary) if is_gzip else binary
+    plain = _Expanded(binary) if is_gzip else binary
     return io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+class _Expanded(gzip.GzipFile):
+    """What gzip data stands for, unless that is absurdly much."""
+
+    def __init__(self, binary: BinaryIO) -> None:
+        self._compressed = _Counted(binary)
+        super().__init__(fileobj=cast("BinaryIO", self._compressed))
+
+    def read1(self, size: int = -1) -> bytes:
+        """Some bytes of it.
+
+        Raises:
+            BadGzipFile: there are more than 200 times as many as were compressed.
+        """
+        expanded = super().read1(size)
+        most = max(_FREE_EXPANSION, MOST_EXPANSION * self._compressed.size)
+        if self.tell() > most:
+            raise gzip.BadGzipFile(f"it expands more than {MOST_EXPANSION} times")
+        return expanded
+
+
+class _Counted:
+    """A stream that knows how many bytes were read from it."""
+
+    def __init__(self, binary: BinaryIO) -> None:
+        self._binary = binary
+        self.size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        found = self._binary.read(size)
+        self.size += len(found)
+        return found
 
 
 class _Lines:

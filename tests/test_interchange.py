@@ -118,6 +118,17 @@ VIDEO_ROWS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("rows", "is_refused"), [(40, False), (60, True)])
+def test_gzip_that_expands_absurdly_is_refused(rows: int, *, is_refused: bool) -> None:
+    packed = gzip.compress((json.dumps({"id": "a" * 999_900}) + "\n").encode() * rows)
+    read = read_rows(fields.USER_COLUMNS, io.BytesIO(packed))
+    if is_refused:
+        with pytest.raises(BadData, match=r"gzip data is broken: it expands more than 200 times"):
+            list(read)
+    else:
+        assert len(list(read)) == rows
+
+
 @pytest.mark.parametrize("pack", [plain, gzip.compress])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize(("text", "first"), [(VIDEO_CSV, 2), (VIDEO_JSON, 1)])
