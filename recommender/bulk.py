@@ -369,8 +369,8 @@ def synchronise(
     delete(session, table, gone)
     if changed:
         others = list(wanted[changed[0]])
-        values = zip(*((*key, *wanted[key].values()) for key in changed), strict=True)
-        given = dict(zip((*names, *others), values, strict=True))
+        given: dict[str, Sequence[Any]] = dict(zip(names, zip(*changed, strict=True), strict=True))
+        given |= {name: [wanted[key][name] for key in changed] for name in others}
         insert_columns(session, table, given, merge=dict.fromkeys(others, replace))
     return {key[0] for key in (*changed, *gone)}
 
