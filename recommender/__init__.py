@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         DatabaseBusy,
         DatabaseUnreachable,
         EventConflict,
+        EventTooOld,
         InvalidCursor,
         InvalidValue,
         NotFound,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         get_profile,
         list_profiles,
     )
+    from recommender.pruning import PruneReport, prune
     from recommender.quality import ImpressionQuality, PageQuality
     from recommender.replay import LogFiles
     from recommender.resolving import resolve
@@ -105,8 +107,8 @@ _NAMES = {
     "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
     "engine": "create_engine prepare_engine run_transaction",
-    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidCursor InvalidValue"
-    " NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
+    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict EventTooOld InvalidCursor"
+    " InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
     " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
     "evaluation": "Evaluation evaluate",
     "export": "export_file",
@@ -122,6 +124,7 @@ _NAMES = {
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "mutes": "mute unmute",
     "profiles": "activate_profile create_profile get_profile list_profiles",
+    "pruning": "PruneReport prune",
     "quality": "ImpressionQuality PageQuality",
     "replay": "LogFiles",
     "resolving": "resolve",

@@ -53,7 +53,10 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did: rows read, inserted, updated, unchanged, rejected, and seconds."""
+    """What an import did: rows read, inserted, updated, unchanged, rejected, and seconds.
+
+    `too_old` counts events of a time that was pruned, which are left out and are no error.
+    """
 
     kind: str
     file: str
@@ -61,6 +64,7 @@ class ImportReport:
     inserted: int
     updated: int
     unchanged: int
+    too_old: int
     rejected: int
     seconds: float
 

@@ -7,11 +7,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
-    "errors", "fields", "columns", "settings", "values", "models", "learned", "served", "engine",
+    "errors", "logs", "fields", "columns", "settings", "values", "models", "learned", "served",
+    "engine",
     "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
     "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
-    "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
+    "memory", "resolving", "diversity", "pruning", "feed", "timelines", "auditing", "users",
     "synthetic", "simulation", "report",
     "reading", "ahead", "interchange", "export", "schema",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
