@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from recommender.export import export_file
     from recommender.feed import explain, for_you, rank
     from recommender.filters import FILTERS, Filter
+    from recommender.health import Finding, diagnose
     from recommender.interactions import record, record_many
     from recommender.interchange import import_file
     from recommender.learned import (
@@ -114,6 +115,7 @@ _NAMES = {
     "export": "export_file",
     "feed": "explain for_you rank",
     "filters": "FILTERS Filter",
+    "health": "Finding diagnose",
     "interactions": "record record_many",
     "interchange": "import_file",
     "learned": "Affinity LearningState MutedCreator MutedHashtag MutedKeyword MutedSound"

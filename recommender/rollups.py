@@ -5,6 +5,7 @@ Each transaction first locks the learning state, so that two refreshes take turn
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -21,8 +22,9 @@ from recommender.catalog import CAPTIONS, USERS, VIDEOS
 from recommender.counting import RECENT, Run, count_pending, lock_videos, recount, renew_recent
 from recommender.interactions import LEARNING_STATE
 from recommender.learned import Term, VideoNeighbour
-from recommender.logs import LOGGER
+from recommender.logs import LOGGER, log
 from recommender.models import VideoTerm
+from recommender.planner import analyze
 from recommender.relearning import relearn
 from recommender.settings import Settings
 
@@ -97,8 +99,11 @@ def refresh(
     targets = _find_neighbours(run)
     terms = run.locked(partial(_count_terms, run, rebuild))
     run.locked(partial(_finish, run))
+    analyze(engine, run.settings)
     seconds = round(time.monotonic() - started, 3)
-    return RefreshReport(run.events, len(run.videos), len(run.users), targets, terms, seconds)
+    report = RefreshReport(run.events, len(run.videos), len(run.users), targets, terms, seconds)
+    log(logging.INFO, "refresh", **asdict(report))
+    return report
 
 
 def _find_neighbours(run: Run) -> int:

@@ -8,11 +8,10 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
     "errors", "logs", "fields", "columns", "settings", "values", "models", "learned", "served",
-    "engine",
-    "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
-    "profiles", "catalog", "mutes",
-    "interactions", "relearning", "counting", "rollups", "reasons", "pages",
-    "memory", "resolving", "diversity", "pruning", "feed", "timelines", "auditing", "users",
+    "engine", "bulk", "planner", "arithmetic", "learning", "viewer", "filters", "signals",
+    "sources", "scoring", "profiles", "catalog", "mutes",
+    "interactions", "relearning", "counting", "rollups", "reasons", "pages", "memory", "resolving",
+    "diversity", "feed", "timelines", "auditing", "pruning", "health", "users",
     "synthetic", "simulation", "report",
     "reading", "ahead", "interchange", "export", "schema",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
