@@ -13,7 +13,7 @@ LAYERS = (
     "interactions", "relearning", "counting", "rollups", "reasons", "pages", "memory", "resolving",
     "diversity", "feed", "timelines", "auditing", "pruning", "health", "users",
     "synthetic", "simulation", "report",
-    "reading", "ahead", "interchange", "export", "schema",
+    "reading", "ahead", "interchange", "export", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "cli",
 )  # fmt: skip
