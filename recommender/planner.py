@@ -44,9 +44,8 @@ def unplanned_tables(session: Session) -> list[str]:
             sa.func.pg_table_is_visible(_TABLE.c.oid),
             size > 0,
             sa.or_(
-                _TABLE.c.reltuples < 0,
-                sa.and_(_TABLE.c.reltuples > 0, ~known),
                 size > FAR_OFF * _TABLE.c.relpages * block,
+                sa.and_(_TABLE.c.reltuples > 0, ~known),
             ),
         )
         .order_by(_TABLE.c.relname)

@@ -140,6 +140,16 @@ def test_an_event_that_no_refresh_has_counted_stays_until_one_has(engine: Engine
     assert (second.events, second.waiting) == (200, 0)
 
 
+def test_of_one_user_what_is_counted_goes_and_what_waits_stays(engine: Engine) -> None:
+    people(engine, 1, 2)
+    write(engine, make_event("watch", "v0", "u0", at=at(), key="counted"))
+    refresh(engine)
+    write(engine, make_event("watch", "v1", "u0", at=at(), key="waits"))
+    report = prune_events(engine, 15)
+    assert (report.events, report.waiting) == (1, 1)
+    assert read(engine, EventRow.key) == read(engine, PendingEvent.key) == [("waits",)]
+
+
 def test_a_replayed_event_counts_once_whether_pruned_or_not(engine: Engine) -> None:
     people(engine, 2, 2)
     old = [make_event("share", "v0", "u0", at=at(n), key=f"old{n}") for n in range(3)]
@@ -185,21 +195,39 @@ def test_the_horizon_never_goes_back(world: Engine) -> None:
     assert horizon(world) == after
 
 
-def test_each_transaction_looks_at_so_many_rows(
-    world: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 30)
-    deleted = []
+@pytest.fixture
+def deleted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each statement deleted."""
+    counts: list[int] = []
+    delete = pruning._delete
 
     def count(*arguments: Any) -> int:
-        deleted.append(delete(*arguments))
-        return deleted[-1]
+        counts.append(delete(*arguments))
+        return counts[-1]
 
-    delete = pruning._delete
     monkeypatch.setattr(pruning, "_delete", count)
+    return counts
+
+
+def test_a_transaction_deletes_so_many_events_at_most(
+    world: Engine, deleted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 30)
     report = prune_events(world, 15)
     assert max(deleted) <= 30
     assert sum(deleted) == report.events == 200
+
+
+@pytest.mark.parametrize(("most", "sessions"), [(3, [1, 1]), (17, [1, 1]), (18, [2])])
+def test_a_transaction_deletes_so_many_sessions_at_most(
+    served: Engine, deleted: list[int], monkeypatch: pytest.MonkeyPatch, most: int,
+    sessions: list[int],
+) -> None:  # fmt: skip
+    """A session of four videos takes nine rows: itself, its places, and what is left of them."""
+    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", most)
+    prune_sessions(served, 15)
+    assert [count for count in deleted[1::2] if count] == sessions
+    assert [count for count in deleted[::2] if count] == [4 * count for count in sessions]
 
 
 def test_a_prune_that_ends_midway_goes_on(world: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
