@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         DatabaseBusy,
         DatabaseUnreachable,
         EventConflict,
+        EventTooOld,
         InvalidCursor,
         InvalidValue,
         NotFound,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from recommender.export import export_file
     from recommender.feed import explain, for_you, rank
     from recommender.filters import FILTERS, Filter
+    from recommender.health import Finding, diagnose
     from recommender.interactions import record, record_many
     from recommender.interchange import import_file
     from recommender.learned import (
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
         get_profile,
         list_profiles,
     )
+    from recommender.pruning import PruneReport, prune
     from recommender.quality import ImpressionQuality, PageQuality
     from recommender.replay import LogFiles
     from recommender.resolving import resolve
@@ -105,13 +108,14 @@ _NAMES = {
     "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
     "engine": "create_engine prepare_engine run_transaction",
-    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidCursor InvalidValue"
-    " NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
+    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict EventTooOld InvalidCursor"
+    " InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
     " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
     "evaluation": "Evaluation evaluate",
     "export": "export_file",
     "feed": "explain for_you rank",
     "filters": "FILTERS Filter",
+    "health": "Finding diagnose",
     "interactions": "record record_many",
     "interchange": "import_file",
     "learned": "Affinity LearningState MutedCreator MutedHashtag MutedKeyword MutedSound"
@@ -122,6 +126,7 @@ _NAMES = {
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "mutes": "mute unmute",
     "profiles": "activate_profile create_profile get_profile list_profiles",
+    "pruning": "PruneReport prune",
     "quality": "ImpressionQuality PageQuality",
     "replay": "LogFiles",
     "resolving": "resolve",

@@ -14,7 +14,7 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import Engine, Table
+from sqlalchemy import ColumnElement, Engine, Table
 from sqlalchemy.orm import Session
 
 from recommender import bulk
@@ -122,15 +122,37 @@ def _take(
     recorded within the range since its end was read.
     """
     key = list(PENDING.primary_key)
-    begun = [sa.tuple_(*key) > _bound(key, after)] if after else []
-    some = sa.select(*key).where(*begun).order_by(*key).limit(most).subquery()
-    ends = sa.select(some).order_by(*(column.desc() for column in some.c)).limit(1)
-    last = session.execute(ends, bind_arguments=bulk.OURS).one_or_none()
+    last = end_of_next(session, key, after, most)
     if last is None:
         return [], None
-    gone = sa.delete(PENDING).where(*begun, sa.tuple_(*key) <= _bound(key, last))
+    gone = sa.delete(PENDING).where(*keys_in_range(key, after, last))
     taken = session.execute(gone.returning(*PENDING.c), bind_arguments=bulk.OURS).all()
-    return taken, tuple(last)
+    return taken, last
+
+
+def end_of_next(
+    session: Session, key: Sequence[sa.Column[Any]], after: bulk.Key | None, most: int
+) -> bulk.Key | None:
+    """The last key of a table's next rows in the order of their keys, None where none is left.
+
+    Args:
+        session: the transaction.
+        key: the columns of the table's primary key.
+        after: the key that they come after; None to begin.
+        most: how many rows at most.
+    """
+    some = sa.select(*key).where(*keys_in_range(key, after)).order_by(*key).limit(most).subquery()
+    ends = sa.select(some).order_by(*(column.desc() for column in some.c)).limit(1)
+    last = session.execute(ends, bind_arguments=bulk.OURS).one_or_none()
+    return None if last is None else tuple(last)
+
+
+def keys_in_range(
+    key: Sequence[sa.Column[Any]], after: bulk.Key | None, last: bulk.Key | None = None
+) -> list[ColumnElement[bool]]:
+    """The rows whose keys come after one, and not after another; None is no bound."""
+    begun = [sa.tuple_(*key) > _bound(key, after)] if after else []
+    return [*begun, sa.tuple_(*key) <= _bound(key, last)] if last else begun
 
 
 def _bound(key: Sequence[sa.Column[Any]], values: Iterable[Any]) -> sa.Tuple:
@@ -198,10 +220,11 @@ def _adding(on_sqlite: bool) -> sa.Update:  # noqa: FBT001 - what the statement 
 
 
 @cache
-def _replacing(on_sqlite: bool) -> sa.Update:  # noqa: FBT001
+def _replacing(on_sqlite: bool, keeps_trend: bool) -> sa.Update:  # noqa: FBT001
     rows = bulk.listed(on_sqlite, _WRITTEN)
     statement = sa.update(VIDEOS).where(VIDEOS.c.id == rows.c.id)
-    changed = {column.name: rows.c[column.name] for column in _WRITTEN[1:]}
+    columns = _WRITTEN[1:-1] if keeps_trend else _WRITTEN[1:]
+    changed = {column.name: rows.c[column.name] for column in columns}
     return statement.values(**changed, neighbours_views=0, stats_at=_AS_OF)
 
 
@@ -250,6 +273,7 @@ def _newest(on_sqlite: bool) -> Statement:  # noqa: FBT001
 def recount(run: Run, session: Session, state: Any) -> None:
     """Compute the statistics of all videos anew, without what is pending.
 
+    Trends stay as they are where the log is pruned: it says no more when all of them began.
     Users are read in ranges of ids: of each, what is not pending yet, as one statement sees it.
     While the learning state is locked, nothing else counts what is pending.
     """
@@ -268,7 +292,8 @@ def recount(run: Run, session: Session, state: Any) -> None:
         nothing = _Sums()
         each = [(row.id, sums.get(row.id, nothing)) for row in videos]
         values = [(i, s.impressions, s.engaged_views, _trend(s.exponents)) for i, s in each]
-        _write(run, session, _replacing(bulk.is_sqlite(session)), values)
+        keeps_trend = state.events_horizon is not None
+        _write(run, session, _replacing(bulk.is_sqlite(session), keeps_trend), values)
 
 
 def _lock_next(session: Session, after: str) -> Sequence[Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -123,9 +124,19 @@ def create_engine(url: str | URL | None = None, *, settings: Settings | None = N
 
 def _new_engine(url: URL, options: dict[str, Any]) -> Engine:
     try:
-        return sa.create_engine(url, hide_parameters=True, **options)
+        engine = sa.create_engine(url, hide_parameters=True, **options)
     except ArgumentError:
         raise InvalidValue(_NOT_A_URL) from None
+    if url.get_backend_name() == "sqlite" and not _is_in_memory(url):
+        event.listen(engine, "do_connect", _make_file)
+    return engine
+
+
+def _make_file(_dialect: Any, _record: Any, arguments: list[Any], _options: Any) -> None:
+    """Make a SQLite file that is not there for its owner alone, as its journal then is too."""
+    if not str(arguments[0]).startswith("file:"):
+        with suppress(OSError):  # SQLite says so in its own words
+            os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _is_in_memory(url: URL) -> bool:

@@ -8,7 +8,8 @@
     │   ├── UnknownProfile
     │   └── UnknownSignal
     ├── BadData (65)
-    │   └── EventConflict
+    │   ├── EventConflict
+    │   └── EventTooOld
     ├── NotFound (66; also a LookupError)
     │   ├── UnknownUser
     │   └── UnknownVideo
@@ -62,6 +63,10 @@ class BadData(RecommenderError):
 
 class EventConflict(BadData):
     """An event with this key was recorded before, with another body."""
+
+
+class EventTooOld(BadData):
+    """The event is of a time whose events were pruned, so that it may have been counted before."""
 
 
 class NotFound(RecommenderError, LookupError):

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -220,7 +221,7 @@ def _created(file: str) -> Iterator[TextIO]:
         with _device(path) as binary, _encoded(binary, compressed=file.endswith(".gz")) as text:
             yield text
         return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with _opened(unfinished) as binary, _encoded(binary, file.endswith(".gz")) as text:
             yield text
@@ -246,7 +247,8 @@ def _device(path: Path) -> BinaryIO:
 
 
 def _opened(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    """A new file: one that is there is not ours, and may lead elsewhere."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -15,6 +17,7 @@ from recommender.catalog import VIDEOS, ids
 from recommender.diversity import Contender, Place, Spread, arrange
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.filters import filters_of
+from recommender.logs import log
 from recommender.memory import recorded_page, serve
 from recommender.pages import (
     CATALOGUE,
@@ -98,13 +101,21 @@ def for_you(
         InvalidCursor: the cursor is not one of this user's, or has expired.
         UnknownProfile: there is no such profile or version.
     """
+    started = time.monotonic()
     request = resolve(
         session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
         signals=signals, settings=settings, cursor=cursor, rewatch=rewatch, lock=record,
     )  # fmt: skip
+    page = _page(session, request, record=record)
+    took, place = time.monotonic() - started, request.position
+    log(logging.DEBUG, "page", videos=len(page.items), position=place, seconds=took)
+    return page
+
+
+def _page(session: Session, request: FeedRequest, *, record: bool) -> FeedPage:
     if request.is_served:
         return recorded_page(session, request)
-    if record and cursor is None:
+    if record and request.position == 1:
         request = replace(request, seed=seed_of(str(request.session)))
     page = _ranked(session, request)
     return serve(session, page) if record and request.known else page

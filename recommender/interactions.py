@@ -24,6 +24,7 @@ from recommender.catalog import USERS, VIDEO_HASHTAGS, VIDEOS, Applied
 from recommender.columns import Statement
 from recommender.errors import (
     EventConflict,
+    EventTooOld,
     InvalidValue,
     RecommenderError,
     UnknownUser,
@@ -122,6 +123,7 @@ def record(
         UnknownUser: there is no such user.
         UnknownVideo: there is no such video.
         EventConflict: the key was recorded before with another body.
+        EventTooOld: events of that time were pruned, so that it may have been recorded before.
     """
     event = Event(
         key=str(uuid.uuid4()) if key is None else key,
@@ -150,6 +152,7 @@ def record_many(session: Session, events: Iterable[Event]) -> Counts:
         UnknownUser: there is no such user; nothing is written.
         UnknownVideo: there is no such video; nothing is written.
         EventConflict: a key was recorded before with another body; nothing is written.
+        EventTooOld: events of that time were pruned; nothing is written.
     """
     return apply_events(session, [_row_of(event) for event in events], strict=True).counts
 
@@ -170,6 +173,8 @@ def _row_of(event: Event) -> Row:
 def apply_events(session: Session, events: Sequence[Row], *, strict: bool = False) -> Applied:
     """Record events; those that cannot be are left out and reported by their place.
 
+    Those of a time that was pruned are counted only: they were, or might have been, recorded.
+
     Args:
         session: the caller's transaction; nothing is committed.
         events: rows as `fields.parse_row` gives them, in any order, with any repeats.
@@ -178,6 +183,7 @@ def apply_events(session: Session, events: Sequence[Row], *, strict: bool = Fals
     places, rejected = _resolve(session, events)
     if strict:
         _raise_first(rejected)
+    too_old = {i for i, error in rejected.items() if isinstance(error, EventTooOld)}
     some = session.begin_nested() if strict and len(places) > 1 else nullcontext()
     with some:
         new, conflicts = _insert(session, {index: each.row for index, each in places.items()})
@@ -186,8 +192,9 @@ def apply_events(session: Session, events: Sequence[Row], *, strict: bool = Fals
         if strict:
             _raise_first(rejected)
     _fold(session, [places[index] for index in new])
-    counts = Counts(inserted=len(new), unchanged=len(places) - len(conflicts) - len(new))
-    return Applied(counts, rejected)
+    unchanged = len(places) - len(conflicts) - len(new)
+    counts = Counts(inserted=len(new), unchanged=unchanged, too_old=len(too_old))
+    return Applied(counts, {i: rejected[i] for i in rejected if i not in too_old})
 
 
 def _raise_first(rejected: Mapping[int, RecommenderError]) -> None:
@@ -206,11 +213,16 @@ class _Viewer:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A video that a user did something with, and the state of the two before."""
+    """A video that a user did something with, and the state of the two before.
+
+    `horizon` is until when events are pruned, read after the user's row was locked: whoever prunes
+    sets it first, and deletes a user's events only with that lock.
+    """
 
     id: int
     duration_ms: int | None
     subjects: Subjects
+    horizon: datetime | None
     before: Mapping[str, Any] | None
 
 
@@ -238,6 +250,11 @@ def _resolve(
             rejected[index] = UnknownVideo(f"there is no video {fields.shown(event['video'])}")
         elif (at := event["at"]) > latest:
             rejected[index] = InvalidValue(f"at: {fields.written_time(at)} is in the future")
+        elif target.horizon and at <= target.horizon:
+            rejected[index] = EventTooOld(
+                f"at: {fields.written_time(at)} is too old: events until"
+                f" {fields.written_time(target.horizon)} are pruned"
+            )
         else:
             places[index] = _Place(_row(event, viewer.id, target), viewer, target)
     return places, rejected
@@ -287,11 +304,11 @@ def _targets(
     )
     found = {}
     for row in session.execute(statement, values, bind_arguments=bulk.OURS).all():
-        user_id, key, video_id, duration_ms, creator_id, sound_id, tags = row[:7]
+        user_id, key, video_id, duration_ms, creator_id, sound_id, tags, horizon = row[:8]
         hashtag_ids = tuple(map(int, tags.split(","))) if tags else ()
-        before = dict(zip(_STATE, row[7:], strict=True)) if row[-1] else None
+        before = dict(zip(_STATE, row[8:], strict=True)) if row[-1] else None
         subjects = Subjects(creator_id, sound_id, hashtag_ids)
-        found[user_id, key] = _Target(video_id, duration_ms, subjects, before)
+        found[user_id, key] = _Target(video_id, duration_ms, subjects, horizon, before)
     return found
 
 
@@ -307,9 +324,9 @@ def _find_targets(on_sqlite: bool) -> Statement:  # noqa: FBT001 - what the stat
         INTERACTIONS.c.user_id == pairs.c.user_id, INTERACTIONS.c.video_id == VIDEOS.c.id
     )
     about = [VIDEOS.c[name] for name in ("id", "duration_ms", "creator_id", "sound_id")]
-    return sa.select(
-        pairs.c.user_id, pairs.c.key, *about, tags, *(INTERACTIONS.c[name] for name in _STATE)
-    ).select_from(
+    horizon = sa.select(LEARNING_STATE.c.events_horizon).scalar_subquery()
+    state = [INTERACTIONS.c[name] for name in _STATE]
+    return sa.select(pairs.c.user_id, pairs.c.key, *about, tags, horizon, *state).select_from(
         sa.join(pairs, VIDEOS, VIDEOS.c.key == pairs.c.key).outerjoin(INTERACTIONS, is_state)
     )
 

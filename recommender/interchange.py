@@ -7,6 +7,7 @@ memory does not grow with the file.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -24,12 +25,18 @@ from recommender.catalog import Applied, apply_follows, apply_users, apply_video
 from recommender.engine import run_transaction
 from recommender.errors import BadData, InvalidValue, NotPermitted, RecommenderError
 from recommender.interactions import apply_events
+from recommender.logs import log
+from recommender.planner import analyze
 from recommender.reading import opened, read_rows
 from recommender.settings import Settings
 from recommender.values import Counts
 
 LONGEST_BATCH = 4_000_000
 """Characters of a batch at most, but for its last row, so that long rows do not fill the memory."""
+
+
+MANY = 1_000
+"""New rows of an import after which PostgreSQL's statistics are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,10 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did: rows read, inserted, updated, unchanged, rejected, and seconds."""
+    """What an import did: rows read, inserted, updated, unchanged, rejected, and seconds.
+
+    `too_old` counts events of a time that was pruned, which are left out and are no error.
+    """
 
     kind: str
     file: str
@@ -62,6 +72,7 @@ class ImportReport:
     inserted: int
     updated: int
     unchanged: int
+    too_old: int
     rejected: int
     seconds: float
 
@@ -132,6 +143,7 @@ def import_file(
     ):
         try:
             for batch, position in batches:
+                begun = time.monotonic()
                 written, refused = _write(
                     engine, KINDS[kind], batch, settings, skip=on_error == "skip", dry_run=dry_run
                 )
@@ -139,12 +151,17 @@ def import_file(
                     reject(entry, error)
                 counts, read = counts + written, read + len(batch)
                 rejected, last_in = rejected + len(refused), batch[-1].line
+                took = time.monotonic() - begun
+                log(logging.DEBUG, f"import {kind} batch", rows=len(batch), seconds=took)
                 if progress:
                     progress(len(batch), position)
         except RecommenderError as error:
             raise type(error)(f"{file}: {error}; {_how_far(0 if dry_run else last_in)}") from error
-    seconds = round(time.monotonic() - started, 3)
-    return ImportReport(kind, file, read, **asdict(counts), rejected=rejected, seconds=seconds)
+    if counts.inserted >= MANY and not dry_run:
+        analyze(engine, settings)
+    done = {**asdict(counts), "rejected": rejected, "seconds": round(time.monotonic() - started, 3)}
+    log(logging.INFO, f"import {kind}", read=read, **done)
+    return ImportReport(kind, file, read, **done)
 
 
 def read_file(kind: str, file: str, most: int) -> Generator[Batch, None, None]:

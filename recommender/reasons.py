@@ -57,11 +57,23 @@ def reason_query(request: FeedRequest, video_id: int) -> Statement:
             Interaction.last_at,
             Interaction.not_interested_at,
             Interaction.reports,
+            Interaction.plays,
+            Interaction.impressions,
+            _has_reacted().label("has_reacted"),
         )
         .select_from(Video)
         .outerjoin(Interaction, state)
         .where(Video.id == video_id)
         .prefix_with("/* recommender.reason_query */")
+    )
+
+
+def _has_reacted() -> sa.ColumnElement[bool]:
+    """The user did more than see it: a session that was pruned leaves a state without anything."""
+    times = ("liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at")
+    return sa.or_(
+        *(getattr(Interaction, name).is_not(None) for name in times),
+        *(getattr(Interaction, name) > 0 for name in ("shares", "comments", "reports")),
     )
 
 
@@ -106,11 +118,12 @@ def _said_when(name: str, facts: Any) -> str | None:
 
 
 def _seen_when(facts: Any) -> str:
+    """Where the log is pruned, by the state: what they did then, and when they last did any."""
     said = {
-        "you watched it": facts.watched_at,
-        "you saw it": facts.seen_at,
-        "you reacted to it": facts.last_at,
-        "it was on a page for you": facts.served_at,
+        "you watched it": facts.watched_at or (facts.plays and facts.last_at),
+        "you saw it": facts.seen_at or (facts.impressions and facts.last_at),
+        "you reacted to it": facts.has_reacted and facts.last_at,
+        "it was on a page for you": facts.served_at or facts.last_at,
     }
     what, moment = next((what, moment) for what, moment in said.items() if moment)
     return f"{what} on {_day(moment)}"

@@ -5,6 +5,7 @@ Each transaction first locks the learning state, so that two refreshes take turn
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -21,7 +22,9 @@ from recommender.catalog import CAPTIONS, USERS, VIDEOS
 from recommender.counting import RECENT, Run, count_pending, lock_videos, recount, renew_recent
 from recommender.interactions import LEARNING_STATE
 from recommender.learned import Term, VideoNeighbour
+from recommender.logs import LOGGER, log
 from recommender.models import VideoTerm
+from recommender.planner import analyze
 from recommender.relearning import relearn
 from recommender.settings import Settings
 
@@ -38,6 +41,8 @@ USERS_AT_ONCE = 200
 
 FEWEST_CAPTIONS = 2
 """A term of fewer captions brings no two videos together."""
+
+KEPT = "Affinities and trends are kept: events until %s are pruned, and cannot be learned anew."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ def refresh(
         as_of: the time that the statistics are of, with an offset; now where None.
         settings: those of the environment where None.
         rebuild: also compute affinities, statistics, neighbours and terms anew from the log, as
-            after a change of the learning state.
+            after a change of the learning state. Where events were pruned, affinities and trends
+            are kept as they are, and a warning says so.
 
     Raises:
         InvalidValue: the time is not of its form.
@@ -93,8 +99,11 @@ def refresh(
     targets = _find_neighbours(run)
     terms = run.locked(partial(_count_terms, run, rebuild))
     run.locked(partial(_finish, run))
+    analyze(engine, run.settings)
     seconds = round(time.monotonic() - started, 3)
-    return RefreshReport(run.events, len(run.videos), len(run.users), targets, terms, seconds)
+    report = RefreshReport(run.events, len(run.videos), len(run.users), targets, terms, seconds)
+    log(logging.INFO, "refresh", **asdict(report))
+    return report
 
 
 def _find_neighbours(run: Run) -> int:
@@ -240,27 +249,38 @@ def _finish(run: Run, session: Session, _state: Any) -> None:
 
 
 def _rebuild(run: Run) -> None:
-    """Compute anew what events added up to; neighbours and terms follow, since they are stale."""
+    """Compute anew what events added up to; neighbours and terms follow, since they are stale.
+
+    What pruned events taught cannot be learned anew, so that affinities and trends are kept then.
+    """
     last = 0
     while users := run.locked(partial(_rebuild_users, run, last)):
         last = users[-1]
     run.locked(partial(recount, run))
-    run.locked(_forget_neighbours)
+    if horizon := run.locked(_forget_neighbours):
+        LOGGER.warning(KEPT, fields.written_time(horizon))
 
 
-def _rebuild_users(run: Run, after: int, session: Session, _state: Any) -> list[int]:
+def _rebuild_users(run: Run, after: int, session: Session, state: Any) -> list[int]:
     """Learn anew what the next users' behaviour says; return their ids."""
     read = sa.select(USERS.c.id, USERS.c.key).where(USERS.c.id > after)
     some = read.order_by(USERS.c.id).limit(USERS_AT_ONCE)
     users = session.execute(some, bind_arguments=bulk.OURS).all()
-    if users:
+    if users and not state.events_horizon:
         relearn(session, [user.key for user in users])
+    if users:
         renew_recent(run, session, [user.id for user in users])
     return [user.id for user in users]
 
 
-def _forget_neighbours(session: Session, _state: Any) -> None:
-    """Leave no neighbours of videos that nobody engaged with; those of others are replaced."""
+def _forget_neighbours(session: Session, state: Any) -> datetime | None:
+    """Leave no neighbours of videos that nobody engaged with; those of others are replaced.
+
+    Returns:
+        Until when events are pruned.
+    """
     without = sa.select(VIDEOS.c.id).where(VIDEOS.c.engaged_views == 0)
     gone = sa.delete(NEIGHBOURS).where(NEIGHBOURS.c.video_id.in_(without))
     session.execute(gone, bind_arguments=bulk.OURS)
+    horizon: datetime | None = state.events_horizon
+    return horizon

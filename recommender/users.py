@@ -14,6 +14,7 @@ from recommender.catalog import USERS, user_id
 from recommender.errors import InvalidValue, UnknownUser
 from recommender.interactions import MOST_AHEAD
 from recommender.learned import (
+    LearningState,
     MutedCreator,
     MutedHashtag,
     MutedKeyword,
@@ -132,13 +133,19 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
             changes nothing about what counts.
 
     Raises:
-        InvalidValue: the key or the time is not of its form.
+        InvalidValue: the key or the time is not of its form, or events after it are pruned.
         UnknownUser: there is no such user.
     """
     since = fields.time(fields.now() if at is None else at)
     if since > fields.now() + MOST_AHEAD:
         raise InvalidValue(f"at: {fields.written_time(since)} is in the future")
     row_id, before = _locked(session, user)
+    horizon = session.scalar(sa.select(LearningState.events_horizon))
+    if horizon and max(since, before or since) < horizon:
+        raise InvalidValue(
+            f"at: events until {fields.written_time(horizon)} are pruned, and cannot be learned"
+            " anew: reset to no earlier time"
+        )
     if before is None or before < since:
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
     relearn(session, [user])

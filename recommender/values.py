@@ -73,17 +73,19 @@ _EVENT_ATTRIBUTES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many rows a write inserted, updated, and found as they were."""
+    """How many rows a write inserted, updated, found as they were, and left out as too old."""
 
     inserted: int = 0
     updated: int = 0
     unchanged: int = 0
+    too_old: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
             self.inserted + other.inserted,
             self.updated + other.updated,
             self.unchanged + other.unchanged,
+            self.too_old + other.too_old,
         )
 
 

@@ -263,7 +263,8 @@ def test_import_prints_a_report(database: str, run: Run) -> None:
     assert report.pop("seconds") >= 0
     assert report == {
         "kind": "videos", "file": file,
-        "read": 3, "inserted": 3, "updated": 0, "unchanged": 0, "rejected": 0,
+        "read": 3, "inserted": 3, "updated": 0, "unchanged": 0, "too_old": 0,
+        "rejected": 0,
     }  # fmt: skip
     again = answer(run("import", "videos", file))
     assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 3)

@@ -378,7 +378,8 @@ def test_the_example_is_imported_and_importing_it_again_changes_nothing(engine: 
             assert report.pop("seconds") >= 0
             assert report == {
                 "kind": kind, "file": path, "read": size, "inserted": inserted * size,
-                "updated": 0, "unchanged": unchanged * size, "rejected": 0,
+                "updated": 0, "unchanged": unchanged * size, "too_old": 0,
+                "rejected": 0,
             }  # fmt: skip
     with Session(engine) as session:
         page = preview(session, "user1", profile="classic")

@@ -7,13 +7,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
-    "errors", "fields", "columns", "settings", "values", "models", "learned", "served", "engine",
-    "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
-    "profiles", "catalog", "mutes",
-    "interactions", "relearning", "counting", "rollups", "reasons", "pages",
-    "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
+    "errors", "logs", "fields", "columns", "settings", "values", "models", "learned", "served",
+    "engine", "bulk", "planner", "arithmetic", "learning", "viewer", "filters", "signals",
+    "sources", "scoring", "profiles", "catalog", "mutes",
+    "interactions", "relearning", "counting", "rollups", "reasons", "pages", "memory", "resolving",
+    "diversity", "feed", "timelines", "auditing", "pruning", "health", "users",
     "synthetic", "simulation", "report",
-    "reading", "ahead", "interchange", "export", "schema",
+    "reading", "ahead", "interchange", "export", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "cli",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``db upgrade|downgrade|current|history|check``."""
+"""``db upgrade|downgrade|current|history|check|roles``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from recommender.cli.database import create_file, engine, sqlite_path
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.engine import schema_revision, translate_errors
+from recommender.roles import roles_sql
 
 
 @click.group()
@@ -64,6 +65,12 @@ def check() -> None:
     with engine() as bind:
         schema.check(bind)
     click.echo("The schema is up to date.", err=True)
+
+
+@db.command()
+def roles() -> None:
+    """Print the SQL of three roles for PostgreSQL, each with no more rights than it needs."""
+    click.echo(roles_sql(), nl=False)
 
 
 def _current() -> str | None:

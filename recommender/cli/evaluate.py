@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
 from typing import Any
 
 import click
@@ -14,31 +13,13 @@ from sqlalchemy import Engine
 
 from recommender import evaluation
 from recommender.cli.database import readable
-from recommender.cli.options import Time, database_option, format_option, settings
+from recommender.cli.options import Length, Time, database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.metrics import Interval
 from recommender.quality import ImpressionQuality, PageQuality
 from recommender.replay import ENGAGED, TARGETS, LogFiles, Progress
 
-_LENGTH = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _HOLDOUT = re.compile(r"per-user:(0?\.\d{1,9})", re.ASCII)
-
-
-class Length(click.ParamType[timedelta]):
-    """A length of time, such as 30m, 6h or 1d."""
-
-    name = "length"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        """The length, else a usage error."""
-        if isinstance(value, timedelta):
-            return value
-        if not (matched := _LENGTH.fullmatch(value)) or not int(matched[1]):
-            self.fail(f"{value!r} is not a length such as 30m, 6h or 1d", param, ctx)
-        return timedelta(**{_UNITS[matched[2]]: int(matched[1])})
 
 
 class Holdout(click.ParamType[float]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +14,9 @@ from recommender.errors import InvalidValue
 from recommender.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_LENGTH = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def _keep_url(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
@@ -50,6 +54,22 @@ class Time(click.ParamType[datetime]):
             return fields.time(value)
         except InvalidValue as error:
             self.fail(str(error), param, ctx)
+
+
+class Length(click.ParamType[timedelta]):
+    """A length of time, such as 30m, 6h or 1d."""
+
+    name = "length"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """The length, else a usage error."""
+        if isinstance(value, timedelta):
+            return value
+        if not (matched := _LENGTH.fullmatch(value)) or not int(matched[1]):
+            self.fail(f"{value!r} is not a length such as 30m, 6h or 1d", param, ctx)
+        return timedelta(**{_UNITS[matched[2]]: int(matched[1])})
 
 
 def format_option(function: F) -> F:

@@ -22,7 +22,7 @@ GAP = 2
 STRONGEST = 5
 """How many signals of a video a table shows."""
 
-WRAPPED = {"sources", "signals", "weights", "value", "why"}
+WRAPPED = {"sources", "signals", "weights", "value", "why", "found", "advice"}
 OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 

@@ -1,0 +1,48 @@
+"""``prune``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from recommender import pruning
+from recommender.cli.database import readable
+from recommender.cli.options import Length, database_option, format_option, settings
+from recommender.cli.output import print_records
+
+
+@click.command()
+@click.option(
+    "--events-older-than",
+    type=Length(),
+    metavar="LENGTH",
+    help="Delete events of this age, such as 180d; older ones are refused from then on.",
+)
+@click.option(
+    "--sessions-older-than",
+    type=Length(),
+    metavar="LENGTH",
+    help="Delete sessions whose last page is of this age, such as 30d.",
+)
+@format_option
+@database_option
+def prune(
+    events_older_than: timedelta | None, sessions_older_than: timedelta | None, form: str | None
+) -> None:
+    """Delete old events and sessions; what they taught, and what was seen, stays."""
+    if events_older_than is None and sessions_older_than is None:
+        raise click.UsageError("give --events-older-than, --sessions-older-than or both")
+    with readable() as bind:
+        report = pruning.prune(
+            bind,
+            events_older_than=events_older_than,
+            sessions_older_than=sessions_older_than,
+            settings=settings(),
+        )
+    if report.waiting:
+        waiting = (
+            f"{report.waiting:,} events stay until they are counted: run `recommender refresh`"
+        )
+        click.echo(waiting, err=True)
+    print_records([report.as_dict()], form, whole=report.as_dict())
