@@ -229,7 +229,7 @@ def _lock(session: Session, user_ids: Iterable[int]) -> None:
     """Lock users in the order of their keys, as whoever records does."""
     wanted = [(user_id,) for user_id in sorted(set(user_ids))]
     keys = [tuple(row) for row in bulk.find(session, [USERS.c.id], wanted, [USERS.c.key])]
-    bulk.find(session, [USERS.c.key], keys, [USERS.c.id], lock=True).all()
+    bulk.find(session, [USERS.c.key], keys, [USERS.c.id], lock=True)
 
 
 def _delete(session: Session, table: Table, is_gone: Sequence[ColumnElement[bool]]) -> int:
