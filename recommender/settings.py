@@ -166,7 +166,7 @@ class Settings:
         "RECOMMENDER_SEEN_LATELY", low=1, high=500,
     )  # fmt: skip
     lately_prior: float = _setting(
-        5.0, "Videos of average interest that are added to those of each hashtag.",
+        10.0, "Videos of average interest that are added to those of each hashtag.",
         "RECOMMENDER_LATELY_PRIOR", low=0.1, high=1e6,
     )  # fmt: skip
     interests: int = _setting(

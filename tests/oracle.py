@@ -287,7 +287,9 @@ class Oracle:
         """How much more of the hashtag than usual the viewer engaged with, smoothed."""
         settings, world = self.settings, self.world
         outcomes = [
-            is_engaged for video, is_engaged in self._seen() if tag in world.videos[video]["hashtags"]
+            is_engaged
+            for video, is_engaged in self._seen()
+            if tag in world.videos[video]["hashtags"]
         ]
         usual = world.state["engaged_share"] * len(outcomes)
         return (sum(outcomes) - usual) / (settings.lately_prior + len(outcomes))

@@ -736,7 +736,7 @@ DEFAULTS = {
     "history": 50,
     "history_scale": 10.0,
     "seen_lately": 50,
-    "lately_prior": 5.0,
+    "lately_prior": 10.0,
     "interests": 20,
     "common_term": 0.02,
     "tries": 5,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from recommender import FILTERS, SIGNALS, Filter, Settings, Signal
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.columns import Base
 from recommender.signals import MOST_OFTEN, MOST_TERMS, number
+from recommender.viewer import Viewer
 from tests.oracle import (
     VIEWERS,
     Oracle,
@@ -287,7 +288,7 @@ TOLD: dict[str, tuple[Callable[[Session], None], tuple[float, float]]] = {
     "device": (nothing, (1, 0)),
     "creator_affinity": (affinities, FADED),
     "hashtag_affinity": (affinities, FADED),
-    "lately": (seen, (0.35, -0.15)),
+    "lately": (seen, (3.5 / 15, -0.1)),
     "sound_affinity": (affinities, FADED),
     "caption": (captions, (0.75 / 1.75, 0)),
     "collaborative": (neighbours, (0.5, 0)),
@@ -386,6 +387,38 @@ def test_only_so_many_words_of_what_was_liked_count(session: Session) -> None:
     dropped = {"v1", "v2"}
     expected = {video: 0 if video in dropped else 20 / 21 for video in found}
     assert {video: each["caption"] for video, each in found.items()} == pytest.approx(expected)
+
+
+def test_what_was_seen_last_is_read_from_an_index_however_much_was_seen(
+    session: Session, kind: str
+) -> None:
+    make_user(session)
+    make_video(session, "v", hashtags=["cats"])
+    user_id, (first,) = ids(session, USERS)["viewer"], ids(session, VIDEOS).values()
+    put(session, "interactions", [
+        {"user_id": user_id, "video_id": first + n, "first_at": at(n % 999), "last_at": at(n % 999)}
+        for n in range(3_000)
+    ])  # fmt: skip
+    lately = Viewer.of(recommender.resolve(session, "viewer", as_of=NOON)).lately
+    connection, index = session.connection(), "rec_interactions_user_id_last_at_ix"
+    sent = sa.select(lately).compile(connection, compile_kwargs={"literal_binds": True})
+    if kind == "sqlite":
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent}").all()
+        steps = "\n".join(row[-1] for row in plan)
+        assert f"SEARCH rec_interactions USING INDEX {index} (user_id=? AND last_at>?)" in steps
+        assert "FOR ORDER BY" not in steps
+        return
+    session.execute(sa.text("ANALYZE"))
+    (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sent}").scalar_one()
+    scans = [each for each in nodes(plan["Plan"]) if each.get("Index Name") == index]
+    assert [each["Actual Rows"] <= 2 * Settings().seen_lately for each in scans] == [True]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan and all that it is made of."""
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from nodes(each)
 
 
 @SIGNAL

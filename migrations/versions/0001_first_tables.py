@@ -44,7 +44,7 @@ FOR_YOU = {
     "country": 0.05,
     "device": 0.05,
     "creator_affinity": 0.60,
-    "hashtag_affinity": 0.40,
+    "hashtag_affinity": 0.20,
     "lately": 0.80,
     "sound_affinity": 0.20,
     "caption": 0.15,
