@@ -288,9 +288,9 @@ def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
 def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
     """The videos seen last, 1 in `engaged` where the viewer engaged with it."""
     engaged = sa.and_(Interaction.engaged_at > values["learned_since"], *_NOT_REJECTED)
-    one, none = sa.literal(1.0, Double()), sa.literal(0.0, Double())
+    outcome = sa.case((engaged, sa.literal(1.0, Double())), else_=sa.literal(0.0, Double()))
     return (
-        sa.select(Interaction.video_id, sa.case((engaged, one), else_=none).label("engaged"))
+        sa.select(Interaction.video_id, outcome.label("engaged"))
         .where(
             Interaction.user_id == values["user_id"],
             Interaction.last_at > values["learned_since"],
