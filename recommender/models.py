@@ -254,6 +254,7 @@ class Interaction(Base):
             postgresql_where=text("engaged_at IS NOT NULL"),
             sqlite_where=text("engaged_at IS NOT NULL"),
         ),
+        Index(None, "user_id", "last_at"),
         CLUSTERED,
     )
 

@@ -172,6 +172,7 @@ def _phrase(name: str, item: FeedItem, hashtag: str | None) -> str:
         "device": "it suits your device",
         "creator_affinity": f"you often enjoy videos by {item.creator}",
         "hashtag_affinity": f"you {topic}",
+        "lately": "you enjoyed videos with its hashtags lately",
         "sound_affinity": f"you often enjoy videos with the sound {item.sound}",
         "caption": "its caption is like those of videos that you enjoyed",
         "collaborative": "people who enjoyed what you enjoyed lately enjoyed it too",

@@ -161,6 +161,14 @@ class Settings:
         10.0, "Videos after which the history counts half.",
         "RECOMMENDER_HISTORY_SCALE", low=0.1, high=1e6,
     )  # fmt: skip
+    seen_lately: int = _setting(
+        50, "Videos seen last that say what the viewer likes lately.",
+        "RECOMMENDER_SEEN_LATELY", low=1, high=500,
+    )  # fmt: skip
+    lately_prior: float = _setting(
+        10.0, "Videos of average interest that are added to those of each hashtag.",
+        "RECOMMENDER_LATELY_PRIOR", low=0.1, high=1e6,
+    )  # fmt: skip
     interests: int = _setting(
         20, "Hashtags, sounds and creators, each, of most affinity that candidates come from.",
         "RECOMMENDER_INTERESTS", low=1, high=500,

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Double, FromClause, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute
 
-from recommender.arithmetic import age_days, exp2
+from recommender.arithmetic import age_days, bounded, exp2
 from recommender.columns import Statement
 from recommender.errors import InvalidValue
 from recommender.fields import LIST_LENGTH, shown
@@ -46,7 +46,7 @@ HANDHELD = ("phone", "mobile", "ios", "android")
 
 FACTS = (
     "candidate", "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
-    "hashtag_affinity", "neighbours", "followed", "terms",
+    "hashtag_affinity", "lately", "neighbours", "followed", "terms",
 )  # fmt: skip
 """The columns of the facts, each a sum over the rows of `fact_rows`; 0 where no row is."""
 
@@ -217,11 +217,13 @@ def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
             candidates.c.video_id,
             hashtags=is_true(UserHashtag.hashtag_id.is_not(None)),
             hashtag_affinity=Affinity.score.expression,
+            lately=viewer.lately.c.surplus,
         )
         .select_from(candidates)
         .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
         .outerjoin(UserHashtag, declared)
         .outerjoin(Affinity, learned)
+        .outerjoin(viewer.lately, viewer.lately.c.hashtag_id == VideoHashtag.hashtag_id)
     )
 
 
@@ -398,6 +400,15 @@ def hashtag_affinity(candidate: Candidate) -> Number:
     return faded(candidate.fact("hashtag_affinity"), candidate.viewer.hashtag_half)
 
 
+def lately(candidate: Candidate) -> Number:
+    """Of what the viewer saw last with its hashtags they engaged with more, or less, than usual.
+
+    A share, so that it turns as soon as tastes do. Range: -1 to 1. Reads: interactions,
+    video_hashtags, learning_state.
+    """
+    return bounded(candidate.fact("lately"), -1, 1)
+
+
 def sound_affinity(candidate: Candidate) -> Number:
     """What the viewer's behaviour says about the video's sound: memes and songs come in waves.
 
@@ -497,6 +508,7 @@ SIGNALS = (
     Signal("device", 0, 1, device),
     Signal("creator_affinity", -1, 1, creator_affinity),
     Signal("hashtag_affinity", -1, 1, hashtag_affinity),
+    Signal("lately", -1, 1, lately),
     Signal("sound_affinity", -1, 1, sound_affinity),
     Signal("caption", 0, 1, caption),
     Signal("collaborative", 0, 1, collaborative),

@@ -14,14 +14,14 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Text, Uuid
+from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Subquery, Text, Uuid
 from sqlalchemy.types import TypeEngine
 
 from recommender.arithmetic import json_texts
 from recommender.columns import UtcDateTime
 from recommender.fields import EARLIEST
 from recommender.learned import VideoNeighbour
-from recommender.models import Interaction, Video
+from recommender.models import Interaction, Video, VideoHashtag
 from recommender.values import FeedRequest
 
 CYCLE = 2**31 - 1
@@ -31,17 +31,22 @@ LEAST_WEIGHT = 1e-15
 """A weight nearer to 0 is 0: no signal of this package is large enough to show it."""
 
 _DOUBLES = (
-    "history_scale", "trial_viewers", "quality_prior", "freshness_half_life", "trend_scale",
-    "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half", "common_captions",
+    "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
+    "trend_scale", "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half",
+    "common_captions",
 )  # fmt: skip
 _TYPES: dict[str, TypeEngine[Any]] = {
-    **dict.fromkeys(("user_id", "limit", "history", "interests", "trial_start"), BigInteger()),
+    **dict.fromkeys(
+        ("user_id", "limit", "history", "seen_lately", "interests", "trial_start"), BigInteger()
+    ),
     **dict.fromkeys(("language", "country", "device", "given", "excluded_keys"), Text()),
     **dict.fromkeys(("as_of", "learned_since", "trial_since"), UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
 }
 """The values of a request but its weights, which are doubles too."""
+
+_NOT_REJECTED = (Interaction.not_interested_at.is_(None), Interaction.reports == 0)
 
 Bind = Callable[[str], BindParameter[Any]]
 
@@ -101,8 +106,8 @@ class Viewer:
         limit: how many videos the page has at most.
         given, excluded_keys: the keys of the videos to rank, or left out, a JSON list each.
         weights: the weight of each signal by its name.
-        history, history_scale, interests, trial_viewers, quality_prior, freshness_half_life,
-            trend_scale: the settings of these names.
+        history, history_scale, seen_lately, lately_prior, interests, trial_viewers, quality_prior,
+            freshness_half_life, trend_scale: the settings of these names.
         engaged_share, trend: what the learning state says of these at the reading time.
         creator_half, hashtag_half, sound_half: stored affinities of which their signal is half.
         common_captions: in how many captions a word is common, 1 at least.
@@ -111,6 +116,8 @@ class Viewer:
         session: the session that the page is in, NULL where it is in none.
         recent: the videos engaged with last, with the weight of each: the newest counts most.
         near: the neighbours of these, with their similarity to all of them together.
+        lately: the hashtags of the videos seen last, with how much more than the average of all
+            users the viewer engaged with what has them.
         excluded: the videos that the caller left out, None where none.
     """
 
@@ -126,6 +133,8 @@ class Viewer:
     weights: Mapping[str, BindParameter[float]]
     history: BindParameter[int]
     history_scale: BindParameter[float]
+    seen_lately: BindParameter[int]
+    lately_prior: BindParameter[float]
     interests: BindParameter[int]
     trial_viewers: BindParameter[float]
     quality_prior: BindParameter[float]
@@ -143,6 +152,7 @@ class Viewer:
     has_language: bool
     recent: CTE
     near: CTE
+    lately: CTE
     excluded: CTE | None
 
     @classmethod
@@ -172,6 +182,7 @@ class Viewer:
             has_language=shape.has_language,
             recent=recent,
             near=_near(recent),
+            lately=_lately(values),
             excluded=_excluded(values["excluded_keys"]) if shape.has_excluded else None,
         )
 
@@ -200,6 +211,8 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "excluded_keys": json.dumps(request.exclude),
         "history": settings.history,
         "history_scale": float(settings.history_scale),
+        "seen_lately": settings.seen_lately,
+        "lately_prior": float(settings.lately_prior),
         "interests": settings.interests,
         "trial_viewers": float(settings.trial_viewers),
         "quality_prior": float(settings.quality_prior),
@@ -248,12 +261,43 @@ def _recent(values: Mapping[str, BindParameter[Any]]) -> CTE:
             Interaction.user_id == values["user_id"],
             Interaction.engaged_at.is_not(None),
             Interaction.engaged_at > values["learned_since"],
-            Interaction.not_interested_at.is_(None),
-            Interaction.reports == 0,
+            *_NOT_REJECTED,
         )
         .order_by(Interaction.engaged_at.desc(), Interaction.video_id.desc())
         .limit(values["history"])
         .cte("recent")
+    )
+
+
+def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
+    """Smoothed as if some more videos of each hashtag were seen, of average interest."""
+    seen = _seen(values)
+    number = sa.cast(sa.func.count(), Double)
+    surplus = sa.func.sum(seen.c.engaged) - values["engaged_share"] * number
+    return (
+        sa.select(
+            VideoHashtag.hashtag_id, (surplus / (values["lately_prior"] + number)).label("surplus")
+        )
+        .select_from(seen)
+        .join(VideoHashtag, VideoHashtag.video_id == seen.c.video_id)
+        .group_by(VideoHashtag.hashtag_id)
+        .cte("lately")
+    )
+
+
+def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
+    """The videos seen last, 1 in `engaged` where the viewer engaged with it."""
+    engaged = sa.and_(Interaction.engaged_at > values["learned_since"], *_NOT_REJECTED)
+    outcome = sa.case((engaged, sa.literal(1.0, Double())), else_=sa.literal(0.0, Double()))
+    return (
+        sa.select(Interaction.video_id, outcome.label("engaged"))
+        .where(
+            Interaction.user_id == values["user_id"],
+            Interaction.last_at > values["learned_since"],
+        )
+        .order_by(Interaction.last_at.desc(), Interaction.video_id.desc())
+        .limit(values["seen_lately"])
+        .subquery("seen")
     )
 
 

@@ -283,6 +283,30 @@ class Oracle:
         newest = engaged[: self.settings.history]
         return {video: scale / (scale + number) for number, (_, _, video) in enumerate(newest)}
 
+    def lately(self, tag: str) -> float:
+        """How much more of the hashtag than usual the viewer engaged with, smoothed."""
+        settings, world = self.settings, self.world
+        outcomes = [
+            is_engaged
+            for video, is_engaged in self._seen()
+            if tag in world.videos[video]["hashtags"]
+        ]
+        usual = world.state["engaged_share"] * len(outcomes)
+        return (sum(outcomes) - usual) / (settings.lately_prior + len(outcomes))
+
+    def _seen(self) -> list[tuple[str, bool]]:
+        """The videos seen last, and whether the viewer engaged with each."""
+        since = self.viewer.get("learned_since") or fields.EARLIEST
+        seen = []
+        for video, deeds in self.deeds.items():
+            engaged = any(each.at > since and self._is_engaged(each) for each in deeds)
+            is_rejected = self.latest(video, "not_interested", "report") is not None
+            last = max(each.at for each in deeds)
+            if last > since:
+                seen.append((last, self.order[video], video, engaged and not is_rejected))
+        newest = sorted(seen, reverse=True)[: self.settings.seen_lately]
+        return [(video, is_engaged) for _, _, video, is_engaged in newest]
+
     def _rarity(self) -> dict[int, float]:
         common = max(1.0, self.world.state["captions"] * self.settings.common_term)
         counted = {term: n for word, n in self.world.terms.items() for term in terms_of(word)}
@@ -328,6 +352,7 @@ class Oracle:
             "device": float(self._suits(video["orientation"])),
             "creator_affinity": self.affinity("creator", video["creator"]),
             "hashtag_affinity": self.affinity("hashtag", *video["hashtags"]),
+            "lately": max(-1.0, min(1.0, math.fsum(map(self.lately, video["hashtags"])))),
             "sound_affinity": self.affinity("sound", video["sound"]),
             "caption": saturated(terms),
             "collaborative": saturated(self.near.get(key, 0.0)),

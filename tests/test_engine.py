@@ -735,6 +735,8 @@ DEFAULTS = {
     "session_lifetime": 86_400.0,
     "history": 50,
     "history_scale": 10.0,
+    "seen_lately": 50,
+    "lately_prior": 10.0,
     "interests": 20,
     "common_term": 0.02,
     "tries": 5,

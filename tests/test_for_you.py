@@ -302,6 +302,7 @@ SENTENCES = {
     "device": (1.0, "it suits your device"),
     "creator_affinity": (0.5, "you often enjoy videos by star"),
     "hashtag_affinity": (0.5, "you often enjoy #cats videos"),
+    "lately": (0.5, "you enjoyed videos with its hashtags lately"),
     "sound_affinity": (0.5, "you often enjoy videos with the sound song"),
     "caption": (0.5, "its caption is like those of videos that you enjoyed"),
     "collaborative": (0.5, "people who enjoyed what you enjoyed lately enjoyed it too"),

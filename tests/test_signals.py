@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from recommender import FILTERS, SIGNALS, Filter, Settings, Signal
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.columns import Base
 from recommender.signals import MOST_OFTEN, MOST_TERMS, number
+from recommender.viewer import Viewer
 from tests.oracle import (
     VIEWERS,
     Oracle,
@@ -65,7 +66,8 @@ def extreme_world(session: Session, score: float = 1e300) -> None:
         session, "all", creator="star", caption="cat", published_at=EXTREME_TIMES[0], **about
     )
     make_video(session, "near", caption="cat", published_at=EXTREME_TIMES[-1])
-    make_videos(session, "nothing", "seen")
+    make_video(session, "nothing")
+    make_video(session, "seen", hashtags=tags)
     recommender.follow(session, "viewer", "star")
     for kind in ("watch", "like", "share", "comment", "save", "report"):
         record(session, kind, "all", completion=1 if kind == "watch" else None)
@@ -130,14 +132,15 @@ def test_signals_reach_the_ends_of_their_ranges(session: Session) -> None:
     settings = Settings(common_term=1, freshness_half_life=36_500)
     early = values(session, "viewer", "all", as_of=EXTREME_TIMES[0], settings=settings)["all"]
     session.execute(table("affinities").update().values(score=-1e300))
+    session.execute(table("learning_state").update().values(engaged_share=1))
     session.execute(VIDEOS.update().values(impressions=0))
     late = values(session, "viewer", "all", as_of=NOON, settings=settings)["all"]
     halves = {"caption": 0, "collaborative": 0.5, "social": 0.5}
-    affinities = {f"{subject}_affinity" for subject in ("creator", "hashtag", "sound")}
+    both = {"lately", *(f"{subject}_affinity" for subject in ("creator", "hashtag", "sound"))}
     for signal in SIGNALS:
         highest = max(early[signal.name], late[signal.name])
         assert highest == pytest.approx(halves.get(signal.name, signal.high)), signal.name
-        if signal.name in affinities:
+        if signal.name in both:
             assert late[signal.name] == signal.low
 
 
@@ -258,6 +261,14 @@ def captions(session: Session) -> None:
     session.execute(table("learning_state").update().values(captions=1_000))
 
 
+def seen(session: Session) -> None:
+    """The viewer engaged with all five of what is best that they saw, with none of the others."""
+    for number_of in range(5):
+        for tag, kind in (("cats", "like"), ("food", "impression")):
+            make_video(session, f"{tag}{number_of}", hashtags=[tag])
+            record(session, kind, f"{tag}{number_of}")
+
+
 def nothing(_session: Session) -> None:
     pass
 
@@ -277,6 +288,7 @@ TOLD: dict[str, tuple[Callable[[Session], None], tuple[float, float]]] = {
     "device": (nothing, (1, 0)),
     "creator_affinity": (affinities, FADED),
     "hashtag_affinity": (affinities, FADED),
+    "lately": (seen, (3.5 / 15, -0.1)),
     "sound_affinity": (affinities, FADED),
     "caption": (captions, (0.75 / 1.75, 0)),
     "collaborative": (neighbours, (0.5, 0)),
@@ -345,7 +357,8 @@ def test_scores_order_and_every_signal_equal_plain_python(session: Session) -> N
 def test_settings_shape_signals(session: Session) -> None:
     settings = Settings(
         quality_prior=3.5, trend_scale=0.7, freshness_half_life=0.3, trial_viewers=7, history=2,
-        history_scale=0.5, common_term=0.5, affinity_scale=0.4,
+        history_scale=0.5, common_term=0.5, affinity_scale=0.4, seen_lately=3,
+        lately_prior=0.2,
     )  # fmt: skip
     world = random_world(99)
     load(session, world)
@@ -374,6 +387,38 @@ def test_only_so_many_words_of_what_was_liked_count(session: Session) -> None:
     dropped = {"v1", "v2"}
     expected = {video: 0 if video in dropped else 20 / 21 for video in found}
     assert {video: each["caption"] for video, each in found.items()} == pytest.approx(expected)
+
+
+def test_what_was_seen_last_is_read_from_an_index_however_much_was_seen(
+    session: Session, kind: str
+) -> None:
+    make_user(session)
+    make_video(session, "v", hashtags=["cats"])
+    user_id, (first,) = ids(session, USERS)["viewer"], ids(session, VIDEOS).values()
+    put(session, "interactions", [
+        {"user_id": user_id, "video_id": first + n, "first_at": at(n % 999), "last_at": at(n % 999)}
+        for n in range(3_000)
+    ])  # fmt: skip
+    lately = Viewer.of(recommender.resolve(session, "viewer", as_of=NOON)).lately
+    connection, index = session.connection(), "rec_interactions_user_id_last_at_ix"
+    sent = sa.select(lately).compile(connection, compile_kwargs={"literal_binds": True})
+    if kind == "sqlite":
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent}").all()
+        steps = "\n".join(row[-1] for row in plan)
+        assert f"SEARCH rec_interactions USING INDEX {index} (user_id=? AND last_at>?)" in steps
+        assert "FOR ORDER BY" not in steps
+        return
+    session.execute(sa.text("ANALYZE"))
+    (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sent}").scalar_one()
+    scans = [each for each in nodes(plan["Plan"]) if each.get("Index Name") == index]
+    assert [each["Actual Rows"] <= 2 * Settings().seen_lately for each in scans] == [True]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan and all that it is made of."""
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from nodes(each)
 
 
 @SIGNAL

@@ -44,7 +44,8 @@ FOR_YOU = {
     "country": 0.05,
     "device": 0.05,
     "creator_affinity": 0.60,
-    "hashtag_affinity": 0.40,
+    "hashtag_affinity": 0.20,
+    "lately": 0.80,
     "sound_affinity": 0.20,
     "caption": 0.15,
     "collaborative": 0.80,
@@ -577,6 +578,12 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("engaged_at IS NOT NULL"),
         sqlite_where=sa.text("engaged_at IS NOT NULL"),
+    )
+    op.create_index(
+        op.f("rec_interactions_user_id_last_at_ix"),
+        "rec_interactions",
+        ["user_id", "last_at"],
+        unique=False,
     )
     op.create_table(
         "rec_video_captions",
