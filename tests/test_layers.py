@@ -12,8 +12,9 @@ LAYERS = (
     "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
+    "personal", "erasing",
     "synthetic", "simulation", "report",
-    "reading", "ahead", "interchange", "export", "schema",
+    "reading", "ahead", "interchange", "export", "archive", "schema",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "cli",
 )  # fmt: skip
