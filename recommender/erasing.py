@@ -142,10 +142,10 @@ def _erase(run: Run, user_id: int) -> Iterator[Done]:
     What others see goes first, what a rebuild could derive anew last.
     """
     own_videos = sa.select(VIDEOS.c.id).where(VIDEOS.c.creator_id == user_id)
+    yield from _repeated(run, partial(_disown_sounds, user_id))
     yield from _repeated(run, partial(_remove_videos, user_id))
     for column in OF_VIDEOS:
         yield from _repeated(run, partial(_delete, column.table, column.in_(own_videos)))
-    yield from _repeated(run, partial(_disown_sounds, user_id))
     yield from _repeated(run, partial(_forget_pending, user_id))
     first_engaged = _first_engaged(run, user_id)
     yield from _repeated(run, partial(_subtract, user_id, first_engaged))
@@ -193,13 +193,18 @@ def _unused(on_sqlite: bool, named: Table) -> sa.Select[int]:  # noqa: FBT001 - 
     name = "hashtag_id" if named is HASHTAGS else "sound_id"
     links = [table.c[name] for table in Base.metadata.sorted_tables if name in table.c]
     unused = [~sa.exists().where(link == named.c.id) for link in links]
+    unused.append(~_begins(_key(named), NOBODY))
     return sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(*unused)
+
+
+def _key(table: Table) -> sa.Column[Any]:
+    return table.c.name if table is HASHTAGS else table.c.key
 
 
 def _rename(session: Session, table: Table, ids: Sequence[int], **changed: Any) -> int:
     """Give random keys (to hashtags: names) to rows, and change other columns of them as well."""
     if ids:
-        column = table.c.name if table is HASHTAGS else table.c.key
+        column = _key(table)
         values = [(row_id, NOBODY + token_hex(16)) for row_id in ids]
         rows = bulk.listed(bulk.is_sqlite(session), (table.c.id, column))
         statement = sa.update(table).where(table.c.id == rows.c.id)
