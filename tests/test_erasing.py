@@ -412,6 +412,22 @@ def test_an_erased_person_is_not_found_and_the_key_is_free(engine: Engine) -> No
     assert MARK not in dumped(engine).lower()
 
 
+def test_a_host_may_have_keys_like_those_of_the_erased(engine: Engine) -> None:
+    taken = f"erased:{MARK}"
+    upsert: list[Callable[[Session], Any]] = [
+        lambda s: upsert_users(s, [{"id": taken}, {"id": "erased:"}]),
+        lambda s: upsert_videos(s, [{"id": taken, "creator": taken, "published_at": NOON,
+                                     "hashtags": [taken], "sound": taken}]),
+    ]  # fmt: skip
+    for write in upsert:
+        run_transaction(engine, write)
+    rows = erase_user(engine, taken).rows
+    assert (rows["users"], rows["videos"]) == (1, 1)
+    assert [status for (status,) in read(engine, Video.status)] == ["removed"]
+    assert taken not in {key for (key,) in read(engine, Video.key) + read(engine, User.key)}
+    assert erase_user(engine, "erased:").rows["users"] == 1
+
+
 @pytest.mark.parametrize("key", ["", "a" * 256, "a\0"])
 def test_a_key_that_is_none_is_said(engine: Engine, key: str) -> None:
     with pytest.raises(recommender.InvalidValue, match="user: "):
@@ -571,6 +587,9 @@ WRITES: dict[str, Callable[[Session], Any]] = {
     "import a follow": lambda s: recommender.catalog.apply_follows(
         s, [{"user": "u5", "creator": MARK}]
     ),
+    "import their follow": lambda s: recommender.catalog.apply_follows(
+        s, [{"user": MARK, "creator": "u5"}]
+    ),
     "publish": lambda s: upsert_videos(
         s, [{"id": "late", "creator": MARK, "published_at": NOON, "caption": MARK}]
     ),
@@ -590,10 +609,23 @@ def wait_for_a_lock(engine: Engine) -> None:
             time.sleep(0.005)
 
 
+def small_world(engine: Engine) -> int:
+    """The person with one video and one event; their id."""
+    people(engine, 6, 3)
+    run_transaction(
+        engine,
+        lambda session: [
+            upsert_videos(session, [{"id": f"{MARK}-v1", "creator": MARK, "published_at": NOON}]),
+            record(session, MARK, "v0", "like", at=NOON),
+        ],
+    )
+    return next(row_id for row_id, key in read(engine, User.id, User.key) if key == MARK)
+
+
 @pytest.mark.parametrize("kind", ["postgresql"])
 @pytest.mark.parametrize("name", WRITES)
 def test_an_erasure_waits_for_who_came_first(engine: Engine, name: str) -> None:
-    owner = marked_world(engine)
+    owner = small_world(engine)
     with ThreadPoolExecutor(1) as threads, Session(writing(engine)) as session:
         WRITES[name](session)
         running = threads.submit(erase_user, engine, MARK)
@@ -607,7 +639,7 @@ def test_an_erasure_waits_for_who_came_first(engine: Engine, name: str) -> None:
 @pytest.mark.parametrize("kind", ["postgresql"])
 @pytest.mark.parametrize("name", WRITES)
 def test_who_comes_after_an_erasure_began_finds_nobody(engine: Engine, name: str) -> None:
-    owner = marked_world(engine)
+    owner = small_world(engine)
 
     def write() -> str:
         try:
@@ -630,7 +662,7 @@ def test_who_comes_after_an_erasure_began_finds_nobody(engine: Engine, name: str
 
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_a_page_ranked_before_is_not_recorded_after(engine: Engine) -> None:
-    owner = marked_world(engine)
+    owner = small_world(engine)
     with Session(engine) as session:
         page = for_you(session, MARK, record=False)
     with ThreadPoolExecutor(1) as threads, Session(engine) as session:
