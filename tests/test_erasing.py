@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -122,8 +123,8 @@ def do_things(engine: Engine, when: str) -> None:
     """The person watches others' videos and others theirs, engaged or not."""
     shift = 0 if when == "counted" else 4
     events = [
-        make_event("watch", f"v{n + shift}", MARK, at=at(20 + n), key=f"{MARK}-{when}-{n}-{m}",
-                   watch_ms=(20_000, 1_000)[n % 3 == 2])
+        make_event("watch", f"v{n + shift}", MARK, at=at(20 + n + 999 * m),
+                   key=f"{MARK}-{when}-{n}-{m}", watch_ms=(20_000, 1_000)[n % 3 == 2])
         for n in range(7) for m in range(2)
     ]  # fmt: skip
     events += [
@@ -314,7 +315,7 @@ def test_what_no_refresh_had_counted_changes_no_statistics(engine: Engine) -> No
 
 def test_the_only_viewer_leaves_a_video_as_it_was(engine: Engine) -> None:
     people(engine, 2, 4)
-    watch(engine, ("u1", "v0"), ("u1", "v1"))
+    watch(engine, ("u1", "v0"), ("u1", "v3"))
     refresh(engine, as_of=at(9))
     assert len(neighbours(engine)) == 2
     erase_user(engine, "u1")
@@ -503,10 +504,28 @@ def test_a_rebuild_amid_an_erasure_changes_nothing(
     check(engine)
 
 
+def test_a_rebuild_between_what_was_not_counted_and_what_was(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked_world(engine)
+
+    def killed(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasing, "_subtract", killed)
+        with pytest.raises(Killed):
+            erase_user(engine, MARK)
+    refresh(engine, as_of=at(99), rebuild=True)
+    erase_user(engine, MARK)
+    check(engine)
+
+
 def test_an_unfinished_erasure_of_a_key_that_came_back(engine: Engine) -> None:
     marked_world(engine)
     with pytest.raises(Killed), killed_after(engine, 9):
         erase_user(engine, MARK)
+    assert MARK not in {key for (key,) in read(engine, User.key)}
     run_transaction(engine, lambda s: upsert_users(s, [{"id": MARK}]))
     assert erase_user(engine, MARK).rows["users"] == 2
     assert MARK not in dumped(engine).lower()
@@ -598,15 +617,23 @@ WRITES: dict[str, Callable[[Session], Any]] = {
 """What is written of a person, by them or by others."""
 
 
-def wait_for_a_lock(engine: Engine) -> None:
-    """Until a connection to this database waits for another."""
+CREATING = ("be followed", "be muted", "import a follow")
+"""Those that look for somebody else first, and then create the person anew."""
+
+
+def is_waiting(engine: Engine) -> bool:
+    """Whether a connection to this database waits for another."""
     waiting = sa.text(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        while not connection.scalar(waiting):
-            time.sleep(0.005)
+    with engine.connect() as connection:
+        return bool(connection.scalar(waiting))
+
+
+def wait_for_a_lock(engine: Engine) -> None:
+    while not is_waiting(engine):
+        time.sleep(0.005)
 
 
 def small_world(engine: Engine) -> int:
@@ -623,17 +650,32 @@ def small_world(engine: Engine) -> int:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize("statement", [2, 3])
 @pytest.mark.parametrize("name", WRITES)
-def test_an_erasure_waits_for_who_came_first(engine: Engine, name: str) -> None:
+def test_an_erasure_that_begins_amid_a_write(engine: Engine, name: str, statement: int) -> None:
+    """It waits for who has found the person, and is done before who has not."""
     owner = small_world(engine)
+    sent, running = 0, []
+
+    def begin(_c: Any, *_: Any) -> None:
+        nonlocal sent
+        sent += current_thread() is main_thread()
+        if sent == statement and not running:
+            running.append(threads.submit(erase_user, engine, MARK))
+            while not running[0].done() and not is_waiting(engine):
+                time.sleep(0.005)
+
     with ThreadPoolExecutor(1) as threads, Session(writing(engine)) as session:
+        session.connection()
+        event.listen(engine, "before_cursor_execute", begin)
         WRITES[name](session)
-        running = threads.submit(erase_user, engine, MARK)
-        wait_for_a_lock(engine)
+        event.remove(engine, "before_cursor_execute", begin)
         session.commit()
-        running.result()
+        for each in running or [threads.submit(erase_user, engine, MARK)]:
+            each.result()
     is_gone(engine, owner)
-    assert MARK not in dumped(engine).lower()
+    if name not in CREATING:
+        assert MARK not in dumped(engine).lower()
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
