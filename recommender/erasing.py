@@ -37,7 +37,7 @@ from recommender.rollups import NEIGHBOURS
 from recommender.served import Base
 from recommender.settings import Settings
 
-ROWS_AT_ONCE = 5_000
+ROWS_AT_ONCE = 2_000
 """Rows that a transaction deletes; it changes at most as many others."""
 
 LEAST_LEFT = 2.0**-40
@@ -162,40 +162,43 @@ def _repeated(run: Run, step: Callable[[Session, Any], Done]) -> Iterator[Done]:
 
 
 def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: Any) -> Done:
-    """Delete some rows, and forget the names that only they had."""
+    """Delete some rows; before, since the catalogue is written first, forget what only they had."""
     some = sa.select(*table.primary_key).where(where).limit(ROWS_AT_ONCE)
     keys = sorted(tuple(row) for row in session.execute(some, bind_arguments=bulk.OURS))
     if not keys:
         return {}
-    bulk.delete(session, table, keys)
     done = {table.name: len(keys)}
     for named, column in ((HASHTAGS, "hashtag_id"), (SOUNDS, "sound_id")):
         if column in (names := table.primary_key.columns.keys()):
-            place = names.index(column)
-            done[named.name] = _forget_unused(session, named, {key[place] for key in keys})
+            ids = {key[names.index(column)] for key in keys}
+            done[named.name] = _forget_unused(session, named, ids, table, ~where)
+    bulk.delete(session, table, keys)
     return done
 
 
-def _forget_unused(session: Session, named: Table, ids: Iterable[int]) -> int:
-    """Give random names to those hashtags or sounds that nothing has any more.
+def _forget_unused(
+    session: Session, named: Table, ids: Iterable[int], table: Table, stays: ColumnElement[bool]
+) -> int:
+    """Give random names to those hashtags or sounds that nothing will have any more.
 
     They are not deleted: somebody may just be about to refer to one.
+
+    Args:
+        session: the transaction.
+        named: the table of hashtags or sounds.
+        ids: which of them.
+        table: a table that refers to them, and of which rows go.
+        stays: whether a row of it stays.
     """
-    given = bulk.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
-    unused = session.scalars(
-        _unused(bulk.is_sqlite(session), named), given, bind_arguments=bulk.OURS
-    )
-    return _rename(session, named, unused.all())
-
-
-@cache
-def _unused(on_sqlite: bool, named: Table) -> sa.Select[int]:  # noqa: FBT001 - it is cached by it
-    listed = bulk.listed(on_sqlite, (named.c.id,))
+    listed = bulk.listed(bulk.is_sqlite(session), (named.c.id,))
     name = "hashtag_id" if named is HASHTAGS else "sound_id"
-    links = [table.c[name] for table in Base.metadata.sorted_tables if name in table.c]
-    unused = [~sa.exists().where(link == named.c.id) for link in links]
-    unused.append(~_begins(_key(named), NOBODY))
-    return sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(*unused)
+    uses = [each.c[name] == named.c.id for each in Base.metadata.sorted_tables if name in each.c]
+    used = [sa.exists().where(use, stays if use.left.table is table else sa.true()) for use in uses]
+    is_unused = sa.and_(~sa.or_(*used), ~_begins(_key(named), NOBODY))
+    unused = sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(is_unused)
+    given = bulk.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
+    found = session.scalars(unused, given, bind_arguments=bulk.OURS)
+    return _rename(session, named, found.all())
 
 
 def _key(table: Table) -> sa.Column[Any]:
@@ -229,9 +232,10 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> Done:
     found = bulk.find(session, [VIDEOS.c.key], wanted, read, lock=True).all()
     said = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in STATISTICS}
     ids = [video_id for video_id, _ in found]
+    sounds = {sound for _, sound in found if sound is not None}
+    forgotten = _forget_unused(session, SOUNDS, sounds, VIDEOS, VIDEOS.c.creator_id != user_id)
     _rename(session, VIDEOS, ids, **said, status="removed", published_at=fields.EARLIEST)
-    sounds = _forget_unused(session, SOUNDS, {sound for _, sound in found if sound is not None})
-    return {VIDEOS.name: len(ids), SOUNDS.name: sounds} if ids else {}
+    return {VIDEOS.name: len(ids), SOUNDS.name: forgotten} if ids else {}
 
 
 def _disown_sounds(user_id: int, session: Session, _state: Any) -> Done:
