@@ -650,8 +650,9 @@ def small_world(engine: Engine) -> int:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-@pytest.mark.parametrize("statement", [2, 3])
-@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize(
+    ("name", "statement"), [*((name, 2) for name in WRITES), ("be followed", 3), ("be muted", 3)]
+)
 def test_an_erasure_that_begins_amid_a_write(engine: Engine, name: str, statement: int) -> None:
     """It waits for who has found the person, and is done before who has not."""
     owner = small_world(engine)
