@@ -11,9 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recommender.archive import export_user
     from recommender.auditing import Audit, audit
     from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
     from recommender.engine import create_engine, prepare_engine, run_transaction
+    from recommender.erasing import Erasure, erase_user
     from recommender.errors import (
         BadData,
         DatabaseBusy,
@@ -105,12 +107,14 @@ if TYPE_CHECKING:
     from recommender.viewer import Viewer
 
 _NAMES = {
+    "archive": "export_user",
     "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
     "engine": "create_engine prepare_engine run_transaction",
     "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict EventTooOld InvalidCursor"
     " InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
     " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
+    "erasing": "Erasure erase_user",
     "evaluation": "Evaluation evaluate",
     "export": "export_file",
     "feed": "explain for_you rank",

@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import cache, lru_cache
 from operator import itemgetter
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import ARRAY, ColumnElement, FromClause, Table
@@ -61,6 +62,7 @@ def find(
     read: Sequence[sa.Column[Any]],
     *,
     lock: bool = False,
+    hold: bool = False,
     beside: Table | None = None,
 ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
     """The rows of a table whose columns are one of many keys, whatever their number.
@@ -71,9 +73,11 @@ def find(
         keys: one tuple of values for each key, one value for each of the columns.
         read: the columns to read.
         lock: whether to lock the rows against other writers, in the order of their keys.
+        hold: whether to keep only their keys as they are, as a reference to them does: nobody waits
+            for that but an erasure, and one that came first has taken its row from here.
         beside: a table of one row whose columns may be read as well.
     """
-    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock, beside)
+    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock, hold, beside)
     values = listed_values(session, len(columns), keys)
     return session.execute(statement, values, bind_arguments=OURS).all()
 
@@ -84,6 +88,7 @@ def _find(
     columns: tuple[sa.Column[Any], ...],
     read: tuple[sa.Column[Any], ...],
     lock: bool,  # noqa: FBT001
+    hold: bool,  # noqa: FBT001
     beside: Table | None,
 ) -> Statement:
     table = columns[0].table
@@ -92,8 +97,9 @@ def _find(
     source = table.join(rows, sa.and_(*matches))
     source = source if beside is None else source.join(beside, sa.true())
     statement = sa.select(*read).select_from(source)
-    if lock:
-        return statement.order_by(*columns).with_for_update(key_share=True, of=table)
+    if lock or hold:
+        ordered = statement.order_by(*columns)
+        return ordered.with_for_update(read=hold, key_share=True, of=table)
     return statement
 
 
@@ -178,6 +184,7 @@ _PARTS: dict[type, Callable[[Any], str]] = {
     int: int.__repr__,
     float: float.__repr__,
     datetime: _time_part,
+    UUID: str,
     type(None): lambda _: "NULL",
 }
 

@@ -63,13 +63,15 @@ class Applied:
     rejected: Mapping[int, RecommenderError] = field(default_factory=dict)
 
 
-def ids(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
-    """The ids of those keys (of hashtags: names) that are there."""
+def ids(
+    session: Session, table: Table, names: Iterable[str], *, hold: bool = False
+) -> dict[str, int]:
+    """The ids of those keys (of hashtags: names) that are there; `hold` as in `bulk.find`."""
     column = table.c[_key_column(table)]
     wanted = [(name,) for name in dict.fromkeys(names)]
     if not wanted:
         return {}
-    found = bulk.find(session, [column], wanted, [column, table.c.id])
+    found = bulk.find(session, [column], wanted, [column, table.c.id], hold=hold)
     return {name: row_id for name, row_id in found}  # noqa: C416 - a Row is not a pair to mypy
 
 
@@ -78,16 +80,20 @@ def _key_column(table: Table) -> str:
 
 
 def ensure(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
-    """The ids of keys (of hashtags: names), created on sight in the order given."""
+    """The ids of keys (of hashtags: names), created on sight in the order given.
+
+    The erasure of a user among them waits until the transaction has ended.
+    """
     wanted = list(dict.fromkeys(names))
-    found = ids(session, table, wanted)
+    hold = table is USERS
+    found = ids(session, table, wanted, hold=hold)
     if missing := [name for name in wanted if name not in found]:
         column = _key_column(table)
         reserved = bulk.reserve_ids(session, table, len(missing))
         rows = [{"id": i, column: name} for i, name in zip(reserved, missing, strict=True)]
         rows.sort(key=lambda row: str(row[column]))
         bulk.insert(session, table, rows, conflict=[column])
-        found |= ids(session, table, missing)
+        found |= ids(session, table, missing, hold=hold)
     return found
 
 
@@ -173,6 +179,7 @@ def set_video_status(session: Session, video: str, status: str) -> bool:
     """
     row = {"id": _key("video", video), "status": _status(status)}
     creator = sa.select(User.key).join(Video).where(Video.key == video)
+    creator = creator.with_for_update(read=True, key_share=True, of=User)
     if (found := session.scalar(creator)) is None:
         raise UnknownVideo(f"there is no video {fields.shown(video)}")
     return bool(apply_videos(session, [{**row, "creator": found}]).counts.updated)
@@ -493,7 +500,7 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Applied:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `creator` and, where known, `at`, as `fields.parse_row` gives.
     """
-    users = ids(session, USERS, (str(row["user"]) for row in rows))
+    users = ids(session, USERS, (str(row["user"]) for row in rows), hold=True)
     known = [row for row in rows if row["user"] in users]
     creators = ensure(session, USERS, (str(row["creator"]) for row in known))
     wanted: dict[bulk.Key, Row] = {}
@@ -525,13 +532,21 @@ def _follows(session: Session, pairs: Sequence[bulk.Key]) -> dict[bulk.Key, bulk
     return {(user, creator): {"created_at": at} for user, creator, at in rows}
 
 
-def user_id(session: Session, user: str) -> int:
+def user_id(session: Session, user: str, *, hold: bool = False) -> int:
     """The id of a user's row.
+
+    Args:
+        session: the caller's transaction.
+        user: the user's key.
+        hold: whether an erasure of the user waits until the transaction has ended.
 
     Raises:
         UnknownUser: there is no such user.
     """
-    found = session.scalar(sa.select(User.id).where(User.key == _key("user", user)))
+    statement = sa.select(User.id).where(User.key == _key("user", user))
+    if hold:
+        statement = statement.with_for_update(read=True, key_share=True)
+    found = session.scalar(statement)
     if found is None:
         raise UnknownUser(f"there is no user {fields.shown(user)}")
     return found
@@ -561,7 +576,7 @@ def follow(session: Session, user: str, creator: str, *, at: datetime | None = N
         InvalidValue: a key or the time is not of its form.
     """
     since = fields.time(fields.now() if at is None else at)
-    follower = user_id(session, user)
+    follower = user_id(session, user, hold=True)
     creator_id = ensure(session, USERS, [_key("creator", creator)])[creator]
     row = {"user_id": follower, "creator_id": creator_id, "created_at": since}
     if _follows(session, [(follower, creator_id)]):

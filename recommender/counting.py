@@ -184,17 +184,17 @@ def _add(run: Run, session: Session, sums: Mapping[int, _Sums]) -> None:
 
 
 def lock_videos(
-    session: Session, video_ids: Iterable[int], column: sa.Column[Any]
-) -> Iterator[tuple[int, Any]]:
+    session: Session, video_ids: Iterable[int], *columns: sa.Column[Any]
+) -> Iterator[tuple[Any, ...]]:
     """Lock videos in the order of their keys, as the catalogue's writers do.
 
     Returns:
-        Their ids and their values of a column.
+        Their ids and their values of the columns.
     """
     wanted = [(video_id,) for video_id in video_ids]
     keys = [tuple(row) for row in bulk.find(session, [VIDEOS.c.id], wanted, [VIDEOS.c.key])]
-    found = bulk.find(session, [VIDEOS.c.key], keys, [VIDEOS.c.id, column], lock=True)
-    return ((video_id, value) for video_id, value in found)
+    found = bulk.find(session, [VIDEOS.c.key], keys, [VIDEOS.c.id, *columns], lock=True)
+    return (tuple(row) for row in found)
 
 
 def _write(run: Run, session: Session, statement: sa.Update, values: Sequence[bulk.Key]) -> None:
@@ -326,11 +326,20 @@ def _counts() -> Statement:
 
 
 def _first_engaged() -> Statement:
-    """When each user first had an engaged view of each video, unless that is still pending."""
+    """When each user first had an engaged view of each video, unless that is still pending.
+
+    Of somebody who is being erased, only what their state still has.
+    """
     of_pair = (PENDING.c.user_id == EVENTS.c.user_id, PENDING.c.video_id == EVENTS.c.video_id)
     waits = sa.exists().where(*of_pair, PENDING.c.engaged_views > 0)
+    is_state = sa.and_(
+        INTERACTIONS.c.user_id == EVENTS.c.user_id,
+        INTERACTIONS.c.video_id == EVENTS.c.video_id,
+        INTERACTIONS.c.engaged_views > 0,
+    )
     return (
         sa.select(EVENTS.c.video_id, sa.func.min(EVENTS.c.at).label("at"))
+        .join(INTERACTIONS, is_state)
         .where(_in_range(EVENTS.c.user_id), EVENTS.c.engaged, ~waits)
         .group_by(EVENTS.c.user_id, EVENTS.c.video_id)
     )

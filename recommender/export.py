@@ -149,7 +149,7 @@ def export_file(engine: Engine, kind: str, file: str, *, form: str | None = None
         raise InvalidValue(f"format: {fields.shown(form)} is not one of {', '.join(FORMATS)}")
     started = time.monotonic()
     write = _write_json if chosen == "jsonl" else _write_csv
-    with translate_errors(), Session(engine) as session, _created(file) as text:
+    with translate_errors(), Session(engine) as session, created(file) as text:
         written = write(text, QUERIES[kind][0], exported(session, kind))
     return ExportReport(kind, file, written, round(time.monotonic() - started, 3))
 
@@ -162,7 +162,7 @@ def exported(session: Session, kind: str) -> Iterator[list[Any]]:
         kind: a key of `QUERIES`.
     """
     columns, query = QUERIES[kind]
-    return _plain_rows(columns, session.execute(query().execution_options(yield_per=ROWS_AT_ONCE)))
+    return plain_rows(columns, session.execute(query().execution_options(yield_per=ROWS_AT_ONCE)))
 
 
 def _write_csv(text: TextIO, columns: fields.Columns, rows: Iterable[list[Any]]) -> int:
@@ -185,7 +185,7 @@ def _write_json(text: TextIO, columns: fields.Columns, rows: Iterable[list[Any]]
     return written
 
 
-def _plain_rows(columns: fields.Columns, rows: Iterable[Any]) -> Iterator[list[Any]]:
+def plain_rows(columns: fields.Columns, rows: Iterable[Any]) -> Iterator[list[Any]]:
     """Each row's values as the formats have them: times as text, lists sorted."""
     writers = [_plain_list if c.many else _plain_time if c.parse is fields.time else _same
                for c in columns.values()]  # fmt: skip
@@ -206,7 +206,7 @@ def _plain_time(value: Any) -> str | None:
 
 
 @contextmanager
-def _created(file: str) -> Iterator[TextIO]:
+def created(file: str) -> Iterator[TextIO]:
     """The file to write, under another name until it is whole, readable by its owner only."""
     if file == "-":
         if sys.stdout is None:

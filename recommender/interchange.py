@@ -31,6 +31,9 @@ from recommender.reading import opened, read_rows
 from recommender.settings import Settings
 from recommender.values import Counts
 
+IN_ARCHIVE = {"kind", "row"}
+"""What a line of a person's archive has (`archive.export_user`)."""
+
 LONGEST_BATCH = 4_000_000
 """Characters of a batch at most, but for its last row, so that long rows do not fill the memory."""
 
@@ -41,8 +44,9 @@ MANY = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of row: its columns, and how many are written."""
+    """One kind of row: its name, its columns, and how many are written."""
 
+    name: str
     columns: fields.Columns
     apply: Callable[[Session, Sequence[Any]], Applied]
 
@@ -52,10 +56,10 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    "users": Kind(fields.USER_COLUMNS, apply_users),
-    "videos": Kind(fields.VIDEO_COLUMNS, apply_videos),
-    "follows": Kind(fields.FOLLOW_COLUMNS, apply_follows),
-    "events": Kind(fields.EVENT_COLUMNS, apply_events),
+    "users": Kind("users", fields.USER_COLUMNS, apply_users),
+    "videos": Kind("videos", fields.VIDEO_COLUMNS, apply_videos),
+    "follows": Kind("follows", fields.FOLLOW_COLUMNS, apply_follows),
+    "events": Kind("events", fields.EVENT_COLUMNS, apply_events),
 }
 
 
@@ -113,7 +117,8 @@ def import_file(
     Args:
         engine: a prepared engine.
         kind: ``users``, ``videos``, ``follows`` or ``events``.
-        file: a path, or ``-`` for standard input.
+        file: a path, or ``-`` for standard input. Of a person's archive (`export_user`), the rows
+            of this kind.
         on_error: ``stop`` at the first bad row, or ``skip`` each and count it.
         errors: a new file for the skipped rows, as JSON Lines with line, error and row.
         dry_run: try each batch by itself and keep nothing, so that what clashes only across
@@ -221,6 +226,10 @@ def _entries(kind: Kind, binary: BinaryIO) -> Iterator[Entry]:
         if unreadable:
             yield Entry(line, row, size, None, unreadable)
             continue
+        if row.keys() == IN_ARCHIVE:
+            if row["kind"] != kind.name:
+                continue
+            row = row["row"]  # noqa: PLW2901 - from here on as if it stood alone
         try:
             yield Entry(line, row, size, kind.parse(row), None)
         except InvalidValue as error:

@@ -158,7 +158,7 @@ def _place_query(request: FeedRequest) -> Statement:
         sa.select(User.id, FeedSession.next_position)
         .select_from(User)
         .outerjoin(FeedSession, is_session)
-        .where(User.id == request.user_id)
+        .where(User.id == request.user_id, User.erased_at.is_(None))
         .with_for_update(of=User)
     )
 

@@ -63,7 +63,7 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
         UnknownUser: there is no such user.
     """
     table, catalogue, member = _parsed(kind, value)
-    muter = user_id(session, user)
+    muter = user_id(session, user, hold=True)
     if kind == "creator" and member == user:
         raise InvalidValue("creator: a user cannot mute themselves")
     muted = member if catalogue is None else ensure(session, catalogue, [member])[member]

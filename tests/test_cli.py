@@ -17,7 +17,7 @@ from typing import Any
 import click
 import pytest
 
-from recommender import FILTERS, SIGNALS, cli
+from recommender import FILTERS, SIGNALS, cli, erasing
 from recommender.cli import COMMANDS, SUMMARIES
 from recommender.cli.output import cell
 from recommender.columns import SCHEMA_REVISION
@@ -346,6 +346,45 @@ def test_user_reset(example: Run) -> None:
     assert {**after, "learned_since": None} == before
 
 
+def test_user_export_and_erase(example: Run, tmp_path: Path) -> None:
+    code, out, err = example("user", "export", "user1")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(lines)) == (0, 21)
+    assert re.fullmatch(r"21 lines in \d\.\d s\.\n", err)
+    assert [line["kind"] for line in lines[:4]] == ["archive", "users", "follows", "events"]
+    file = tmp_path / "user1.jsonl"
+    assert example("user", "export", "user1", str(file))[0] == 0
+    receipt = answer(example("user", "erase", "user1", "--format", "json"))
+    assert receipt.keys() == {"user", "rows", "seconds"}
+    done = {name: rows for name, rows in receipt["rows"].items() if rows}
+    assert (receipt["user"], done) == ("user1", {
+        "users": 1, "follows": 1, "user_hashtags": 2, "user_sounds": 1, "events": 4,
+        "events_pending": 4, "interactions": 2, "affinities": 8,
+    })  # fmt: skip
+    assert receipt["rows"]["videos"] == 0
+    assert example("user", "erase", "user1") == (66, "", "Error: there is no user 'user1'\n")
+    for kind in ("users", "follows", "events"):
+        assert answer(example("import", kind, str(file)))["rejected"] == 0
+    _, out, _ = example("user", "erase", "user1", "--format", "table")
+    assert ["events", "4"] in [line.split() for line in out.splitlines()]
+    assert "videos" not in out
+
+
+def test_an_interrupted_erasure_says_how_to_go_on(
+    example: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasing, "_subtract", interrupted)
+        code, out, err = example("user", "erase", "user1")
+    assert (code, out) == (130, "")
+    assert "erase the same user again to go on.\n" in err
+    assert example("user", "show", "user1")[0] == 66
+    assert answer(example("user", "erase", "user1"))["rows"]["interactions"] == 2
+
+
 def test_video_status(example: Run) -> None:
     assert example("video", "status", "v1", "removed") == (0, "", "Now removed.\n")
     assert example("video", "status", "v1", "removed") == (
@@ -410,6 +449,9 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
         (("unfollow", "nobody", "creator1"), 66, "there is no user 'nobody'"),
         (("user", "show", "nobody"), 66, "there is no user 'nobody'"),
         (("user", "reset", "nobody"), 66, "there is no user 'nobody'"),
+        (("user", "erase", "nobody"), 66, "there is no user 'nobody'"),
+        (("user", "erase", ""), 2, "user: is empty"),
+        (("user", "export", "nobody"), 66, "there is no user 'nobody'"),
         (("mute", "nobody", "sound", "s"), 66, "there is no user 'nobody'"),
         (("unmute", "nobody", "sound", "s"), 66, "there is no user 'nobody'"),
         (("mute", "user1", "video", "v1"), 2, "'video' is not one of"),

@@ -12,8 +12,9 @@ LAYERS = (
     "sources", "scoring", "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages", "memory", "resolving",
     "diversity", "feed", "timelines", "auditing", "pruning", "health", "users",
+    "personal", "erasing",
     "synthetic", "simulation", "report",
-    "reading", "ahead", "interchange", "export", "schema", "roles",
+    "reading", "ahead", "interchange", "export", "archive", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "cli",
 )  # fmt: skip

@@ -59,7 +59,7 @@ SUMMARIES = {
     "refresh": "Bring statistics, neighbours and terms up to date with what was recorded.",
     "unfollow": "Let USER no longer follow CREATOR.",
     "unmute": "Let USER see again what was muted.",
-    "user": "Show what is stored of a user, or forget what was learned.",
+    "user": "Show, export or erase what is stored of a user, or forget what was learned.",
     "video": "Publish, review or remove a video.",
 }
 """Each command's line of help, here so that listing them imports none; a test compares."""

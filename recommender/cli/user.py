@@ -1,20 +1,21 @@
-"""``user show|reset``."""
+"""``user show|export|erase|reset``."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
-from recommender import users
-from recommender.cli.database import reading, writing
-from recommender.cli.options import database_option, format_option
+from recommender import archive, erasing, users
+from recommender.cli.database import readable, reading, writable, writing
+from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import form_of, plain, print_records, print_table
 
 
 @click.group()
 def user() -> None:
-    """Show what is stored of a user, or forget what was learned."""
+    """Show, export or erase what is stored of a user, or forget what was learned."""
 
 
 @user.command()
@@ -30,6 +31,42 @@ def show(user: str, form: str | None) -> None:
         print_table([{"what": name, "value": value} for name, value in record.items()])
     else:
         print_records([record], form, whole=record)
+
+
+@user.command()
+@click.argument("user")
+@click.argument("file", default="-")
+@database_option
+def export(user: str, file: str) -> None:
+    """Write all that is stored of a user to a file of JSON Lines, which `import` takes.
+
+    FILE is compressed where its name ends in .gz; - or none is standard output.
+    """
+    with readable() as bind:
+        report = archive.export_user(bind, user, file)
+    click.echo(f"{report.written:,} lines in {report.seconds:.1f} s.", err=True)
+
+
+@user.command()
+@click.argument("user")
+@format_option
+@database_option
+def erase(user: str, form: str | None) -> None:
+    """Erase a user, what they did, their videos, and what was learned of them, for ever.
+
+    Where it is interrupted, run it again. The answer is how many rows of each table are erased.
+    """
+    with writable() as bind:
+        try:
+            receipt = erasing.erase_user(bind, user, settings=settings()).as_dict()
+        except (KeyboardInterrupt, SystemExit):
+            click.echo("Not all is erased yet: erase the same user again to go on.", err=True)
+            raise
+    if form_of(form) == "table":
+        rows: Any = receipt["rows"]
+        print_table([{"table": name, "rows": count} for name, count in rows.items() if count])
+    else:
+        print_records([receipt], form, whole=receipt)
 
 
 @user.command()
