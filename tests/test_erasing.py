@@ -729,8 +729,14 @@ def is_gone(engine: Engine, owner: int) -> None:
 
 
 SLOWLY = """
-import sys, recommender, recommender.erasing
-recommender.erasing.ROWS_AT_ONCE = 1
+import sys, time, recommender, recommender.erasing
+from recommender.engine import run_transaction
+
+def slowly(*given, **how):
+    time.sleep(0.05)
+    return run_transaction(*given, **how)
+
+recommender.erasing.ROWS_AT_ONCE, recommender.erasing.run_transaction = 1, slowly
 recommender.erase_user(recommender.create_engine(sys.argv[1]), sys.argv[2])
 """
 
@@ -747,6 +753,7 @@ def test_an_erasure_that_is_killed_goes_on(engine: Engine, database: str) -> Non
         process = subprocess.Popen([sys.executable, "-c", SLOWLY, database, MARK])
         while events() >= fewer:
             time.sleep(0.002)
+            assert process.poll() is None, "it was done before it could be killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert statistics(engine) == counted(engine)

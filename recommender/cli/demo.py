@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -45,11 +45,13 @@ class Demo:
         )
 
     def feed(self, after: timedelta) -> Sequence[FeedItem]:
-        """The viewer's feed so long after the demo began."""
+        """The viewer's feed so long after the demo began, without what chance adds each day."""
         when: datetime = self.now + after
+        certain = replace(settings(), exploration_share=0.0)
         return self.read(
-            feed.for_you, limit=LOOKED_AT, profile=PROFILE, as_of=when, record=False
-        ).items
+            feed.for_you, limit=LOOKED_AT, profile=PROFILE, as_of=when, record=False,
+            settings=certain,
+        ).items  # fmt: skip
 
 
 @click.command()
