@@ -733,7 +733,7 @@ import sys, time, recommender, recommender.erasing
 from recommender.engine import run_transaction
 
 def slowly(*given, **how):
-    time.sleep(0.05)
+    time.sleep(0.01)
     return run_transaction(*given, **how)
 
 recommender.erasing.ROWS_AT_ONCE, recommender.erasing.run_transaction = 1, slowly
