@@ -151,6 +151,11 @@ def gather_facts(
             candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer),
             candidate_followed(viewer, candidates) if few else followed_facts(viewer),
         ]
+    return summed(*parts)
+
+
+def summed(*parts: Statement) -> Subquery:
+    """Rows of facts, added up by video."""
     rows = sa.union_all(*parts).subquery("fact_rows")
     sums = [sa.func.sum(rows.c[name]).label(name) for name in FACTS]
     return sa.select(rows.c.video_id, *sums).group_by(rows.c.video_id).subquery("facts")
@@ -222,6 +227,20 @@ def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
         .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
         .outerjoin(UserHashtag, declared)
         .outerjoin(Affinity, learned)
+    )
+
+
+def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each hashtag of a candidate, whether the viewer declared it."""
+    declared = sa.and_(
+        UserHashtag.user_id == viewer.user_id, UserHashtag.hashtag_id == VideoHashtag.hashtag_id
+    )
+    is_declared = is_true(UserHashtag.hashtag_id.is_not(None))
+    return (
+        fact_row(candidates.c.video_id, hashtags=is_declared)
+        .select_from(candidates)
+        .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
+        .outerjoin(UserHashtag, declared)
     )
 
 

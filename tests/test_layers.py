@@ -8,11 +8,11 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
     "errors", "fields", "columns", "settings", "values", "models", "learned", "served", "engine",
-    "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
+    "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring", "pruning",
     "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
-    "synthetic", "simulation", "report",
+    "synthetic", "simulation", "report", "volume", "loading", "vectors", "plans", "benchmark",
     "reading", "ahead", "interchange", "export", "schema",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "cli",
