@@ -295,13 +295,20 @@ def viewer_terms(viewer: Viewer) -> Subquery:
 
 
 def candidate_terms(viewer: Viewer, candidates: FromClause) -> Statement:
-    """For each word of a candidate's caption how much it says to the viewer."""
+    """For each word of a candidate's caption how much it says to the viewer.
+
+    That the words' join says again whose word it is keeps PostgreSQL from looking the words up
+    anew for each candidate.
+    """
     words = viewer_terms(viewer)
+    is_said = sa.and_(
+        words.c.term == VideoTerm.term, VideoTerm.video_id == candidates.c.video_id
+    )
     return (
         fact_row(candidates.c.video_id, terms=words.c.rarity)
         .select_from(candidates)
         .outerjoin(VideoTerm, VideoTerm.video_id == candidates.c.video_id)
-        .outerjoin(words, words.c.term == VideoTerm.term)
+        .outerjoin(words, is_said)
     )
 
 
