@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isnan
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,6 +34,9 @@ KEPT = {each.__tablename__ for each in (LearningState, ProfileVersion, ProfileWe
 """The tables that the migration writes rows of."""
 
 CACHE_KIB = 256_000
+
+NEVER = np.iinfo(np.int64).min
+"""What NaT is as a number."""
 
 
 def load(engine: Engine, world: World, progress: Progress | None = None) -> bool:
@@ -119,10 +123,9 @@ def _values(column: Any) -> Sequence[Any]:
     if not isinstance(column, np.ndarray):
         return list(column)
     if column.dtype.kind == "M":
-        return np.where(np.isnat(column), None, column.astype(int).astype(object)).tolist()
-    if column.dtype.kind == "f":
-        return [None if value != value else value for value in column.tolist()]
-    return column.tolist()
+        numbers = column.astype(int).tolist()
+        return [None if value == NEVER else value for value in numbers]
+    return _with_null(column, None)
 
 
 def _load_postgresql(
@@ -152,7 +155,9 @@ def _unconstrained(connection: Connection) -> Iterator[None]:
     for setting, value in (("statement_timeout", "0"), ("maintenance_work_mem", "256MB")):
         connection.execute(sa.select(sa.func.set_config(setting, value, sa.true())))
     driver.execute(sql.SQL("TRUNCATE {}").format(names))
-    indexes = [index for table in tables for index in sorted(table.indexes, key=lambda i: str(i.name))]
+    indexes = [
+        index for table in tables for index in sorted(table.indexes, key=lambda i: str(i.name))
+    ]
     keys = [key for table in tables for key in table.foreign_key_constraints]
     for key in keys:
         connection.execute(sa.schema.DropConstraint(key))
@@ -170,9 +175,10 @@ def _copy(driver: Any, table: Table, blocks: Iterator[Columns]) -> None:
         names, lines = next(ready)
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FREEZE)")
-        with driver.cursor() as cursor, cursor.copy(
-            statement.format(sql.Identifier(table.name), columns)
-        ) as copy:
+        with (
+            driver.cursor() as cursor,
+            cursor.copy(statement.format(sql.Identifier(table.name), columns)) as copy,
+        ):
             copy.write(lines)
             for _names, more in ready:
                 copy.write(more)
@@ -186,11 +192,15 @@ def _lines(block: Columns) -> tuple[list[str], str]:
 
 def _texts(column: Any) -> Sequence[Any]:
     if not isinstance(column, np.ndarray):
-        return list(column)
+        return ["\\N" if value is None else value for value in column]
     if column.dtype.kind == "M":
-        return np.where(np.isnat(column), "\\N", np.datetime_as_string(column)).tolist()
-    if column.dtype.kind == "f":
-        return ["\\N" if value != value else value for value in column.tolist()]
-    if column.dtype.kind == "O":
-        return ["\\N" if value is None else value for value in column.tolist()]
-    return column.tolist()
+        column = np.where(np.isnat(column), "\\N", np.datetime_as_string(column))
+    return _with_null(column, "\\N")
+
+
+def _with_null(column: Any, null: str | None) -> Sequence[Any]:
+    """The values of an array, with what stands for NULL instead of NaN."""
+    values: list[Any] = column.tolist()
+    if column.dtype.kind == "f" and np.isnan(column).any():
+        return [null if isnan(value) else value for value in values]
+    return values

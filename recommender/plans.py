@@ -32,10 +32,10 @@ from recommender.viewer import Shape, values_of
 BIG = 10_000
 """A table of fewer rows may be read as a whole."""
 
-MOST_READ = 60_000
+MOST_READ = 50_000
 """Rows that the statement of a page may read: some hundred candidates and what each leads to."""
 
-MOST_DISCARDED = 1_000
+MOST_DISCARDED = 20_000
 """Rows that its joins may bring together for nothing."""
 
 CHANGED = 0.2
@@ -77,7 +77,7 @@ class explained(Executable, sa.ClauseElement):  # noqa: N801 - it reads as the S
 
     inherit_cache = False
 
-    def __init__(self, statement: Executable) -> None:
+    def __init__(self, statement: Any) -> None:
         self.statement = statement
 
 
@@ -119,7 +119,7 @@ def check_plans(
     }
     wrong = [said for user, plan in plans.items() for said in _faults(user, plan)]
     causes = [*_missing_indexes(session), *_stale_statistics(session)] if wrong else []
-    return PlanCheck(plans, tuple([*causes, *wrong]))
+    return PlanCheck(plans, (*causes, *wrong))
 
 
 def page_plan(session: Session, request: FeedRequest) -> Plan:
@@ -161,11 +161,12 @@ def _counted(plan: Plan, node: Mapping[str, Any], big: frozenset[str]) -> Plan:
         parts = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
         looked_at = sum(node.get(part, 0) for part in parts) * loops
     is_whole = node["Node Type"].endswith("Seq Scan") and relation in big and loops
+    scanned = {*plan.scanned, str(relation)} if is_whole else plan.scanned
     return replace(
         plan,
         read=(plan.read or 0) + round(looked_at),
         discarded=(plan.discarded or 0) + round(thrown),
-        scanned=tuple(sorted({*plan.scanned, relation})) if is_whole else plan.scanned,
+        scanned=tuple(sorted(scanned)),
     )
 
 
@@ -187,7 +188,7 @@ def _faults(user: str, plan: Plan) -> Iterator[str]:
 def _sample(session: Session) -> list[str]:
     """The keys of users from all over the table."""
     last = session.scalar(sa.select(sa.func.max(User.id))) or 0
-    found = []
+    found: list[str] = []
     for number in range(SAMPLE):
         after = sa.select(User.key).where(User.id > last * number // SAMPLE)
         found += session.scalars(after.order_by(User.id).limit(1)).all()

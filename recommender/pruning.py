@@ -29,6 +29,7 @@ from recommender.signals import (
     candidate_interactions,
     fact_row,
     is_now,
+    is_true,
     number,
     summed,
 )
@@ -62,24 +63,34 @@ def _sums(viewer: Viewer) -> CTE:
 
 
 def _lists(viewer: Viewer) -> Iterator[Statement]:
-    weights, shown = viewer.weights, (Video.status == "published", Video.published_at <= viewer.as_of)
+    """The parts of each video of each list; outer joins keep databases from beginning at all."""
+    weights = viewer.weights
     mine = (
         weights["completion"] * Interaction.completion
         + weights["likes"] * is_now(Interaction.liked_at, Interaction.unliked_at)
         + weights["shares"] * at_most(sa.cast(Interaction.shares, Double), MOST_OFTEN)
     )
     yield _part(Interaction.video_id, mine).where(Interaction.user_id == viewer.user_id)
-    yield (
-        _part(VideoHashtag.video_id, weights["hashtags"])
-        .join(UserHashtag, UserHashtag.hashtag_id == VideoHashtag.hashtag_id)
-        .where(UserHashtag.user_id == viewer.user_id, VideoHashtag.listed_at <= viewer.as_of)
-    )
-    for signal, owner, subject, column in (
-        ("follows", Follow.user_id, Follow.creator_id, Video.creator_id),
-        ("sound", UserSound.user_id, UserSound.sound_id, Video.sound_id),
-    ):
-        listed = _part(Video.id, weights[signal]).join(subject.class_, subject == column)
-        yield listed.where(owner == viewer.user_id, *shown)
+    for signal, owner, video_id, of_subject in (
+        ("hashtags", UserHashtag, VideoHashtag.video_id, (
+            VideoHashtag.hashtag_id == UserHashtag.hashtag_id,
+            VideoHashtag.listed_at <= viewer.as_of,
+        )),
+        ("follows", Follow, Video.id, (
+            Video.creator_id == Follow.creator_id, *_shown(viewer),
+        )),
+        ("sound", UserSound, Video.id, (
+            Video.sound_id == UserSound.sound_id, *_shown(viewer),
+        )),
+    ):  # fmt: skip
+        listed = _part(video_id, weights[signal]).select_from(owner)
+        yield listed.outerjoin(video_id.class_, sa.and_(*of_subject)).where(
+            owner.user_id == viewer.user_id
+        )
+
+
+def _shown(viewer: Viewer) -> tuple[ColumnElement[bool], ...]:
+    return Video.status == "published", Video.published_at <= viewer.as_of
 
 
 def _part(video_id: Any, score: Number) -> Statement:
@@ -133,10 +144,14 @@ def _newest_of_each_kind(
 
 
 def _among(shape: Shape, viewer: Viewer, videos: FromClause) -> Statement:
-    """Some videos with their scores, by facts of these alone."""
+    """Some videos with their scores, by facts of these alone.
+
+    The filters are no conditions that an index has: SQLite would begin at all videos.
+    """
     facts = summed(
         fact_row(videos.c.video_id, candidate=number(1)),
         candidate_interactions(viewer, videos),
         candidate_declared(viewer, videos),
     )
-    return scored(shape, viewer, videos, facts=facts).where(*allowed(shape, viewer))
+    is_allowed = is_true(sa.and_(*allowed(shape, viewer)))
+    return scored(shape, viewer, videos, facts=facts).where(is_allowed == number(1))

@@ -301,9 +301,7 @@ def candidate_terms(viewer: Viewer, candidates: FromClause) -> Statement:
     anew for each candidate.
     """
     words = viewer_terms(viewer)
-    is_said = sa.and_(
-        words.c.term == VideoTerm.term, VideoTerm.video_id == candidates.c.video_id
-    )
+    is_said = sa.and_(words.c.term == VideoTerm.term, VideoTerm.video_id == candidates.c.video_id)
     return (
         fact_row(candidates.c.video_id, terms=words.c.rarity)
         .select_from(candidates)

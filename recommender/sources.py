@@ -1,9 +1,9 @@
 """Where candidates come from: one SELECT of videos with a quota each.
 
 What a viewer has seen, and what the caller left out, takes nobody's place in a source, but for the
-newest of a hashtag, creator or sound and the nearest neighbours, of which so many are looked at; and
-what they muted is no interest of theirs. The last source, the newest of all that every filter lets
-through, keeps a page full.
+newest of a hashtag, creator or sound and the nearest neighbours, of which so many are looked at;
+and what they muted is no interest of theirs. The last source, the newest of all that every filter
+lets through, keeps a page full.
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ def read_catalogue(session: Session) -> Catalogue:
     """
     codes: dict[str, int] = {}
     rows = _rows(session, _videos(), codes)
-    columns = dict(zip(("id", "creator", "sound", "language", "country", "at"), rows.T, strict=True))
+    columns = dict(
+        zip(("id", "creator", "sound", "language", "country", "at"), rows.T, strict=True)
+    )
     standing = np.full(int(columns["id"].max(initial=0)) + 1, -1)
     standing[columns["id"]] = np.arange(len(columns["id"]))
     hashtag = VideoHashtag.hashtag_id
@@ -104,12 +106,16 @@ def best(session: Session, request: FeedRequest, catalogue: Catalogue) -> list[i
     deeds = _deeds(session, request, catalogue)
     for position, name in enumerate(DEEDS, start=1):
         total[deeds[:, 0].astype(int)] += weights[name] * deeds[:, position]
-    total += weights["follows"] * _is_any(columns["creator"], _mine(session, request, Follow.creator_id))
+    total += weights["follows"] * _is_any(
+        columns["creator"], _mine(session, request, Follow.creator_id)
+    )
     for tag in _mine(session, request, UserHashtag.hashtag_id):
         if tag + 1 < len(catalogue.tagged):
             first, end = catalogue.tagged[tag : tag + 2]
             total[catalogue.places[first:end]] += weights["hashtags"]
-    total += weights["sound"] * _is_any(columns["sound"], _mine(session, request, UserSound.sound_id))
+    total += weights["sound"] * _is_any(
+        columns["sound"], _mine(session, request, UserSound.sound_id)
+    )
     for name, value in (("language", request.language), ("country", request.country)):
         total += weights[name] * (columns[name] == catalogue.codes.get(value or "", -1))
     return _first(request, catalogue, np.trunc(total * KEY_SCALE + 0.5))
@@ -117,7 +123,8 @@ def best(session: Session, request: FeedRequest, catalogue: Catalogue) -> list[i
 
 def _first(request: FeedRequest, catalogue: Catalogue, keys: Numbers) -> list[int]:
     """By score key, then the newest, then the last row; the arrays are in the order of the two."""
-    end = int(np.searchsorted(catalogue.columns["at"], microseconds(request.as_of), side="right"))
+    at = int(microseconds(request.as_of) or 0)
+    end = int(np.searchsorted(catalogue.columns["at"], at, side="right"))
     keys, most = keys[:end], min(request.limit, end)
     if not most:
         return []
@@ -134,7 +141,8 @@ def _is_any(column: Numbers, wanted: list[int]) -> Numbers:
     """Whether each is one of a few: by a table as long as the numbers are high."""
     there = np.zeros(int(max([column.max(initial=0), *wanted])) + 1, bool)
     there[wanted] = True
-    return there[column]
+    found: Numbers = there[column]
+    return found
 
 
 def _mine(session: Session, request: FeedRequest, column: Any) -> list[int]:
@@ -151,4 +159,5 @@ def _deeds(session: Session, request: FeedRequest, catalogue: Catalogue) -> Numb
     places = catalogue.standing[np.minimum(deeds[:, 0].astype(int), len(catalogue.standing) - 1)]
     deeds[:, 0] = places
     deeds[:, 3] = np.minimum(deeds[:, 3], MOST_OFTEN)
-    return deeds[places >= 0]
+    found: Numbers = deeds[places >= 0]
+    return found

@@ -162,7 +162,8 @@ class World:
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
-        return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        chances: Numbers = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return chances
 
     def _pick(self, part: str, ids: Numbers, among: int) -> Numbers:
         """An id for each, of Zipf-shaped popularity."""
@@ -198,10 +199,13 @@ class World:
     def _published_at(self, videos: Numbers) -> Numbers:
         """In the order of the ids."""
         part = (videos - self.chance("published", videos)) / self.videos
-        return _before_end(PUBLISHED_DAYS) + (part * PUBLISHED_DAYS * DAY_US).astype("m8[us]")
+        span = (part * PUBLISHED_DAYS * DAY_US).astype("m8[us]")
+        found: Numbers = _before_end(PUBLISHED_DAYS) + span
+        return found
 
     def _is_published(self, videos: Numbers) -> Numbers:
-        return self.chance("status", videos) >= 0.02
+        found: Numbers = self.chance("status", videos) >= 0.02
+        return found
 
     def _quality(self, videos: Numbers) -> Numbers:
         """With which likelihood a viewer engages with each video, 0.1 to 0.7."""
@@ -209,7 +213,9 @@ class World:
 
     def _videos(self, ids: Numbers, trend: float) -> Columns:
         owners = self._user_facts(self.creators(ids))
-        share = 0.5 / (_rank_of_id(ids, self.videos) * math.log(self.videos + 1)) + 0.5 / self.videos
+        share = (
+            0.5 / (_rank_of_id(ids, self.videos) * math.log(self.videos + 1)) + 0.5 / self.videos
+        )
         impressions = np.minimum(self.users, self.interactions * share).astype(int)
         engaged = (impressions * self._quality(ids)).astype(int)
         lately = np.log2(np.maximum(engaged, 1)) - 4 * self.chance("trend", ids)
@@ -218,7 +224,7 @@ class World:
             "id": ids,
             "key": [f"video{each}" for each in ids.tolist()],
             "creator_id": self.creators(ids),
-            "sound_id": np.where(sounds > 0, sounds.astype(object), None),
+            "sound_id": [each or None for each in sounds.tolist()],
             **owners,
             "duration_ms": 6_000 + (self.chance("duration", ids) * 168).astype(int) * 500,
             "orientation": np.where(self.chance("upright", ids) < 0.9, "portrait", "landscape"),
@@ -281,7 +287,9 @@ class World:
 
     def _video_hashtags(self, ids: Numbers) -> Columns:
         videos, tags = self.tags(ids)
-        listed = np.where(self._is_published(videos), self._published_at(videos), np.datetime64("NaT"))
+        listed = np.where(
+            self._is_published(videos), self._published_at(videos), np.datetime64("NaT")
+        )
         return {"video_id": videos, "hashtag_id": tags, "listed_at": listed}
 
     def _interests(self, users: Numbers) -> Columns:
@@ -383,9 +391,7 @@ class World:
             ("hashtag", rows, of_rows),
             ("sound", heard, sounds[heard]),
         )
-        summed = [
-            _sums(subject, owners[of], found, at[of], rules) for subject, of, found in parts
-        ]
+        summed = [_sums(subject, owners[of], found, at[of], rules) for subject, of, found in parts]
         joined = {name: np.concatenate([each[name] for each in summed]) for name in summed[0]}
         order = np.lexsort((joined["subject_id"], joined["subject"].astype(str), joined["user_id"]))
         return {name: column[order] for name, column in joined.items()}
@@ -412,7 +418,8 @@ def _before_end(days: int) -> Any:
 
 def _rank(chance: Numbers, among: int) -> Numbers:
     """A rank from 1, in proportion to about 1 / rank."""
-    return np.minimum(among, np.exp(chance * math.log(among + 1)).astype(int))
+    ranks: Numbers = np.minimum(among, np.exp(chance * math.log(among + 1)).astype(int))
+    return ranks
 
 
 def _step(among: int) -> int:
@@ -434,7 +441,8 @@ def _rank_of_id(ids: Numbers, among: int) -> Numbers:
 
 def _counts(chance: Numbers, mean: float) -> Numbers:
     """Whole numbers around a mean, most below it and some far above."""
-    return np.round(mean * (0.4 - 0.6 * np.log1p(-chance))).astype(int)
+    many: Numbers = np.round(mean * (0.4 - 0.6 * np.log1p(-chance))).astype(int)
+    return many
 
 
 def _repeated(owners: Numbers, many: Numbers) -> tuple[Numbers, Numbers]:

@@ -8,8 +8,8 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
     "errors", "fields", "columns", "settings", "values", "models", "learned", "served", "engine",
-    "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring", "pruning",
-    "profiles", "catalog", "mutes",
+    "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
+    "pruning", "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
     "synthetic", "simulation", "report", "volume", "loading", "vectors", "plans", "benchmark",

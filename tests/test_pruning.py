@@ -116,6 +116,8 @@ def test_a_hosts_own_signal_is_scored_for_every_video(session: Session) -> None:
     make_user(session, interests=["a"])
     make_videos(session, *"abc", hashtags=["a"])
     make_video(session, "boosted", published_at=at(-900))
-    own = recommender.Signal("own", 0, 1, lambda _: recommender.signals.is_true(Video.key == "boosted"))
+    own = recommender.Signal(
+        "own", 0, 1, lambda _: recommender.signals.is_true(Video.key == "boosted")
+    )
     page = preview(session, profile="classic", limit=1, signals={own: 1.0})
     assert names(page) == ["boosted"]

@@ -18,6 +18,7 @@ from recommender.errors import RecommenderError, StorageFailure
 
 COMMANDS = {
     "audit": "audit:audit",
+    "bench": "bench:bench",
     "db": "db:db",
     "demo": "demo:demo",
     "evaluate": "evaluate:evaluate",
@@ -40,6 +41,7 @@ COMMANDS = {
 
 SUMMARIES = {
     "audit": "Check every page served against what was promised; writes nothing.",
+    "bench": "Make a synthetic world in an empty database, and measure how fast its pages are.",
     "db": "Make, upgrade and inspect the database's tables.",
     "demo": "Make a small world, show a feed and why, swipe twice, show what changed.",
     "evaluate": "Say how good the feed is: rank what came later by what was known before.",
