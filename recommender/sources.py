@@ -35,7 +35,7 @@ NEWEST_OF_EACH = 50
 """How many videos of one hashtag, creator or sound are looked at."""
 
 MOST_NEWEST = 300
-"""How many of the newest of all creators, or of all sounds, are looked at."""
+"""How many of the newest of all hashtags, of all creators, or of all sounds are looked at."""
 
 MOST_NEAR = 600
 """How many neighbours are looked at, the nearest first; the viewer has seen some."""
@@ -100,12 +100,14 @@ def neighbours(viewer: Viewer) -> sa.Select[int]:
 def hashtags(viewer: Viewer) -> sa.Select[int]:
     """The newest of the hashtags that the viewer declared, or has the most affinity to."""
     tag, wanted = VideoHashtag, _wanted_hashtags(viewer)
+    listed_at = sa.func.max(tag.listed_at, type_=UtcDateTime()).label("published_at")
     listed = (
-        sa.select(tag.video_id)
+        sa.select(tag.video_id, listed_at)
         .join(wanted, wanted.c.hashtag_id == tag.hashtag_id)
         .where(tag.listed_at.between(wanted.c.since, viewer.as_of))
+        .group_by(tag.video_id)
     )
-    return _newest().where(Video.id.in_(listed))
+    return _newest_among(listed)
 
 
 def _wanted_hashtags(viewer: Viewer) -> Subquery:
@@ -207,11 +209,12 @@ def fresh(viewer: Viewer) -> sa.Select[int]:
         .limit(MOST_NEW)
         .subquery("new")
     )
-    shuffled = (Video.id % CYCLE * TRIAL_STEP + viewer.trial_start) % CYCLE
+    shuffled = (new.c.id % CYCLE * TRIAL_STEP + viewer.trial_start) % CYCLE
     return (
         sa.select(Video.id)
-        .where(Video.id.in_(sa.select(new.c.id)), Video.impressions < viewer.trial_viewers)
-        .order_by(shuffled, Video.id)
+        .join(new, new.c.id == Video.id)
+        .where(Video.impressions < viewer.trial_viewers)
+        .order_by(shuffled, new.c.id)
     )
 
 
@@ -245,14 +248,31 @@ def _newest_of(
     )
     each = aliased(Video)
     found = (
-        sa.select(each.id)
+        sa.select(each.id.label("video_id"), each.published_at)
         .join(since, since.c[0] == getattr(each, column.key))
         .where(each.status == "published", each.published_at.between(since.c[1], viewer.as_of))
-        .order_by(each.published_at.desc(), each.id.desc())
-        .limit(MOST_NEWEST)
-        .subquery(f"found_{column.key}")
     )
-    return _newest().where(Video.id.in_(sa.select(found.c.id)))
+    return _newest_among(found)
+
+
+def _newest_among(found: Statement) -> sa.Select[int]:
+    """The newest of some videos, of which so many are looked at; no database begins at all.
+
+    Args:
+        found: the columns `video_id` and `published_at`.
+    """
+    each = found.subquery()
+    newest = (
+        sa.select(each)
+        .order_by(each.c.published_at.desc(), each.c.video_id.desc())
+        .limit(MOST_NEWEST)
+        .subquery()
+    )
+    return (
+        sa.select(Video.id)
+        .join(newest, newest.c.video_id == Video.id)
+        .order_by(newest.c.published_at.desc(), newest.c.video_id.desc())
+    )
 
 
 def _nth_newest(
