@@ -35,7 +35,7 @@ BIG = 10_000
 MOST_READ = 50_000
 """Rows that the statement of a page may read: some hundred candidates and what each leads to."""
 
-MOST_DISCARDED = 20_000
+MOST_DISCARDED = 100_000
 """Rows that its joins may bring together for nothing."""
 
 CHANGED = 0.2

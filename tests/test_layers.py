@@ -12,9 +12,10 @@ LAYERS = (
     "pruning", "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
-    "synthetic", "simulation", "report", "volume", "loading", "vectors", "plans", "benchmark",
+    "synthetic", "simulation", "report",
     "reading", "ahead", "interchange", "export", "schema",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
+    "volume", "loading", "vectors", "plans", "benchmark",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""
