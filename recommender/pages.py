@@ -80,9 +80,9 @@ def page_query(ranked: Statement, name: str) -> Statement:
     each video.
     """
     top = ranked.subquery("ranked")
-    name = sa.select(Hashtag.name).where(Hashtag.id == VideoHashtag.hashtag_id).scalar_subquery()
+    tag = sa.select(Hashtag.name).where(Hashtag.id == VideoHashtag.hashtag_id).scalar_subquery()
     tags = (
-        sa.select(sa.func.aggregate_strings(name, _SEPARATOR))
+        sa.select(sa.func.aggregate_strings(tag, _SEPARATOR))
         .where(VideoHashtag.video_id == Video.id)
         .scalar_subquery()
     )

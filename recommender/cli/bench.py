@@ -12,7 +12,7 @@ import click
 from recommender.cli.database import writable
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table
-from recommender.errors import BadData, RecommenderError
+from recommender.errors import BadData, NotFound, RecommenderError
 from recommender.report import plot
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def bench(
         raise RecommenderError(
             "a benchmark needs numpy: pip install 'recommender[report]'"
         ) from None
-    others = [json.loads(_text(file)) for file in earlier]
+    others = [_run(file) for file in earlier]
     world = volume.World.of(videos, users, follows, interactions, hashtags_each=hashtags, seed=seed)
     with writable() as engine:
         loading.load(engine, world, _say)
@@ -99,8 +99,16 @@ def _say(what: str) -> None:
     click.echo(what, err=True)
 
 
-def _text(file: str) -> str:
-    return Path(file).read_text(encoding="utf-8")
+def _run(file: str) -> Mapping[str, Any]:
+    """An earlier run, checked before hours are spent on another."""
+    try:
+        found: Mapping[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+        _figures_of(found)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {file}") from None
+    except (KeyError, StopIteration, TypeError, ValueError):
+        raise BadData(f"{file}: is not what `recommender bench --format json` prints") from None
+    return found
 
 
 def _print(found: Benchmark, form: str | None) -> None:
@@ -147,23 +155,23 @@ def _figures(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _draw(picture: str, runs: Sequence[Mapping[str, Any]]) -> None:
     """The medians of each run, over the sizes of the catalogues."""
-    try:
-        ordered = sorted(runs, key=lambda run: int(run["videos"]))
-        series = {
-            "for_you": [_median(run, "for_you@1") for run in ordered],
-            "classic": [_median(run, "classic") for run in ordered],
-            "one statement over every video": [run["whole"]["statement"]["p50"] for run in ordered],
-            "numpy in memory": [run["whole"]["numpy"]["p50"] for run in ordered],
-        }
-        sizes = [run["videos"] for run in ordered]
-    except (KeyError, TypeError, ValueError, StopIteration):
-        raise BadData(
-            "--with: a file is not what `recommender bench --format json` prints"
-        ) from None
+    ordered = sorted(runs, key=lambda run: int(run["videos"]))
+    figures = [_figures_of(run) for run in ordered]
+    series = {name: [each[name] for each in figures] for name in figures[0]}
     plot(
         picture, "A page of 20, median", series, horizontal="videos", vertical="milliseconds",
-        over=sizes,
+        over=[run["videos"] for run in ordered],
     )  # fmt: skip
+
+
+def _figures_of(run: Mapping[str, Any]) -> dict[str, float]:
+    """What the picture shows of a run."""
+    return {
+        "for_you, recorded": _median(run, "for_you@1"),
+        "classic": _median(run, "classic"),
+        "one statement over every video": float(run["whole"]["statement"]["p50"]),
+        "numpy in memory": float(run["whole"]["numpy"]["p50"]),
+    }
 
 
 def _median(run: Mapping[str, Any], profile: str) -> float:
