@@ -25,7 +25,7 @@ from recommender.pages import (
     page_rows,
     row_sources,
 )
-from recommender.pruning import ranked_reference
+from recommender.reference import ranked_reference
 from recommender.reasons import reason_of, reason_query
 from recommender.resolving import is_key, resolve, seed_of
 from recommender.scoring import (

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 LAYERS = (
     "errors", "fields", "columns", "settings", "values", "models", "learned", "served", "engine",
     "bulk", "arithmetic", "learning", "viewer", "filters", "signals", "sources", "scoring",
-    "pruning", "profiles", "catalog", "mutes",
+    "reference", "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages",
     "memory", "resolving", "diversity", "feed", "timelines", "auditing", "users",
     "synthetic", "simulation", "report",

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import FeedRequest, Video
 from recommender.pages import page_rows
-from recommender.pruning import SEEDS, ranked_reference
+from recommender.reference import SEEDS, ranked_reference
 from recommender.scoring import ranked
 from tests.test_classic import load, worlds
 from tests.worlds import NOON, at, make_user, make_video, make_videos, names, preview, record
