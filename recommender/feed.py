@@ -29,12 +29,12 @@ from recommender.pages import (
     row_sources,
 )
 from recommender.reasons import reason_of, reason_query
+from recommender.reference import ranked_reference
 from recommender.resolving import is_key, resolve, seed_of
 from recommender.scoring import (
     POOL,
     ahead_query,
     explain_query,
-    ranked,
     ranked_given,
     ranked_pool,
     ranked_whole,
@@ -123,7 +123,7 @@ def _page(session: Session, request: FeedRequest, *, record: bool) -> FeedPage:
 
 def _ranked(session: Session, request: FeedRequest) -> FeedPage:
     if request.profile.is_reference:
-        items = items_of(request, page_rows(session, request, ranked, "for_you"))
+        items = items_of(request, page_rows(session, request, ranked_reference, "for_you"))
     else:
         items = _spread(session, request)
     return FeedPage(request, items, exhausted=len(items) < request.limit)

@@ -74,11 +74,15 @@ def row_sources(request: FeedRequest, row: Any) -> tuple[str, ...]:
 
 
 def page_query(ranked: Statement, name: str) -> Statement:
-    """The ranked videos with what a page shows of them, read for these few rows only."""
+    """The ranked videos with what a page shows of them, read for these few rows only.
+
+    Each hashtag is looked up by itself: PostgreSQL would read a small table of them as a whole, for
+    each video.
+    """
     top = ranked.subquery("ranked")
+    tag = sa.select(Hashtag.name).where(Hashtag.id == VideoHashtag.hashtag_id).scalar_subquery()
     tags = (
-        sa.select(sa.func.aggregate_strings(Hashtag.name, _SEPARATOR))
-        .join(VideoHashtag, VideoHashtag.hashtag_id == Hashtag.id)
+        sa.select(sa.func.aggregate_strings(tag, _SEPARATOR))
         .where(VideoHashtag.video_id == Video.id)
         .scalar_subquery()
     )

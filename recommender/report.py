@@ -16,6 +16,7 @@ def plot(
     horizontal: str,
     vertical: str,
     marked: float | None = None,
+    over: Sequence[float] | None = None,
 ) -> None:
     """Write named series of figures as a PNG: one line each, over 0, 1, 2 and so on.
 
@@ -26,6 +27,7 @@ def plot(
         horizontal: what is counted along.
         vertical: what the figures are.
         marked: where a dashed line stands across; none where None.
+        over: what the figures stand over instead; both axes are logarithmic then.
 
     Raises:
         RecommenderError: matplotlib is not installed.
@@ -40,9 +42,13 @@ def plot(
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(title=title, xlabel=horizontal, ylabel=vertical)
     for name, figures in series.items():
-        axes.plot(range(len(figures)), figures, label=name)
+        axes.plot(over or range(len(figures)), figures, label=name, marker="o" if over else None)
     if marked is not None:
         axes.axvline(marked, color="grey", linestyle="--")
-    axes.set_ylim(bottom=0)
+    if over:
+        axes.loglog()
+        axes.grid(color="lightgrey", which="major")
+    else:
+        axes.set_ylim(bottom=0)
     axes.legend()
     figure.savefig(file, format="png")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ColumnElement, Double, FromClause, Label
+from sqlalchemy import BigInteger, ColumnElement, Double, FromClause, Label, Subquery
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.arithmetic import bounded, half_away
@@ -139,10 +139,23 @@ def _scored_given(shape: Shape, viewer: Viewer) -> Statement:
 
 
 def scored(
-    shape: Shape, viewer: Viewer, among: FromClause | None, *, few: bool = False
+    shape: Shape,
+    viewer: Viewer,
+    among: FromClause | None,
+    *,
+    few: bool = False,
+    facts: Subquery | None = None,
 ) -> Statement:
-    """The candidates, or every video, with score key, sources and signals, in no order."""
-    facts = gather_facts(viewer, among, few=few)
+    """The candidates, or every video, with score key, sources and signals, in no order.
+
+    Args:
+        shape: of the request.
+        viewer: its viewer.
+        among: the candidates, every video where None.
+        few: as for `gather_facts`.
+        facts: what the signals read; all that there is where None.
+    """
+    facts = gather_facts(viewer, among, few=few) if facts is None else facts
     candidate = Candidate(facts, viewer, aliased(Affinity), aliased(Affinity))
     ours = [(name, signal_of(name).expression(candidate)) for name in shape.signals]
     own = [(signal.name, _own(signal, candidate)) for signal in shape.own]
@@ -156,7 +169,8 @@ def scored(
         statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
         return _with_affinities(statement, candidate) if shape.own else statement
     statement = statement.join(facts, facts.c.video_id == Video.id)
-    return _with_affinities(statement, candidate).where(facts.c.candidate > number(0))
+    statement = statement.where(facts.c.candidate > number(0))
+    return statement if shape.is_reference else _with_affinities(statement, candidate)
 
 
 def _own(signal: Signal, candidate: Candidate) -> Number:

@@ -151,6 +151,11 @@ def gather_facts(
             candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer),
             candidate_followed(viewer, candidates) if few else followed_facts(viewer),
         ]
+    return summed(*parts)
+
+
+def summed(*parts: Statement) -> Subquery:
+    """Rows of facts, added up by video."""
     rows = sa.union_all(*parts).subquery("fact_rows")
     sums = [sa.func.sum(rows.c[name]).label(name) for name in FACTS]
     return sa.select(rows.c.video_id, *sums).group_by(rows.c.video_id).subquery("facts")
@@ -227,6 +232,20 @@ def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
     )
 
 
+def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each hashtag of a candidate, whether the viewer declared it."""
+    declared = sa.and_(
+        UserHashtag.user_id == viewer.user_id, UserHashtag.hashtag_id == VideoHashtag.hashtag_id
+    )
+    is_declared = is_true(UserHashtag.hashtag_id.is_not(None))
+    return (
+        fact_row(candidates.c.video_id, hashtags=is_declared)
+        .select_from(candidates)
+        .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
+        .outerjoin(UserHashtag, declared)
+    )
+
+
 def neighbour_facts(viewer: Viewer) -> Statement:
     """A row for each neighbour of what the viewer engaged with lately."""
     return fact_row(viewer.near.c.video_id, neighbours=viewer.near.c.similarity)
@@ -278,13 +297,18 @@ def viewer_terms(viewer: Viewer) -> Subquery:
 
 
 def candidate_terms(viewer: Viewer, candidates: FromClause) -> Statement:
-    """For each word of a candidate's caption how much it says to the viewer."""
+    """For each word of a candidate's caption how much it says to the viewer.
+
+    That the words' join says again whose word it is keeps PostgreSQL from looking the words up
+    anew for each candidate.
+    """
     words = viewer_terms(viewer)
+    is_said = sa.and_(words.c.term == VideoTerm.term, VideoTerm.video_id == candidates.c.video_id)
     return (
         fact_row(candidates.c.video_id, terms=words.c.rarity)
         .select_from(candidates)
         .outerjoin(VideoTerm, VideoTerm.video_id == candidates.c.video_id)
-        .outerjoin(words, words.c.term == VideoTerm.term)
+        .outerjoin(words, is_said)
     )
 
 

@@ -1,15 +1,17 @@
 """Where candidates come from: one SELECT of videos with a quota each.
 
 What a viewer has seen, and what the caller left out, takes nobody's place in a source, but for the
-newest of a hashtag and the nearest neighbours, of which so many are looked at; and what they muted
-is no interest of theirs. The last source, the newest of all that every filter lets
-through, keeps a page full.
+newest of a hashtag, creator or sound and the nearest neighbours, of which so many are looked at;
+and what they muted is no interest of theirs. The last source, the newest of all that every filter
+lets through, keeps a page full.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Double, Subquery, literal
@@ -30,7 +32,10 @@ MOST_FOLLOWED = 5_000
 videos."""
 
 NEWEST_OF_EACH = 50
-"""How many videos of one hashtag are looked at."""
+"""How many videos of one hashtag, creator or sound are looked at."""
+
+MOST_NEWEST = 300
+"""How many of the newest of all hashtags, of all creators, or of all sounds are looked at."""
 
 MOST_NEAR = 600
 """How many neighbours are looked at, the nearest first; the viewer has seen some."""
@@ -72,7 +77,7 @@ def following(viewer: Viewer) -> sa.Select[int]:
         .limit(MOST_FOLLOWED)
         .subquery("followed")
     )
-    return _newest_of("creator_id", followed)
+    return _newest_of(viewer, Video.creator_id, followed)
 
 
 def neighbours(viewer: Viewer) -> sa.Select[int]:
@@ -95,12 +100,14 @@ def neighbours(viewer: Viewer) -> sa.Select[int]:
 def hashtags(viewer: Viewer) -> sa.Select[int]:
     """The newest of the hashtags that the viewer declared, or has the most affinity to."""
     tag, wanted = VideoHashtag, _wanted_hashtags(viewer)
+    listed_at = sa.func.max(tag.listed_at, type_=UtcDateTime()).label("published_at")
     listed = (
-        sa.select(tag.video_id)
+        sa.select(tag.video_id, listed_at)
         .join(wanted, wanted.c.hashtag_id == tag.hashtag_id)
         .where(tag.listed_at.between(wanted.c.since, viewer.as_of))
+        .group_by(tag.video_id)
     )
-    return _newest().where(Video.id.in_(listed))
+    return _newest_among(listed)
 
 
 def _wanted_hashtags(viewer: Viewer) -> Subquery:
@@ -137,13 +144,13 @@ def sounds(viewer: Viewer) -> sa.Select[int]:
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
     wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
-    return _newest_of("sound_id", wanted)
+    return _newest_of(viewer, Video.sound_id, wanted)
 
 
 def creators(viewer: Viewer) -> sa.Select[int]:
     """The newest of the creators to whom the viewer has the most affinity."""
     wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
-    return _newest_of("creator_id", wanted)
+    return _newest_of(viewer, Video.creator_id, wanted)
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
@@ -202,11 +209,12 @@ def fresh(viewer: Viewer) -> sa.Select[int]:
         .limit(MOST_NEW)
         .subquery("new")
     )
-    shuffled = (Video.id % CYCLE * TRIAL_STEP + viewer.trial_start) % CYCLE
+    shuffled = (new.c.id % CYCLE * TRIAL_STEP + viewer.trial_start) % CYCLE
     return (
         sa.select(Video.id)
-        .where(Video.id.in_(sa.select(new.c.id)), Video.impressions < viewer.trial_viewers)
-        .order_by(shuffled, Video.id)
+        .join(new, new.c.id == Video.id)
+        .where(Video.impressions < viewer.trial_viewers)
+        .order_by(shuffled, new.c.id)
     )
 
 
@@ -215,11 +223,75 @@ def newest(_viewer: Viewer) -> sa.Select[int]:
     return _newest()
 
 
-def _newest_of(column: str, wanted: Subquery) -> sa.Select[int]:
-    """The newest of those that a column leads to; SQLite would begin at all videos of a join."""
+def _newest_of(
+    viewer: Viewer, column: InstrumentedAttribute[Any], wanted: Subquery
+) -> sa.Select[int]:
+    """The newest of the creators, or with the sounds, that are wanted.
+
+    So many videos can only be by as many creators, those whose own newest is the newest; and each
+    is walked from its newest on, so that how many others it has costs nothing.
+    """
+    subject = wanted.c[0].label("subject")
+    newest_at = _nth_newest(viewer, column, wanted.c[0], 1)
+    active = (
+        sa.select(subject, newest_at.label("newest_at"))
+        .order_by(sa.desc("newest_at").nulls_last())
+        .limit(MOST_NEWEST)
+        .subquery(f"active_{column.key}")
+    )
+    nth = _nth_newest(viewer, column, active.c.subject, NEWEST_OF_EACH)
+    since = (
+        sa.select(active.c.subject, sa.func.coalesce(nth, literal(EARLIEST, UtcDateTime())))
+        .where(active.c.newest_at.is_not(None))
+        .limit(MOST_NEWEST)
+        .subquery(f"since_{column.key}")
+    )
     each = aliased(Video)
-    found = sa.select(each.id).join(wanted, wanted.c[0] == getattr(each, column))
-    return _newest().where(Video.id.in_(found))
+    found = (
+        sa.select(each.id.label("video_id"), each.published_at)
+        .join(since, since.c[0] == getattr(each, column.key))
+        .where(each.status == "published", each.published_at.between(since.c[1], viewer.as_of))
+    )
+    return _newest_among(found)
+
+
+def _newest_among(found: Statement) -> sa.Select[int]:
+    """The newest of some videos, of which so many are looked at; no database begins at all.
+
+    Args:
+        found: the columns `video_id` and `published_at`.
+    """
+    each = found.subquery()
+    newest = (
+        sa.select(each)
+        .order_by(each.c.published_at.desc(), each.c.video_id.desc())
+        .limit(MOST_NEWEST)
+        .subquery()
+    )
+    return (
+        sa.select(Video.id)
+        .join(newest, newest.c.video_id == Video.id)
+        .order_by(newest.c.published_at.desc(), newest.c.video_id.desc())
+    )
+
+
+def _nth_newest(
+    viewer: Viewer, column: InstrumentedAttribute[Any], subject: ColumnElement[int], nth: int
+) -> sa.ScalarSelect[datetime]:
+    """When the nth newest of one creator, or with one sound, was published."""
+    each = aliased(Video)
+    return (
+        sa.select(each.published_at)
+        .where(
+            getattr(each, column.key) == subject,
+            each.status == "published",
+            each.published_at <= viewer.as_of,
+        )
+        .order_by(each.published_at.desc())
+        .offset(nth - 1)
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 def _newest() -> sa.Select[int]:

@@ -9,13 +9,14 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 LAYERS = (
     "errors", "logs", "fields", "columns", "settings", "values", "models", "learned", "served",
     "engine", "bulk", "planner", "arithmetic", "learning", "viewer", "filters", "signals",
-    "sources", "scoring", "profiles", "catalog", "mutes",
+    "sources", "scoring", "reference", "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages", "memory", "resolving",
     "diversity", "feed", "timelines", "auditing", "pruning", "health", "users",
     "personal", "erasing",
     "synthetic", "simulation", "report",
     "reading", "ahead", "interchange", "export", "archive", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
+    "volume", "loading", "vectors", "plans", "benchmark",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
+from sqlalchemy.engine.interfaces import CacheStats
 from sqlalchemy.orm import Session
 
 import recommender
@@ -41,6 +42,35 @@ def test_only_values_differ_between_requests_of_a_shape(world: Session) -> None:
     ]  # fmt: skip
     for options in others:
         assert sent_for(world, **{"user": "u0", "exclude": ["v1"], **options}) == one
+
+
+def served(session: Session, user: str, limit: int, profile: str, minutes: int) -> None:
+    """A page and the one after it, both recorded."""
+    options: dict[str, Any] = {"limit": limit, "profile": profile, "as_of": at(minutes)}
+    first = recommender.for_you(session, user, **options)
+    if first.cursor:
+        recommender.for_you(session, user, cursor=first.cursor, **options)
+
+
+@pytest.mark.parametrize("profile", ["mine", "classic"])
+def test_after_the_first_page_no_statement_is_compiled(world: Session, profile: str) -> None:
+    """Whoever asks, for how many, when; `hit` is SQLAlchemy's own word of its cache."""
+    found: list[tuple[CacheStats, str]] = []
+
+    def note(*given: Any) -> None:
+        found.append((given[4].cache_hit, given[2].split("*/")[0]))
+
+    served(world, "u0", 3, profile, 0)
+    sa.event.listen(world.connection(), "before_cursor_execute", note)
+    try:
+        for user, limit, minutes in (("u1", 3, 0), ("u0", 2, 60), ("u2", 5, 90)):
+            served(world, user, limit, profile, minutes)
+    finally:
+        sa.event.remove(world.connection(), "before_cursor_execute", note)
+    savepoints = ("SAVEPOINT", "RELEASE")
+    sent = [each for each in found if not each[1].startswith(savepoints)]
+    assert len(sent) >= 3 * 2 * 4
+    assert [each for each in sent if each[0] is not CacheStats.CACHE_HIT] == []
 
 
 def test_only_values_differ_between_lists_of_videos_to_rank(world: Session) -> None:

@@ -336,7 +336,7 @@ def fill(session: Session, videos: int, creators: int) -> None:
 PAGES = {
     "following": (
         lambda session, **options: following(session, limit=10, **options),
-        "rec_videos_creator_id_status_published_at_ix",
+        "rec_videos_creator_id_status_published_at_id_ix",
         BY_FOLLOWED,
     ),
     "trending": (

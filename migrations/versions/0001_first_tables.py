@@ -511,9 +511,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("rec_videos_creator_id_status_published_at_ix"),
+        op.f("rec_videos_creator_id_status_published_at_id_ix"),
         "rec_videos",
-        ["creator_id", "status", "published_at"],
+        ["creator_id", "status", "published_at", "id"],
         unique=False,
     )
     op.create_index(
@@ -523,9 +523,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("rec_videos_sound_id_status_published_at_ix"),
+        op.f("rec_videos_sound_id_status_published_at_id_ix"),
         "rec_videos",
-        ["sound_id", "status", "published_at"],
+        ["sound_id", "status", "published_at", "id"],
         unique=False,
     )
     op.create_index(

@@ -18,6 +18,7 @@ from recommender.errors import RecommenderError, StorageFailure
 
 COMMANDS = {
     "audit": "audit:audit",
+    "bench": "bench:bench",
     "db": "db:db",
     "demo": "demo:demo",
     "doctor": "doctor:doctor",
@@ -42,6 +43,7 @@ COMMANDS = {
 
 SUMMARIES = {
     "audit": "Check every page served against what was promised; writes nothing.",
+    "bench": "Make a synthetic world in an empty database, and measure how fast its pages are.",
     "db": "Make, upgrade and inspect the database's tables.",
     "demo": "Make a small world, show a feed and why, swipe twice, show what changed.",
     "doctor": "Say what is not well with the database, and what to do; writes nothing.",

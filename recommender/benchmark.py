@@ -1,0 +1,356 @@
+"""How fast pages are, and what they cost, on a synthetic world in a database of one's own.
+
+Times are of whole pages as a host sees them: a connection of the pool, a transaction, the
+statements, the page, the commit. A *cold* page is the first of a viewer on a new connection; a
+*warm* one follows it on the same connection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from statistics import fmean
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy import Double, Engine, literal
+from sqlalchemy.orm import Session
+
+from recommender import plans, vectors
+from recommender.columns import Statement
+from recommender.engine import create_engine, run_transaction
+from recommender.feed import for_you
+from recommender.filters import allowed, remaining
+from recommender.interactions import record_many
+from recommender.models import Video
+from recommender.pages import page_rows
+from recommender.resolving import resolve
+from recommender.scoring import ordered, ranked, scored
+from recommender.settings import Settings
+from recommender.values import REFERENCE, Event, FeedRequest
+from recommender.viewer import Shape, Viewer
+from recommender.volume import END, World
+
+FOR_YOU = "for_you@1"
+SEEN_BY_FEW = 2
+"""The first user has seen very many videos, and has figures of their own."""
+
+EVENTS_AT_ONCE, BATCHES = 1_000, 5
+WARM_UP = 3
+
+Progress: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds: how many were measured, and below which a half, 95 and 99 of 100 are."""
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Times:
+        """Of some measurements, at least one."""
+        ranked_times = sorted(seconds)
+
+        def percentile(part: float) -> float:
+            place = min(len(ranked_times) - 1, int(part * len(ranked_times)))
+            return round(ranked_times[place] * 1_000, 3)
+
+        return cls(len(seconds), percentile(0.5), percentile(0.95), percentile(0.99))
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """How long pages took.
+
+    Attributes:
+        profile: which ranking; `for_you` is served and so recorded, others are previews.
+        state: cold or warm, or warm for a viewer who has seen very many videos.
+        clients: how many asked at once, each a process of its own.
+        times: milliseconds a page.
+        a_second: pages a second of all clients together.
+    """
+
+    profile: str
+    state: str
+    clients: int
+    times: Times
+    a_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What one run found; `as_dict` is what `--format json` prints.
+
+    Attributes:
+        database: which, its version, and how many workers PostgreSQL may take for one statement.
+        videos: how many the catalogue has.
+        pages: how long pages took.
+        whole: milliseconds of the reference formula over every video: by one statement, and by
+            numpy on arrays in memory; and whether all three gave the same videos.
+        ratios: times as parts of each other.
+        exact: of the first videos of `for_you`, the part that scoring every video finds too
+            (recall), and the part of the best possible sum of scores; and of how many viewers.
+        events: recorded a second: one a transaction, and many.
+        read: rows and buffers that one page's statement reads, and rows joined for nothing; means.
+    """
+
+    database: Mapping[str, Any]
+    videos: int
+    pages: tuple[Pages, ...]
+    whole: Mapping[str, Any]
+    ratios: Mapping[str, float]
+    exact: Mapping[str, float]
+    events: Mapping[str, float]
+    read: Mapping[str, float | None] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values."""
+        return asdict(self)
+
+
+def measure(
+    engine: Engine,
+    world: World,
+    *,
+    settings: Settings | None = None,
+    clients: int = 8,
+    count: int = 50,
+    seconds: float = 5.0,
+    exact: int = 2,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Measure pages, and what they are compared with, in one run; pages and events are recorded.
+
+    Args:
+        engine: a prepared engine on a database that holds the world.
+        world: as it was written.
+        settings: of the engines of clients; those of the environment where None.
+        clients: how many ask at once, besides one alone.
+        count: pages of each kind, at least 2.
+        seconds: for so long clients ask.
+        exact: for so many viewers every video is scored by all signals, which takes long; 0 for
+            none.
+        progress: told what is measured next.
+    """
+    say = progress or (lambda _what: None)
+    viewers = _viewers(world, count)
+    pages: list[Pages] = []
+    for profile in (FOR_YOU, REFERENCE):
+        say(f"pages of {profile}")
+        pages += _alone(engine, profile, viewers, world)
+    say(f"{clients} clients")
+    pages.append(_together(engine, world, settings or Settings(), clients, seconds))
+    say("every video")
+    whole = _whole(engine, viewers)
+    say("exact answers")
+    found = _exact(engine, viewers[:exact])
+    say("plans")
+    read = _read(engine, viewers[:5])
+    say("events")
+    events = _events(engine, viewers)
+    return Benchmark(
+        database=_database(engine),
+        videos=world.videos,
+        pages=tuple(pages),
+        whole=whole,
+        ratios=_ratios(pages, whole),
+        exact=found,
+        events=events,
+        read=read,
+    )
+
+
+def _viewers(world: World, count: int) -> list[str]:
+    """The keys of users from all over the table but the first."""
+    last = world.users - SEEN_BY_FEW
+    return [world.user_key(SEEN_BY_FEW + last * each // count) for each in range(count)]
+
+
+def _page(engine: Engine, viewer: str, profile: str) -> float:
+    """The seconds that one page takes."""
+    record = profile == FOR_YOU
+
+    def ask(session: Session) -> None:
+        for_you(session, viewer, profile=profile, as_of=END, record=record)
+
+    started = time.perf_counter()
+    run_transaction(engine, ask, write=record)
+    return time.perf_counter() - started
+
+
+def _alone(engine: Engine, profile: str, viewers: Sequence[str], world: World) -> Iterator[Pages]:
+    cold, warm = [], []
+    for viewer in viewers:
+        engine.dispose()
+        cold.append(_page(engine, viewer, profile))
+        warm += [_page(engine, viewer, profile) for _ in range(2)]
+    seen = [_page(engine, world.user_key(1), profile) for _ in viewers][1:]
+    for state, times in (("cold", cold), ("warm", warm), ("warm, seen many", seen)):
+        yield Pages(profile, state, 1, Times.of(times), round(1 / fmean(times), 1))
+
+
+def _together(
+    engine: Engine, world: World, settings: Settings, clients: int, seconds: float
+) -> Pages:
+    url = engine.url.render_as_string(hide_password=False)
+    chosen = replace(settings, database_url=url)
+    asks = [(chosen, world, place, clients, seconds) for place in range(clients)]
+    with ProcessPoolExecutor(clients, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(_client, asks))
+    times = [each for some in found for each in some]
+    return Pages(FOR_YOU, "warm", clients, Times.of(times), round(len(times) / seconds, 1))
+
+
+def _client(ask: tuple[Settings, World, int, int, float]) -> list[float]:
+    """Ask for pages of viewers of one's own until the time is up; a process of its own."""
+    settings, world, place, clients, seconds = ask
+    engine = create_engine(settings=settings)
+    viewers = [world.user_key(user) for user in range(2 + place, world.users, clients)][:1_000]
+    for viewer in viewers[:WARM_UP]:
+        _page(engine, viewer, FOR_YOU)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        times.append(_page(engine, viewers[len(times) % len(viewers)], FOR_YOU))
+    engine.dispose()
+    return times
+
+
+def _whole(engine: Engine, viewers: Sequence[str]) -> dict[str, Any]:
+    """The reference formula over every video, in the database and in memory."""
+    times: dict[str, list[float]] = {"statement": [], "numpy": [], "classic": []}
+    is_equal = True
+    with _patient(engine) as session:
+        catalogue = vectors.read_catalogue(session)
+        for viewer in viewers[:7]:
+            request = resolve(session, viewer, REFERENCE, as_of=END)
+            ways: Mapping[str, Callable[[], list[int]]] = {
+                "statement": lambda: _ids(session, request),  # noqa: B023 - called in this turn
+                "numpy": lambda: vectors.best(session, request, catalogue),  # noqa: B023
+                "classic": lambda: _classic(session, viewer),  # noqa: B023
+            }
+            answers = []
+            for name, way in ways.items():
+                started = time.perf_counter()
+                answers.append(way())
+                times[name].append(time.perf_counter() - started)
+            is_equal &= answers[0] == answers[1] == answers[2]
+    return {**{name: asdict(Times.of(each)) for name, each in times.items()}, "equal": is_equal}
+
+
+def _ids(session: Session, request: FeedRequest) -> list[int]:
+    return [row.video_id for row in page_rows(session, request, ranked, "benchmark")]
+
+
+def _classic(session: Session, viewer: str) -> list[int]:
+    page = for_you(session, viewer, profile=REFERENCE, as_of=END, record=False)
+    return [item.video_id for item in page.items]
+
+
+@contextmanager
+def _patient(engine: Engine) -> Iterator[Session]:
+    """A session whose statements may take long."""
+    with Session(engine) as session:
+        if engine.dialect.name != "sqlite":
+            session.execute(sa.select(sa.func.set_config("statement_timeout", "0", sa.true())))
+        yield session
+
+
+def _exact(engine: Engine, viewers: Sequence[str]) -> dict[str, float]:
+    """How near the candidates' best come to the best of all videos."""
+    recalls, shares = [], []
+    with _patient(engine) as session:
+        for viewer in viewers:
+            request = resolve(session, viewer, FOR_YOU, as_of=END)
+            best = _scores(session, request, _every)
+            found = _scores(session, request, ranked)
+            recalls.append(len(best.keys() & found.keys()) / max(1, len(best)))
+            shares.append(sum(found.values()) / max(1, sum(best.values())))
+    if not viewers:
+        return {"viewers": 0}
+    return {
+        "recall": round(fmean(recalls), 4),
+        "score_share": round(fmean(shares), 4),
+        "viewers": len(viewers),
+    }
+
+
+def _scores(session: Session, request: FeedRequest, ranking: Any) -> dict[int, int]:
+    rows = page_rows(session, request, ranking, "benchmark")
+    return {row.video_id: row.score_key for row in rows}
+
+
+def _every(shape: Shape, viewer: Viewer) -> Statement:
+    """The first of all videos that the filters let through: all are candidates."""
+    every: Statement = sa.select(
+        Video.id.label("video_id"), literal(0.0, Double()).label("sources")
+    )
+    found = scored(shape, viewer, every.where(*allowed(shape, viewer)).cte("candidates"))
+    return ordered(found.where(*remaining(shape, viewer))).limit(viewer.limit)
+
+
+def _read(engine: Engine, viewers: Sequence[str]) -> dict[str, float | None]:
+    with Session(engine) as session:
+        found = [
+            plans.page_plan(session, resolve(session, viewer, FOR_YOU, as_of=END))
+            for viewer in viewers
+        ]
+    return {
+        name: None
+        if getattr(found[0], name) is None
+        else round(fmean(getattr(p, name) for p in found))
+        for name in ("read", "discarded", "buffers")
+    }
+
+
+def _events(engine: Engine, viewers: Sequence[str]) -> dict[str, float]:
+    """New watches of random videos a second."""
+    run = uuid4().hex
+    with Session(engine) as session:
+        videos = session.scalars(sa.select(Video.key).order_by(Video.id.desc()).limit(5_000)).all()
+
+    def event(number: int) -> Event:
+        viewer, video = viewers[number % len(viewers)], videos[number * 7 % len(videos)]
+        return Event(f"{run}-{number}", viewer, video, "watch", END, completion=0.9)
+
+    found = {}
+    for name, size, times in (("one", 1, 50), ("many", EVENTS_AT_ONCE, BATCHES)):
+        batches = [[event(size * times + size * t + n) for n in range(size)] for t in range(times)]
+        started = time.perf_counter()
+        for batch in batches:
+            run_transaction(engine, partial(record_many, events=batch))
+        found[name] = round(size * times / (time.perf_counter() - started), 1)
+    return found
+
+
+def _ratios(pages: Sequence[Pages], whole: Mapping[str, Any]) -> dict[str, float]:
+    p50 = {(each.profile, each.state, each.clients): each.times.p50 for each in pages}
+    for_you_page = p50[FOR_YOU, "warm", 1]
+    return {
+        "classic / statement": round(whole["classic"]["p50"] / whole["statement"]["p50"], 4),
+        "for_you / statement": round(for_you_page / whole["statement"]["p50"], 4),
+        "for_you / numpy": round(for_you_page / whole["numpy"]["p50"], 3),
+        "seen many / few": round(p50[FOR_YOU, "warm, seen many", 1] / for_you_page, 3),
+    }
+
+
+def _database(engine: Engine) -> dict[str, Any]:
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            version = connection.scalar(sa.select(sa.func.sqlite_version()))
+        return {"name": "sqlite", "version": version, "parallel_workers": 0}
+    with engine.connect() as connection:
+        names = ("server_version", "max_parallel_workers_per_gather")
+        read = [sa.func.current_setting(name) for name in names]
+        version, workers = connection.execute(sa.select(*read)).one()
+    return {"name": "postgresql", "version": version, "parallel_workers": int(workers)}

@@ -1,0 +1,182 @@
+"""``bench``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recommender.cli.database import writable
+from recommender.cli.options import database_option, format_option, settings
+from recommender.cli.output import form_of, print_records, print_table
+from recommender.errors import BadData, NotFound, RecommenderError
+from recommender.report import plot
+
+if TYPE_CHECKING:
+    from recommender.benchmark import Benchmark
+
+FEWEST = 100
+SIZE = click.IntRange(min=FEWEST)
+LONGEST = 86_400.0
+
+
+@click.command()
+@click.option("--videos", type=SIZE, default=100_000, show_default=True, help="How many.")
+@click.option("--users", type=SIZE, help="How many; a tenth of the videos if left out.")
+@click.option("--follows", type=SIZE, help="About how many; 4.8 a video if left out.")
+@click.option("--interactions", type=SIZE, help="About how many; 10 a video if left out.")
+@click.option(
+    "--hashtags", type=click.FloatRange(0.1, 10), default=3.9, show_default=True,
+    help="About how many a video has.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=26, show_default=True, help="Of the world's chance.")
+@click.option(
+    "--clients", type=click.IntRange(1, 500), default=8, show_default=True,
+    help="How many ask at once.",
+)  # fmt: skip
+@click.option(
+    "--pages", type=click.IntRange(2, 10_000), default=50, show_default=True,
+    help="How many of each kind to measure.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 3_600), default=5.0, show_default=True,
+    help="For so long clients ask.",
+)  # fmt: skip
+@click.option(
+    "--exact", type=click.IntRange(0, 1_000), default=2, show_default=True, metavar="VIEWERS",
+    help="For so many, score every video by all signals to compare with, which takes long.",
+)  # fmt: skip
+@click.option("--plot", "picture", metavar="PNG", help="Draw page time over catalogue size.")
+@click.option(
+    "--with", "earlier", multiple=True, metavar="JSON",
+    help="The output of another run, for the picture; repeatable.",
+)  # fmt: skip
+@format_option
+@database_option
+def bench(
+    videos: int,
+    users: int | None,
+    follows: int | None,
+    interactions: int | None,
+    hashtags: float,
+    seed: int,
+    picture: str | None,
+    earlier: tuple[str, ...],
+    form: str | None,
+    clients: int,
+    pages: int,
+    seconds: float,
+    exact: int,
+) -> None:
+    """Make a synthetic world in an empty database, and measure how fast its pages are.
+
+    The world is kept: a second run with the same sizes measures it again. It is served pages and
+    recorded events.
+    """
+    try:
+        from recommender import benchmark, loading, volume  # noqa: PLC0415 - numpy is an extra
+    except ImportError:
+        raise RecommenderError(
+            "a benchmark needs numpy: pip install 'recommender[report]'"
+        ) from None
+    others = [_run(file) for file in earlier]
+    world = volume.World.of(videos, users, follows, interactions, hashtags_each=hashtags, seed=seed)
+    with writable() as engine:
+        loading.load(engine, world, _say)
+        found = benchmark.measure(
+            engine, world, settings=settings(), clients=clients, count=pages, seconds=seconds,
+            exact=exact, progress=_say,
+        )  # fmt: skip
+    _print(found, form)
+    if picture:
+        _draw(picture, [*others, found.as_dict()])
+
+
+def _say(what: str) -> None:
+    click.echo(what, err=True)
+
+
+def _run(file: str) -> Mapping[str, Any]:
+    """An earlier run, checked before hours are spent on another."""
+    try:
+        found: Mapping[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+        _figures_of(found)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {file}") from None
+    except (KeyError, StopIteration, TypeError, ValueError):
+        raise BadData(f"{file}: is not what `recommender bench --format json` prints") from None
+    return found
+
+
+def _print(found: Benchmark, form: str | None) -> None:
+    whole = found.as_dict()
+    if form_of(form) != "table":
+        print_records(_figures(whole), form, whole=whole)
+        return
+    database = found.database
+    click.echo(
+        f"{found.videos:,} videos in {database['name']} {database['version']};"
+        f" {database['parallel_workers']} parallel workers for a statement. Milliseconds:"
+    )
+    print_table([_row(each) for each in whole["pages"]])
+    click.echo("\nThe reference formula over every video, milliseconds:")
+    print_table([
+        {"way": name, **times} for name, times in whole["whole"].items() if name != "equal"
+    ])  # fmt: skip
+    click.echo()
+    parts = {"ratio": found.ratios, "exact": found.exact, "events a second": found.events,
+             "rows of a page": found.read}  # fmt: skip
+    print_table([
+        {"figure": f"{part}: {name}", "value": value}
+        for part, figures in parts.items()
+        for name, value in figures.items()
+    ])  # fmt: skip
+
+
+def _row(page: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {name: page[name] for name in ("profile", "state", "clients")}
+    return {**shown, **page["times"], "pages a second": page["a_second"]}
+
+
+def _figures(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each figure in a row of its own."""
+    rows = [
+        {"figure": f"{page['profile']}, {page['state']}, {page['clients']}", "value": each}
+        for page in whole["pages"]
+        for each in [page["times"]["p50"]]
+    ]
+    for part in ("ratios", "exact", "events", "read"):
+        rows += [{"figure": f"{part}, {name}", "value": each} for name, each in whole[part].items()]
+    return rows
+
+
+def _draw(picture: str, runs: Sequence[Mapping[str, Any]]) -> None:
+    """The medians of each run, over the sizes of the catalogues."""
+    ordered = sorted(runs, key=lambda run: int(run["videos"]))
+    figures = [_figures_of(run) for run in ordered]
+    series = {name: [each[name] for each in figures] for name in figures[0]}
+    plot(
+        picture, "A page of 20, median", series, horizontal="videos", vertical="milliseconds",
+        over=[run["videos"] for run in ordered],
+    )  # fmt: skip
+
+
+def _figures_of(run: Mapping[str, Any]) -> dict[str, float]:
+    """What the picture shows of a run."""
+    return {
+        "for_you, recorded": _median(run, "for_you@1"),
+        "classic": _median(run, "classic"),
+        "one statement over every video": float(run["whole"]["statement"]["p50"]),
+        "numpy in memory": float(run["whole"]["numpy"]["p50"]),
+    }
+
+
+def _median(run: Mapping[str, Any], profile: str) -> float:
+    return next(
+        float(page["times"]["p50"])
+        for page in run["pages"]
+        if (page["profile"], page["state"], page["clients"]) == (profile, "warm", 1)
+    )

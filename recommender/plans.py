@@ -1,0 +1,239 @@
+"""Whether the database answers a page by short walks of indexes: its plans, read on its own data.
+
+A page may cost what its candidates cost, and no more where the catalogue, a viewer's history or a
+creator grows. What would break that is seen in a plan: a large table read as a whole, more rows
+read than the sources' quotas lead to, or rows joined only to be thrown away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Executable
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from recommender import bulk
+from recommender.models import User
+from recommender.pages import kept
+from recommender.resolving import resolve
+from recommender.scoring import ranked_pool
+from recommender.served import Base
+from recommender.settings import Settings
+from recommender.values import FeedRequest
+from recommender.viewer import Shape, values_of
+
+BIG = 200_000
+"""A table of fewer rows may be read as a whole: for a thousand rows of it, that can be quicker."""
+
+MOST_READ = 50_000
+"""Rows that the statement of a page may read: some hundred candidates and what each leads to."""
+
+MOST_DISCARDED = 100_000
+"""Rows that its joins may bring together for nothing."""
+
+FEW, CHANGED = 1_000, 0.2
+"""How many rows, and what part of a table's, must have changed for its statistics to be stale."""
+
+SAMPLE = 3
+
+_SCANNED = re.compile(r"^SCAN (rec_[a-z_]*[a-z])", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the database answered one statement.
+
+    Attributes:
+        read: rows that were read from tables and indexes, those that a filter took away included;
+            None where the database does not say.
+        discarded: rows that joins brought together for nothing.
+        buffers: pages of tables and indexes that were looked at, in memory or not.
+        scanned: the tables that were read as a whole.
+    """
+
+    read: int | None
+    discarded: int | None
+    buffers: int | None
+    scanned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCheck:
+    """What the plans of some viewers' pages are like, and what is wrong: a sentence each."""
+
+    plans: Mapping[str, Plan]
+    findings: tuple[str, ...]
+
+
+class explained(Executable, sa.ClauseElement):  # noqa: N801 - it reads as the SQL that it is
+    """A statement to be explained; on PostgreSQL it is run, on SQLite only planned."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: Any) -> None:
+        self.statement = statement
+
+
+@compiles(explained, "postgresql")
+def _analysed(element: explained, compiler: SQLCompiler, **options: Any) -> str:
+    statement = compiler.process(element.statement, **options)
+    return f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}"
+
+
+@compiles(explained, "sqlite")
+def _planned(element: explained, compiler: SQLCompiler, **options: Any) -> str:
+    return f"EXPLAIN QUERY PLAN {compiler.process(element.statement, **options)}"
+
+
+def check_plans(
+    session: Session,
+    users: Sequence[str] | None = None,
+    *,
+    as_of: datetime | None = None,
+    settings: Settings | None = None,
+) -> PlanCheck:
+    """Read the plans of some viewers' pages, and name what makes them slow: a missing index first.
+
+    Nothing is written. Each page is ranked once.
+
+    Args:
+        session: the caller's transaction.
+        users: the viewers' keys; three of those in the database where None.
+        as_of: the reading time, with an offset; now where None.
+        settings: the numbers that shape sources; those of the environment where None.
+
+    Raises:
+        InvalidValue: a user's key or the reading time is not of its form.
+    """
+    viewers = _sample(session) if users is None else users
+    plans = {
+        user: page_plan(session, resolve(session, user, as_of=as_of, settings=settings))
+        for user in viewers
+    }
+    wrong = [said for user, plan in plans.items() for said in _faults(user, plan)]
+    stale = _stale_statistics(session) if wrong else ()
+    return PlanCheck(plans, (*_missing_indexes(session), *stale, *wrong))
+
+
+def page_plan(session: Session, request: FeedRequest) -> Plan:
+    """The plan of the one statement that ranks a page of `for_you`, or of any profile of its kind.
+
+    Args:
+        session: the caller's transaction.
+        request: as `resolve` gives it.
+    """
+    statement = kept(ranked_pool, "for_you", Shape.of(request))
+    return plan_of(session, statement, values_of(request))
+
+
+def plan_of(session: Session, statement: Executable, values: Mapping[str, Any]) -> Plan:
+    """How the database answers a statement.
+
+    Args:
+        session: the caller's transaction.
+        statement: a SELECT.
+        values: what it is executed with.
+    """
+    rows = session.execute(explained(statement), dict(values), bind_arguments=bulk.OURS)
+    if bulk.is_sqlite(session):
+        steps = "\n".join(row[-1] for row in rows)
+        return Plan(None, None, None, tuple(sorted(set(_SCANNED.findall(steps)))))
+    top = rows.scalar_one()[0]["Plan"]
+    found = Plan(0, 0, top["Shared Hit Blocks"] + top["Shared Read Blocks"], ())
+    big = _big_tables(session)
+    for node in _nodes(top):
+        found = _counted(found, node, big)
+    return found
+
+
+def _counted(plan: Plan, node: Mapping[str, Any], big: frozenset[str]) -> Plan:
+    loops, relation = node["Actual Loops"], node.get("Relation Name")
+    thrown = node.get("Rows Removed by Join Filter", 0) * loops
+    looked_at = 0.0
+    if relation:
+        parts = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
+        looked_at = sum(node.get(part, 0) for part in parts) * loops
+    is_whole = node["Node Type"].endswith("Seq Scan") and relation in big and loops
+    scanned = {*plan.scanned, str(relation)} if is_whole else plan.scanned
+    return replace(
+        plan,
+        read=(plan.read or 0) + round(looked_at),
+        discarded=(plan.discarded or 0) + round(thrown),
+        scanned=tuple(sorted(scanned)),
+    )
+
+
+def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _faults(user: str, plan: Plan) -> Iterator[str]:
+    for table in plan.scanned:
+        yield f"the page of {user} read the whole of {table}"
+    if (plan.read or 0) > MOST_READ:
+        yield f"the page of {user} read {plan.read:,} rows, more than {MOST_READ:,}"
+    if (plan.discarded or 0) > MOST_DISCARDED:
+        yield f"the page of {user} joined {plan.discarded:,} rows for nothing"
+
+
+def _sample(session: Session) -> list[str]:
+    """The keys of users from all over the table."""
+    last = session.scalar(sa.select(sa.func.max(User.id))) or 0
+    found: list[str] = []
+    for number in range(SAMPLE):
+        after = sa.select(User.key).where(User.id > last * number // SAMPLE)
+        found += session.scalars(after.order_by(User.id).limit(1)).all()
+    return list(dict.fromkeys(found))
+
+
+def _missing_indexes(session: Session) -> Iterator[str]:
+    inspector = sa.inspect(session.connection(bind_arguments=bulk.OURS))
+    for table in Base.metadata.sorted_tables:
+        there = {each["name"] for each in inspector.get_indexes(table.name)}
+        for index in sorted(table.indexes, key=lambda each: str(each.name)):
+            if index.name not in there:
+                columns = ", ".join(column.name for column in index.columns)
+                yield f"the index {index.name} is missing: {table.name} ({columns})"
+
+
+def _stale_statistics(session: Session) -> Iterator[str]:
+    """The tables that PostgreSQL plans for as if they were of another size."""
+    if bulk.is_sqlite(session):
+        return
+    tables = sa.table(
+        "pg_stat_user_tables",
+        sa.column("relname"), sa.column("n_live_tup"), sa.column("n_mod_since_analyze"),
+    )  # fmt: skip
+    statement = sa.select(tables).where(tables.c.relname.in_(_our_tables()))
+    for row in session.execute(statement.order_by(tables.c.relname), bind_arguments=bulk.OURS):
+        if row.n_mod_since_analyze > max(FEW, CHANGED * row.n_live_tup):
+            yield f"the statistics of {row.relname} are stale: run ANALYZE {row.relname}"
+
+
+def _big_tables(session: Session) -> frozenset[str]:
+    """The tables that have many rows, by their size; it may never have been counted."""
+    tables = sa.table("pg_class", sa.column("relname"), sa.column("oid"))
+    pages = sa.func.pg_relation_size(tables.c.oid) / sa.func.current_setting("block_size").cast(
+        sa.BigInteger
+    )
+    statement = sa.select(tables.c.relname).where(
+        tables.c.relname.in_(_our_tables()), pages * ROWS_OF_A_PAGE > BIG
+    )
+    return frozenset(session.scalars(statement, bind_arguments=bulk.OURS))
+
+
+ROWS_OF_A_PAGE = 50
+"""How many rows of a table stand on a page of it, at the least."""
+
+
+def _our_tables() -> list[str]:
+    return [table.name for table in Base.metadata.sorted_tables]

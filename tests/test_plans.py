@@ -1,0 +1,167 @@
+"""The plans of a page's statement on a world of some size: rows read, never times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from recommender import Video, create_engine, fields, plans, resolve
+from recommender.loading import load
+from recommender.models import Interaction
+from recommender.plans import MOST_DISCARDED, MOST_READ, Plan, check_plans, page_plan, plan_of
+from recommender.served import Base
+from recommender.volume import END, World
+from tests.conftest import DATABASES
+
+WORLD = World(videos=24_000, users=1_500, follows=60_000, interactions=90_000, seen=8_000)
+"""Its first user has seen a third of it."""
+
+NOBODY = Plan(0, 0, 0, ())
+
+
+def findings(session: Session) -> tuple[str, ...]:
+    return check_plans(session, [WORLD.user_key(2)], as_of=END).findings
+
+
+@pytest.fixture
+def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The world's large tables are large enough."""
+    monkeypatch.setattr(plans, "BIG", 10_000)
+
+
+@pytest.fixture(scope="module")
+def worlds(new_database: Callable[..., str]) -> Iterator[dict[str, Engine]]:
+    engines = {kind: create_engine(new_database(kind)) for kind in DATABASES}
+    for engine in engines.values():
+        load(engine, WORLD)
+    yield engines
+    for engine in engines.values():
+        engine.dispose()
+
+
+@pytest.fixture
+def world(worlds: dict[str, Engine], kind: str) -> Iterator[Session]:
+    """A session on a database that holds the world; what it writes is rolled back."""
+    with Session(worlds[kind].execution_options(recommender_write=True)) as opened:
+        yield opened
+
+
+def plan(session: Session, user: int, profile: str | None = None) -> Plan:
+    return page_plan(session, resolve(session, WORLD.user_key(user), profile, as_of=END))
+
+
+def seen(session: Session, user: int) -> int:
+    count = sa.select(sa.func.count()).where(Interaction.user_id == user)
+    return session.scalar(count) or 0
+
+
+@pytest.mark.usefixtures("_strict")
+def test_no_page_reads_a_large_table_as_a_whole_or_more_than_its_quotas(world: Session) -> None:
+    found = check_plans(world, [WORLD.user_key(user) for user in range(1, 9)], as_of=END)
+    assert found.findings == ()
+    assert [each.scanned for each in found.plans.values()] == [()] * 8
+
+
+def test_a_strangers_page_keeps_to_them_too(world: Session) -> None:
+    assert check_plans(world, ["a stranger"], as_of=END).findings == ()
+
+
+def test_a_page_for_who_has_seen_thousands_reads_no_more(world: Session, kind: str) -> None:
+    assert seen(world, 1) > 15 * max(seen(world, user) for user in (2, 3, 4))
+    if kind == "sqlite":
+        return  # its plans do not count rows
+    many, *few = [plan(world, user).read or 0 for user in (1, 2, 3, 4)]
+    assert many < 1.3 * max(few) < 1.3 * MOST_READ
+
+
+@pytest.mark.usefixtures("_strict")
+def test_a_page_reads_no_more_where_a_followed_creator_has_thousands(
+    world: Session, kind: str
+) -> None:
+    """And where a sound is in thousands, and a hashtag."""
+    if kind == "sqlite":
+        return
+    before = plan(world, 5)
+    creator = sa.select(sa.func.min(Base.metadata.tables["rec_follows"].c.creator_id)).where(
+        Base.metadata.tables["rec_follows"].c.user_id == 5
+    )
+    changed = sa.update(Video).where(Video.id % 3 == 0)
+    world.execute(changed.values(creator_id=world.scalar(creator)))
+    world.execute(sa.text("ANALYZE rec_videos"))
+    after = plan(world, 5)
+    assert (after.read or 0) < 1.3 * (before.read or 0)
+    assert after.scanned == ()
+
+
+@pytest.mark.usefixtures("_strict")
+def test_a_plan_counts_what_is_read_thrown_away_and_read_as_a_whole(
+    world: Session, kind: str
+) -> None:
+    every = plan_of(world, sa.select(Video.duration_ms), {})
+    assert every.scanned == ("rec_videos",)
+    if kind == "sqlite":
+        return
+    other = sa.orm.aliased(Video)
+    far_apart = sa.select(Video.id).join(other, Video.impressions + other.impressions < 0)
+    joined = plan_of(world, far_apart.where(Video.id <= 50, other.id <= 50), {})
+    assert (every.read, every.discarded, joined.discarded) == (WORLD.videos, 0, 2_500)
+    few = sa.select(Video.id).where(Video.id <= sa.bindparam("last"), Video.duration_ms < 0)
+    filtered = plan_of(world, few, {"last": 70})
+    assert (filtered.read, filtered.scanned) == (70, ())
+    assert 0 < (filtered.buffers or 0) < (every.buffers or 0)
+
+
+@pytest.mark.usefixtures("_strict")
+def test_a_missing_index_is_named(world: Session, kind: str) -> None:
+    for index in ("rec_videos_status_published_at_id_ix", "rec_videos_status_trending_id_ix"):
+        world.execute(sa.text("DROP INDEX " + index))
+    found = findings(world)
+    assert len([each for each in found if "is missing: rec_videos (status, " in each]) == 2
+    if kind == "postgresql":
+        assert f"the page of {WORLD.user_key(2)} read the whole of rec_videos" in found
+
+
+def test_statistics_that_are_stale_are_named(
+    worlds: dict[str, Engine], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "sqlite":
+        return
+    monkeypatch.setattr(plans, "MOST_READ", 1)
+    tables = Base.metadata.tables
+    with worlds[kind].connect() as connection, Session(connection) as session:
+        assert not [each for each in findings(session) if "statistics" in each]
+        session.execute(sa.update(tables["rec_sounds"]).values(creator_id=1))
+        session.commit()
+        session.execute(sa.text("SELECT pg_stat_force_next_flush()"))
+        session.commit()
+        stale = [each for each in findings(session) if "statistics" in each]
+        assert stale == ["the statistics of rec_sounds are stale: run ANALYZE rec_sounds"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"read": MOST_READ}, []),
+        ({"read": MOST_READ + 1}, [f"read {MOST_READ + 1:,} rows, more than {MOST_READ:,}"]),
+        ({"discarded": MOST_DISCARDED}, []),
+        ({"discarded": MOST_DISCARDED + 1}, [f"joined {MOST_DISCARDED + 1:,} rows for nothing"]),
+        ({"scanned": ("rec_a", "rec_b")}, ["read the whole of rec_a", "read the whole of rec_b"]),
+    ],
+)
+def test_each_fault_is_a_sentence(changed: dict[str, object], said: list[str]) -> None:
+    found = list(plans._faults("ana", replace(NOBODY, **changed)))
+    assert found == [f"the page of ana {each}" for each in said]
+
+
+def test_three_users_are_looked_at_where_none_are_named(world: Session) -> None:
+    found = list(check_plans(world, as_of=END).plans)
+    assert found == [WORLD.user_key(user) for user in (1, 501, 1001)]
+
+
+def test_an_empty_database_has_no_findings(session: Session) -> None:
+    assert check_plans(session, as_of=fields.now()) == plans.PlanCheck({}, ())
