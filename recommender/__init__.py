@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recommender.auditing import Audit, audit
     from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
+    from recommender.comparing import ProfileDiff, diff_profiles
     from recommender.engine import create_engine, prepare_engine, run_transaction
     from recommender.errors import (
         BadData,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from recommender.export import export_file
     from recommender.feed import explain, for_you, rank
     from recommender.filters import FILTERS, Filter
+    from recommender.fitting import Fit, fit
     from recommender.interactions import record, record_many
     from recommender.interchange import import_file
     from recommender.learned import (
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
         create_profile,
         get_profile,
         list_profiles,
+        profile_history,
     )
     from recommender.quality import ImpressionQuality, PageQuality
     from recommender.replay import LogFiles
@@ -98,12 +101,14 @@ if TYPE_CHECKING:
         FilterOutcome,
         Learning,
         Profile,
+        ProfileRecord,
     )
     from recommender.viewer import Viewer
 
 _NAMES = {
     "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
+    "comparing": "ProfileDiff diff_profiles",
     "engine": "create_engine prepare_engine run_transaction",
     "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict InvalidCursor InvalidValue"
     " NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
@@ -112,6 +117,7 @@ _NAMES = {
     "export": "export_file",
     "feed": "explain for_you rank",
     "filters": "FILTERS Filter",
+    "fitting": "Fit fit",
     "interactions": "record record_many",
     "interchange": "import_file",
     "learned": "Affinity LearningState MutedCreator MutedHashtag MutedKeyword MutedSound"
@@ -121,7 +127,7 @@ _NAMES = {
     "models": "EventRow Follow Hashtag Interaction PendingEvent ProfileVersion"
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "mutes": "mute unmute",
-    "profiles": "activate_profile create_profile get_profile list_profiles",
+    "profiles": "activate_profile create_profile get_profile list_profiles profile_history",
     "quality": "ImpressionQuality PageQuality",
     "replay": "LogFiles",
     "resolving": "resolve",
@@ -134,7 +140,7 @@ _NAMES = {
     "timelines": "following trending",
     "users": "reset_user",
     "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
-    " Learning Profile",
+    " Learning Profile ProfileRecord",
     "viewer": "Viewer",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

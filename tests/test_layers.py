@@ -15,6 +15,7 @@ LAYERS = (
     "synthetic", "simulation", "report",
     "reading", "ahead", "interchange", "export", "schema",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
+    "regression", "samples", "outcomes", "fitting", "comparing",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""
