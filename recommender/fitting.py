@@ -36,11 +36,11 @@ from recommender.outcomes import (
     served_rows,
     target_values,
 )
-from recommender.profiles import checked_name, create_profile, get_profile
+from recommender.profiles import checked_name, checked_origin, create_profile, get_profile
 from recommender.regression import bounded, fit_logistic
 from recommender.replay import DAY, ENGAGED, Cut, LogFiles, Progress, Timeline, check_length
 from recommender.rollups import refresh
-from recommender.samples import Moments, Quality, Sample
+from recommender.samples import Moments, Quality, Sample, long_transaction
 from recommender.scratch import scratch_database
 from recommender.settings import Settings
 from recommender.signals import SIGNALS
@@ -167,6 +167,7 @@ def fit(
     report = progress or _silent
     values = target_values(target)
     checked_name(name)
+    checked_origin(author, note)
     check_length(every)
     start, end = _bounds(since, until, is_replay=log is not None)
     parent = run_transaction(engine, get_profile, write=False, settings=settings)
@@ -208,7 +209,7 @@ def _bounds(
 def _of_served(engine: Engine, learner: _Learner, start: datetime, end: datetime) -> Fit:
     """A fit of the pages that were served between two times."""
     with engine.connect() as connection:
-        with connection.begin():
+        with long_transaction(connection, learner.settings):
             recorded, others = recorded_signals(connection, start, end)
         sample = Sample(connection, (*recorded, *PLACES), learner.settings)
         with sample.opened():

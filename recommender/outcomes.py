@@ -58,6 +58,8 @@ def target_values(target: str | Mapping[str, float]) -> dict[str, float]:
     given: Mapping[str, Any]
     if isinstance(target, Mapping):
         given = target
+    elif not isinstance(target, str):
+        raise InvalidValue(f"target: {fields.shown(target)} is neither text nor a mapping")
     elif "=" not in target:
         given = {target: 1.0}
     else:

@@ -129,10 +129,7 @@ def create_profile(
     if not weights:
         raise InvalidValue("weights: a profile needs at least one")
     checked = {signal_of(signal).name: checked_weight(signal, w) for signal, w in weights.items()}
-    said = {
-        "author": _said("author", author, fields.KEY_LENGTH),
-        "note": _said("note", note, LONGEST_NOTE),
-    }
+    said = checked_origin(author, note)
     _lock(session)
     version, origin = _next(session, name, parent)
     row = ProfileVersion(
@@ -170,6 +167,14 @@ def _next(session: Session, name: str, parent: str | None) -> tuple[int, int | N
     row = session.execute(newest).one_or_none()
     version, before = (0, None) if row is None else row
     return version + 1, before if parent is None else get_profile(session, parent).id
+
+
+def checked_origin(author: str | None, note: str | None) -> dict[str, str | None]:
+    """Who makes a version and why, as columns, or `InvalidValue`."""
+    return {
+        "author": _said("author", author, fields.KEY_LENGTH),
+        "note": _said("note", note, LONGEST_NOTE),
+    }
 
 
 def _said(name: str, value: str | None, longest: int) -> str | None:

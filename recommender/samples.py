@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -20,9 +20,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Double, MetaData, Table
 
-from recommender.arithmetic import exp2, logarithm
+from recommender.arithmetic import exp2, half_away, logarithm
 from recommender.columns import PREFIX, Statement, UtcDateTime
 from recommender.regression import Matrix, Scale, Sums, Vector
+from recommender.scoring import KEY_SCALE
 from recommender.settings import Settings
 from recommender.signals import Number, number
 
@@ -192,15 +193,19 @@ class Sample:
         with self._transaction():
             return self.connection.execute(statement, values or {}).all()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """A transaction whose statements may take as long as a refresh's."""
-        with self.connection.begin():
-            if self.connection.dialect.name != "sqlite":
-                longest = f"{self.settings.rollup_timeout * 1000:.0f}"
-                limit = sa.func.set_config("statement_timeout", longest, True)  # noqa: FBT003 - SQL's
-                self.connection.execute(sa.select(limit))
-            yield
+    def _transaction(self) -> AbstractContextManager[None]:
+        return long_transaction(self.connection, self.settings)
+
+
+@contextmanager
+def long_transaction(connection: Connection, settings: Settings) -> Iterator[None]:
+    """A transaction whose statements may take as long as a refresh's."""
+    with connection.begin():
+        if connection.dialect.name != "sqlite":
+            longest = f"{settings.rollup_timeout * 1000:.0f}"
+            limit = sa.func.set_config("statement_timeout", longest, True)  # noqa: FBT003 - SQL's
+            connection.execute(sa.select(limit))
+        yield
 
 
 def _bound(coefficients: Vector) -> dict[str, float]:
@@ -277,14 +282,14 @@ def quality_query(sample: Sample, names: Sequence[str]) -> Statement:
     """One row: impressions, positives, pairs in order, the AUCs of users, and their weights.
 
     How often a positive is above a negative is the sum of the positives' ranks less what they have
-    among themselves (Mann and Whitney, 1947); those that tie share their ranks.
+    among themselves (Mann and Whitney, 1947); those that tie, in whole billionths as every feed is
+    ordered by, share their ranks.
     """
     table = sample.table
     is_positive = sa.case((table.c.label > number(0), number(1)), else_=number(0))
+    score = half_away(_logit(sample, names) * number(KEY_SCALE)).label("score")
     scored = (
-        sa.select(
-            table.c.user_id, is_positive.label("positive"), _logit(sample, names).label("score")
-        )
+        sa.select(table.c.user_id, is_positive.label("positive"), score)
         .where(table.c.at >= sa.bindparam("since", type_=UtcDateTime()))
         .subquery("scored")
     )
