@@ -66,6 +66,9 @@ def profile_history(session: Session, name: str | None = None) -> list[ProfileRe
     Args:
         session: the caller's transaction.
         name: of one profile; all where None.
+
+    Raises:
+        UnknownProfile: there is no such profile.
     """
     version, parent = ProfileVersion, aliased(ProfileVersion)
     about = (version.source, version.author, version.note, version.metrics)
@@ -80,7 +83,10 @@ def profile_history(session: Session, name: str | None = None) -> list[ProfileRe
     )  # fmt: skip
     if name is not None:
         statement = statement.where(version.name == name)
-    return [_record(row) for row in session.execute(statement)]
+    records = [_record(row) for row in session.execute(statement)]
+    if not records:
+        raise UnknownProfile(f"there is no profile {fields.shown(name)}")
+    return records
 
 
 def _record(row: Any) -> ProfileRecord:
