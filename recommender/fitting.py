@@ -4,6 +4,9 @@ The label of an impression is what it led to, as a part of the value of all that
 to, so that its expectation is the value model: Σ value · probability over outcomes. A logistic
 regression of it on the signals is a profile: its order is that of the expected value.
 
+A feed orders the videos of one user: weights are learned from what differs between impressions of
+the same user (`samples`).
+
 Position bias: people judge what comes first otherwise than what comes late. In served pages the
 group of places that a video stood in is a factor of the regression, beside the signals, and no part
 of the profile, as in YouTube's ranking (Zhao and others, "Recommending What Video to Watch Next",
@@ -40,7 +43,7 @@ from recommender.profiles import checked_name, checked_origin, create_profile, g
 from recommender.regression import bounded, fit_logistic
 from recommender.replay import DAY, ENGAGED, Cut, LogFiles, Progress, Timeline, check_length
 from recommender.rollups import refresh
-from recommender.samples import Moments, Quality, Sample, long_transaction
+from recommender.samples import Quality, Sample, Totals, long_transaction
 from recommender.scratch import scratch_database
 from recommender.settings import Settings
 from recommender.signals import SIGNALS
@@ -66,14 +69,13 @@ class Fit:
         impressions: how many it learned from, the earlier ones.
         users: whose they are.
         mean: of their labels, 0 to 1.
-        intercept: what makes the score a logit.
         weights: of each signal.
         errors: their standard errors, over users; none of a signal that has no say.
         places: of each group of places, by its first, the effect beside the first place's.
-        without_variance: signals that had one value throughout: their weight is 0.
+        without_variance: signals that had one value throughout for each user: their weight is 0.
         not_recorded: signals that not all of the pages were served with: their weight is 0.
-        scale: what weights, errors and intercept were multiplied by, so that no weight is too
-            large; 1 where none was.
+        scale: what weights and errors were multiplied by, so that no weight is too large; 1 where
+            none was.
         held_out: how many later impressions there are, which it did not learn from.
         log_loss: the mean loss of these, in nats, places and all; None without any.
         quality: how well the new version ranks these.
@@ -91,7 +93,6 @@ class Fit:
     impressions: int
     users: int
     mean: float
-    intercept: float
     weights: Mapping[str, float]
     errors: Mapping[str, float]
     places: Mapping[str, float]
@@ -263,13 +264,14 @@ class _Learner:
         split = sample.time_of(1 - self.settings.fit_held_out)
         if split is None:
             raise InvalidValue("there are no impressions to learn from")
-        moments = sample.moments(split)
-        self._check(moments)
-        names = moments.varying
+        totals = sample.totals(split)
+        self._check(totals)
+        sample.settle(split)
+        names, standard = sample.scale(split)
         found = fit_logistic(
             partial(sample.sums, names, until=split),
             partial(sample.scores, names, until=split),
-            moments.scale,
+            standard,
             self.settings.fit_ridge,
         )
         effects = dict(zip(names, found.coefficients[1:], strict=True))
@@ -285,11 +287,10 @@ class _Learner:
             since=None,
             until=None,
             learned_until=split,
-            impressions=moments.impressions,
-            users=moments.users,
-            mean=moments.labels / moments.impressions,
-            intercept=found.coefficients[0] * scale,
-            weights={name: weight * scale for name, weight in weights.items()},
+            impressions=totals.impressions,
+            users=totals.users,
+            mean=totals.labels / totals.impressions,
+            weights={name: _within(weight * scale) for name, weight in weights.items()},
             errors={name: errors[name] * scale for name in _NAMES if name in errors},
             places={name: effects[name] for name in PLACES if name in effects},
             without_variance=_others(_NAMES, (*names, *not_recorded)),
@@ -302,18 +303,23 @@ class _Learner:
             seconds=0.0,
         )
 
-    def _check(self, moments: Moments) -> None:
+    def _check(self, totals: Totals) -> None:
         """Refuse what nothing can be learned from."""
-        if moments.users < FEWEST_USERS:
+        if totals.users < FEWEST_USERS:
             raise InvalidValue(
-                f"impressions of {moments.users:,} users before the last that are held out are"
+                f"impressions of {totals.users:,} users before the last that are held out are"
                 f" too few to learn from: it takes {FEWEST_USERS}"
             )
-        if not 0 < moments.labels < moments.impressions:
-            said = "all" if moments.labels else "none"
+        if not 0 < totals.labels < totals.impressions:
+            said = "all" if totals.labels else "none"
             raise InvalidValue(
-                f"{said} of {moments.impressions:,} impressions led to: {', '.join(self.values)}"
+                f"{said} of {totals.impressions:,} impressions led to: {', '.join(self.values)}"
             )
+
+
+def _within(weight: float) -> float:
+    """The weight, where it is not a rounding error beyond the bound."""
+    return max(-LARGEST_WEIGHT, min(LARGEST_WEIGHT, weight))
 
 
 def _others(names: Sequence[str], known: Container[str]) -> tuple[str, ...]:

@@ -1,7 +1,12 @@
 """Impressions in a temporary table, and the sums over them that a regression asks for.
 
 A row is an impression: whose, when, its label from 0 to 1, and its features. Every answer is an
-aggregate: the rows stay in the database. Features are columns: sums over JSON took half as long
+aggregate: the rows stay in the database.
+
+A feed orders the videos of one user, and what tells users apart, such as how much they watch and
+how much was learned of them, would pass for the worth of a signal. So features count less their
+user's mean (Mundlak, 1978; Neuhaus and Kalbfleisch, 1998), and the logit begins with the user's own
+share of labels, smoothed. Features are columns: sums over JSON took half as long
 again. A subquery with OFFSET 0 is not merged into the query around it, on either database, so that
 what it computes is computed once for each row.
 """
@@ -18,14 +23,23 @@ from itertools import combinations_with_replacement, islice
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Double, MetaData, Table
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    MetaData,
+    Subquery,
+    Table,
+)
 
 from recommender.arithmetic import exp2, half_away, logarithm
 from recommender.columns import PREFIX, Statement, UtcDateTime
 from recommender.regression import Matrix, Scale, Sums, Vector
 from recommender.scoring import KEY_SCALE
 from recommender.settings import Settings
-from recommender.signals import Number, number
+from recommender.signals import Number, is_true, number
 
 COMMENT = "/* recommender.fit */"
 
@@ -34,22 +48,12 @@ BITS = 1 / math.log(2)
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
-    """What a sample's impressions are, before anything is fitted.
-
-    Attributes:
-        impressions: how many.
-        users: whose.
-        labels: the sum of their labels.
-        scale: of the features that vary; the intercept first.
-        varying: their names.
-    """
+class Totals:
+    """How many impressions there are, whose, and the sum of their labels."""
 
     impressions: int
     users: int
     labels: float
-    scale: Scale
-    varying: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +95,46 @@ class Sample:
             *values, prefixes=["TEMPORARY"],
         )  # fmt: skip
 
+    @cached_property
+    def users(self) -> Table:
+        """Of each user the logit that impressions begin with, and the mean of each feature."""
+        values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
+        return Table(
+            f"{PREFIX}sample_users", self.table.metadata,
+            Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+            Column("own", Double, nullable=False),
+            *values, prefixes=["TEMPORARY"],
+        )  # fmt: skip
+
     @contextmanager
     def opened(self) -> Iterator[Sample]:
-        """The sample with its table, which is gone afterwards."""
+        """The sample with its tables, which are gone afterwards."""
+        tables = (self.table, self.users)
         with self._transaction():
-            self.table.create(self.connection)
+            for table in tables:
+                table.create(self.connection)
         try:
             yield self
         finally:
             self.connection.rollback()
             with self._transaction():
-                self.table.drop(self.connection)
+                for table in tables:
+                    table.drop(self.connection)
+
+    def settle(self, until: datetime) -> None:
+        """Find what users are like, once all is there; their labels from a time on do not count."""
+        totals, prior = self.totals(until), number(self.settings.fit_user_prior)
+        table, mean = self.table, totals.labels / totals.impressions
+        is_known = is_true(table.c.at < until)
+        labels = sa.func.sum(is_known * table.c.label) + prior * number(mean)
+        share = labels / (sa.func.sum(is_known) + prior)
+        means = (sa.func.avg(self.value(name)) for name in self.features)
+        found = sa.select(table.c.user_id, logarithm(share / (number(1) - share)), *means)
+        insert = self.users.insert()
+        with self._transaction():
+            self.connection.execute(
+                insert.from_select(self.users.c.keys(), found.group_by(table.c.user_id))
+            )
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
         """Write impressions: of each user's row, time, label, and the features in their order."""
@@ -129,22 +162,47 @@ class Sample:
         found = self._rows(nth.offset(int(count * part)))
         return found[0][0] if found else None
 
-    def moments(self, until: datetime) -> Moments:
-        """The moments of the impressions before a time."""
+    def totals(self, until: datetime) -> Totals:
+        """Those of the impressions before a time."""
         table = self.table
-        values = [self.value(name) for name in self.features]
         about = sa.select(
-            sa.func.count(), sa.func.count(table.c.user_id.distinct()), sa.func.sum(table.c.label),
-            *(f(value) for value in values for f in (sa.func.min, sa.func.max, sa.func.avg)),
-        ).where(table.c.at < until)  # fmt: skip
-        count, users, labels, *found = self._row(about)
-        of_each = zip(self.features, *(found[first::3] for first in range(3)), strict=True)
-        means = {name: mean for name, low, high, mean in of_each if low != high}
-        squares = [(self.value(name) - number(mean)) for name, mean in means.items()]
-        spread = sa.select(sa.func.count(), *(sa.func.avg(each * each) for each in squares))
-        deviations = map(math.sqrt, self._row(spread.where(table.c.at < until))[1:])
-        scale = Scale([0.0, *means.values()], [1.0, *deviations])
-        return Moments(count, users, labels or 0.0, scale, tuple(means))
+            sa.func.count(), sa.func.count(table.c.user_id.distinct()), sa.func.sum(table.c.label)
+        ).where(table.c.at < until)
+        count, users, labels = self._row(about)
+        return Totals(count, users, labels or 0.0)
+
+    def scale(self, until: datetime) -> tuple[tuple[str, ...], Scale]:
+        """The features that differ between impressions of one user, of those before a time."""
+        names = self._varying(self.table.c.at < until)
+        values = self.centred(names, self.table.c.at < until)
+        columns = list(values.c)[3:]
+        means = self._row(sa.select(sa.func.count(), *map(sa.func.avg, columns)))[1:]
+        pairs = zip(columns, means, strict=True)
+        squares = [(column - number(mean)) * (column - number(mean)) for column, mean in pairs]
+        spread = self._row(sa.select(sa.func.count(), *map(sa.func.avg, squares)))[1:]
+        return names, Scale([0.0, *means], [1.0, *map(math.sqrt, spread)])
+
+    def _varying(self, wanted: ColumnElement[bool]) -> tuple[str, ...]:
+        """The features that differ between some impressions of one user."""
+        values = [self.value(name) for name in self.features]
+        differs = (sa.func.min(each) < sa.func.max(each) for each in values)
+        own = sa.select(*(is_true(each).label(f"d{n}") for n, each in enumerate(differs)))
+        users = own.where(wanted).group_by(self.table.c.user_id).subquery("users")
+        found = self._row(sa.select(sa.func.count(), *map(sa.func.sum, users.c)))[1:]
+        return tuple(name for name, count in zip(self.features, found, strict=True) if count)
+
+    def centred(self, names: Sequence[str], wanted: ColumnElement[bool]) -> Subquery:
+        """Some impressions: user, label, own logit, and the features less their user's mean."""
+        values = [
+            (self.value(name) - self.users.c[f"x_{name}"]).label(f"x_{name}") for name in names
+        ]
+        return (
+            sa.select(self.table.c.user_id, self.table.c.label, self.users.c.own, *values)
+            .join(self.users, self.users.c.user_id == self.table.c.user_id)
+            .where(wanted)
+            .offset(0)
+            .subquery("centred")
+        )
 
     def sums(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Sums:
         """The sums over the impressions before a time, at coefficients of some of the features.
@@ -221,21 +279,19 @@ def _symmetric(upper: Sequence[float], size: int) -> list[list[float]]:
     return matrix
 
 
-def _logit(sample: Sample, names: Sequence[str]) -> Number:
+def _weighted(features: Sequence[ColumnElement[float]]) -> Number:
     """The intercept and the weighted sum of features."""
     total: Any = sa.bindparam("b0", type_=Double())
-    for place, name in enumerate(names, start=1):
-        total += sa.bindparam(f"b{place}", type_=Double()) * sample.value(name)
+    for place, feature in enumerate(features, start=1):
+        total += sa.bindparam(f"b{place}", type_=Double()) * feature
     return total  # type: ignore[no-any-return] # a sum of doubles
 
 
-def _judged(sample: Sample, names: Sequence[str], wanted: ColumnElement[bool]) -> sa.Subquery:
+def _judged(sample: Sample, names: Sequence[str], wanted: ColumnElement[bool]) -> Subquery:
     """Each impression with its logit, probability and loss, and the features named."""
-    table = sample.table
-    features = [sample.value(name) for name in names]
-    logit = _logit(sample, names).label("logit")
-    first = sa.select(table.c.user_id, table.c.label, *features, logit).where(wanted)
-    one = first.offset(0).subquery("logits")
+    centred = sample.centred(names, wanted)
+    logit = (centred.c.own + _weighted(list(centred.c)[3:])).label("logit")
+    one = sa.select(*centred.c, logit).offset(0).subquery("logits")
     power = exp2(-sa.func.abs(one.c.logit) * number(BITS)).label("power")
     two = sa.select(*one.c, power).offset(0).subquery("powers")
     is_likely = two.c.logit > number(0)
@@ -287,7 +343,9 @@ def quality_query(sample: Sample, names: Sequence[str]) -> Statement:
     """
     table = sample.table
     is_positive = sa.case((table.c.label > number(0), number(1)), else_=number(0))
-    score = half_away(_logit(sample, names) * number(KEY_SCALE)).label("score")
+    score = half_away(_weighted([sample.value(name) for name in names]) * number(KEY_SCALE)).label(
+        "score"
+    )
     scored = (
         sa.select(table.c.user_id, is_positive.label("positive"), score)
         .where(table.c.at >= sa.bindparam("since", type_=UtcDateTime()))

@@ -12,7 +12,17 @@ from sklearn.linear_model import LogisticRegression
 
 from recommender import RecommenderError
 from recommender.metrics import logistic
-from recommender.regression import Matrix, Scale, Sums, Vector, bounded, fit_logistic, solve
+from recommender.regression import (
+    Matrix,
+    Scale,
+    Sums,
+    Vector,
+    _at,
+    _stepped,
+    bounded,
+    fit_logistic,
+    solve,
+)
 
 Rows = Sequence[tuple[Sequence[float], float]]
 
@@ -116,6 +126,34 @@ def test_weights_are_those_of_scikit_learn(seed: int, ridge: float) -> None:
 )
 def test_a_hard_fit_converges_to_the_same(rows: Rows) -> None:
     assert fitted(rows, 0.01)[0] == pytest.approx(scikit(rows, 0.01), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("start", [[-5.0, 20.0], [8.0, 0.0], [-30.0, 3.0]])
+def test_a_step_that_goes_too_far_is_taken_in_part(start: Vector) -> None:
+    rows = [([float(n)], float(n >= 20)) for n in range(40)]
+    scale = scale_of(rows)
+
+    def penalised(standard: Vector) -> Sums:
+        return _at(lambda b: plain_sums(rows, b), scale, standard, 0.01)
+
+    before = penalised(start)
+    step = solve(before.information, before.gradient)
+    whole = penalised([value + change for value, change in zip(start, step, strict=True)])
+    assert whole.loss > 10 * before.loss
+    _, after = _stepped(lambda b: plain_sums(rows, b), scale, 0.01, start, before, step)
+    assert after.loss < before.loss
+
+
+def test_a_fit_takes_few_passes() -> None:
+    rows, passes = drawn(1, 300, [-1.0, 3.0, -0.5, 0.2]), []
+
+    def sums_at(b: Vector) -> Sums:
+        passes.append(b)
+        return plain_sums(rows, b)
+
+    scores = plain_scores(rows, range(len(rows)), [0.0] * 4)
+    fit_logistic(sums_at, lambda _: scores, scale_of(rows), 1.0)
+    assert len(passes) <= 8
 
 
 def test_the_ridge_alone_holds_back_features_that_say_the_same() -> None:

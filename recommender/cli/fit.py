@@ -89,7 +89,7 @@ def _print(found: fitting.Fit, form: str | None) -> None:
     )
     print_table([row for row in rows if row["error"] is not None])
     for said, names in (
-        ("The same throughout", found.without_variance),
+        ("The same throughout for each user", found.without_variance),
         ("Not recorded", found.not_recorded),
     ):
         if names:
