@@ -35,10 +35,11 @@ from recommender import (
     profile_history,
     run_transaction,
 )
+from recommender.fitting import _within
 from recommender.metrics import logistic
 from recommender.outcomes import PLACES, recorded_signals, replayed_rows, served_rows, target_values
 from recommender.regression import Vector, fit_logistic
-from recommender.replay import Cut, Timeline
+from recommender.replay import Cut, Line, Shown, Slice, Timeline
 from recommender.rollups import refresh
 from recommender.samples import Quality, Sample, Totals
 from recommender.scratch import scratch_database
@@ -225,6 +226,22 @@ def test_weights_too_large_are_scaled_together(engine: Engine) -> None:
     assert max(distances(found, weights).values()) <= 3
     with Session(engine) as session:
         assert get_profile(session, "mine").weights == found.weights
+
+
+def test_a_weight_is_not_refused_for_a_rounding_error() -> None:
+    assert [_within(weight) for weight in (100.00000000000001, -100.00000000000001, 7.5)] == [
+        100, -100, 7.5,
+    ]  # fmt: skip
+
+
+def test_an_impression_is_when_it_was_first_shown(engine: Engine) -> None:
+    kinds = {1: "like", 2: "impression", 3: "watch", 4: "share", 5: "watch"}
+    rows = [{"user": "u", "video": "v", "kind": kind, "at": at(n)} for n, kind in kinds.items()]
+    rows += [{"user": "u", "video": "w", "kind": "like", "at": at(6)}]
+    part = Slice(at(), at(9), [Line(row, 0, "") for row in rows], ())
+    timeline = Timeline(engine, Cut(at()), SETTINGS, durations={"v": None, "w": None})
+    shown = timeline.shown(part, ["like", "share", "save"])
+    assert shown == {"u": {"v": Shown(at(2), {"like", "share"})}}
 
 
 def test_signals_without_variance_have_no_weight_and_are_said(engine: Engine) -> None:
@@ -561,7 +578,7 @@ def test_other_targets_are_refused(target: Any, message: str) -> None:
         ({"every": timedelta(seconds=1)}, "every: 0:00:01 is shorter than a minute"),
         ({"since": at(90_000)}, "there are no impressions to learn from"),
         ({"target": "like"}, "none of 140 impressions led to: like"),
-        ({"author": ""}, "author: is empty"),
+        ({"author": "", "since": at(90_000)}, "author: is empty"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(

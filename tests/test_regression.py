@@ -144,6 +144,17 @@ def test_a_step_that_goes_too_far_is_taken_in_part(start: Vector) -> None:
     assert after.loss < before.loss
 
 
+def test_coefficients_in_own_units_give_the_same_logits() -> None:
+    rows = drawn(2, 20, [0.0, 1.0, 1.0])
+    scale, standard = scale_of(rows), [0.5, -2.0, 3.0]
+    for values, _ in rows:
+        pairs = zip(values, scale.means[1:], scale.deviations[1:], strict=True)
+        centred = [(value - mean) / deviation for value, mean, deviation in pairs]
+        wanted = sum(b * x for b, x in zip(standard, [1.0, *centred], strict=True))
+        found = sum(b * x for b, x in zip(scale.raw(standard), [1.0, *values], strict=True))
+        assert found == pytest.approx(wanted)
+
+
 def test_a_fit_takes_few_passes() -> None:
     rows, passes = drawn(1, 300, [-1.0, 3.0, -0.5, 0.2]), []
 
