@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recommender.archive import export_user
     from recommender.auditing import Audit, audit
     from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
+    from recommender.comparing import ProfileDiff, diff_profiles
     from recommender.engine import create_engine, prepare_engine, run_transaction
     from recommender.erasing import Erasure, erase_user
     from recommender.errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from recommender.export import export_file
     from recommender.feed import explain, for_you, rank
     from recommender.filters import FILTERS, Filter
+    from recommender.fitting import Fit, fit
     from recommender.health import Finding, diagnose
     from recommender.interactions import record, record_many
     from recommender.interchange import import_file
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
         create_profile,
         get_profile,
         list_profiles,
+        profile_history,
     )
     from recommender.pruning import PruneReport, prune
     from recommender.quality import ImpressionQuality, PageQuality
@@ -103,6 +106,7 @@ if TYPE_CHECKING:
         FilterOutcome,
         Learning,
         Profile,
+        ProfileRecord,
     )
     from recommender.viewer import Viewer
 
@@ -110,6 +114,7 @@ _NAMES = {
     "archive": "export_user",
     "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
+    "comparing": "ProfileDiff diff_profiles",
     "engine": "create_engine prepare_engine run_transaction",
     "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict EventTooOld InvalidCursor"
     " InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
@@ -119,6 +124,7 @@ _NAMES = {
     "export": "export_file",
     "feed": "explain for_you rank",
     "filters": "FILTERS Filter",
+    "fitting": "Fit fit",
     "health": "Finding diagnose",
     "interactions": "record record_many",
     "interchange": "import_file",
@@ -129,7 +135,7 @@ _NAMES = {
     "models": "EventRow Follow Hashtag Interaction PendingEvent ProfileVersion"
     " ProfileWeight Sound User UserHashtag UserSound Video VideoCaption VideoHashtag VideoTerm",
     "mutes": "mute unmute",
-    "profiles": "activate_profile create_profile get_profile list_profiles",
+    "profiles": "activate_profile create_profile get_profile list_profiles profile_history",
     "pruning": "PruneReport prune",
     "quality": "ImpressionQuality PageQuality",
     "replay": "LogFiles",
@@ -143,7 +149,7 @@ _NAMES = {
     "timelines": "following trending",
     "users": "reset_user",
     "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
-    " Learning Profile",
+    " Learning Profile ProfileRecord",
     "viewer": "Viewer",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -92,6 +92,23 @@ def _root(element: square_root, compiler: SQLCompiler, **options: Any) -> str:
     return compiler.process(sa.func.sqrt(sa.cast(value, Double())), **options)
 
 
+class logarithm(FunctionElement[float]):  # noqa: N801
+    """The natural logarithm of a double above 0."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(logarithm, "sqlite")
+def _registered_logarithm(element: logarithm, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.rec_ln(*element.clauses), **options)
+
+
+@compiles(logarithm, "postgresql")
+def _logarithm(element: logarithm, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.ln(*element.clauses), **options)
+
+
 class age_days(FunctionElement[float]):  # noqa: N801
     """The days from a time to a reading time, 0 where it is later."""
 

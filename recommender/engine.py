@@ -196,6 +196,7 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
         connection.isolation_level = None
         connection.create_function("rec_exp2", 1, _exp2, deterministic=True)
         connection.create_function("rec_sqrt", 1, math.sqrt, deterministic=True)
+        connection.create_function("rec_ln", 1, math.log, deterministic=True)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {settings.busy_timeout * 1000:.0f}")
         cursor.execute("PRAGMA foreign_keys = ON")

@@ -32,6 +32,7 @@ from recommender.rankers import (
     without,
 )
 from recommender.replay import (
+    DAY,
     ENGAGED,
     TARGETS,
     Cut,
@@ -39,6 +40,7 @@ from recommender.replay import (
     Progress,
     Slice,
     Timeline,
+    check_length,
     cut_per_user,
     is_positive,
 )
@@ -47,12 +49,7 @@ from recommender.scratch import scratch_database
 from recommender.settings import Settings
 from recommender.values import REFERENCE, Profile
 
-DAY = timedelta(days=1)
-SHORTEST_SLICE = timedelta(minutes=1)
 SAMPLE = 1_000
-
-SHOWN = ("watch", "impression")
-"""The kinds of events that say that a video was shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +189,7 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
 def _check(target: str, every: timedelta, sample: int) -> None:
     if target not in TARGETS:
         raise InvalidValue(f"target: {fields.shown(target)} is not one of {', '.join(TARGETS)}")
-    if every < SHORTEST_SLICE:
-        raise InvalidValue(f"every: {every} is shorter than a minute")
+    check_length(every)
     if sample < 1:
         raise InvalidValue(f"sample: {sample:,} is not at least 1")
 
@@ -317,16 +313,11 @@ class _Run:
         scored, total = ScoredImpressions(), len(self.timeline.events)
         numbers: dict[str, int] = {}
         done = 0
-        for part in self.timeline.slices(self.start, self.every):
-            if done:
-                refresh(self.timeline.engine, as_of=part.start, settings=self.timeline.settings)
-            hidden = self.timeline.prepare(part)
+        for part in self.timeline.walk(self.start, self.every):
             for users in self._score(part, scored, numbers):
                 self.report("ranking", done + round(len(part.events) * users), total)
             scored.bounds.append(len(scored.outcomes))
             done += len(part.events)
-            if done < total:
-                self.timeline.fold(part, hidden)
         self.report("ranking", total, total)
         return scored
 
@@ -350,12 +341,8 @@ class _Run:
 
     def _shown(self, part: Slice) -> dict[str, dict[str, bool]]:
         """Of each user the videos shown in a slice, and whether each led to the target."""
-        shown: dict[str, dict[str, bool]] = {}
-        for line in part.events:
-            if line.row["kind"] in SHOWN:
-                shown.setdefault(line.row["user"], {})[line.row["video"]] = False
-        for line in part.events:
-            videos = shown.get(line.row["user"], {})
-            if line.row["video"] in videos and self._is_positive(line.row):
-                videos[line.row["video"]] = True
-        return shown
+        shown = self.timeline.shown(part, [self.target])
+        return {
+            user: {video: bool(each.led_to) for video, each in videos.items()}
+            for user, videos in shown.items()
+        }

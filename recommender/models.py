@@ -8,7 +8,10 @@ are derived from these are in `learned`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     Double,
@@ -43,6 +46,9 @@ from recommender.columns import (
     one_of,
 )
 from recommender.fields import KINDS, ORIENTATIONS, STATUSES
+
+PROFILE_SOURCES = ("hand", "fit")
+"""How the weights of a profile's version came about."""
 
 
 class User(Base):
@@ -327,13 +333,21 @@ class PendingEvent(Base):
 
 
 class ProfileVersion(Base):
-    """An immutable version of a ranking profile; the one activated last serves by default."""
+    """An immutable version of a ranking profile; the one activated last serves by default.
+
+    `author` and `note` say who made it and why, `parent_id` what it was made from. `metrics` are
+    those that a fit found.
+    """
 
     __tablename__ = f"{PREFIX}ranking_profiles"
     __table_args__ = (
         key_length("name"),
         CheckConstraint("version >= 1", name="version"),
+        one_of("source", PROFILE_SOURCES),
+        key_length("author"),
+        key_length("note", 10_000),
         UniqueConstraint("name", "version"),
+        Index(None, "parent_id"),
         CATALOGUE,
     )
 
@@ -342,6 +356,13 @@ class ProfileVersion(Base):
     version: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[Time]
     activated_at: Mapped[Time | None]
+    source: Mapped[str] = mapped_column(Text, server_default="hand")
+    author: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(Text)
+    parent_id: Mapped[int | None] = mapped_column(
+        BigInteger, ForeignKey(f"{PREFIX}ranking_profiles.id")
+    )
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     weights: Mapped[list[ProfileWeight]] = relationship(order_by="ProfileWeight.position")
 

@@ -19,9 +19,11 @@ from recommender.columns import LARGEST_WEIGHT, Statement
 from recommender.errors import InvalidValue, UnknownProfile
 from recommender.models import ProfileVersion, ProfileWeight
 from recommender.scoring import signal_of
-from recommender.values import REFERENCE, Profile
+from recommender.values import REFERENCE, Profile, ProfileRecord
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
+LONGEST_NOTE = 10_000
+
 _VERSION = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
 
@@ -58,31 +60,88 @@ def list_profiles(session: Session) -> list[Profile]:
     return _profiles(session.execute(_read()).all())
 
 
-def create_profile(session: Session, name: str, weights: Mapping[str, float]) -> Profile:
+def profile_history(session: Session, name: str | None = None) -> list[ProfileRecord]:
+    """Where each version of a profile comes from, by name and version.
+
+    Args:
+        session: the caller's transaction.
+        name: of one profile; all where None.
+
+    Raises:
+        UnknownProfile: there is no such profile.
+    """
+    version, parent = ProfileVersion, aliased(ProfileVersion)
+    about = (version.source, version.author, version.note, version.metrics)
+    statement = (
+        sa.select(
+            version.name, version.version, version.created_at, version.activated_at, *about,
+            parent.name.label("parent_name"), parent.version.label("parent_version"),
+        )
+        .outerjoin(parent, parent.id == version.parent_id)
+        .order_by(version.name, version.version)
+        .prefix_with("/* recommender.profile_history */")
+    )  # fmt: skip
+    if name is not None:
+        statement = statement.where(version.name == name)
+    records = [_record(row) for row in session.execute(statement)]
+    if not records:
+        raise UnknownProfile(f"there is no profile {fields.shown(name)}")
+    return records
+
+
+def _record(row: Any) -> ProfileRecord:
+    return ProfileRecord(
+        profile=row.name,
+        version=row.version,
+        created_at=row.created_at,
+        activated_at=row.activated_at,
+        source=row.source,
+        author=row.author,
+        note=row.note,
+        parent=f"{row.parent_name}@{row.parent_version}" if row.parent_name else None,
+        metrics=row.metrics,
+    )
+
+
+def create_profile(
+    session: Session,
+    name: str,
+    weights: Mapping[str, float],
+    *,
+    author: str | None = None,
+    note: str | None = None,
+    parent: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Profile:
     """Make a new version of a profile; it serves by default once it is activated.
+
+    A version never changes: whoever wants other weights makes the next one.
 
     Args:
         session: the caller's transaction; nothing is committed.
         name: a letter, then letters, digits and ``_ . -``, at most 100 in all; not ``classic``.
         weights: at least one signal's weight, -100 to 100 each.
+        author: who makes it, 1 to 255 characters.
+        note: why, 1 to 10,000 characters.
+        parent: ``name`` or ``name@version`` of what it is made from; its version before where None.
+        metrics: what a fit found, as JSON has it; None where the weights were chosen by hand.
 
     Raises:
-        InvalidValue: a name or weight is not of its form.
+        InvalidValue: a name, weight, author or note is not of its form.
         UnknownSignal: there is no such signal.
+        UnknownProfile: there is no such parent.
     """
-    if not _NAME.fullmatch(name):
-        raise InvalidValue(
-            f"profile: {fields.shown(name)} is not a letter followed by letters, digits, _ . or -"
-        )
-    if name == REFERENCE:
-        raise InvalidValue(f"profile: {REFERENCE} is the reference formula: choose another name")
+    checked_name(name)
     if not weights:
         raise InvalidValue("weights: a profile needs at least one")
     checked = {signal_of(signal).name: checked_weight(signal, w) for signal, w in weights.items()}
+    said = checked_origin(author, note)
     _lock(session)
-    newest = sa.select(sa.func.max(ProfileVersion.version)).where(ProfileVersion.name == name)
-    version = (session.scalar(newest) or 0) + 1
-    row = ProfileVersion(name=name, version=version, created_at=fields.now())
+    version, origin = _next(session, name, parent)
+    row = ProfileVersion(
+        name=name, version=version, created_at=fields.now(), parent_id=origin, **said,
+        source="hand" if metrics is None else "fit", metrics=metrics,
+    )  # fmt: skip
     row.weights = [
         ProfileWeight(signal=signal, position=position, weight=weight)
         for position, (signal, weight) in enumerate(checked.items(), start=1)
@@ -90,6 +149,47 @@ def create_profile(session: Session, name: str, weights: Mapping[str, float]) ->
     session.add(row)
     session.flush()
     return Profile(name, version, checked, id=row.id)
+
+
+def checked_name(name: str) -> str:
+    """The name of a profile that may have another version, or `InvalidValue`."""
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            f"profile: {fields.shown(name)} is not a letter followed by letters, digits, _ . or -"
+        )
+    if name == REFERENCE:
+        raise InvalidValue(f"profile: {REFERENCE} is the reference formula: choose another name")
+    return name
+
+
+def _next(session: Session, name: str, parent: str | None) -> tuple[int, int | None]:
+    """The number of a profile's next version, and the row of what it is made from."""
+    newest = (
+        sa.select(ProfileVersion.version, ProfileVersion.id)
+        .where(ProfileVersion.name == name)
+        .order_by(ProfileVersion.version.desc())
+        .limit(1)
+    )
+    row = session.execute(newest).one_or_none()
+    version, before = (0, None) if row is None else row
+    return version + 1, before if parent is None else get_profile(session, parent).id
+
+
+def checked_origin(author: str | None, note: str | None) -> dict[str, str | None]:
+    """Who makes a version and why, as columns, or `InvalidValue`."""
+    return {
+        "author": _said("author", author, fields.KEY_LENGTH),
+        "note": _said("note", note, LONGEST_NOTE),
+    }
+
+
+def _said(name: str, value: str | None, longest: int) -> str | None:
+    try:
+        if value == "":
+            raise InvalidValue("is empty")
+        return None if value is None else fields.text(value, longest)
+    except InvalidValue as error:
+        raise InvalidValue(f"{name}: {error}") from None
 
 
 def _lock(session: Session) -> None:

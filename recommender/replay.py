@@ -27,6 +27,7 @@ from recommender.export import exported
 from recommender.interactions import EVENTS, POSITIVE, is_engaged
 from recommender.interchange import KINDS, read_file
 from recommender.models import Follow
+from recommender.rollups import refresh
 from recommender.settings import Settings
 
 ENGAGED = "engaged"
@@ -36,8 +37,20 @@ TARGETS = (ENGAGED, *POSITIVE)
 TIMES = {"users": "created_at", "videos": "published_at", "follows": "at", "events": "at"}
 """The column that says when a row came to be; where it is empty, it always was."""
 
+DAY = timedelta(days=1)
+SHORTEST_SLICE = timedelta(minutes=1)
+
+SHOWN = ("watch", "impression")
+"""The kinds of events that say that a video was shown."""
+
 Row: TypeAlias = Mapping[str, Any]
 Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def check_length(every: timedelta) -> None:
+    """Raise `InvalidValue` where slices would be shorter than a minute."""
+    if every < SHORTEST_SLICE:
+        raise InvalidValue(f"every: {every} is shorter than a minute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +225,13 @@ class Slice:
     follows: Sequence[Line]
 
 
+class Shown(NamedTuple):
+    """A video that was shown to a user: when first, and which of the targets it led to."""
+
+    at: datetime
+    led_to: set[str]
+
+
 @dataclass(slots=True)
 class Timeline:
     """A scratch database, and what is yet to come into it.
@@ -297,6 +317,32 @@ class Timeline:
             ended = bisect_left(self.follows, end, key=lambda line: line.row["at"])
             yield Slice(first, end, list(events), self.follows[begun:ended])
             begun = ended
+
+    def walk(self, start: datetime, length: timedelta | None) -> Iterator[Slice]:
+        """The slices, each when all before it is known; what it names is there to be ranked."""
+        done = 0
+        for part in self.slices(start, length):
+            if done:
+                refresh(self.engine, as_of=part.start, settings=self.settings)
+            hidden = self.prepare(part)
+            yield part
+            done += len(part.events)
+            if done < len(self.events):
+                self.fold(part, hidden)
+
+    def shown(self, part: Slice, targets: Iterable[str]) -> dict[str, dict[str, Shown]]:
+        """Of each user the videos that were shown in a slice, and what each led to in it."""
+        shown: dict[str, dict[str, Shown]] = {}
+        for row, _, _ in part.events:
+            if row["kind"] in SHOWN:
+                videos = shown.setdefault(row["user"], {})
+                videos.setdefault(row["video"], Shown(row["at"], set()))
+        for row, _, _ in part.events:
+            video = row["video"]
+            if found := shown.get(row["user"], {}).get(video):
+                duration = self.durations[video]
+                found.led_to.update(each for each in targets if is_positive(each, row, duration))
+        return shown
 
     def prepare(self, part: Slice) -> list[Line]:
         """Write the users and videos that a slice names, for they are to be ranked.

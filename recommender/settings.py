@@ -177,6 +177,18 @@ class Settings:
         0.02, "Share of captions from which a word of them is common and says nothing.",
         "RECOMMENDER_COMMON_TERM", low=0.00001, high=1,
     )  # fmt: skip
+    fit_ridge: float = _setting(
+        1.0, "Penalty of a fit on the squared weight of each signal by its standard deviation.",
+        "RECOMMENDER_FIT_RIDGE", low=1e-6, high=1e6,
+    )  # fmt: skip
+    fit_user_prior: float = _setting(
+        5.0, "Average impressions that each user's own share of a fit's target starts with.",
+        "RECOMMENDER_FIT_USER_PRIOR", low=0.1, high=1e6,
+    )  # fmt: skip
+    fit_held_out: float = _setting(
+        0.2, "Share of the impressions, the last, that a fit keeps to measure itself by.",
+        "RECOMMENDER_FIT_HELD_OUT", low=0.01, high=0.9,
+    )  # fmt: skip
     tries: int = _setting(
         5, "Tries of a transaction that clashes with others.", "RECOMMENDER_TRIES", low=1, high=20
     )

@@ -100,9 +100,41 @@ class Profile:
     id: int | None = field(default=None, compare=False)
 
     @property
+    def label(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    @property
     def is_reference(self) -> bool:
         """Whether it is the reference formula, which keeps own, seen and muted videos."""
         return self.name == REFERENCE
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRecord:
+    """Where one version of a ranking profile comes from.
+
+    Attributes:
+        profile: its name.
+        version: its number.
+        created_at: when it was made, in UTC.
+        activated_at: when it was activated last, None where never.
+        source: ``hand`` or ``fit``: who chose its weights.
+        author: who made it, None where nobody said.
+        note: why, None where nobody said.
+        parent: ``name@version`` of what it was made from, None where from nothing.
+        metrics: what a fit found, as `Fit.as_dict` gives it; None where made by hand.
+    """
+
+    profile: str
+    version: int
+    created_at: datetime
+    activated_at: datetime | None = None
+    source: str = "hand"
+    author: str | None = None
+    note: str | None = None
+    parent: str | None = None
+    metrics: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -398,7 +398,8 @@ def test_video_status(example: Run) -> None:
 def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
     made = answer(example("profiles", "create", "calm", "--weight", "likes=2"))
     assert made == {"profile": "calm", "version": 1, "active": False, "weights": {"likes": 2.0}}
-    assert answer(example("profiles", "show", "calm@1")) == made
+    shown = answer(example("profiles", "show", "calm@1"))
+    assert shown == {**shown, **made, "source": "hand", "parent": None, "metrics": None}
     assert answer(example("feed", "user1"))["profile"] == "for_you"
     assert answer(example("profiles", "activate", "calm")) == {**made, "active": True}
     assert answer(example("feed", "user1"))["profile"] == "calm"
@@ -413,9 +414,59 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
     ]  # fmt: skip
 
 
+def test_versions_are_told_apart(example: Run) -> None:
+    origin = ("--author", "ana", "--note", "to\tsee")
+    example("profiles", "create", "calm", "--weight", "follows=2", *origin)
+    example("profiles", "create", "calm", "--weight", "freshness=2")
+    (first, second) = answer(example("profiles", "list"))[:2]
+    assert (first["author"], first["note"], first["parent"]) == ("ana", "to\tsee", None)
+    assert (second["author"], second["parent"], second["activated_at"]) == (None, "calm@1", None)
+    out = example("profiles", "show", "calm@1", "--format", "table")[1]
+    assert re.match(r"calm@1, not active; made by hand by ana at 20\S+Z: to see\n", out)
+    diff = ("profiles", "diff", "calm@1", "calm", "--user", "user1", "--user", "nobody")
+    found = answer(example(*diff))
+    assert found["weights"] == [
+        {"signal": "follows", "calm@1": 2.0, "calm@2": 0.0, "change": -2.0},
+        {"signal": "freshness", "calm@1": 0.0, "calm@2": 2.0, "change": 2.0},
+    ]
+    assert found["pages"]["user1"] == [{"#": 1, "was": 1, "video": "v3"}]
+    assert {row["video"] for row in found["pages"]["nobody"]} == {"v1", "v2", "v3"}
+    out = example(*diff, "--format", "table")[1]
+    assert re.findall(r"^(\w+):$", out, re.MULTILINE) == ["user1", "nobody"]
+
+
+def test_a_fit_without_served_pages_says_so(example: Run) -> None:
+    assert example("fit", "mine") == (2, "", "Error: there are no impressions to learn from\n")
+    assert example("fit", "mine", "--replay")[0] == 2
+    assert answer(example("profiles", "list"))[-1]["profile"] == "for_you"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (("fit", "classic"), 2, "classic is the reference formula"),
+        (("fit", "mine", "--target", "love"), 2, "'love' is not one of engaged, like"),
+        (("fit", "mine", "--target", "like=x"), 2, "target: like: 'x' is not a number"),
+        (
+            (
+                "fit",
+                "mine",
+                "--users",
+                "none.csv",
+                "--videos",
+                "n",
+                "--events",
+                "n",
+                "--since",
+                "2026-01-01T00:00:00Z",
+            ),
+            66,
+            "none.csv",
+        ),
+        (("fit", "mine", "--users", "u.csv"), 2, "videos: no file is given"),
+        (("profiles", "diff", "for_you", "none"), 2, "there is no profile 'none'"),
+        (("profiles", "diff", "for_you", "classic", "--limit", "0"), 2, "--limit"),
+        (("profiles", "create", "n", "--weight", "likes=1", "--note", ""), 2, "note: is empty"),
         (("feed", "user1", "--limit", "0"), 2, "--limit"),
         (("feed", "user1", "--limit", "501"), 2, "--limit"),
         (("feed", "user1", "--as-of", "yesterday"), 2, "is not a time such as"),

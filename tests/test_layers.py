@@ -16,6 +16,7 @@ LAYERS = (
     "synthetic", "simulation", "report",
     "reading", "ahead", "interchange", "export", "archive", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
+    "regression", "samples", "outcomes", "fitting", "comparing",
     "volume", "loading", "vectors", "plans", "benchmark",
     "cli",
 )  # fmt: skip

@@ -24,9 +24,11 @@ from recommender import (
     UnknownSignal,
     activate_profile,
     create_profile,
+    diff_profiles,
     fields,
     get_profile,
     list_profiles,
+    profile_history,
     run_transaction,
 )
 from tests.worlds import (
@@ -61,6 +63,15 @@ TABLES = (ProfileVersion.__table__, ProfileWeight.__table__)
 def stored(session: Session) -> list[list[tuple[Any, ...]]]:
     columns = (("name", "version"), ("profile_id", "signal", "weight"))
     return [rows_of(session, table, *names) for table, names in zip(TABLES, columns, strict=True)]
+
+
+def origins(session: Session, name: str = "mine") -> list[tuple[Any, ...]]:
+    """Source, author, note and parent of each version."""
+    records = profile_history(session, name)
+    assert [(each.profile, each.version) for each in records] == [
+        (name, number) for number in range(1, len(records) + 1)
+    ]
+    return [(each.source, each.author, each.note, each.parent) for each in records]
 
 
 def ranked(session: Session, profile: str | None = None) -> FeedPage:
@@ -339,3 +350,113 @@ def test_ten_makers_of_one_profile_make_ten_versions(engine: Engine) -> None:
 
     with ThreadPoolExecutor(max_workers=10) as pool:
         assert sorted(pool.map(make, range(10))) == list(range(1, 11))
+
+
+def test_a_version_says_where_it_comes_from(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "now", at)
+    create_profile(session, "mine", {"likes": 1})
+    create_profile(session, "mine", {"likes": 2}, author="ana", note="more\nlikes")
+    create_profile(session, "mine", {"likes": 3}, parent="mine@1")
+    create_profile(session, "mine", {"likes": 4}, parent="for_you", metrics={"auc": 0.5, "of": []})
+    assert origins(session) == [
+        ("hand", None, None, None),
+        ("hand", "ana", "more\nlikes", "mine@1"),
+        ("hand", None, None, "mine@1"),
+        ("fit", None, None, "for_you@1"),
+    ]
+    assert {each.created_at for each in profile_history(session, "mine")} == {at()}
+    assert [each.metrics for each in profile_history(session, "mine")] == [
+        None, None, None, {"auc": 0.5, "of": []},
+    ]  # fmt: skip
+    assert (
+        origins(session, "classic") == origins(session, "for_you") == [("hand", None, None, None)]
+    )
+    with pytest.raises(UnknownProfile, match="there is no profile 'nobodys'"):
+        profile_history(session, "nobodys")
+
+
+def test_all_history_is_in_the_order_of_the_list(session: Session) -> None:
+    for name in ("zeta", "Beta", *["zeta"] * 10):
+        create_profile(session, name, {"likes": 1})
+    records = [(each.profile, each.version) for each in profile_history(session)]
+    assert records == [(each.name, each.version) for each in list_profiles(session)]
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ({"author": ""}, InvalidValue, "author: is empty"),
+        ({"author": "a" * 256}, InvalidValue, "author: is 256 characters long"),
+        ({"author": 1}, InvalidValue, "author: 1 is not text"),
+        ({"note": ""}, InvalidValue, "note: is empty"),
+        ({"note": "a\0"}, InvalidValue, "note: has the character U+0000"),
+        ({"note": "n" * 10_001}, InvalidValue, "note: is 10,001 characters long"),
+        ({"parent": "other"}, UnknownProfile, "there is no profile 'other'"),
+        ({"parent": "mine@2"}, UnknownProfile, "there is no profile 'mine@2'"),
+    ],
+)
+def test_an_origin_that_is_not_of_its_form_is_refused(
+    session: Session, said: Any, error: type[Exception], message: str
+) -> None:
+    create_profile(session, "mine", {"likes": 1})
+    before = stored(session)
+    with pytest.raises(error) as caught:
+        create_profile(session, "mine", {"likes": 1}, **said)
+    assert str(caught.value).startswith(message)
+    session.flush()
+    assert stored(session) == before
+
+
+def test_activating_and_going_back_change_one_row_each(session: Session) -> None:
+    for weight in (1, 2, 3):
+        create_profile(session, "mine", {"likes": weight})
+    order = ["mine@2", "mine@3", "mine@2", "for_you@1"]
+    for wanted in order:
+        before = rows_of(session, TABLES[0])
+        with counted_statements(session.connection()) as sent:
+            activate_profile(session, wanted)
+        assert sum(statement.startswith("UPDATE") for statement in sent) == 1
+        assert not any(statement.startswith(("INSERT", "DELETE")) for statement in sent)
+        after = rows_of(session, TABLES[0])
+        changed = [(one, other) for one, other in zip(before, after, strict=True) if one != other]
+        assert len(changed) == 1
+        is_time = [column.name == "activated_at" for column in TABLES[0].c]
+        pairs = zip(*changed[0], is_time, strict=True)
+        assert all(one == other or may_change for one, other, may_change in pairs)
+        assert "@".join(map(str, served(session))) == wanted
+
+
+def test_two_versions_differ_in_weights_and_in_pages(session: Session) -> None:
+    make_videos(session, "old", creator="a", published_at=at(-3000))
+    make_videos(session, "new", creator="b", published_at=at(-10))
+    recommender.upsert_users(session, [{"id": "viewer"}])
+    recommender.follow(session, "viewer", "a")
+    create_profile(session, "mine", {"follows": 1, "freshness": 0.5})
+    create_profile(session, "mine", {"freshness": 2, "likes": 1})
+    found = diff_profiles(
+        session, "mine@1", "mine", users=["viewer", "stranger"], limit=2, as_of=at()
+    )
+    assert (found.first, found.second) == ("mine@1", "mine@2")
+    assert found.weights == {"follows": (1, 0), "freshness": (0.5, 2), "likes": (0, 1)}
+    assert {user: tuple(map(names, pages)) for user, pages in found.pages.items()} == {
+        "viewer": (["old", "new"], ["new", "old"]),
+        "stranger": (["new", "old"], ["new", "old"]),
+    }
+
+
+def test_comparing_serves_nothing(session: Session) -> None:
+    worked_example(session)
+    with counted_statements(session.connection()) as sent:
+        diff_profiles(session, "for_you", "classic", users=["user1"])
+    assert len(sent) >= 5
+    assert {each.split()[0] for each in sent} == {"SELECT", "WITH"}
+    assert not any("FOR UPDATE" in each for each in sent)
+
+
+def test_one_key_is_not_several_users(session: Session) -> None:
+    with pytest.raises(InvalidValue, match=r"^users: 'ana' is one key"):
+        diff_profiles(session, "for_you", "classic", users="ana")
+    with pytest.raises(UnknownProfile):
+        diff_profiles(session, "for_you", "nobodys")

@@ -192,13 +192,38 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("activated_at", TIME, nullable=True),
+        sa.Column("source", sa.Text(), server_default="hand", nullable=False),
+        sa.Column("author", sa.Text(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("parent_id", sa.BigInteger(), nullable=True),
+        sa.Column("metrics", sa.JSON(none_as_null=True), nullable=True),
+        sa.CheckConstraint(
+            "length(author) BETWEEN 1 AND 255", name=op.f("rec_ranking_profiles_author_length_ck")
+        ),
         sa.CheckConstraint(
             "length(name) BETWEEN 1 AND 255", name=op.f("rec_ranking_profiles_name_length_ck")
         ),
+        sa.CheckConstraint(
+            "length(note) BETWEEN 1 AND 10000", name=op.f("rec_ranking_profiles_note_length_ck")
+        ),
+        sa.CheckConstraint(
+            "source IN ('hand', 'fit')", name=op.f("rec_ranking_profiles_source_ck")
+        ),
         sa.CheckConstraint("version >= 1", name=op.f("rec_ranking_profiles_version_ck")),
+        sa.ForeignKeyConstraint(
+            ["parent_id"],
+            ["rec_ranking_profiles.id"],
+            name=op.f("rec_ranking_profiles_parent_id_fk"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("rec_ranking_profiles_pk")),
         sa.UniqueConstraint("name", "version", name=op.f("rec_ranking_profiles_name_version_uq")),
         sqlite_autoincrement=True,
+    )
+    op.create_index(
+        op.f("rec_ranking_profiles_parent_id_ix"),
+        "rec_ranking_profiles",
+        ["parent_id"],
+        unique=False,
     )
     op.create_table(
         "rec_recent_engagements",

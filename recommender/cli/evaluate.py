@@ -38,7 +38,8 @@ class Holdout(click.ParamType[float]):
         return float(matched[1])
 
 
-def _files_option(kind: str) -> Callable[[Any], Any]:
+def files_option(kind: str) -> Callable[[Any], Any]:
+    """``--users`` and so on: files of a log."""
     return click.option(
         f"--{kind}", multiple=True, metavar="FILE", help=f"Interchange file of {kind}; repeatable."
     )
@@ -68,10 +69,10 @@ def _files_option(kind: str) -> Callable[[Any], Any]:
     "--sample", type=click.IntRange(min=1), default=evaluation.SAMPLE, show_default=True,
     metavar="USERS", help="Look at the pages of so many users at most.",
 )  # fmt: skip
-@_files_option("users")
-@_files_option("videos")
-@_files_option("follows")
-@_files_option("events")
+@files_option("users")
+@files_option("videos")
+@files_option("follows")
+@files_option("events")
 @click.option(
     "--scratch", metavar="URL", help="An empty database to work in; a temporary file if left out."
 )
@@ -94,13 +95,13 @@ def evaluate(
     source: AbstractContextManager[Engine | LogFiles] = readable(longest=settings().rollup_timeout)
     if users or videos or follows or events:
         source = nullcontext(LogFiles(users, videos, follows, events))
-    with source as log, _progress() as progress:
+    with source as log, progress_bars() as progress:
         found = evaluation.evaluate(log, settings=settings(), progress=progress, **asked)
     _print(found, form)
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress_bars() -> Iterator[Progress]:
     """A bar for each stage, on a terminal."""
     is_hidden = not sys.stderr or not sys.stderr.isatty()
     bars: dict[str, Any] = {}

@@ -96,3 +96,13 @@ def as_of_option(function: F) -> F:
     return click.option(
         "--as-of", type=Time(), metavar="TIME", help="The reading time; now where left out."
     )(function)
+
+
+def author_option(function: F) -> F:
+    """``--author``."""
+    return click.option("--author", metavar="NAME", help="Who makes this version.")(function)
+
+
+def note_option(function: F) -> F:
+    """``--note``."""
+    return click.option("--note", metavar="TEXT", help="Why this version is made.")(function)

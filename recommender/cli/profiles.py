@@ -1,4 +1,4 @@
-"""``profiles list|show|create|activate``."""
+"""``profiles list|show|create|diff|activate``."""
 
 from __future__ import annotations
 
@@ -6,26 +6,40 @@ from typing import Any
 
 import click
 
+from recommender import comparing
 from recommender import profiles as library
 from recommender.cli.database import reading, writing
-from recommender.cli.options import database_option, format_option
-from recommender.cli.output import form_of, print_records
-from recommender.values import Profile
+from recommender.cli.feed import limit_option
+from recommender.cli.options import (
+    as_of_option,
+    author_option,
+    database_option,
+    format_option,
+    note_option,
+)
+from recommender.cli.output import cell, form_of, moment, print_records, print_table
+from recommender.values import FeedPage, Profile, ProfileRecord
 
 
 @click.group()
 def profiles() -> None:
-    """List, show, create and activate ranking profiles."""
+    """List, show, create, compare and activate ranking profiles."""
 
 
 @profiles.command("list")
 @format_option
 @database_option
 def list_(form: str | None) -> None:
-    """List every version of every profile."""
+    """List every version of every profile, and where it comes from."""
     with reading() as session:
         found = library.list_profiles(session)
-    print_records([_record(profile) for profile in found], form)
+        origins = {(each.profile, each.version): each for each in library.profile_history(session)}
+    rows = [
+        {**_record(profile), **_origin(origins[profile.name, profile.version])} for profile in found
+    ]
+    if form_of(form) == "table":
+        rows = [{name: row[name] for name in _LISTED} for row in rows]
+    print_records(rows, form)
 
 
 @profiles.command()
@@ -33,9 +47,12 @@ def list_(form: str | None) -> None:
 @format_option
 @database_option
 def show(profile: str, form: str | None) -> None:
-    """Show a profile's weights."""
+    """Show a profile's weights, and where they come from."""
     with reading() as session:
-        _print(library.get_profile(session, profile), form)
+        found = library.get_profile(session, profile)
+        origins = library.profile_history(session, found.name)
+    record = next(each for each in origins if each.version == found.version)
+    _print(found, form, record)
 
 
 @profiles.command()
@@ -47,14 +64,57 @@ def show(profile: str, form: str | None) -> None:
     metavar="SIGNAL=WEIGHT",
     help="A signal's weight, -100 to 100; once for each signal.",
 )
+@author_option
+@note_option
 @format_option
 @database_option
-def create(name: str, weights: tuple[str, ...], form: str | None) -> None:
+def create(name: str, weights: tuple[str, ...], form: str | None, **said: Any) -> None:
     """Make a new version of a profile; it serves once it is activated."""
     pairs: Any = {signal: weight for signal, _, weight in (each.partition("=") for each in weights)}
     if len(pairs) < len(weights):
         raise click.UsageError("--weight: a signal is given twice")
-    _print(writing(lambda session: library.create_profile(session, name, pairs)), form)
+    _print(writing(lambda session: library.create_profile(session, name, pairs, **said)), form)
+
+
+@profiles.command()
+@click.argument("first", metavar="NAME[@VERSION]")
+@click.argument("second", metavar="NAME[@VERSION]")
+@click.option(
+    "--user", "users", multiple=True, metavar="USER",
+    help="Also how this user's page changes; repeatable.",
+)  # fmt: skip
+@limit_option
+@as_of_option
+@format_option
+@database_option
+def diff(first: str, second: str, form: str | None, **asked: Any) -> None:
+    """Show what two versions weigh differently, and how users' pages change."""
+    with reading() as session:
+        found = comparing.diff_profiles(session, first, second, **asked)
+    weights = [
+        {"signal": name, found.first: one, found.second: other, "change": other - one}
+        for name, (one, other) in found.weights.items()
+    ]
+    pages = {user: _places(*both) for user, both in found.pages.items()}
+    if form_of(form) != "table":
+        rows = [{"user": user, **row} for user, rows in pages.items() for row in rows]
+        whole = {"first": found.first, "second": found.second, "weights": weights, "pages": pages}
+        print_records(rows or weights, form, whole=whole)
+        return
+    print_table([row for row in weights if row["change"]])
+    for user, rows in pages.items():
+        click.echo(f"\n{cell(user)}:")
+        print_table(rows)
+
+
+def _places(one: FeedPage, other: FeedPage) -> list[dict[str, Any]]:
+    """Where each video of either page stands in both, None where it does not."""
+    was = {item.video: item.position for item in one.items}
+    now = {item.video: item.position for item in other.items}
+    return [
+        {"#": now.get(video), "was": was.get(video), "video": video}
+        for video in dict.fromkeys([*now, *was])
+    ]
 
 
 @profiles.command()
@@ -66,6 +126,10 @@ def activate(profile: str, form: str | None) -> None:
     _print(writing(lambda session: library.activate_profile(session, profile)), form)
 
 
+_LISTED = ("profile", "version", "active", "source", "parent", "author", "created_at", "note")
+"""What a table of versions has room for."""
+
+
 def _record(profile: Profile) -> dict[str, Any]:
     return {
         "profile": profile.name,
@@ -75,9 +139,32 @@ def _record(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _print(profile: Profile, form: str | None) -> None:
+def _origin(record: ProfileRecord) -> dict[str, Any]:
+    return {
+        "source": record.source,
+        "parent": record.parent,
+        "author": record.author,
+        "note": record.note,
+        "created_at": moment(record.created_at),
+        "activated_at": moment(record.activated_at),
+        "metrics": record.metrics,
+    }
+
+
+def _print(profile: Profile, form: str | None, record: ProfileRecord | None = None) -> None:
     weights = [{"signal": name, "weight": weight} for name, weight in profile.weights.items()]
     if form_of(form) == "table":
         state = "active" if profile.active else "not active"
-        click.echo(f"{profile.name}@{profile.version}, {state}")
-    print_records(weights, form, whole=_record(profile))
+        click.echo(f"{profile.label}, {state}{_made(record)}")
+    origin = {} if record is None else _origin(record)
+    print_records(weights, form, whole={**_record(profile), **origin})
+
+
+def _made(record: ProfileRecord | None) -> str:
+    """How a version came about, as the end of a sentence."""
+    if record is None:
+        return ""
+    by = f" by {cell(record.author)}" if record.author else ""
+    parent = f" from {record.parent}" if record.parent else ""
+    note = f": {cell(record.note)}" if record.note else ""
+    return f"; made by {record.source}{by}{parent} at {moment(record.created_at)}{note}"

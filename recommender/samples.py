@@ -1,0 +1,392 @@
+"""Impressions in a temporary table, and the sums over them that a regression asks for.
+
+A row is an impression: whose, when, its label from 0 to 1, and its features. Every answer is an
+aggregate: the rows stay in the database.
+
+A feed orders the videos of one user, and what tells users apart, such as how much they watch and
+how much was learned of them, would pass for the worth of a signal. So features count less their
+user's mean (Mundlak, 1978; Neuhaus and Kalbfleisch, 1998), and the logit begins with the user's own
+share of labels, smoothed. Features are columns: sums over JSON took half as long
+again. A subquery with OFFSET 0 is not merged into the query around it, on either database, so that
+what it computes is computed once for each row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import combinations_with_replacement, islice
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    MetaData,
+    Subquery,
+    Table,
+)
+
+from recommender.arithmetic import exp2, half_away, logarithm
+from recommender.columns import PREFIX, Statement, UtcDateTime
+from recommender.regression import Matrix, Scale, Sums, Vector
+from recommender.scoring import KEY_SCALE
+from recommender.settings import Settings
+from recommender.signals import Number, is_true, number
+
+COMMENT = "/* recommender.fit */"
+
+BITS = 1 / math.log(2)
+"""The logarithm to base 2 of e."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many impressions there are, whose, and the sum of their labels."""
+
+    impressions: int
+    users: int
+    labels: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well scores tell labels above 0 from others, each None where all are alike.
+
+    Attributes:
+        auc: of all impressions together, 0 to 1.
+        gauc: of each user's own, averaged with their number as weights, 0 to 1.
+    """
+
+    auc: float | None
+    gauc: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A temporary table of impressions on a connection.
+
+    Attributes:
+        connection: without a transaction; every method has one of its own.
+        features: names of the columns of features.
+        settings: how long a statement may take.
+    """
+
+    connection: Connection
+    features: tuple[str, ...]
+    settings: Settings
+
+    @cached_property
+    def table(self) -> Table:
+        """The table; features have a prefix, so that no name is taken."""
+        values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
+        return Table(
+            f"{PREFIX}sample", MetaData(),
+            Column("user_id", BigInteger, nullable=False),
+            Column("at", UtcDateTime, nullable=False),
+            Column("label", Double, nullable=False),
+            *values, prefixes=["TEMPORARY"],
+        )  # fmt: skip
+
+    @cached_property
+    def users(self) -> Table:
+        """Of each user the logit that impressions begin with, and the mean of each feature."""
+        values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
+        return Table(
+            f"{PREFIX}sample_users", self.table.metadata,
+            Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+            Column("own", Double, nullable=False),
+            *values, prefixes=["TEMPORARY"],
+        )  # fmt: skip
+
+    @contextmanager
+    def opened(self) -> Iterator[Sample]:
+        """The sample with its tables, which are gone afterwards."""
+        tables = (self.table, self.users)
+        with self._transaction():
+            for table in tables:
+                table.create(self.connection)
+        try:
+            yield self
+        finally:
+            self.connection.rollback()
+            with self._transaction():
+                for table in tables:
+                    table.drop(self.connection)
+
+    def settle(self, until: datetime) -> None:
+        """Find what users are like, once all is there; their labels from a time on do not count."""
+        totals, prior = self.totals(until), number(self.settings.fit_user_prior)
+        table, mean = self.table, totals.labels / totals.impressions
+        is_known = is_true(table.c.at < until)
+        labels = sa.func.sum(is_known * table.c.label) + prior * number(mean)
+        share = labels / (sa.func.sum(is_known) + prior)
+        means = (sa.func.avg(self.value(name)) for name in self.features)
+        found = sa.select(table.c.user_id, logarithm(share / (number(1) - share)), *means)
+        insert = self.users.insert()
+        with self._transaction():
+            self.connection.execute(
+                insert.from_select(self.users.c.keys(), found.group_by(table.c.user_id))
+            )
+
+    def add(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Write impressions: of each user's row, time, label, and the features in their order."""
+        names, left = self.table.c.keys(), iter(rows)
+        while batch := [
+            dict(zip(names, row, strict=True)) for row in islice(left, self.settings.batch_size)
+        ]:
+            with self._transaction():
+                self.connection.execute(self.table.insert(), batch)
+
+    def add_from(self, statement: Statement) -> None:
+        """Write impressions that a statement selects, in the order of the columns."""
+        names = self.table.c.keys()
+        with self._transaction():
+            self.connection.execute(self.table.insert().from_select(names, statement))
+
+    def value(self, name: str) -> Column[float]:
+        """The column of a feature."""
+        return self.table.c[f"x_{name}"]
+
+    def time_of(self, part: float) -> datetime | None:
+        """The time of the impression that this part of them came before; None without any."""
+        count = self._row(sa.select(sa.func.count()).select_from(self.table))[0]
+        nth = sa.select(self.table.c.at).order_by(self.table.c.at).limit(1)
+        found = self._rows(nth.offset(int(count * part)))
+        return found[0][0] if found else None
+
+    def totals(self, until: datetime) -> Totals:
+        """Those of the impressions before a time."""
+        table = self.table
+        about = sa.select(
+            sa.func.count(), sa.func.count(table.c.user_id.distinct()), sa.func.sum(table.c.label)
+        ).where(table.c.at < until)
+        count, users, labels = self._row(about)
+        return Totals(count, users, labels or 0.0)
+
+    def scale(self, until: datetime) -> tuple[tuple[str, ...], Scale]:
+        """The features that differ between impressions of one user, of those before a time."""
+        names = self._varying(self.table.c.at < until)
+        values = self.centred(names, self.table.c.at < until)
+        columns = list(values.c)[3:]
+        means = self._row(sa.select(sa.func.count(), *map(sa.func.avg, columns)))[1:]
+        pairs = zip(columns, means, strict=True)
+        squares = [(column - number(mean)) * (column - number(mean)) for column, mean in pairs]
+        spread = self._row(sa.select(sa.func.count(), *map(sa.func.avg, squares)))[1:]
+        return names, Scale([0.0, *means], [1.0, *map(math.sqrt, spread)])
+
+    def _varying(self, wanted: ColumnElement[bool]) -> tuple[str, ...]:
+        """The features that differ between some impressions of one user."""
+        values = [self.value(name) for name in self.features]
+        differs = (sa.func.min(each) < sa.func.max(each) for each in values)
+        own = sa.select(*(is_true(each).label(f"d{n}") for n, each in enumerate(differs)))
+        users = own.where(wanted).group_by(self.table.c.user_id).subquery("users")
+        found = self._row(sa.select(sa.func.count(), *map(sa.func.sum, users.c)))[1:]
+        return tuple(name for name, count in zip(self.features, found, strict=True) if count)
+
+    def centred(self, names: Sequence[str], wanted: ColumnElement[bool]) -> Subquery:
+        """Some impressions: user, label, own logit, and the features less their user's mean."""
+        values = [
+            (self.value(name) - self.users.c[f"x_{name}"]).label(f"x_{name}") for name in names
+        ]
+        return (
+            sa.select(self.table.c.user_id, self.table.c.label, self.users.c.own, *values)
+            .join(self.users, self.users.c.user_id == self.table.c.user_id)
+            .where(wanted)
+            .offset(0)
+            .subquery("centred")
+        )
+
+    def sums(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Sums:
+        """The sums over the impressions before a time, at coefficients of some of the features.
+
+        Args:
+            names: of the features.
+            coefficients: the intercept's and theirs.
+            until: the time.
+        """
+        row = self._row(sums_query(self, names), {**_bound(coefficients), "until": until})
+        loss, *found = map(float, row)
+        size = len(names) + 1
+        return Sums(loss, found[:size], _symmetric(found[size:], size))
+
+    def scores(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Matrix:
+        """Σ g · gᵀ over users, g being the sums of (label - probability) · feature of each."""
+        values = {**_bound(coefficients), "until": until}
+        found = list(map(float, self._row(scores_query(self, names), values)))
+        return _symmetric(found, len(names) + 1)
+
+    def loss(
+        self, names: Sequence[str], coefficients: Vector, since: datetime
+    ) -> tuple[int, float | None]:
+        """How many impressions there are from a time on, and their mean loss, in nats."""
+        judged = _judged(self, names, self.table.c.at >= since)
+        mean = sa.select(sa.func.count(), sa.func.avg(judged.c.loss))
+        count, loss = self._row(mean.prefix_with(COMMENT), _bound(coefficients))
+        return count, loss
+
+    def quality(self, weights: Mapping[str, float], since: datetime) -> Quality:
+        """How well a weighted sum of some features tells the labels from a time on."""
+        bound = {**_bound([0.0, *weights.values()]), "since": since}
+        count, positives, above, own, compared = self._row(
+            quality_query(self, tuple(weights)), bound
+        )
+        pairs = (positives or 0) * (count - (positives or 0))
+        return Quality(
+            auc=float(above) / pairs if pairs else None,
+            gauc=float(own) / float(compared) if compared else None,
+        )
+
+    def _row(self, statement: Statement, values: Mapping[str, Any] | None = None) -> Any:
+        return self._rows(statement, values)[0]
+
+    def _rows(self, statement: Statement, values: Mapping[str, Any] | None = None) -> Sequence[Any]:
+        with self._transaction():
+            return self.connection.execute(statement, values or {}).all()
+
+    def _transaction(self) -> AbstractContextManager[None]:
+        return long_transaction(self.connection, self.settings)
+
+
+@contextmanager
+def long_transaction(connection: Connection, settings: Settings) -> Iterator[None]:
+    """A transaction whose statements may take as long as a refresh's."""
+    with connection.begin():
+        if connection.dialect.name != "sqlite":
+            longest = f"{settings.rollup_timeout * 1000:.0f}"
+            limit = sa.func.set_config("statement_timeout", longest, True)  # noqa: FBT003 - SQL's
+            connection.execute(sa.select(limit))
+        yield
+
+
+def _bound(coefficients: Vector) -> dict[str, float]:
+    return {f"b{place}": value for place, value in enumerate(coefficients)}
+
+
+def _symmetric(upper: Sequence[float], size: int) -> list[list[float]]:
+    """The matrix whose upper triangle is given row by row."""
+    matrix = [[0.0] * size for _ in range(size)]
+    places = combinations_with_replacement(range(size), 2)
+    for (row, column), value in zip(places, upper, strict=True):
+        matrix[row][column] = matrix[column][row] = value
+    return matrix
+
+
+def _weighted(features: Sequence[ColumnElement[float]]) -> Number:
+    """The intercept and the weighted sum of features."""
+    total: Any = sa.bindparam("b0", type_=Double())
+    for place, feature in enumerate(features, start=1):
+        total += sa.bindparam(f"b{place}", type_=Double()) * feature
+    return total  # type: ignore[no-any-return] # a sum of doubles
+
+
+def _judged(sample: Sample, names: Sequence[str], wanted: ColumnElement[bool]) -> Subquery:
+    """Each impression with its logit, probability and loss, and the features named."""
+    centred = sample.centred(names, wanted)
+    logit = (centred.c.own + _weighted(list(centred.c)[3:])).label("logit")
+    one = sa.select(*centred.c, logit).offset(0).subquery("logits")
+    power = exp2(-sa.func.abs(one.c.logit) * number(BITS)).label("power")
+    two = sa.select(*one.c, power).offset(0).subquery("powers")
+    is_likely = two.c.logit > number(0)
+    probability = sa.case((is_likely, number(1)), else_=two.c.power) / (number(1) + two.c.power)
+    above = sa.case((is_likely, two.c.logit), else_=number(0))
+    loss = above + logarithm(number(1) + two.c.power) - two.c.label * two.c.logit
+    columns = [column for column in two.c if column.key != "power"]
+    judged = sa.select(*columns, probability.label("probability"), loss.label("loss"))
+    return judged.offset(0).subquery("judged")
+
+
+def sums_query(sample: Sample, names: Sequence[str]) -> Statement:
+    """One row: the loss, the gradient, and the upper triangle of the information."""
+    judged = _judged(sample, names, sample.table.c.at < sa.bindparam("until", type_=UtcDateTime()))
+    features = [judged.c[f"x_{name}"] for name in names]
+    weight = judged.c.probability * (number(1) - judged.c.probability)
+    residual = (judged.c.label - judged.c.probability).label("residual")
+    weighted = [(weight * each).label(f"w{place}") for place, each in enumerate(features, start=1)]
+    about = sa.select(judged.c.loss, residual, weight.label("w0"), *features, *weighted)
+    each = about.offset(0).subquery("weighted")
+    values: list[Any] = [number(1), *(each.c[f"x_{name}"] for name in names)]
+    weights = [each.c[f"w{place}"] for place in range(len(values))]
+    pairs = combinations_with_replacement(range(len(values)), 2)
+    return sa.select(
+        sa.func.sum(each.c.loss),
+        *(sa.func.sum(each.c.residual * value) for value in values),
+        *(sa.func.sum(weights[j] * values[i]) for i, j in pairs),
+    ).prefix_with(COMMENT)
+
+
+def scores_query(sample: Sample, names: Sequence[str]) -> Statement:
+    """One row: the upper triangle of the sum, over users, of their gradients' products."""
+    judged = _judged(sample, names, sample.table.c.at < sa.bindparam("until", type_=UtcDateTime()))
+    residual = judged.c.label - judged.c.probability
+    values: list[Any] = [number(1), *(judged.c[f"x_{name}"] for name in names)]
+    own = [sa.func.sum(residual * each).label(f"g{place}") for place, each in enumerate(values)]
+    users = sa.select(*own).group_by(judged.c.user_id).offset(0).subquery("users")
+    pairs = combinations_with_replacement(users.c, 2)
+    sums = (sa.func.sum(one * other) for one, other in pairs)
+    return sa.select(*sums).prefix_with(COMMENT)
+
+
+def quality_query(sample: Sample, names: Sequence[str]) -> Statement:
+    """One row: impressions, positives, pairs in order, the AUCs of users, and their weights.
+
+    How often a positive is above a negative is the sum of the positives' ranks less what they have
+    among themselves (Mann and Whitney, 1947); those that tie, in whole billionths as every feed is
+    ordered by, share their ranks.
+    """
+    table = sample.table
+    is_positive = sa.case((table.c.label > number(0), number(1)), else_=number(0))
+    score = half_away(_weighted([sample.value(name) for name in names]) * number(KEY_SCALE)).label(
+        "score"
+    )
+    scored = (
+        sa.select(table.c.user_id, is_positive.label("positive"), score)
+        .where(table.c.at >= sa.bindparam("since", type_=UtcDateTime()))
+        .subquery("scored")
+    )
+    of_all, own = _rank(scored.c.score), _rank(scored.c.score, scored.c.user_id)
+    ranked = sa.select(
+        scored.c.user_id, scored.c.positive, of_all.label("of_all"), own.label("own")
+    ).subquery("ranked")
+    sums = (
+        sa.func.sum(ranked.c.positive * ranked.c[name]).label(name) for name in ("of_all", "own")
+    )
+    users = (
+        sa.select(
+            sa.cast(sa.func.count(), Double).label("impressions"),
+            sa.func.sum(ranked.c.positive).label("positives"),
+            *sums,
+        )
+        .group_by(ranked.c.user_id)
+        .subquery("users")
+    )
+    pairs = users.c.positives * (users.c.impressions - users.c.positives)
+    above = users.c.own - _own_ranks(users.c.positives)
+    weighed = sa.case((pairs > number(0), users.c.impressions), else_=number(0))
+    total = sa.func.sum(users.c.positives)
+    return sa.select(
+        sa.func.coalesce(sa.func.sum(users.c.impressions), number(0)),
+        total,
+        sa.func.sum(users.c.of_all) - _own_ranks(total),
+        sa.func.sum(weighed * above / sa.func.nullif(pairs, number(0))),
+        sa.func.sum(weighed),
+    ).prefix_with(COMMENT)
+
+
+def _own_ranks(count: Any) -> Any:
+    """The sum of the ranks 1, 2, 3 and so on."""
+    return count * (count + number(1)) / number(2)
+
+
+def _rank(value: Any, *among: Any) -> Any:
+    """The rank of a value, the least 1; equals have the mean of theirs."""
+    first = sa.func.rank().over(partition_by=among or None, order_by=value)
+    equals = sa.func.count().over(partition_by=[*among, value])
+    return sa.cast(first, Double) + (sa.cast(equals, Double) - number(1)) / number(2)
