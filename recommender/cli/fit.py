@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 
 from recommender import fitting
 from recommender.cli.database import readable, writable
-from recommender.cli.evaluate import Length, files_option, progress_bars
+from recommender.cli.evaluate import files_option, progress_bars
 from recommender.cli.options import (
+    Length,
     Time,
     author_option,
     database_option,
