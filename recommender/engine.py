@@ -144,6 +144,11 @@ def _is_in_memory(url: URL) -> bool:
     return is_sqlite and (url.database in {None, "", ":memory:"} or "memory" in url.query.values())
 
 
+_FLAGS = ("-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_plan")
+"""A page's statement is planned once for all viewers: that, or compiling it, would take as long as
+running it."""
+
+
 def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {}
@@ -160,7 +165,7 @@ def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
         "prepare_threshold": settings.prepare_threshold or None,
     }
     asked = {name: value for name, value in defaults.items() if name not in url.query}
-    options = " ".join([*flags, "-c TimeZone=UTC", str(url.query.get("options", ""))])
+    options = " ".join([*flags, *_FLAGS, str(url.query.get("options", ""))])
     return {
         "pool_pre_ping": True,
         "pool_recycle": settings.pool_recycle,
