@@ -150,7 +150,7 @@ class Cut:
 
     Attributes:
         at: when, for all rows but those of `of_user`.
-        of_user: when for the events of each of these users.
+        of_user: when for the events and follows of each of these users.
         until: what comes then or later is left out.
     """
 
@@ -164,14 +164,14 @@ class Cut:
 
     def is_later(self, kind: str, row: Row) -> bool:
         """Whether a row belongs to the later part."""
-        at = self.of_user.get(row["user"], self.at) if kind == "events" else self.at
+        at = self.of_user.get(row["user"], self.at) if "user" in row else self.at
         return self.time_of(kind, row) >= at
 
 
 def cut_per_user(
     source: Engine | LogFiles, target: str, part: float, settings: Settings
 ) -> tuple[Cut, datetime]:
-    """A cut of each user's events before the last of their positive videos, and the log's end.
+    """A cut of each user's log before the last of their positive videos, and the log's end.
 
     Of a user's videos with a positive event, in the order of the first such event, the last are
     held out: that part of them, and at least one; none of a user with fewer than two.

@@ -519,6 +519,18 @@ def test_a_holdout_cuts_each_users_own_last_positives(tmp_path: Path) -> None:
     assert recall.value == 1
 
 
+def test_a_holdout_does_not_know_whom_its_user_followed_later(tmp_path: Path) -> None:
+    follows = [{"user": user, "creator": "by-c", "at": at(200)} for user in ("u", "w")]
+    events = [*watches("u", 0, "ABCd"), *watches("w", 0, "abd")]
+    log = written(tmp_path, videos=VIDEOS, follows=follows, events=events)
+    cut, _ = cut_per_user(log, "engaged", 0.3, SETTINGS)
+    assert [cut.is_later("follows", row) for row in follows] == [True, False]
+    found = evaluate(log, holdout=0.3)
+    hit = pages(found)["following"].accuracy["hit@10"]
+    assert hit == (0, 0, 0)
+    assert values(ranking(found), "gauc")["following"] == 0.5
+
+
 def test_each_signal_is_left_out_in_turn(tmp_path: Path, engine: Engine) -> None:
     weights = {"quality": 2.0, "follows": 0.001, "social": 1.0, "freshness": 0.0}
     run_transaction(engine, lambda session: recommender.create_profile(session, "mine", weights))
