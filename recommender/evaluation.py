@@ -318,7 +318,8 @@ class _Run:
         numbers: dict[str, int] = {}
         done = 0
         for part in self.timeline.slices(self.start, self.every):
-            if done:
+            if part.start > self.start:
+                self.timeline.catch_up(part.start)
                 refresh(self.timeline.engine, as_of=part.start, settings=self.timeline.settings)
             hidden = self.timeline.prepare(part)
             for users in self._score(part, scored, numbers):

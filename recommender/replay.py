@@ -204,12 +204,11 @@ def cut_per_user(
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What came between two times: events and follows, in the order of time."""
+    """The events that came between two times, in the order of time."""
 
     start: datetime
     end: datetime
     events: Sequence[Line]
-    follows: Sequence[Line]
 
 
 @dataclass(slots=True)
@@ -221,7 +220,8 @@ class Timeline:
         cut: what comes later.
         settings: how many rows are written at once.
         durations: of every video of the log, in milliseconds.
-        events, follows: the later ones; in the order of time once all is read.
+        events, follows: the later ones; in the order of time once all is read. Follows that are
+            written are no longer there.
         waiting: users and videos that nobody knows yet, by key.
     """
 
@@ -285,18 +285,24 @@ class Timeline:
         return lines
 
     def slices(self, start: datetime, length: timedelta | None) -> Iterator[Slice]:
-        """The later part in slices that have an event; one of all where no length is given."""
+        """The later events in slices that have one; one of all where no length is given."""
 
         def number(line: Line) -> int:
             return math.floor((line.row["at"] - start) / length) if length else 0
 
-        begun = 0
         for place, events in groupby(self.events, number):
             first = start + place * length if length else start
             end = first + length if length else fields.LATEST
-            ended = bisect_left(self.follows, end, key=lambda line: line.row["at"])
-            yield Slice(first, end, list(events), self.follows[begun:ended])
-            begun = ended
+            yield Slice(first, end, list(events))
+
+    def catch_up(self, end: datetime) -> None:
+        """Write the users, videos and follows that came to be before a time."""
+        for kind, lines in self.waiting.items():
+            due = [key for key, line in lines.items() if self.cut.time_of(kind, line.row) < end]
+            self.bring(kind, due)
+        ended = bisect_left(self.follows, end, key=lambda line: line.row["at"])
+        self.write("follows", self.follows[:ended])
+        del self.follows[:ended]
 
     def prepare(self, part: Slice) -> list[Line]:
         """Write the users and videos that a slice names, for they are to be ranked.
@@ -317,10 +323,5 @@ class Timeline:
         for line in hidden:
             line.row.setdefault("status", "published")
         self.write("videos", hidden)
-        for kind, lines in self.waiting.items():
-            due = [
-                key for key, line in lines.items() if self.cut.time_of(kind, line.row) < part.end
-            ]
-            self.bring(kind, due)
-        self.write("follows", part.follows)
+        self.catch_up(part.end)
         self.write("events", part.events)

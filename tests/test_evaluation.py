@@ -216,6 +216,16 @@ def test_a_slice_knows_the_slices_before_it_and_not_itself(tmp_path: Path) -> No
     assert popular.log_loss is not None
 
 
+@pytest.mark.parametrize("seen", ["", "a"])
+def test_a_slice_knows_what_came_while_nothing_was_seen(tmp_path: Path, seen: str) -> None:
+    follows = [{"user": "u", "creator": "by-c", "at": at(minutes)} for minutes in (100, 650)]
+    follows[1]["creator"] = "by-d"
+    events = [*BEFORE, *watches("w", 10, seen), *watches("u", 600, "Cd")]
+    log = written(tmp_path, videos=VIDEOS, follows=follows, events=events)
+    found = ranking(evaluate(log, cutoff=CUTOFF, every=HOUR))
+    assert values(found, "gauc")["following"] == 1
+
+
 def test_log_loss_is_of_probabilities_fitted_to_the_slices_before(tmp_path: Path) -> None:
     scored = ScoredImpressions()
     scored.users.extend([0, 1, 0, 1])
