@@ -431,9 +431,7 @@ def _step_size(
     return 0.0
 
 
-def _penalty(
-    points: Sequence[tuple[float, float, int]], intercept: float, slope: float
-) -> float:
+def _penalty(points: Sequence[tuple[float, float, int]], intercept: float, slope: float) -> float:
     """What is made small: the sum of log losses, and the ridge."""
     logits = ((intercept + slope * value, outcome, count) for value, outcome, count in points)
     losses = (
