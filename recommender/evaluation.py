@@ -13,12 +13,15 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import fields
-from recommender.engine import translate_errors
+from recommender.engine import run_transaction, translate_errors
 from recommender.errors import InvalidValue
+from recommender.learned import LearningState
+from recommender.learning import RULES
 from recommender.profiles import get_profile
 from recommender.quality import ImpressionQuality, PageQuality, ScoredImpressions, ShownPages
 from recommender.rankers import (
@@ -122,7 +125,8 @@ def evaluate(
     """Replay a log: rank what came after a cut by what was known before, and compare.
 
     What was known is imported into a scratch database, and refreshed as of the cut. The source is
-    only read.
+    only read. A database's own half-lives and weights of learning are in force, those of a new
+    database for files.
 
     Args:
         source: a prepared engine, whose log is read, or files.
@@ -158,6 +162,8 @@ def evaluate(
     with scratch_database(scratch, settings) as engine, translate_errors():
         profiled = engine if isinstance(source, LogFiles) else source
         rankers = _rankers(_profiles(profiled, profiles), ablate=ablate)
+        if isinstance(source, Engine):
+            _learn_alike(source, engine, settings)
         timeline = Timeline(engine, cut, settings)
         timeline.read(source, report)
         if not timeline.events:
@@ -215,6 +221,15 @@ def _cut(
     if not 0 < (holdout or 0) < 1:
         raise InvalidValue(f"holdout: {holdout} is not between 0 and 1")
     return cut_per_user(source, target, holdout or 0, settings)
+
+
+def _learn_alike(source: Engine, engine: Engine, settings: Settings) -> None:
+    """Give the scratch database the source's half-lives and weights of learning."""
+    columns = [getattr(LearningState, name) for name in (*RULES, "trend_half_life_days")]
+    with Session(source) as session:
+        rules = session.execute(sa.select(*columns)).one()._asdict()
+    alike = sa.update(LearningState).values(rules)
+    run_transaction(engine, lambda session: session.execute(alike), settings=settings)
 
 
 def _profiles(engine: Engine, asked: Sequence[str]) -> dict[str, Profile]:

@@ -34,6 +34,9 @@ FEW_DIGITS = 2
 RIDGE = 1e-6
 """What keeps a slope finite where scores separate the outcomes."""
 
+SHORTEST_STEP = 1e-6
+"""Of how small a part of a step on none is taken."""
+
 
 class Interval(NamedTuple):
     """A value, and where 95 % of resampled ones are."""
@@ -386,8 +389,9 @@ def logistic_fit(
     intercept = slope = 0.0
     for _ in range(rounds):
         step = _newton_step(points, intercept, slope)
-        intercept, slope = intercept + step[0], slope + step[1]
-        if max(map(abs, step)) < 1e-9:
+        size = _step_size(points, intercept, slope, step)
+        intercept, slope = intercept + size * step[0], slope + size * step[1]
+        if size * max(map(abs, step)) < 1e-9:
             break
     return intercept - slope * mean / spread, slope / spread
 
@@ -410,6 +414,31 @@ def _newton_step(
         (hessian11 * gradient0 - hessian01 * gradient1) / determinant,
         (hessian00 * gradient1 - hessian01 * gradient0) / determinant,
     )
+
+
+def _step_size(
+    points: Sequence[tuple[float, float, int]],
+    intercept: float,
+    slope: float,
+    step: tuple[float, float],
+) -> float:
+    """How much of a step to take: a whole one can go too far, where nearly all scores are equal."""
+    before, size = _penalty(points, intercept, slope), 1.0
+    while size > SHORTEST_STEP:
+        if _penalty(points, intercept + size * step[0], slope + size * step[1]) <= before:
+            return size
+        size /= 2
+    return 0.0
+
+
+def _penalty(points: Sequence[tuple[float, float, int]], intercept: float, slope: float) -> float:
+    """What is made small: the sum of log losses, and the ridge."""
+    logits = ((intercept + slope * value, outcome, count) for value, outcome, count in points)
+    losses = (
+        count * (max(logit, 0.0) + math.log1p(math.exp(-abs(logit))) - outcome * logit)
+        for logit, outcome, count in logits
+    )
+    return sum(losses) + RIDGE * slope * slope / 2
 
 
 def logistic(logit: float) -> float:

@@ -163,7 +163,7 @@ class Cut:
 
     Attributes:
         at: when, for all rows but those of `of_user`.
-        of_user: when for the events of each of these users.
+        of_user: when for the events and follows of each of these users.
         until: what comes then or later is left out.
     """
 
@@ -177,14 +177,14 @@ class Cut:
 
     def is_later(self, kind: str, row: Row) -> bool:
         """Whether a row belongs to the later part."""
-        at = self.of_user.get(row["user"], self.at) if kind == "events" else self.at
+        at = self.of_user.get(row["user"], self.at) if "user" in row else self.at
         return self.time_of(kind, row) >= at
 
 
 def cut_per_user(
     source: Engine | LogFiles, target: str, part: float, settings: Settings
 ) -> tuple[Cut, datetime]:
-    """A cut of each user's events before the last of their positive videos, and the log's end.
+    """A cut of each user's log before the last of their positive videos, and the log's end.
 
     Of a user's videos with a positive event, in the order of the first such event, the last are
     held out: that part of them, and at least one; none of a user with fewer than two.
@@ -217,12 +217,11 @@ def cut_per_user(
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What came between two times: events and follows, in the order of time."""
+    """The events that came between two times, in the order of time."""
 
     start: datetime
     end: datetime
     events: Sequence[Line]
-    follows: Sequence[Line]
 
 
 class Shown(NamedTuple):
@@ -241,7 +240,8 @@ class Timeline:
         cut: what comes later.
         settings: how many rows are written at once.
         durations: of every video of the log, in milliseconds.
-        events, follows: the later ones; in the order of time once all is read.
+        events, follows: the later ones; in the order of time once all is read. Follows that are
+            written are no longer there.
         waiting: users and videos that nobody knows yet, by key.
     """
 
@@ -305,24 +305,31 @@ class Timeline:
         return lines
 
     def slices(self, start: datetime, length: timedelta | None) -> Iterator[Slice]:
-        """The later part in slices that have an event; one of all where no length is given."""
+        """The later events in slices that have one; one of all where no length is given."""
 
         def number(line: Line) -> int:
             return math.floor((line.row["at"] - start) / length) if length else 0
 
-        begun = 0
         for place, events in groupby(self.events, number):
             first = start + place * length if length else start
             end = first + length if length else fields.LATEST
-            ended = bisect_left(self.follows, end, key=lambda line: line.row["at"])
-            yield Slice(first, end, list(events), self.follows[begun:ended])
-            begun = ended
+            yield Slice(first, end, list(events))
+
+    def catch_up(self, end: datetime) -> None:
+        """Write the users, videos and follows that came to be before a time."""
+        for kind, lines in self.waiting.items():
+            due = [key for key, line in lines.items() if self.cut.time_of(kind, line.row) < end]
+            self.bring(kind, due)
+        ended = bisect_left(self.follows, end, key=lambda line: line.row["at"])
+        self.write("follows", self.follows[:ended])
+        del self.follows[:ended]
 
     def walk(self, start: datetime, length: timedelta | None) -> Iterator[Slice]:
         """The slices, each when all before it is known; what it names is there to be ranked."""
         done = 0
         for part in self.slices(start, length):
-            if done:
+            if part.start > start:
+                self.catch_up(part.start)
                 refresh(self.engine, as_of=part.start, settings=self.settings)
             hidden = self.prepare(part)
             yield part
@@ -363,10 +370,5 @@ class Timeline:
         for line in hidden:
             line.row.setdefault("status", "published")
         self.write("videos", hidden)
-        for kind, lines in self.waiting.items():
-            due = [
-                key for key, line in lines.items() if self.cut.time_of(kind, line.row) < part.end
-            ]
-            self.bring(kind, due)
-        self.write("follows", part.follows)
+        self.catch_up(part.end)
         self.write("events", part.events)

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from recommender import schema
-from recommender.engine import create_engine, translate_errors
+from recommender.columns import VERSION_TABLE
+from recommender.engine import create_engine, migration_engine, translate_errors
 from recommender.errors import InvalidValue
 from recommender.served import Base
 from recommender.settings import Settings
@@ -44,6 +45,7 @@ def scratch_database(url: str | None, settings: Settings) -> Iterator[Engine]:
         finally:
             engine.dispose()
             schema.downgrade(own, "base")
+            _drop_version_table(own)
 
 
 @contextmanager
@@ -52,6 +54,16 @@ def _migrated(settings: Settings) -> Iterator[Engine]:
     engine = create_engine(settings=settings)
     try:
         yield engine
+    finally:
+        engine.dispose()
+
+
+def _drop_version_table(settings: Settings) -> None:
+    """Drop what a migration back to the first leaves."""
+    engine = migration_engine(settings)
+    try:
+        with translate_errors(), engine.begin() as connection:
+            sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection)
     finally:
         engine.dispose()
 

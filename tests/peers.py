@@ -230,6 +230,7 @@ def main(folder: Path, cutoff: Any, warmup: timedelta, sample: int) -> None:
         scored, numbers, shown = ScoredImpressions(), {}, None
         for part in timeline.slices(begun, timedelta(days=1)):
             click.echo(f"slice of {part.start}", err=True)
+            timeline.catch_up(part.start)
             refresh(engine, as_of=part.start, settings=SETTINGS)
             if part.start >= cutoff:
                 people.fit(engine)

@@ -289,7 +289,9 @@ def test_an_async_engine_is_prepared_alike(sqlite_engine: Engine) -> None:
     assert keys(sqlite_engine) == ["kept"]
 
 
-def test_postgresql_connects_with_its_time_limits_in_utc_and_plans_once(new_database: Callable[..., str]) -> None:
+def test_postgresql_connects_with_its_time_limits_in_utc_and_plans_once(
+    new_database: Callable[..., str],
+) -> None:
     settings = Settings(statement_timeout=1.5, lock_timeout=2, idle_timeout=3)
     url = f"{new_database('postgresql')}?options=-c%20work_mem%3D8MB"
     engine = create_engine(url, settings=settings)

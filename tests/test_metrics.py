@@ -187,7 +187,7 @@ def test_probabilities_of_scores_equal_scikit_learns(impressions: list[tuple[flo
     assume(len(set(scores)) > 1)
     intercept, slope = metrics.logistic_fit(scores, outcomes)
     mean = sum(scores) / len(scores)
-    peer = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000)
+    peer = LogisticRegression(C=1e9, tol=1e-6, max_iter=10_000, solver="newton-cholesky")
     values = [[score - mean] for score in [*scores, mean, mean]]
     peer.fit(values, [*outcomes, True, False])
     for score in set(scores):
@@ -203,6 +203,18 @@ def test_probabilities_of_many_scores_equal_scikit_learns() -> None:
     peer = LogisticRegression(C=1e9).fit([[score] for score in scores], outcomes)
     assert slope == pytest.approx(peer.coef_[0][0], rel=0.01)
     assert intercept == pytest.approx(peer.intercept_[0], rel=0.01)
+
+
+@pytest.mark.parametrize("liked", [1, 3])
+@pytest.mark.parametrize("others", [59, 3_000])
+def test_a_rare_score_that_tells_all_has_a_probability(others: int, liked: int) -> None:
+    scores = [0.0] * others + [1e9] * liked
+    outcomes = [False] * others + [True] * liked
+    intercept, slope = metrics.logistic_fit(scores, outcomes)
+    found = [metrics.logistic(intercept + slope * score) for score in scores]
+    assert metrics.log_loss(found, outcomes) < 0.1 * metrics.log_loss(
+        [liked / len(scores)] * len(scores), outcomes
+    ) + metrics.log_loss([1 / (others + 2)] * others, [False] * others)
 
 
 def test_no_scores_are_an_even_chance() -> None:
