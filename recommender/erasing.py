@@ -52,6 +52,9 @@ STATISTICS = frozenset({"impressions", "engaged_views", "trending", "neighbours_
 Done = Mapping[str, int]
 """How many rows of each table a transaction erased; none where nothing was left."""
 
+Engaged = tuple[int, datetime]
+"""How many engaged views of a video the log has of a user, and the time of the first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
@@ -79,7 +82,9 @@ def erase_user(engine: Engine, user: str, *, settings: Settings | None = None) -
     and stay, without caption, hashtags, sound and key, for what others did with them. What they
     added to other videos' statistics is taken off again, exactly; from trends, as exactly as
     subtracting allows: where events came late, or nearly all of a trend was theirs, `refresh
-    --rebuild` computes it. The next refresh finds the neighbours of what they engaged with anew.
+    --rebuild` computes it, unless events were pruned. Of a view that was pruned no more is taken
+    off than it can have added. The next refresh finds the neighbours of what they engaged with
+    anew.
     Hashtags and sounds that nothing else has get random names.
 
     What stays: others' affinities to them, for a row that says nothing; how many captions have a
@@ -149,8 +154,8 @@ def _erase(run: Run, user_id: int) -> Iterator[Done]:
     for column in OF_VIDEOS:
         yield from _repeated(run, partial(_delete, column.table, column.in_(own_videos)))
     yield from _repeated(run, partial(_forget_pending, user_id))
-    first_engaged = _first_engaged(run, user_id)
-    yield from _repeated(run, partial(_subtract, user_id, first_engaged))
+    logged = _engaged(run, user_id)
+    yield from _repeated(run, partial(_subtract, user_id, logged))
     for column in (EVENTS.c.user_id, *OF_OTHERS, *(table.c.user_id for table in PER_USER)):
         yield from _repeated(run, partial(_delete, column.table, column == user_id))
     yield run.locked(partial(_finish, user_id))
@@ -276,9 +281,9 @@ def _uncount(on_sqlite: bool) -> sa.Update:  # noqa: FBT001
     return sa.update(INTERACTIONS).where(*is_state).values(left)
 
 
-def _first_engaged(run: Run, user_id: int) -> dict[int, datetime]:
-    """When a user first had an engaged view of each video, by the log."""
-    first: dict[int, datetime] = {}
+def _engaged(run: Run, user_id: int) -> dict[int, Engaged]:
+    """A user's engaged views of each video, by the log."""
+    found: dict[int, Engaged] = {}
     after = ""
     while rows := run_transaction(
         run.engine, partial(_next_events, user_id, after), write=False, settings=run.settings
@@ -286,8 +291,9 @@ def _first_engaged(run: Run, user_id: int) -> dict[int, datetime]:
         after = rows[-1].key
         for row in rows:
             if row.engaged:
-                first[row.video_id] = min(row.at, first.get(row.video_id, row.at))
-    return first
+                views, at = found.get(row.video_id, (0, row.at))
+                found[row.video_id] = views + 1, min(at, row.at)
+    return found
 
 
 def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
@@ -303,9 +309,7 @@ def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
     return session.execute(read, bind_arguments=bulk.OURS).all()
 
 
-def _subtract(
-    user_id: int, first_engaged: Mapping[int, datetime], session: Session, state: Any
-) -> Done:
+def _subtract(user_id: int, logged: Mapping[int, Engaged], session: Session, state: Any) -> Done:
     """Delete some of a user's states, and take what they counted off the videos' statistics.
 
     Where a video has no engaged view left, its neighbours go first, in transactions of their own.
@@ -319,7 +323,7 @@ def _subtract(
     read = [VIDEOS.c[name] for name in ("impressions", "engaged_views", "trending")]
     before = list(lock_videos(session, of_video, *read, VIDEOS.c.neighbours_views))
     after = {
-        video_id: _without(of_video[video_id], values, first_engaged.get(video_id), state)
+        video_id: _without(of_video[video_id], values, logged.get(video_id), state)
         for video_id, *values in before
     }
     gone = [i for i, (_, views, *_) in after.items() if of_video[i].engaged_at and not views]
@@ -333,7 +337,7 @@ def _subtract(
 
 
 def _without(
-    row: Any, values: Sequence[Any], first_engaged: datetime | None, state: Any
+    row: Any, values: Sequence[Any], logged: Engaged | None, state: Any
 ) -> tuple[int, int, float | None, int]:
     """A video's statistics without one user's; those of its neighbours are out of date then."""
     impressions, engaged_views, trending, neighbours_views = values
@@ -341,14 +345,21 @@ def _without(
         impressions = max(0, impressions - 1)
     if row.engaged_views:
         engaged_views = max(0, engaged_views - 1)
-        trending = _trend_without(trending, first_engaged, state) if engaged_views else None
+        at = _first_engaged(row, logged)
+        trending = _trend_without(trending, at, state) if engaged_views else None
     return impressions, engaged_views, trending, 0 if row.engaged_at else neighbours_views
 
 
-def _trend_without(trend: float | None, at: datetime | None, state: Any) -> float | None:
+def _first_engaged(row: Any, logged: Engaged | None) -> datetime:
+    """When a user first had an engaged view; where it was pruned, no later than they had."""
+    views, at = logged or (0, row.first_at)
+    return at if views == row.engaged_views else row.first_at
+
+
+def _trend_without(trend: float | None, at: datetime, state: Any) -> float | None:
     """The logarithm to base 2 of what is left of a sum of powers of 2; None where it is nothing."""
-    if trend is None or at is None:
-        return trend
+    if trend is None:
+        return None
     gone = exponent(state.landmark, state.trend_half_life_days, at) - trend
     left = -math.expm1(min(gone, 0.0) * math.log(2))
     return max(-MOST_TRENDING, trend + math.log2(left)) if left > LEAST_LEFT else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import operator
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -187,8 +187,9 @@ def _prune_sessions(until: datetime, after: bulk.Key | None, session: Session) -
         return last, {}
     if len(some) < len(rows):
         last = (some[-1].user_id, some[-1].session)
-    _lock(session, [row.user_id for row in some])
-    return last, _forget(session, until, after, last)
+    users = sorted({row.user_id for row in some})
+    _lock(session, users)
+    return last, _forget(session, users, until, after, last)
 
 
 def _as_many_as_fit(rows: Sequence[Any]) -> Sequence[Any]:
@@ -202,27 +203,35 @@ def _as_many_as_fit(rows: Sequence[Any]) -> Sequence[Any]:
 
 
 def _forget(
-    session: Session, until: datetime, after: bulk.Key | None, last: bulk.Key
+    session: Session, users: Sequence[int], until: datetime, after: bulk.Key | None, last: bulk.Key
 ) -> dict[str, int]:
-    """Delete the old sessions of a range of keys with their places, whose videos stay seen."""
+    """Delete some users' old sessions of a range of keys with their places, which stay seen.
+
+    Of others, whose rows are not locked, a page may just be served as of an old time.
+    """
     key = list(SESSIONS.primary_key)
-    is_old = [*keys_in_range(key, after, last), SESSIONS.c.last_at <= until]
+    locked = sa.select(bulk.listed(bulk.is_sqlite(session), (USERS.c.id,)).c.id)
+    given = bulk.listed_values(session, 1, [(user_id,) for user_id in users])
+    is_old = [SESSIONS.c.user_id.in_(locked), SESSIONS.c.last_at <= until]
     place = [SERVED.c.user_id, SERVED.c.session]
-    of_old = sa.exists().where(*map(operator.eq, key, place), SESSIONS.c.last_at <= until)
+    of_old = sa.exists().where(*map(operator.eq, key, place), *is_old)
     is_gone = [*keys_in_range(place, after, last), of_old]
-    _keep_seen(session, is_gone)
-    items = _delete(session, SERVED, is_gone)
-    return {"sessions": _delete(session, SESSIONS, is_old), "items": items}
+    _keep_seen(session, is_gone, given)
+    items = _delete(session, SERVED, is_gone, given)
+    sessions = _delete(session, SESSIONS, [*keys_in_range(key, after, last), *is_old], given)
+    return {"sessions": sessions, "items": items}
 
 
-def _keep_seen(session: Session, is_gone: Sequence[ColumnElement[bool]]) -> None:
+def _keep_seen(
+    session: Session, is_gone: Sequence[ColumnElement[bool]], given: Mapping[str, str]
+) -> None:
     """Leave a state, of a user who did nothing yet, for each video of some places."""
     pair, at = [SERVED.c.user_id, SERVED.c.video_id], SERVED.c.served_at
     seen = sa.select(*pair, sa.func.min(at), sa.func.max(at)).where(*is_gone).group_by(*pair)
     insert = (sqlite if bulk.is_sqlite(session) else postgresql).insert(INTERACTIONS)
     names = ["user_id", "video_id", "first_at", "last_at"]
     statement = insert.from_select(names, seen.order_by(*pair)).on_conflict_do_nothing()
-    session.execute(statement, bind_arguments=bulk.OURS)
+    session.execute(statement, given, bind_arguments=bulk.OURS)
 
 
 def _lock(session: Session, user_ids: Iterable[int]) -> None:
@@ -232,6 +241,12 @@ def _lock(session: Session, user_ids: Iterable[int]) -> None:
     bulk.find(session, [USERS.c.key], keys, [USERS.c.id], lock=True)
 
 
-def _delete(session: Session, table: Table, is_gone: Sequence[ColumnElement[bool]]) -> int:
-    gone: Any = session.execute(sa.delete(table).where(*is_gone), bind_arguments=bulk.OURS)
+def _delete(
+    session: Session,
+    table: Table,
+    is_gone: Sequence[ColumnElement[bool]],
+    given: Mapping[str, str] | None = None,
+) -> int:
+    deleted = sa.delete(table).where(*is_gone)
+    gone: Any = session.execute(deleted, given or {}, bind_arguments=bulk.OURS)
     return int(gone.rowcount)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import sqlite3
@@ -40,6 +41,7 @@ from recommender import (
     follow,
     for_you,
     mute,
+    prune,
     record,
     record_many,
     record_page,
@@ -358,7 +360,26 @@ def test_a_trend_without_one_of_its_views(
     state = type("State", (), {"landmark": NOON, "trend_half_life_days": 2.0})
     found = _trend_without(trend, NOON + timedelta(days=days), state)
     assert found == (expected if expected is None else pytest.approx(expected, abs=1e-12))
-    assert _trend_without(trend, None, state) == trend
+
+
+def test_of_pruned_views_no_more_is_taken_off_a_trend_than_they_added(engine: Engine) -> None:
+    people(engine, 5, 3)
+    later = NOON + timedelta(days=8)
+    watch(engine, *(("u3", video) for video in ("v0", "v1", "v2")), at=NOON)
+    watch(engine, ("u3", "v0"), at=later + timedelta(days=1))
+    watch(engine, ("u4", "v0"), ("u4", "v2"), at=later)
+    watch(engine, ("u4", "v1"), at=NOON)
+    run_transaction(
+        engine, lambda s: record(s, "u3", "v2", "impression", at=NOON - timedelta(days=4))
+    )
+    refresh(engine)
+    prune(engine, events_older_than=timedelta(days=7), as_of=later + timedelta(days=2))
+    assert len(read(engine, EventRow.key)) == 3
+    erase_user(engine, "u3")
+    named = keyed(engine)
+    assert {named[video_id]: trend for video_id, trend in trends(engine).items()} == pytest.approx(
+        {"v0": 4.25, "v1": 0.25, "v2": math.log2(2**4.25 + 2**0.25 - 2**-1.75)}, abs=1e-9
+    )
 
 
 def test_what_others_have_stays(engine: Engine) -> None:

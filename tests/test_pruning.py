@@ -402,6 +402,31 @@ def test_old_sessions_go_whole_and_what_they_showed_stays_seen(served: Engine) -
         assert audit(session).broken == ()
 
 
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_page_served_as_of_an_old_time_amid_a_prune_stays(
+    engine: Engine, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(*users: str) -> Callable[[Session], Any]:
+        return lambda s: [for_you(s, user, limit=2, as_of=at(9)) for user in users]
+
+    people(engine, 3, 12)
+    run_transaction(engine, serve("u0", "u2"))
+    other, delete = create_engine(database), pruning._delete
+
+    def delete_after_a_page(session: Session, table: sa.Table, *rest: Any) -> int:
+        if table is FeedSession.__table__:
+            run_transaction(other, serve("u1"))
+        return delete(session, table, *rest)
+
+    monkeypatch.setattr(pruning, "_delete", delete_after_a_page)
+    report = prune_sessions(engine, 15)
+    other.dispose()
+    assert (report.sessions, report.items) == (2, 4)
+    assert len(read(engine, ServedVideo.position)) == 2
+    monkeypatch.setattr(pruning, "_delete", delete)
+    assert prune_sessions(engine, 15).sessions == 1
+
+
 def test_the_last_page_says_how_old_a_session_is(served: Engine) -> None:
     assert prune(served, sessions_older_than=30 * DAY, as_of=NOW).sessions == 0
     later = NOW + timedelta(minutes=1)
