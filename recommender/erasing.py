@@ -143,6 +143,14 @@ def _begins(column: sa.Column[Any], prefix: str) -> ColumnElement[bool]:
     return sa.and_(column >= prefix, column < f"{prefix[:-1]};")
 
 
+def unfinished(session: Session) -> int:
+    """How many erasures have begun and not ended: interrupted, or under way."""
+    count = sa.select(sa.func.count()).select_from(USERS)
+    is_marked = USERS.c.key.like(f"{NOBODY}%:%"), USERS.c.erased_at.is_not(None)
+    found = count.where(_begins(USERS.c.key, NOBODY), *is_marked)
+    return session.scalar(found, bind_arguments=bulk.OURS) or 0
+
+
 def _erase(run: Run, user_id: int) -> Iterator[Done]:
     """Erase one marked user, a transaction at a time.
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex
 
-from recommender import bulk, fields
+from recommender import bulk, erasing, fields
 from recommender.catalog import VIDEO_HASHTAGS, VIDEOS
 from recommender.columns import UtcDateTime
 from recommender.engine import check_schema, schema_revision, translate_errors
@@ -153,6 +153,15 @@ def _invalid_indexes(session: Session) -> list[str]:
     return sorted(session.scalars(statement, bind_arguments=bulk.OURS))
 
 
+def _erasures(session: Session) -> Finding:
+    """Whether everybody whose erasure began is erased."""
+    begun = erasing.unfinished(session)
+    return _finding(
+        "erasures", f"{begun:,} not finished" if begun else None, "all finished",
+        "run `recommender user erase` of the same user again, unless it is under way",
+    )  # fmt: skip
+
+
 def _copies(session: Session) -> Finding:
     """Whether hashtags list each video by its time while it is published, and not otherwise."""
     listed = sa.case((VIDEOS.c.status == "published", VIDEOS.c.published_at))
@@ -218,6 +227,6 @@ def _planner(session: Session) -> Finding:
     return _finding("planner", wrong, "there", f"ANALYZE {tables}")
 
 
-CHECKS: Iterable[Check] = (_database, _clock, _rollups, _indexes, _copies, _statistics)
+CHECKS: Iterable[Check] = (_database, _clock, _rollups, _erasures, _indexes, _copies, _statistics)
 ON_SQLITE: Iterable[Check] = (_journal,)
 ON_POSTGRESQL: Iterable[Check] = (_dead_rows, _planner)

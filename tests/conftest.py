@@ -46,23 +46,23 @@ def postgres_server() -> Iterator[str]:
 def new_database(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Callable[..., str]:
-    """Makes a database of a kind, migrated or empty, and gives its URL."""
+    """Makes a database of a kind, migrated, empty or like one that nobody uses; gives its URL."""
     folder = tmp_path_factory.mktemp("databases")
     counter = itertools.count()
     template = folder / "template.db"
 
-    def new(kind: str, *, migrated: bool = True) -> str:
+    def new(kind: str, *, migrated: bool = True, like: str | None = None) -> str:
         name = f"recommender_{next(counter)}"
         if kind == "sqlite":
             if not template.exists():
                 schema.upgrade(Settings(database_url=f"sqlite:///{template}"))
             path = folder / f"{name}.db"
             if migrated:
-                shutil.copy(template, path)
+                shutil.copy(like.removeprefix("sqlite:///") if like else template, path)
             return f"sqlite:///{path}"
         server = request.getfixturevalue("postgres_server")
         template_name = request.getfixturevalue("postgres_template") if migrated else "template0"
-        create_database(server, name, template_name)
+        create_database(server, name, like.rpartition("/")[2] if like else template_name)
         return f"{server}/{name}"
 
     return new

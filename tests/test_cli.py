@@ -534,9 +534,11 @@ def test_what_a_user_can_cause_is_one_clear_message(
     assert "Traceback" not in err
 
 
-def test_reading_a_database_that_is_not_there_creates_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_database_that_is_not_there_is_not_created(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "none.db"
-    for arguments in (("feed", "u"), ("user", "show", "u"), ("profiles", "list"), ("db", "check")):
+    for arguments in (("feed", "u"), ("user", "show", "u"), ("profiles", "list"), ("db", "check"),
+                      ("user", "erase", "u"), ("user", "export", "u"), ("doctor",),
+                      ("prune", "--events-older-than", "9d")):  # fmt: skip
         code, out, err = run(*arguments, database=f"sqlite:///{file}")
         assert (code, out) == (78, "")
         assert err == f"Error: there is no database {file}: run `recommender db upgrade`\n"

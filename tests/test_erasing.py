@@ -76,6 +76,39 @@ MARK = "mrkqz"
 KINDS = ("watch", "like", "share", "save", "comment", "not_interested", "report", "impression")
 
 
+@pytest.fixture(scope="module")
+def worlds() -> dict[str, str]:
+    """Of each kind of database the URL of one with the marked world, once there is one."""
+    return {}
+
+
+@pytest.fixture
+def database(
+    kind: str,
+    new_database: Callable[..., str],
+    worlds: dict[str, str],
+    request: pytest.FixtureRequest,
+) -> str:
+    """A database of the test's own; where the test has an `owner`, with the marked world."""
+    if "owner" not in request.fixturenames:
+        return new_database(kind)
+    if kind not in worlds:
+        worlds[kind] = new_database(kind)
+        bind = create_engine(worlds[kind])
+        marked_world(bind)
+        bind.dispose()
+    return new_database(kind, like=worlds[kind])
+
+
+@pytest.fixture
+def owner(engine: Engine) -> int:
+    """The id of the person of the marked world."""
+    return next(row_id for row_id, key in read(engine, User.id, User.key) if key == MARK)
+
+
+in_the_world = pytest.mark.usefixtures("owner")
+
+
 def marked_world(engine: Engine) -> int:
     """A person with rows in every table, among others who have as many; their id."""
     people(engine, 6, 12)
@@ -241,8 +274,7 @@ def test_a_table_without_a_rule_is_found(column: Column[Any]) -> None:
     assert (f"rec_new.{column.name}" in without_rule(metadata)) == (column.name != "anything")
 
 
-def test_the_world_has_rows_of_the_person_in_every_table(engine: Engine) -> None:
-    owner = marked_world(engine)
+def test_the_world_has_rows_of_the_person_in_every_table(engine: Engine, owner: int) -> None:
     with Session(engine) as session:
         own = session.scalars(sa.select(Video.id).where(Video.creator_id == owner)).all()
         for column in (*(table.c.user_id for table in PER_USER), *OF_OTHERS, *NAMELESS):
@@ -255,8 +287,7 @@ def test_the_world_has_rows_of_the_person_in_every_table(engine: Engine) -> None
     assert dumped(engine).lower().count(MARK) > 50
 
 
-def test_nothing_of_an_erased_person_is_left(engine: Engine) -> None:
-    owner = marked_world(engine)
+def test_nothing_of_an_erased_person_is_left(engine: Engine, owner: int) -> None:
     receipt = erase_user(engine, MARK)
     with Session(engine) as session:
         own = session.scalars(sa.select(Video.id).where(Video.creator_id == owner)).all()
@@ -275,8 +306,7 @@ def test_nothing_of_an_erased_person_is_left(engine: Engine) -> None:
     assert MARK not in dumped(engine).lower()
 
 
-def test_the_receipt_is_of_the_rows_that_were_there(engine: Engine) -> None:
-    owner = marked_world(engine)
+def test_the_receipt_is_of_the_rows_that_were_there(engine: Engine, owner: int) -> None:
     with Session(engine) as session:
         there = {
             table.name.removeprefix("rec_"): rows_with(session, table.c.user_id, [owner])
@@ -290,8 +320,8 @@ def test_the_receipt_is_of_the_rows_that_were_there(engine: Engine) -> None:
     assert rows["sounds"] == 4
 
 
+@in_the_world
 def test_statistics_are_those_of_what_is_left(engine: Engine) -> None:
-    marked_world(engine)
     before = trends(engine)
     erase_user(engine, MARK)
     assert statistics(engine) == counted(engine)
@@ -382,8 +412,7 @@ def test_of_pruned_views_no_more_is_taken_off_a_trend_than_they_added(engine: En
     )
 
 
-def test_what_others_have_stays(engine: Engine) -> None:
-    owner = marked_world(engine)
+def test_what_others_have_stays(engine: Engine, owner: int) -> None:
 
     def others() -> dict[str, list[Any]]:
         with Session(engine) as session:
@@ -410,8 +439,8 @@ def test_what_others_have_stays(engine: Engine) -> None:
     assert not {video for video in seen if "erased" in video}
 
 
+@in_the_world
 def test_an_erased_person_is_not_found_and_the_key_is_free(engine: Engine) -> None:
-    marked_world(engine)
     with Session(engine) as session:
         preview = for_you(session, MARK, record=False, limit=2)
     erase_user(engine, MARK)
@@ -479,14 +508,17 @@ def killed_after(engine: Engine, statements: int) -> Iterator[None]:
 
 
 def test_an_erasure_that_ends_after_any_statement_goes_on(
-    engine: Engine, new_database: Callable[..., str], kind: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    owner: int,
+    new_database: Callable[..., str],
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each run ends one statement later than the run before, so that runs that go on end, too."""
     monkeypatch.setattr(erasing, "ROWS_AT_ONCE", 10)
     whole = create_engine(new_database(kind))
     marked_world(whole)
     erase_user(whole, MARK)
-    owner = marked_world(engine)
     runs, is_done = 0, False
     while not is_done:
         runs += 1
@@ -505,10 +537,9 @@ def test_an_erasure_that_ends_after_any_statement_goes_on(
 
 
 def test_a_rebuild_amid_an_erasure_changes_nothing(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, owner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(erasing, "ROWS_AT_ONCE", 10)
-    owner = marked_world(engine)
     step = 0
     while True:
         step += 9
@@ -525,10 +556,10 @@ def test_a_rebuild_amid_an_erasure_changes_nothing(
     check(engine)
 
 
+@in_the_world
 def test_a_rebuild_between_what_was_not_counted_and_what_was(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marked_world(engine)
 
     def killed(*_: Any) -> Any:
         raise Killed
@@ -542,8 +573,8 @@ def test_a_rebuild_between_what_was_not_counted_and_what_was(
     check(engine)
 
 
+@in_the_world
 def test_an_unfinished_erasure_of_a_key_that_came_back(engine: Engine) -> None:
-    marked_world(engine)
     with pytest.raises(Killed), killed_after(engine, 9):
         erase_user(engine, MARK)
     assert MARK not in {key for (key,) in read(engine, User.key)}
@@ -751,19 +782,18 @@ def is_gone(engine: Engine, owner: int) -> None:
 
 SLOWLY = """
 import sys, time, recommender, recommender.erasing
-from recommender.engine import run_transaction
+from recommender.erasing import _delete
 
-def slowly(*given, **how):
-    time.sleep(0.01)
-    return run_transaction(*given, **how)
+def slowly(table, *given):
+    time.sleep(0.05 * (table.name == "rec_events"))
+    return _delete(table, *given)
 
-recommender.erasing.ROWS_AT_ONCE, recommender.erasing.run_transaction = 1, slowly
+recommender.erasing.ROWS_AT_ONCE, recommender.erasing._delete = 1, slowly
 recommender.erase_user(recommender.create_engine(sys.argv[1]), sys.argv[2])
 """
 
 
-def test_an_erasure_that_is_killed_goes_on(engine: Engine, database: str) -> None:
-    owner = marked_world(engine)
+def test_an_erasure_that_is_killed_goes_on(engine: Engine, owner: int, database: str) -> None:
 
     def events() -> int:
         with Session(engine) as session:

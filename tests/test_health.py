@@ -24,6 +24,8 @@ from recommender import (
     cli,
     create_engine,
     diagnose,
+    erase_user,
+    erasing,
     fields,
     health,
     planner,
@@ -34,7 +36,7 @@ from recommender import (
 from recommender.engine import writing
 from tests.test_rollups import behave, people
 
-COMMON = ["database", "clock", "rollups", "indexes", "copies", "statistics"]
+COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "statistics"]
 INDEXES = sum(len(table.indexes) for table in Base.metadata.tables.values())
 HASHTAGS = "rec_video_hashtags_hashtag_id_listed_at_video_id_ix"
 PARTIAL = "rec_interactions_user_id_engaged_at_ix"
@@ -74,7 +76,7 @@ def test_a_database_that_is_well(world: Engine, kind: str) -> None:
     assert [each.check for each in findings] == [*COMMON, *others]
     assert [each for each in findings if not each.ok or each.advice] == []
     assert findings[0].found.endswith(", migration 0001")
-    assert findings[3].found == f"all {INDEXES}"
+    assert findings[4].found == f"all {INDEXES}"
 
 
 def test_nothing_is_written(world: Engine) -> None:
@@ -115,6 +117,20 @@ def test_events_that_wait_too_long(world: Engine, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(health, "MOST_COUNTED", 4)
     assert found(world, "rollups").found.startswith("more than 4 events wait")
     refresh(world)
+    assert wrong(world) == []
+
+
+def test_an_erasure_that_was_interrupted(world: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasing, "_subtract", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            erase_user(world, "u1")
+    assert wrong(world) == ["erasures"]
+    assert found(world, "erasures").found == "1 not finished"
+    erase_user(world, "u1")
     assert wrong(world) == []
 
 
@@ -238,7 +254,7 @@ def test_the_command_prints_what_it_found(world: Engine, database: str, run: Run
     code, out, err = run(database, "--format", "json")
     assert (code, err) == (0, "")
     assert [tuple(row) for row in json.loads(out)] == [("check", "ok", "found", "advice")] * (
-        7 if world.dialect.name == "sqlite" else 8
+        8 if world.dialect.name == "sqlite" else 9
     )
     run_sql(world, f"DROP INDEX {HASHTAGS}")
     code, out, err = run(database)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from recommender import archive, erasing, users
-from recommender.cli.database import readable, reading, writable, writing
+from recommender.cli.database import readable, reading, writing
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import form_of, plain, print_records, print_table
 
@@ -56,7 +56,7 @@ def erase(user: str, form: str | None) -> None:
 
     Where it is interrupted, run it again. The answer is how many rows of each table are erased.
     """
-    with writable() as bind:
+    with readable() as bind:
         try:
             receipt = erasing.erase_user(bind, user, settings=settings()).as_dict()
         except (KeyboardInterrupt, SystemExit):
