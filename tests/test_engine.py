@@ -743,6 +743,9 @@ DEFAULTS = {
     "lately_prior": 10.0,
     "interests": 20,
     "common_term": 0.02,
+    "fit_ridge": 1.0,
+    "fit_user_prior": 5.0,
+    "fit_held_out": 0.2,
     "tries": 5,
 }
 NUMBERS = [name for name in DEFAULTS if name != "database_url"]
