@@ -18,6 +18,7 @@ from recommender.columns import UtcDateTime
 from recommender.engine import check_schema, schema_revision, translate_errors
 from recommender.interactions import INTERACTIONS, LEARNING_STATE, PENDING
 from recommender.planner import unplanned_tables
+from recommender.plans import check_plans
 from recommender.served import Base
 
 MOST_SKEW = timedelta(minutes=1)
@@ -48,7 +49,7 @@ class Finding:
 Check = Callable[[Session], Finding]
 
 
-def diagnose(engine: Engine) -> tuple[Finding, ...]:
+def diagnose(engine: Engine, *, plans: bool = False) -> tuple[Finding, ...]:
     """Look at what can go wrong with a database without anybody being told.
 
     The clock; the backlog of what a refresh counts; indexes; values that are kept in two places;
@@ -57,6 +58,7 @@ def diagnose(engine: Engine) -> tuple[Finding, ...]:
 
     Args:
         engine: a prepared engine.
+        plans: whether to rank a page for some users as well, and look at how it was found.
 
     Returns:
         What was found by each check, those of this database, in one order.
@@ -69,7 +71,8 @@ def diagnose(engine: Engine) -> tuple[Finding, ...]:
     with translate_errors(), Session(engine) as session:
         check_schema(session.connection(bind_arguments=bulk.OURS))
         checks = ON_SQLITE if bulk.is_sqlite(session) else ON_POSTGRESQL
-        return tuple(check(session) for check in (*CHECKS, *checks))
+        last = (_plans,) if plans else ()
+        return tuple(check(session) for check in (*CHECKS, *checks, *last))
 
 
 def _finding(check: str, wrong: str | None, found: str, advice: str) -> Finding:
@@ -225,6 +228,18 @@ def _planner(session: Session) -> Finding:
     tables = ", ".join(unplanned_tables(session))
     wrong = f"missing or far off: {tables}" if tables else None
     return _finding("planner", wrong, "there", f"ANALYZE {tables}")
+
+
+def _plans(session: Session) -> Finding:
+    """Whether pages are found by short walks of indexes."""
+    done = check_plans(session)
+    most = max((plan.read or 0 for plan in done.plans.values()), default=0)
+    rows = f", of {most:,} rows at most" if most else ""
+    return _finding(
+        "plans", "; ".join(done.findings) or None, f"{len(done.plans)} pages by indexes{rows}",
+        "see to `indexes` and `planner` first; on SQLite undo an ANALYZE by"
+        " DELETE FROM sqlite_stat1",
+    )  # fmt: skip
 
 
 CHECKS: Iterable[Check] = (_database, _clock, _rollups, _erasures, _indexes, _copies, _statistics)

@@ -37,7 +37,6 @@ IN_ARCHIVE = {"kind", "row"}
 LONGEST_BATCH = 4_000_000
 """Characters of a batch at most, but for its last row, so that long rows do not fill the memory."""
 
-
 MANY = 1_000
 """New rows of an import after which PostgreSQL's statistics are looked at."""
 

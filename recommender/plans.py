@@ -22,6 +22,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from recommender import bulk
 from recommender.models import User
 from recommender.pages import kept
+from recommender.reference import ranked_reference
 from recommender.resolving import resolve
 from recommender.scoring import ranked_pool
 from recommender.served import Base
@@ -32,14 +33,14 @@ from recommender.viewer import Shape, values_of
 BIG = 200_000
 """A table of fewer rows may be read as a whole: for a thousand rows of it, that can be quicker."""
 
+ROWS_OF_A_PAGE = 50
+"""How many rows of a table stand on a page of it, at the least."""
+
 MOST_READ = 50_000
 """Rows that the statement of a page may read: some hundred candidates and what each leads to."""
 
 MOST_DISCARDED = 100_000
 """Rows that its joins may bring together for nothing."""
-
-FEW, CHANGED = 1_000, 0.2
-"""How many rows, and what part of a table's, must have changed for its statistics to be stale."""
 
 SAMPLE = 3
 
@@ -99,9 +100,11 @@ def check_plans(
     as_of: datetime | None = None,
     settings: Settings | None = None,
 ) -> PlanCheck:
-    """Read the plans of some viewers' pages, and name what makes them slow: a missing index first.
+    """Read the plans of some viewers' pages, and name what makes them slow.
 
-    Nothing is written. Each page is ranked once.
+    A missing index, or statistics that are far off, are mostly why: `diagnose` names these. That
+    the reference formula reads as many rows as its lists have is no fault. Each page is ranked
+    once, and nothing is written.
 
     Args:
         session: the caller's transaction.
@@ -113,23 +116,24 @@ def check_plans(
         InvalidValue: a user's key or the reading time is not of its form.
     """
     viewers = _sample(session) if users is None else users
-    plans = {
-        user: page_plan(session, resolve(session, user, as_of=as_of, settings=settings))
-        for user in viewers
-    }
-    wrong = [said for user, plan in plans.items() for said in _faults(user, plan)]
-    stale = _stale_statistics(session) if wrong else ()
-    return PlanCheck(plans, (*_missing_indexes(session), *stale, *wrong))
+    plans: dict[str, Plan] = {}
+    findings: list[str] = []
+    for user in viewers:
+        request = resolve(session, user, as_of=as_of, settings=settings)
+        plans[user] = page_plan(session, request)
+        findings += _faults(user, plans[user], counted=not request.profile.is_reference)
+    return PlanCheck(plans, tuple(findings))
 
 
 def page_plan(session: Session, request: FeedRequest) -> Plan:
-    """The plan of the one statement that ranks a page of `for_you`, or of any profile of its kind.
+    """The plan of the one statement that ranks a page.
 
     Args:
         session: the caller's transaction.
         request: as `resolve` gives it.
     """
-    statement = kept(ranked_pool, "for_you", Shape.of(request))
+    ranking = ranked_reference if request.profile.is_reference else ranked_pool
+    statement = kept(ranking, "for_you", Shape.of(request))
     return plan_of(session, statement, values_of(request))
 
 
@@ -176,12 +180,12 @@ def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(child)
 
 
-def _faults(user: str, plan: Plan) -> Iterator[str]:
+def _faults(user: str, plan: Plan, *, counted: bool) -> Iterator[str]:
     for table in plan.scanned:
         yield f"the page of {user} read the whole of {table}"
-    if (plan.read or 0) > MOST_READ:
+    if counted and (plan.read or 0) > MOST_READ:
         yield f"the page of {user} read {plan.read:,} rows, more than {MOST_READ:,}"
-    if (plan.discarded or 0) > MOST_DISCARDED:
+    if counted and (plan.discarded or 0) > MOST_DISCARDED:
         yield f"the page of {user} joined {plan.discarded:,} rows for nothing"
 
 
@@ -195,30 +199,6 @@ def _sample(session: Session) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _missing_indexes(session: Session) -> Iterator[str]:
-    inspector = sa.inspect(session.connection(bind_arguments=bulk.OURS))
-    for table in Base.metadata.sorted_tables:
-        there = {each["name"] for each in inspector.get_indexes(table.name)}
-        for index in sorted(table.indexes, key=lambda each: str(each.name)):
-            if index.name not in there:
-                columns = ", ".join(column.name for column in index.columns)
-                yield f"the index {index.name} is missing: {table.name} ({columns})"
-
-
-def _stale_statistics(session: Session) -> Iterator[str]:
-    """The tables that PostgreSQL plans for as if they were of another size."""
-    if bulk.is_sqlite(session):
-        return
-    tables = sa.table(
-        "pg_stat_user_tables",
-        sa.column("relname"), sa.column("n_live_tup"), sa.column("n_mod_since_analyze"),
-    )  # fmt: skip
-    statement = sa.select(tables).where(tables.c.relname.in_(_our_tables()))
-    for row in session.execute(statement.order_by(tables.c.relname), bind_arguments=bulk.OURS):
-        if row.n_mod_since_analyze > max(FEW, CHANGED * row.n_live_tup):
-            yield f"the statistics of {row.relname} are stale: run ANALYZE {row.relname}"
-
-
 def _big_tables(session: Session) -> frozenset[str]:
     """The tables that have many rows, by their size; it may never have been counted."""
     tables = sa.table("pg_class", sa.column("relname"), sa.column("oid"))
@@ -226,14 +206,6 @@ def _big_tables(session: Session) -> frozenset[str]:
         sa.BigInteger
     )
     statement = sa.select(tables.c.relname).where(
-        tables.c.relname.in_(_our_tables()), pages * ROWS_OF_A_PAGE > BIG
+        tables.c.relname.in_(list(Base.metadata.tables)), pages * ROWS_OF_A_PAGE > BIG
     )
     return frozenset(session.scalars(statement, bind_arguments=bulk.OURS))
-
-
-ROWS_OF_A_PAGE = 50
-"""How many rows of a table stand on a page of it, at the least."""
-
-
-def _our_tables() -> list[str]:
-    return [table.name for table in Base.metadata.sorted_tables]

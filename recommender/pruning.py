@@ -70,9 +70,9 @@ def prune(
     """Delete old events and old sessions, in transactions of at most 10,000 rows.
 
     It can end at any point, and goes on when it is called again. What events added up to stays:
-    states, affinities, statistics. Older events are refused from then on, and `refresh` keeps
-    affinities and trends when it rebuilds. Videos served in a session that is deleted stay seen;
-    its cursors are no longer known.
+    states, affinities, statistics. Where there are events that old, such events are refused from
+    then on, and `refresh` keeps affinities and trends when it rebuilds. Videos served in a session
+    that is deleted stay seen; its cursors are no longer known.
 
     Args:
         engine: a prepared engine.
@@ -119,9 +119,10 @@ class _Pruning:
         self.done = {"events": 0, "waiting": 0, "sessions": 0, "items": 0}
 
     def events(self, until: datetime) -> None:
-        """Refuse events until a time from now on, and delete those that are there."""
+        """Refuse events until a time from now on, and delete them, where there are any."""
         horizon = run_transaction(self.engine, partial(_set_horizon, until), settings=self.settings)
-        self._batches(partial(_prune_events, horizon))
+        if horizon:
+            self._batches(partial(_prune_events, horizon))
 
     def sessions(self, until: datetime) -> None:
         """Delete the sessions whose last page was served until a time."""
@@ -144,11 +145,17 @@ Done = tuple[bulk.Key | None, dict[str, int]]
 """The last key that a batch looked at, None where there was none, and what it did."""
 
 
-def _set_horizon(until: datetime, session: Session) -> datetime:
-    """Write until when events are refused, unless they are until later; return it."""
+def _set_horizon(until: datetime, session: Session) -> datetime | None:
+    """Write until when events are refused, unless they are until later.
+
+    Returns:
+        Until when; None where there is no event that old, so that nothing need be refused.
+    """
     lock = sa.select(LEARNING_STATE.c.events_horizon).with_for_update()
     before = session.scalar(lock, bind_arguments=bulk.OURS)
     horizon = max(until, before or until)
+    if not session.scalar(sa.select(sa.exists().where(EVENTS.c.at <= horizon))):
+        return None
     changed = sa.update(LEARNING_STATE).values(events_horizon=horizon)
     session.execute(changed, bind_arguments=bulk.OURS)
     return horizon

@@ -29,6 +29,7 @@ from recommender import (
     fields,
     health,
     planner,
+    plans,
     prepare_engine,
     refresh,
     run_transaction,
@@ -88,6 +89,21 @@ def test_nothing_is_written(world: Engine) -> None:
     before = states()
     diagnose(world)
     assert states() == before
+
+
+def test_pages_are_ranked_and_looked_at_where_it_is_asked_for(
+    world: Engine, database: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *others, last = diagnose(world, plans=True)
+    assert [each.check for each in others] == [each.check for each in diagnose(world)]
+    assert (last.check, last.ok, last.advice) == ("plans", True, None)
+    assert last.found.startswith("3 pages by indexes")
+    faulty = plans.PlanCheck({}, ("the page of u1 read the whole of rec_videos", "and more"))
+    monkeypatch.setattr(health, "check_plans", lambda _session: faulty)
+    code, out, err = run(database, "--plans")
+    assert (code, err) == (1, "Error: not well: plans\n")
+    assert json.loads(out)[-1]["found"] == "the page of u1 read the whole of rec_videos; and more"
+    assert run(database)[0] == 0
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -12,12 +12,12 @@ LAYERS = (
     "sources", "scoring", "reference", "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages", "memory", "resolving",
     "diversity", "feed", "timelines", "auditing", "pruning", "users",
-    "personal", "erasing", "health",
+    "personal", "erasing", "plans", "health",
     "synthetic", "simulation", "report",
     "reading", "ahead", "interchange", "export", "archive", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "regression", "samples", "outcomes", "fitting", "comparing",
-    "volume", "loading", "vectors", "plans", "benchmark",
+    "volume", "loading", "vectors", "benchmark",
     "cli",
 )  # fmt: skip
 """Each module imports only from those before it."""

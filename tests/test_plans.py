@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+import recommender
 from recommender import Video, create_engine, fields, plans, resolve
 from recommender.loading import load
 from recommender.models import Interaction
@@ -22,10 +23,6 @@ WORLD = World(videos=24_000, users=1_500, follows=60_000, interactions=90_000, s
 """Its first user has seen a third of it."""
 
 NOBODY = Plan(0, 0, 0, ())
-
-
-def findings(session: Session) -> tuple[str, ...]:
-    return check_plans(session, [WORLD.user_key(2)], as_of=END).findings
 
 
 @pytest.fixture
@@ -117,30 +114,20 @@ def test_a_plan_counts_what_is_read_thrown_away_and_read_as_a_whole(
 
 
 @pytest.mark.usefixtures("_strict")
-def test_a_missing_index_is_named(world: Session, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_table_that_is_read_as_a_whole_is_named(world: Session) -> None:
     for index in ("rec_videos_status_published_at_id_ix", "rec_videos_status_trending_id_ix"):
         world.execute(sa.text("DROP INDEX " + index))
-    found = findings(world)
-    assert len([each for each in found if "is missing: rec_videos (status, " in each]) == 2
-    if kind == "postgresql":
-        assert f"the page of {WORLD.user_key(2)} read the whole of rec_videos" in found
+    found = check_plans(world, [WORLD.user_key(2)], as_of=END).findings
+    assert f"the page of {WORLD.user_key(2)} read the whole of rec_videos" in found
 
 
-def test_statistics_that_are_stale_are_named(
-    worlds: dict[str, Engine], kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if kind == "sqlite":
-        return
-    monkeypatch.setattr(plans, "MOST_READ", 1)
-    tables = Base.metadata.tables
-    with worlds[kind].connect() as connection, Session(connection) as session:
-        assert not [each for each in findings(session) if "statistics" in each]
-        session.execute(sa.update(tables["rec_sounds"]).values(creator_id=1))
-        session.commit()
-        session.execute(sa.text("SELECT pg_stat_force_next_flush()"))
-        session.commit()
-        stale = [each for each in findings(session) if "statistics" in each]
-        assert stale == ["the statistics of rec_sounds are stale: run ANALYZE rec_sounds"]
+@pytest.mark.parametrize("profile", ["classic", "for_you"])
+def test_the_page_that_is_served_is_looked_at(world: Session, profile: str) -> None:
+    recommender.activate_profile(world, profile)
+    found = check_plans(world, [WORLD.user_key(2)], as_of=END)
+    assert found.findings == ()
+    assert found.plans[WORLD.user_key(2)] == plan(world, 2, profile)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +141,7 @@ def test_statistics_that_are_stale_are_named(
     ],
 )
 def test_each_fault_is_a_sentence(changed: dict[str, object], said: list[str]) -> None:
-    found = list(plans._faults("ana", replace(NOBODY, **changed)))
+    found = list(plans._faults("ana", replace(NOBODY, **changed), counted=True))
     assert found == [f"the page of ana {each}" for each in said]
 
 

@@ -188,6 +188,15 @@ def test_an_import_counts_what_is_too_old_and_goes_on(engine: Engine, tmp_path: 
     assert everything(engine) == before
 
 
+def test_where_nothing_is_that_old_nothing_is_refused(world: Engine) -> None:
+    oldest = min(moment for (moment,) in read(world, EventRow.at))
+    there = read(world, EventRow.key)
+    prune(world, events_older_than=NOW - oldest + timedelta(microseconds=1), as_of=NOW)
+    assert (horizon(world), read(world, EventRow.key)) == (None, there)
+    prune(world, events_older_than=NOW - oldest, as_of=NOW)
+    assert horizon(world) == oldest
+
+
 def test_the_horizon_never_goes_back(world: Engine) -> None:
     prune_events(world, 15)
     after = horizon(world)

@@ -14,12 +14,13 @@ from recommender.errors import RecommenderError
 
 
 @click.command()
+@click.option("--plans", is_flag=True, help="Also rank some users' pages, and look at the plans.")
 @format_option
 @database_option
-def doctor(form: str | None) -> None:
+def doctor(form: str | None, *, plans: bool) -> None:
     """Say what is not well with the database, and what to do; writes nothing."""
     with engine(longest=settings().rollup_timeout) as bind:
-        findings = health.diagnose(bind)
+        findings = health.diagnose(bind, plans=plans)
     wrong = [each for each in findings if not each.ok]
     records = [asdict(each) for each in findings]
     if form_of(form) == "table":
