@@ -110,11 +110,11 @@ def hashtags(viewer: Viewer) -> sa.Select[int]:
     return _newest_among(listed)
 
 
-def _wanted_hashtags(viewer: Viewer) -> Subquery:
+def _wanted_hashtags(viewer: Viewer) -> CTE:
     """The hashtags, and since when so many videos of each were published as are looked at.
 
-    The limit is more than there can be: it keeps the database from working out `since` anew for
-    each video.
+    Worked out once: the limit, more than there can be, sees to it on SQLite, and PostgreSQL, where
+    it thinks that there is one video, would still begin anew for each.
     """
     declared = sa.select(UserHashtag.hashtag_id).where(
         UserHashtag.user_id == viewer.user_id, _wanted(viewer, "hashtag", UserHashtag.hashtag_id)
@@ -134,7 +134,8 @@ def _wanted_hashtags(viewer: Viewer) -> Subquery:
     return (
         sa.select(every.c.hashtag_id, sa.func.coalesce(since, earliest).label("since"))
         .limit(LIST_LENGTH + viewer.interests)
-        .subquery("wanted_hashtags")
+        .cte("wanted_hashtags")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
 
 
@@ -244,7 +245,8 @@ def _newest_of(
         sa.select(active.c.subject, sa.func.coalesce(nth, literal(EARLIEST, UtcDateTime())))
         .where(active.c.newest_at.is_not(None))
         .limit(MOST_NEWEST)
-        .subquery(f"since_{column.key}")
+        .cte()
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
     each = aliased(Video)
     found = (

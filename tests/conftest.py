@@ -130,3 +130,10 @@ def session(
         with Session(connection, join_transaction_mode="create_savepoint") as opened:
             yield opened
         transaction.rollback()
+
+
+@pytest.fixture
+def own_session(engine: Engine) -> Iterator[Session]:
+    """A session on a database of the test's own, for tests that ANALYZE: no rollback undoes it."""
+    with Session(writing(engine)) as opened:
+        yield opened

@@ -390,17 +390,17 @@ def test_only_so_many_words_of_what_was_liked_count(session: Session) -> None:
 
 
 def test_what_was_seen_last_is_read_from_an_index_however_much_was_seen(
-    session: Session, kind: str
+    own_session: Session, kind: str
 ) -> None:
-    make_user(session)
-    make_video(session, "v", hashtags=["cats"])
-    user_id, (first,) = ids(session, USERS)["viewer"], ids(session, VIDEOS).values()
-    put(session, "interactions", [
+    make_user(own_session)
+    make_video(own_session, "v", hashtags=["cats"])
+    user_id, (first,) = ids(own_session, USERS)["viewer"], ids(own_session, VIDEOS).values()
+    put(own_session, "interactions", [
         {"user_id": user_id, "video_id": first + n, "first_at": at(n % 999), "last_at": at(n % 999)}
         for n in range(3_000)
     ])  # fmt: skip
-    lately = Viewer.of(recommender.resolve(session, "viewer", as_of=NOON)).lately
-    connection, index = session.connection(), "rec_interactions_user_id_last_at_ix"
+    lately = Viewer.of(recommender.resolve(own_session, "viewer", as_of=NOON)).lately
+    connection, index = own_session.connection(), "rec_interactions_user_id_last_at_ix"
     sent = sa.select(lately).compile(connection, compile_kwargs={"literal_binds": True})
     if kind == "sqlite":
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent}").all()
@@ -408,7 +408,7 @@ def test_what_was_seen_last_is_read_from_an_index_however_much_was_seen(
         assert f"SEARCH rec_interactions USING INDEX {index} (user_id=? AND last_at>?)" in steps
         assert "FOR ORDER BY" not in steps
         return
-    session.execute(sa.text("ANALYZE"))
+    own_session.execute(sa.text("ANALYZE"))
     (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sent}").scalar_one()
     scans = [each for each in nodes(plan["Plan"]) if each.get("Index Name") == index]
     assert [each["Actual Rows"] <= 2 * Settings().seen_lately for each in scans] == [True]
