@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recommender.auditing import Audit, audit
     from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
     from recommender.comparing import ProfileDiff, diff_profiles
+    from recommender.counterfactual import Expectation
     from recommender.engine import create_engine, prepare_engine, run_transaction
     from recommender.erasing import Erasure, erase_user
     from recommender.errors import (
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from recommender.signals import SIGNALS, Candidate, Signal
     from recommender.sources import SOURCES, Source, source_names
     from recommender.timelines import following, trending
+    from recommender.tryout import PagePreview, ProfileReplay, replay_profile
     from recommender.users import reset_user
     from recommender.values import (
         Contribution,
@@ -115,6 +117,7 @@ _NAMES = {
     "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
     "comparing": "ProfileDiff diff_profiles",
+    "counterfactual": "Expectation",
     "engine": "create_engine prepare_engine run_transaction",
     "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict EventTooOld InvalidCursor"
     " InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
@@ -147,6 +150,7 @@ _NAMES = {
     "signals": "SIGNALS Candidate Signal",
     "sources": "SOURCES Source source_names",
     "timelines": "following trending",
+    "tryout": "PagePreview ProfileReplay replay_profile",
     "users": "reset_user",
     "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
     " Learning Profile ProfileRecord",
