@@ -13,9 +13,10 @@ better places shall count more. A weight is clipped, which may take something aw
 nothing.
 
 The effects of places come from the places kept for videos on trial, which hold any of these
-whatever its score: an experiment. The labels at two places are compared within each user, as Mantel
-and Haenszel (1959) do, so that those who go far and like more are no effect of a place. All of it
-is sums over users: an interval over resampled users also says how unsure the effects are.
+whatever its score: an experiment. The labels at two places are compared within each session, as
+Mantel and Haenszel (1959) do within strata, so that those who go far and like more are no effect of
+a place. All of it is sums over users: an interval over resampled users also says how unsure the
+effects are.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from recommender.outcomes import FIRSTS
 GROUPS = range(len(FIRSTS) + 1)
 PAIRS = tuple(product(GROUPS, GROUPS))
 
-PRIOR = 1.0
-"""Comparisons of each two groups, in which they do not differ, that are added to what was seen."""
+PRIOR = 20.0
+"""How many videos on trial, at places of average effect, are added to those of each group."""
 
 MOST_WEIGHT = 10.0
 """What a label counts at most."""
@@ -78,6 +79,7 @@ class Expectation:
             1965).
         clipped: how many labels have a weight that was clipped.
         trials: how many videos on trial the effects come from.
+        trial_labels: the sum of their labels: where that is below 100, effects are rough.
     """
 
     places: int
@@ -90,6 +92,7 @@ class Expectation:
     effective: float | None
     clipped: int
     trials: int
+    trial_labels: float
 
 
 @dataclass(slots=True)
@@ -128,7 +131,7 @@ class _Unit:
             self.counts[pair] += 1
 
     def add_trials(self, trials: Sequence[Shown]) -> None:
-        """Add all videos on trial of one user."""
+        """Add the videos on trial of one session."""
         labels, counts = [0.0 for _ in GROUPS], [0 for _ in GROUPS]
         for each in trials:
             labels[group_of(each.position)] += each.label
@@ -146,26 +149,23 @@ class Reordering:
 
     Attributes:
         seed: what the samples depend on that intervals are of.
-        users: how many users were added.
         units: one of each user, or of several where there are many: memory does not grow with them.
     """
 
     seed: int = 0
-    users: int = 0
     units: list[_Unit] = field(default_factory=list)
     _chance: Random = field(init=False)
 
     def __post_init__(self) -> None:
         self._chance = Random(self.seed)  # noqa: S311 - not for secrets
 
-    def add(self, pages: Sequence[Reordered], trials: Sequence[Shown]) -> None:
+    def add(self, pages: Sequence[Reordered], trials: Sequence[Sequence[Shown]]) -> None:
         """Add a user, who has not been added yet.
 
         Args:
             pages: without what was on trial, which keeps its place.
-            trials: what was.
+            trials: what was, of each session.
         """
-        self.users += 1
         if len(self.units) < MOST_UNITS:
             self.units.append(_Unit())
             unit = self.units[-1]
@@ -173,7 +173,8 @@ class Reordering:
             unit = self._chance.choice(self.units)
         for page in pages:
             unit.add_page(page)
-        unit.add_trials(trials)
+        for sitting in trials:
+            unit.add_trials(sitting)
 
     def expectation(self) -> Expectation:
         """What the sums say."""
@@ -197,6 +198,7 @@ class Reordering:
             effective=_effective(counts, effects) if effects else None,
             clipped=round(math.fsum(clipped)),
             trials=trials,
+            trial_labels=wanted,
         )
 
     def _interval(self, units: Sequence[tuple[float, float]]) -> Interval | None:
@@ -250,11 +252,11 @@ def _effects(compared: Sequence[float], mean: float) -> list[float]:
         compared: as `_Unit` has it, in the order of `PAIRS`.
         mean: of all labels on trial, above 0.
     """
-    rates = [[compared[_pair(one, other)] + PRIOR * mean for other in GROUPS] for one in GROUPS]
-    against = [math.fsum(column) for column in zip(*rates, strict=True)]
+    rates = [[compared[_pair(one, other)] for other in GROUPS] for one in GROUPS]
+    against = [math.fsum(column) + PRIOR * mean for column in zip(*rates, strict=True)]
     effects = [1.0 for _ in GROUPS]
     for _ in range(ROUNDS):
-        raw = [math.fsum(map(mul, row, effects)) for row in rates]
+        raw = [math.fsum(map(mul, row, effects)) + PRIOR * mean for row in rates]
         found = [value / total for value, total in zip(raw, against, strict=True)]
         scale = len(found) / math.fsum(found)
         before, effects = effects, [value * scale for value in found]

@@ -38,7 +38,7 @@ FEWEST = 2
 
 @dataclass(slots=True)
 class Hindsight:
-    """Pages that were served, put into another order; in memory are one user's at a time.
+    """Pages that were served, put into another order; in memory are those of one session at a time.
 
     Attributes:
         session: the transaction.
@@ -49,7 +49,8 @@ class Hindsight:
         reordering: the sums.
         sampled: the rows of some of those who came.
         came: how many came.
-        pages, left_out: how many pages have another order, and how many have too little recorded.
+        users, pages: how many users and pages have another order.
+        left_out: how many pages have too little recorded for one.
         not_recorded: the signals that those lack.
     """
 
@@ -61,6 +62,7 @@ class Hindsight:
     reordering: Reordering = field(init=False)
     sampled: list[int] = field(default_factory=list)
     came: int = 0
+    users: int = 0
     pages: int = 0
     left_out: int = 0
     not_recorded: set[str] = field(default_factory=set)
@@ -86,14 +88,15 @@ class Hindsight:
         done = 0
         for user, served in groupby(rows, attrgetter("user_id")):
             pages: list[Reordered] = []
-            trials: list[Shown] = []
+            trials: list[list[Shown]] = []
             for _, sitting in groupby(served, attrgetter("session")):
+                videos = list(sitting)
+                trials.append(_trials(videos))
                 before = None
-                for _, page in groupby(sitting, attrgetter("page")):
-                    videos = list(page)
-                    trials += (_shown(row) for row in videos if row.explored and row.is_shown)
-                    pages += self._reordered(videos, before, weights)
-                    before = videos[-1]
+                for _, page in groupby(videos, attrgetter("page")):
+                    found = list(page)
+                    pages += self._reordered(found, before, weights)
+                    before = found[-1]
                 done += 1
                 report("reading", done, total)
             self._add(user, pages, trials)
@@ -109,12 +112,15 @@ class Hindsight:
                 f" {', '.join(sorted(self.not_recorded))}"
             )
 
-    def _add(self, user: int, pages: Sequence[Reordered], trials: Sequence[Shown]) -> None:
+    def _add(
+        self, user: int, pages: Sequence[Reordered], trials: Sequence[Sequence[Shown]]
+    ) -> None:
         self.came += 1
         if len(self.sampled) < self.sample:
             self.sampled.append(user)
         elif (place := self._chance.randrange(self.came)) < self.sample:
             self.sampled[place] = user
+        self.users += bool(pages)
         self.pages += len(pages)
         self.reordering.add(pages, trials)
 
@@ -170,6 +176,20 @@ class Hindsight:
         if self.candidate.is_reference:
             return Contender(self._score_key(row), None, None)
         return Contender(self._score_key(row), row.creator_id, row.sound_id)
+
+
+def _trials(sitting: Sequence[Any]) -> list[Shown]:
+    """The videos of a session that only their trial brought there.
+
+    Those of higher scores than the last that was ranked get places by their scores, and are no more
+    on trial at later ones: with them, what is on trial would seem to be worth less and less.
+    """
+    last = min((row.score_key for row in sitting if not row.explored), default=None)
+    return [
+        _shown(row)
+        for row in sitting
+        if row.explored and row.is_shown and (last is None or row.score_key < last)
+    ]
 
 
 def _shown(row: Any) -> Shown:

@@ -175,7 +175,7 @@ def replay_profile(
             since=start,
             until=until and end,
             learned_until=_learned_until(session, candidate),
-            users=log.reordering.users,
+            users=log.users,
             pages=log.pages,
             left_out=log.left_out,
             not_recorded=tuple(sorted(log.not_recorded)),

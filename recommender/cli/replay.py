@@ -98,7 +98,10 @@ def _remarks(found: tryout.ProfileReplay) -> Iterator[str]:
             f"{hindsight.places:,} places, which say as much as {hindsight.effective:,.0f} of equal"
             f" weight; {hindsight.clipped:,} weights were clipped."
         )
-        yield f"What a place is worth, from {hindsight.trials:,} videos on trial: {effects}."
+        yield (
+            f"What a place is worth, from {hindsight.trials:,} videos on trial with"
+            f" {hindsight.trial_labels:,.0f} outcomes: {effects}."
+        )
     if found.left_out:
         yield (
             f"{found.left_out:,} pages were left out, served without:"
