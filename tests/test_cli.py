@@ -441,9 +441,44 @@ def test_a_fit_without_served_pages_says_so(example: Run) -> None:
     assert answer(example("profiles", "list"))[-1]["profile"] == "for_you"
 
 
+def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
+    begun = ("--since", "2026-01-01T00:00:00Z", "--until", "2026-01-03T00:00:00Z")
+    asked = ("replay", "--profile", "classic", *begun, "--as-of", "2026-01-02T00:00:00Z")
+    assert example(*asked)[::2] == (2, "Error: no session began then in which a page was served\n")
+    feed = ("feed", "creator2", "--record", "--as-of", "2026-01-01T00:00:00Z")
+    shown = [item["video"] for item in answer(example(*feed))["items"]]
+    for number, video in enumerate(shown):
+        when = ("--at", f"2026-01-01T00:0{number}:00Z", "--id", f"e{number}")
+        assert example("record", "creator2", video, "watch", "--completion", "1", *when)[0] == 0
+    found = answer(example(*asked))
+    assert (found["profile"], found["active"], found["pages"]) == ("classic@1", "for_you@1", 1)
+    assert found["hindsight"]["logged"] == {"value": 1, "low": 1, "high": 1}
+    assert [row["profile"] for row in found["previews"]] == ["classic@1", "for_you@1"]
+    table = example(*asked, "--format", "table")[1]
+    assert "What 1 users were shown on 1 pages, in the order of classic@1" in table
+    assert re.search(r"^as served +1\.000 ±0\.000", table, re.MULTILINE)
+    assert "what a place is worth is unknown" in table
+    rows = list(csv.DictReader(example(*asked, "--format", "csv")[1].splitlines()))
+    assert {"part": "hindsight", "profile": "classic@1", "figure": "logged", "value": "1.0",
+            "low": "1.0", "high": "1.0"} in rows  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (("replay", "--since", "2026-01-01T00:00:00Z"), 2, "Missing option '--profile'"),
+        (("replay", "--profile", "for_you"), 2, "Missing option '--since'"),
+        (("replay", "--profile", "for_you", "--since", "now"), 2, "is not a time such as"),
+        (
+            ("replay", "--profile", "none", "--since", "2026-01-01T00:00:00Z"),
+            2,
+            "there is no profile 'none'",
+        ),
+        (
+            ("replay", "--profile", "for_you", "--since", "2026-01-01T00:00:00Z", "--sample", "0"),
+            2,
+            "--sample",
+        ),
         (("fit", "classic"), 2, "classic is the reference formula"),
         (("fit", "mine", "--target", "love"), 2, "'love' is not one of engaged, like"),
         (("fit", "mine", "--target", "like=x"), 2, "target: like: 'x' is not a number"),

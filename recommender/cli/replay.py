@@ -38,7 +38,7 @@ from recommender.replay import ENGAGED
 @format_option
 @database_option
 def replay(form: str | None, **asked: Any) -> None:
-    """Say what a profile would have served to those who came; nothing is written.
+    """Say what a profile would have served to those who came; writes nothing.
 
     Pages that were served are put into the candidate's order, and what their first halves would
     have led to is estimated. Beside it, what the next pages of the same people would be.
