@@ -21,6 +21,7 @@ So do products; the least power leaves room for the least weight.
 
 _DAY_US = 86_400_000_000.0
 _DAY_S = 86_400.0
+_EPOCH = constant("epoch", sa.Text())
 
 
 def _number(value: float) -> sa.ColumnElement[float]:
@@ -129,7 +130,7 @@ def _microseconds(element: age_days, compiler: SQLCompiler, **options: Any) -> s
 def _interval(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
     """EXTRACT would do the same in decimals, and take longer than all signals together."""
     moment, as_of = element.clauses
-    seconds: sa.ColumnElement[float] = sa.func.date_part("epoch", as_of - moment, type_=Double())
+    seconds: sa.ColumnElement[float] = sa.func.date_part(_EPOCH, as_of - moment, type_=Double())
     return compiler.process(bounded(seconds / _number(_DAY_S), 0.0, 1e9), **options)
 
 
