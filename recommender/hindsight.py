@@ -28,7 +28,7 @@ from recommender.replay import Progress
 from recommender.scoring import KEY_SCALE
 from recommender.served import FeedSession
 from recommender.settings import Settings
-from recommender.values import Profile
+from recommender.values import REFERENCE, Profile
 
 ROWS_AT_ONCE = 2_000
 
@@ -105,7 +105,9 @@ class Hindsight:
 
     def _check(self) -> None:
         if not self.came:
-            raise InvalidValue("no session began then in which a page was served")
+            raise InvalidValue(
+                f"no page was served in a session that began then, but for those of {REFERENCE}"
+            )
         if not self.pages and self.left_out:
             raise InvalidValue(
                 f"profile: {self.candidate.label} weighs what no page was recorded with:"

@@ -444,7 +444,10 @@ def test_a_fit_without_served_pages_says_so(example: Run) -> None:
 def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     begun = ("--since", "2026-01-01T00:00:00Z", "--until", "2026-01-03T00:00:00Z")
     asked = ("replay", "--profile", "classic", *begun, "--as-of", "2026-01-02T00:00:00Z")
-    assert example(*asked)[::2] == (2, "Error: no session began then in which a page was served\n")
+    assert example(*asked)[::2] == (
+        2,
+        "Error: no page was served in a session that began then, but for those of classic\n",
+    )
     feed = ("feed", "creator2", "--record", "--as-of", "2026-01-01T00:00:00Z")
     shown = [item["video"] for item in answer(example(*feed))["items"]]
     for number, video in enumerate(shown):

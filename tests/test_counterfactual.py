@@ -75,6 +75,14 @@ def test_places_are_told_apart_within_sessions_only() -> None:
     assert together.expectation().effects[17] > 5
 
 
+def test_a_session_says_as_much_as_it_has_videos_on_trial() -> None:
+    """One of 200 says that the far place is better, a hundred of two that the first one is."""
+    one = [*[Shown(1, 0)] * 100, *[Shown(20, 1)] * 100]
+    reordering = Reordering()
+    reordering.add((), [one, *[[Shown(1, 1), Shown(20, 0)]] * 100])
+    assert reordering.expectation().effects[17] == pytest.approx(1)
+
+
 def test_many_comparisons_say_what_places_are_worth() -> None:
     chance = Random(1)  # noqa: S311 - not for secrets
     users = [((), trials(chance, 0.8, 400)) for _ in range(60)]

@@ -103,6 +103,13 @@ def serve(
     run_transaction(engine, write)
 
 
+def give(engine: Engine, video: str, creator: str) -> None:
+    """Let a video be by another creator."""
+    creator_id = sa.select(User.id).where(User.key == creator).scalar_subquery()
+    change = sa.update(Video).where(Video.key == video).values(creator_id=creator_id)
+    run_transaction(engine, lambda session: session.execute(change))
+
+
 def replayed(engine: Engine, profile: str = "new", **options: Any) -> ProfileReplay:
     return replay_profile(engine, profile, **{"since": at(), "as_of": at(60), **options})
 
@@ -192,14 +199,25 @@ def test_only_what_was_shown_and_new_counts(world: Engine) -> None:
 
 def test_the_creator_of_the_video_before_counts_over_two_pages(world: Engine) -> None:
     """What would have come first is by the creator of the page before's last, and so comes next."""
-    creator = sa.update(Video).where(Video.key == "v8").values(
-        creator_id=sa.select(User.id).where(User.key == "c2").scalar_subquery()
-    )  # fmt: skip
-    run_transaction(world, lambda session: session.execute(creator))
+    give(world, "v8", "c2")
     serve(world, {"v1": (0.9, 0.9), "v2": (0.8, 0.8)})
     serve(world, {"v7": (0.7, 0.1), "v8": (0.6, 0.9)}, ["v8"], first=3)
     found = replayed(world).hindsight
     assert (found.places, value(found.overlap), value(found.unweighted)) == (2, 1, 0)
+
+
+def test_the_reference_formula_spreads_nothing(world: Engine) -> None:
+    give(world, "v2", "c1")
+    liked = {"signals": {"likes": 1.0}}
+    videos = {each: FOUR[each] for each in ("v3", "v4", "v1", "v2")}
+    serve(world, videos, profile="for_you", v1=liked, v2=liked)
+    assert value(replayed(world, "classic").hindsight.overlap) == 0
+
+
+def test_pages_of_the_reference_formula_have_no_places(world: Engine) -> None:
+    serve(world, FOUR, profile="classic")
+    with pytest.raises(InvalidValue, match="of classic"):
+        replayed(world, "classic")
 
 
 def test_a_hosts_own_signal_keeps_its_weight(world: Engine) -> None:
@@ -230,7 +248,7 @@ def test_sessions_that_began_within_two_times_are_whole(world: Engine) -> None:
     assert replayed(world).pages == 3
     assert replayed(world, since=at(10)).pages == 2
     assert replayed(world, since=at(10), until=at(20)).pages == 1
-    with pytest.raises(InvalidValue, match="no session began then"):
+    with pytest.raises(InvalidValue, match="no page was served"):
         replayed(world, since=at(21))
     with pytest.raises(InvalidValue, match="is not after since"):
         replayed(world, until=at())
@@ -248,7 +266,13 @@ def test_the_label_is_the_value_of_what_happened(world: Engine) -> None:
 
 def test_next_pages_are_compared_with_those_of_the_active_profile(world: Engine) -> None:
     """Two videos were served to ana, four to ben: six and four are left, out of eight."""
-    run_transaction(world, lambda session: activate_profile(session, "good"))
+
+    def prepare(session: Session) -> None:
+        make_videos(session, "hidden", creator="c1", status="review")
+        make_videos(session, "later", creator="c1", published_at=at(90))
+        activate_profile(session, "good")
+
+    run_transaction(world, prepare)
     serve(world, {"v1": (0.5, 0.5), "v2": (0.5, 0.5)})
     serve(world, {f"v{n}": (0.5, 0.5) for n in (1, 2, 3, 4)}, user="ben", number=2)
     found = replayed(world)
@@ -268,12 +292,11 @@ def test_of_pages_that_share_a_part_the_overlap_is_that_part(engine: Engine) -> 
         for name, weight in (("new", 1.0), ("old", -1.0)):
             create_profile(session, name, {"freshness": weight})
         activate_profile(session, "new")
-        recommender.for_you(session, "ana", limit=2, as_of=at(), profile="old")
+        recommender.for_you(session, "ana", limit=2, as_of=at(), profile="old", settings=settings)
 
+    settings = Settings(exploration_share=0)
     run_transaction(engine, make)
-    found = replay_profile(
-        engine, "old", since=at(), as_of=at(1), settings=Settings(exploration_share=0)
-    )
+    found = replay_profile(engine, "old", since=at(), as_of=at(1), settings=settings)
     assert value(found.previews[0].overlap) == 10 / 20
     assert value(found.previews[1].overlap) == 1
 
