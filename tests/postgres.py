@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,32 +31,56 @@ FLAGS = {
 }
 
 
+class Server:
+    """A PostgreSQL of one's own in a folder; it dies with the thread that started it."""
+
+    def __init__(self, root: Path, flags: Mapping[str, str]) -> None:
+        binaries = _binaries(root)
+        self._account = _account(root)
+        self._log = root / "log"
+        data = root / "data"
+        _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
+              "--locale=C.UTF-8", "--no-sync"], self._account)  # fmt: skip
+        port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{port}"
+        given = [f"--{name}={value}" for name, value in flags.items()]
+        self._command = [binaries / "postgres", "-D", data, "-p", port, "-k", root, *given]
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [str(part) for part in self._command], stdout=log, stderr=log,
+                user=self._account, preexec_fn=_die_with_parent,  # noqa: PLW1509
+            )  # fmt: skip
+        _wait_until_up(self.url, self._process, self._log)
+
+    def stop(self, how: signal.Signals) -> None:
+        """End it: by SIGINT as a fast shutdown does, by SIGQUIT as a crash would."""
+        self._process.send_signal(how)
+        self._process.wait(timeout=30)
+
+
+@contextmanager
+def own_server(**flags: str) -> Iterator[Server]:
+    """A PostgreSQL that is ours to end and start again, with flags besides the tests' own."""
+    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:
+        own = Server(Path(folder), {**FLAGS, **flags})
+        own.start()
+        try:
+            yield own
+        finally:
+            own.stop(signal.SIGQUIT)
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """The URL of a PostgreSQL, without a database; ours to create databases in."""
     if given := os.environ.get("RECOMMENDER_TEST_POSTGRES_URL"):
         yield given.rpartition("/")[0] if given.count("/") > 2 else given
         return
-    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:
-        root = Path(folder)
-        binaries = _binaries(root)
-        account = _account(root)
-        data = root / "data"
-        _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-              "--locale=C.UTF-8", "--no-sync"], account)  # fmt: skip
-        port = _free_port()
-        flags = [f"--{name}={value}" for name, value in FLAGS.items()]
-        command = [binaries / "postgres", "-D", data, "-p", port, "-k", root, *flags]
-        with (root / "log").open("w") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                stdout=log, stderr=log, user=account, preexec_fn=_die_with_parent,  # noqa: PLW1509
-            )  # fmt: skip
-        try:
-            yield _when_up(f"postgresql://postgres@127.0.0.1:{port}", process, root / "log")
-        finally:
-            process.send_signal(signal.SIGQUIT)
-            process.wait(timeout=30)
+    with own_server() as own:
+        yield own.url
 
 
 def _binaries(root: Path) -> Path:
@@ -114,7 +138,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
-def _when_up(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(600):
         try:
             psycopg.connect(f"{url}/postgres", connect_timeout=5).close()
@@ -123,5 +147,5 @@ def _when_up(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
                 break
             time.sleep(0.05)
         else:
-            return url
+            return
     raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}")
