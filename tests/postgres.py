@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 
@@ -31,48 +32,6 @@ FLAGS = {
 }
 
 
-class Server:
-    """A PostgreSQL of one's own in a folder; it dies with the thread that started it."""
-
-    def __init__(self, root: Path, flags: Mapping[str, str]) -> None:
-        binaries = _binaries(root)
-        self._account = _account(root)
-        self._log = root / "log"
-        data = root / "data"
-        _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-              "--locale=C.UTF-8", "--no-sync"], self._account)  # fmt: skip
-        port = _free_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{port}"
-        given = [f"--{name}={value}" for name, value in flags.items()]
-        self._command = [binaries / "postgres", "-D", data, "-p", port, "-k", root, *given]
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        with self._log.open("a") as log:
-            self._process = subprocess.Popen(
-                [str(part) for part in self._command], stdout=log, stderr=log,
-                user=self._account, preexec_fn=_die_with_parent,  # noqa: PLW1509
-            )  # fmt: skip
-        _wait_until_up(self.url, self._process, self._log)
-
-    def stop(self, how: signal.Signals) -> None:
-        """End it: by SIGINT as a fast shutdown does, by SIGQUIT as a crash would."""
-        self._process.send_signal(how)
-        self._process.wait(timeout=30)
-
-
-@contextmanager
-def own_server(**flags: str) -> Iterator[Server]:
-    """A PostgreSQL that is ours to end and start again, with flags besides the tests' own."""
-    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:
-        own = Server(Path(folder), {**FLAGS, **flags})
-        own.start()
-        try:
-            yield own
-        finally:
-            own.stop(signal.SIGQUIT)
-
-
 @contextmanager
 def server() -> Iterator[str]:
     """The URL of a PostgreSQL, without a database; ours to create databases in."""
@@ -81,6 +40,53 @@ def server() -> Iterator[str]:
         return
     with own_server() as own:
         yield own.url
+
+
+class Server:
+    """A PostgreSQL of our own, which can be stopped and started again as it was."""
+
+    def __init__(self, root: Path, flags: Mapping[str, str]) -> None:
+        self.port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
+        self._log = root / "log"
+        self._account = _account(root)
+        binaries, data = _binaries(root), root / "data"
+        _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
+              "--locale=C.UTF-8", "--no-sync"], self._account)  # fmt: skip
+        given = [f"--{name}={value}" for name, value in flags.items()]
+        command = [binaries / "postgres", "-D", data, "-p", self.port, "-k", root, *given]
+        self._command = [str(part) for part in command]
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, user=self._account,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509
+            )  # fmt: skip
+        _wait_until_up(self.url, self._process, self._log)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process.poll() is None
+
+    def stop(self, mode: Literal["fast", "immediate"]) -> None:
+        """Stop it as `pg_ctl` does: `fast` ends every session in order, `immediate` is a crash."""
+        self._process.send_signal({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
+        self._process.wait(timeout=30)
+
+
+@contextmanager
+def own_server(**flags: str) -> Iterator[Server]:
+    """A PostgreSQL of our own, started; with other flags than `FLAGS` where they are given."""
+    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:
+        own = Server(Path(folder), {**FLAGS, **flags})
+        own.start()
+        try:
+            yield own
+        finally:
+            own.stop("immediate")
 
 
 def _binaries(root: Path) -> Path:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -367,7 +366,7 @@ def run(server: postgres.Server, load: Load, seconds: float) -> tuple[list[float
     with ThreadPoolExecutor(WRITERS + READERS + 3) as threads:
         running = [threads.submit(client) for client in clients(load, seconds)]
         try:
-            for part, how in ((0.1, None), (1 / 3, signal.SIGINT), (2 / 3, signal.SIGQUIT)):
+            for part, how in ((0.1, None), (1 / 3, "fast"), (2 / 3, "immediate")):
                 wait(running, started + seconds * part)
                 if how is None:
                     used.append(memory())
