@@ -11,6 +11,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from recommender.constants import constant
+
 MOST_HALF_LIVES = 500
 """Powers of 2 are taken within this: PostgreSQL raises an error where SQLite gives 0.
 
@@ -19,10 +21,11 @@ So do products; the least power leaves room for the least weight.
 
 _DAY_US = 86_400_000_000.0
 _DAY_S = 86_400.0
+_EPOCH = constant("epoch", sa.Text())
 
 
 def _number(value: float) -> sa.ColumnElement[float]:
-    return sa.literal(value, Double())
+    return constant(float(value), Double())
 
 
 def bounded(value: Any, low: float, high: float) -> sa.ColumnElement[float]:
@@ -125,10 +128,9 @@ def _microseconds(element: age_days, compiler: SQLCompiler, **options: Any) -> s
 
 @compiles(age_days, "postgresql")
 def _interval(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
+    """EXTRACT would do the same in decimals, and take longer than all signals together."""
     moment, as_of = element.clauses
-    seconds: sa.ColumnElement[float] = sa.cast(
-        sa.extract("epoch", as_of) - sa.extract("epoch", moment), Double()
-    )
+    seconds: sa.ColumnElement[float] = sa.func.date_part(_EPOCH, as_of - moment, type_=Double())
     return compiler.process(bounded(seconds / _number(_DAY_S), 0.0, 1e9), **options)
 
 

@@ -159,22 +159,29 @@ def filters_of(shape: Shape) -> tuple[Filter, ...]:
     return FILTERS
 
 
+def _needed(shape: Shape) -> list[Filter]:
+    """The filters that apply, without the one that lets through all that another does."""
+    filters = filters_of(shape)
+    is_implied = any(each.predicate is not_seen for each in filters)
+    return [each for each in filters if not (is_implied and each.predicate is not_rejected)]
+
+
 def eligible(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """What applies inside each source: what takes most away, and what the caller wants."""
-    early = [each for each in filters_of(shape) if each.predicate in EARLY]
+    early = [each for each in _needed(shape) if each.predicate in EARLY]
     return [*(each.predicate(viewer) for each in early), *_requested(shape, viewer)]
 
 
 def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """What the candidates still have to fulfil, of which `eligible` is true."""
-    late = [each for each in filters_of(shape) if each.predicate not in EARLY]
+    late = [each for each in _needed(shape) if each.predicate not in EARLY]
     return [each.predicate(viewer) for each in late]
 
 
 def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """All that a video has to fulfil, what the request asks for included."""
     return [
-        *(each.predicate(viewer) for each in filters_of(shape)),
+        *(each.predicate(viewer) for each in _needed(shape)),
         *_requested(shape, viewer),
     ]
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from recommender import fields
 from recommender.columns import Statement
+from recommender.constants import written_out
 from recommender.errors import InvalidValue
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.scoring import score_of
@@ -57,7 +58,7 @@ def page_rows(
 @lru_cache(MOST_KEPT)
 def kept(ranking: Ranking, name: str, shape: Shape) -> Statement:
     """The `page_query` of any request of a shape, which is executed with the values of one."""
-    return page_query(ranking(shape, Viewer.named(shape)), name)
+    return written_out(page_query(ranking(shape, Viewer.named(shape)), name))
 
 
 def items_of(request: FeedRequest, rows: Iterable[Any]) -> tuple[FeedItem, ...]:

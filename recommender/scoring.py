@@ -88,7 +88,7 @@ def ranked_whole(shape: Shape, viewer: Viewer) -> Statement:
     """The feed with its score keys, in no order and not limited."""
     if shape.is_reference:
         return scored(shape, viewer, None).where(*allowed(shape, viewer))
-    found = scored(shape, viewer, candidates(shape, viewer))
+    found = scored(shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch)
     return found.where(*remaining(shape, viewer))
 
 
@@ -144,6 +144,7 @@ def scored(
     among: FromClause | None,
     *,
     few: bool = False,
+    unseen: bool = False,
     facts: Subquery | None = None,
 ) -> Statement:
     """The candidates, or every video, with score key, sources and signals, in no order.
@@ -153,15 +154,17 @@ def scored(
         viewer: its viewer.
         among: the candidates, every video where None.
         few: as for `gather_facts`.
+        unseen: as for `gather_facts`.
         facts: what the signals read; all that there is where None.
     """
-    facts = gather_facts(viewer, among, few=few) if facts is None else facts
+    if facts is None:
+        facts = gather_facts(viewer, among, few=few, unseen=unseen)
     candidate = Candidate(facts, viewer, aliased(Affinity), aliased(Affinity))
     ours = [(name, signal_of(name).expression(candidate)) for name in shape.signals]
     own = [(signal.name, _own(signal, candidate)) for signal in shape.own]
     signals = dict([*ours, *own])
     labels = [value.label(name) for name, value in signals.items()]
-    sources = sa.func.coalesce(facts.c.sources, number(0)).label("sources")
+    sources = candidate.fact("sources").label("sources")
     statement = sa.select(
         Video.id.label("video_id"), score_key(signals, viewer), sources, *labels
     ).select_from(Video)

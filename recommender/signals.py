@@ -8,7 +8,7 @@ subquery for each signal costs a walk for each video.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ FACTS = (
     "candidate", "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
     "hashtag_affinity", "lately", "neighbours", "followed", "terms",
 )  # fmt: skip
-"""The columns of the facts, each a sum over the rows of `fact_rows`; 0 where no row is."""
+"""The columns that facts may have, each a sum over the rows of `fact_rows`."""
 
 Number = ColumnElement[float]
 
@@ -70,8 +70,9 @@ class Candidate:
     sound: type[Affinity]
 
     def fact(self, name: str) -> Number:
-        """A fact of this video, 0 where the viewer has none."""
-        return sa.func.coalesce(self.facts.c[name], number(0))
+        """A fact of this video, 0 where the viewer has none, or none was asked for."""
+        gathered = self.facts.c.get(name)
+        return number(0) if gathered is None else sa.func.coalesce(gathered, number(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,11 @@ def saturated(value: Number, half: Number) -> Number:
 
 
 def gather_facts(
-    viewer: Viewer, candidates: FromClause | None = None, *, few: bool = False
+    viewer: Viewer,
+    candidates: FromClause | None = None,
+    *,
+    few: bool = False,
+    unseen: bool = False,
 ) -> Subquery:
     """One row for each video that the viewer's rows, or the candidates, say something about.
 
@@ -139,32 +144,39 @@ def gather_facts(
         candidates: the videos in question, with their `sources`; the reference formula looks at the
             whole catalogue, and so at all that the viewer's rows name.
         few: whether the candidates are fewer than what their neighbours and followers lead to.
+        unseen: whether the viewer has done nothing with any candidate.
     """
     if candidates is None:
-        parts = [interaction_facts(viewer), hashtag_facts(viewer)]
-    else:
-        parts = [
-            fact_row(candidates.c.video_id, candidate=number(1), sources=candidates.c.sources),
-            candidate_interactions(viewer, candidates),
-            candidate_hashtags(viewer, candidates),
-            candidate_terms(viewer, candidates),
-            candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer),
-            candidate_followed(viewer, candidates) if few else followed_facts(viewer),
-        ]
-    return summed(*parts)
+        return summed(interaction_facts(viewer), hashtag_facts(viewer))
+    parts = [
+        fact_row(candidates.c.video_id, candidate=number(1), sources=candidates.c.sources),
+        candidate_hashtags(viewer, candidates),
+        candidate_terms(viewer, candidates),
+        candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer),
+        candidate_followed(viewer, candidates) if few else followed_facts(viewer),
+    ]
+    return summed(*parts, *([] if unseen else [candidate_interactions(viewer, candidates)]))
 
 
 def summed(*parts: Statement) -> Subquery:
     """Rows of facts, added up by video."""
-    rows = sa.union_all(*parts).subquery("fact_rows")
-    sums = [sa.func.sum(rows.c[name]).label(name) for name in FACTS]
+    names = [name for name in FACTS if any(name in part.selected_columns for part in parts)]
+    rows = sa.union_all(*(_padded(part, names) for part in parts)).subquery("fact_rows")
+    sums = [sa.func.sum(rows.c[name]).label(name) for name in names]
     return sa.select(rows.c.video_id, *sums).group_by(rows.c.video_id).subquery("facts")
 
 
 def fact_row(video_id: ColumnElement[int], **values: ColumnElement[float]) -> Statement:
-    """A row of facts of a video, 0 in those that are not given."""
-    facts = [values.get(name, number(0)).label(name) for name in FACTS]
+    """A row of facts of a video."""
+    facts = [value.label(name) for name, value in values.items()]
     return sa.select(video_id.label("video_id"), *facts)
+
+
+def _padded(rows: Statement, names: Sequence[str]) -> Statement:
+    """The same rows with all facts, 0 in those that they do not have."""
+    given = rows.selected_columns
+    facts = [given[name] if name in given else number(0).label(name) for name in names]
+    return rows.with_only_columns(given.video_id, *facts)
 
 
 def interaction_row(video_id: ColumnElement[int]) -> Statement:
@@ -229,7 +241,13 @@ def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
         .outerjoin(UserHashtag, declared)
         .outerjoin(Affinity, learned)
         .outerjoin(viewer.lately, viewer.lately.c.hashtag_id == VideoHashtag.hashtag_id)
+        .where(_is_any(UserHashtag.hashtag_id, Affinity.subject_id, viewer.lately.c.hashtag_id))
     )
+
+
+def _is_any(*columns: Any) -> ColumnElement[bool]:
+    """An outer join found something: said so that it stays an outer join."""
+    return sa.func.coalesce(*columns, 0) != 0
 
 
 def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
@@ -309,6 +327,7 @@ def candidate_terms(viewer: Viewer, candidates: FromClause) -> Statement:
         .select_from(candidates)
         .outerjoin(VideoTerm, VideoTerm.video_id == candidates.c.video_id)
         .outerjoin(words, is_said)
+        .where(sa.func.coalesce(words.c.rarity, number(0)) > number(0))
     )
 
 

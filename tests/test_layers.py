@@ -8,8 +8,8 @@ PACKAGE = Path(__file__).parents[1] / "recommender"
 
 LAYERS = (
     "errors", "logs", "fields", "columns", "settings", "values", "models", "learned", "served",
-    "engine", "bulk", "planner", "arithmetic", "learning", "viewer", "filters", "signals",
-    "sources", "scoring", "reference", "profiles", "catalog", "mutes",
+    "engine", "bulk", "planner", "constants", "arithmetic", "learning", "viewer", "filters",
+    "signals", "sources", "scoring", "reference", "profiles", "catalog", "mutes",
     "interactions", "relearning", "counting", "rollups", "reasons", "pages", "memory", "resolving",
     "diversity", "feed", "timelines", "auditing", "pruning", "users",
     "personal", "erasing", "plans", "health",

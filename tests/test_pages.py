@@ -13,7 +13,12 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import Settings, Video, feed_query
+from recommender.constants import written_out
+from recommender.fields import EARLIEST
 from recommender.pages import MOST_KEPT, kept
+from recommender.reference import ranked_reference
+from recommender.scoring import ranked_pool
+from recommender.viewer import Shape, values_of
 from tests.oracle import VIEWERS, load, random_weights, random_world
 from tests.worlds import NOON, at, counted_statements, names, preview, unspread
 
@@ -121,3 +126,22 @@ def test_threads_share_what_is_kept(engine: Engine) -> None:
         together = list(pool.map(page, users))
     assert together == [page(user) for user in users]
     assert kept.cache_info().currsize == 2
+
+
+def test_a_kept_statement_has_no_other_values_than_a_requests_own(world: Session) -> None:
+    for profile, ranking in (("mine", ranked_pool), ("classic", ranked_reference)):
+        request = recommender.resolve(world, "u0", profile, as_of=NOON)
+        written = kept(ranking, "for_you", Shape.of(request)).compile(world.get_bind())
+        others = {name: written.params[name] for name in written.params.keys() - values_of(request)}
+        assert set(others.values()) <= {EARLIEST, 0}  # SQLAlchemy's own OFFSET 0 on SQLite
+
+
+@pytest.mark.parametrize("value", ["", "it's 100% :so \\ %(x)s", -1.5, 1e-300, 7, -(2**40), 0.1])
+def test_what_is_written_out_is_the_same_value(session: Session, value: Any) -> None:
+    bound = sa.literal(value, sa.BigInteger() if isinstance(value, int) else None)
+    for twice in (sa.select(bound, bound == value), sa.select(bound).where(bound == value)):
+        written = written_out(twice)
+        assert written.compile(session.get_bind()).params == {}
+        assert tuple(session.execute(written).one()) == tuple(session.execute(twice).one())
+    given = sa.select(sa.bindparam("given", type_=sa.Text()), bound)
+    assert tuple(session.execute(written_out(given), {"given": "me"}).one()) == ("me", value)
