@@ -1,4 +1,10 @@
-"""How migrations run: under a lock, on our own tables only, in one transaction."""
+"""How migrations run: under a lock, on our own tables only, in one transaction.
+
+A migration that was released is never edited. One that adds an index to a table of an earlier one
+does just that: in an `autocommit_block` and CONCURRENTLY, after dropping what an interrupted one
+left (`if_exists`). One that rebuilds a table on SQLite says what it is (`copy_from`), since what is
+read from the database has forgotten AUTOINCREMENT.
+"""
 
 from __future__ import annotations
 
