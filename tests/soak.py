@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -81,6 +81,7 @@ class Load:
     errors: Counter[str] = field(default_factory=Counter)
     retried: Counter[str] = field(default_factory=Counter)
     longest: Counter[str] = field(default_factory=Counter)
+    used: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         event.listen(self.engine, "handle_error", self._count)
@@ -352,32 +353,31 @@ def clients(load: Load, seconds: float) -> list[Callable[[], None]]:
         partial(every, load, minute / 12, partial(refresh, load)),
         partial(every, load, minute, partial(prune, load)),
         partial(every, load, minute, partial(erase, load)),
+        partial(every, load, seconds / 10, lambda: load.used.append(memory())),
     ]
 
 
-def run(server: postgres.Server, load: Load, seconds: float) -> tuple[list[float], list[str]]:
-    """Let everybody do what they do for so long, and restart the server twice.
-
-    Returns:
-        Megabytes after a tenth of the time and at the end; and what ended clients.
-    """
+def run(server: postgres.Server, load: Load, seconds: float) -> list[str]:
+    """Let everybody do what they do for so long, restart the server twice; say what ended whom."""
     started = time.monotonic()
-    used = []
-    with ThreadPoolExecutor(WRITERS + READERS + 3) as threads:
-        running = [threads.submit(client) for client in clients(load, seconds)]
+    doing = clients(load, seconds)
+    with ThreadPoolExecutor(len(doing)) as threads:
+        running = [threads.submit(client) for client in doing]
         try:
-            for part, how in ((0.1, None), (1 / 3, "fast"), (2 / 3, "immediate")):
-                wait(running, started + seconds * part)
-                if how is None:
-                    used.append(memory())
-                else:
-                    server.stop(how)
-                    server.start()
+            wait(running, started + seconds / 3)
+            restart(server, "fast")
+            wait(running, started + seconds * 2 / 3)
+            restart(server, "immediate")
             wait(running, started + seconds)
-            used.append(memory())
         finally:
             load.stop.set()
-    return used, [repr(each.exception()) for each in running if each.exception()]
+    return [repr(each.exception()) for each in running if each.exception()]
+
+
+def restart(server: postgres.Server, how: Literal["fast", "immediate"]) -> None:
+    """End the server and start it again."""
+    server.stop(how)
+    server.start()
 
 
 def wait(running: Iterable[Future[None]], until: float) -> None:
@@ -401,20 +401,18 @@ def soak(minutes: float, say: Callable[[str], None] = print) -> int:
         durations = {str(row["id"]): int(str(row["duration_ms"])) for row in world.videos()}
         people = [world.viewer(number) for number in range(world.viewer_count)]
         load = Load(engine, Path(folder), durations, people, min(1.0, minutes))
-        used, ended = run(server, load, minutes * 60)
+        ended = run(server, load, minutes * 60)
         recommender.refresh(engine)
         counts = broken(engine, load.told, durations)
-        for line in report(load, used, ended, counts):
+        for line in report(load, ended, counts):
             say(line)
         engine.dispose()
     return sum(map(bool, counts.values())) + len(ended)
 
 
-def report(
-    load: Load, used: list[float], ended: list[str], counts: Mapping[str, int]
-) -> Iterator[str]:
+def report(load: Load, ended: list[str], counts: Mapping[str, int]) -> Iterator[str]:
     """What came of it, a line each."""
-    acknowledged = sum(1 for _ in told(load.told, "events"))
+    people = Counter(each["user"] for each in told(load.told, "events"))
     pages = list(told(load.told, "pages"))
     erased = list(told(load.told, "erased"))
     pruned: Counter[str] = Counter()
@@ -424,13 +422,14 @@ def report(
         there = session.scalar(sa.select(sa.func.count()).select_from(EventRow))
         audit = recommender.audit(session)
         findings = [each for each in recommender.diagnose(load.engine) if not each.ok]
-    yield f"acknowledged events: {acknowledged:,}; rows now: {there:,}"
-    yield f"pruned: {dict(pruned)}; people erased: {len(erased)}"
+    gone = sum(people[user] for user in erased)
+    yield f"acknowledged events: {people.total():,}; rows now: {there:,}"
+    yield f"erased: {len(erased)} people, of {gone:,} of the events; pruned: {dict(pruned)}"
     yield f"pages told: {len(pages):,}, places: {sum(len(page['videos']) for page in pages):,}"
     yield f"audited: {audit.sessions:,} sessions, {audit.items:,} places"
     yield f"errors: {dict(load.errors)}; of the driver, tried again: {dict(load.retried)}"
     yield "longest, in seconds: " + str({what: round(s, 2) for what, s in load.longest.items()})
-    yield f"memory, in MB: {used[0]:.0f} after a tenth of the time, {used[1]:.0f} at the end"
+    yield "memory, in MB, each tenth of the time: " + " ".join(f"{each:.0f}" for each in load.used)
     yield from (f"doctor: {each.check}: {each.found}" for each in findings)
     yield from (f"a client ended: {each}" for each in ended)
     for promise, count in counts.items():

@@ -302,6 +302,25 @@ def test_writers_are_told_what_it_is_while_the_tables_are_away(
     assert len(read(engine, recommender.EventRow.key)) == len(writers.acknowledged)
 
 
+def test_who_writes_and_who_takes_the_tables_away_do_not_wait_for_each_other(
+    new_database: Callable[..., str],
+) -> None:
+    url = new_database("postgresql")
+    bind = create_engine(url)
+    people(bind, 1, 1)
+    waiting = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
+    with ThreadPoolExecutor(1) as threads, Session(bind) as session:
+        session.execute(sa.text("SELECT id FROM rec_users WHERE key = 'u0' FOR UPDATE"))
+        taken = threads.submit(downgrade, url, migration_lock_timeout=60, tries=1)
+        while rows(url, waiting) != [(1,)]:
+            time.sleep(0.01)
+        recommender.record(session, "u0", "v0", "share")
+        session.commit()
+        taken.result()
+    assert tables(url) == {VERSION_TABLE}
+    bind.dispose()
+
+
 @contextmanager
 def held(url: str) -> Iterator[Callable[[], None]]:
     """A transaction that a migration must wait for; what it gives ends it."""
