@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -185,8 +185,15 @@ _PARTS: dict[type, Callable[[Any], str]] = {
     float: float.__repr__,
     datetime: _time_part,
     UUID: str,
+    dict: lambda value: _text_part(json.dumps(value)),
     type(None): lambda _: "NULL",
 }
+_WRITERS: dict[type, Callable[[Any], Any]] = {
+    UtcDateTime: microseconds,
+    sa.Uuid: attrgetter("hex"),
+    sa.JSON: json.dumps,
+}
+"""How SQLite is given values of a type; the others as they are."""
 
 
 def insert(
@@ -195,7 +202,7 @@ def insert(
     rows: Sequence[Row],
     *,
     columns: Sequence[str] = (),
-    conflict: Sequence[str] = (),
+    conflict: Sequence[str] | None = (),
     merge: Mapping[str, Merge] | None = None,
 ) -> None:
     """Insert rows that all have the same columns; where one is there already, merge or keep it.
@@ -205,7 +212,8 @@ def insert(
         table: the table.
         rows: in the order of their keys; what is no column of the table is passed over.
         columns: the columns to write; those that the rows have where empty.
-        conflict: the columns that a row is there already by; the primary key where empty.
+        conflict: the columns that a row is there already by; the primary key where empty, any
+            unique columns where None.
         merge: for each column to change, a function of its old and new value; None keeps the row.
     """
     if rows:
@@ -218,11 +226,12 @@ def insert_columns(
     table: Table,
     columns: Columns,
     *,
-    conflict: Sequence[str] = (),
+    conflict: Sequence[str] | None = (),
     merge: Mapping[str, Merge] | None = None,
 ) -> None:
     """Insert rows given as columns, one or more, as `insert` does."""
-    _insert(session, table, columns, tuple(conflict), tuple((merge or {}).items()))
+    found_by = None if conflict is None else tuple(conflict)
+    _insert(session, table, columns, found_by, tuple((merge or {}).items()))
 
 
 def _by_column(table: Table, rows: Sequence[Row], names: Container[str]) -> Columns:
@@ -253,7 +262,7 @@ def _insert(
     session: Session,
     table: Table,
     columns: Columns,
-    conflict: tuple[str, ...] = (),
+    conflict: tuple[str, ...] | None = (),
     merges: tuple[tuple[str, Merge], ...] = (),
     returning: tuple[str, ...] = (),
 ) -> sa.CursorResult[Any]:
@@ -261,10 +270,10 @@ def _insert(
     given = [columns[name] for name in names]
     connection = session.connection(bind_arguments=OURS)
     if is_sqlite(session):
-        sql, times = _sqlite_insert(table, names, conflict, merges)
+        sql, writers = _sqlite_insert(table, names, conflict, merges)
         values = [
-            map(microseconds, column) if is_time else column
-            for column, is_time in zip(given, times, strict=True)
+            map(write, column) if write else column
+            for column, write in zip(given, writers, strict=True)
         ]
         return connection.exec_driver_sql(sql, list(zip(*values, strict=True)))
     statement = _postgresql_insert(table, names, conflict, merges, returning)
@@ -275,7 +284,7 @@ def _insert(
 def _postgresql_insert(
     table: Table,
     names: tuple[str, ...],
-    conflict: tuple[str, ...],
+    conflict: tuple[str, ...] | None,
     merges: tuple[tuple[str, Merge], ...],
     returning: tuple[str, ...],
 ) -> Any:
@@ -289,23 +298,25 @@ def _postgresql_insert(
 def _sqlite_insert(
     table: Table,
     names: tuple[str, ...],
-    conflict: tuple[str, ...],
+    conflict: tuple[str, ...] | None,
     merges: tuple[tuple[str, Merge], ...],
-) -> tuple[str, list[bool]]:
-    """The SQL, with a place for each column, and of each column whether it holds times."""
+) -> tuple[str, list[Callable[[Any], Any] | None]]:
+    """The SQL, with a place for each column, and of each column how its values are written."""
     dialect = sqlite.dialect(paramstyle="qmark")
     statement = sqlite.insert(table).values({name: sa.bindparam(name) for name in names})
     statement = _on_conflict(statement, table, conflict, merges)
     sql = str(statement.compile(dialect=dialect, column_keys=names))
-    return sql, [isinstance(table.c[name].type, UtcDateTime) for name in names]
+    return sql, [_WRITERS.get(type(table.c[name].type)) for name in names]
 
 
 def _on_conflict(
     statement: Any,
     table: Table,
-    conflict: tuple[str, ...],
+    conflict: tuple[str, ...] | None,
     merges: tuple[tuple[str, Merge], ...],
 ) -> Any:
+    if conflict is None:
+        return statement.on_conflict_do_nothing()
     target = [table.c[name] for name in conflict or table.primary_key.columns.keys()]
     if not merges:
         return statement.on_conflict_do_nothing(index_elements=target)

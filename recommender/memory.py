@@ -186,8 +186,7 @@ def serve(session: Session, page: FeedPage) -> FeedPage:
     places = len(page.items)
     could_be = request.limit if page.exhausted else places
     rows = [{**_row(request, item), "asked": could_be} for item in page.items]
-    statement = _insert_of(session, SERVED).on_conflict_do_nothing()
-    session.execute(statement, rows, bind_arguments=bulk.OURS)
+    bulk.insert(session, SERVED, rows, conflict=None)
     return _served(page, request.position + places)
 
 
