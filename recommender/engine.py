@@ -72,7 +72,8 @@ _ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
     ("SQLITE_NOTADB", DatabaseUnreachable),
     ("SQLITE_CORRUPT", DatabaseUnreachable),
 )
-_RETRYABLE = ("40001", "40P01", "55P03", "08", "57P", "SQLITE_BUSY", "SQLITE_LOCKED")
+_BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
+_LOST = ("08", "57P")
 
 _NOT_A_URL = "database URL: not of the form sqlite:///file.db or postgresql://user@host/database"
 
@@ -260,17 +261,38 @@ def run_transaction(
     Raises:
         RecommenderError: the database refused; the driver's error is its ``__cause__``.
     """
-    tries = (settings or Settings.from_environment()).tries
+    settings = settings or Settings.from_environment()
     unit_engine = writing(engine) if write else engine
+
+    def unit() -> T:
+        with Session(unit_engine) as session, session.begin():
+            return function(session)
+
     with translate_errors():
-        for attempt in range(tries):
-            try:
-                with Session(unit_engine) as session, session.begin():
-                    return function(session)
-            except DBAPIError as error:
-                if attempt + 1 == tries or not _is_retryable(error):
-                    raise
-                time.sleep(_delay(attempt))
+        return retried(unit, settings.tries)
+
+
+def retried(
+    unit: Callable[[], T], tries: int, is_passing: Callable[[DBAPIError], bool] | None = None
+) -> T:
+    """What a unit of work gives, again after errors that another try may not meet.
+
+    Args:
+        unit: begins a transaction of its own, and ends it.
+        tries: how often to try at most.
+        is_passing: which errors those are; clashes with others and lost connections where None.
+
+    Raises:
+        DBAPIError: the driver's, of the last try.
+    """
+    is_passing = is_passing or _is_retryable
+    for attempt in range(tries):
+        try:
+            return unit()
+        except DBAPIError as error:
+            if attempt + 1 == tries or not is_passing(error):
+                raise
+            time.sleep(_delay(attempt))
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -279,8 +301,13 @@ def _delay(attempt: int) -> float:
     return longest * secrets.SystemRandom().uniform(0.5, 1)
 
 
+def is_busy(error: DBAPIError) -> bool:
+    """Whether others held what it needs for too long, or it clashed with them."""
+    return _state(error).startswith(_BUSY)
+
+
 def _is_retryable(error: DBAPIError) -> bool:
-    return error.connection_invalidated or _state(error).startswith(_RETRYABLE)
+    return error.connection_invalidated or is_busy(error) or _state(error).startswith(_LOST)
 
 
 def _state(error: DBAPIError) -> str:
