@@ -289,7 +289,7 @@ def test_an_async_engine_is_prepared_alike(sqlite_engine: Engine) -> None:
     assert keys(sqlite_engine) == ["kept"]
 
 
-def test_postgresql_connects_with_its_time_limits_in_utc_without_jit(
+def test_postgresql_connects_with_its_time_limits_in_utc_and_plans_once(
     new_database: Callable[..., str],
 ) -> None:
     settings = Settings(statement_timeout=1.5, lock_timeout=2, idle_timeout=3)
@@ -301,6 +301,7 @@ def test_postgresql_connects_with_its_time_limits_in_utc_without_jit(
         "idle_in_transaction_session_timeout": "3s",
         "TimeZone": "UTC",
         "jit": "off",
+        "plan_cache_mode": "force_generic_plan",
         "application_name": "recommender",
         "work_mem": "8MB",
     }
