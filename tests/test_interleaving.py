@@ -176,11 +176,15 @@ def import_and_refresh(engine: Engine, name: str, folder: Path) -> Pair:
 
 
 def refresh_and_refresh(engine: Engine, name: str, _folder: Path) -> Pair:
-    make(engine, name, videos=6)
+    """Each batch of events is of the same two videos as the others."""
+    make(engine, name)
 
     def watch(session: Session) -> None:
-        for n in range(6):
-            record(session, name, f"{name}-{n}", "watch", at=at(n), key=str(n), watch_ms=9_999)
+        others = [f"{name}-u{n}" for n in range(3)]
+        upsert_users(session, [{"id": user} for user in others])
+        for user in others:
+            for n in range(2):
+                record(session, user, f"{name}-{n}", "watch", at=at(n), key=str(n), watch_ms=9_999)
 
     run_transaction(engine, watch)
     counted_by: list[int] = []
