@@ -156,9 +156,11 @@ def two_pages_of_one_session(engine: Engine, name: str, _folder: Path) -> Pair:
 
 
 def import_and_refresh(engine: Engine, name: str, folder: Path) -> Pair:
+    """The second batch's keys lie between those of the first."""
     user_id = make(engine, name, videos=6)
     file = folder / f"{name}.csv"
-    lines = [f"{n},{name},{name}-{n},watch,{at(n).isoformat()},9999" for n in range(6)]
+    numbers = (0, 2, 4, 1, 3, 5)
+    lines = [f"{n},{name},{name}-{n},watch,{at(n).isoformat()},9999" for n in numbers]
     file.write_text("\n".join(["id,user,video,kind,at,watch_ms", *lines]))
 
     def outcome() -> Any:
