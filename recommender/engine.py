@@ -150,6 +150,17 @@ _FLAGS = ("-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_pla
 anew for the values of one page, a third; the plan is the same, since it walks indexes."""
 
 
+_SILENCE = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""When a connection is given up whose other end says nothing at all, not even that it has heard:
+after half a minute (seconds, a count, milliseconds). A server that works on a statement answers.
+"""
+
+
 def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {}
@@ -163,6 +174,7 @@ def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
         "connect_timeout": settings.connect_timeout,
         "application_name": "recommender",
         "client_encoding": "utf8",
+        **_SILENCE,
         "prepare_threshold": settings.prepare_threshold or None,
     }
     asked = {name: value for name, value in defaults.items() if name not in url.query}

@@ -185,11 +185,11 @@ engine.dispose()
 for point in range(30):
     hear, tell = os.pipe()
     if not (child := os.fork()):
-        work(point * int(batches) // 30, chance.randint(1, 9), tell)
+        work(point * (int(batches) - 5) // 30, chance.randint(1, 9), tell)
         os._exit(0)
     os.close(tell)
     os.read(hear, 3)
-    time.sleep(chance.uniform(0, 0.003))  # wherever it is by then
+    time.sleep(chance.uniform(0, 0.002))  # wherever it is by then
     os.kill(child, signal.SIGKILL)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os.close(hear)
@@ -199,7 +199,7 @@ for point in range(30):
 def killed_at_30_points(database: str, events: Path, batch_size: int) -> list[int]:
     """Import a file of events again and again, killed a thirtieth later each time; the exit codes.
 
-    Each point is a step of a batch, and up to 3 ms later: in a statement, between two, in a commit.
+    Each point is a step of a batch, and up to 2 ms later: in a statement, between two, in a commit.
     """
     batches = (len(events.read_text().splitlines()) - 1) // batch_size
     command = [sys.executable, "-c", KILLED, database, str(events), str(batch_size), str(batches)]
