@@ -200,9 +200,27 @@ def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
     settings = settings or Settings.from_environment()
     sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
     if sync_engine.dialect.name == "sqlite":
+        event.listen(sync_engine, "do_connect", _close_in_order)
         event.listen(sync_engine, "connect", _sqlite_connect(settings))
         event.listen(sync_engine, "begin", _sqlite_begin)
     return engine
+
+
+class _Connection(sqlite3.Connection):
+    """A connection to SQLite that ends its transaction when it is closed.
+
+    Without that the file stays locked as long as anything refers to a cursor, as the traceback of
+    an asynchronous task does that was cancelled.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+def _close_in_order(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+    options.setdefault("factory", _Connection)
 
 
 def _exp2(value: float | None) -> float | None:

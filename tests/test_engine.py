@@ -266,6 +266,19 @@ def test_tables_made_in_a_transaction_go_with_it(new_database: Any, kind: str, w
     engine.dispose()
 
 
+def test_a_connection_that_is_closed_lets_others_write(sqlite_engine: Engine) -> None:
+    """Whoever still holds a cursor, as the traceback of a cancelled task does."""
+    held = sqlite_engine.raw_connection()
+    driver: Any = held.driver_connection
+    driver.execute("BEGIN IMMEDIATE")
+    driver.execute("INSERT INTO rec_users (key) VALUES ('a'), ('b')")
+    cursor = driver.execute("SELECT key FROM rec_users")
+    assert (cursor.fetchone(), can_write(file_of(sqlite_engine))) == (("a",), False)
+    held.invalidate()
+    assert can_write(file_of(sqlite_engine))
+    assert keys(sqlite_engine) == []
+
+
 def test_an_async_engine_is_prepared_alike(sqlite_engine: Engine) -> None:
     path = file_of(sqlite_engine)
 
