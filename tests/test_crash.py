@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
-from recommender import Affinity, PendingEvent, Settings, export_file, import_file, refresh, schema
+from recommender import (
+    Affinity,
+    PendingEvent,
+    Settings,
+    cli,
+    export_file,
+    import_file,
+    refresh,
+    schema,
+)
 from recommender.engine import create_engine
 from recommender.interchange import KINDS
 from recommender.synthetic import World, load
@@ -62,6 +74,12 @@ def small(new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFac
     return world_of(tmp_path_factory.mktemp("small") / "files", new_database("sqlite"), world)
 
 
+@pytest.fixture(scope="module")
+def medium(new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Files:
+    world = World(viewer_count=16, creator_count=24, video_count=48, watches_each=12)
+    return world_of(tmp_path_factory.mktemp("medium") / "files", new_database("sqlite"), world)
+
+
 def beginnings(file: Path) -> list[str]:
     """A file as it is with so many whole batches in it."""
     header, *rows = file.read_text().splitlines(keepends=True)
@@ -104,6 +122,111 @@ def sums_are_those_of_the_log(engine: Engine) -> None:
     assert statistics(engine) == expected_statistics(engine)
     refresh(engine, rebuild=True)
     assert affinities(engine) == pytest.approx(learned)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, database: str) -> Callable[..., int]:
+    """Runs the command in this process, in batches of five rows; gives its exit code."""
+    monkeypatch.setenv("RECOMMENDER_DATABASE_URL", database)
+    monkeypatch.setenv("RECOMMENDER_BATCH_SIZE", str(SMALL.batch_size))
+    return lambda *arguments: cli.run(list(arguments))
+
+
+def ready(command: Callable[..., int], files: Files) -> None:
+    """Import all that events refer to."""
+    for kind in ("users", "videos", "follows"):
+        assert command("import", kind, str(files[kind])) == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_an_import_on_a_full_disk_goes_on_when_there_is_space(
+    engine: Engine,
+    medium: Files,
+    tmp_path: Path,
+    command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """T-25."""
+    ready(command, medium)
+    with engine.connect() as connection:
+        pages = connection.scalar(sa.text("PRAGMA page_count"))
+
+    def cap(driver: Any, _record: Any) -> None:
+        driver.execute(f"PRAGMA max_page_count = {pages + 6}").close()
+
+    event.listen(Engine, "connect", cap)
+    try:
+        assert command("import", "events", str(medium["events"])) == 74
+    finally:
+        event.remove(Engine, "connect", cap)
+    said = re.search(r"lines 1 to (\d+) are in\n$", capsys.readouterr().err)
+    assert said
+    assert whole_batches(engine, medium, tmp_path) == int(said[1]) - 1 > 0
+    assert command("import", "events", str(medium["events"])) == 0
+    is_as_uninterrupted(engine, medium, tmp_path / "again")
+
+
+def whole_batches(engine: Engine, files: Files, folder: Path) -> int:
+    """How many events are in; they must be batches of five of the file."""
+    now = folder / "now.csv"
+    export_file(engine, "events", str(now))
+    assert now.read_text() in beginnings(files["events"])
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            assert connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"
+    return now.read_text().count("\n") - 1
+
+
+SIGNALLED = """
+import signal, sys
+from sqlalchemy import Engine, event
+from recommender.cli import main
+
+number, statement, times = map(int, sys.argv[1:4])
+sent = 0
+
+def send(*_):
+    global sent
+    sent += 1
+    if sent == statement:
+        signal.raise_signal(number)
+
+def send_again(*_):
+    if sent >= statement and times == 2:
+        signal.raise_signal(number)
+
+event.listen(Engine, "before_cursor_execute", send)
+event.listen(Engine, "rollback", send_again)
+sys.argv[1:] = sys.argv[4:]
+main()
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_import_says_how_far_it_came(
+    engine: Engine,
+    medium: Files,
+    tmp_path: Path,
+    command: Callable[..., int],
+    number: int,
+    code: int,
+    times: int,
+) -> None:
+    """T-28. The second time, while the first is being heeded, it ends at once."""
+    ready(command, medium)
+    signals = [str(int(number)), "60", str(times)]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, *signals, "import", "events", str(medium["events"])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (code, "", False)
+    rows = whole_batches(engine, medium, tmp_path)
+    assert rows > 0
+    told = f"{rows} rows are in: import the file again to go on.\n" in done.stderr
+    assert told == (times == 1)
+    is_as_uninterrupted(engine, medium, tmp_path / "again")
 
 
 def test_a_refresh_that_ends_after_any_statement_counts_once(engine: Engine) -> None:
@@ -216,16 +339,14 @@ def is_as_uninterrupted(engine: Engine, files: Files, folder: Path) -> None:
 
 
 def test_an_import_killed_at_30_points_goes_on(
-    engine: Engine, database: str, new_database: Callable[..., str], kind: str, tmp_path: Path
+    engine: Engine, database: str, medium: Files, tmp_path: Path
 ) -> None:
     """T-15, T-17: every run but the first is one that goes on."""
-    world = World(viewer_count=16, creator_count=24, video_count=48, watches_each=12)
-    files = world_of(tmp_path / "files", new_database(kind), world)
-    for before in ("users", "videos", "follows"):
-        import_file(engine, before, str(files[before]))
+    for kind in ("users", "videos", "follows"):
+        import_file(engine, kind, str(medium[kind]))
     engine.dispose()
-    assert killed_at_30_points(database, files["events"], 7) == [-9] * 30
-    if kind == "sqlite":
+    assert killed_at_30_points(database, medium["events"], 7) == [-9] * 30
+    if engine.dialect.name == "sqlite":
         with engine.connect() as connection:
             assert connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"
-    is_as_uninterrupted(engine, files, tmp_path / "again")
+    is_as_uninterrupted(engine, medium, tmp_path / "again")
