@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recommender.errors import (
         BadData,
         DatabaseBusy,
+        DatabaseDamaged,
         DatabaseUnreachable,
         EventConflict,
         EventTooOld,
@@ -119,9 +120,9 @@ _NAMES = {
     "comparing": "ProfileDiff diff_profiles",
     "counterfactual": "Expectation",
     "engine": "create_engine prepare_engine run_transaction",
-    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict EventTooOld InvalidCursor"
-    " InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
-    " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
+    "errors": "BadData DatabaseBusy DatabaseDamaged DatabaseUnreachable EventConflict EventTooOld"
+    " InvalidCursor InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError"
+    " SchemaOutOfDate StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
     "erasing": "Erasure erase_user",
     "evaluation": "Evaluation evaluate",
     "export": "export_file",

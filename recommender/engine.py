@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from recommender.columns import SCHEMA_REVISION, VERSION_TABLE
 from recommender.errors import (
     DatabaseBusy,
+    DatabaseDamaged,
     DatabaseUnreachable,
     InvalidValue,
     NotPermitted,
@@ -69,8 +70,8 @@ _ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
     ("SQLITE_PERM", NotPermitted),
     ("SQLITE_AUTH", NotPermitted),
     ("SQLITE_CANTOPEN", DatabaseUnreachable),
-    ("SQLITE_NOTADB", DatabaseUnreachable),
-    ("SQLITE_CORRUPT", DatabaseUnreachable),
+    ("SQLITE_NOTADB", DatabaseDamaged),
+    ("SQLITE_CORRUPT", DatabaseDamaged),
 )
 _BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
 _LOST = ("08", "57P")

@@ -623,6 +623,52 @@ def test_an_unreachable_database_is_69_without_the_password(run: Run) -> None:
     assert "Traceback" not in err
 
 
+READING = (
+    ("feed", "user1"), ("rank", "user1", "v1"), ("explain", "user1", "v1"), ("audit",),
+    ("user", "show", "user1"), ("user", "export", "user1"), ("export", "users", "-"),
+    ("profiles", "list"), ("db", "current"), ("db", "history"), ("db", "check"),
+    ("import", "users", str(EXAMPLE / "users.csv"), "--dry-run"),
+)  # fmt: skip
+WRITING = (
+    ("record", "user1", "v1", "share"), ("feed", "user1", "--record"), ("follow", "user1", "user2"),
+    ("unfollow", "user1", "creator1"), ("mute", "user1", "sound", "s"), ("user", "reset", "user1"),
+    ("unmute", "user1", "sound", "s"), ("user", "erase", "user1"), ("refresh",),
+    ("video", "status", "v1", "removed"),
+    ("prune", "--events-older-than", "9d"), ("profiles", "activate", "classic"),
+    ("profiles", "create", "mine", "--weight", "likes=1"), ("db", "downgrade", "base"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_database_that_is_read_only_is_read_and_not_written(
+    example: Run, database: str, tmp_path: Path
+) -> None:
+    """T-26."""
+    new = tmp_path / "new.csv"
+    new.write_text("id\nnew\n")
+    writing = (*WRITING, ("import", "users", str(new)))
+    url = f"sqlite:///file:{database.removeprefix('sqlite:///')}?mode=ro&uri=true"
+    before = example("export", "events", "-")
+    said = {each: example(*each, database=url) for each in (*READING, *writing)}
+    assert {each: said[each][0] for each in READING} == dict.fromkeys(READING, 0)
+    assert {each: said[each][0] for each in writing} == dict.fromkeys(writing, 77)
+    assert {said[each][2].count("\n") for each in writing} == {1}
+    assert example("export", "events", "-")[1] == before[1]
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_database_that_is_cut_short_is_one_clear_message(example: Run, database: str) -> None:
+    """T-27."""
+    file = Path(database.removeprefix("sqlite:///"))
+    file.write_bytes(file.read_bytes()[:100_000])
+    for suffix in ("-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
+    said = {each: example(*each) for each in (*READING, *WRITING)}
+    damaged = "Error: The file is damaged or no SQLite database: restore a backup, or name another"
+    one_message = (69, "", f"{damaged} file. (database disk image is malformed)\n")
+    assert {each: said[each] for each in said} == dict.fromkeys(said, one_message)
+
+
 def test_a_url_of_another_database_is_usage(run: Run) -> None:
     code, _, err = run("feed", "u", database="mysql://me:s3cret@localhost/x")
     assert code == 2

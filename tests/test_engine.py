@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from recommender import (
     DatabaseBusy,
+    DatabaseDamaged,
     DatabaseUnreachable,
     InvalidValue,
     NotPermitted,
@@ -630,9 +631,9 @@ def test_a_database_that_does_not_exist_is_unreachable(
     assert code_of(connecting(no_folder), DatabaseUnreachable) == 69
 
 
-def test_a_file_that_is_no_database_is_unreachable(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database " * 100)
-    assert code_of(connecting(f"sqlite:///{tmp_path}/text.db"), DatabaseUnreachable) == 69
+    assert code_of(connecting(f"sqlite:///{tmp_path}/text.db"), DatabaseDamaged) == 69
 
 
 @pytest.mark.parametrize(
