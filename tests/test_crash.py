@@ -233,7 +233,7 @@ def test_a_refresh_that_ends_after_any_statement_counts_once(engine: Engine) -> 
     """T-16. Each run has new events to count, and ends one statement later than the run before."""
     people(engine, 4, 6)
     for runs in count(1):
-        behave(engine, 4, 6, 12, seed=runs)
+        behave(engine, 4, 6, 6, seed=runs)
         waiting = len(read(engine, PendingEvent.key))
         try:
             with killed_after(engine, runs):
@@ -345,7 +345,7 @@ def test_an_import_killed_at_30_points_goes_on(
     for kind in ("users", "videos", "follows"):
         import_file(engine, kind, str(medium[kind]))
     engine.dispose()
-    assert killed_at_30_points(database, medium["events"], 7) == [-9] * 30
+    assert killed_at_30_points(database, medium["events"], 14) == [-9] * 30
     if engine.dialect.name == "sqlite":
         with engine.connect() as connection:
             assert connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"
