@@ -298,7 +298,10 @@ TASKS = 100
 
 
 def test_cancelled_tasks_leave_nothing_behind(engine: Engine, database: str, kind: str) -> None:
-    """T-23. Whoever was cancelled recorded once or not at all, and holds no connection."""
+    """T-23. Whoever was cancelled recorded once or not at all, and holds no connection.
+
+    Nobody is cancelled twice: aiosqlite would wait for ever for a connection that is being closed.
+    """
     people(engine, 8, 6)
     engine.dispose()
     chance = random.Random(23)  # noqa: S311 - not for secrets
@@ -317,7 +320,7 @@ def test_cancelled_tasks_leave_nothing_behind(engine: Engine, database: str, kin
             tasks.append(asyncio.create_task(work(writing, turn % 8, turn)))
             for _ in range(chance.randrange(40)):
                 await asyncio.sleep(0)
-            going = [task for task in tasks if not task.done()]
+            going = [task for task in tasks if not (task.done() or task.cancelling())]
             if going and chance.random() < 0.5:
                 chance.choice(going).cancel()
         said = await asyncio.gather(*tasks, return_exceptions=True)
