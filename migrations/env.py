@@ -73,12 +73,16 @@ def migrate(connection: sa.Connection) -> None:
 def check_references(connection: sa.Connection) -> None:
     """Refuse what leaves a reference to nothing: foreign keys are off where a table is rebuilt.
 
+    Each table of ours by itself, since a host's own may have keys that SQLite cannot check.
+
     Raises:
         RecommenderError: a row of ours refers to one that is not there; nothing is changed.
     """
-    for table, _row, other, _key in connection.exec_driver_sql("PRAGMA foreign_key_check"):
-        if table.startswith(PREFIX):
-            raise RecommenderError(f"a row of {table} would refer to no row of {other}")
+    for name in sa.inspect(connection).get_table_names():
+        if name.startswith(PREFIX):
+            found = connection.exec_driver_sql(f"PRAGMA foreign_key_check({name})").first()
+            if found:
+                raise RecommenderError(f"a row of {name} would refer to no row of {found[2]}")
 
 
 def run_online() -> None:

@@ -80,11 +80,12 @@ class Hindsight:
         Raises:
             InvalidValue: there is none, or the candidate weighs what was not recorded.
         """
-        weights = {each.id: each.weights for each in list_profiles(self.session)}
         began = sa.select(sa.func.count()).select_from(FeedSession)
         total = self.session.scalar(began.where(*began_between(since, until))) or 0
         statement = served_pages(values, since, until)
         rows = self.session.execute(statement.execution_options(yield_per=ROWS_AT_ONCE))
+        # After the rows are fixed, so that those of a profile that is made meanwhile have weights.
+        weights = {each.id: each.weights for each in list_profiles(self.session)}
         done = 0
         for user, served in groupby(rows, attrgetter("user_id")):
             pages: list[Reordered] = []

@@ -146,15 +146,19 @@ def served_pages(values: Mapping[str, float], since: datetime, until: datetime) 
     """Every video of the sessions that began between two times, in the order of the places.
 
     Each with its creator, sound and label, and with `is_shown`: whether it is an impression as in
-    `served_rows`. Pages of the reference formula are left out, which has no places.
+    `served_rows`; who rewatches at once has seen a video within the minutes that clocks may differ
+    by, so that in such a session nothing may have come before. Pages of the reference formula are
+    left out, which has no places.
     """
     served = ServedVideo
+    was_new = sa.or_(~FeedSession.rewatch, Interaction.first_at >= served.served_at)
     return (
         sa.select(
             served.user_id, served.session, served.page, served.position, served.video_id,
             served.profile_id, served.score_key, served.explored, served.signals,
             Video.creator_id, Video.sound_id, Video.published_at,
-            is_true(sa.and_(*_shown_anew())).label("is_shown"), _label(values).label("label"),
+            is_true(sa.and_(*_shown_anew(), was_new)).label("is_shown"),
+            _label(values).label("label"),
         )
         .join(FeedSession, _is_of_session())
         .join(ProfileVersion, ProfileVersion.id == served.profile_id)

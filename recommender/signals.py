@@ -58,7 +58,8 @@ class Candidate:
     """What a signal may read: `Video`'s columns and those given here.
 
     Attributes:
-        facts: the sums of `FACTS` by video.
+        facts: the sums by video; read by `fact`, since a statement has those of `FACTS` that it
+            needs.
         viewer: the viewer's bound values.
         creator: the viewer's affinity to the video's creator.
         sound: the viewer's affinity to the video's sound.
@@ -70,7 +71,13 @@ class Candidate:
     sound: type[Affinity]
 
     def fact(self, name: str) -> Number:
-        """A fact of this video, 0 where the viewer has none, or none was asked for."""
+        """A fact of this video, 0 where the viewer has none, or none was asked for.
+
+        Raises:
+            InvalidValue: it is none of `FACTS`.
+        """
+        if name not in FACTS:
+            raise InvalidValue(f"fact: {shown(name)} is not one of {', '.join(FACTS)}")
         gathered = self.facts.c.get(name)
         return number(0) if gathered is None else sa.func.coalesce(gathered, number(0))
 

@@ -575,3 +575,16 @@ def test_a_hosts_signal_that_is_no_sql_is_refused(session: Session) -> None:
     own = recommender.Signal("own", 0, 1, lambda _candidate: 3.0)  # type: ignore[arg-type, return-value]
     with pytest.raises(InvalidValue, match=r"^signals: own gives 3.0, which is no SQL expression"):
         page(session, signals={own: 1})
+
+
+def test_a_hosts_signal_of_a_fact_that_there_is_not_is_refused(session: Session) -> None:
+    make_user(session)
+    make_video(session, "v")
+    own = recommender.Signal("own", 0, 1, lambda candidate: candidate.fact("like"))
+    for ask in (
+        lambda: page(session, signals={own: 1}),
+        lambda: recommender.rank(session, "viewer", ["v"], as_of=NOON, signals={own: 1}),
+        lambda: page(session, profile="classic", signals={own: 1}),
+    ):
+        with pytest.raises(InvalidValue, match=r"^fact: 'like' is not one of candidate, sources"):
+            ask()

@@ -197,6 +197,37 @@ def test_only_what_was_shown_and_new_counts(world: Engine) -> None:
     assert (found.places, value(found.logged), value(found.unweighted)) == (2, 0, 0)
 
 
+def test_what_came_before_a_rewatch_is_no_outcome_of_it(world: Engine) -> None:
+    """Who rewatches at once has seen it within the minutes that clocks may differ by."""
+    minutes_ago, since = {"first_at": at(-2)}, {"first_at": at(1)}
+    changed = {"v1": minutes_ago, "v2": minutes_ago, "v3": since, "v4": since}
+    serve(world, FOUR, ["v1", "v2", "v3"], **changed)
+    assert replayed(world).hindsight.places == 2
+    again = sa.update(FeedSession).values(rewatch=True)
+    run_transaction(world, lambda session: session.execute(again))
+    found = replayed(world).hindsight
+    assert (found.places, value(found.logged), value(found.unweighted)) == (1, 1, 0)
+
+
+def test_a_profile_that_begins_to_serve_meanwhile_is_known_or_not_met(world: Engine) -> None:
+    serve(world, FOUR, ["v1"])
+
+    def begin(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "rec_feed_" in statement and not made:
+            made.append(True)
+            weights = {"quality": 0.5, "freshness": 0.5}
+            run_transaction(world, lambda session: create_profile(session, "late", weights))
+            serve(world, {"v5": (0.1, 0.1), "v6": (0.2, 0.2)}, user="ben", number=2, profile="late")
+
+    made: list[bool] = []
+    sa.event.listen(world, "before_cursor_execute", begin)
+    try:
+        found = replayed(world)
+    finally:
+        sa.event.remove(world, "before_cursor_execute", begin)
+    assert (made, found.pages >= 1) == ([True], True)
+
+
 def test_the_creator_of_the_video_before_counts_over_two_pages(world: Engine) -> None:
     """What would have come first is by the creator of the page before's last, and so comes next."""
     give(world, "v8", "c2")
