@@ -571,6 +571,18 @@ def test_a_migration_that_leaves_references_to_nothing_is_refused(
     assert rows(database, "SELECT * FROM rec_alembic_version") == [(SCHEMA_REVISION,)]
 
 
+def test_an_upgrade_that_has_nothing_to_do_refuses_nothing(
+    new_database: Callable[..., str],
+) -> None:
+    url = new_database("sqlite")
+    other = sqlite3.connect(url.removeprefix("sqlite:///"))  # without foreign keys, as it is
+    other.execute("INSERT INTO rec_follows (user_id, creator_id) VALUES (7, 8)")
+    other.commit()
+    other.close()
+    upgrade(url)
+    assert len(violations(url)) == 2
+
+
 @pytest.mark.usefixtures("later")
 def test_a_hosts_own_references_to_nothing_are_the_hosts(new_database: Callable[..., str]) -> None:
     url = new_database("sqlite")
