@@ -81,10 +81,11 @@ def check_references(connection: sa.Connection) -> None:
         RecommenderError: a row of ours refers to one that is not there; nothing is changed.
     """
     for name in sa.inspect(connection).get_table_names():
-        if name.startswith(PREFIX):
-            found = connection.exec_driver_sql(f"PRAGMA foreign_key_check({name})").first()
-            if found:
-                raise RecommenderError(f"a row of {name} would refer to no row of {found[2]}")
+        if not name.startswith(PREFIX):
+            continue
+        broken = sa.func.pragma_foreign_key_check(name).table_valued("parent")
+        if (other := connection.scalar(sa.select(broken.c.parent))) is not None:
+            raise RecommenderError(f"a row of {name} would refer to no row of {other}")
 
 
 def run_online() -> None:
