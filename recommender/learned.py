@@ -164,6 +164,7 @@ class LearningState(Base):
         ),
         CheckConstraint("long_video_ms BETWEEN 1 AND 86400000", name="long_video_ms"),
         is_fraction("engaged_share"),
+        between("trend_peak", -1e6, 1e6),
         not_negative("captions"),
     )
 
@@ -186,5 +187,6 @@ class LearningState(Base):
     hashtag_rule: Mapped[int] = mapped_column(Integer)
     events_horizon: Mapped[Time | None]
     engaged_share: Mapped[float] = mapped_column(Double)
+    trend_peak: Mapped[float | None] = mapped_column(Double)
     captions: Mapped[Count]
     refreshed_at: Mapped[Time | None]

@@ -506,7 +506,7 @@ def quality(candidate: Candidate) -> Number:
 
 
 def trending(candidate: Candidate) -> Number:
-    """Many engaged with the video of late, by forward decay.
+    """Many engaged with the video of late, by forward decay, beside the most trending of all.
 
     Range: 0 to 1. Reads: videos, learning_state.
     """
