@@ -100,7 +100,7 @@ class MutedKeyword(Base):
 
 
 class VideoNeighbour(Base):
-    """Who engaged with the source often engaged with the video: a rollup, 0 to 1."""
+    """Who engaged with the source engaged with the video, beyond chance: a rollup, 0 to 1."""
 
     __tablename__ = f"{PREFIX}video_neighbours"
     __table_args__ = (

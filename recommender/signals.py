@@ -478,7 +478,7 @@ def caption(candidate: Candidate) -> Number:
 
 
 def collaborative(candidate: Candidate) -> Number:
-    """Who engaged with what the viewer engaged with lately also engaged with this video.
+    """Who engaged with what the viewer engaged with lately engaged with this one, beyond chance.
 
     Item-based collaborative filtering (Sarwar and others, 2001); that the newest count most carries
     the session's context. Range: 0 to 1. Reads: interactions, video_neighbours.
