@@ -98,8 +98,8 @@ class Settings:
         100, "Neighbours kept of each video.", "RECOMMENDER_NEIGHBOURS", low=1, high=1_000
     )
     neighbour_shrinkage: float = _setting(
-        5.0, "Common viewers beyond chance at which a similarity counts half.", "RECOMMENDER_NEIGHBOUR_SHRINKAGE",
-        high=1_000,
+        5.0, "Common viewers beyond chance at which a similarity counts half.",
+        "RECOMMENDER_NEIGHBOUR_SHRINKAGE", high=1_000,
     )  # fmt: skip
     neighbour_growth: float = _setting(
         1.2, "Growth of a video's viewers after which its neighbours are found anew.",
