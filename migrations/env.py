@@ -1,4 +1,10 @@
-"""How migrations run: under a lock, on our own tables only, in one transaction."""
+"""How migrations run: under a lock, on our own tables only, in one transaction.
+
+A migration that was released is never edited. One that adds an index to a table of an earlier one
+does just that: in an `autocommit_block` and CONCURRENTLY, after dropping what an interrupted one
+left (`if_exists`). One that rebuilds a table on SQLite says what it is (`copy_from`), since what is
+read from the database has forgotten AUTOINCREMENT.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,8 @@ import sqlalchemy as sa
 from alembic import context
 
 from recommender.columns import PREFIX, VERSION_TABLE, UtcDateTime
-from recommender.engine import database_url, migration_engine
-from recommender.errors import DatabaseBusy
+from recommender.engine import LONGEST_MIGRATION, database_url, migration_engine
+from recommender.errors import DatabaseBusy, RecommenderError
 from recommender.served import Base
 from recommender.settings import Settings
 
@@ -60,6 +66,19 @@ def migrate(connection: sa.Connection) -> None:
             # On Citus, tables that refer to each other are changed on one connection.
             connection.execute(sa.text("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"))
         context.run_migrations()
+        if connection.dialect.name == "sqlite":
+            check_references(connection)
+
+
+def check_references(connection: sa.Connection) -> None:
+    """Refuse what leaves a reference to nothing: foreign keys are off where a table is rebuilt.
+
+    Raises:
+        RecommenderError: a row of ours refers to one that is not there; nothing is changed.
+    """
+    for table, _row, other, _key in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+        if table.startswith(PREFIX):
+            raise RecommenderError(f"a row of {table} would refer to no row of {other}")
 
 
 def run_online() -> None:
@@ -79,11 +98,18 @@ def run_online() -> None:
 
 
 def run_offline() -> None:
-    """Print the SQL for the database of the environment."""
+    """Print the SQL for the database of the environment, with our limits on PostgreSQL."""
     settings = context.config.attributes.get("settings") or Settings.from_environment()
     dialect = database_url(settings.database_url).get_backend_name()
     context.configure(dialect_name=dialect, literal_binds=True, **options)
     with context.begin_transaction():
+        if dialect == "postgresql":
+            limits = {
+                "lock_timeout": settings.migration_lock_timeout,
+                "statement_timeout": LONGEST_MIGRATION,
+            }
+            for name, seconds in limits.items():
+                context.execute(f"SET LOCAL {name} = {seconds * 1000:.0f}")
         context.run_migrations()
 
 

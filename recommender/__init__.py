@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from recommender.auditing import Audit, audit
     from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
     from recommender.comparing import ProfileDiff, diff_profiles
+    from recommender.counterfactual import Expectation
     from recommender.engine import create_engine, prepare_engine, run_transaction
     from recommender.erasing import Erasure, erase_user
     from recommender.errors import (
         BadData,
         DatabaseBusy,
+        DatabaseDamaged,
         DatabaseUnreachable,
         EventConflict,
         EventTooOld,
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     from recommender.signals import SIGNALS, Candidate, Signal
     from recommender.sources import SOURCES, Source, source_names
     from recommender.timelines import following, trending
+    from recommender.tryout import PagePreview, ProfileReplay, replay_profile
     from recommender.users import reset_user
     from recommender.values import (
         Contribution,
@@ -115,10 +118,11 @@ _NAMES = {
     "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
     "comparing": "ProfileDiff diff_profiles",
+    "counterfactual": "Expectation",
     "engine": "create_engine prepare_engine run_transaction",
-    "errors": "BadData DatabaseBusy DatabaseUnreachable EventConflict EventTooOld InvalidCursor"
-    " InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError SchemaOutOfDate"
-    " StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
+    "errors": "BadData DatabaseBusy DatabaseDamaged DatabaseUnreachable EventConflict EventTooOld"
+    " InvalidCursor InvalidValue NotFound NotPermitted PoolTimeout QueryTimeout RecommenderError"
+    " SchemaOutOfDate StorageFailure UnknownProfile UnknownSignal UnknownUser UnknownVideo",
     "erasing": "Erasure erase_user",
     "evaluation": "Evaluation evaluate",
     "export": "export_file",
@@ -147,6 +151,7 @@ _NAMES = {
     "signals": "SIGNALS Candidate Signal",
     "sources": "SOURCES Source source_names",
     "timelines": "following trending",
+    "tryout": "PagePreview ProfileReplay replay_profile",
     "users": "reset_user",
     "values": "Contribution Counts Event Explanation FeedItem FeedPage FeedRequest FilterOutcome"
     " Learning Profile ProfileRecord",

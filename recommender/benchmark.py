@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, TypeAlias
 from uuid import uuid4
 
 import sqlalchemy as sa
-from sqlalchemy import Double, Engine, literal
+from sqlalchemy import Connection, Double, Engine, event, literal
 from sqlalchemy.orm import Session
 
 from recommender import plans, vectors
+from recommender.bulk import OURS
 from recommender.columns import Statement
 from recommender.engine import create_engine, run_transaction
 from recommender.feed import for_you
@@ -150,6 +151,8 @@ def measure(
         pages += _alone(engine, profile, viewers, world)
     say(f"{clients} clients")
     pages.append(_together(engine, world, settings or Settings(), clients, seconds))
+    say("the same by hand")
+    by_hand = _by_hand(engine, viewers)
     say("every video")
     whole = _whole(engine, viewers)
     say("exact answers")
@@ -163,7 +166,7 @@ def measure(
         videos=world.videos,
         pages=tuple(pages),
         whole=whole,
-        ratios=_ratios(pages, whole),
+        ratios={**_ratios(pages, whole), "page / by hand": by_hand},
         exact=found,
         events=events,
         read=read,
@@ -224,6 +227,38 @@ def _client(ask: tuple[Settings, World, int, int, float]) -> list[float]:
         times.append(_page(engine, viewers[len(times) % len(viewers)], FOR_YOU))
     engine.dispose()
     return times
+
+
+def _by_hand(engine: Engine, viewers: Sequence[str]) -> float:
+    """What a page takes against the same statements sent through the driver: a ratio of medians."""
+    pages, bare = [], []
+    with Session(engine) as session:
+        connection = session.connection(bind_arguments=OURS)
+        cursor = connection.connection.cursor()
+        for viewer in [*viewers[:WARM_UP], *viewers, *viewers]:
+            with _noted(connection) as sent:
+                started = time.perf_counter()
+                for_you(session, viewer, profile=FOR_YOU, as_of=END, record=False)
+                pages.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            for statement, values in sent:
+                cursor.execute(statement, values)
+                cursor.fetchall()
+            bare.append(time.perf_counter() - started)
+    return round(median(pages[WARM_UP:]) / median(bare[WARM_UP:]), 3)
+
+
+@contextmanager
+def _noted(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
+    """The statements sent meanwhile, with their values."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        sent.append((statement, values))
+
+    event.listen(connection, "before_cursor_execute", note)
+    yield sent
+    event.remove(connection, "before_cursor_execute", note)
 
 
 def _whole(engine: Engine, viewers: Sequence[str]) -> dict[str, Any]:
@@ -319,13 +354,13 @@ def _events(engine: Engine, viewers: Sequence[str]) -> dict[str, float]:
     with Session(engine) as session:
         videos = session.scalars(sa.select(Video.key).order_by(Video.id.desc()).limit(5_000)).all()
 
-    def event(number: int) -> Event:
+    def watch(number: int) -> Event:
         viewer, video = viewers[number % len(viewers)], videos[number * 7 % len(videos)]
         return Event(f"{run}-{number}", viewer, video, "watch", END, completion=0.9)
 
     found = {}
     for name, size, times in (("one", 1, 50), ("many", EVENTS_AT_ONCE, BATCHES)):
-        batches = [[event(size * times + size * t + n) for n in range(size)] for t in range(times)]
+        batches = [[watch(size * times + size * t + n) for n in range(size)] for t in range(times)]
         started = time.perf_counter()
         for batch in batches:
             run_transaction(engine, partial(record_many, events=batch))

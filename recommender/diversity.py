@@ -8,7 +8,7 @@ the sound of the video before it; some places are kept for videos on trial.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -101,6 +101,35 @@ def arrange(
         before = contenders[chosen]
         by_creator[before.creator] += 1
     return places
+
+
+def rearranged(
+    contenders: Sequence[Contender], spread: Spread, held: Mapping[int, int]
+) -> list[int]:
+    """Who gets which place where all get one, and some have theirs already.
+
+    Args:
+        contenders: the highest score first.
+        spread: how the page is spread; its limit, exploration and seed have no say.
+        held: of some places, counted from 0, whose it is.
+
+    Returns:
+        The number of a contender for each place.
+    """
+    left = [each for each in range(len(contenders)) if each not in set(held.values())]
+    by_creator: Counter[int | None] = Counter()
+    before = Contender(0, spread.creator, spread.sound)
+    order: list[int] = []
+    for place in range(len(contenders)):
+        chosen = held.get(place)
+        if chosen is None:
+            best, _ = _best(contenders, left, before, by_creator, spread.damping)
+            chosen = left[0] if best is None else best
+            left.remove(chosen)
+        order.append(chosen)
+        before = contenders[chosen]
+        by_creator[before.creator] += 1
+    return order
 
 
 def is_exploration(position: int, share: float, seed: int) -> bool:

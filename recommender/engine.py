@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from recommender.columns import SCHEMA_REVISION, VERSION_TABLE
 from recommender.errors import (
     DatabaseBusy,
+    DatabaseDamaged,
     DatabaseUnreachable,
     InvalidValue,
     NotPermitted,
@@ -69,10 +70,11 @@ _ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
     ("SQLITE_PERM", NotPermitted),
     ("SQLITE_AUTH", NotPermitted),
     ("SQLITE_CANTOPEN", DatabaseUnreachable),
-    ("SQLITE_NOTADB", DatabaseUnreachable),
-    ("SQLITE_CORRUPT", DatabaseUnreachable),
+    ("SQLITE_NOTADB", DatabaseDamaged),
+    ("SQLITE_CORRUPT", DatabaseDamaged),
 )
-_RETRYABLE = ("40001", "40P01", "55P03", "08", "57P", "SQLITE_BUSY", "SQLITE_LOCKED")
+_BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
+_LOST = ("08", "57P")
 
 _NOT_A_URL = "database URL: not of the form sqlite:///file.db or postgresql://user@host/database"
 
@@ -149,6 +151,17 @@ _FLAGS = ("-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_pla
 anew for the values of one page, a third; the plan is the same, since it walks indexes."""
 
 
+_SILENCE = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""When a connection is given up whose other end says nothing at all, not even that it has heard:
+after half a minute (seconds, a count, milliseconds). A server that works on a statement answers.
+"""
+
+
 def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {}
@@ -162,6 +175,7 @@ def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
         "connect_timeout": settings.connect_timeout,
         "application_name": "recommender",
         "client_encoding": "utf8",
+        **_SILENCE,
         "prepare_threshold": settings.prepare_threshold or None,
     }
     asked = {name: value for name, value in defaults.items() if name not in url.query}
@@ -187,9 +201,27 @@ def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
     settings = settings or Settings.from_environment()
     sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
     if sync_engine.dialect.name == "sqlite":
+        event.listen(sync_engine, "do_connect", _close_in_order)
         event.listen(sync_engine, "connect", _sqlite_connect(settings))
         event.listen(sync_engine, "begin", _sqlite_begin)
     return engine
+
+
+class _Connection(sqlite3.Connection):
+    """A connection to SQLite that ends its transaction when it is closed.
+
+    Without that the file stays locked as long as anything refers to a cursor, as the traceback of
+    an asynchronous task does that was cancelled.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+def _close_in_order(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+    options.setdefault("factory", _Connection)
 
 
 def _exp2(value: float | None) -> float | None:
@@ -260,17 +292,38 @@ def run_transaction(
     Raises:
         RecommenderError: the database refused; the driver's error is its ``__cause__``.
     """
-    tries = (settings or Settings.from_environment()).tries
+    settings = settings or Settings.from_environment()
     unit_engine = writing(engine) if write else engine
+
+    def unit() -> T:
+        with Session(unit_engine) as session, session.begin():
+            return function(session)
+
     with translate_errors():
-        for attempt in range(tries):
-            try:
-                with Session(unit_engine) as session, session.begin():
-                    return function(session)
-            except DBAPIError as error:
-                if attempt + 1 == tries or not _is_retryable(error):
-                    raise
-                time.sleep(_delay(attempt))
+        return retried(unit, settings.tries)
+
+
+def retried(
+    unit: Callable[[], T], tries: int, is_passing: Callable[[DBAPIError], bool] | None = None
+) -> T:
+    """What a unit of work gives, again after errors that another try may not meet.
+
+    Args:
+        unit: begins a transaction of its own, and ends it.
+        tries: how often to try at most.
+        is_passing: which errors those are; clashes with others and lost connections where None.
+
+    Raises:
+        DBAPIError: the driver's, of the last try.
+    """
+    is_passing = is_passing or _is_retryable
+    for attempt in range(tries):
+        try:
+            return unit()
+        except DBAPIError as error:
+            if attempt + 1 == tries or not is_passing(error):
+                raise
+            time.sleep(_delay(attempt))
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -279,8 +332,13 @@ def _delay(attempt: int) -> float:
     return longest * secrets.SystemRandom().uniform(0.5, 1)
 
 
+def is_busy(error: DBAPIError) -> bool:
+    """Whether others held what it needs for too long, or it clashed with them."""
+    return _state(error).startswith(_BUSY)
+
+
 def _is_retryable(error: DBAPIError) -> bool:
-    return error.connection_invalidated or _state(error).startswith(_RETRYABLE)
+    return error.connection_invalidated or is_busy(error) or _state(error).startswith(_LOST)
 
 
 def _state(error: DBAPIError) -> str:

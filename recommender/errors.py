@@ -14,6 +14,7 @@
     │   ├── UnknownUser
     │   └── UnknownVideo
     ├── DatabaseUnreachable (69)
+    ├── DatabaseDamaged (69)
     ├── StorageFailure (74)
     ├── NotPermitted (77)
     ├── SchemaOutOfDate (78)
@@ -85,6 +86,12 @@ class UnknownVideo(NotFound):
 
 class DatabaseUnreachable(RecommenderError):
     """The database cannot be reached."""
+
+    exit_code = 69
+
+
+class DatabaseDamaged(RecommenderError):
+    """The file is damaged or no SQLite database: restore a backup, or name another file."""
 
     exit_code = 69
 

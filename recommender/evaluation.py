@@ -93,13 +93,14 @@ class Evaluation:
         for name in ("cutoff", "until"):
             plain[name] = plain[name] and fields.written_time(plain[name])
         for name in ("ranking", "pages"):
-            plain[name] = [_plain(row) for row in plain[name]]
+            plain[name] = [plain_figures(row) for row in plain[name]]
         return plain
 
 
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+def plain_figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures as JSON has them, in which an interval has a value, a low and a high end."""
     return {
-        name: _plain(value) if isinstance(value, Mapping)
+        name: plain_figures(value) if isinstance(value, Mapping)
         else dict(zip(("value", "low", "high"), value, strict=True)) if isinstance(value, tuple)
         else value
         for name, value in row.items()

@@ -20,10 +20,10 @@ from recommender.arithmetic import age_days
 from recommender.columns import Statement
 from recommender.errors import InvalidValue
 from recommender.interactions import MOST_AHEAD
-from recommender.models import Interaction, ProfileVersion, ProfileWeight
+from recommender.models import Interaction, ProfileVersion, ProfileWeight, Video
 from recommender.rankers import impressions_of
 from recommender.replay import ENGAGED, TARGETS, Progress, Timeline
-from recommender.served import ServedVideo
+from recommender.served import FeedSession, ServedVideo
 from recommender.signals import SIGNALS, Number, is_true, number
 from recommender.values import REFERENCE
 
@@ -124,11 +124,6 @@ def served_rows(
     no verdict. And only those that were new to the viewer, so that all that happened came after: a
     client's clock may be 5 minutes behind.
     """
-    same = sa.and_(
-        Interaction.user_id == ServedVideo.user_id, Interaction.video_id == ServedVideo.video_id
-    )
-    age = age_days(Interaction.first_at, ServedVideo.served_at)
-    is_new = age <= number(MOST_AHEAD / timedelta(days=1))
     return (
         sa.select(
             ServedVideo.user_id,
@@ -140,11 +135,58 @@ def served_rows(
             ),
             *_places(),
         )
-        .join(Interaction, same)
+        .join(Interaction, _is_same())
         .join(ProfileVersion, ProfileVersion.id == ServedVideo.profile_id)
-        .where(Interaction.impressions > 0, is_new, *_between(since, until))
+        .where(*_shown_anew(), *_between(since, until))
         .prefix_with("/* recommender.fit */")
     )
+
+
+def served_pages(values: Mapping[str, float], since: datetime, until: datetime) -> Statement:
+    """Every video of the sessions that began between two times, in the order of the places.
+
+    Each with its creator, sound and label, and with `is_shown`: whether it is an impression as in
+    `served_rows`. Pages of the reference formula are left out, which has no places.
+    """
+    served = ServedVideo
+    return (
+        sa.select(
+            served.user_id, served.session, served.page, served.position, served.video_id,
+            served.profile_id, served.score_key, served.explored, served.signals,
+            Video.creator_id, Video.sound_id, Video.published_at,
+            is_true(sa.and_(*_shown_anew())).label("is_shown"), _label(values).label("label"),
+        )
+        .join(FeedSession, _is_of_session())
+        .join(ProfileVersion, ProfileVersion.id == served.profile_id)
+        .join(Video, Video.id == served.video_id)
+        .outerjoin(Interaction, _is_same())
+        .where(*began_between(since, until), ProfileVersion.name != REFERENCE)
+        .order_by(served.user_id, served.session, served.position)
+        .prefix_with("/* recommender.replay */")
+    )  # fmt: skip
+
+
+def began_between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """Whether a session began at or after the one time and before the other."""
+    return FeedSession.started_at >= since, FeedSession.started_at < until
+
+
+def _is_of_session() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        FeedSession.user_id == ServedVideo.user_id, FeedSession.session == ServedVideo.session
+    )
+
+
+def _is_same() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        Interaction.user_id == ServedVideo.user_id, Interaction.video_id == ServedVideo.video_id
+    )
+
+
+def _shown_anew() -> tuple[sa.ColumnElement[bool], ...]:
+    """Whether a served video was shown, and had been new to its viewer."""
+    age = age_days(Interaction.first_at, ServedVideo.served_at)
+    return Interaction.impressions > 0, age <= number(MOST_AHEAD / timedelta(days=1))
 
 
 def _label(values: Mapping[str, float]) -> Number:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from alembic.util import CommandError
 from sqlalchemy import Engine
 
 from recommender.columns import VERSION_TABLE
-from recommender.engine import check_schema, schema_revision, translate_errors
+from recommender.engine import check_schema, is_busy, retried, schema_revision, translate_errors
 from recommender.errors import InvalidValue, RecommenderError, SchemaOutOfDate
 from recommender.served import Base
 from recommender.settings import Settings
@@ -43,25 +43,31 @@ def migrations_folder() -> Path:
 def upgrade(settings: Settings, revision: str = "head") -> None:
     """Bring the database to a migration; upgrades at the same time wait for each other.
 
+    It waits for a table that others hold no longer than `Settings.migration_lock_timeout`, since
+    whoever comes later waits behind it; then it lets them, and tries again, `Settings.tries` times
+    at most.
+
     Raises:
+        DatabaseBusy: others held a table on every try, or another upgrade did not finish.
         InvalidValue: there is no such migration.
         SchemaOutOfDate: the database is at a migration that this package does not know.
         RecommenderError: the database refused.
     """
-    with _alembic_errors():
-        command.upgrade(_config(settings), _known(revision))
+    _run(settings, command.upgrade, revision)
 
 
 def downgrade(settings: Settings, revision: str) -> None:
-    """Take the database back to a migration, or to before the first (``base``).
+    """Take the database back to a migration, or to before the first (``base``); waits alike.
+
+    What the tables and columns hold that it takes away is lost.
 
     Raises:
+        DatabaseBusy: others held a table on every try, or another upgrade did not finish.
         InvalidValue: there is no such migration.
         SchemaOutOfDate: the database is at a migration that this package does not know.
         RecommenderError: the database refused.
     """
-    with _alembic_errors():
-        command.downgrade(_config(settings), _known(revision))
+    _run(settings, command.downgrade, revision)
 
 
 def history(engine: Engine) -> tuple[Revision, ...]:
@@ -95,6 +101,12 @@ def check(engine: Engine) -> None:
                 f"the schema differs from this package's in {len(differences)} places,"
                 f" first: {differences[0]}"
             )
+
+
+def _run(settings: Settings, move: Callable[[Config, str], None], revision: str) -> None:
+    target = _known(revision)
+    with _alembic_errors():
+        retried(lambda: move(_config(settings), target), settings.tries, is_busy)
 
 
 def _config(settings: Settings | None = None) -> Config:

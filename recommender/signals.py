@@ -152,7 +152,7 @@ def gather_facts(
         fact_row(candidates.c.video_id, candidate=number(1), sources=candidates.c.sources),
         candidate_hashtags(viewer, candidates),
         candidate_terms(viewer, candidates),
-        candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer),
+        candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer, candidates),
         candidate_followed(viewer, candidates) if few else followed_facts(viewer),
     ]
     return summed(*parts, *([] if unseen else [candidate_interactions(viewer, candidates)]))
@@ -264,9 +264,10 @@ def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
     )
 
 
-def neighbour_facts(viewer: Viewer) -> Statement:
-    """A row for each neighbour of what the viewer engaged with lately."""
-    return fact_row(viewer.near.c.video_id, neighbours=viewer.near.c.similarity)
+def neighbour_facts(viewer: Viewer, candidates: FromClause) -> Statement:
+    """A row for each candidate that is a neighbour of what the viewer engaged with lately."""
+    facts = fact_row(viewer.near.c.video_id, neighbours=viewer.near.c.similarity)
+    return facts.where(viewer.near.c.video_id.in_(sa.select(candidates.c.video_id)))
 
 
 def followed_facts(viewer: Viewer) -> Statement:

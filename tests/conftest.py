@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -81,6 +82,21 @@ def create_database(server: str, name: str, template: str) -> None:
         for statement in ("DROP DATABASE IF EXISTS {}", "CREATE DATABASE {} TEMPLATE {}"):
             names = [sql.Identifier(name), sql.Identifier(template)][: statement.count("{}")]
             connection.execute(sql.SQL(statement).format(*names))
+
+
+@pytest.fixture
+def migrations_copy(
+    new_database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The folder of a copy of the migrations, which are those that are run from then on."""
+    for name in DATABASES:
+        new_database(name)  # what others are copied from is made by the migrations as they are
+    folder = tmp_path / "migrations"
+    shutil.copytree(
+        schema.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(schema, "migrations_folder", lambda: folder)
+    return folder
 
 
 @pytest.fixture(params=DATABASES)

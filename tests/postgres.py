@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 
@@ -37,26 +38,55 @@ def server() -> Iterator[str]:
     if given := os.environ.get("RECOMMENDER_TEST_POSTGRES_URL"):
         yield given.rpartition("/")[0] if given.count("/") > 2 else given
         return
-    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:
-        root = Path(folder)
-        binaries = _binaries(root)
-        account = _account(root)
-        data = root / "data"
+    with own_server() as own:
+        yield own.url
+
+
+class Server:
+    """A PostgreSQL of our own, which can be stopped and started again as it was."""
+
+    def __init__(self, root: Path, flags: Mapping[str, str]) -> None:
+        self.port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
+        self._log = root / "log"
+        self._account = _account(root)
+        binaries, data = _binaries(root), root / "data"
         _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-              "--locale=C.UTF-8", "--no-sync"], account)  # fmt: skip
-        port = _free_port()
-        flags = [f"--{name}={value}" for name, value in FLAGS.items()]
-        command = [binaries / "postgres", "-D", data, "-p", port, "-k", root, *flags]
-        with (root / "log").open("w") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                stdout=log, stderr=log, user=account, preexec_fn=_die_with_parent,  # noqa: PLW1509
+              "--locale=C.UTF-8", "--no-sync"], self._account)  # fmt: skip
+        given = [f"--{name}={value}" for name, value in flags.items()]
+        command = [binaries / "postgres", "-D", data, "-p", self.port, "-k", root, *given]
+        self._command = [str(part) for part in command]
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, user=self._account,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509
             )  # fmt: skip
+        _wait_until_up(self.url, self._process, self._log)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process.poll() is None
+
+    def stop(self, mode: Literal["fast", "immediate"]) -> None:
+        """Stop it as `pg_ctl` does: `fast` ends every session in order, `immediate` is a crash."""
+        self._process.send_signal({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
+        self._process.wait(timeout=30)
+
+
+@contextmanager
+def own_server(**flags: str) -> Iterator[Server]:
+    """A PostgreSQL of our own, started; with other flags than `FLAGS` where they are given."""
+    with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:
+        own = Server(Path(folder), {**FLAGS, **flags})
+        own.start()
         try:
-            yield _when_up(f"postgresql://postgres@127.0.0.1:{port}", process, root / "log")
+            yield own
         finally:
-            process.send_signal(signal.SIGQUIT)
-            process.wait(timeout=30)
+            own.stop("immediate")
 
 
 def _binaries(root: Path) -> Path:
@@ -114,7 +144,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
-def _when_up(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(600):
         try:
             psycopg.connect(f"{url}/postgres", connect_timeout=5).close()
@@ -123,5 +153,5 @@ def _when_up(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
                 break
             time.sleep(0.05)
         else:
-            return url
+            return
     raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}")

@@ -14,10 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from recommender import Settings, create_engine, schema
+from recommender.simulation import ForYou, Simulation, simulate
 from recommender.synthetic import World, load
+from tests.simulation import seeded_sessions
 from tests.worlds import EXAMPLE
 
 FILE = Path(__file__).parents[1] / "README.md"
@@ -29,11 +32,12 @@ LATE = (
     '{"id": "b", "user": "user1", "video": "v1", "kind": "watch", "at": "2026-01-01T00:00:00Z",'
     ' "completion": 1.5}\n'
 )
+SIMULATION = Simulation(viewer_count=24, video_count=200, new_each_day=40, days=2)
 PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 
 
 def prepare(folder: Path) -> None:
-    """Make the example's files, the database that they are imported into, and one of a world."""
+    """Make the example's files, and databases: of these, of a world, and of one that was served."""
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     (folder / "late.jsonl").write_text(LATE)
     for kind in ("users", "videos", "follows", "events"):
@@ -43,6 +47,22 @@ def prepare(folder: Path) -> None:
     engine = create_engine(url)
     load(engine, World())
     engine.dispose()
+    (folder / "live.db").write_bytes(live())
+
+
+@cache
+def live() -> bytes:
+    """A database that served simulated viewers for two days."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "live.db")
+        url = f"sqlite:///{path}"
+        schema.upgrade(Settings(database_url=url))
+        engine = create_engine(url)
+        with seeded_sessions():
+            for _ in simulate(SIMULATION, ForYou(engine, SIMULATION.users())):
+                pass
+        engine.dispose()
+        return path.read_bytes()
 
 
 def run(command: str, folder: Path) -> str:

@@ -185,6 +185,25 @@ def test_numpy_and_the_database_and_classic_agree_for_everybody(world: Engine) -
             ) == benchmark._classic(session, key)  # fmt: skip
 
 
+def test_by_hand_are_sent_the_statements_of_a_page(world: Engine) -> None:
+    with Session(world) as session:
+        connection = session.connection()
+        with benchmark._noted(connection) as sent:
+            page = recommender.for_you(session, SMALL.user_key(3), as_of=END, record=False)
+        with benchmark._noted(connection) as others:
+            pass
+        cursor = connection.connection.cursor()
+        found = [cursor.execute(*each) and cursor.fetchall() for each in sent]
+    shown = {item.video_id for item in page.items}
+    assert ([len(rows) for rows in found[:2]], others) == (
+        [1, len(page.request.profile.weights)],
+        [],
+    )
+    assert shown <= {row[0] for row in found[2]}
+    assert len(found) == 3
+    assert benchmark._by_hand(world, [SMALL.user_key(3), SMALL.user_key(4)]) > 0
+
+
 def test_percentiles_are_those_of_the_measured() -> None:
     times = benchmark.Times.of([number / 1_000 for number in range(100, 0, -1)])
     assert times == benchmark.Times(100, 51, 96, 100)

@@ -441,9 +441,47 @@ def test_a_fit_without_served_pages_says_so(example: Run) -> None:
     assert answer(example("profiles", "list"))[-1]["profile"] == "for_you"
 
 
+def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
+    begun = ("--since", "2026-01-01T00:00:00Z", "--until", "2026-01-03T00:00:00Z")
+    asked = ("replay", "--profile", "classic", *begun, "--as-of", "2026-01-02T00:00:00Z")
+    assert example(*asked)[::2] == (
+        2,
+        "Error: no page was served in a session that began then, but for those of classic\n",
+    )
+    feed = ("feed", "creator2", "--record", "--as-of", "2026-01-01T00:00:00Z")
+    shown = [item["video"] for item in answer(example(*feed))["items"]]
+    for number, video in enumerate(shown):
+        when = ("--at", f"2026-01-01T00:0{number}:00Z", "--id", f"e{number}")
+        assert example("record", "creator2", video, "watch", "--completion", "1", *when)[0] == 0
+    found = answer(example(*asked))
+    assert (found["profile"], found["active"], found["pages"]) == ("classic@1", "for_you@1", 1)
+    assert found["hindsight"]["logged"] == {"value": 1, "low": 1, "high": 1}
+    assert [row["profile"] for row in found["previews"]] == ["classic@1", "for_you@1"]
+    table = example(*asked, "--format", "table")[1]
+    assert "What 1 users were shown on 1 pages, in the order of classic@1" in table
+    assert re.search(r"^as served +1\.000 ±0\.000", table, re.MULTILINE)
+    assert "what a place is worth is unknown" in table
+    rows = list(csv.DictReader(example(*asked, "--format", "csv")[1].splitlines()))
+    assert {"part": "hindsight", "profile": "classic@1", "figure": "logged", "value": "1.0",
+            "low": "1.0", "high": "1.0"} in rows  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (("replay", "--since", "2026-01-01T00:00:00Z"), 2, "Missing option '--profile'"),
+        (("replay", "--profile", "for_you"), 2, "Missing option '--since'"),
+        (("replay", "--profile", "for_you", "--since", "now"), 2, "is not a time such as"),
+        (
+            ("replay", "--profile", "none", "--since", "2026-01-01T00:00:00Z"),
+            2,
+            "there is no profile 'none'",
+        ),
+        (
+            ("replay", "--profile", "for_you", "--since", "2026-01-01T00:00:00Z", "--sample", "0"),
+            2,
+            "--sample",
+        ),
         (("fit", "classic"), 2, "classic is the reference formula"),
         (("fit", "mine", "--target", "love"), 2, "'love' is not one of engaged, like"),
         (("fit", "mine", "--target", "like=x"), 2, "target: like: 'x' is not a number"),
@@ -583,6 +621,52 @@ def test_an_unreachable_database_is_69_without_the_password(run: Run) -> None:
     assert (code, out) == (69, "")
     assert "s3cret" not in err
     assert "Traceback" not in err
+
+
+READING = (
+    ("feed", "user1"), ("rank", "user1", "v1"), ("explain", "user1", "v1"), ("audit",),
+    ("user", "show", "user1"), ("user", "export", "user1"), ("export", "users", "-"),
+    ("profiles", "list"), ("db", "current"), ("db", "history"), ("db", "check"),
+    ("import", "users", str(EXAMPLE / "users.csv"), "--dry-run"),
+)  # fmt: skip
+WRITING = (
+    ("record", "user1", "v1", "share"), ("feed", "user1", "--record"), ("follow", "user1", "user2"),
+    ("unfollow", "user1", "creator1"), ("mute", "user1", "sound", "s"), ("user", "reset", "user1"),
+    ("unmute", "user1", "sound", "s"), ("user", "erase", "user1"), ("refresh",),
+    ("video", "status", "v1", "removed"),
+    ("prune", "--events-older-than", "9d"), ("profiles", "activate", "classic"),
+    ("profiles", "create", "mine", "--weight", "likes=1"), ("db", "downgrade", "base"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_database_that_is_read_only_is_read_and_not_written(
+    example: Run, database: str, tmp_path: Path
+) -> None:
+    """T-26."""
+    new = tmp_path / "new.csv"
+    new.write_text("id\nnew\n")
+    writing = (*WRITING, ("import", "users", str(new)))
+    url = f"sqlite:///file:{database.removeprefix('sqlite:///')}?mode=ro&uri=true"
+    before = example("export", "events", "-")
+    said = {each: example(*each, database=url) for each in (*READING, *writing)}
+    assert {each: said[each][0] for each in READING} == dict.fromkeys(READING, 0)
+    assert {each: said[each][0] for each in writing} == dict.fromkeys(writing, 77)
+    assert {said[each][2].count("\n") for each in writing} == {1}
+    assert example("export", "events", "-")[1] == before[1]
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_database_that_is_cut_short_is_one_clear_message(example: Run, database: str) -> None:
+    """T-27."""
+    file = Path(database.removeprefix("sqlite:///"))
+    file.write_bytes(file.read_bytes()[:100_000])
+    for suffix in ("-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
+    said = {each: example(*each) for each in (*READING, *WRITING)}
+    damaged = "Error: The file is damaged or no SQLite database: restore a backup, or name another"
+    one_message = (69, "", f"{damaged} file. (database disk image is malformed)\n")
+    assert {each: said[each] for each in said} == dict.fromkeys(said, one_message)
 
 
 def test_a_url_of_another_database_is_usage(run: Run) -> None:

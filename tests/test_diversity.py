@@ -9,7 +9,15 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recommender.diversity import Contender, Place, Spread, arrange, damped, is_exploration
+from recommender.diversity import (
+    Contender,
+    Place,
+    Spread,
+    arrange,
+    damped,
+    is_exploration,
+    rearranged,
+)
 
 CONTENDERS = st.lists(
     st.builds(
@@ -109,6 +117,24 @@ def test_the_best_and_those_on_trial_say_the_same_or_that_they_cannot(
         everybody = arranged(contenders, spread)
         assert chosen == [contenders[place.contender] for place in everybody]
         assert [place[1:] for place in places] == [place[1:] for place in everybody]
+
+
+@given(CONTENDERS, SPREADS)
+def test_a_page_put_into_its_own_order_stays_as_it_is(
+    contenders: list[Contender], spread: Spread
+) -> None:
+    places = arranged(contenders, spread)
+    best = sorted(place.contender for place in places)
+    held = {n: best.index(each.contender) for n, each in enumerate(places) if each.explored}
+    order = rearranged([contenders[number] for number in best], spread, held)
+    assert [best[number] for number in order] == [place.contender for place in places]
+
+
+def test_who_has_a_place_keeps_it_and_counts_for_those_after() -> None:
+    contenders = [Contender(9, 1, None), Contender(8, 2, None), Contender(1, 1, None)]
+    assert rearranged(contenders, Spread(limit=3), {}) == [0, 1, 2]
+    assert rearranged(contenders, Spread(limit=3), {0: 2}) == [2, 1, 0]
+    assert rearranged(contenders, Spread(limit=3, creator=1), {2: 1}) == [0, 2, 1]
 
 
 def test_the_best_are_enough_where_nobody_else_could_count_more() -> None:

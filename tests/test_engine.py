@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from recommender import (
     DatabaseBusy,
+    DatabaseDamaged,
     DatabaseUnreachable,
     InvalidValue,
     NotPermitted,
@@ -266,6 +267,19 @@ def test_tables_made_in_a_transaction_go_with_it(new_database: Any, kind: str, w
     engine.dispose()
 
 
+def test_a_connection_that_is_closed_lets_others_write(sqlite_engine: Engine) -> None:
+    """Whoever still holds a cursor, as the traceback of a cancelled task does."""
+    held = sqlite_engine.raw_connection()
+    driver: Any = held.driver_connection
+    driver.execute("BEGIN IMMEDIATE")
+    driver.execute("INSERT INTO rec_users (key) VALUES ('a'), ('b')")
+    cursor = driver.execute("SELECT key FROM rec_users")
+    assert (cursor.fetchone(), can_write(file_of(sqlite_engine))) == (("a",), False)
+    held.invalidate()
+    assert can_write(file_of(sqlite_engine))
+    assert keys(sqlite_engine) == []
+
+
 def test_an_async_engine_is_prepared_alike(sqlite_engine: Engine) -> None:
     path = file_of(sqlite_engine)
 
@@ -289,7 +303,7 @@ def test_an_async_engine_is_prepared_alike(sqlite_engine: Engine) -> None:
     assert keys(sqlite_engine) == ["kept"]
 
 
-def test_postgresql_connects_with_its_time_limits_in_utc_without_jit(
+def test_postgresql_connects_with_its_time_limits_in_utc_and_plans_once(
     new_database: Callable[..., str],
 ) -> None:
     settings = Settings(statement_timeout=1.5, lock_timeout=2, idle_timeout=3)
@@ -301,6 +315,7 @@ def test_postgresql_connects_with_its_time_limits_in_utc_without_jit(
         "idle_in_transaction_session_timeout": "3s",
         "TimeZone": "UTC",
         "jit": "off",
+        "plan_cache_mode": "force_generic_plan",
         "application_name": "recommender",
         "work_mem": "8MB",
     }
@@ -616,9 +631,9 @@ def test_a_database_that_does_not_exist_is_unreachable(
     assert code_of(connecting(no_folder), DatabaseUnreachable) == 69
 
 
-def test_a_file_that_is_no_database_is_unreachable(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database " * 100)
-    assert code_of(connecting(f"sqlite:///{tmp_path}/text.db"), DatabaseUnreachable) == 69
+    assert code_of(connecting(f"sqlite:///{tmp_path}/text.db"), DatabaseDamaged) == 69
 
 
 @pytest.mark.parametrize(

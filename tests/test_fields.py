@@ -26,6 +26,13 @@ class NoOffset(tzinfo):
         return None
 
 
+class EndOfSummer(tzinfo):
+    """A time zone in the night in which an hour comes twice."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(hours=1 if when and when.fold else 2)
+
+
 @pytest.mark.parametrize(
     ("written", "moment"),
     [
@@ -45,6 +52,8 @@ class NoOffset(tzinfo):
         ("2024-02-29T00:00:00Z", datetime(2024, 2, 29, tzinfo=UTC)),
         (NEW_YEAR, NEW_YEAR),
         (datetime(2026, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))), NEW_YEAR),
+        (datetime(2026, 1, 1, 2, tzinfo=EndOfSummer()), NEW_YEAR),
+        (datetime(2026, 1, 1, 2, tzinfo=EndOfSummer(), fold=1), NEW_YEAR + timedelta(hours=1)),
     ],
 )
 def test_a_time_is_kept_in_utc(written: Any, moment: datetime) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +22,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 import recommender
@@ -578,6 +582,68 @@ def test_no_share_of_eight_threads_is_lost(engine: Engine) -> None:
     with Session(engine) as session:
         assert states(session)["u0", "v0"]["shares"] == 320
         assert len(log(session)) == len(pending(session)) == 320
+
+
+PROCESSES = """
+import os, sys
+from recommender import Settings, create_engine, record, run_transaction
+
+def share(number, turns):
+    engine = create_engine(sys.argv[1])
+    for turn in range(turns):
+        key = f"{number}-{turn}"
+        unit = lambda session: record(session, "u0", "v0", "share", key=key)
+        run_transaction(engine, unit, settings=Settings(tries=1))
+
+children = []
+for number in range(8):
+    if not (child := os.fork()):
+        try:
+            share(number, int(sys.argv[2]))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    children.append(child)
+print(*(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_no_share_of_eight_processes_is_lost(engine: Engine, database: str) -> None:
+    """T-01."""
+    prepare(engine, users=1, videos=1)
+    engine.dispose()
+    command = [sys.executable, "-c", PROCESSES, database, "20"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == ["0"] * 8
+    with Session(engine) as session:
+        assert states(session)["u0", "v0"]["shares"] == 160
+        assert len(log(session)) == len(pending(session)) == 160
+
+
+def test_no_share_of_eight_asynchronous_tasks_is_lost(
+    engine: Engine, database: str, kind: str
+) -> None:
+    """T-01."""
+    prepare(engine, users=1, videos=1)
+    driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg_async"}[kind]
+
+    async def run() -> None:
+        made = create_async_engine(sa.make_url(database).set(drivername=driver))
+        writing = recommender.prepare_engine(made).execution_options(recommender_write=True)
+
+        async def share(number: int) -> None:
+            for turn in range(20):
+                async with AsyncSession(writing) as session, session.begin():
+                    key = f"{number}-{turn}"
+                    await session.run_sync(record, "u0", "v0", "share", key=key)
+
+        await asyncio.gather(*map(share, range(8)))
+        await made.dispose()
+
+    asyncio.run(run())
+    with Session(engine) as session:
+        assert states(session)["u0", "v0"]["shares"] == 160
+        assert len(log(session)) == len(pending(session)) == 160
 
 
 def test_the_same_events_from_eight_threads_count_once(engine: Engine) -> None:

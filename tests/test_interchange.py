@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -731,3 +732,36 @@ def test_two_hundred_thousand_keys_are_looked_up_at_once(session: Session) -> No
     make_user(session, "u77")
     keys = [f"u{number}" for number in range(200_000)]
     assert list(catalog.ids(session, catalog.USERS, keys)) == ["u77"]
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+from recommender import Settings, create_engine, export_file, import_file
+
+def most():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+engine, peaks = create_engine(sys.argv[1]), []
+import_file(
+    engine, "users", sys.argv[2], progress=lambda *_: peaks.append(most()),
+    settings=Settings(batch_size=1000),
+)
+export_file(engine, "users", sys.argv[3])
+print(len(peaks), peaks[2], peaks[-1], most())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read where Linux tells it")
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_memory_does_not_grow_with_the_file(
+    database: str, file: Callable[..., str], tmp_path: Path
+) -> None:
+    """T-30. Beyond what three batches take, a file of thirty takes at most 8 MB more."""
+    text = b"id\n" + b"".join(b"%0200d\n" % number for number in range(30_000))
+    command = [sys.executable, "-c", MEMORY, database, file(text), str(tmp_path / "out.csv")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    batches, begun, imported, exported = map(int, done.stdout.split())
+    assert batches == 30
+    assert begun <= imported <= begun + 8_000
+    assert exported <= imported + 8_000

@@ -17,6 +17,7 @@ LAYERS = (
     "reading", "ahead", "interchange", "export", "archive", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "regression", "samples", "outcomes", "fitting", "comparing",
+    "counterfactual", "hindsight", "tryout",
     "volume", "loading", "vectors", "benchmark",
     "cli",
 )  # fmt: skip

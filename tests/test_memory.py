@@ -471,6 +471,13 @@ def test_a_clock_that_goes_back_ends_no_session(session: Session) -> None:
     assert serve(session, cursor=page.cursor, as_of=at(40 * 60)).items
 
 
+def test_a_clock_that_goes_back_serves_nothing_again(session: Session) -> None:
+    """T-31."""
+    make_world(session)
+    pages_shown = [names(serve(session, limit=3, as_of=at(minutes))) for minutes in (120, 60, 0)]
+    assert len({name for page in pages_shown for name in page}) == 9
+
+
 @pytest.mark.parametrize("rewatch", ["yes", None, 2])
 def test_rewatch_is_true_or_false(session: Session, rewatch: Any) -> None:
     with pytest.raises(InvalidValue, match=r"^rewatch: "):

@@ -97,6 +97,14 @@ def test_the_readme_gives_every_exit_code() -> None:
     assert codes == raised | {0, 130, 143}
 
 
+def test_every_test_that_the_readme_names_is_there() -> None:
+    named = re.findall(r"^\| .+ \| `(\w+)::(test_\w+)` \| .+ \|$", README, re.MULTILINE)
+    assert len(named) == len(set(named)) == README.count("::test_") > 50
+    for module, name in named:
+        source = Path(__file__).with_name(f"test_{module}.py").read_text()
+        assert f"\ndef {name}(" in source, (module, name)
+
+
 def test_the_two_commands_are_single_lines() -> None:
     lines = [text for language, text in BLOCKS if language == "sh"]
     assert [text.count("\n") for text in lines] == [1, 1]

@@ -36,7 +36,8 @@ CLASSIC = [
 
 POSTGRES_CATALOGUE = {
     "columns": """
-        SELECT c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+        SELECT c.relname, row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum),
+               a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
                a.attidentity::text, l.collname, pg_get_expr(d.adbin, d.adrelid)
         FROM pg_class c
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -53,6 +54,15 @@ POSTGRES_CATALOGUE = {
     "sequences": """
         SELECT sequencename, 1, data_type::text, start_value, increment_by, cycle
         FROM pg_sequences WHERE schemaname = 'public'""",
+    "types": """
+        SELECT typname, typtype::text FROM pg_type
+        WHERE typtype IN ('e', 'd') AND typnamespace = 'public'::regnamespace""",
+    "functions": """
+        SELECT proname, pg_get_functiondef(oid) FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace""",
+    "triggers": """
+        SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) FROM pg_trigger
+        WHERE NOT tgisinternal""",
 }
 
 
@@ -76,8 +86,8 @@ def sqlite_catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def as_written(statement: str | None) -> list[str]:
-    """The lines of a CREATE in any order, since that of constraints says nothing."""
-    lines = (line.strip(" \t,") for line in (statement or "").splitlines())
+    """The lines of a CREATE in any order, since neither that of constraints nor quotes say any."""
+    lines = (line.strip(" \t,") for line in (statement or "").replace('"', "").splitlines())
     return sorted(line for line in lines if line)
 
 
@@ -242,13 +252,10 @@ def upgrade():
 
 
 @pytest.fixture
-def failing_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def failing_migration(migrations_copy: Path) -> Path:
     """One more migration, which fails after its first statements."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(ROOT / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    added = folder / "versions" / "9000_fails.py"
+    added = migrations_copy / "versions" / "9000_fails.py"
     added.write_text(FAILING.replace("{head}", SCHEMA_REVISION))
-    monkeypatch.setattr(schema, "migrations_folder", lambda: folder)
     return added
 
 
@@ -517,7 +524,7 @@ def test_a_migration_gives_up_a_table_that_others_hold(new_database: Callable[..
     with psycopg.connect(url) as reader:
         reader.execute("SELECT FROM rec_users")
         with pytest.raises(DatabaseBusy):
-            downgrade(url, migration_lock_timeout=0.05)
+            downgrade(url, migration_lock_timeout=0.05, tries=1)
         assert catalogue(url) == before
     downgrade(url, migration_lock_timeout=0.05)
     assert tables(url) == {VERSION_TABLE}

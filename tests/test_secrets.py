@@ -38,7 +38,8 @@ ARGUMENTS = (
     ["explain", "u", "v"], ["export", "users", "-"], ["feed", "u"], ["feed", "u", "--record"],
     ["follow", "u", "c"], ["import", "users", __file__], ["mute", "u", "creator", "c"],
     ["profiles", "list"], ["prune", "--events-older-than", "9d"], ["rank", "u", "v"],
-    ["record", "u", "v", "like"], ["refresh"], ["unfollow", "u", "c"],
+    ["record", "u", "v", "like"], ["refresh"],
+    ["replay", "--profile", "for_you", "--since", "2026-01-01T00:00:00Z"], ["unfollow", "u", "c"],
     ["unmute", "u", "creator", "c"], ["user", "show", "u"], ["user", "reset", "u"],
     ["video", "status", "v", "removed"],
 )  # fmt: skip

@@ -6,10 +6,12 @@ Commands are imported when they are run, so that help and completion stay instan
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from importlib import import_module
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -35,12 +37,16 @@ COMMANDS = {
     "rank": "feed:rank",
     "record": "write:record",
     "refresh": "refresh:refresh",
+    "replay": "replay:replay",
     "unfollow": "write:unfollow",
     "unmute": "write:unmute",
     "user": "user:user",
     "video": "video:video",
 }
 """Each command's name, and where in this package it is."""
+
+_EXIT_BASE = 128
+"""What a shell adds to the number of the signal that a command ended by."""
 
 SUMMARIES = {
     "audit": "Check every page served against what was promised; writes nothing.",
@@ -61,6 +67,7 @@ SUMMARIES = {
     "rank": "Put the given videos in a user's order; no filter applies.",
     "record": "Record one event of a user with a video.",
     "refresh": "Bring statistics, neighbours and terms up to date with what was recorded.",
+    "replay": "Say what a profile would have served to those who came; writes nothing.",
     "unfollow": "Let USER no longer follow CREATOR.",
     "unmute": "Let USER see again what was muted.",
     "user": "Show, export or erase what is stored of a user, or forget what was learned.",
@@ -108,7 +115,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who closes the pipe has read enough
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupted)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -131,10 +140,19 @@ def run(arguments: list[str]) -> int:
         return StorageFailure.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
-        return 130
+        return _EXIT_BASE + signal.SIGINT
     return 0
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
+def _interrupted(number: int, _frame: FrameType | None) -> None:
+    """End in order; the second time, at once, as every transaction allows."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _quit)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     click.echo("Terminated.", err=True)
-    raise SystemExit(143)
+    raise SystemExit(_EXIT_BASE + number)
+
+
+def _quit(number: int, _frame: FrameType | None) -> NoReturn:
+    os._exit(_EXIT_BASE + number)

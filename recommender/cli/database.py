@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,8 @@ from recommender.engine import (
 from recommender.errors import DatabaseUnreachable, NotPermitted, SchemaOutOfDate
 
 T = TypeVar("T")
+
+POLL_SECONDS = 0.2
 
 
 @contextmanager
@@ -82,6 +85,23 @@ def engine(*, must_exist: bool = True, longest: float | None = None) -> Iterator
         yield bind
     finally:
         bind.dispose()
+
+
+def wait_until_reachable(bind: Engine, longest: float) -> None:
+    """Wait for a database that cannot be reached yet, such as one that is starting.
+
+    Raises:
+        DatabaseUnreachable: it still cannot be reached after `longest` seconds.
+    """
+    deadline = time.monotonic() + longest
+    while True:
+        try:
+            with translate_errors(), bind.connect():
+                return
+        except DatabaseUnreachable:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def sqlite_path() -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from recommender import schema
-from recommender.cli.database import create_file, engine, sqlite_path
+from recommender.cli.database import create_file, engine, sqlite_path, wait_until_reachable
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.engine import schema_revision, translate_errors
@@ -59,10 +59,18 @@ def history(form: str | None) -> None:
 
 
 @db.command()
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    default=0,
+    metavar="SECONDS",
+    help="How long to wait for a database that cannot be reached yet.",
+)
 @database_option
-def check() -> None:
+def check(wait: float) -> None:
     """Exit 0 where the schema is just what this version needs, else 78."""
     with engine() as bind:
+        wait_until_reachable(bind, wait)
         schema.check(bind)
     click.echo("The schema is up to date.", err=True)
 

@@ -145,15 +145,20 @@ def _print(found: evaluation.Evaluation, form: str | None) -> None:
 
 
 def _figures(part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Each figure in a row of its own; its interval is empty where it has none."""
+    """Each figure in a row of its own."""
     for row in rows:
         flat = {**row, **row.get("accuracy", {})}
         ranker = flat.pop("ranker")
         flat.pop("accuracy", None)
-        for figure, found in flat.items():
-            ends = found if isinstance(found, Mapping) else {"value": found}
-            values = {name: ends.get(name) for name in Interval._fields}
-            yield {"part": part, "ranker": ranker, "figure": figure, **values}
+        for each in figure_rows(flat):
+            yield {"part": part, "ranker": ranker, **each}
+
+
+def figure_rows(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each figure with its value; its interval is empty where it has none."""
+    for figure, found in figures.items():
+        ends = found if isinstance(found, Mapping) else {"value": found}
+        yield {"figure": figure, **{name: ends.get(name) for name in Interval._fields}}
 
 
 def _slices(count: int) -> str:
@@ -163,9 +168,9 @@ def _slices(count: int) -> str:
 def _ranking_row(quality: ImpressionQuality) -> dict[str, Any]:
     return {
         "ranking": quality.ranker,
-        "GAUC": _cell(quality.gauc),
+        "GAUC": interval_cell(quality.gauc),
         "change": _change(quality.change),
-        "AUC": _cell(quality.auc),
+        "AUC": interval_cell(quality.auc),
         "log loss": _value(quality.log_loss),
         "miscalibrated": _value(quality.calibration_error),
     }
@@ -175,7 +180,7 @@ def _page_row(quality: PageQuality) -> dict[str, Any]:
     accuracy = quality.accuracy
     return {
         "pages": quality.ranker,
-        "nDCG@20": _cell(accuracy["ndcg@20"]),
+        "nDCG@20": interval_cell(accuracy["ndcg@20"]),
         "change": _change(quality.change),
         "recall": _value(accuracy["recall@20"]),
         "MRR": _value(accuracy["mrr@20"]),
@@ -187,7 +192,7 @@ def _page_row(quality: PageQuality) -> dict[str, Any]:
     }
 
 
-def _cell(found: Interval | None, sign: str = "-") -> str:
+def interval_cell(found: Interval | None, sign: str = "-") -> str:
     """A value, and half of how wide its interval is."""
     if found is None:
         return ""
@@ -196,7 +201,7 @@ def _cell(found: Interval | None, sign: str = "-") -> str:
 
 def _change(found: Interval | None) -> str:
     """Nothing where it is the first row's, which is compared with itself."""
-    return "" if found == (0, 0, 0) else _cell(found, "+")
+    return "" if found == (0, 0, 0) else interval_cell(found, "+")
 
 
 def _value(found: Interval | None) -> float | None:
