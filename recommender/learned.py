@@ -100,7 +100,7 @@ class MutedKeyword(Base):
 
 
 class VideoNeighbour(Base):
-    """Who engaged with the source often engaged with the video: a rollup, 0 to 1."""
+    """Who engaged with the source engaged with the video, beyond chance: a rollup, 0 to 1."""
 
     __tablename__ = f"{PREFIX}video_neighbours"
     __table_args__ = (
@@ -164,6 +164,7 @@ class LearningState(Base):
         ),
         CheckConstraint("long_video_ms BETWEEN 1 AND 86400000", name="long_video_ms"),
         is_fraction("engaged_share"),
+        between("trend_peak", -1e6, 1e6),
         not_negative("captions"),
     )
 
@@ -186,5 +187,6 @@ class LearningState(Base):
     hashtag_rule: Mapped[int] = mapped_column(Integer)
     events_horizon: Mapped[Time | None]
     engaged_share: Mapped[float] = mapped_column(Double)
+    trend_peak: Mapped[float | None] = mapped_column(Double)
     captions: Mapped[Count]
     refreshed_at: Mapped[Time | None]

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from recommender import fields
+from recommender.arithmetic import MOST_HALF_LIVES
 from recommender.columns import Statement
 from recommender.errors import InvalidValue
 from recommender.learned import LearningState
@@ -125,7 +126,7 @@ def _state_and_viewer() -> Statement:
             User.id, User.language, User.country, User.device, User.learned_since,
             state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
             state.sound_half_life_days, state.trend_half_life_days, state.engaged_share,
-            state.captions,
+            state.trend_peak, state.captions,
         )
         .select_from(state)
         .prefix_with("/* recommender.resolve */")
@@ -138,14 +139,21 @@ def learning_at(state: Any, as_of: datetime) -> Learning:
     def faded(half_life_days: float) -> float:
         return half_lives(state.landmark, half_life_days, as_of)
 
+    faded_by = exponent(state.landmark, state.trend_half_life_days, as_of)
     return Learning(
         creator=2.0 ** -faded(state.creator_half_life_days),
         hashtag=2.0 ** -faded(state.hashtag_half_life_days),
         sound=2.0 ** -faded(state.sound_half_life_days),
-        trend=exponent(state.landmark, state.trend_half_life_days, as_of),
+        trend=faded_by,
+        peak=0.0 if state.trend_peak is None else _power(state.trend_peak - faded_by),
         engaged_share=state.engaged_share,
         captions=state.captions,
     )
+
+
+def _power(exponent: float) -> float:
+    """2 to the power of a number, taken within what databases take it."""
+    return float(2.0 ** max(-MOST_HALF_LIVES, min(MOST_HALF_LIVES, exponent)))
 
 
 def _predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:

@@ -109,12 +109,19 @@ def refresh(
 def _find_neighbours(run: Run) -> int:
     """Find the neighbours of every video whose viewers have grown enough; return how many."""
     last, count = 0, 0
-    while targets := run.locked(partial(_find_batch, run, last)):
+    engaged = run.locked(_all_engaged)
+    while targets := run.locked(partial(_find_batch, run, last, engaged)):
         last, count = targets[-1], count + len(targets)
     return count
 
 
-def _find_batch(run: Run, after: int, session: Session, _state: Any) -> list[int]:
+def _all_engaged(session: Session, _state: Any) -> int:
+    """The engaged views of all videos together."""
+    total = sa.select(sa.func.sum(VIDEOS.c.engaged_views))
+    return int(session.scalar(total, bind_arguments=bulk.OURS) or 0)
+
+
+def _find_batch(run: Run, after: int, engaged: int, session: Session, _state: Any) -> list[int]:
     """Find the neighbours of the next videos; return their ids."""
     stale = _stale(session, after, run.settings.neighbour_growth)
     if not stale:
@@ -122,6 +129,7 @@ def _find_batch(run: Run, after: int, session: Session, _state: Any) -> list[int
     values = sorted(lock_videos(session, stale, VIDEOS.c.engaged_views))
     found = {
         "shrinkage": run.settings.neighbour_shrinkage,
+        "engaged": float(max(1, engaged)),
         "most": run.settings.neighbours,
         **bulk.listed_values(session, 1, [(video_id,) for video_id in stale]),
     }
@@ -165,13 +173,11 @@ def _replacing(on_sqlite: bool) -> tuple[sa.Delete, sa.Insert, sa.Update]:  # no
 
 def _nearest(on_sqlite: bool) -> Any:  # noqa: FBT001
     """The sources of each target that are most like it."""
-    pairs = _pairs(on_sqlite)
-    source, target = VIDEOS.alias("source"), VIDEOS.alias("target")
-    similarity = _similarity(pairs.c.together, source.c.engaged_views, target.c.engaged_views)
+    counted = _excesses(on_sqlite)
+    similarity = _similarity(counted.c.excess, counted.c.mean_viewers)
     alike = (
-        sa.select(pairs.c.source_id, pairs.c.video_id, similarity.label("similarity"))
-        .join(source, source.c.id == pairs.c.source_id)
-        .join(target, target.c.id == pairs.c.video_id)
+        sa.select(counted.c.source_id, counted.c.video_id, similarity.label("similarity"))
+        .where(counted.c.excess > sa.literal(0.0, sa.Double))
         .subquery()
     )
     rank = sa.func.row_number().over(
@@ -180,6 +186,35 @@ def _nearest(on_sqlite: bool) -> Any:  # noqa: FBT001
     ranked = sa.select(alike, rank.label("rank")).subquery()
     read = [ranked.c.source_id, ranked.c.video_id, ranked.c.similarity]
     return sa.select(*read).where(ranked.c.rank <= sa.bindparam("most", type_=sa.Integer))
+
+
+def _excesses(on_sqlite: bool) -> sa.Subquery:  # noqa: FBT001
+    """By how much each two have more common viewers than by chance, and the mean of their own.
+
+    By chance a source would have its share of all engaged views among all that the viewers of a
+    target engaged with, as in the null model of modularity (Newman, 2006). Where few users engage
+    with much, any two videos have viewers in common.
+    """
+    pairs = _pairs(on_sqlite)
+    source, target = VIDEOS.alias("source"), VIDEOS.alias("target")
+    common = sa.cast(pairs.c.together, sa.Double)
+    among = sa.cast(sa.func.sum(pairs.c.together).over(partition_by=pairs.c.video_id), sa.Double)
+    share = sa.cast(source.c.engaged_views, sa.Double) / sa.bindparam("engaged", type_=sa.Double)
+    viewers = [
+        sa.case((each > pairs.c.together, sa.cast(each, sa.Double)), else_=common)
+        for each in (source.c.engaged_views, target.c.engaged_views)
+    ]
+    return (
+        sa.select(
+            pairs.c.source_id,
+            pairs.c.video_id,
+            (common - among * share).label("excess"),
+            square_root(viewers[0] * viewers[1]).label("mean_viewers"),
+        )
+        .join(source, source.c.id == pairs.c.source_id)
+        .join(target, target.c.id == pairs.c.video_id)
+        .subquery()
+    )
 
 
 def _pairs(on_sqlite: bool) -> sa.Subquery:  # noqa: FBT001
@@ -201,17 +236,11 @@ def _pairs(on_sqlite: bool) -> sa.Subquery:  # noqa: FBT001
 
 
 def _similarity(
-    together: ColumnElement[int], first: ColumnElement[int], second: ColumnElement[int]
+    excess: ColumnElement[float], mean_viewers: ColumnElement[float]
 ) -> ColumnElement[float]:
-    """The cosine of two videos' viewers, less where few viewers are known to be common."""
-    common = sa.cast(together, sa.Double)
-    viewers = [
-        sa.case((views > together, sa.cast(views, sa.Double)), else_=common)
-        for views in (first, second)
-    ]
+    """The cosine of two videos' viewers beyond chance, less where these are few."""
     shrinkage = sa.bindparam("shrinkage", type_=sa.Double)
-    cosine = common / square_root(viewers[0] * viewers[1])
-    return sa.type_coerce(cosine * (common / (common + shrinkage)), sa.Double)
+    return sa.type_coerce(excess / mean_viewers * (excess / (excess + shrinkage)), sa.Double)
 
 
 def _count_terms(run: Run, anew: bool, session: Session, state: Any) -> int:  # noqa: FBT001
@@ -237,10 +266,11 @@ def _count_terms(run: Run, anew: bool, session: Session, state: Any) -> int:  # 
 
 
 def _finish(run: Run, session: Session, _state: Any) -> None:
-    """Write the share of engaged views of all, and that this refresh is done."""
+    """Write the share of engaged views of all, the greatest trend, and that all is done."""
     sums = sa.select(sa.func.sum(VIDEOS.c.impressions), sa.func.sum(VIDEOS.c.engaged_views))
     viewed, engaged = session.execute(sums, bind_arguments=bulk.OURS).one()
-    changed: dict[str, Any] = {"refreshed_at": run.as_of}
+    greatest = sa.select(sa.func.max(VIDEOS.c.trending)).where(VIDEOS.c.status == "published")
+    changed: dict[str, Any] = {"refreshed_at": run.as_of, "trend_peak": greatest.scalar_subquery()}
     if viewed:
         prior = run.settings.share_prior_impressions
         share = (int(engaged) + prior * run.settings.share_prior) / (int(viewed) + prior)

@@ -98,8 +98,8 @@ class Settings:
         100, "Neighbours kept of each video.", "RECOMMENDER_NEIGHBOURS", low=1, high=1_000
     )
     neighbour_shrinkage: float = _setting(
-        5.0, "Common viewers at which a similarity counts half.", "RECOMMENDER_NEIGHBOUR_SHRINKAGE",
-        high=1_000,
+        5.0, "Common viewers beyond chance at which a similarity counts half.",
+        "RECOMMENDER_NEIGHBOUR_SHRINKAGE", high=1_000,
     )  # fmt: skip
     neighbour_growth: float = _setting(
         1.2, "Growth of a video's viewers after which its neighbours are found anew.",
@@ -128,6 +128,10 @@ class Settings:
     trend_scale: float = _setting(
         10.0, "Engaged viewers of late at which a trend counts half.",
         "RECOMMENDER_TREND_SCALE", low=0.01, high=1e9,
+    )  # fmt: skip
+    trend_peak_share: float = _setting(
+        0.25, "Part of the greatest trend at which one counts half, where that is more.",
+        "RECOMMENDER_TREND_PEAK_SHARE", high=1,
     )  # fmt: skip
     freshness_half_life: float = _setting(
         3.0, "Days in which a video's freshness halves.",

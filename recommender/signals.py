@@ -486,7 +486,7 @@ def caption(candidate: Candidate) -> Number:
 
 
 def collaborative(candidate: Candidate) -> Number:
-    """Who engaged with what the viewer engaged with lately also engaged with this video.
+    """Who engaged with what the viewer engaged with lately engaged with this one, beyond chance.
 
     Item-based collaborative filtering (Sarwar and others, 2001); that the newest count most carries
     the session's context. Range: 0 to 1. Reads: interactions, video_neighbours.
@@ -514,7 +514,7 @@ def quality(candidate: Candidate) -> Number:
 
 
 def trending(candidate: Candidate) -> Number:
-    """Many engaged with the video of late, by forward decay.
+    """Many engaged with the video of late, by forward decay, beside the most trending of all.
 
     Range: 0 to 1. Reads: videos, learning_state.
     """

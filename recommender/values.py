@@ -144,6 +144,7 @@ class Learning:
     Attributes:
         creator, hashtag, sound: what brings a stored affinity to the reading time.
         trend: the half-lives that a trend has faded by since the landmark.
+        peak: the engaged viewers of late of the most trending video of all, as last refreshed.
         engaged_share: engaged viewers by viewers, over all videos, 0 to 1.
         captions: how many captions the words were counted in.
     """
@@ -152,6 +153,7 @@ class Learning:
     hashtag: float
     sound: float
     trend: float
+    peak: float
     engaged_share: float
     captions: int
 

@@ -107,7 +107,9 @@ class Viewer:
         given, excluded_keys: the keys of the videos to rank, or left out, a JSON list each.
         weights: the weight of each signal by its name.
         history, history_scale, seen_lately, lately_prior, interests, trial_viewers, quality_prior,
-            freshness_half_life, trend_scale: the settings of these names.
+            freshness_half_life: the settings of these names.
+        trend_scale: the engaged viewers of late at which a trend counts half: the setting of this
+            name, or a part of those of the most trending video where that is more.
         engaged_share, trend: what the learning state says of these at the reading time.
         creator_half, hashtag_half, sound_half: stored affinities of which their signal is half.
         common_captions: in how many captions a word is common, 1 at least.
@@ -217,7 +219,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "trial_viewers": float(settings.trial_viewers),
         "quality_prior": float(settings.quality_prior),
         "freshness_half_life": float(settings.freshness_half_life),
-        "trend_scale": float(settings.trend_scale),
+        "trend_scale": max(float(settings.trend_scale), settings.trend_peak_share * learning.peak),
         "engaged_share": float(learning.engaged_share),
         "trend": float(learning.trend),
         "creator_half": settings.affinity_scale / learning.creator,

@@ -71,6 +71,7 @@ def random_world(seed: int, videos: int = 40) -> World:
             "trend_half_life_days": chance.uniform(0.5, 9),
             "engaged_share": chance.random(),
             "captions": chance.choice([0, 10, 100, 1_000]),
+            "trend_peak": chance.choice([None, chance.uniform(-20, 20)]),
         },
         terms={word: chance.randrange(12) for word in WORDS if chance.random() < 0.8},
     )
@@ -322,6 +323,12 @@ class Oracle:
         days = (self.as_of - state["landmark"]) / timedelta(days=1)
         return float(days / state[f"{subject}_half_life_days"])
 
+    def trend_scale(self) -> float:
+        """The trend that counts half."""
+        peak = self.world.state["trend_peak"]
+        faded = 0.0 if peak is None else 2 ** max(-500, min(500, peak - self.half_lives("trend")))
+        return max(self.settings.trend_scale, self.settings.trend_peak_share * faded)
+
     def affinity(self, subject: str, *names: str | None) -> float:
         """What the viewer's affinities to some subjects are together, today."""
         found = self.world.affinities
@@ -359,7 +366,7 @@ class Oracle:
             "social": saturated(len(friends)),
             "quality": min(1.0, engaged / (video["impressions"] + prior)),
             "trending": 0.0 if trend is None else saturated(
-                2 ** max(-1000, min(1000, trend - self.half_lives("trend"))), settings.trend_scale
+                2 ** max(-500, min(500, trend - self.half_lives("trend"))), self.trend_scale()
             ),
             "freshness": 2 ** -min(1000, age / settings.freshness_half_life),
             "exploration": trial / (trial + video["impressions"]),

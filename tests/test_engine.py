@@ -745,6 +745,7 @@ DEFAULTS = {
     "quality_prior": 20.0,
     "affinity_scale": 3.0,
     "trend_scale": 10.0,
+    "trend_peak_share": 0.25,
     "freshness_half_life": 3.0,
     "trial_viewers": 100,
     "trial_days": 7.0,

@@ -175,11 +175,16 @@ def expected_neighbours(
     for engaged in recent(engine).values():
         videos = [video_id for video_id, _ in engaged]
         together.update((i, j) for i in videos for j in videos if i != j)
+    among: Counter[int] = Counter()
+    for (_, j), common in together.items():
+        among[j] += common
     found = defaultdict(list)
     for (i, j), common in together.items():
         if views[j]:
-            cosine = common / math.sqrt(max(views[i], common) * max(views[j], common))
-            found[j].append((-cosine * common / (common + shrinkage), i))
+            excess = common - among[j] * views[i] / sum(views.values())
+            cosine = excess / math.sqrt(max(views[i], common) * max(views[j], common))
+            if excess > 0:
+                found[j].append((-cosine * excess / (excess + shrinkage), i))
     return {(i, j): -each for j in found for each, i in sorted(found[j])[:most]}
 
 
@@ -196,6 +201,8 @@ def check(engine: Engine) -> None:
     assert read(engine, PendingEvent.key) == []
     assert statistics(engine) == expected_statistics(engine)
     assert trends(engine) == pytest.approx(expected_trends(engine), abs=1e-9)
+    greatest = max((each for each in trends(engine).values() if each is not None), default=None)
+    assert read(engine, LearningState.trend_peak) == [(greatest,)]
     assert recent(engine) == expected_recent(engine)
 
 

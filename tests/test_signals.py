@@ -107,8 +107,10 @@ def test_signals_are_numbers_in_their_ranges(session: Session) -> None:
     rules = {"trend_half_life_days": 0.1, **half_lives}
     for landmark in EXTREME_TIMES:
         session.execute(table("learning_state").update().values(landmark=landmark, **rules))
-        for score in (1e300, -1e300, 1e-300, -5e-324):
+        extremes = zip((1e300, -1e300, 1e-300, -5e-324), (None, 1e6, -1e6, 0.0), strict=True)
+        for score, peak in extremes:
             session.execute(table("affinities").update().values(score=score))
+            session.execute(table("learning_state").update().values(trend_peak=peak))
             for as_of in EXTREME_TIMES:
                 assert_in_ranges(session, "viewer", as_of)
         assert_in_ranges(session, "nobody", landmark)

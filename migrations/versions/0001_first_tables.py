@@ -37,21 +37,21 @@ FOR_YOU = {
     "shares": 0.10,
     "comments": 0.10,
     "saves": 0.15,
-    "follows": 0.40,
+    "follows": 1.00,
     "hashtags": 0.20,
     "sound": 0.15,
     "language": 0.30,
     "country": 0.05,
     "device": 0.05,
-    "creator_affinity": 0.60,
-    "hashtag_affinity": 0.20,
-    "lately": 0.80,
+    "creator_affinity": 1.00,
+    "hashtag_affinity": 0.30,
+    "lately": 2.00,
     "sound_affinity": 0.20,
     "caption": 0.15,
-    "collaborative": 0.80,
-    "social": 0.30,
-    "quality": 2.50,
-    "trending": 0.10,
+    "collaborative": 6.00,
+    "social": 0.50,
+    "quality": 1.50,
+    "trending": 1.00,
     "freshness": 0.20,
     "exploration": 0.05,
 }
@@ -158,6 +158,7 @@ def upgrade() -> None:
         sa.Column("hashtag_rule", sa.Integer(), nullable=False),
         sa.Column("events_horizon", TIME, nullable=True),
         sa.Column("engaged_share", sa.Double(), nullable=False),
+        sa.Column("trend_peak", sa.Double(), nullable=True),
         sa.Column("captions", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("refreshed_at", TIME, nullable=True),
         sa.CheckConstraint("captions >= 0", name=op.f("rec_learning_state_not_negative_ck")),
@@ -174,6 +175,10 @@ def upgrade() -> None:
         sa.CheckConstraint("id = 1", name=op.f("rec_learning_state_one_row_ck")),
         sa.CheckConstraint(
             "long_video_ms BETWEEN 1 AND 86400000", name=op.f("rec_learning_state_long_video_ms_ck")
+        ),
+        sa.CheckConstraint(
+            "trend_peak BETWEEN -1000000.0 AND 1000000.0",
+            name=op.f("rec_learning_state_trend_peak_ck"),
         ),
         sa.CheckConstraint(
             "watch_weight BETWEEN 0 AND 100 AND like_weight BETWEEN 0 AND 100"
