@@ -288,9 +288,12 @@ def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
 
 
 def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
-    """The videos seen last, 1 in `engaged` where the viewer engaged with it."""
-    engaged = sa.and_(Interaction.engaged_at > values["learned_since"], *_NOT_REJECTED)
-    outcome = sa.case((engaged, sa.literal(1.0, Double())), else_=sa.literal(0.0, Double()))
+    """The videos seen last: in `engaged` 1 where the viewer did, -1 where they rejected it."""
+    outcome = sa.case(
+        (~sa.and_(*_NOT_REJECTED), sa.literal(-1.0, Double())),
+        (Interaction.engaged_at > values["learned_since"], sa.literal(1.0, Double())),
+        else_=sa.literal(0.0, Double()),
+    )
     return (
         sa.select(Interaction.video_id, outcome.label("engaged"))
         .where(

@@ -288,15 +288,13 @@ class Oracle:
         """How much more of the hashtag than usual the viewer engaged with, smoothed."""
         settings, world = self.settings, self.world
         outcomes = [
-            is_engaged
-            for video, is_engaged in self._seen()
-            if tag in world.videos[video]["hashtags"]
+            outcome for video, outcome in self._seen() if tag in world.videos[video]["hashtags"]
         ]
         usual = world.state["engaged_share"] * len(outcomes)
         return (sum(outcomes) - usual) / (settings.lately_prior + len(outcomes))
 
-    def _seen(self) -> list[tuple[str, bool]]:
-        """The videos seen last, and whether the viewer engaged with each."""
+    def _seen(self) -> list[tuple[str, int]]:
+        """The videos seen last: 1 where the viewer engaged with it, -1 where they rejected it."""
         since = self.viewer.get("learned_since") or fields.EARLIEST
         seen = []
         for video, deeds in self.deeds.items():
@@ -304,9 +302,9 @@ class Oracle:
             is_rejected = self.latest(video, "not_interested", "report") is not None
             last = max(each.at for each in deeds)
             if last > since:
-                seen.append((last, self.order[video], video, engaged and not is_rejected))
+                seen.append((last, self.order[video], video, -1 if is_rejected else int(engaged)))
         newest = sorted(seen, reverse=True)[: self.settings.seen_lately]
-        return [(video, is_engaged) for _, _, video, is_engaged in newest]
+        return [(video, outcome) for _, _, video, outcome in newest]
 
     def _rarity(self) -> dict[int, float]:
         common = max(1.0, self.world.state["captions"] * self.settings.common_term)

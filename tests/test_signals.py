@@ -132,7 +132,9 @@ def test_signals_reach_the_ends_of_their_ranges(session: Session) -> None:
     extreme_world(session)
     every_signal(session)
     settings = Settings(common_term=1, freshness_half_life=36_500)
+    session.execute(table("interactions").update().values(reports=0))
     early = values(session, "viewer", "all", as_of=EXTREME_TIMES[0], settings=settings)["all"]
+    session.execute(table("interactions").update().values(reports=1))
     session.execute(table("affinities").update().values(score=-1e300))
     session.execute(table("learning_state").update().values(engaged_share=1))
     session.execute(VIDEOS.update().values(impressions=0))

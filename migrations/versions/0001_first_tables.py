@@ -177,7 +177,7 @@ def upgrade() -> None:
             "long_video_ms BETWEEN 1 AND 86400000", name=op.f("rec_learning_state_long_video_ms_ck")
         ),
         sa.CheckConstraint(
-            "trend_peak BETWEEN -1000000.0 AND 1000000.0",
+            "trend_peak BETWEEN -1e+06 AND 1e+06",
             name=op.f("rec_learning_state_trend_peak_ck"),
         ),
         sa.CheckConstraint(
