@@ -454,8 +454,9 @@ def hashtag_affinity(candidate: Candidate) -> Number:
 def lately(candidate: Candidate) -> Number:
     """Of what the viewer saw last with its hashtags they engaged with more, or less, than usual.
 
-    A share, so that it turns as soon as tastes do; what they rejected counts against. Range: -1 to
-    1. Reads: interactions, video_hashtags, learning_state.
+    A share, so that it turns as soon as tastes do; what they rejected counts against.
+
+    Range: -1 to 1. Reads: interactions, video_hashtags, learning_state.
     """
     return bounded(candidate.fact("lately"), -1, 1)
 

@@ -712,8 +712,10 @@ def test_an_erasure_that_begins_amid_a_write(engine: Engine, name: str, statemen
 
     def begin(_c: Any, *_: Any) -> None:
         nonlocal sent
-        sent += current_thread() is main_thread()
-        if sent == statement and not running:
+        if current_thread() is not main_thread():
+            return
+        sent += 1
+        if sent == statement:
             running.append(threads.submit(erase_user, engine, MARK))
             while not running[0].done() and not is_waiting(engine):
                 time.sleep(0.005)
