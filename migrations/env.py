@@ -116,7 +116,8 @@ def run_offline() -> None:
                 "statement_timeout": LONGEST_MIGRATION,
             }
             for name, seconds in limits.items():
-                context.execute(f"SET LOCAL {name} = {seconds * 1000:.0f}")
+                limit = {"name": name, "milliseconds": round(seconds * 1000)}
+                context.execute(sa.DDL("SET LOCAL %(name)s = %(milliseconds)s", context=limit))
         context.run_migrations()
 
 

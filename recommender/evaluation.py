@@ -197,8 +197,17 @@ def _check(target: str, every: timedelta, sample: int) -> None:
     if target not in TARGETS:
         raise InvalidValue(f"target: {fields.shown(target)} is not one of {', '.join(TARGETS)}")
     check_length(every)
-    if sample < 1:
-        raise InvalidValue(f"sample: {sample:,} is not at least 1")
+    check_sample(sample)
+
+
+def check_sample(sample: int) -> None:
+    """How many users are looked at.
+
+    Raises:
+        InvalidValue: it is no whole number of at least 1.
+    """
+    if not isinstance(sample, int) or isinstance(sample, bool) or sample < 1:
+        raise InvalidValue(f"sample: {fields.shown(sample)} is no whole number of at least 1")
 
 
 def _cut(

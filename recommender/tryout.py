@@ -24,7 +24,7 @@ from recommender.catalog import USERS
 from recommender.counterfactual import Expectation
 from recommender.engine import translate_errors
 from recommender.errors import InvalidValue
-from recommender.evaluation import SAMPLE, plain_figures
+from recommender.evaluation import SAMPLE, check_sample, plain_figures
 from recommender.feed import for_you
 from recommender.hindsight import Hindsight
 from recommender.metrics import Interval
@@ -151,8 +151,7 @@ def replay_profile(
     settings = settings or Settings.from_environment()
     values, moment = target_values(target), reading_time(as_of)
     start, end = _bounds(since, until)
-    if sample < 1:
-        raise InvalidValue(f"sample: {sample:,} is not at least 1")
+    check_sample(sample)
     report = progress or _silent
     with (
         translate_errors(),

@@ -672,7 +672,7 @@ def test_progress_goes_from_stage_to_stage(tmp_path: Path) -> None:
         ({"holdout": 1.0}, "holdout: 1.0 is not between 0 and 1"),
         ({"cutoff": CUTOFF, "target": "love"}, "target: 'love' is not one of engaged, like"),
         ({"cutoff": CUTOFF, "every": timedelta(seconds=1)}, "every: 0:00:01 is shorter"),
-        ({"cutoff": CUTOFF, "sample": 0}, "sample: 0 is not at least 1"),
+        ({"cutoff": CUTOFF, "sample": 0}, "sample: 0 is no whole number of at least 1"),
         ({"cutoff": at(100)}, "nothing in the log comes after the cut"),
     ],
 )

@@ -384,7 +384,9 @@ def test_it_only_reads_and_in_as_many_statements_for_any_log(world: Engine) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"sample": 0}, "sample: 0 is not at least 1"),
+        ({"sample": 0}, "sample: 0 is no whole number of at least 1"),
+        ({"sample": "x"}, "sample: 'x' is no whole number of at least 1"),
+        ({"sample": 1.5}, "sample: 1.5 is no whole number of at least 1"),
         ({"target": "love"}, "target: 'love' is not one of"),
         ({"since": at().replace(tzinfo=None)}, "has no offset"),
         ({"as_of": at().replace(tzinfo=None)}, "as_of: .* has no offset"),
