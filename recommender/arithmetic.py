@@ -28,14 +28,34 @@ def _number(value: float) -> sa.ColumnElement[float]:
     return constant(float(value), Double())
 
 
+class within(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
+    """A double, its least and its greatest value: the value, or the bound that it is beyond.
+
+    The value is no NULL, which PostgreSQL passes over and SQLite gives back.
+    """
+
+    type = Double()
+    inherit_cache = True
+
+
 def bounded(value: Any, low: float, high: float) -> sa.ColumnElement[float]:
-    """The value, or the bound that it is beyond."""
-    return sa.case(
-        (value < _number(low), _number(low)), (value > _number(high), _number(high)), else_=value
-    )
+    """A value that is no NULL, or the bound that it is beyond."""
+    return within(value, _number(low), _number(high))
 
 
-class half_away(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
+@compiles(within, "sqlite")
+def _scalar(element: within, compiler: SQLCompiler, **options: Any) -> str:
+    value, low, high = element.clauses
+    return compiler.process(sa.func.min(sa.func.max(value, low), high), **options)
+
+
+@compiles(within, "postgresql")
+def _least_greatest(element: within, compiler: SQLCompiler, **options: Any) -> str:
+    value, low, high = element.clauses
+    return compiler.process(sa.func.least(sa.func.greatest(value, low), high), **options)
+
+
+class half_away(FunctionElement[float]):  # noqa: N801
     """A number rounded to a whole one, halves away from zero, on every database alike."""
 
     type = Double()
@@ -56,7 +76,7 @@ def _truncate(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
 
 
 class exp2(FunctionElement[float]):  # noqa: N801
-    """2 to the power of a number, which is taken within 500 either way."""
+    """2 to the power of a number that is no NULL, which is taken within 500 either way."""
 
     type = Double()
     inherit_cache = True
@@ -113,7 +133,7 @@ def _logarithm(element: logarithm, compiler: SQLCompiler, **options: Any) -> str
 
 
 class age_days(FunctionElement[float]):  # noqa: N801
-    """The days from a time to a reading time, 0 where it is later."""
+    """The days from a time to a reading time, less than 0 where it is later."""
 
     type = Double()
     inherit_cache = True
@@ -123,7 +143,7 @@ class age_days(FunctionElement[float]):  # noqa: N801
 def _microseconds(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
     moment, as_of = element.clauses
     age = (sa.cast(as_of, sa.BigInteger) - sa.cast(moment, sa.BigInteger)) / _number(_DAY_US)
-    return compiler.process(bounded(age, 0.0, 1e9), **options)
+    return compiler.process(age, **options)
 
 
 @compiles(age_days, "postgresql")
@@ -131,7 +151,7 @@ def _interval(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
     """EXTRACT would do the same in decimals, and take longer than all signals together."""
     moment, as_of = element.clauses
     seconds: sa.ColumnElement[float] = sa.func.date_part(_EPOCH, as_of - moment, type_=Double())
-    return compiler.process(bounded(seconds / _number(_DAY_S), 0.0, 1e9), **options)
+    return compiler.process(seconds / _number(_DAY_S), **options)
 
 
 class json_texts(FunctionElement[str]):  # noqa: N801

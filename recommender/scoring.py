@@ -77,11 +77,28 @@ def ranked(shape: Shape, viewer: Viewer) -> Statement:
 
 
 def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
-    """The first of the feed, `POOL` for each place, and all that are on trial; in no order."""
-    feed = ranked_whole(shape, viewer)
+    """The first of the feed, `POOL` for each place, and all that are on trial; in no order.
+
+    The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
+    keeps the databases from writing them into the sum again.
+    """
     trials = next(each.quota for each in SOURCES if each.name == TRIAL)
-    statement = feed.order_by(is_on_trial(feed.selected_columns.sources).desc())
-    return ordered(statement).limit(POOL * viewer.limit + trials)
+    found = scored(
+        shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
+    )
+    each = found.where(*remaining(shape, viewer)).offset(0).subquery("valued")
+    signals = {name: each.c[name] for name in shape.names}
+    key = score_key(signals, viewer)
+    return (
+        sa.select(each.c.video_id, key, each.c.sources, *signals.values())
+        .order_by(
+            is_on_trial(each.c.sources).desc(),
+            key.desc(),
+            each.c.page_published_at.desc(),
+            each.c.video_id.desc(),
+        )
+        .limit(POOL * viewer.limit + trials)
+    )
 
 
 def ranked_whole(shape: Shape, viewer: Viewer) -> Statement:
@@ -146,6 +163,7 @@ def scored(
     few: bool = False,
     unseen: bool = False,
     facts: Subquery | None = None,
+    is_keyed: bool = True,
 ) -> Statement:
     """The candidates, or every video, with score key, sources and signals, in no order.
 
@@ -156,6 +174,7 @@ def scored(
         few: as for `gather_facts`.
         unseen: as for `gather_facts`.
         facts: what the signals read; all that there is where None.
+        is_keyed: whether there is the score key; the time of publishing where not.
     """
     if facts is None:
         facts = gather_facts(viewer, among, few=few, unseen=unseen)
@@ -165,9 +184,9 @@ def scored(
     signals = dict([*ours, *own])
     labels = [value.label(name) for name, value in signals.items()]
     sources = candidate.fact("sources").label("sources")
-    statement = sa.select(
-        Video.id.label("video_id"), score_key(signals, viewer), sources, *labels
-    ).select_from(Video)
+    published_at = Video.published_at.label("page_published_at")
+    key = score_key(signals, viewer) if is_keyed else published_at
+    statement = sa.select(Video.id.label("video_id"), key, sources, *labels).select_from(Video)
     if among is None:
         statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
         return _with_affinities(statement, candidate) if shape.own else statement

@@ -38,17 +38,20 @@ MOST_OFTEN = 1_000_000
 MOST_TERMS = 200
 """How many words of what the viewer engaged with are looked for, the most frequent first."""
 
+LONGEST_AGE = 1e9
+"""Days at most that a video is old."""
+
 LEAST_AFFINITY = 1e-20
 """What is nearer to 0, at the reading time, is no affinity."""
-
-HANDHELD = ("phone", "mobile", "ios", "android")
-"""Devices that are held upright."""
 
 FACTS = (
     "candidate", "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
     "hashtag_affinity", "lately", "neighbours", "followed", "terms",
 )  # fmt: skip
 """The columns that facts may have, each a sum over the rows of `fact_rows`."""
+
+_TASTES = ("hashtags", "hashtag_affinity", "lately")
+"""The facts that come by hashtags."""
 
 Number = ColumnElement[float]
 
@@ -227,34 +230,38 @@ def candidate_interactions(viewer: Viewer, candidates: FromClause) -> Statement:
 
 
 def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
-    """For each hashtag of a candidate, whether the viewer declared it, and their affinity to it."""
-    declared = sa.and_(
-        UserHashtag.user_id == viewer.user_id, UserHashtag.hashtag_id == VideoHashtag.hashtag_id
-    )
-    learned = sa.and_(
-        Affinity.user_id == viewer.user_id,
-        Affinity.subject == "hashtag",
-        Affinity.subject_id == VideoHashtag.hashtag_id,
-    )
+    """For each hashtag of a candidate what it says to the viewer, where it says anything."""
+    tastes = _hashtag_tastes(viewer)
     return (
-        fact_row(
-            candidates.c.video_id,
-            hashtags=is_true(UserHashtag.hashtag_id.is_not(None)),
-            hashtag_affinity=Affinity.score.expression,
-            lately=viewer.lately.c.surplus,
-        )
+        fact_row(candidates.c.video_id, **{name: tastes.c[name] for name in _TASTES})
         .select_from(candidates)
         .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
-        .outerjoin(UserHashtag, declared)
-        .outerjoin(Affinity, learned)
-        .outerjoin(viewer.lately, viewer.lately.c.hashtag_id == VideoHashtag.hashtag_id)
-        .where(_is_any(UserHashtag.hashtag_id, Affinity.subject_id, viewer.lately.c.hashtag_id))
+        .outerjoin(tastes, tastes.c.hashtag_id == VideoHashtag.hashtag_id)
+        .where(sa.func.coalesce(tastes.c.hashtag_id, 0) != 0)
     )
 
 
-def _is_any(*columns: Any) -> ColumnElement[bool]:
-    """An outer join found something: said so that it stays an outer join."""
-    return sa.func.coalesce(*columns, 0) != 0
+def _hashtag_tastes(viewer: Viewer) -> Subquery:
+    """One row for each hashtag that the viewer declared, learned of, or saw lately.
+
+    Joined once, since three joins would be three walks for each hashtag of each candidate.
+    """
+    declared = _taste(UserHashtag.hashtag_id, hashtags=number(1)).where(
+        UserHashtag.user_id == viewer.user_id
+    )
+    learned = _taste(Affinity.subject_id, hashtag_affinity=Affinity.score.expression).where(
+        Affinity.user_id == viewer.user_id, Affinity.subject == "hashtag"
+    )
+    lately = _taste(viewer.lately.c.hashtag_id, lately=viewer.lately.c.surplus)
+    rows = sa.union_all(declared, learned, lately).subquery("hashtag_rows")
+    sums = [sa.func.sum(rows.c[name]).label(name) for name in _TASTES]
+    return sa.select(rows.c.hashtag_id, *sums).group_by(rows.c.hashtag_id).subquery("tastes")
+
+
+def _taste(hashtag_id: Any, **values: ColumnElement[float]) -> Statement:
+    """Rows of tastes that have one of their facts."""
+    facts = [values.get(name, number(0)).label(name) for name in _TASTES]
+    return sa.select(hashtag_id.label("hashtag_id"), *facts)
 
 
 def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
@@ -426,13 +433,13 @@ def device(candidate: Candidate) -> Number:
 
     Range: 0 or 1; a square suits any device that is known. Reads: users, videos.
     """
-    is_handheld = sa.or_(*(candidate.viewer.device == each for each in HANDHELD))
-    suits = sa.case(
-        (Video.orientation == "square", candidate.viewer.device.is_not(None)),
-        (Video.orientation == "portrait", is_handheld),
-        (Video.orientation == "landscape", ~is_handheld),
+    viewer = candidate.viewer
+    return sa.case(
+        (Video.orientation == "square", viewer.suits_square),
+        (Video.orientation == "portrait", viewer.suits_portrait),
+        (Video.orientation == "landscape", viewer.suits_landscape),
+        else_=number(0),
     )
-    return is_true(suits)
 
 
 def creator_affinity(candidate: Candidate) -> Number:
@@ -524,8 +531,8 @@ def trending(candidate: Candidate) -> Number:
 
 def trend(viewer: Viewer) -> Number:
     """A video's trend at the reading time, squeezed between 0 and 1; 0 where there is none."""
-    now = exp2(Video.trending - viewer.trend)
-    return sa.func.coalesce(saturated(now, viewer.trend_scale), number(0))
+    now = saturated(exp2(Video.trending - viewer.trend), viewer.trend_scale)
+    return sa.case((Video.trending.is_not(None), now), else_=number(0))
 
 
 def freshness(candidate: Candidate) -> Number:
@@ -534,7 +541,7 @@ def freshness(candidate: Candidate) -> Number:
     Range: 0 to 1. Reads: videos.
     """
     age = age_days(Video.published_at, candidate.viewer.as_of)
-    return exp2(-age / candidate.viewer.freshness_half_life)
+    return exp2(-bounded(age, 0, LONGEST_AGE) / candidate.viewer.freshness_half_life)
 
 
 def exploration(candidate: Candidate) -> Number:

@@ -27,19 +27,22 @@ from recommender.values import FeedRequest
 CYCLE = 2**31 - 1
 """The places of the circle that videos on trial stand in."""
 
+HANDHELD = ("phone", "mobile", "ios", "android")
+"""Devices that are held upright."""
+
 LEAST_WEIGHT = 1e-15
 """A weight nearer to 0 is 0: no signal of this package is large enough to show it."""
 
 _DOUBLES = (
     "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
     "trend_scale", "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half",
-    "common_captions",
+    "common_captions", "suits_square", "suits_portrait", "suits_landscape",
 )  # fmt: skip
 _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(
         ("user_id", "limit", "history", "seen_lately", "interests", "trial_start"), BigInteger()
     ),
-    **dict.fromkeys(("language", "country", "device", "given", "excluded_keys"), Text()),
+    **dict.fromkeys(("language", "country", "given", "excluded_keys"), Text()),
     **dict.fromkeys(("as_of", "learned_since", "trial_since"), UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
@@ -90,6 +93,11 @@ class Shape:
         )
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the profile's signals, and of the host's own."""
+        return (*self.signals, *(signal.name for signal in self.own))
+
+    @property
     def is_ours(self) -> bool:
         """Whether nothing in it is of the host's own making, so that it comes again."""
         return self.where is None and not self.own
@@ -103,6 +111,8 @@ class Viewer:
 
     Attributes:
         has_language: whether the language is known.
+        suits_square, suits_portrait, suits_landscape: 1 where a video so shaped suits the viewer's
+            device, 0 where it does not or the device is unknown.
         limit: how many videos the page has at most.
         given, excluded_keys: the keys of the videos to rank, or left out, a JSON list each.
         weights: the weight of each signal by its name.
@@ -126,7 +136,9 @@ class Viewer:
     user_id: BindParameter[int]
     language: BindParameter[str | None]
     country: BindParameter[str | None]
-    device: BindParameter[str | None]
+    suits_square: BindParameter[float]
+    suits_portrait: BindParameter[float]
+    suits_landscape: BindParameter[float]
     as_of: BindParameter[datetime]
     learned_since: BindParameter[datetime]
     limit: BindParameter[int]
@@ -177,10 +189,9 @@ class Viewer:
     def _of(cls, shape: Shape, bind: Bind) -> Viewer:
         values = {name: bind(name) for name in _TYPES}
         recent = _recent(values)
-        names = (*shape.signals, *(signal.name for signal in shape.own))
         return cls(
             **values,
-            weights={name: bind(_weight(name)) for name in names},
+            weights={name: bind(_weight(name)) for name in shape.names},
             has_language=shape.has_language,
             recent=recent,
             near=_near(recent),
@@ -205,7 +216,9 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "user_id": request.user_id,
         "language": request.language,
         "country": request.country,
-        "device": request.device,
+        "suits_square": float(request.device is not None),
+        "suits_portrait": float(request.device in HANDHELD),
+        "suits_landscape": float(request.device not in {None, *HANDHELD}),
         "as_of": request.as_of,
         "learned_since": request.learned_since or EARLIEST,
         "limit": request.limit,
