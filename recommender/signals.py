@@ -163,7 +163,7 @@ def gather_facts(
         candidate_hashtags(viewer, candidates),
         candidate_terms(viewer, candidates),
         candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer, candidates),
-        candidate_followed(viewer, candidates) if few else followed_facts(viewer),
+        candidate_followed(viewer, candidates) if few else followed_among(viewer, candidates),
     ]
     return summed(*parts, *([] if unseen else [candidate_interactions(viewer, candidates)]))
 
@@ -290,6 +290,13 @@ def followed_facts(viewer: Viewer) -> Statement:
         fact_row(RecentEngagement.video_id.expression, followed=number(1))
         .join(Follow, Follow.creator_id == RecentEngagement.user_id)
         .where(Follow.user_id == viewer.user_id)
+    )
+
+
+def followed_among(viewer: Viewer, candidates: FromClause) -> Statement:
+    """The same of the candidates only; the sum keeps SQLite from looking up each with each."""
+    return followed_facts(viewer).where(
+        (RecentEngagement.video_id + 0).in_(sa.select(candidates.c.video_id))
     )
 
 

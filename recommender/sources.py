@@ -34,10 +34,14 @@ videos."""
 NEWEST_OF_EACH = 50
 """How many videos of one hashtag, creator or sound are looked at."""
 
-MOST_NEWEST = 300
-"""How many of the newest of all hashtags, of all creators, or of all sounds are looked at."""
+FOLLOWING, HASHTAGS, SOUNDS, CREATORS = 100, 120, 40, 60
+"""The quotas of the sources that give the newest of something."""
 
-MOST_NEAR = 600
+LOOKED_AT = 2
+"""How many of the newest of all hashtags, creators or sounds are looked at, for each that a source
+gives: the viewer has seen some."""
+
+MOST_NEAR = 400
 """How many neighbours are looked at, the nearest first; the viewer has seen some."""
 
 
@@ -77,7 +81,7 @@ def following(viewer: Viewer) -> sa.Select[int]:
         .limit(MOST_FOLLOWED)
         .subquery("followed")
     )
-    return _newest_of(viewer, Video.creator_id, followed)
+    return _newest_of(viewer, Video.creator_id, followed, FOLLOWING)
 
 
 def neighbours(viewer: Viewer) -> sa.Select[int]:
@@ -107,7 +111,7 @@ def hashtags(viewer: Viewer) -> sa.Select[int]:
         .where(tag.listed_at.between(wanted.c.since, viewer.as_of))
         .group_by(tag.video_id)
     )
-    return _newest_among(listed)
+    return _newest_among(listed, HASHTAGS)
 
 
 def _wanted_hashtags(viewer: Viewer) -> CTE:
@@ -145,13 +149,13 @@ def sounds(viewer: Viewer) -> sa.Select[int]:
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
     wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
-    return _newest_of(viewer, Video.sound_id, wanted)
+    return _newest_of(viewer, Video.sound_id, wanted, SOUNDS)
 
 
 def creators(viewer: Viewer) -> sa.Select[int]:
     """The newest of the creators to whom the viewer has the most affinity."""
     wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
-    return _newest_of(viewer, Video.creator_id, wanted)
+    return _newest_of(viewer, Video.creator_id, wanted, CREATORS)
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
@@ -225,7 +229,7 @@ def newest(_viewer: Viewer) -> sa.Select[int]:
 
 
 def _newest_of(
-    viewer: Viewer, column: InstrumentedAttribute[Any], wanted: Subquery
+    viewer: Viewer, column: InstrumentedAttribute[Any], wanted: Subquery, quota: int
 ) -> sa.Select[int]:
     """The newest of the creators, or with the sounds, that are wanted.
 
@@ -237,14 +241,14 @@ def _newest_of(
     active = (
         sa.select(subject, newest_at.label("newest_at"))
         .order_by(sa.desc("newest_at").nulls_last())
-        .limit(MOST_NEWEST)
+        .limit(LOOKED_AT * quota)
         .subquery(f"active_{column.key}")
     )
     nth = _nth_newest(viewer, column, active.c.subject, NEWEST_OF_EACH)
     since = (
         sa.select(active.c.subject, sa.func.coalesce(nth, literal(EARLIEST, UtcDateTime())))
         .where(active.c.newest_at.is_not(None))
-        .limit(MOST_NEWEST)
+        .limit(LOOKED_AT * quota)
         .cte()
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
@@ -254,20 +258,21 @@ def _newest_of(
         .join(since, since.c[0] == getattr(each, column.key))
         .where(each.status == "published", each.published_at.between(since.c[1], viewer.as_of))
     )
-    return _newest_among(found)
+    return _newest_among(found, quota)
 
 
-def _newest_among(found: Statement) -> sa.Select[int]:
+def _newest_among(found: Statement, quota: int) -> sa.Select[int]:
     """The newest of some videos, of which so many are looked at; no database begins at all.
 
     Args:
         found: the columns `video_id` and `published_at`.
+        quota: how many the source gives.
     """
     each = found.subquery()
     newest = (
         sa.select(each)
         .order_by(each.c.published_at.desc(), each.c.video_id.desc())
-        .limit(MOST_NEWEST)
+        .limit(LOOKED_AT * quota)
         .subquery()
     )
     return (
@@ -301,11 +306,11 @@ def _newest() -> sa.Select[int]:
 
 
 SOURCES = (
-    Source("following", 100, following),
+    Source("following", FOLLOWING, following),
     Source("neighbours", 200, neighbours),
-    Source("hashtags", 120, hashtags),
-    Source("sounds", 40, sounds),
-    Source("creators", 60, creators),
+    Source("hashtags", HASHTAGS, hashtags),
+    Source("sounds", SOUNDS, sounds),
+    Source("creators", CREATORS, creators),
     Source("trending", 60, trending),
     Source("nearby", 40, nearby),
     Source("fresh", 40, fresh),
