@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
@@ -142,8 +143,13 @@ def is_exploration(position: int, share: float, seed: int) -> bool:
         share: 0 to 1.
         seed: what chance depends on: where in the first places the first one is.
     """
-    start = Random(seed).random()  # noqa: S311 - not for secrets
+    start = _start(seed)
     return int(start + share * position) > int(start + share * (position - 1))
+
+
+@lru_cache(maxsize=1_000)
+def _start(seed: int) -> float:
+    return Random(seed).random()  # noqa: S311 - not for secrets
 
 
 def damped(score_key: int, videos: int, damping: float) -> float:

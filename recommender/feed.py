@@ -22,11 +22,13 @@ from recommender.memory import recorded_page, serve
 from recommender.pages import (
     CATALOGUE,
     checked_key,
+    contender_rows,
     item_of,
     items_of,
     page_query,
     page_rows,
     row_sources,
+    shown_rows,
 )
 from recommender.reasons import reason_of, reason_query
 from recommender.reference import ranked_reference
@@ -35,14 +37,14 @@ from recommender.scoring import (
     POOL,
     ahead_query,
     explain_query,
+    ranked_contenders,
     ranked_given,
     ranked_pool,
-    ranked_whole,
     sources_query,
 )
 from recommender.settings import Settings
 from recommender.signals import Signal
-from recommender.sources import TRIAL, source_names
+from recommender.sources import source_names, was_on_trial
 from recommender.values import (
     DEFAULT_LIMIT,
     LARGEST_LIMIT,
@@ -72,7 +74,9 @@ def for_you(
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
 ) -> FeedPage:
-    """The viewer's For You page: three statements (viewer, profile, feed), and two that record it.
+    """The viewer's For You page.
+
+    Four statements (the viewer, the profile, the feed, what is shown), and two that record it.
 
     A page is short only where fewer videos are left that the viewer may be shown; it is then
     `exhausted`, and ``rewatch=True`` begins a session that shows again what was seen. Nothing that
@@ -124,22 +128,26 @@ def _page(session: Session, request: FeedRequest, *, record: bool) -> FeedPage:
 def _ranked(session: Session, request: FeedRequest) -> FeedPage:
     if request.profile.is_reference:
         items = items_of(request, page_rows(session, request, ranked_reference, "for_you"))
-    else:
-        items = _spread(session, request)
-    return FeedPage(request, items, exhausted=len(items) < request.limit)
+        return FeedPage(request, items, exhausted=len(items) < request.limit)
+    rows, places = _spread(session, request)
+    shown = shown_rows(session, [row.video_id for row in rows]) if rows else {}
+    there = [(row, place) for row, place in zip(rows, places, strict=True) if row.video_id in shown]
+    items = tuple(
+        _placed(request, position, row, shown[row.video_id], place)
+        for position, (row, place) in enumerate(there, start=request.position)
+    )
+    return FeedPage(request, items, exhausted=len(places) < request.limit)
 
 
-def _spread(session: Session, request: FeedRequest) -> tuple[FeedItem, ...]:
+def _spread(session: Session, request: FeedRequest) -> tuple[list[Any], list[Place]]:
     """The videos of a page, spread: one statement, or two where the best do not say enough."""
-    for ranking, pool in ((ranked_pool, POOL * request.limit), (ranked_whole, None)):
-        rows = page_rows(session, request, ranking, "for_you").all()
+    for ranking, pool in ((ranked_pool, POOL * request.limit), (ranked_contenders, None)):
+        rows = contender_rows(session, request, ranking, "for_you").all()
         places = _places(request, rows, pool)
         if places is not None:
             break
-    return tuple(
-        _placed(request, position, rows[place.contender], place)
-        for position, place in enumerate(places or (), start=request.position)
-    )
+    chosen = places or []
+    return [rows[place.contender] for place in chosen], chosen
 
 
 def _places(request: FeedRequest, rows: Sequence[Any], pool: int | None) -> list[Place] | None:
@@ -174,8 +182,8 @@ def places_of(
     return arrange(contenders, spread, unseen=others[-1] if is_cut else None)
 
 
-def _placed(request: FeedRequest, position: int, row: Any, place: Place) -> FeedItem:
-    item = item_of(request, position, row, row_sources(request, row))
+def _placed(request: FeedRequest, position: int, row: Any, shown: Any, place: Place) -> FeedItem:
+    item = item_of(request, position, row, row_sources(request, row), shown)
     return replace(item, explored=place.explored, crowded=place.crowded)
 
 
@@ -184,7 +192,7 @@ def _contender(request: FeedRequest, row: Any) -> Contender:
         score_key=checked_key(request, row),
         creator=row.page_creator_id,
         sound=row.page_sound_id,
-        on_trial=TRIAL in source_names(row.sources),
+        on_trial=was_on_trial(row.sources),
     )
 
 

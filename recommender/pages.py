@@ -8,18 +8,20 @@ the statement, and the compiled text under that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
-from recommender import fields
+from recommender import bulk, fields
+from recommender.catalog import VIDEOS
 from recommender.columns import Statement
 from recommender.constants import written_out
 from recommender.errors import InvalidValue
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
-from recommender.scoring import score_of
+from recommender.scoring import PLACED, score_of
 from recommender.sources import source_names
 from recommender.values import Contribution, FeedItem, FeedRequest
 from recommender.viewer import Shape, Viewer, values_of, weights_of
@@ -33,6 +35,9 @@ MOST_KEPT = 100
 Ranking: TypeAlias = Callable[[Shape, Viewer], Statement]
 """A function of a module that gives the ranked videos."""
 
+Finish: TypeAlias = Callable[[Statement, str], Statement]
+"""A function of a module that makes ranked videos a statement of a name."""
+
 _SEPARATOR: Any = sa.literal_column(repr(fields.LIST_SEPARATOR))
 """A string would be written into the text of a statement anew on each execution."""
 
@@ -40,7 +45,7 @@ _SEPARATOR: Any = sa.literal_column(repr(fields.LIST_SEPARATOR))
 def page_rows(
     session: Session, request: FeedRequest, ranking: Ranking, name: str, given: Sequence[str] = ()
 ) -> sa.Result[*tuple[Any, ...]]:
-    """The rows of a page: one statement, which is built anew where the host has a part in it.
+    """The rows of a page with what it shows: one statement.
 
     Args:
         session: the caller's transaction.
@@ -49,16 +54,61 @@ def page_rows(
         name: what the statement says that it is for.
         given: the keys of the videos to rank.
     """
+    return _rows(session, request, ranking, page_query, name, given)
+
+
+def contender_rows(
+    session: Session, request: FeedRequest, ranking: Ranking, name: str
+) -> sa.Result[*tuple[Any, ...]]:
+    """The contenders for the places of a page, without what it shows of them: one statement.
+
+    Args:
+        session: the caller's transaction.
+        request: as `resolve` gives it.
+        ranking: one that gives contenders.
+        name: what the statement says that it is for.
+    """
+    return _rows(session, request, ranking, named, name, ())
+
+
+def _rows(
+    session: Session,
+    request: FeedRequest,
+    ranking: Ranking,
+    finish: Finish,
+    name: str,
+    given: Sequence[str],
+) -> sa.Result[*tuple[Any, ...]]:
+    """A statement is built anew where the host has a part in it."""
     shape = Shape.of(request)
     if shape.is_ours:
-        return session.execute(kept(ranking, name, shape), values_of(request, given))
-    return session.execute(page_query(ranking(shape, Viewer.of(request, given)), name))
+        return session.execute(kept(ranking, finish, name, shape), values_of(request, given))
+    return session.execute(finish(ranking(shape, Viewer.of(request, given)), name))
 
 
 @lru_cache(MOST_KEPT)
-def kept(ranking: Ranking, name: str, shape: Shape) -> Statement:
-    """The `page_query` of any request of a shape, which is executed with the values of one."""
-    return written_out(page_query(ranking(shape, Viewer.named(shape)), name))
+def kept(ranking: Ranking, finish: Finish, name: str, shape: Shape) -> Statement:
+    """The statement of any request of a shape, which is executed with the values of one."""
+    return written_out(finish(ranking(shape, Viewer.named(shape)), name))
+
+
+def shown_rows(session: Session, video_ids: Sequence[int]) -> dict[int, Any]:
+    """What a page shows of videos, by their rows' ids: one statement.
+
+    Args:
+        session: the caller's transaction.
+        video_ids: of videos; one that is gone has no row.
+    """
+    found = _shown_query(bulk.is_sqlite(session))
+    values = bulk.listed_values(session, 1, [(each,) for each in video_ids])
+    rows = session.execute(found, values, bind_arguments=bulk.OURS)
+    return {row.video_id: row for row in rows}
+
+
+@cache
+def _shown_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - what it is cached by
+    listed = bulk.listed(on_sqlite, (VIDEOS.c.id,))
+    return named(_with_shown(sa.select(listed.c.id.label("video_id")), listed.c.id), "shown")
 
 
 def items_of(request: FeedRequest, rows: Iterable[Any]) -> tuple[FeedItem, ...]:
@@ -75,12 +125,24 @@ def row_sources(request: FeedRequest, row: Any) -> tuple[str, ...]:
 
 
 def page_query(ranked: Statement, name: str) -> Statement:
-    """The ranked videos with what a page shows of them, read for these few rows only.
+    """The ranked videos with what a page shows of them, read for these few rows only."""
+    top = ranked.subquery("ranked")
+    statement = _with_shown(sa.select(top), top.c.video_id)
+    order = (top.c.score_key.desc(), Video.published_at.desc(), Video.id.desc())
+    return named(statement.order_by(*order), name)
+
+
+def named(statement: Statement, name: str) -> Statement:
+    """A statement that says what it is for."""
+    return statement.prefix_with(f"/* recommender.{name} */")
+
+
+def _with_shown(statement: Statement, video_id: ColumnElement[int]) -> Statement:
+    """A statement with what a page shows of its videos.
 
     Each hashtag is looked up by itself: PostgreSQL would read a small table of them as a whole, for
     each video.
     """
-    top = ranked.subquery("ranked")
     tag = sa.select(Hashtag.name).where(Hashtag.id == VideoHashtag.hashtag_id).scalar_subquery()
     tags = (
         sa.select(sa.func.aggregate_strings(tag, _SEPARATOR))
@@ -88,28 +150,35 @@ def page_query(ranked: Statement, name: str) -> Statement:
         .scalar_subquery()
     )
     return (
-        sa.select(
-            top,
-            Video.key.label("page_video"),
-            Video.creator_id.label("page_creator_id"),
-            Video.sound_id.label("page_sound_id"),
-            Video.published_at.label("page_published_at"),
+        statement.add_columns(
+            *PLACED,
             User.key.label("page_creator"),
             Sound.key.label("page_sound"),
             VideoCaption.caption.label("page_caption"),
             tags.label("page_hashtags"),
         )
-        .join(Video, Video.id == top.c.video_id)
+        .join(Video, Video.id == video_id)
         .join(User, User.id == Video.creator_id)
         .outerjoin(Sound, Sound.id == Video.sound_id)
         .outerjoin(VideoCaption, VideoCaption.video_id == Video.id)
-        .order_by(top.c.score_key.desc(), Video.published_at.desc(), Video.id.desc())
-        .prefix_with(f"/* recommender.{name} */")
     )
 
 
-def item_of(request: FeedRequest, position: int, row: Any, sources: tuple[str, ...]) -> FeedItem:
-    """A row of `page_query` as a video of a page.
+def item_of(
+    request: FeedRequest,
+    position: int,
+    row: Any,
+    sources: tuple[str, ...],
+    shown: Any = None,
+) -> FeedItem:
+    """A ranked row as a video of a page.
+
+    Args:
+        request: what was asked.
+        position: the place in the session, from 1.
+        row: of `page_rows` or `contender_rows`.
+        sources: that found the video.
+        shown: what is shown of it; in the row itself where None.
 
     Raises:
         InvalidValue: a host's own signal is NULL.
@@ -122,7 +191,7 @@ def item_of(request: FeedRequest, position: int, row: Any, sources: tuple[str, .
         signals={
             name: Contribution(values[name], weight) for name, weight in weights_of(request).items()
         },
-        **shown_of(row),
+        **shown_of(row if shown is None else shown),
     )
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from recommender import bulk
 from recommender.models import User
-from recommender.pages import kept
+from recommender.pages import kept, named, page_query
 from recommender.reference import ranked_reference
 from recommender.resolving import resolve
 from recommender.scoring import ranked_pool
@@ -132,8 +132,9 @@ def page_plan(session: Session, request: FeedRequest) -> Plan:
         session: the caller's transaction.
         request: as `resolve` gives it.
     """
-    ranking = ranked_reference if request.profile.is_reference else ranked_pool
-    statement = kept(ranking, "for_you", Shape.of(request))
+    is_reference = request.profile.is_reference
+    ranking, finish = (ranked_reference, page_query) if is_reference else (ranked_pool, named)
+    statement = kept(ranking, finish, "for_you", Shape.of(request))
     return plan_of(session, statement, values_of(request))
 
 

@@ -29,6 +29,14 @@ KEY_SCALE = 1_000_000_000
 COLUMNS = frozenset({"video_id", "score_key", "sources"})
 """The columns of a feed that are no signals."""
 
+PLACED = (
+    Video.key.label("page_video"),
+    Video.creator_id.label("page_creator_id"),
+    Video.sound_id.label("page_sound_id"),
+    Video.published_at.label("page_published_at"),
+)
+"""What a contender for a place has besides its score, sources and signals."""
+
 POOL = 3
 """How many candidates there are for each place of a page, at first."""
 
@@ -77,7 +85,7 @@ def ranked(shape: Shape, viewer: Viewer) -> Statement:
 
 
 def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
-    """The first of the feed, `POOL` for each place, and all that are on trial; in no order.
+    """The first contenders of the feed, `POOL` for each place, and all that are on trial; in order.
 
     The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
     keeps the databases from writing them into the sum again.
@@ -86,19 +94,26 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     found = scored(
         shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
     )
-    each = found.where(*remaining(shape, viewer)).offset(0).subquery("valued")
-    signals = {name: each.c[name] for name in shape.names}
-    key = score_key(signals, viewer)
-    return (
-        sa.select(each.c.video_id, key, each.c.sources, *signals.values())
-        .order_by(
-            is_on_trial(each.c.sources).desc(),
-            key.desc(),
-            each.c.page_published_at.desc(),
-            each.c.video_id.desc(),
-        )
+    valued = found.add_columns(*PLACED).where(*remaining(shape, viewer)).offset(0)
+    each = valued.subquery("valued")
+    key = score_key({name: each.c[name] for name in shape.names}, viewer)
+    pool = sa.select(*each.c, key)
+    best = (
+        pool.order_by(is_on_trial(each.c.sources).desc(), *_in_order(pool.selected_columns))
         .limit(POOL * viewer.limit + trials)
+        .subquery("pool")
     )
+    return sa.select(*best.c).order_by(*_in_order(best.c))
+
+
+def _in_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
+    """The one order of every feed, of contenders."""
+    return columns.score_key.desc(), columns.page_published_at.desc(), columns.video_id.desc()
+
+
+def ranked_contenders(shape: Shape, viewer: Viewer) -> Statement:
+    """All contenders of the feed, in order."""
+    return ordered(ranked_whole(shape, viewer).add_columns(*PLACED))
 
 
 def ranked_whole(shape: Shape, viewer: Viewer) -> Statement:
@@ -174,7 +189,7 @@ def scored(
         few: as for `gather_facts`.
         unseen: as for `gather_facts`.
         facts: what the signals read; all that there is where None.
-        is_keyed: whether there is the score key; the time of publishing where not.
+        is_keyed: whether there is the score key.
     """
     if facts is None:
         facts = gather_facts(viewer, among, few=few, unseen=unseen)
@@ -184,9 +199,8 @@ def scored(
     signals = dict([*ours, *own])
     labels = [value.label(name) for name, value in signals.items()]
     sources = candidate.fact("sources").label("sources")
-    published_at = Video.published_at.label("page_published_at")
-    key = score_key(signals, viewer) if is_keyed else published_at
-    statement = sa.select(Video.id.label("video_id"), key, sources, *labels).select_from(Video)
+    keys = [score_key(signals, viewer)] if is_keyed else []
+    statement = sa.select(Video.id.label("video_id"), *keys, sources, *labels).select_from(Video)
     if among is None:
         statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
         return _with_affinities(statement, candidate) if shape.own else statement

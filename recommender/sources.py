@@ -322,6 +322,8 @@ BACKFILL = "newest"
 TRIAL = "fresh"
 """The source of the videos on trial, which places are kept for."""
 
+_TRIAL_POWER = 1 << next(place for place, each in enumerate(SOURCES) if each.name == TRIAL)
+
 
 def candidates(shape: Shape, viewer: Viewer) -> CTE:
     """All candidates of a request: `video_id`, and `sources` as a sum of powers of 2.
@@ -344,8 +346,12 @@ def given_candidates(viewer: Viewer) -> CTE:
 
 def is_on_trial(sources: ColumnElement[float]) -> ColumnElement[bool]:
     """Whether the `sources` column says that the source of videos on trial found a video."""
-    power = 1 << next(place for place, each in enumerate(SOURCES) if each.name == TRIAL)
-    return sa.cast(sources, BigInteger).bitwise_and(power) != 0
+    return sa.cast(sources, BigInteger).bitwise_and(_TRIAL_POWER) != 0
+
+
+def was_on_trial(sources: float) -> bool:
+    """The same of a value of that column."""
+    return bool(int(sources) & _TRIAL_POWER)
 
 
 def source_names(sources: float) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ def test_by_hand_are_sent_the_statements_of_a_page(world: Engine) -> None:
         [],
     )
     assert shown <= {row[0] for row in found[2]}
-    assert len(found) == 3
+    assert len(found) == 4
     assert benchmark._by_hand(world, [SMALL.user_key(3), SMALL.user_key(4)]) > 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from recommender import (
     UnknownSignal,
     UnknownVideo,
     Video,
+    feed,
     run_transaction,
 )
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
@@ -205,14 +206,34 @@ def test_muted_words_match_whole_in_any_case_and_script(
     assert set(names(page(session))) == captions.keys()
 
 
-def test_a_page_is_three_statements_and_writes_nothing(session: Session) -> None:
+def test_a_page_is_four_statements_and_writes_nothing(session: Session) -> None:
     load(session, random_world(1))
     for user, limit in (("u0", 1), ("u0", 50), ("u0", 500), ("nobody", 20)):
         with counted_statements(session.connection()) as sent:
             preview(session, user, limit=limit, exclude=["v1"])
-        assert len(sent) == 3
+        assert len(sent) == 4
         assert all(re.match(r"(SELECT|WITH) ", statement) for statement in sent)
-        assert "/* recommender.for_you */" in sent[-1]
+        assert "/* recommender.for_you */" in sent[-2]
+        assert "/* recommender.shown */" in sent[-1]
+
+
+def test_a_video_that_goes_while_a_page_is_ranked_is_left_out(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(session, random_world(1))
+    whole = preview(session, "u0", limit=5)
+    gone, known = whole.items[2].video_id, feed.shown_rows
+
+    def shown_rows(session: Session, video_ids: Sequence[int]) -> dict[int, Any]:
+        found = known(session, video_ids)
+        del found[gone]
+        return found
+
+    monkeypatch.setattr(feed, "shown_rows", shown_rows)
+    page = preview(session, "u0", limit=5)
+    assert names(page) == [item.video for item in whole.items if item.video_id != gone]
+    assert [item.position for item in page.items] == [1, 2, 3, 4]
+    assert not page.exhausted
 
 
 def test_reading_changes_no_row(session: Session) -> None:

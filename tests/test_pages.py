@@ -15,7 +15,7 @@ import recommender
 from recommender import Settings, Video, feed_query
 from recommender.constants import written_out
 from recommender.fields import EARLIEST
-from recommender.pages import MOST_KEPT, kept
+from recommender.pages import MOST_KEPT, kept, named, page_query
 from recommender.reference import ranked_reference
 from recommender.scoring import ranked_pool
 from recommender.viewer import Shape, values_of
@@ -130,9 +130,12 @@ def test_threads_share_what_is_kept(engine: Engine) -> None:
 
 
 def test_a_kept_statement_has_no_other_values_than_a_requests_own(world: Session) -> None:
-    for profile, ranking in (("mine", ranked_pool), ("classic", ranked_reference)):
+    for profile, ranking, finish in (
+        ("mine", ranked_pool, named),
+        ("classic", ranked_reference, page_query),
+    ):
         request = recommender.resolve(world, "u0", profile, as_of=NOON)
-        written = kept(ranking, "for_you", Shape.of(request)).compile(world.get_bind())
+        written = kept(ranking, finish, "for_you", Shape.of(request)).compile(world.get_bind())
         others = {name: written.params[name] for name in written.params.keys() - values_of(request)}
         assert set(others.values()) <= {EARLIEST, 0, -1}  # SQLAlchemy's own LIMIT -1 OFFSET 0
 
