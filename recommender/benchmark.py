@@ -2,7 +2,7 @@
 
 Times are of whole pages as a host sees them: a connection of the pool, a transaction, the
 statements, the page, the commit. A *cold* page is the first of a viewer on a new connection; a
-*warm* one follows it on the same connection.
+*warm* one is on a connection that has answered a few.
 """
 
 from __future__ import annotations
@@ -192,11 +192,13 @@ def _page(engine: Engine, viewer: str, profile: str) -> float:
 
 
 def _alone(engine: Engine, profile: str, viewers: Sequence[str], world: World) -> Iterator[Pages]:
-    cold, warm = [], []
+    cold = []
     for viewer in viewers:
         engine.dispose()
         cold.append(_page(engine, viewer, profile))
-        warm += [_page(engine, viewer, profile) for _ in range(2)]
+    for viewer in viewers[:WARM_UP]:
+        _page(engine, viewer, profile)
+    warm = [_page(engine, viewer, profile) for viewer in viewers for _ in range(2)]
     seen = [_page(engine, world.user_key(1), profile) for _ in viewers][1:]
     for state, times in (("cold", cold), ("warm", warm), ("warm, seen many", seen)):
         yield Pages(profile, state, 1, Times.of(times), round(1 / fmean(times), 1))

@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -192,35 +193,48 @@ def serve(session: Session, page: FeedPage) -> FeedPage:
 
 def _moved_on(session: Session, request: FeedRequest, places: int) -> bool:
     """Begin the session, or move it on from the page's place; False where another page did."""
-    after, moment = request.position + places, request.as_of
-    latest = sa.literal(moment, UtcDateTime())
-    statement: Any
-    if request.position == 1:
-        row = {
-            "user_id": request.user_id,
-            "session": request.session,
-            "next_position": after,
-            "rewatch": request.rewatch,
-            "started_at": moment,
-            "last_at": moment,
-        }
-        statement = _insert_of(session, SESSIONS).values(row).on_conflict_do_nothing()
-    else:
-        statement = (
-            sa.update(SESSIONS)
-            .where(
-                SESSIONS.c.user_id == request.user_id,
-                SESSIONS.c.session == request.session,
-                SESSIONS.c.next_position == request.position,
-            )
-            .values(next_position=after, last_at=bulk.greatest(SESSIONS.c.last_at, latest))
+    given = {
+        "asker": request.user_id,
+        "own": request.session,
+        "before": request.position,
+        "after": request.position + places,
+        "again": request.rewatch,
+        "moment": request.as_of,
+    }
+    moved = _begin(bulk.is_sqlite(session)) if request.position == 1 else _move()
+    return session.scalar(moved, given, bind_arguments=bulk.OURS) is not None
+
+
+@cache
+def _begin(on_sqlite: bool) -> Any:  # noqa: FBT001 - what it is cached by
+    insert = (sqlite if on_sqlite else postgresql).insert(SESSIONS)
+    row: dict[str, Any] = {
+        "user_id": sa.bindparam("asker"),
+        "session": sa.bindparam("own"),
+        "next_position": sa.bindparam("after"),
+        "rewatch": sa.bindparam("again"),
+        "started_at": sa.bindparam("moment"),
+        "last_at": sa.bindparam("moment"),
+    }
+    return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.next_position)
+
+
+@cache
+def _move() -> Any:
+    latest = sa.bindparam("moment", type_=UtcDateTime())
+    return (
+        sa.update(SESSIONS)
+        .where(
+            SESSIONS.c.user_id == sa.bindparam("asker"),
+            SESSIONS.c.session == sa.bindparam("own"),
+            SESSIONS.c.next_position == sa.bindparam("before"),
         )
-    moved = statement.returning(SESSIONS.c.next_position)
-    return session.scalar(moved, bind_arguments=bulk.OURS) is not None
-
-
-def _insert_of(session: Session, table: Table) -> Any:
-    return (sqlite if bulk.is_sqlite(session) else postgresql).insert(table)
+        .values(
+            next_position=sa.bindparam("after"),
+            last_at=bulk.greatest(SESSIONS.c.last_at, latest),
+        )
+        .returning(SESSIONS.c.next_position)
+    )
 
 
 def _row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:

@@ -46,7 +46,7 @@ class Settings:
         low=1, high=86_400,
     )  # fmt: skip
     prepare_threshold: int = _setting(
-        5, "Runs of a statement before PostgreSQL prepares it; 0 for never, as PgBouncer wants it.",
+        1, "Runs of a statement before PostgreSQL prepares it; 0 for never, as PgBouncer wants it.",
         "RECOMMENDER_PREPARE_THRESHOLD", high=1_000,
     )  # fmt: skip
     durable: int = _setting(

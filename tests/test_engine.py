@@ -723,7 +723,7 @@ DEFAULTS = {
     "max_overflow": 10,
     "pool_timeout": 30.0,
     "pool_recycle": 1_800,
-    "prepare_threshold": 5,
+    "prepare_threshold": 1,
     "durable": 0,
     "connect_timeout": 5,
     "statement_timeout": 15.0,
