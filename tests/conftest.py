@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ from recommender.settings import Settings
 from tests import postgres
 
 DATABASES = ("sqlite", "postgresql")
+
+PREFIX = f"recommender_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+"""What the databases of this process begin with: several may be given one server."""
 
 hypothesis_settings.register_profile(
     "tests",
@@ -53,7 +57,7 @@ def new_database(
     template = folder / "template.db"
 
     def new(kind: str, *, migrated: bool = True, like: str | None = None) -> str:
-        name = f"recommender_{next(counter)}"
+        name = f"{PREFIX}_{next(counter)}"
         if kind == "sqlite":
             if not template.exists():
                 schema.upgrade(Settings(database_url=f"sqlite:///{template}"))
@@ -71,7 +75,7 @@ def new_database(
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str) -> str:
-    name = "recommender_template"
+    name = f"{PREFIX}_template"
     create_database(postgres_server, name, "template0")
     schema.upgrade(Settings(database_url=f"{postgres_server}/{name}"))
     return name
