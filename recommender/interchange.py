@@ -6,6 +6,7 @@ memory does not grow with the file.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -106,7 +107,8 @@ class _Import:
     jobs: int
 
     def apart(self) -> None:
-        """Let a fork leave this process's connections alone, and make its own."""
+        """Let a fork leave this process's connections alone, and what is garbage to its counts."""
+        gc.disable()
         self.engine.dispose(close=False)
 
 
