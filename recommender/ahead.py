@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NoReturn, TypeVar
 
+from recommender.bulk import uncollected
 from recommender.errors import RecommenderError
 
 T = TypeVar("T")
@@ -66,7 +67,8 @@ def made_apart(
 def _received(pipe: BinaryIO) -> Iterator[T]:
     while True:
         try:
-            made, error = pickle.load(pipe)  # noqa: S301 - our own fork wrote it
+            with uncollected():
+                made, error = pickle.load(pipe)  # noqa: S301 - our own fork wrote it
         except (EOFError, pickle.UnpicklingError):
             raise RecommenderError("a process that this one needs was ended") from None
         if isinstance(error, StopIteration):
