@@ -1,4 +1,4 @@
-"""Items made in a process of their own while the caller works on those before."""
+"""Items made in a process of their own while the caller works on those before, or on others'."""
 
 from __future__ import annotations
 
@@ -7,30 +7,54 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NoReturn, TypeVar
+
+from recommender.bulk import uncollected
+from recommender.errors import RecommenderError
 
 T = TypeVar("T")
 
 
+def can_fork() -> bool:
+    """Whether this process can be forked: a fork has the locks of other threads and not them."""
+    return hasattr(os, "fork") and threading.active_count() == 1
+
+
 @contextmanager
 def made_ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
-    """The same items, made by a fork of this process that is one item ahead.
-
-    They are made here where the system cannot fork, and where other threads run: a fork would have
-    their locks and not them.
+    """The same items, made by a fork of this process that is one item ahead, or here without one.
 
     Args:
-        items: picklable, and made without a database; what they raise is raised here.
+        items: as for `made_apart`, and made without a database.
     """
-    if not hasattr(os, "fork") or threading.active_count() > 1:
+    if can_fork():
+        with made_apart(items) as made:
+            yield made
+    else:
         yield items
-        return
+
+
+@contextmanager
+def made_apart(
+    items: Iterator[T], begin: Callable[[], object] = gc.disable
+) -> Iterator[Iterator[T]]:
+    """The same items, made by a fork of this process, which is killed at the end.
+
+    It is ahead by as many as a pipe holds. An interrupt is this process's to act on.
+
+    Args:
+        items: picklable; what they raise is raised here.
+        begin: what the fork does first, such as letting go of this process's connections.
+
+    Raises:
+        RecommenderError: from the items, where the fork was ended.
+    """
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
-        _make(items, read_end, write_end)
+        _make(items, begin, read_end, write_end)
     os.close(write_end)
     try:
         with os.fdopen(read_end, "rb") as pipe:
@@ -43,9 +67,10 @@ def made_ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
 def _received(pipe: BinaryIO) -> Iterator[T]:
     while True:
         try:
-            made, error = pickle.load(pipe)  # noqa: S301 - our own fork wrote it
+            with uncollected():
+                made, error = pickle.load(pipe)  # noqa: S301 - our own fork wrote it
         except (EOFError, pickle.UnpicklingError):
-            raise RuntimeError("the process that reads ahead was ended") from None
+            raise RecommenderError("a process that this one needs was ended") from None
         if isinstance(error, StopIteration):
             return
         if error:
@@ -53,16 +78,18 @@ def _received(pipe: BinaryIO) -> Iterator[T]:
         yield made
 
 
-def _make(items: Iterator[T], read_end: int, write_end: int) -> NoReturn:
+def _make(
+    items: Iterator[T], begin: Callable[[], object], read_end: int, write_end: int
+) -> NoReturn:
     """Send items until none is left or nobody reads, and end without cleaning up.
 
     Connections and buffers are the parent's to close.
     """
     try:
-        gc.disable()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to act on
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(read_end)
+        begin()
         with os.fdopen(write_end, "wb") as pipe:
             while True:
                 made = _next(items)

@@ -19,12 +19,12 @@ from sqlalchemy import ColumnElement, Engine, Table
 from sqlalchemy.orm import Session
 
 from recommender import fields
+from recommender.batches import IN_ARCHIVE
 from recommender.catalog import FOLLOWS, HASHTAGS, SOUNDS, USERS, VIDEOS, user_id
 from recommender.columns import PREFIX, Statement
 from recommender.engine import translate_errors
 from recommender.export import QUERIES, ROWS_AT_ONCE, ExportReport, created, plain_rows
 from recommender.interactions import EVENTS, LEARNING_STATE
-from recommender.interchange import IN_ARCHIVE
 from recommender.learned import SUBJECTS
 from recommender.learning import AFFINITIES
 from recommender.models import UserHashtag, UserSound

@@ -247,7 +247,7 @@ def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
     keys = [tuple(row[name] for name in key) for row in rows]
     if not is_sqlite(session):
         given = _by_column(table, rows, rows[0])
-        return {tuple(row) for row in _insert(session, table, given, returning=tuple(key))}
+        return set(map(tuple, _insert(session, table, given, returning=tuple(key)).all()))
     if len(rows) == 1:
         given = _by_column(table, rows, rows[0])
         return set(keys) if _insert(session, table, given).rowcount else set()

@@ -42,6 +42,10 @@ WRITE = "recommender_write"
 
 SQLITE_NAMES = ("sqlite", "sqlite+pysqlite")
 POSTGRESQL_NAMES = ("postgres", "postgresql", "postgresql+psycopg")
+WAL_PAGES = 16_000
+"""Pages of SQLite's WAL, some 64 MB, after which they are copied into the file: a batch of an
+import has some thousands all over it, and copying them after each wrote half as much again."""
+
 LONGEST_DELAY = 10.0
 LONGEST_MIGRATION = 86_400.0
 
@@ -190,9 +194,10 @@ def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
 def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
     """Add to an engine, also a host's own, what this package's transactions need; return it.
 
-    Call it before the engine's first connection. On SQLite: WAL, foreign keys, a busy timeout, real
-    transactions, and BEGIN IMMEDIATE where the execution option ``recommender_write`` is set on the
-    engine or session before the first statement. On PostgreSQL nothing is needed.
+    Call it before the engine's first connection. On SQLite: WAL (a file of 64 MB, and more during a
+    large transaction), foreign keys, a busy timeout, real transactions, and BEGIN IMMEDIATE where
+    the execution option ``recommender_write`` is set on the engine or session before the first
+    statement. On PostgreSQL nothing is needed.
 
     Args:
         engine: an `Engine` or an `AsyncEngine`.
@@ -238,6 +243,7 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
         cursor.execute(f"PRAGMA busy_timeout = {settings.busy_timeout * 1000:.0f}")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute(f"PRAGMA synchronous = {'FULL' if settings.durable else 'NORMAL'}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         cursor.execute("PRAGMA journal_mode")
         if cursor.fetchone()[0] == "delete":
             _switch_to_wal(cursor)

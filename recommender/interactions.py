@@ -10,10 +10,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Table
@@ -202,8 +201,7 @@ def _raise_first(rejected: Mapping[int, RecommenderError]) -> None:
         raise rejected[min(rejected)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Viewer:
+class _Viewer(NamedTuple):
     """The row of a user who did something, locked, and the rules by which it is learned."""
 
     id: int
@@ -211,8 +209,7 @@ class _Viewer:
     rules: Rules
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(NamedTuple):
     """A video that a user did something with, and the state of the two before.
 
     `horizon` is until when events are pruned, read after the user's row was locked: whoever prunes
@@ -226,8 +223,7 @@ class _Target:
     before: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """An event as a row of the log, with its user and video."""
 
     row: State
@@ -302,13 +298,14 @@ def _targets(
         _find_targets(bulk.is_sqlite(session)),
         bulk.listed_values(session, 2, pairs),
     )
-    found = {}
+    found, subjects = {}, dict[int, Subjects]()
     for row in session.execute(statement, values, bind_arguments=bulk.OURS).all():
-        user_id, key, video_id, duration_ms, creator_id, sound_id, tags, horizon = row[:8]
-        hashtag_ids = tuple(map(int, tags.split(","))) if tags else ()
-        before = dict(zip(_STATE, row[8:], strict=True)) if row[-1] else None
-        subjects = Subjects(creator_id, sound_id, hashtag_ids)
-        found[user_id, key] = _Target(video_id, duration_ms, subjects, horizon, before)
+        user_id, key, video_id, duration_ms, creator_id, sound_id, tags, horizon, *state = row
+        if video_id not in subjects:
+            hashtag_ids = tuple(map(int, tags.split(","))) if tags else ()
+            subjects[video_id] = Subjects(creator_id, sound_id, hashtag_ids)
+        before = dict(zip(_STATE, state, strict=True)) if state[-1] else None
+        found[user_id, key] = _Target(video_id, duration_ms, subjects[video_id], horizon, before)
     return found
 
 

@@ -6,60 +6,50 @@ memory does not grow with the file.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Literal, NamedTuple
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import fields
-from recommender.ahead import made_ahead
+from recommender.ahead import can_fork, made_apart
+from recommender.batches import (
+    KINDS,
+    Batch,
+    Entry,
+    Kind,
+    Refused,
+    Share,
+    batches_ahead,
+    line_of,
+    raise_first,
+    read_batches,
+    take,
+)
 from recommender.bulk import uncollected
-from recommender.catalog import Applied, apply_follows, apply_users, apply_videos
+from recommender.catalog import Applied
 from recommender.engine import run_transaction
-from recommender.errors import BadData, InvalidValue, NotPermitted, RecommenderError
-from recommender.interactions import apply_events
-from recommender.logs import log
+from recommender.errors import InvalidValue, NotPermitted, RecommenderError
+from recommender.logs import LOGGER, log
 from recommender.planner import analyze
-from recommender.reading import opened, read_rows
+from recommender.reading import opened
 from recommender.settings import Settings
 from recommender.values import Counts
-
-IN_ARCHIVE = {"kind", "row"}
-"""What a line of a person's archive has (`archive.export_user`)."""
-
-LONGEST_BATCH = 4_000_000
-"""Characters of a batch at most, but for its last row, so that long rows do not fill the memory."""
 
 MANY = 1_000
 """New rows of an import after which PostgreSQL's statistics are looked at."""
 
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of row: its name, its columns, and how many are written."""
-
-    name: str
-    columns: fields.Columns
-    apply: Callable[[Session, Sequence[Any]], Applied]
-
-    def parse(self, row: Mapping[str, object]) -> dict[str, Any]:
-        """A row of a file with every value parsed."""
-        return fields.parse_row(self.columns, row)
-
-
-KINDS: Mapping[str, Kind] = {
-    "users": Kind("users", fields.USER_COLUMNS, apply_users),
-    "videos": Kind("videos", fields.VIDEO_COLUMNS, apply_videos),
-    "follows": Kind("follows", fields.FOLLOW_COLUMNS, apply_follows),
-    "events": Kind("events", fields.EVENT_COLUMNS, apply_events),
-}
+MOST_JOBS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +74,42 @@ class ImportReport:
         return asdict(self)
 
 
-class Entry(NamedTuple):
-    """A row of a file: where it begins, as it stands there, and parsed or what is wrong."""
+class Part(NamedTuple):
+    """What was written of a stretch of a file, or of one share of it.
 
-    line: int
-    row: object
-    size: int
-    parsed: dict[str, Any] | None
-    error: RecommenderError | None
+    Attributes:
+        last: the line that the stretch's last row begins at.
+        position: how many bytes of the file were read by then.
+        read: how many rows it had.
+        counts: what they did.
+        refused: those that were left out, or for which nothing was written, with the reason.
+        seconds: how long it took.
+    """
+
+    last: int
+    position: int
+    read: int
+    counts: Counts
+    refused: list[Refused]
+    seconds: float
 
 
-Batch = tuple[list[Entry], int]
-"""What one transaction takes of a file, and how many of its bytes were read by then."""
+@dataclass(frozen=True, slots=True)
+class _Import:
+    """What is imported, and how."""
+
+    engine: Engine
+    kind: Kind
+    file: str
+    settings: Settings
+    skip: bool
+    dry_run: bool
+    jobs: int
+
+    def apart(self) -> None:
+        """Let a fork leave this process's connections alone, and what is garbage to its counts."""
+        gc.disable()
+        self.engine.dispose(close=False)
 
 
 def import_file(
@@ -106,6 +120,7 @@ def import_file(
     on_error: Literal["stop", "skip"] = "stop",
     errors: str | None = None,
     dry_run: bool = False,
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
     settings: Settings | None = None,
 ) -> ImportReport:
@@ -122,45 +137,44 @@ def import_file(
         errors: a new file for the skipped rows, as JSON Lines with line, error and row.
         dry_run: try each batch by itself and keep nothing, so that what clashes only across
             batches is not seen.
+        jobs: how many processes import, 1 to 16, each the events of its share of the users: on
+            PostgreSQL only, and from a file, which each of them reads. They are forks with
+            connections of their own; beside other threads, or where there is no fork, one process
+            does it all, and says so in the log.
         progress: called after each batch with the rows read in it and the bytes read so far.
         settings: those of the environment where None.
 
     Raises:
-        InvalidValue: there is no such kind.
+        InvalidValue: there is no such kind, or it cannot be imported by so many processes.
         NotFound: there is no such file.
         NotPermitted: the file may not be read, or that of the errors not be made, as where it is
             there already.
         BadData: a line is not in the format; its batch is not written, those before it are, and
             the message names the line and says how far the import came.
+        RecommenderError: a process was ended; the message says how far the import came.
     """
     if kind not in KINDS:
         raise InvalidValue(f"kind: {fields.shown(kind)} is not one of {', '.join(KINDS)}")
     if on_error not in {"stop", "skip"}:
         raise InvalidValue(f"on_error: {fields.shown(on_error)} is neither stop nor skip")
     settings = settings or Settings.from_environment()
+    jobs = _possible_jobs(jobs, engine, kind, file)
+    how = _Import(engine, KINDS[kind], file, settings, on_error == "skip", dry_run, jobs)
     started = time.monotonic()
     counts, read, rejected, last_in = Counts(), 0, 0, 0
-    with (
-        opened(file) as binary,
-        _rejects(errors) as reject,
-        closing(_batches(KINDS[kind], binary, settings.batch_size)) as batches,
-    ):
+    with _rejects(errors) as reject, _parts(how) as parts:
         try:
-            for batch, position in batches:
-                begun = time.monotonic()
-                written, refused = _write(
-                    engine, KINDS[kind], batch, settings, skip=on_error == "skip", dry_run=dry_run
-                )
-                for entry, error in refused:
-                    reject(entry, error)
-                counts, read = counts + written, read + len(batch)
-                rejected, last_in = rejected + len(refused), batch[-1].line
-                took = time.monotonic() - begun
-                log(logging.DEBUG, f"import {kind} batch", rows=len(batch), seconds=took)
+            for part in parts:
+                raise_first([] if how.skip else part.refused)
+                for refused in part.refused:
+                    reject(*refused)
+                counts, read = counts + part.counts, read + part.read
+                rejected, last_in = rejected + len(part.refused), part.last
+                log(logging.DEBUG, f"import {kind} batch", rows=part.read, seconds=part.seconds)
                 if progress:
-                    progress(len(batch), position)
+                    progress(part.read, part.position)
         except RecommenderError as error:
-            raise type(error)(f"{file}: {error}; {_how_far(0 if dry_run else last_in)}") from error
+            raise type(error)(f"{file}: {error}; {_how_far(how, last_in)}") from error
     if counts.inserted >= MANY and not dry_run:
         analyze(engine, settings)
     done = {**asdict(counts), "rejected": rejected, "seconds": round(time.monotonic() - started, 3)}
@@ -168,104 +182,105 @@ def import_file(
     return ImportReport(kind, file, read, **done)
 
 
-def read_file(kind: str, file: str, most: int) -> Generator[Batch, None, None]:
-    """The rows of a file, batch by batch, and how many of its bytes were read by then.
+def _possible_jobs(jobs: int, engine: Engine, kind: str, file: str) -> int:
+    """As many as asked for, or one where this process cannot be forked."""
+    if not 1 <= jobs <= MOST_JOBS:
+        raise InvalidValue(f"jobs: {jobs} is not between 1 and {MOST_JOBS}")
+    if jobs == 1:
+        return 1
+    if kind != "events":
+        raise InvalidValue("jobs: only events are imported by more processes than one")
+    if engine.dialect.name == "sqlite":
+        raise InvalidValue("jobs: SQLite has one writer at a time: only PostgreSQL takes more")
+    if file == "-" or Path(file).is_fifo():
+        raise InvalidValue("jobs: each process reads the file itself, and a pipe can be read once")
+    if not can_fork():
+        LOGGER.warning("import %s by one process: this one has other threads, or no fork", kind)
+        return 1
+    with opened(file):
+        return jobs
 
-    Args:
-        kind: a key of `KINDS`.
-        file: a path.
-        most: how many rows a batch has at most.
 
-    Raises:
-        NotFound: there is no such file.
-        NotPermitted: the file may not be read.
-        BadData: a row is not in the format; the message names the file and the line.
+def _how_far(how: _Import, last_in: int) -> str:
+    if how.jobs == 1 or how.dry_run:
+        is_in = last_in and not how.dry_run
+        return f"lines 1 to {last_in} are in" if is_in else "nothing was imported"
+    known = f"lines 1 to {last_in} are in, later ones" if last_in else "some lines"
+    return f"{known} may be, and importing them again is safe"
+
+
+@contextmanager
+def _parts(how: _Import) -> Iterator[Iterator[Part]]:
+    """The file, written part by part: here, or each by as many processes as there are shares."""
+    with ExitStack() as stack:
+        if how.jobs == 1:
+            binary = stack.enter_context(opened(how.file))
+            batches = batches_ahead(how.kind, binary, how.settings.batch_size)
+            yield _written(how, stack.enter_context(closing(batches)))
+            return
+        shares = [
+            stack.enter_context(made_apart(_share_written(how, Share(n, how.jobs)), how.apart))
+            for n in range(how.jobs)
+        ]
+        yield map(_together, zip_longest(*shares))
+
+
+def _share_written(how: _Import, share: Share) -> Iterator[Part]:
+    most = how.settings.batch_size * share.of
+    with opened(how.file) as binary:
+        yield from _written(how, read_batches(how.kind, binary, most, share))
+
+
+def _together(shares: Iterable[Part | None]) -> Part:
+    """One part of the shares of a stretch; one is missing where the file grew meanwhile."""
+    parts = [part for part in shares if part]
+    return Part(
+        last=min(part.last for part in parts),
+        position=min(part.position for part in parts),
+        read=sum(part.read for part in parts),
+        counts=sum((part.counts for part in parts), Counts()),
+        refused=sorted(chain(*(part.refused for part in parts)), key=line_of),
+        seconds=max(part.seconds for part in parts),
+    )
+
+
+def _written(how: _Import, stretches: Iterable[Batch]) -> Iterator[Part]:
+    """Write one stretch of a file after another; the last is that which stops the import."""
+    for entries, position in stretches:
+        begun = time.monotonic()
+        own = [entry for entry in entries if entry.parsed is not None or entry.error]
+        counts, refused, rows = Counts(), list[Refused](), iter(own)
+        while batch := take(rows, how.settings.batch_size):
+            written, left_out = _write(how, batch)
+            counts, refused = counts + written, refused + left_out
+            if refused and not how.skip:
+                break
+        took = time.monotonic() - begun
+        yield Part(entries[-1].line, position, len(own), counts, refused, took)
+        if refused and not how.skip:
+            return
+
+
+def _write(how: _Import, batch: Sequence[Entry]) -> tuple[Counts, list[Refused]]:
+    """Write the good rows of a batch, and give back the bad ones in the order of their lines.
+
+    Nothing is written where there is one and they are not to be skipped.
     """
-    with opened(file) as binary, closing(_batches(KINDS[kind], binary, most)) as batches:
-        try:
-            for batch, position in batches:
-                _raise_first([(entry, entry.error) for entry in batch if entry.error])
-                yield batch, position
-        except BadData as error:
-            raise BadData(f"{file}: {error}") from error
-
-
-def _how_far(last_in: int) -> str:
-    return f"lines 1 to {last_in} are in" if last_in else "nothing was imported"
-
-
-def _batches(kind: Kind, binary: BinaryIO, most: int) -> Generator[Batch, None, None]:
-    """The batches of a file; those of a long one are read ahead from the second on."""
-    batches = _read_batches(kind, binary, most)
-    if not (first := next(batches, None)):
-        return
-    with made_ahead(batches) if len(first[0]) == most else nullcontext(batches) as others:
-        yield first
-        yield from others
-
-
-def _read_batches(kind: Kind, binary: BinaryIO, most: int) -> Iterator[Batch]:
-    entries = _entries(kind, binary)
-    while batch := _batch(entries, most):
-        yield batch, binary.tell() if binary.seekable() else 0
-
-
-def _batch(entries: Iterator[Entry], most: int) -> list[Entry]:
-    """The next entries, as many as one transaction takes: neither too many nor too long."""
-    batch: list[Entry] = []
-    left = LONGEST_BATCH
-    while len(batch) < most and left > 0 and (entry := next(entries, None)):
-        batch.append(entry)
-        left -= entry.size
-    return batch
-
-
-def _entries(kind: Kind, binary: BinaryIO) -> Iterator[Entry]:
-    for line, row, size, unreadable in read_rows(kind.columns, binary):
-        if unreadable:
-            yield Entry(line, row, size, None, unreadable)
-            continue
-        if row.keys() == IN_ARCHIVE:
-            if row["kind"] != kind.name:
-                continue
-            row = row["row"]  # noqa: PLW2901 - from here on as if it stood alone
-        try:
-            yield Entry(line, row, size, kind.parse(row), None)
-        except InvalidValue as error:
-            yield Entry(line, row, size, None, error)
-
-
-def _write(
-    engine: Engine,
-    kind: Kind,
-    batch: Sequence[Entry],
-    settings: Settings,
-    *,
-    skip: bool,
-    dry_run: bool,
-) -> tuple[Counts, list[tuple[Entry, RecommenderError]]]:
-    """Write the good rows of a batch; the bad ones come back, or the first of them is raised."""
     bad = [(entry, entry.error) for entry in batch if entry.error]
-    _raise_first([] if skip else bad)
+    if bad and not how.skip:
+        return Counts(), bad
     good = [entry for entry in batch if not entry.error]
 
     def write(session: Session) -> Applied:
-        applied = kind.apply(session, [entry.parsed for entry in good])
-        _raise_first([] if skip else [(good[i], applied.rejected[i]) for i in applied.rejected])
-        if dry_run:
+        applied = how.kind.apply(session, [entry.parsed for entry in good])
+        if how.dry_run or (applied.rejected and not how.skip):
             session.rollback()
         return applied
 
     with uncollected():
-        applied = run_transaction(engine, write, settings=settings)
+        applied = run_transaction(how.engine, write, settings=how.settings)
     bad += [(good[index], error) for index, error in applied.rejected.items()]
-    return applied.counts, sorted(bad, key=lambda each: each[0].line)
-
-
-def _raise_first(bad: Sequence[tuple[Entry, RecommenderError]]) -> None:
-    if bad:
-        entry, error = min(bad, key=lambda each: each[0].line)
-        raise BadData(f"line {entry.line}: {error}") from error
+    return applied.counts, sorted(bad, key=line_of)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Table
@@ -54,8 +54,7 @@ def half_lives(landmark: datetime, half_life_days: float, at: datetime) -> float
     return math.copysign(MOST_HALF_LIVES, number)
 
 
-@dataclass(frozen=True, slots=True)
-class Subjects:
+class Subjects(NamedTuple):
     """What a video is about: the ids of its creator, sound and hashtags."""
 
     creator_id: int | None

@@ -20,12 +20,12 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import fields
+from recommender.batches import KINDS, read_file
 from recommender.catalog import USERS, VIDEOS
 from recommender.engine import run_transaction, translate_errors
 from recommender.errors import BadData, InvalidValue
 from recommender.export import exported
 from recommender.interactions import EVENTS, POSITIVE, is_engaged
-from recommender.interchange import KINDS, read_file
 from recommender.models import Follow
 from recommender.rollups import refresh
 from recommender.settings import Settings

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from recommender.ahead import made_ahead
-from recommender.errors import BadData
+from recommender.errors import BadData, RecommenderError
 
 
 def numbers(count: int) -> Iterator[tuple[int, int]]:
@@ -69,7 +69,7 @@ def test_a_process_that_was_killed_is_an_error_and_no_end() -> None:
     with made_ahead(numbers(100_000)) as items:
         _, process = next(items)
         os.kill(process, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match="was ended"):
+        with pytest.raises(RecommenderError, match="was ended"):
             list(items)
 
 

@@ -27,7 +27,7 @@ from recommender import (
     run_transaction,
 )
 from recommender.archive import CONTAINED, NAMES, WHOSE
-from recommender.interchange import KINDS
+from recommender.batches import KINDS
 from recommender.personal import PER_USER
 from tests.test_catalog import just_before
 from tests.test_erasing import MARK, marked_world

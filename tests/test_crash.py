@@ -25,8 +25,8 @@ from recommender import (
     refresh,
     schema,
 )
+from recommender.batches import KINDS
 from recommender.engine import create_engine
-from recommender.interchange import KINDS
 from recommender.synthetic import World, load
 from tests.test_erasing import Killed, counted, killed_after
 from tests.test_rollups import (

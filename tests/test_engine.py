@@ -174,7 +174,10 @@ def closed_port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
-PRAGMAS = {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 1_500, "synchronous": 1}
+PRAGMAS = {
+    "journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 1_500, "synchronous": 1,
+    "wal_autocheckpoint": 16_000,
+}  # fmt: skip
 
 
 def test_sqlite_connects_with_wal_foreign_keys_and_a_busy_timeout(tmp_path: Path) -> None:

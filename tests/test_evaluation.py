@@ -36,9 +36,9 @@ from recommender import (
     refresh,
     run_transaction,
 )
+from recommender.batches import KINDS
 from recommender.columns import Base
 from recommender.evaluation import _Run
-from recommender.interchange import KINDS
 from recommender.learned import LearningState
 from recommender.quality import ImpressionQuality, PageQuality, ScoredImpressions, ShownPages
 from recommender.rankers import Shelf, Visit, impressions_of, of_profile, seen_by

@@ -29,8 +29,8 @@ from recommender import (
     import_file,
     run_transaction,
 )
+from recommender.batches import KINDS
 from recommender.columns import Base
-from recommender.interchange import KINDS
 from recommender.synthetic import World, load
 from tests.conftest import DATABASES
 from tests.worlds import NOON, names, preview, rows_of

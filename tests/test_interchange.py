@@ -32,16 +32,17 @@ from recommender import (
     RecommenderError,
     Settings,
     User,
+    batches,
     catalog,
     fields,
     import_file,
-    interchange,
     run_transaction,
     upsert_users,
     upsert_videos,
 )
+from recommender.batches import KINDS
 from recommender.columns import Base
-from recommender.interchange import KINDS, ImportReport
+from recommender.interchange import ImportReport
 from recommender.reading import LONGEST_LINE, read_rows
 from tests.worlds import EXAMPLE, NOON, at, make_user, make_video, preview, rows_of
 
@@ -61,8 +62,8 @@ def rows(kind: str, data: bytes) -> list[tuple[int, Any]]:
 
 def parsed(kind: str, binary: Any) -> Iterator[tuple[int, Any]]:
     """The rows up to the first bad one, which is raised as an import that stops raises it."""
-    for entry in interchange._entries(KINDS[kind], binary):
-        interchange._raise_first([(entry, entry.error)] if entry.error else [])
+    for entry in batches.read_entries(KINDS[kind], binary):
+        batches.raise_first([(entry, entry.error)] if entry.error else [])
         yield entry.line, entry.parsed
 
 

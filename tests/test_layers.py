@@ -14,7 +14,7 @@ LAYERS = (
     "diversity", "feed", "timelines", "auditing", "pruning", "users",
     "personal", "erasing", "plans", "health",
     "synthetic", "simulation", "report",
-    "reading", "ahead", "interchange", "export", "archive", "schema", "roles",
+    "reading", "ahead", "batches", "interchange", "export", "archive", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
     "regression", "samples", "outcomes", "fitting", "comparing",
     "counterfactual", "hindsight", "tryout",

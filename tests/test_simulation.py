@@ -34,8 +34,8 @@ from recommender import (
     synthetic,
 )
 from recommender.auditing import audit
+from recommender.batches import KINDS
 from recommender.engine import writing
-from recommender.interchange import KINDS
 from recommender.reading import read_rows
 from recommender.simulation import (
     ForYou,

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 import recommender
-import recommender.interchange
+import recommender.batches
 import recommender.reading
 from recommender import Event, FeedPage
 from recommender.pages import items_of, page_rows
@@ -85,11 +85,11 @@ def worked_example(session: Session) -> None:
 
 
 def _columns(kind: str) -> Any:
-    return recommender.interchange.KINDS[kind].columns
+    return recommender.batches.KINDS[kind].columns
 
 
 def _apply(session: Session, kind: str, rows: Sequence[Any]) -> None:
-    spec = recommender.interchange.KINDS[kind]
+    spec = recommender.batches.KINDS[kind]
     assert not spec.apply(session, [spec.parse(row) for row in rows]).rejected
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from recommender import interchange
+from recommender import batches, interchange
 from recommender.cli.database import readable, writable
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.export import FORMATS, export_file
 
-KINDS = click.Choice(list(interchange.KINDS))
+KINDS = click.Choice(list(batches.KINDS))
 
 
 @click.command("import")
@@ -31,6 +31,14 @@ KINDS = click.Choice(list(interchange.KINDS))
 )
 @click.option("--errors", metavar="FILE", help="A new file for skipped rows, as JSON Lines.")
 @click.option("--dry-run", is_flag=True, help="Try each batch and keep nothing.")
+@click.option(
+    "--jobs",
+    metavar="N",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Processes that import, up to 16: events into PostgreSQL only.",
+)
 @format_option
 @database_option
 def import_(kind: str, file: str, form: str | None, **how: Any) -> None:
@@ -41,7 +49,8 @@ def import_(kind: str, file: str, form: str | None, **how: Any) -> None:
     if how["errors"] and how["on_error"] == "stop":
         raise click.UsageError("--errors goes with --on-error skip")
     keeps = not how["dry_run"]
-    with writable() if keeps else readable() as bind, _progress(file, keeps=keeps) as progress:
+    told = _progress(file, keeps=keeps, more=how["jobs"] > 1)
+    with writable() if keeps else readable() as bind, told as progress:
         done = interchange.import_file(
             bind, kind, file, progress=progress, settings=settings(), **how
         )
@@ -70,8 +79,11 @@ def export(kind: str, file: str, form: str | None) -> None:
 
 
 @contextmanager
-def _progress(file: str, *, keeps: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar over the file's bytes, on a terminal; and how far it came, where it is interrupted."""
+def _progress(file: str, *, keeps: bool, more: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the file's bytes, on a terminal; and how far it came, where it is interrupted.
+
+    More can be in than was told, where more processes than one write.
+    """
     path, rows = Path(file), 0
     size = path.stat().st_size if path.is_file() else 0
     is_hidden = not size or not sys.stderr or not sys.stderr.isatty()
@@ -85,6 +97,6 @@ def _progress(file: str, *, keeps: bool) -> Iterator[Callable[[int, int], None]]
         try:
             yield progress
         except (KeyboardInterrupt, SystemExit):
-            kept = rows if keeps else 0
-            click.echo(f"{kept:,} rows are in: import the file again to go on.", err=True)
+            kept = f"{rows if keeps else 0:,} rows{' or more' if keeps and more else ''}"
+            click.echo(f"{kept} are in: import the file again to go on.", err=True)
             raise
