@@ -37,7 +37,7 @@ NEWEST_OF_EACH = 50
 FOLLOWING, HASHTAGS, SOUNDS, CREATORS = 100, 120, 40, 60
 """The quotas of the sources that give the newest of something."""
 
-LOOKED_AT = 2
+LOOKED_AT = 4
 """How many of the newest of all hashtags, creators or sounds are looked at, for each that a source
 gives: the viewer has seen some."""
 
