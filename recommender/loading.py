@@ -145,8 +145,14 @@ def _load_postgresql(
                 name = sa.func.pg_get_serial_sequence(table.name, "id")
                 last = sa.select(sa.func.coalesce(sa.func.max(table.c.id), 1)).scalar_subquery()
                 connection.execute(sa.select(sa.func.setval(name, last)))
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with engine.begin() as connection:
+        connection.execute(_for_now("statement_timeout", "0"))
         connection.exec_driver_sql("ANALYZE")
+
+
+def _for_now(setting: str, value: str) -> sa.Select[str]:
+    """A setting of PostgreSQL until the transaction ends."""
+    return sa.select(sa.func.set_config(setting, value, sa.true()))
 
 
 @contextmanager
@@ -156,7 +162,7 @@ def _unconstrained(connection: Connection) -> Iterator[None]:
     driver: Any = connection.connection.driver_connection
     names = sql.SQL(", ").join(sql.Identifier(table.name) for table in tables)
     for setting, value in (("statement_timeout", "0"), ("maintenance_work_mem", "256MB")):
-        connection.execute(sa.select(sa.func.set_config(setting, value, sa.true())))
+        connection.execute(_for_now(setting, value))
     driver.execute(sql.SQL("TRUNCATE {}").format(names))
     indexes = [
         index for table in tables for index in sorted(table.indexes, key=lambda i: str(i.name))
