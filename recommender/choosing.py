@@ -6,10 +6,8 @@ by slice, the candidates of a viewer are those of the feed as of the slice's sta
 led to the target within the slice are the positives. So does `evaluate` measure pages; the last
 slice is held out, and measured so.
 
-That something was not wanted may be for want of being shown. What was shown little, as new videos
-are, then seems not to be wanted, and a weight below 0 would hand the old ranking's neglect on: so
-weights are at least 0, as those of signals that speak for a video. What would speak against one is
-left out, and the rest is learned anew.
+That something was not wanted may be for want of being shown. Signals that say how little a video
+was shown so far would learn nothing else, and hand the neglect of new videos on: they are left out.
 """
 
 from __future__ import annotations
@@ -39,11 +37,14 @@ from recommender.outcomes import target_values
 from recommender.profiles import checked_name, checked_origin, create_profile, get_profile
 from recommender.quality import ShownPages
 from recommender.rankers import Shelf, Visit, of_profile, visits
-from recommender.regression import Regression, bounded, fit_logistic
+from recommender.regression import bounded, fit_logistic
 from recommender.replay import DAY, ENGAGED, Cut, LogFiles, Progress, Slice, Timeline, check_length
 from recommender.settings import Settings
 from recommender.signals import SIGNALS
 from recommender.values import Profile
+
+EXPOSURE = ("freshness", "exploration")
+"""Signals that say how little a video could be shown so far."""
 
 _NAMES = [signal.name for signal in SIGNALS]
 
@@ -69,7 +70,7 @@ class PageFit:
         weights: of each signal.
         errors: their standard errors, over users; none of a signal that has no say.
         without_variance: signals that were the same for all candidates of each page: weight 0.
-        left_out: signals that would have had a weight below 0: weight 0.
+        left_out: of `EXPOSURE`, those that differ: weight 0.
         scale: what weights and errors were multiplied by, so that no weight is too large; 1 where
             none was.
         held_out: how many pages there are of the last slice.
@@ -276,7 +277,13 @@ class _Learner:
                 f" led to: {', '.join(self.values)}; it takes {FEWEST_USERS}"
             )
         varying = choices.varying()
-        names, found = self._speaking(choices, varying)
+        names = tuple(name for name in varying if name not in EXPOSURE)
+        found = fit_logistic(
+            partial(choices.sums, names),
+            partial(choices.scores, names),
+            choices.scale(names, self.pages),
+            self.timeline.settings.fit_ridge,
+        )
         effects = dict(zip(names, found.coefficients[1:], strict=True))
         weights = {name: effects.get(name, 0.0) for name in _NAMES}
         scale = bounded(list(weights.values()), LARGEST_WEIGHT)
@@ -304,22 +311,6 @@ class _Learner:
             before=before,
             seconds=0.0,
         )
-
-    def _speaking(
-        self, choices: Choices, names: tuple[str, ...]
-    ) -> tuple[tuple[str, ...], Regression]:
-        """The regression of signals of which none speaks against a video, and their names."""
-        found = fit_logistic(
-            partial(choices.sums, names),
-            partial(choices.scores, names),
-            choices.scale(names, self.pages),
-            self.timeline.settings.fit_ridge,
-        )
-        pairs = zip(names, found.coefficients[1:], strict=True)
-        positive = tuple(name for name, weight in pairs if weight > 0)
-        if not positive:
-            raise InvalidValue(f"no signal speaks for what led to: {', '.join(self.values)}")
-        return (names, found) if positive == names else self._speaking(choices, positive)
 
     def _look_at(self, part: Slice, weights: Mapping[str, float]) -> ShownPages:
         """The pages of a slice by the new weights, and by the parent's."""
