@@ -272,20 +272,21 @@ def evaluated(files: LogFiles, cut: Cut, rankers: list[Ranker]) -> tuple[datetim
             None,
             silent,
         )
-        return last.start, run.look_at_pages(20, 0)
+        return last.start, run.look_at_pages(5, 0)
 
 
 def test_the_last_slice_is_held_out_and_measured_as_evaluate_does(
     engine: Engine, world_files: LogFiles
 ) -> None:
     cut = Cut(SMALL.end - 5 * DAY, until=SMALL.end - 2 * DAY)
-    found = small_fit(engine, world_files, until=cut.until, sample=20)
+    found = small_fit(engine, world_files, until=cut.until, sample=5)
     with Session(engine) as session:
         mine, before = get_profile(session, "mine"), get_profile(session, "for_you")
     assert mine.weights == found.weights
     start, shown = evaluated(world_files, cut, [of_profile(mine, "a"), of_profile(before, "b")])
     assert start == found.learned_until
-    assert len(shown.relevant) == found.held_out
+    assert len(shown.relevant) == found.held_out == 5
+    assert found.pages <= 5 * 2
     assert [each.accuracy for each in shown.qualities(0)] == [found.quality, found.before]
     assert found.quality != found.before
 
