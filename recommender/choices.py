@@ -29,6 +29,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Double,
+    Label,
     MetaData,
     Subquery,
     Table,
@@ -96,14 +97,25 @@ class Choices:
             with self._transaction():
                 self.connection.execute(self.table.insert(), batch)
 
-    def varying(self) -> tuple[str, ...]:
-        """The features that differ between some candidates of one page."""
+    def determined(self) -> tuple[str, ...]:
+        """The features whose weights the choices tell.
+
+        Where no page chose any but the least there was, or any but the most, the likeliest weight
+        has no bound (Albert and Anderson, 1984), be it for want of a single candidate chosen.
+        """
         values = [self.value(name) for name in self.features]
-        differs = (sa.func.min(each) < sa.func.max(each) for each in values)
-        own = sa.select(*(is_true(each).label(f"d{n}") for n, each in enumerate(differs)))
-        pages = own.group_by(self.table.c.page).subquery("pages")
+        sides = (side for place, value in enumerate(values) for side in self._sides(place, value))
+        pages = sa.select(*sides).group_by(self.table.c.page).subquery("pages")
         found = self._row(sa.select(*map(sa.func.sum, pages.c)))
-        return tuple(name for name, count in zip(self.features, found, strict=True) if count)
+        pairs = zip(self.features, found[::2], found[1::2], strict=True)
+        return tuple(name for name, above, below in pairs if above and below)
+
+    def _sides(self, place: int, value: Column[float]) -> tuple[Label[float], Label[float]]:
+        """Whether a page chose one above the least, and one below the most."""
+        chosen = sa.case((self.table.c.share > number(0), value))
+        above = is_true(sa.func.max(chosen) > sa.func.min(value))
+        below = is_true(sa.func.min(chosen) < sa.func.max(value))
+        return above.label(f"above{place}"), below.label(f"below{place}")
 
     def value(self, name: str) -> Column[float]:
         """The column of a feature."""

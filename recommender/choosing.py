@@ -69,8 +69,9 @@ class PageFit:
             0 to 1.
         weights: of each signal.
         errors: their standard errors, over users; none of a signal that has no say.
-        without_variance: signals that were the same for all candidates of each page: weight 0.
-        left_out: of `EXPOSURE`, those that differ: weight 0.
+        undetermined: signals that the pages say nothing of, being the same for all candidates of
+            each, or that nothing chosen had more, or less, of than the rest: weight 0.
+        left_out: those of `EXPOSURE` otherwise: weight 0.
         scale: what weights and errors were multiplied by, so that no weight is too large; 1 where
             none was.
         held_out: how many pages there are of the last slice.
@@ -92,7 +93,7 @@ class PageFit:
     reached: float
     weights: Mapping[str, float]
     errors: Mapping[str, float]
-    without_variance: tuple[str, ...]
+    undetermined: tuple[str, ...]
     left_out: tuple[str, ...]
     scale: float
     held_out: int
@@ -107,7 +108,7 @@ class PageFit:
             plain[name] = plain[name] and fields.written_time(plain[name])
         for name in ("quality", "before"):
             plain[name] = plain_figures(plain[name])
-        for name in ("without_variance", "left_out"):
+        for name in ("undetermined", "left_out"):
             plain[name] = list(plain[name])
         return plain
 
@@ -276,8 +277,8 @@ class _Learner:
                 f"pages of {len(self.numbers):,} users before the last slice have a candidate that"
                 f" led to: {', '.join(self.values)}; it takes {FEWEST_USERS}"
             )
-        varying = choices.varying()
-        names = tuple(name for name in varying if name not in EXPOSURE)
+        determined = choices.determined()
+        names = tuple(name for name in determined if name not in EXPOSURE)
         found = fit_logistic(
             partial(choices.sums, names),
             partial(choices.scores, names),
@@ -303,8 +304,8 @@ class _Learner:
             reached=self.reached / self.wanted,
             weights=weights,
             errors={name: e * scale for name, e in zip(names, found.errors, strict=True)},
-            without_variance=tuple(name for name in _NAMES if name not in varying),
-            left_out=tuple(name for name in varying if name not in names),
+            undetermined=tuple(name for name in _NAMES if name not in determined),
+            left_out=tuple(name for name in determined if name not in names),
             scale=scale,
             held_out=len(shown.relevant),
             quality=quality,

@@ -147,12 +147,25 @@ def test_only_what_differs_within_a_page_says_something(
     filled: tuple[Choices, list[Row]],
 ) -> None:
     choices, rows = filled
-    assert choices.varying() == ("a", "b")
+    assert choices.determined() == ("a", "b")
     pages = list(plain_pages(rows, [0, 1], [0.0, 0.0]))
     scale = choices.scale(["a", "b"], len(pages))
     assert scale.means == [0.0, 0.0, 0.0]
     spread = [math.sqrt(math.fsum(page[3][i][i] for page in pages) / len(pages)) for i in range(2)]
     assert scale.deviations == pytest.approx([1.0, *spread])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"), [((0.0, 0.0), ()), ((1.0, 1.0), ()), ((0.0, 1.0), ("a",)), ((0.5,), ("a",))]
+)
+def test_what_was_never_chosen_or_always_tells_no_weight(
+    engine: Engine, chosen: Sequence[float], told: tuple[str, ...]
+) -> None:
+    with opened(engine, "a") as choices:
+        for page, value in enumerate(chosen):
+            choices.add([(page, 0, 1, 1.0, 1.0, value)])
+            choices.add((page, place, 1, 0.0, 1.0, other) for place, other in ((1, 0.0), (2, 1.0)))
+        assert choices.determined() == told
 
 
 def test_the_table_is_gone_afterwards_also_after_an_error(engine: Engine) -> None:
@@ -301,7 +314,7 @@ def test_twice_is_the_same_and_only_a_version_is_written(
     assert [name for name, weight in found.weights.items() if not weight] == [
         name for name in NAMES if name not in found.errors
     ]
-    assert {*found.errors, *found.left_out, *found.without_variance} == set(NAMES)
+    assert {*found.errors, *found.left_out, *found.undetermined} == set(NAMES)
     with Session(engine) as session:
         assert rows_of(session, Interaction.__table__) == []
         (record,) = [each for each in profile_history(session) if each.source == "fit"]

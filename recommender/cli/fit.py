@@ -127,7 +127,7 @@ def _print_pages(found: choosing.PageFit, form: str | None) -> None:
         f" of {found.candidates:,} candidates; target: {_target(found)}."
     )
     _print_weights(found)
-    _print_names("The same throughout each page", found.without_variance)
+    _print_names("Not told by these pages", found.undetermined)
     _print_names("Of how little a video was shown", found.left_out)
     click.echo(f"{found.reached:.0%} of what the users wanted later was among the candidates.")
     click.echo(f"\nOn the {found.held_out:,} pages after these:")
