@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recommender.archive import export_user
     from recommender.auditing import Audit, audit
     from recommender.catalog import follow, unfollow, upsert_users, upsert_videos
+    from recommender.choosing import PageFit, fit_pages
     from recommender.comparing import ProfileDiff, diff_profiles
     from recommender.counterfactual import Expectation
     from recommender.engine import create_engine, prepare_engine, run_transaction
@@ -117,6 +118,7 @@ _NAMES = {
     "archive": "export_user",
     "auditing": "Audit audit",
     "catalog": "follow unfollow upsert_users upsert_videos",
+    "choosing": "PageFit fit_pages",
     "comparing": "ProfileDiff diff_profiles",
     "counterfactual": "Expectation",
     "engine": "create_engine prepare_engine run_transaction",

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from random import Random
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,7 +30,7 @@ from recommender.rankers import (
     Visit,
     impressions_of,
     of_profile,
-    seen_by,
+    visits,
     without,
 )
 from recommender.replay import (
@@ -45,7 +44,6 @@ from recommender.replay import (
     Timeline,
     check_length,
     cut_per_user,
-    is_positive,
 )
 from recommender.rollups import refresh
 from recommender.scratch import scratch_database
@@ -312,26 +310,8 @@ class _Run:
         self, session: Session, shelf: Shelf, seed: int
     ) -> Iterator[tuple[Visit, frozenset[str]]]:
         """Users by chance, with what each of them wanted later."""
-        wanted = self._wanted_later()
-        users = sorted(wanted)
-        Random(seed).shuffle(users)  # noqa: S311 - not for secrets
-        settings = self.timeline.settings
-        for user in users:
-            seen = seen_by(session, user)
-            new = frozenset(key for key in wanted[user] if key in shelf.cards and key not in seen)
-            if new:
-                yield Visit(session, user, self.start, settings, shelf, seen), new
-
-    def _wanted_later(self) -> dict[str, set[str]]:
-        """Of each user the videos that led to the target later."""
-        wanted: dict[str, set[str]] = {}
-        for line in self.timeline.events:
-            if self._is_positive(line.row):
-                wanted.setdefault(line.row["user"], set()).add(line.row["video"])
-        return wanted
-
-    def _is_positive(self, event: Mapping[str, Any]) -> bool:
-        return is_positive(self.target, event, self.timeline.durations[event["video"]])
+        wanted = self.timeline.wanted(self.timeline.events, [self.target])
+        return visits(session, shelf, wanted, self.start, self.timeline.settings, seed)
 
     def rank_impressions(self) -> ScoredImpressions:
         """Score each slice's impressions as of its start, then let it be known."""

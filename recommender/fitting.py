@@ -20,7 +20,8 @@ below where a viewer stopped was not examined, and is left out (Craswell and oth
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -165,12 +166,12 @@ def fit(
     """
     started = time.monotonic()
     settings = settings or Settings.from_environment()
-    report = progress or _silent
+    report = progress or silent
     values = target_values(target)
     checked_name(name)
     checked_origin(author, note)
     check_length(every)
-    start, end = _bounds(since, until, is_replay=log is not None)
+    start, end = check_bounds(since, until, is_replay=log is not None)
     parent = run_transaction(engine, get_profile, write=False, settings=settings)
     with translate_errors():
         if log is None:
@@ -191,13 +192,18 @@ def fit(
     return replace(found, profile=made.label)
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
+def silent(_stage: str, _done: int, _total: int) -> None:
     """No progress is wanted."""
 
 
-def _bounds(
+def check_bounds(
     since: datetime | None, until: datetime | None, *, is_replay: bool
 ) -> tuple[datetime, datetime]:
+    """Between which times something is looked at.
+
+    Raises:
+        InvalidValue: they are none, or a log that is replayed has no beginning.
+    """
     if is_replay and since is None:
         raise InvalidValue("since: a log that is replayed must be cut somewhere")
     start = fields.EARLIEST if since is None else fields.time(since)
@@ -228,17 +234,36 @@ def _of_log(
 ) -> Fit:
     """A fit of what came after a cut of a log, replayed in a scratch database."""
     settings = learner.settings
+    with (
+        replayed(log, cut, scratch, settings, report) as timeline,
+        timeline.engine.connect() as connection,
+    ):
+        sample = Sample(connection, tuple(_NAMES), settings)
+        with sample.opened():
+            sample.add(replayed_rows(timeline, cut.at, every, learner.values, report))
+            return learner.fit(sample, "replay", ())
+
+
+@contextmanager
+def replayed(
+    log: Engine | LogFiles,
+    cut: Cut,
+    scratch: str | None,
+    settings: Settings,
+    report: Progress,
+) -> Iterator[Timeline]:
+    """A log in a scratch database: what came before a cut is known, what came later is waiting.
+
+    Raises:
+        InvalidValue: nothing comes after the cut.
+    """
     with scratch_database(scratch, settings) as engine:
         timeline = Timeline(engine, cut, settings)
         timeline.read(log, report)
         if not timeline.events:
             raise InvalidValue("nothing in the log comes after the cut")
         refresh(engine, as_of=cut.at, settings=settings)
-        with engine.connect() as connection:
-            sample = Sample(connection, tuple(each.name for each in SIGNALS), settings)
-            with sample.opened():
-                sample.add(replayed_rows(timeline, cut.at, every, learner.values, report))
-                return learner.fit(sample, "replay", ())
+        yield timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +315,7 @@ class _Learner:
             impressions=totals.impressions,
             users=totals.users,
             mean=totals.labels / totals.impressions,
-            weights={name: _within(weight * scale) for name, weight in weights.items()},
+            weights={name: within(weight * scale) for name, weight in weights.items()},
             errors={name: errors[name] * scale for name in _NAMES if name in errors},
             places={name: effects[name] for name in PLACES if name in effects},
             without_variance=_others(_NAMES, (*names, *not_recorded)),
@@ -317,7 +342,7 @@ class _Learner:
             )
 
 
-def _within(weight: float) -> float:
+def within(weight: float) -> float:
     """The weight, where it is not a rounding error beyond the bound."""
     return max(-LARGEST_WEIGHT, min(LARGEST_WEIGHT, weight))
 

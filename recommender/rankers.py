@@ -230,6 +230,33 @@ def _is(wanted: Callable[[Card], bool] | None, card: Card) -> bool:
     return wanted is None or wanted(card)
 
 
+def visits(
+    session: Session,
+    shelf: Shelf,
+    wanted: Mapping[str, Iterable[str]],
+    as_of: datetime,
+    settings: Settings,
+    seed: int,
+) -> Iterator[tuple[Visit, frozenset[str]]]:
+    """Users by chance, with what each of them wanted later and had not seen before.
+
+    Args:
+        session: on the scratch database.
+        shelf: the videos that there are.
+        wanted: of each user the keys of what they wanted later; who wanted nothing new is left out.
+        as_of: when they ask.
+        settings: those of the feed.
+        seed: what the order of the users depends on.
+    """
+    users = sorted(wanted)
+    Random(seed).shuffle(users)  # noqa: S311 - not for secrets
+    for user in users:
+        seen = seen_by(session, user)
+        new = frozenset(key for key in wanted[user] if key in shelf.cards and key not in seen)
+        if new:
+            yield Visit(session, user, as_of, settings, shelf, seen), new
+
+
 def seen_by(session: Session, user: str) -> frozenset[str]:
     """The keys of what a user did anything with."""
     statement = (

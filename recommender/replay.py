@@ -351,6 +351,17 @@ class Timeline:
                 found.led_to.update(each for each in targets if is_positive(each, row, duration))
         return shown
 
+    def wanted(
+        self, events: Iterable[Line], targets: Sequence[str]
+    ) -> dict[str, dict[str, set[str]]]:
+        """Of each user the videos that led to any of the targets, and to which of them."""
+        wanted: dict[str, dict[str, set[str]]] = {}
+        for row, _, _ in events:
+            duration = self.durations[row["video"]]
+            if led_to := {each for each in targets if is_positive(each, row, duration)}:
+                wanted.setdefault(row["user"], {}).setdefault(row["video"], set()).update(led_to)
+        return wanted
+
     def prepare(self, part: Slice) -> list[Line]:
         """Write the users and videos that a slice names, for they are to be ranked.
 

@@ -212,16 +212,16 @@ class Sample:
             coefficients: the intercept's and theirs.
             until: the time.
         """
-        row = self._row(sums_query(self, names), {**_bound(coefficients), "until": until})
+        row = self._row(sums_query(self, names), {**bound(coefficients), "until": until})
         loss, *found = map(float, row)
         size = len(names) + 1
-        return Sums(loss, found[:size], _symmetric(found[size:], size))
+        return Sums(loss, found[:size], symmetric(found[size:], size))
 
     def scores(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Matrix:
         """Σ g · gᵀ over users, g being the sums of (label - probability) · feature of each."""
-        values = {**_bound(coefficients), "until": until}
+        values = {**bound(coefficients), "until": until}
         found = list(map(float, self._row(scores_query(self, names), values)))
-        return _symmetric(found, len(names) + 1)
+        return symmetric(found, len(names) + 1)
 
     def loss(
         self, names: Sequence[str], coefficients: Vector, since: datetime
@@ -229,14 +229,14 @@ class Sample:
         """How many impressions there are from a time on, and their mean loss, in nats."""
         judged = _judged(self, names, self.table.c.at >= since)
         mean = sa.select(sa.func.count(), sa.func.avg(judged.c.loss))
-        count, loss = self._row(mean.prefix_with(COMMENT), _bound(coefficients))
+        count, loss = self._row(mean.prefix_with(COMMENT), bound(coefficients))
         return count, loss
 
     def quality(self, weights: Mapping[str, float], since: datetime) -> Quality:
         """How well a weighted sum of some features tells the labels from a time on."""
-        bound = {**_bound([0.0, *weights.values()]), "since": since}
+        values = {**bound([0.0, *weights.values()]), "since": since}
         count, positives, above, own, compared = self._row(
-            quality_query(self, tuple(weights)), bound
+            quality_query(self, tuple(weights)), values
         )
         pairs = (positives or 0) * (count - (positives or 0))
         return Quality(
@@ -266,11 +266,12 @@ def long_transaction(connection: Connection, settings: Settings) -> Iterator[Non
         yield
 
 
-def _bound(coefficients: Vector) -> dict[str, float]:
+def bound(coefficients: Vector) -> dict[str, float]:
+    """Coefficients as the values `b0`, `b1` and so on of a statement."""
     return {f"b{place}": value for place, value in enumerate(coefficients)}
 
 
-def _symmetric(upper: Sequence[float], size: int) -> list[list[float]]:
+def symmetric(upper: Sequence[float], size: int) -> list[list[float]]:
     """The matrix whose upper triangle is given row by row."""
     matrix = [[0.0] * size for _ in range(size)]
     places = combinations_with_replacement(range(size), 2)

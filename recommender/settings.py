@@ -193,6 +193,10 @@ class Settings:
         0.2, "Share of the impressions, the last, that a fit keeps to measure itself by.",
         "RECOMMENDER_FIT_HELD_OUT", low=0.01, high=0.9,
     )  # fmt: skip
+    fit_candidates: int = _setting(
+        100, "Candidates of a page that a fit draws of those that nothing came of.",
+        "RECOMMENDER_FIT_CANDIDATES", low=1, high=10_000,
+    )  # fmt: skip
     tries: int = _setting(
         5, "Tries of a transaction that clashes with others.", "RECOMMENDER_TRIES", low=1, high=20
     )

@@ -35,7 +35,7 @@ from recommender import (
     profile_history,
     run_transaction,
 )
-from recommender.fitting import _within
+from recommender.fitting import within
 from recommender.metrics import logistic
 from recommender.outcomes import PLACES, recorded_signals, replayed_rows, served_rows, target_values
 from recommender.regression import Vector, fit_logistic
@@ -229,7 +229,7 @@ def test_weights_too_large_are_scaled_together(engine: Engine) -> None:
 
 
 def test_a_weight_is_not_refused_for_a_rounding_error() -> None:
-    assert [_within(weight) for weight in (100.00000000000001, -100.00000000000001, 7.5)] == [
+    assert [within(weight) for weight in (100.00000000000001, -100.00000000000001, 7.5)] == [
         100, -100, 7.5,
     ]  # fmt: skip
 

@@ -177,18 +177,24 @@ def _ranking_row(quality: ImpressionQuality) -> dict[str, Any]:
 
 
 def _page_row(quality: PageQuality) -> dict[str, Any]:
-    accuracy = quality.accuracy
+    name, figure, *others = accuracy_row(quality.ranker, quality.accuracy).items()
     return {
-        "pages": quality.ranker,
-        "nDCG@20": interval_cell(accuracy["ndcg@20"]),
-        "change": _change(quality.change),
-        "recall": _value(accuracy["recall@20"]),
-        "MRR": _value(accuracy["mrr@20"]),
-        "hit": _value(accuracy["hit@20"]),
+        **dict([name, figure, ("change", _change(quality.change)), *others]),
         "cover": round(quality.coverage, 3),
         "Gini": round(quality.creator_gini, 3),
         "diverse": _value(quality.diversity),
         "novel": _value(quality.novelty),
+    }
+
+
+def accuracy_row(ranker: str, accuracy: Mapping[str, Interval | None]) -> dict[str, Any]:
+    """What a table shows of a ranker's pages: how well they hold what was wanted later."""
+    return {
+        "pages": ranker,
+        "nDCG@20": interval_cell(accuracy["ndcg@20"]),
+        "recall": _value(accuracy["recall@20"]),
+        "MRR": _value(accuracy["mrr@20"]),
+        "hit": _value(accuracy["hit@20"]),
     }
 
 
