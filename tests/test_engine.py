@@ -764,6 +764,7 @@ DEFAULTS = {
     "fit_ridge": 1.0,
     "fit_user_prior": 5.0,
     "fit_held_out": 0.2,
+    "fit_candidates": 100,
     "tries": 5,
 }
 NUMBERS = [name for name in DEFAULTS if name != "database_url"]
