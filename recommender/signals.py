@@ -50,9 +50,6 @@ FACTS = (
 )  # fmt: skip
 """The columns that facts may have, each a sum over the rows of `fact_rows`."""
 
-_TASTES = ("hashtags", "hashtag_affinity", "lately")
-"""The facts that come by hashtags."""
-
 Number = ColumnElement[float]
 
 
@@ -230,38 +227,40 @@ def candidate_interactions(viewer: Viewer, candidates: FromClause) -> Statement:
 
 
 def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
-    """For each hashtag of a candidate what it says to the viewer, where it says anything."""
+    """For each hashtag of a candidate what it says to the viewer, where it says anything.
+
+    What the viewer learned of many hashtags is probed; the few others are one table, for one join.
+    """
     tastes = _hashtag_tastes(viewer)
+    learned = sa.and_(
+        Affinity.user_id == viewer.user_id,
+        Affinity.subject == "hashtag",
+        Affinity.subject_id == VideoHashtag.hashtag_id,
+    )
     return (
-        fact_row(candidates.c.video_id, **{name: tastes.c[name] for name in _TASTES})
+        fact_row(
+            candidates.c.video_id,
+            hashtags=sa.func.coalesce(tastes.c.hashtags, number(0)),
+            hashtag_affinity=sa.func.coalesce(Affinity.score, number(0)),
+            lately=sa.func.coalesce(tastes.c.lately, number(0)),
+        )
         .select_from(candidates)
         .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
         .outerjoin(tastes, tastes.c.hashtag_id == VideoHashtag.hashtag_id)
-        .where(sa.func.coalesce(tastes.c.hashtag_id, 0) != 0)
+        .outerjoin(Affinity, learned)
+        .where(sa.func.coalesce(tastes.c.hashtag_id, Affinity.subject_id, 0) != 0)
     )
 
 
 def _hashtag_tastes(viewer: Viewer) -> Subquery:
-    """One row for each hashtag that the viewer declared, learned of, or saw lately.
-
-    Joined once, since three joins would be three walks for each hashtag of each candidate.
-    """
-    declared = _taste(UserHashtag.hashtag_id, hashtags=number(1)).where(
-        UserHashtag.user_id == viewer.user_id
-    )
-    learned = _taste(Affinity.subject_id, hashtag_affinity=Affinity.score.expression).where(
-        Affinity.user_id == viewer.user_id, Affinity.subject == "hashtag"
-    )
-    lately = _taste(viewer.lately.c.hashtag_id, lately=viewer.lately.c.surplus)
-    rows = sa.union_all(declared, learned, lately).subquery("hashtag_rows")
-    sums = [sa.func.sum(rows.c[name]).label(name) for name in _TASTES]
+    """One row for each hashtag that the viewer declared, or saw lately."""
+    declared = sa.select(
+        UserHashtag.hashtag_id, number(1).label("hashtags"), number(0).label("lately")
+    ).where(UserHashtag.user_id == viewer.user_id)
+    lately = sa.select(viewer.lately.c.hashtag_id, number(0), viewer.lately.c.surplus)
+    rows = sa.union_all(declared, lately).subquery("hashtag_rows")
+    sums = [sa.func.sum(rows.c[name]).label(name) for name in ("hashtags", "lately")]
     return sa.select(rows.c.hashtag_id, *sums).group_by(rows.c.hashtag_id).subquery("tastes")
-
-
-def _taste(hashtag_id: Any, **values: ColumnElement[float]) -> Statement:
-    """Rows of tastes that have one of their facts."""
-    facts = [values.get(name, number(0)).label(name) for name in _TASTES]
-    return sa.select(hashtag_id.label("hashtag_id"), *facts)
 
 
 def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
