@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -58,9 +57,11 @@ def fit_levels(
         signals: the features whose means are looked at.
         until: the time; labels from then on are not known.
     """
+    totals = sample.totals(until)
+    query = levels_query(sample, effects, signals, until, totals.labels / totals.impressions)
     features = (SCORE, OWN_SHARE, *signals)
     with Sample(sample.connection, features, sample.settings, "levels", SCORE).opened() as levels:
-        levels.add_from(levels_query(sample, effects, signals, until))
+        levels.add_from(query)
         names, scale = levels.scale(until)
         found = fit_logistic(
             partial(levels.sums, names, until=until),
@@ -76,29 +77,39 @@ def fit_levels(
 
 
 def levels_query(
-    sample: Sample, effects: Mapping[str, float], signals: Sequence[str], until: datetime
+    sample: Sample,
+    effects: Mapping[str, float],
+    signals: Sequence[str],
+    until: datetime,
+    mean: float,
 ) -> Statement:
-    """Each impression as a row of levels: user, time, label, score, own share, means of signals."""
-    table = sample.table
+    """Each impression as a row of levels: user, time, label, score, own share, means of signals.
+
+    Args:
+        sample: as for `fit_levels`.
+        effects: the same.
+        signals: the same.
+        until: the same.
+        mean: of the labels before the time, which every own share starts with.
+    """
+    table, prior = sample.table, sample.settings.fit_user_prior
     weighted = (number(effect) * sample.value(name) for name, effect in effects.items())
     score = sum(weighted, start=number(0))
-    until_then: Any = {"partition_by": table.c.user_id, "order_by": table.c.at}
-    means = (sa.func.avg(sample.value(name)).over(**until_then) for name in signals)
-    return sa.select(
-        table.c.user_id, table.c.at, table.c.label, score, _own_share(sample, until), *means
-    ).prefix_with(COMMENT)
-
-
-def _own_share(sample: Sample, until: datetime) -> Number:
-    """The viewer's own share of the labels that were known before an impression."""
-    table, totals = sample.table, sample.totals(until)
     is_known = is_true(table.c.at < until)
+    share = share_logit(
+        _before(table, is_known * table.c.label), _before(table, is_known), mean, prior
+    )
+    means = (_until_then(table, sa.func.avg(sample.value(name))) for name in signals)
+    columns = (table.c.user_id, table.c.at, table.c.label, score, share, *means)
+    return sa.select(*columns).prefix_with(COMMENT)
 
-    def before(value: Number) -> Number:
-        until_then = sa.func.sum(value).over(partition_by=table.c.user_id, order_by=table.c.at)
-        now = sa.func.sum(value).over(partition_by=[table.c.user_id, table.c.at])
-        return until_then - now
 
-    mean = totals.labels / totals.impressions
-    prior = sample.settings.fit_user_prior
-    return share_logit(before(is_known * table.c.label), before(is_known), mean, prior)
+def _before(table: sa.Table, value: Number) -> Number:
+    """The sum over the viewer's impressions before this one's time."""
+    total = sa.func.sum(value)
+    return _until_then(table, total) - total.over(partition_by=[table.c.user_id, table.c.at])
+
+
+def _until_then(table: sa.Table, aggregate: sa.Function[float]) -> Number:
+    """The aggregate over the viewer's impressions until this one's time, and all at that."""
+    return aggregate.over(partition_by=table.c.user_id, order_by=table.c.at)
