@@ -28,6 +28,10 @@ OWN_SHARE = "own_share"
 SCORE = "score"
 """The feature that is the weighted sum."""
 
+STIFFNESS = 100.0
+"""Of how many times the weights' ridge that of levels is: users, who tell them, are far fewer than
+impressions. Of 1 to 300 it lost least AUC and log loss where levels say much, and where nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Levels:
@@ -67,7 +71,7 @@ def fit_levels(
             partial(levels.sums, names, until=until),
             partial(levels.scores, names, until=until),
             scale,
-            sample.settings.fit_ridge,
+            STIFFNESS * sample.settings.fit_ridge,
         )
         coefficients = dict(zip((INTERCEPT, *names), found.coefficients, strict=True))
         held_out, log_loss = levels.loss(names, found.coefficients, until)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from recommender import Fit, fit, metrics
-from recommender.levels import INTERCEPT, OWN_SHARE, SCORE, fit_levels, levels_query
+from recommender.levels import INTERCEPT, OWN_SHARE, SCORE, STIFFNESS, fit_levels, levels_query
 from recommender.outcomes import PLACES
 from recommender.regression import fit_logistic
 from recommender.samples import Sample
@@ -91,7 +91,7 @@ def test_levels_in_sql_are_those_of_python(sample: Sample) -> None:
         lambda b: less_score(plain_sums(early, [b[0], 1.0, *b[1:]])),
         lambda b: [less(row) for row in less(plain_scores(early, owners, [b[0], 1.0, *b[1:]]))],
         scale_of(rest),
-        SETTINGS.fit_ridge,
+        STIFFNESS * SETTINGS.fit_ridge,
     ).coefficients
     assert list(found.coefficients) == [INTERCEPT, OWN_SHARE, *SIGNALS]
     assert list(found.coefficients.values()) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
