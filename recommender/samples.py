@@ -187,9 +187,13 @@ class Sample:
         return names, Scale([0.0, *means], [1.0, *map(math.sqrt, spread)])
 
     def _varying(self, wanted: ColumnElement[bool]) -> tuple[str, ...]:
-        """The features that differ between some impressions, of one user where that counts."""
+        """The features that differ between some impressions, of one user where that counts.
+
+        By more than a rounding error, which means have: by more than scores are told apart by.
+        """
         values = [self.value(name) for name in self.features]
-        differs = (sa.func.min(each) < sa.func.max(each) for each in values)
+        least = number(1 / KEY_SCALE)
+        differs = (sa.func.max(each) - sa.func.min(each) > least for each in values)
         own = sa.select(*(is_true(each).label(f"d{n}") for n, each in enumerate(differs)))
         groups = own.where(wanted)
         if self.base is None:

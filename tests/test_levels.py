@@ -36,7 +36,7 @@ def drawn(seed: int = 5) -> list[Row]:
     for _ in range(300):
         user = chance.randrange(17)
         label = chance.choice([0.0, 0.0, 0.25, 1.0])
-        values = (chance.gauss(3, 1), float(chance.random() < 0.3), user / 10)
+        values = (chance.gauss(3, 1), float(chance.random() < 0.3), user / 8)
         found.append((user, chance.randrange(70), label, *values))
     return found
 
@@ -111,6 +111,14 @@ def less(values: Sequence[Any]) -> list[Any]:
 def less_score(sums: Any) -> Any:
     information = [less(row) for row in less(sums.information)]
     return sums._replace(gradient=less(sums.gradient), information=information)
+
+
+def test_a_mean_that_differs_by_a_rounding_error_has_no_coefficient(engine: Engine) -> None:
+    with opened(engine, "abc") as sample:
+        fill(sample, [(*row[:5], 0.1) for row in drawn()])
+        assert list(fit_levels(sample, EFFECTS, SIGNALS, at(CUT)).coefficients) == [
+            INTERCEPT, OWN_SHARE, "a",
+        ]  # fmt: skip
 
 
 def test_a_level_of_signals_that_nobody_differs_in_is_the_share(sample: Sample) -> None:
