@@ -5,7 +5,7 @@ to, so that its expectation is the value model: Σ value · probability over out
 regression of it on the signals is a profile: its order is that of the expected value.
 
 A feed orders the videos of one user: weights are learned from what differs between impressions of
-the same user (`samples`).
+the same user (`samples`). How much one viewer wants beside another is learned apart (`levels`).
 
 Position bias: people judge what comes first otherwise than what comes late. In served pages the
 group of places that a video stood in is a factor of the regression, beside the signals, and no part
@@ -33,6 +33,7 @@ from recommender import fields
 from recommender.columns import LARGEST_WEIGHT
 from recommender.engine import run_transaction, translate_errors
 from recommender.errors import InvalidValue
+from recommender.levels import fit_levels
 from recommender.outcomes import (
     PLACES,
     recorded_signals,
@@ -77,10 +78,15 @@ class Fit:
         not_recorded: signals that not all of the pages were served with: their weight is 0.
         scale: what weights and errors were multiplied by, so that no weight is too large; 1 where
             none was.
+        level: what is added to the logit for the viewer, the same throughout a page: an intercept,
+            and coefficients of the logit of their share of labels before (``own_share``) and of the
+            mean of each signal over what they were shown until then.
         held_out: how many later impressions there are, which it did not learn from.
-        log_loss: the mean loss of these, in nats, places and all; None without any.
-        quality: how well the new version ranks these.
-        before: how well the parent does.
+        auc: of the probabilities of these, the viewer's level, places and all; None where all
+            labels are alike.
+        log_loss: the mean loss of the same, in nats; None without any.
+        quality: how well the new version's weighted sum alone ranks these, as it orders pages.
+        before: how well the parent's does.
         seconds: how long it took.
     """
 
@@ -100,7 +106,9 @@ class Fit:
     without_variance: tuple[str, ...]
     not_recorded: tuple[str, ...]
     scale: float
+    level: Mapping[str, float]
     held_out: int
+    auc: float | None
     log_loss: float | None
     quality: Quality
     before: Quality
@@ -303,7 +311,8 @@ class _Learner:
         weights = {name: effects.get(name, 0.0) for name in _NAMES}
         scale = bounded(list(weights.values()), LARGEST_WEIGHT)
         errors = dict(zip(names, found.errors, strict=True))
-        held_out, log_loss = sample.loss(names, found.coefficients, split)
+        signals = [name for name in _NAMES if name in sample.features]
+        levels = fit_levels(sample, effects, signals, split)
         return Fit(
             profile="",
             parent=self.parent.label,
@@ -321,8 +330,10 @@ class _Learner:
             without_variance=_others(_NAMES, (*names, *not_recorded)),
             not_recorded=not_recorded,
             scale=scale,
-            held_out=held_out,
-            log_loss=log_loss,
+            level=levels.coefficients,
+            held_out=levels.held_out,
+            auc=levels.auc,
+            log_loss=levels.log_loss,
             quality=_quality(sample, weights, split),
             before=_quality(sample, self.parent.weights, split),
             seconds=0.0,

@@ -77,18 +77,23 @@ class Sample:
         connection: without a transaction; every method has one of its own.
         features: names of the columns of features.
         settings: how long a statement may take.
+        name: of the table, on the connection.
+        base: the feature that logits begin with, where the others count as they are; where None,
+            logits begin with the user's own share and features count less their user's mean.
     """
 
     connection: Connection
     features: tuple[str, ...]
     settings: Settings
+    name: str = "sample"
+    base: str | None = None
 
     @cached_property
     def table(self) -> Table:
         """The table; features have a prefix, so that no name is taken."""
         values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
         return Table(
-            f"{PREFIX}sample", MetaData(),
+            f"{PREFIX}{self.name}", MetaData(),
             Column("user_id", BigInteger, nullable=False),
             Column("at", UtcDateTime, nullable=False),
             Column("label", Double, nullable=False),
@@ -100,7 +105,7 @@ class Sample:
         """Of each user the logit that impressions begin with, and the mean of each feature."""
         values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
         return Table(
-            f"{PREFIX}sample_users", self.table.metadata,
+            f"{PREFIX}{self.name}_users", self.table.metadata,
             Column("user_id", BigInteger, primary_key=True, autoincrement=False),
             Column("own", Double, nullable=False),
             *values, prefixes=["TEMPORARY"],
@@ -109,7 +114,7 @@ class Sample:
     @contextmanager
     def opened(self) -> Iterator[Sample]:
         """The sample with its tables, which are gone afterwards."""
-        tables = (self.table, self.users)
+        tables = (self.table, self.users) if self.base is None else (self.table,)
         with self._transaction():
             for table in tables:
                 table.create(self.connection)
@@ -123,13 +128,12 @@ class Sample:
 
     def settle(self, until: datetime) -> None:
         """Find what users are like, once all is there; their labels from a time on do not count."""
-        totals, prior = self.totals(until), number(self.settings.fit_user_prior)
+        totals, prior = self.totals(until), self.settings.fit_user_prior
         table, mean = self.table, totals.labels / totals.impressions
         is_known = is_true(table.c.at < until)
-        labels = sa.func.sum(is_known * table.c.label) + prior * number(mean)
-        share = labels / (sa.func.sum(is_known) + prior)
+        labels, count = sa.func.sum(is_known * table.c.label), sa.func.sum(is_known)
         means = (sa.func.avg(self.value(name)) for name in self.features)
-        found = sa.select(table.c.user_id, logarithm(share / (number(1) - share)), *means)
+        found = sa.select(table.c.user_id, share_logit(labels, count, mean, prior), *means)
         insert = self.users.insert()
         with self._transaction():
             self.connection.execute(
@@ -172,7 +176,7 @@ class Sample:
         return Totals(count, users, labels or 0.0)
 
     def scale(self, until: datetime) -> tuple[tuple[str, ...], Scale]:
-        """The features that differ between impressions of one user, of those before a time."""
+        """The features that differ between impressions before a time, and how they are spread."""
         names = self._varying(self.table.c.at < until)
         values = self.centred(names, self.table.c.at < until)
         columns = list(values.c)[3:]
@@ -183,26 +187,38 @@ class Sample:
         return names, Scale([0.0, *means], [1.0, *map(math.sqrt, spread)])
 
     def _varying(self, wanted: ColumnElement[bool]) -> tuple[str, ...]:
-        """The features that differ between some impressions of one user."""
+        """The features that differ between some impressions, of one user where that counts.
+
+        By more than a rounding error, which means have: by more than scores are told apart by.
+        """
         values = [self.value(name) for name in self.features]
-        differs = (sa.func.min(each) < sa.func.max(each) for each in values)
+        least = number(1 / KEY_SCALE)
+        differs = (sa.func.max(each) - sa.func.min(each) > least for each in values)
         own = sa.select(*(is_true(each).label(f"d{n}") for n, each in enumerate(differs)))
-        users = own.where(wanted).group_by(self.table.c.user_id).subquery("users")
-        found = self._row(sa.select(sa.func.count(), *map(sa.func.sum, users.c)))[1:]
-        return tuple(name for name, count in zip(self.features, found, strict=True) if count)
+        groups = own.where(wanted)
+        if self.base is None:
+            groups = groups.group_by(self.table.c.user_id)
+        found = self._row(
+            sa.select(sa.func.count(), *map(sa.func.sum, groups.subquery("groups").c))
+        )[1:]
+        pairs = zip(self.features, found, strict=True)
+        return tuple(name for name, count in pairs if count and name != self.base)
 
     def centred(self, names: Sequence[str], wanted: ColumnElement[bool]) -> Subquery:
-        """Some impressions: user, label, own logit, and the features less their user's mean."""
-        values = [
-            (self.value(name) - self.users.c[f"x_{name}"]).label(f"x_{name}") for name in names
-        ]
-        return (
-            sa.select(self.table.c.user_id, self.table.c.label, self.users.c.own, *values)
-            .join(self.users, self.users.c.user_id == self.table.c.user_id)
-            .where(wanted)
-            .offset(0)
-            .subquery("centred")
-        )
+        """Some impressions: user, label, logit they begin with, and the features as they count."""
+        table, users = self.table, self.users
+        about = (table.c.user_id, table.c.label)
+        if self.base is None:
+            values = [
+                (self.value(name) - users.c[f"x_{name}"]).label(f"x_{name}") for name in names
+            ]
+            found = sa.select(*about, users.c.own, *values).join(
+                users, users.c.user_id == table.c.user_id
+            )
+        else:
+            own = self.value(self.base).label("own")
+            found = sa.select(*about, own, *map(self.value, names))
+        return found.where(wanted).offset(0).subquery("centred")
 
     def sums(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Sums:
         """The sums over the impressions before a time, at coefficients of some of the features.
@@ -264,6 +280,12 @@ def long_transaction(connection: Connection, settings: Settings) -> Iterator[Non
             limit = sa.func.set_config("statement_timeout", longest, True)  # noqa: FBT003 - SQL's
             connection.execute(sa.select(limit))
         yield
+
+
+def share_logit(labels: Any, count: Any, mean: float, prior: float) -> Number:
+    """The logit of a user's share of labels, which starts with some impressions of the mean."""
+    share = (labels + number(prior * mean)) / (count + number(prior))
+    return logarithm(share / (number(1) - share))
 
 
 def bound(coefficients: Vector) -> dict[str, float]:

@@ -16,7 +16,7 @@ LAYERS = (
     "synthetic", "simulation", "report",
     "reading", "ahead", "batches", "interchange", "export", "archive", "schema", "roles",
     "metrics", "quality", "replay", "scratch", "rankers", "evaluation",
-    "regression", "samples", "outcomes", "fitting", "choices", "choosing", "comparing",
+    "regression", "samples", "levels", "outcomes", "fitting", "choices", "choosing", "comparing",
     "counterfactual", "hindsight", "tryout",
     "volume", "loading", "vectors", "benchmark",
     "cli",

@@ -115,6 +115,11 @@ def _print(found: fitting.Fit, form: str | None) -> None:
             for profile, each in ((found.profile, found.quality), (found.parent, found.before))
         ]
     )
+    if found.auc is not None:
+        click.echo(
+            f"Probabilities, with what is known of each viewer: AUC {found.auc:.4f},"
+            f" log loss {found.log_loss:.4f}."
+        )
     _print_activate(found)
 
 
