@@ -197,11 +197,16 @@ def test_a_hosts_own_signal_goes_with_the_reference_formula(boosts: Session) -> 
     assert names(page) == ["old", "middle", "new"]
 
 
-@pytest.mark.parametrize("name", ["likes", "two words", "", "no-dash"])
-def test_a_hosts_signal_needs_a_name_of_its_own(boosts: Session, name: str) -> None:
-    signal = Signal(name, 0, 1, boosted)
+@pytest.mark.parametrize(
+    "names",
+    [("likes",), ("two words",), ("",), ("no-dash",), ("Likes",), ("Page_x",), ("Boost", "boost"),
+     ("x" * 64,), ("é" * 32,)],
+)  # fmt: skip
+def test_a_hosts_signal_needs_a_name_of_its_own(boosts: Session, names: tuple[str, ...]) -> None:
+    """In a column's length, and in any case: SQLite takes columns for one that differ in it."""
+    signals = {Signal(name, 0, 1, boosted): 1.0 for name in names}
     with pytest.raises(recommender.InvalidValue, match=r"^signals: .* is taken, or not one word"):
-        preview(boosts, "viewer", signals={signal: 1.0})
+        preview(boosts, "viewer", signals=signals)
 
 
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
