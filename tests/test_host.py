@@ -130,6 +130,19 @@ def test_a_session_bound_by_class_to_several_databases(engine: Engine, tmp_path:
     other.dispose()
 
 
+def test_timelines_and_reports_of_such_a_session(engine: Engine) -> None:
+    with Session(binds={Base: engine.execution_options(recommender_write=True)}) as session:
+        worked_example(session)
+        page = recommender.for_you(session, "user1", as_of=at(1))
+        recommender.record_page(session, preview(session, "user1", as_of=at(2)))
+        assert len(recommender.trending(session, as_of=at(1)).items) == 3
+        assert recommender.following(session, "user1", as_of=at(1)).items
+        assert recommender.audit(session).broken == ()
+        assert len(recommender.profile_history(session)) == 2
+        assert recommender.diff_profiles(session, "for_you", "for_you@1", users=["user1"])
+        assert page.request.known
+
+
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_a_host_joins_its_own_table(session: Session, profile: str) -> None:
     worked_example(session)
