@@ -322,7 +322,7 @@ class _Learner:
         wanted = timeline.wanted(part.events, list(self.values))
         with Session(timeline.engine) as session:
             shelf = Shelf(session, part.start, timeline.settings)
-            shown = ShownPages(shelf.cards, shelf.users)
+            shown = ShownPages(shelf.cards, shelf.users, pages={new.name: [], before.name: []})
             for visit, relevant in self._visits(session, shelf, part, wanted):
                 shown.relevant.append(relevant)
                 for ranker in (new, before):

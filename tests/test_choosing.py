@@ -392,22 +392,37 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(
         assert len(profile_history(session)) == 2
 
 
-def test_choices_that_tell_no_weight_are_refused(engine: Engine, tmp_path: Path) -> None:
-    """All candidates are alike; two of them are wanted on the first day, and one later."""
+def small_log(folder: Path, tags: Sequence[str], last: str) -> tuple[LogFiles, datetime]:
+    """Two like a video each on the first day; one does something else two days later."""
     since = datetime(2026, 1, 2, tzinfo=UTC)
     first, later = fields.written_time(since), fields.written_time(since + 2 * DAY)
     known = fields.written_time(since - DAY)
     rows = {
-        "users": ["id", "a", "b"],
-        "videos": ["id,creator,published_at", *(f"v{number},c,{known}" for number in range(4))],
+        "users": ["id,interests", "a,cats", "b,cats"],
+        "videos": ["id,creator,published_at,hashtags",
+                   *(f"v{number},c,{known},{tag}" for number, tag in enumerate(tags))],
         "events": ["id,user,video,kind,at", f"1,a,v1,like,{first}", f"2,b,v2,like,{first}",
-                   f"3,a,v3,like,{later}"],
+                   f"3,a,v3,{last},{later}"],
     }  # fmt: skip
     for kind, lines in rows.items():
-        (tmp_path / kind).write_text("\n".join(lines))
-    log = LogFiles(*((str(tmp_path / kind),) for kind in ("users", "videos")), (),
-                   (str(tmp_path / "events"),))  # fmt: skip
+        (folder / kind).write_text("\n".join(lines))
+    users, videos, events = ((str(folder / kind),) for kind in rows)
+    return LogFiles(users, videos, (), events), since
+
+
+def test_choices_that_tell_no_weight_are_refused(engine: Engine, tmp_path: Path) -> None:
+    """All candidates are alike."""
+    log, since = small_log(tmp_path, ["", "", "", ""], "like")
     with pytest.raises(InvalidValue, match=r"^no signal tells what 2 pages led to from the rest$"):
         fit_pages(engine, "mine", log=log, since=since)
     with Session(engine) as session:
         assert len(profile_history(session)) == 2
+
+
+def test_a_last_slice_in_which_nobody_wanted_anything_gives_no_figures(
+    engine: Engine, tmp_path: Path
+) -> None:
+    log, since = small_log(tmp_path, ["cats", "cats", "", "cats"], "impression")
+    found = fit_pages(engine, "mine", log=log, since=since)
+    assert (found.pages, found.held_out, tuple(found.errors)) == (2, 0, ("hashtags",))
+    assert {*found.quality.values(), *found.before.values()} == {None}
