@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice
 from random import Random
 from typing import Any
 
@@ -249,7 +248,7 @@ class _Learner:
     ) -> Iterator[tuple[Visit, frozenset[str]]]:
         """Some viewers by chance, with what each of them wanted in a slice; as `evaluate` does."""
         found = visits(session, shelf, wanted, part.start, self.timeline.settings, 0)
-        return islice(found, self.sample)
+        return (each for _, each in zip(range(self.sample), found, strict=False))
 
     def _page(self, visit: Visit, wanted: Outcomes) -> Iterator[tuple[Any, ...]]:
         """The positives of a page, and some of its other candidates; none without a positive."""
@@ -279,6 +278,8 @@ class _Learner:
             )
         determined = choices.determined()
         names = tuple(name for name in determined if name not in EXPOSURE)
+        if not names:
+            raise InvalidValue(f"no signal tells what {self.pages:,} pages led to from the rest")
         found = fit_logistic(
             partial(choices.sums, names),
             partial(choices.scores, names),
@@ -321,7 +322,7 @@ class _Learner:
         wanted = timeline.wanted(part.events, list(self.values))
         with Session(timeline.engine) as session:
             shelf = Shelf(session, part.start, timeline.settings)
-            shown = ShownPages(shelf.cards, shelf.users)
+            shown = ShownPages(shelf.cards, shelf.users, pages={new.name: [], before.name: []})
             for visit, relevant in self._visits(session, shelf, part, wanted):
                 shown.relevant.append(relevant)
                 for ranker in (new, before):

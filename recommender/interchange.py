@@ -184,6 +184,8 @@ def import_file(
 
 def _possible_jobs(jobs: int, engine: Engine, kind: str, file: str) -> int:
     """As many as asked for, or one where this process cannot be forked."""
+    if isinstance(jobs, bool) or not isinstance(jobs, int):
+        raise InvalidValue(f"jobs: {fields.shown(jobs)} is not a whole number")
     if not 1 <= jobs <= MOST_JOBS:
         raise InvalidValue(f"jobs: {jobs} is not between 1 and {MOST_JOBS}")
     if jobs == 1:

@@ -30,6 +30,9 @@ from recommender.viewer import CYCLE
 
 MOST_EXCLUDED = 10_000
 
+LONGEST_SIGNAL = 63
+"""Bytes of a host's own signal's name: PostgreSQL cuts what is longer, as a column's."""
+
 
 def resolve(
     session: Session,
@@ -174,17 +177,19 @@ def _excluded(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def _own_signals(signals: Mapping[Signal, float]) -> dict[Signal, float]:
+    """The host's signals, checked; SQLite takes names for one that differ only in case."""
     if not isinstance(signals, Mapping):
         raise InvalidValue(f"signals: {fields.shown(signals)} gives no weight to each signal")
     taken = {*COLUMNS, *(signal.name for signal in SIGNALS)}
     for signal in signals:
-        is_ours = signal.name in taken or signal.name.startswith(("page_", "filter_"))
-        if is_ours or not signal.name.isidentifier():
+        name = signal.name.lower()
+        is_ours = name in taken or name.startswith(("page_", "filter_"))
+        if is_ours or not signal.name.isidentifier() or len(signal.name.encode()) > LONGEST_SIGNAL:
             raise InvalidValue(
                 f"signals: {fields.shown(signal.name)} is taken, or not one word of letters,"
-                " digits and _"
+                f" digits and _, of {LONGEST_SIGNAL} bytes at most"
             )
-        taken.add(signal.name)
+        taken.add(name)
     return {signal: checked_weight(signal.name, weight) for signal, weight in signals.items()}
 
 

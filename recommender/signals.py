@@ -87,7 +87,8 @@ class Signal:
     """A named number in a declared range.
 
     Args:
-        name: as profiles name it.
+        name: as profiles name it; a host's own is one word of 63 bytes at most, and no other's in
+            any case.
         low: the least value.
         high: the greatest value.
         expression: gives the SQL expression for a `Candidate`.

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Double, Subquery, literal
 from sqlalchemy.orm import Session
 
-from recommender import fields
+from recommender import bulk, fields
 from recommender.columns import Statement, UtcDateTime, microseconds
 from recommender.errors import InvalidCursor, InvalidValue
 from recommender.filters import (
@@ -323,7 +323,7 @@ def _impersonal(
         country=_word("country", country),
         profile=TRENDING,
         as_of=moment,
-        learning=learning_at(session.execute(state).one(), moment),
+        learning=learning_at(session.execute(state, bind_arguments=bulk.OURS).one(), moment),
         limit=limit,
         settings=Settings.from_environment(),
     )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -323,7 +323,7 @@ def test_twice_is_the_same_and_only_a_version_is_written(
     assert record.metrics == found.metrics()
     other = recommender.create_engine(new_database("sqlite"))
     load(other, SMALL)
-    again = small_fit(engine, other)
+    again = small_fit(engine, other, sample=10**30)
     other.dispose()
     assert again.profile == "mine@2"
     assert again.weights == pytest.approx(found.weights, abs=1e-6)
@@ -390,3 +390,39 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(
     assert message in str(caught.value)
     with Session(engine) as session:
         assert len(profile_history(session)) == 2
+
+
+def small_log(folder: Path, tags: Sequence[str], last: str) -> tuple[LogFiles, datetime]:
+    """Two like a video each on the first day; one does something else two days later."""
+    since = datetime(2026, 1, 2, tzinfo=UTC)
+    first, later = fields.written_time(since), fields.written_time(since + 2 * DAY)
+    known = fields.written_time(since - DAY)
+    rows = {
+        "users": ["id,interests", "a,cats", "b,cats"],
+        "videos": ["id,creator,published_at,hashtags",
+                   *(f"v{number},c,{known},{tag}" for number, tag in enumerate(tags))],
+        "events": ["id,user,video,kind,at", f"1,a,v1,like,{first}", f"2,b,v2,like,{first}",
+                   f"3,a,v3,{last},{later}"],
+    }  # fmt: skip
+    for kind, lines in rows.items():
+        (folder / kind).write_text("\n".join(lines))
+    users, videos, events = ((str(folder / kind),) for kind in rows)
+    return LogFiles(users, videos, (), events), since
+
+
+def test_choices_that_tell_no_weight_are_refused(engine: Engine, tmp_path: Path) -> None:
+    """All candidates are alike."""
+    log, since = small_log(tmp_path, ["", "", "", ""], "like")
+    with pytest.raises(InvalidValue, match=r"^no signal tells what 2 pages led to from the rest$"):
+        fit_pages(engine, "mine", log=log, since=since)
+    with Session(engine) as session:
+        assert len(profile_history(session)) == 2
+
+
+def test_a_last_slice_in_which_nobody_wanted_anything_gives_no_figures(
+    engine: Engine, tmp_path: Path
+) -> None:
+    log, since = small_log(tmp_path, ["cats", "cats", "", "cats"], "impression")
+    found = fit_pages(engine, "mine", log=log, since=since)
+    assert (found.pages, found.held_out, tuple(found.errors)) == (2, 0, ("hashtags",))
+    assert {*found.quality.values(), *found.before.values()} == {None}

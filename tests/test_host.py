@@ -130,6 +130,19 @@ def test_a_session_bound_by_class_to_several_databases(engine: Engine, tmp_path:
     other.dispose()
 
 
+def test_timelines_and_reports_of_such_a_session(engine: Engine) -> None:
+    with Session(binds={Base: engine.execution_options(recommender_write=True)}) as session:
+        worked_example(session)
+        page = recommender.for_you(session, "user1", as_of=at(1))
+        recommender.record_page(session, preview(session, "user1", as_of=at(2)))
+        assert len(recommender.trending(session, as_of=at(1)).items) == 3
+        assert recommender.following(session, "user1", as_of=at(1)).items
+        assert recommender.audit(session).broken == ()
+        assert len(recommender.profile_history(session)) == 2
+        assert recommender.diff_profiles(session, "for_you", "for_you@1", users=["user1"])
+        assert page.request.known
+
+
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_a_host_joins_its_own_table(session: Session, profile: str) -> None:
     worked_example(session)
@@ -197,11 +210,16 @@ def test_a_hosts_own_signal_goes_with_the_reference_formula(boosts: Session) -> 
     assert names(page) == ["old", "middle", "new"]
 
 
-@pytest.mark.parametrize("name", ["likes", "two words", "", "no-dash"])
-def test_a_hosts_signal_needs_a_name_of_its_own(boosts: Session, name: str) -> None:
-    signal = Signal(name, 0, 1, boosted)
+@pytest.mark.parametrize(
+    "names",
+    [("likes",), ("two words",), ("",), ("no-dash",), ("Likes",), ("Page_x",), ("Boost", "boost"),
+     ("x" * 64,), ("é" * 32,)],
+)  # fmt: skip
+def test_a_hosts_signal_needs_a_name_of_its_own(boosts: Session, names: tuple[str, ...]) -> None:
+    """In a column's length, and in any case: SQLite takes columns for one that differ in it."""
+    signals = {Signal(name, 0, 1, boosted): 1.0 for name in names}
     with pytest.raises(recommender.InvalidValue, match=r"^signals: .* is taken, or not one word"):
-        preview(boosts, "viewer", signals={signal: 1.0})
+        preview(boosts, "viewer", signals=signals)
 
 
 @pytest.mark.parametrize("profile", ["classic", "for_you"])

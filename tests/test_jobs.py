@@ -376,13 +376,17 @@ def test_beside_other_threads_one_process_does_it(
     [
         ("events", 0, "jobs: 0 is not between 1 and 16"),
         ("events", MOST_JOBS + 1, "jobs: 17 is not between 1 and 16"),
+        ("events", "2", "jobs: '2' is not a whole number"),
+        ("events", 2.0, "jobs: 2.0 is not a whole number"),
+        ("events", None, "jobs: None is not a whole number"),
+        ("events", True, "jobs: True is not a whole number"),
         ("users", 2, "jobs: only events are imported by more processes than one"),
         ("videos", 2, "jobs: only events are imported by more processes than one"),
         ("follows", 2, "jobs: only events are imported by more processes than one"),
     ],
 )
 def test_what_more_processes_cannot_import_is_refused(
-    people: Engine, file: Callable[..., str], kind_of_row: str, jobs: int, said: str
+    people: Engine, file: Callable[..., str], kind_of_row: str, jobs: Any, said: str
 ) -> None:
     with pytest.raises(InvalidValue, match=f"^{said}$"):
         import_file(people, kind_of_row, file([]), jobs=jobs)
