@@ -42,7 +42,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(
         ("user_id", "limit", "history", "seen_lately", "interests", "trial_start"), BigInteger()
     ),
-    **dict.fromkeys(("language", "country", "given", "excluded_keys"), Text()),
+    **dict.fromkeys(("language", "country", "device", "given", "excluded_keys"), Text()),
     **dict.fromkeys(("as_of", "learned_since", "trial_since"), UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
@@ -136,6 +136,7 @@ class Viewer:
     user_id: BindParameter[int]
     language: BindParameter[str | None]
     country: BindParameter[str | None]
+    device: BindParameter[str | None]
     suits_square: BindParameter[float]
     suits_portrait: BindParameter[float]
     suits_landscape: BindParameter[float]
@@ -216,6 +217,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "user_id": request.user_id,
         "language": request.language,
         "country": request.country,
+        "device": request.device,
         "suits_square": float(request.device is not None),
         "suits_portrait": float(request.device in HANDHELD),
         "suits_landscape": float(request.device not in {None, *HANDHELD}),

@@ -32,7 +32,7 @@ from recommender import (
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.reasons import because
 from recommender.resolving import MOST_EXCLUDED
-from recommender.signals import number
+from recommender.signals import is_true, number
 from recommender.values import LARGEST_LIMIT, Contribution, FeedItem
 from tests.oracle import (
     SOURCE_NAMES,
@@ -452,7 +452,7 @@ def test_an_unknown_video_is_refused(session: Session) -> None:
             recommender.explain(session, "nobody", video)
 
 
-@pytest.mark.parametrize("name", ["é" * 40, "published_at", "key"])
+@pytest.mark.parametrize("name", ["é" * 31, "published_at", "key"])
 def test_a_hosts_signal_may_have_any_other_name(session: Session, name: str) -> None:
     make_videos(session, "v1")
     signals = {replace(ONE, name=name): 2.0}
@@ -460,6 +460,18 @@ def test_a_hosts_signal_may_have_any_other_name(session: Session, name: str) -> 
     assert item.signals[name] == Contribution(1, 2)
     explanation = recommender.explain(session, "viewer", "v1", signals=signals, as_of=NOON)
     assert (explanation.shown, explanation.item.signals[name]) == (True, Contribution(1, 2))
+
+
+def test_a_hosts_signal_may_read_what_is_known_of_the_viewer(session: Session) -> None:
+    make_user(session, device="phone", language="en", country="US")
+    make_videos(session, "v1")
+    known = {"device": "phone", "language": "en", "country": "US"}
+
+    def signal(name: str, value: str) -> Signal:
+        return Signal(f"on_{name}", 0, 1, lambda each: is_true(getattr(each.viewer, name) == value))
+
+    (item,) = page(session, signals={signal(*each): 1.0 for each in known.items()}).items
+    assert [item.signals[f"on_{name}"].value for name in known] == [1, 1, 1]
 
 
 def test_a_hosts_signal_that_is_null_is_one_clear_error(session: Session) -> None:
