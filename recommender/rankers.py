@@ -24,12 +24,12 @@ from recommender.diversity import Contender
 from recommender.feed import for_you, places_of
 from recommender.learned import LearningState
 from recommender.models import Follow, Interaction, User, Video, VideoHashtag
-from recommender.pages import contender_rows, page_rows, row_sources
+from recommender.pages import contender_rows, page_rows
 from recommender.resolving import resolve
 from recommender.scoring import KEY_SCALE, ranked_contenders, ranked_given
 from recommender.settings import Settings
 from recommender.signals import SIGNALS
-from recommender.sources import TRIAL
+from recommender.sources import was_on_trial
 from recommender.values import REFERENCE, FeedRequest, Profile
 
 PAGE = 20
@@ -196,7 +196,7 @@ class Visit:
         """Every candidate of the feed: signals, time of publishing, row, key; not ranked yet."""
         found = []
         for row in contender_rows(self.session, self.request, ranked_contenders, "evaluate"):
-            on_trial = TRIAL in row_sources(self.request, row)
+            on_trial = was_on_trial(row.sources)
             contender = Contender(0, row.page_creator_id, row.page_sound_id, on_trial)
             about = (row.page_published_at, row.video_id, row.page_video, contender)
             found.append((_values(row), *about))
