@@ -207,8 +207,8 @@ def _how_far(how: _Import, last_in: int) -> str:
     if how.jobs == 1 or how.dry_run:
         is_in = last_in and not how.dry_run
         return f"lines 1 to {last_in} are in" if is_in else "nothing was imported"
-    known = f"lines 1 to {last_in} are in, later ones" if last_in else "some lines"
-    return f"{known} may be, and importing them again is safe"
+    known = f"lines 1 to {last_in} are in, later ones may be" if last_in else "some may be in"
+    return f"{known}, and importing them again is safe"
 
 
 @contextmanager

@@ -203,8 +203,8 @@ def test_a_bad_row_stops_all(
     with pytest.raises(BadData) as caught:
         import_file(people, "events", path, jobs=2, settings=small)
     whole = place // 10 * 10
-    known = f"lines 1 to {whole + 1} are in, later ones" if whole else "some lines"
-    said = re.escape(f"; {known} may be, and importing them again is safe")
+    known = f"lines 1 to {whole + 1} are in, later ones may be" if whole else "some may be in"
+    said = re.escape(f"; {known}, and importing them again is safe")
     assert re.fullmatch(rf"{path}: line {place + 2}: .*{said}", str(caught.value))
     assert keys_of(lines[:whole]) <= numbers_in(people) <= keys_of(good)
     mended = import_file(people, "events", file([HEADER, *good]), jobs=2, settings=small)
@@ -219,7 +219,7 @@ def test_one_user_s_rows_are_written_in_batches_too(
     """A stretch of two batches that one share has all of; the second has a bad row."""
     lines = [f"e{number},u0,v1,share,{at(number).isoformat()},," for number in range(10)]
     path = file([HEADER, *lines[:8], "x,u0,v9", *lines[8:]])
-    with pytest.raises(BadData, match=r"line 10: .*; some lines may be, and"):
+    with pytest.raises(BadData, match=r"line 10: .*; some may be in, and"):
         import_file(people, "events", path, jobs=2, settings=Settings(batch_size=5))
     assert numbers_in(people) == keys_of(lines[:5])
 
@@ -235,7 +235,7 @@ def test_a_share_that_met_a_bad_row_writes_nothing_more(
     impatient = create_engine(database, settings=Settings(lock_timeout=1.0))
     with people.connect() as held:
         held.execute(sa.select(User.id).where(User.key == other).with_for_update())
-        with pytest.raises(DatabaseBusy, match="; some lines may be, and importing them again"):
+        with pytest.raises(DatabaseBusy, match="; some may be in, and importing them again"):
             import_file(impatient, "events", path, jobs=2, settings=Settings(batch_size=1, tries=1))
     impatient.dispose()
     assert numbers_in(people) == set()
