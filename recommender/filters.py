@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
@@ -17,6 +18,9 @@ from recommender.learned import MutedCreator, MutedHashtag, MutedKeyword, MutedS
 from recommender.models import Interaction, Sound, Video, VideoCaption, VideoHashtag
 from recommender.served import ServedVideo
 from recommender.viewer import Shape, Viewer
+
+VideoId: TypeAlias = ColumnElement[int] | InstrumentedAttribute[int]
+"""A column that names videos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +66,27 @@ def not_rejected(viewer: Viewer) -> ColumnElement[bool]:
     return none(_interaction(viewer).where(rejected))
 
 
-def not_seen(viewer: Viewer) -> ColumnElement[bool]:
+def not_seen(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
     """The viewer has done nothing with the video, not even seen it, nor was it served to them."""
-    return sa.and_(none(_interaction(viewer)), none(_served(viewer)))
+    return sa.and_(none(_interaction(viewer, video_id)), none(_served(viewer, video_id)))
 
 
-def not_served(viewer: Viewer) -> ColumnElement[bool]:
+def not_served(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
     """The video was not on a page of this session."""
-    return none(_served(viewer).where(ServedVideo.session == viewer.session))
+    return none(_served(viewer, video_id).where(ServedVideo.session == viewer.session))
 
 
-def _served(viewer: Viewer) -> sa.Select[int]:
+def _served(viewer: Viewer, video_id: VideoId) -> sa.Select[int]:
     """To the viewer, on any page."""
     return sa.select(ServedVideo.video_id).where(
-        ServedVideo.user_id == viewer.user_id, ServedVideo.video_id == Video.id
+        ServedVideo.user_id == viewer.user_id, ServedVideo.video_id == video_id
     )
 
 
-def _interaction(viewer: Viewer) -> sa.Select[int]:
+def _interaction(viewer: Viewer, video_id: VideoId = Video.id) -> sa.Select[int]:
     """Of the viewer with the video."""
     return sa.select(Interaction.video_id).where(
-        Interaction.user_id == viewer.user_id, Interaction.video_id == Video.id
+        Interaction.user_id == viewer.user_id, Interaction.video_id == video_id
     )
 
 
@@ -143,9 +147,6 @@ FILTERS = (
     Filter("hashtag_not_muted", hashtag_not_muted, "you muted one of its hashtags"),
     Filter("keyword_not_muted", keyword_not_muted, "its caption has words that you muted"),
 )
-EARLY = (published, not_in_future, not_seen)
-"""What takes most away, so that sources apply it."""
-
 REFERENCE_FILTERS = FILTERS[:2]
 """The filters of the reference formula, which keeps own, seen and muted videos."""
 
@@ -166,15 +167,24 @@ def _needed(shape: Shape) -> list[Filter]:
     return [each for each in filters if not (is_implied and each.predicate is not_rejected)]
 
 
-def eligible(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
-    """What applies inside each source: what takes most away, and what the caller wants."""
-    early = [each for each in _needed(shape) if each.predicate in EARLY]
-    return [*(each.predicate(viewer) for each in early), *_requested(shape, viewer)]
+def eligible(
+    shape: Shape, viewer: Viewer, video_id: VideoId = Video.id
+) -> list[ColumnElement[bool]]:
+    """What applies inside each source: what takes most away, and what the caller wants.
+
+    Args:
+        shape: of the request.
+        viewer: its viewer.
+        video_id: of videos that the source knows to be published; `Video.id` where it does not.
+    """
+    unread = [] if video_id is not Video.id else [published(viewer), not_in_future(viewer)]
+    seen = [] if shape.rewatch else [not_seen(viewer, video_id)]
+    return [*unread, *seen, *_requested(shape, viewer, video_id)]
 
 
 def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
-    """What the candidates still have to fulfil, of which `eligible` is true."""
-    late = [each for each in _needed(shape) if each.predicate not in EARLY]
+    """What candidates still have to fulfil; that they are published costs nothing to ask again."""
+    late = [each for each in _needed(shape) if each.predicate is not not_seen]
     return [each.predicate(viewer) for each in late]
 
 
@@ -182,16 +192,16 @@ def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """All that a video has to fulfil, what the request asks for included."""
     return [
         *(each.predicate(viewer) for each in _needed(shape)),
-        *_requested(shape, viewer),
+        *_requested(shape, viewer, Video.id),
     ]
 
 
-def _requested(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
+def _requested(shape: Shape, viewer: Viewer, video_id: VideoId) -> list[ColumnElement[bool]]:
     found = []
     if shape.goes_on and not_seen not in {each.predicate for each in filters_of(shape)}:
-        found.append(not_served(viewer))
+        found.append(not_served(viewer, video_id))
     if shape.where is not None:
         found.append(shape.where)
     if viewer.excluded is not None:
-        found.append(Video.id.not_in(sa.select(viewer.excluded.c.id)))
+        found.append(video_id.not_in(sa.select(viewer.excluded.c.id)))
     return found

@@ -66,11 +66,14 @@ class Source:
         name: as pages and explanations name it.
         quota: how many candidates it gives at most.
         select: the ids of videos, the best first, as a SELECT from `Video`.
+        is_listed: whether it is a SELECT from an index's rows instead, which are of published
+            videos, so that theirs are not read.
     """
 
     name: str
     quota: int
     select: Callable[[Viewer], sa.Select[int]]
+    is_listed: bool = False
 
 
 def following(viewer: Viewer) -> sa.Select[int]:
@@ -275,11 +278,8 @@ def _newest_among(found: Statement, quota: int) -> sa.Select[int]:
         .limit(LOOKED_AT * quota)
         .subquery()
     )
-    return (
-        sa.select(Video.id)
-        .join(newest, newest.c.video_id == Video.id)
-        .order_by(newest.c.published_at.desc(), newest.c.video_id.desc())
-    )
+    order = (newest.c.published_at.desc(), newest.c.video_id.desc())
+    return sa.select(newest.c.video_id).order_by(*order)
 
 
 def _nth_newest(
@@ -306,11 +306,11 @@ def _newest() -> sa.Select[int]:
 
 
 SOURCES = (
-    Source("following", FOLLOWING, following),
+    Source("following", FOLLOWING, following, is_listed=True),
     Source("neighbours", 200, neighbours),
-    Source("hashtags", HASHTAGS, hashtags),
-    Source("sounds", SOUNDS, sounds),
-    Source("creators", CREATORS, creators),
+    Source("hashtags", HASHTAGS, hashtags, is_listed=True),
+    Source("sounds", SOUNDS, sounds, is_listed=True),
+    Source("creators", CREATORS, creators, is_listed=True),
     Source("trending", 60, trending),
     Source("nearby", 40, nearby),
     Source("fresh", 40, fresh),
@@ -364,12 +364,21 @@ def source_names(sources: float) -> tuple[str, ...]:
 
 
 def _rows(shape: Shape, viewer: Viewer, place: int, source: Source) -> Statement:
-    is_backfill = source.name == BACKFILL
-    conditions = (allowed if is_backfill else eligible)(shape, viewer)
-    quota = _of_two_pages(viewer, source.quota) if is_backfill else source.quota
-    found = source.select(viewer).where(*conditions).limit(quota).subquery(source.name)
+    found = found_by(source, shape, viewer).subquery(source.name)
     power = literal(1 << place, BigInteger()).label("source")
     return sa.select(found.c[0].label("video_id"), power)
+
+
+def found_by(source: Source, shape: Shape, viewer: Viewer) -> Statement:
+    """The ids of the candidates that a source finds, the best first."""
+    found = source.select(viewer)
+    if source.name == BACKFILL:
+        quota = _of_two_pages(viewer, source.quota)
+        return found.where(*allowed(shape, viewer)).limit(quota)
+    (video_id,) = found.selected_columns if source.is_listed else (Video.id,)
+    if source.is_listed and shape.where is not None:
+        found = found.join(Video, Video.id == video_id)
+    return found.where(*eligible(shape, viewer, video_id)).limit(source.quota)
 
 
 def _of_two_pages(viewer: Viewer, least: int) -> ColumnElement[int]:

@@ -15,9 +15,8 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import Settings, Video, sources
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.filters import eligible
 from recommender.pages import kept
-from recommender.sources import SOURCES, Source
+from recommender.sources import SOURCES, Source, found_by
 from recommender.viewer import Shape, Viewer
 from tests.oracle import (
     SOURCE_NAMES,
@@ -75,7 +74,7 @@ def found(
     """What a source alone finds of what may be candidates, in its order."""
     request = recommender.resolve(session, user, "mine", **{"as_of": NOON, **options})
     viewer = Viewer.of(request)
-    few = source_of(name).select(viewer).where(*eligible(Shape.of(request), viewer)).limit(quota)
+    few = found_by(replace(source_of(name), quota=quota), Shape.of(request), viewer)
     keys = {row_id: key for key, row_id in ids(session, VIDEOS).items()}
     return [keys[row_id] for row_id in session.scalars(few)]
 
@@ -178,6 +177,18 @@ def test_so_many_of_each_hashtag_are_looked_at(
     make_video(session, "future", hashtags=["busy"], published_at=at(9))
     make_video(session, "removed", hashtags=["busy"], published_at=at(-1), status="removed")
     assert found(session, "hashtags") == ["busy5", "busy4", "busy3", "busy2", "quiet"]
+
+
+def test_what_only_its_row_says_to_be_removed_or_of_the_future_is_not_shown(
+    session: Session,
+) -> None:
+    """As where a host writes the row and forgets that hashtags are listed with their time."""
+    make_user(session, interests=["cats"])
+    for video in ("removed", "future", "kept"):
+        make_video(session, video, hashtags=["cats"], published_at=at(-1))
+    for video, row in (("removed", {"status": "removed"}), ("future", {"published_at": at(1)})):
+        session.execute(VIDEOS.update().where(VIDEOS.c.key == video).values(row))
+    assert names(page(session)) == ["kept"]
 
 
 def test_sounds_finds_the_newest_with_declared_and_learned_ones(session: Session) -> None:
