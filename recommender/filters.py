@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
+from recommender.fields import STATUSES
 from recommender.learned import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models import Interaction, Sound, Video, VideoCaption, VideoHashtag
 from recommender.served import ServedVideo
@@ -53,6 +54,12 @@ def published(_viewer: Viewer) -> ColumnElement[bool]:
 def not_in_future(viewer: Viewer) -> ColumnElement[bool]:
     """The video's time of publishing has come."""
     return Video.published_at <= viewer.as_of
+
+
+def still_published(viewer: Viewer) -> ColumnElement[bool]:
+    """Both again, said so that no database begins at all that are published."""
+    unpublished = [status for status in STATUSES if status != "published"]
+    return sa.and_(Video.status.not_in(unpublished), Video.published_at <= viewer.as_of)
 
 
 def not_own(viewer: Viewer) -> ColumnElement[bool]:
@@ -147,6 +154,9 @@ FILTERS = (
     Filter("hashtag_not_muted", hashtag_not_muted, "you muted one of its hashtags"),
     Filter("keyword_not_muted", keyword_not_muted, "its caption has words that you muted"),
 )
+EARLY = (published, not_in_future, not_seen)
+"""What takes most away, so that sources apply it."""
+
 REFERENCE_FILTERS = FILTERS[:2]
 """The filters of the reference formula, which keeps own, seen and muted videos."""
 
@@ -183,9 +193,12 @@ def eligible(
 
 
 def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
-    """What candidates still have to fulfil; that they are published costs nothing to ask again."""
-    late = [each for each in _needed(shape) if each.predicate is not not_seen]
-    return [each.predicate(viewer) for each in late]
+    """What the candidates still have to fulfil, of which `eligible` is true.
+
+    That they are published is asked again: of some an index said so, which a host may forget.
+    """
+    late = [each for each in _needed(shape) if each.predicate not in EARLY]
+    return [still_published(viewer), *(each.predicate(viewer) for each in late)]
 
 
 def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
