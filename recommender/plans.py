@@ -27,6 +27,7 @@ from recommender.resolving import resolve
 from recommender.scoring import ranked_pool
 from recommender.served import Base
 from recommender.settings import Settings
+from recommender.sources import CANDIDATES
 from recommender.values import FeedRequest
 from recommender.viewer import Shape, values_of
 
@@ -37,7 +38,7 @@ ROWS_OF_A_PAGE = 50
 """How many rows of a table stand on a page of it, at the least."""
 
 MOST_READ = 50_000
-"""Rows that the statement of a page may read: some hundred candidates and what each leads to."""
+"""Rows that the statement of a page may read: `CANDIDATES`, or fewer, and what each leads to."""
 
 MOST_DISCARDED = 100_000
 """Rows that its joins may bring together for nothing."""
@@ -121,7 +122,7 @@ def check_plans(
     for user in viewers:
         request = resolve(session, user, as_of=as_of, settings=settings)
         plans[user] = page_plan(session, request)
-        findings += _faults(user, plans[user], counted=not request.profile.is_reference)
+        findings += _faults(user, plans[user], _most_read(request))
     return PlanCheck(plans, tuple(findings))
 
 
@@ -181,12 +182,21 @@ def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(child)
 
 
-def _faults(user: str, plan: Plan, *, counted: bool) -> Iterator[str]:
+def _most_read(request: FeedRequest) -> int | None:
+    """How many rows a page may read; None for any number."""
+    if request.profile.is_reference:
+        return None
+    return round(MOST_READ * max(1, request.settings.candidates / CANDIDATES))
+
+
+def _faults(user: str, plan: Plan, most_read: int | None) -> Iterator[str]:
     for table in plan.scanned:
         yield f"the page of {user} read the whole of {table}"
-    if counted and (plan.read or 0) > MOST_READ:
-        yield f"the page of {user} read {plan.read:,} rows, more than {MOST_READ:,}"
-    if counted and (plan.discarded or 0) > MOST_DISCARDED:
+    if most_read is None:
+        return
+    if (plan.read or 0) > most_read:
+        yield f"the page of {user} read {plan.read:,} rows, more than {most_read:,}"
+    if (plan.discarded or 0) > MOST_DISCARDED:
         yield f"the page of {user} joined {plan.discarded:,} rows for nothing"
 
 

@@ -18,7 +18,7 @@ from recommender.filters import allowed, filters_of, remaining
 from recommender.learned import Affinity
 from recommender.models import Video
 from recommender.signals import SIGNALS, Candidate, Number, Signal, gather_facts, number
-from recommender.sources import SOURCES, TRIAL, candidates, given_candidates, is_on_trial
+from recommender.sources import SOURCES, TRIAL, candidates, given_candidates, is_on_trial, quota_of
 from recommender.values import FeedRequest
 from recommender.viewer import Shape, Viewer
 
@@ -90,7 +90,7 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
     keeps the databases from writing them into the sum again.
     """
-    trials = next(each.quota for each in SOURCES if each.name == TRIAL)
+    trials = next(quota_of(each, shape) for each in SOURCES if each.name == TRIAL)
     found = scored(
         shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
     )

@@ -177,6 +177,10 @@ class Settings:
         20, "Hashtags, sounds and creators, each, of most affinity that candidates come from.",
         "RECOMMENDER_INTERESTS", low=1, high=500,
     )  # fmt: skip
+    candidates: int = _setting(
+        720, "Candidates of a page, of all sources together; the fewer, the sooner it is there.",
+        "RECOMMENDER_CANDIDATES", low=90, high=7_200,
+    )  # fmt: skip
     common_term: float = _setting(
         0.02, "Share of captions from which a word of them is common and says nothing.",
         "RECOMMENDER_COMMON_TERM", low=0.00001, high=1,

@@ -34,16 +34,12 @@ videos."""
 NEWEST_OF_EACH = 50
 """How many videos of one hashtag, creator or sound are looked at."""
 
-FOLLOWING, HASHTAGS, SOUNDS, CREATORS = 100, 120, 40, 60
-"""The quotas of the sources that give the newest of something."""
-
 LOOKED_AT = 4
 """How many of the newest of all hashtags, creators or sounds are looked at, for each that a source
 gives: the viewer has seen some."""
 
-MOST_NEAR = 400
-"""How many neighbours are looked at, the nearest first; the viewer has seen some."""
-
+NEAREST_LOOKED_AT = 2
+"""How many neighbours are looked at for each that is given, the nearest first."""
 
 MOST_NEW = 1_000
 """How many new videos are looked at for those on trial."""
@@ -64,19 +60,20 @@ class Source:
 
     Args:
         name: as pages and explanations name it.
-        quota: how many candidates it gives at most.
-        select: the ids of videos, the best first, as a SELECT from `Video`.
+        quota: how many candidates it gives at most, of `CANDIDATES` of all sources.
+        select: the ids of videos, the best first, as a SELECT from `Video`; of a viewer, and for so
+            many candidates.
         is_listed: whether it is a SELECT from an index's rows instead, which are of published
             videos, so that theirs are not read.
     """
 
     name: str
     quota: int
-    select: Callable[[Viewer], sa.Select[int]]
+    select: Callable[[Viewer, int], sa.Select[int]]
     is_listed: bool = False
 
 
-def following(viewer: Viewer) -> sa.Select[int]:
+def following(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest of the creators whom the viewer follows."""
     followed = (
         sa.select(Follow.creator_id)
@@ -84,17 +81,17 @@ def following(viewer: Viewer) -> sa.Select[int]:
         .limit(MOST_FOLLOWED)
         .subquery("followed")
     )
-    return _newest_of(viewer, Video.creator_id, followed, FOLLOWING)
+    return _newest_of(viewer, Video.creator_id, followed, quota)
 
 
-def neighbours(viewer: Viewer) -> sa.Select[int]:
+def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
     """What others engaged with who also engaged with what the viewer engaged with lately."""
     every = viewer.near
     nearest = (
         sa.select(every)
         .where(every.c.video_id.is_not(None))
         .order_by(every.c.similarity.desc(), every.c.video_id.desc())
-        .limit(MOST_NEAR)
+        .limit(NEAREST_LOOKED_AT * quota)
         .subquery("nearest")
     )
     return (
@@ -104,7 +101,7 @@ def neighbours(viewer: Viewer) -> sa.Select[int]:
     )
 
 
-def hashtags(viewer: Viewer) -> sa.Select[int]:
+def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest of the hashtags that the viewer declared, or has the most affinity to."""
     tag, wanted = VideoHashtag, _wanted_hashtags(viewer)
     listed_at = sa.func.max(tag.listed_at, type_=UtcDateTime()).label("published_at")
@@ -114,7 +111,7 @@ def hashtags(viewer: Viewer) -> sa.Select[int]:
         .where(tag.listed_at.between(wanted.c.since, viewer.as_of))
         .group_by(tag.video_id)
     )
-    return _newest_among(listed, HASHTAGS)
+    return _newest_among(listed, quota)
 
 
 def _wanted_hashtags(viewer: Viewer) -> CTE:
@@ -146,19 +143,19 @@ def _wanted_hashtags(viewer: Viewer) -> CTE:
     )
 
 
-def sounds(viewer: Viewer) -> sa.Select[int]:
+def sounds(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest with sounds that the viewer declared, or has the most affinity to."""
     declared = sa.select(UserSound.sound_id).where(
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
     wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
-    return _newest_of(viewer, Video.sound_id, wanted, SOUNDS)
+    return _newest_of(viewer, Video.sound_id, wanted, quota)
 
 
-def creators(viewer: Viewer) -> sa.Select[int]:
+def creators(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest of the creators to whom the viewer has the most affinity."""
     wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
-    return _newest_of(viewer, Video.creator_id, wanted, CREATORS)
+    return _newest_of(viewer, Video.creator_id, wanted, quota)
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
@@ -186,13 +183,13 @@ def _wanted(
     return column.not_in(sa.select(muted).where(owner == viewer.user_id))
 
 
-def trending(viewer: Viewer) -> sa.Select[int]:
+def trending(viewer: Viewer, _quota: int) -> sa.Select[int]:
     """What trends in the viewer's language, or anywhere where that is unknown."""
     statement = _trending()
     return statement.where(Video.language == viewer.language) if viewer.has_language else statement
 
 
-def nearby(viewer: Viewer) -> sa.Select[int]:
+def nearby(viewer: Viewer, _quota: int) -> sa.Select[int]:
     """What trends in the viewer's country."""
     return _trending().where(Video.country == viewer.country)
 
@@ -205,7 +202,7 @@ def _trending() -> sa.Select[int]:
     )
 
 
-def fresh(viewer: Viewer) -> sa.Select[int]:
+def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
     """New ones that few have seen, by chance: every video gets its trial."""
     each = aliased(Video)
     new = (
@@ -226,7 +223,7 @@ def fresh(viewer: Viewer) -> sa.Select[int]:
     )
 
 
-def newest(_viewer: Viewer) -> sa.Select[int]:
+def newest(_viewer: Viewer, _quota: int) -> sa.Select[int]:
     """The newest of all."""
     return _newest()
 
@@ -306,16 +303,19 @@ def _newest() -> sa.Select[int]:
 
 
 SOURCES = (
-    Source("following", FOLLOWING, following, is_listed=True),
+    Source("following", 100, following, is_listed=True),
     Source("neighbours", 200, neighbours),
-    Source("hashtags", HASHTAGS, hashtags, is_listed=True),
-    Source("sounds", SOUNDS, sounds, is_listed=True),
-    Source("creators", CREATORS, creators, is_listed=True),
+    Source("hashtags", 120, hashtags, is_listed=True),
+    Source("sounds", 40, sounds, is_listed=True),
+    Source("creators", 60, creators, is_listed=True),
     Source("trending", 60, trending),
     Source("nearby", 40, nearby),
     Source("fresh", 40, fresh),
     Source("newest", 60, newest),
 )
+CANDIDATES = sum(each.quota for each in SOURCES)
+"""Of how many the quotas are, which is what the setting `candidates` is where nobody sets it."""
+
 BACKFILL = "newest"
 """The source that is never shorter than a page while there is anything left to show."""
 
@@ -371,14 +371,19 @@ def _rows(shape: Shape, viewer: Viewer, place: int, source: Source) -> Statement
 
 def found_by(source: Source, shape: Shape, viewer: Viewer) -> Statement:
     """The ids of the candidates that a source finds, the best first."""
-    found = source.select(viewer)
+    quota = quota_of(source, shape)
+    found = source.select(viewer, quota)
     if source.name == BACKFILL:
-        quota = _of_two_pages(viewer, source.quota)
-        return found.where(*allowed(shape, viewer)).limit(quota)
+        return found.where(*allowed(shape, viewer)).limit(_of_two_pages(viewer, quota))
     (video_id,) = found.selected_columns if source.is_listed else (Video.id,)
     if source.is_listed and shape.where is not None:
         found = found.join(Video, Video.id == video_id)
-    return found.where(*eligible(shape, viewer, video_id)).limit(source.quota)
+    return found.where(*eligible(shape, viewer, video_id)).limit(quota)
+
+
+def quota_of(source: Source, shape: Shape) -> int:
+    """How many candidates a source gives at most, 1 at least: its part of all that may be."""
+    return max(1, round(source.quota * shape.candidates / CANDIDATES))
 
 
 def _of_two_pages(viewer: Viewer, least: int) -> ColumnElement[int]:

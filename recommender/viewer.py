@@ -65,6 +65,7 @@ class Shape:
         has_excluded: whether the caller left videos out.
         rewatch: whether videos that were seen before the session may come again.
         goes_on: whether the page goes on with a session.
+        candidates: how many there are at most.
         where: the caller's own predicate over `Video`.
         own: the host's own signals.
     """
@@ -75,6 +76,7 @@ class Shape:
     has_excluded: bool
     rewatch: bool
     goes_on: bool
+    candidates: int
     where: ColumnElement[bool] | None = None
     own: tuple[Any, ...] = ()
 
@@ -88,6 +90,7 @@ class Shape:
             has_excluded=bool(request.exclude),
             rewatch=request.rewatch,
             goes_on=request.position > 1,
+            candidates=request.settings.candidates,
             where=request.where,
             own=tuple(request.signals),
         )

@@ -760,6 +760,7 @@ DEFAULTS = {
     "seen_lately": 50,
     "lately_prior": 10.0,
     "interests": 20,
+    "candidates": 720,
     "common_term": 0.02,
     "fit_ridge": 1.0,
     "fit_user_prior": 5.0,

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Video, create_engine, fields, plans, resolve
+from recommender import Settings, Video, create_engine, fields, plans, resolve
 from recommender.loading import load
 from recommender.models import Interaction
 from recommender.pages import contender_rows
@@ -163,8 +163,16 @@ def test_the_page_that_is_served_is_looked_at(world: Session, profile: str) -> N
     ],
 )
 def test_each_fault_is_a_sentence(changed: dict[str, object], said: list[str]) -> None:
-    found = list(plans._faults("ana", replace(NOBODY, **changed), counted=True))
+    found = list(plans._faults("ana", replace(NOBODY, **changed), MOST_READ))
     assert found == [f"the page of ana {each}" for each in said]
+
+
+def test_a_page_may_read_more_where_it_may_have_more_candidates(world: Session, kind: str) -> None:
+    most = Settings(candidates=7_200)
+    found = check_plans(world, [WORLD.user_key(5)], as_of=END, settings=most)
+    assert found.findings == ()
+    if kind == "postgresql":
+        assert (found.plans[WORLD.user_key(5)].read or 0) > 1.3 * (plan(world, 5).read or 0)
 
 
 def test_three_users_are_looked_at_where_none_are_named(world: Session) -> None:

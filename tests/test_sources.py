@@ -16,7 +16,7 @@ import recommender
 from recommender import Settings, Video, sources
 from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.pages import kept
-from recommender.sources import SOURCES, Source, found_by
+from recommender.sources import SOURCES, Source, found_by, quota_of
 from recommender.viewer import Shape, Viewer
 from tests.oracle import (
     SOURCE_NAMES,
@@ -107,6 +107,31 @@ def test_a_sum_of_powers_says_which_sources() -> None:
         assert sources.source_names(float(number)) == expected
 
 
+@pytest.mark.parametrize(
+    ("candidates", "quotas"),
+    [
+        (90, [12, 25, 15, 5, 8, 8, 5, 5, 8]),
+        (720, [100, 200, 120, 40, 60, 60, 40, 40, 60]),
+        (7_200, [1_000, 2_000, 1_200, 400, 600, 600, 400, 400, 600]),
+    ],
+)
+def test_sources_share_the_candidates(session: Session, candidates: int, quotas: list[int]) -> None:
+    settings = Settings(candidates=candidates)
+    shape = Shape.of(recommender.resolve(session, "nobody", settings=settings))
+    assert [quota_of(each, shape) for each in SOURCES] == quotas
+
+
+def test_fewer_candidates_are_the_best_of_each_source(session: Session) -> None:
+    make_user(session, country="FR")
+    for number in range(80):
+        make_video(session, f"v{number}", country="FR")
+    set_trends(session, **{f"v{number}": float(number) for number in range(80)})
+    few = Settings(candidates=360)
+    nearby = found(session, "nearby", quota=40, settings=few)
+    assert nearby == [f"v{number}" for number in range(79, 59, -1)]
+    assert len(page(session, limit=80, settings=few).items) == 80
+
+
 def test_following_finds_the_newest_of_those_followed(session: Session) -> None:
     make_user(session)
     for minutes, (video, creator) in enumerate(
@@ -141,7 +166,7 @@ def test_neighbours_finds_the_nearest_to_what_was_engaged_with(session: Session)
 
 
 def test_only_the_nearest_are_looked_at(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MOST_NEAR", 2)
+    monkeypatch.setattr(sources, "NEAREST_LOOKED_AT", 1)
     make_user(session)
     make_videos(session, "liked", "a", "b", "c")
     record(session, "like", "liked")
@@ -151,7 +176,7 @@ def test_only_the_nearest_are_looked_at(session: Session, monkeypatch: pytest.Mo
         for key, similarity in (("a", 0.9), ("b", 0.8), ("c", 0.7))
     ])  # fmt: skip
     record(session, "impression", "a")
-    assert found(session, "neighbours") == ["b"]
+    assert found(session, "neighbours", quota=2) == ["b"]
 
 
 def test_hashtags_finds_the_newest_of_declared_and_learned_ones(session: Session) -> None:
@@ -290,7 +315,8 @@ def test_what_is_seen_or_left_out_takes_no_place_in_any_source(session: Session,
     options: dict[str, Any] = {
         "exclude": ["excluded", "unknown"], "where": Video.duration_ms.is_distinct_from(7),
     }  # fmt: skip
-    assert found(session, name, quota=1, **options) == ["kept"]
+    quota = 3 if name == "neighbours" else 1  # of which twice as many are looked at
+    assert found(session, name, quota=quota, **options) == ["kept"]
     (item,) = page(session, **options).items
     assert (item.video, item.sources) == ("kept", SOURCE_NAMES)
 
