@@ -87,9 +87,13 @@ def _rows(
 
 
 @lru_cache(MOST_KEPT)
-def kept(ranking: Ranking, finish: Finish, name: str, shape: Shape) -> Statement:
-    """The statement of any request of a shape, which is executed with the values of one."""
-    return written_out(finish(ranking(shape, Viewer.named(shape)), name))
+def kept(ranking: Ranking, finish: Finish, name: str, shape: Shape) -> sa.StatementLambdaElement:
+    """The statement of any request of a shape, which is executed with the values of one.
+
+    SQLAlchemy finds it in its cache by one object, and not by its twenty thousand parts.
+    """
+    statement = written_out(finish(ranking(shape, Viewer.named(shape)), name))
+    return sa.lambda_stmt(lambda: statement, track_on=[object()], track_closure_variables=False)
 
 
 def shown_rows(session: Session, video_ids: Sequence[int]) -> dict[int, Any]:
