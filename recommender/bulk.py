@@ -30,6 +30,8 @@ OURS: dict[str, Any] = {"mapper": User}
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
+Values = tuple[Any, ...]
+"""All columns of a row, in the order of its table."""
 Columns = Mapping[str, Sequence[Any]]
 Merge = Callable[[Any, Any], ColumnElement[Any]]
 
@@ -379,8 +381,8 @@ def least(old: Any, new: Any) -> ColumnElement[Any]:
 def synchronise(
     session: Session,
     table: Table,
-    current: Iterable[Key],
-    wanted: Iterable[Key],
+    current: Iterable[Values],
+    wanted: Iterable[Values],
     *,
     new: Container[Any] = (),
 ) -> set[Any]:
@@ -388,40 +390,30 @@ def synchronise(
 
     Args:
         session: the transaction.
-        table: the table; its primary key is its first columns.
-        current: the rows as they are, each with all its columns.
-        wanted: the same, as they shall be.
-        new: the owners that only this transaction knows of: nobody else has rows of theirs.
+        table: the table; its primary key is its first columns, and the first of them its owner.
+        current: the rows as they are.
+        wanted: the rows as they shall be.
+        new: the owners that no other transaction knows of yet, and of whom no row is there. Not to
+            look for theirs takes half as long on PostgreSQL.
 
     Returns:
-        The first part of the keys of the rows that changed: their owners.
+        The owners of the rows that changed.
     """
-    width = len(table.primary_key.columns)
-    there, wanted = set(current), sorted(wanted)
-    changed = [row for row in wanted if row not in there] if there else wanted
-    kept = {row[:width] for row in wanted} if there else set()
-    gone = sorted(row[:width] for row in there if row[:width] not in kept)
+    width, ordered, there = len(table.primary_key.columns), sorted(wanted), set(current)
+    added = [row for row in ordered if row[0] in new]
+    kept = [row for row in ordered if row[0] not in new]
+    changed = [row for row in kept if row not in there]
+    gone = sorted({row[:width] for row in there} - {row[:width] for row in kept})
     delete(session, table, gone)
-    _put(session, table, [row for row in changed if row[0] not in new])
-    _insert_new_owners(session, table, [row for row in changed if row[0] in new])
-    return {row[0] for row in (*changed, *gone)}
+    if changed:
+        merge = {column.name: replace for column in table.c if not column.primary_key}
+        insert_columns(session, table, _columns(table, changed), merge=merge)
+    if added:
+        _insert(session, table, _columns(table, added), None)
+    return {row[0] for row in (*added, *changed, *gone)}
 
 
-def _put(session: Session, table: Table, rows: Sequence[Key]) -> None:
-    if rows:
-        others = [column.name for column in table.c if not column.primary_key]
-        insert_columns(
-            session, table, _all_columns(table, rows), merge=dict.fromkeys(others, replace)
-        )
-
-
-def _insert_new_owners(session: Session, table: Table, rows: Sequence[Key]) -> None:
-    """Looking for each row before it is inserted would take half as long again."""
-    if rows:
-        _insert(session, table, _all_columns(table, rows), conflict=None)
-
-
-def _all_columns(table: Table, rows: Sequence[Key]) -> Columns:
+def _columns(table: Table, rows: Sequence[Values]) -> Columns:
     return dict(zip(table.c.keys(), zip(*rows, strict=True), strict=True))
 
 

@@ -242,16 +242,15 @@ def _video_scalars(
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """Rows after `_save`: their ids, their scalars before and after, and what changed."""
+    """Rows after `_save`: their ids, their scalars before and after, and what changed.
+
+    No other transaction knows yet of the ids of those that are new.
+    """
 
     ids: Mapping[str, int]
+    new: frozenset[int]
     before: Mapping[str, Mapping[str, Any]]
     after: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def new(self) -> set[int]:
-        """The ids of the rows that were inserted, which no other transaction knows of yet."""
-        return {self.ids[key] for key in self.after.keys() - self.before.keys()}
 
     def counts(self, owners: set[int]) -> Counts:
         """The counts, where these rows also changed in other tables."""
@@ -267,9 +266,9 @@ def _save(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row
     empty = {**dict.fromkeys(names), **defaults}
     found = _locked(session, table, list(rows), names)
     new = {key: {**empty, **row} for key, row in rows.items() if key not in found}
-    row_ids = _insert_new(session, table, new)
-    found |= _locked(session, table, [key for key in new if key not in row_ids], names)
-    row_ids |= {key: row_id for key, (row_id, _) in found.items()}
+    inserted = _insert_new(session, table, new)
+    found |= _locked(session, table, [key for key in new if key not in inserted], names)
+    row_ids = inserted | {key: row_id for key, (row_id, _) in found.items()}
     before = {key: row for key, (_, row) in found.items()}
     after = {key: {**before.get(key, empty), **row} for key, row in rows.items()}
     for given in dict.fromkeys(tuple(row) for row in rows.values()):
@@ -277,7 +276,7 @@ def _save(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row
         written = [{"id": row_ids[k], "key": k, **after[k]} for k in changed]
         merge = dict.fromkeys(given, bulk.replace)
         bulk.insert(session, table, written, conflict=["key"], merge=merge)
-    return _Saved(row_ids, before, after)
+    return _Saved(row_ids, frozenset(inserted.values()), before, after)
 
 
 def _insert_new(session: Session, table: Table, rows: Mapping[str, Row]) -> dict[str, int]:
@@ -320,8 +319,8 @@ def _replace_links(
     return bulk.synchronise(session, table, _links(session, table, owners), wanted)
 
 
-def _links(session: Session, table: Table, owners: Iterable[int]) -> list[bulk.Key]:
-    """The rows of a table whose first column, that of the key, is one of the owners."""
+def _links(session: Session, table: Table, owners: Iterable[int]) -> list[bulk.Values]:
+    """The rows of a table whose first column, their owner, is one of the owners."""
     wanted = [(owner,) for owner in owners]
     if not wanted:
         return []
@@ -371,10 +370,9 @@ def _save_terms(
     session: Session, saved: _Saved, captions: Mapping[int, fields.Caption | None]
 ) -> None:
     """Replace the terms of the captions that changed."""
-    new = saved.new
     wanted = [(owner, term) for owner, each in captions.items() if each for term in each.terms]
-    there = _links(session, VIDEO_TERMS, captions.keys() - new)
-    bulk.synchronise(session, VIDEO_TERMS, there, wanted, new=new)
+    there = _links(session, VIDEO_TERMS, captions.keys() - saved.new)
+    bulk.synchronise(session, VIDEO_TERMS, there, wanted, new=saved.new)
 
 
 def _save_video_hashtags(
@@ -406,7 +404,7 @@ def _save_video_hashtags(
         tags = given[key].get("hashtags")
         named = None if tags is None else [known[name] for name in tags]
         after[key] = _hashtags_after(before[key], named, *captioned)
-    wanted: list[bulk.Key] = []
+    wanted: list[bulk.Values] = []
     for key in touched:
         video_id, at = saved.ids[key], _listed_at(saved.after[key])
         wanted += [(video_id, hashtag_id, at) for hashtag_id in after[key]]
