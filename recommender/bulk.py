@@ -393,8 +393,8 @@ def synchronise(
         table: the table; its primary key is its first columns, and the first of them its owner.
         current: the rows as they are.
         wanted: the rows as they shall be.
-        new: the owners that no other transaction knows of yet, and of whom no row is there. Not to
-            look for theirs takes half as long on PostgreSQL.
+        new: the owners that no other transaction knows of yet, and of whom no row is there: where
+            PostgreSQL need not look for a row, inserting it takes a third to a half less time.
 
     Returns:
         The owners of the rows that changed.
@@ -418,7 +418,7 @@ def _columns(table: Table, rows: Sequence[Values]) -> Columns:
 
 
 def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
-    """New ids of a catalogue table, ascending, that no other transaction gets.
+    """New ids of a catalogue table, one or more, ascending, that no other transaction gets.
 
     Reserved before the insert, so that rows get ids in the order of the file although they are
     written in the order of their keys.
