@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import chain, count, repeat, takewhile
 from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
 
@@ -19,6 +20,9 @@ from recommender.reading import opened, read_rows
 
 IN_ARCHIVE = {"kind", "row"}
 """What a line of a person's archive has (`archive.export_user`)."""
+
+FIRST_BATCH = 1_000
+"""Rows of the first batch that others are read ahead of; each has twice as many as the last."""
 
 LONGEST_BATCH = 4_000_000
 """Characters of a batch at most, but for its last row, so that long rows do not fill the memory."""
@@ -104,19 +108,32 @@ def read_file(kind: str, file: str, most: int) -> Generator[Batch, None, None]:
 
 
 def batches_ahead(kind: Kind, binary: BinaryIO, most: int) -> Generator[Batch, None, None]:
-    """The batches of a file; those of a long one are read ahead from the second on."""
-    batches = read_batches(kind, binary, most)
+    """The batches of a file; those of a long one are read ahead from the second on.
+
+    They grow from a small one, which is soon read, so that each is ready when it is wanted.
+    """
+    growing = takewhile(most.__gt__, (FIRST_BATCH << doubled for doubled in count()))
+    batches = _read(kind, binary, chain(growing, repeat(most)))
     if not (first := next(batches, None)):
         return
-    with made_ahead(batches) if len(first[0]) == most else nullcontext(batches) as others:
+    is_long = len(first[0]) == min(FIRST_BATCH, most)
+    with made_ahead(batches) if is_long else nullcontext(batches) as others:
         yield first
         yield from others
 
 
-def read_batches(kind: Kind, binary: BinaryIO, most: int, share: Share = WHOLE) -> Iterator[Batch]:
+def read_batches(kind: Kind, binary: BinaryIO, most: int, share: Share) -> Iterator[Batch]:
     """The batches of a file, made here and with the rows of other shares unparsed."""
+    return _read(kind, binary, repeat(most), share)
+
+
+def _read(
+    kind: Kind, binary: BinaryIO, sizes: Iterable[int], share: Share = WHOLE
+) -> Iterator[Batch]:
     entries = read_entries(kind, binary, share)
-    while batch := take(entries, most):
+    for most in sizes:
+        if not (batch := take(entries, most)):
+            return
         yield batch, binary.tell() if binary.seekable() else 0
 
 

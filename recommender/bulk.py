@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, lru_cache
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -30,6 +30,8 @@ OURS: dict[str, Any] = {"mapper": User}
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
+Values = tuple[Any, ...]
+"""All columns of a row, in the order of its table."""
 Columns = Mapping[str, Sequence[Any]]
 Merge = Callable[[Any, Any], ColumnElement[Any]]
 
@@ -204,7 +206,7 @@ def insert(
     columns: Sequence[str] = (),
     conflict: Sequence[str] | None = (),
     merge: Mapping[str, Merge] | None = None,
-) -> None:
+) -> int:
     """Insert rows that all have the same columns; where one is there already, merge or keep it.
 
     Args:
@@ -215,10 +217,14 @@ def insert(
         conflict: the columns that a row is there already by; the primary key where empty, any
             unique columns where None.
         merge: for each column to change, a function of its old and new value; None keeps the row.
+
+    Returns:
+        How many were inserted or merged.
     """
-    if rows:
-        given = _by_column(table, rows, columns or rows[0])
-        insert_columns(session, table, given, conflict=conflict, merge=merge)
+    if not rows:
+        return 0
+    given = _by_column(table, rows, columns or rows[0])
+    return insert_columns(session, table, given, conflict=conflict, merge=merge)
 
 
 def insert_columns(
@@ -228,10 +234,18 @@ def insert_columns(
     *,
     conflict: Sequence[str] | None = (),
     merge: Mapping[str, Merge] | None = None,
-) -> None:
+) -> int:
     """Insert rows given as columns, one or more, as `insert` does."""
     found_by = None if conflict is None else tuple(conflict)
-    _insert(session, table, columns, found_by, tuple((merge or {}).items()))
+    there = _Conflict(found_by, tuple((merge or {}).items()))
+    return _insert(session, table, columns, there).rowcount
+
+
+class _Conflict(NamedTuple):
+    """By which columns a row is there already, as `insert` takes them, and what is merged then."""
+
+    columns: tuple[str, ...] | None = ()
+    merges: tuple[tuple[str, Merge], ...] = ()
 
 
 def _by_column(table: Table, rows: Sequence[Row], names: Container[str]) -> Columns:
@@ -247,10 +261,11 @@ def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
     keys = [tuple(row[name] for name in key) for row in rows]
     if not is_sqlite(session):
         given = _by_column(table, rows, rows[0])
-        return set(map(tuple, _insert(session, table, given, returning=tuple(key)).all()))
+        inserted = _insert(session, table, given, _Conflict(), returning=tuple(key))
+        return set(map(tuple, inserted.all()))
     if len(rows) == 1:
         given = _by_column(table, rows, rows[0])
-        return set(keys) if _insert(session, table, given).rowcount else set()
+        return set(keys) if _insert(session, table, given, _Conflict()).rowcount else set()
     columns = list(table.primary_key)  # nobody else can write meanwhile
     there = {tuple(row) for row in find(session, columns, keys, columns)}
     new = [row for row, each in zip(rows, keys, strict=True) if each not in there]
@@ -262,35 +277,35 @@ def _insert(
     session: Session,
     table: Table,
     columns: Columns,
-    conflict: tuple[str, ...] | None = (),
-    merges: tuple[tuple[str, Merge], ...] = (),
+    conflict: _Conflict | None,
     returning: tuple[str, ...] = (),
 ) -> sa.CursorResult[Any]:
     names = tuple(column.name for column in table.c if column.name in columns)
     given = [columns[name] for name in names]
     connection = session.connection(bind_arguments=OURS)
     if is_sqlite(session):
-        sql, writers = _sqlite_insert(table, names, conflict, merges)
+        sql, writers = _sqlite_insert(table, names, conflict)
         values = [
             map(write, column) if write else column
             for column, write in zip(given, writers, strict=True)
         ]
         return connection.exec_driver_sql(sql, list(zip(*values, strict=True)))
-    statement = _postgresql_insert(table, names, conflict, merges, returning)
-    return connection.execute(statement, _arrays(given))
+    statement = _postgresql_insert(table, names, conflict, returning)
+    return connection.execute(
+        statement, _arrays(given), execution_options={"preserve_rowcount": True}
+    )
 
 
 @cache
 def _postgresql_insert(
     table: Table,
     names: tuple[str, ...],
-    conflict: tuple[str, ...] | None,
-    merges: tuple[tuple[str, Merge], ...],
+    conflict: _Conflict | None,
     returning: tuple[str, ...],
 ) -> Any:
     source = sa.select(_unnested([table.c[name] for name in names]))
     statement: Any = postgresql.insert(table).from_select(list(names), source)
-    statement = _on_conflict(statement, table, conflict, merges)
+    statement = _on_conflict(statement, table, conflict)
     return statement.returning(*(table.c[name] for name in returning)) if returning else statement
 
 
@@ -298,29 +313,25 @@ def _postgresql_insert(
 def _sqlite_insert(
     table: Table,
     names: tuple[str, ...],
-    conflict: tuple[str, ...] | None,
-    merges: tuple[tuple[str, Merge], ...],
+    conflict: _Conflict | None,
 ) -> tuple[str, list[Callable[[Any], Any] | None]]:
     """The SQL, with a place for each column, and of each column how its values are written."""
     dialect = sqlite.dialect(paramstyle="qmark")
     statement = sqlite.insert(table).values({name: sa.bindparam(name) for name in names})
-    statement = _on_conflict(statement, table, conflict, merges)
+    statement = _on_conflict(statement, table, conflict)
     sql = str(statement.compile(dialect=dialect, column_keys=names))
     return sql, [_WRITERS.get(type(table.c[name].type)) for name in names]
 
 
-def _on_conflict(
-    statement: Any,
-    table: Table,
-    conflict: tuple[str, ...] | None,
-    merges: tuple[tuple[str, Merge], ...],
-) -> Any:
+def _on_conflict(statement: Any, table: Table, conflict: _Conflict | None) -> Any:
     if conflict is None:
+        return statement
+    if conflict.columns is None:
         return statement.on_conflict_do_nothing()
-    target = [table.c[name] for name in conflict or table.primary_key.columns.keys()]
-    if not merges:
+    target = [table.c[name] for name in conflict.columns or table.primary_key.columns.keys()]
+    if not conflict.merges:
         return statement.on_conflict_do_nothing(index_elements=target)
-    changed = {name: how(table.c[name], statement.excluded[name]) for name, how in merges}
+    changed = {name: how(table.c[name], statement.excluded[name]) for name, how in conflict.merges}
     return statement.on_conflict_do_update(index_elements=target, set_=changed)
 
 
@@ -368,33 +379,46 @@ def least(old: Any, new: Any) -> ColumnElement[Any]:
 
 
 def synchronise(
-    session: Session, table: Table, current: Mapping[Key, Row], wanted: Mapping[Key, Row]
+    session: Session,
+    table: Table,
+    current: Iterable[Values],
+    wanted: Iterable[Values],
+    *,
+    new: Container[Any] = (),
 ) -> set[Any]:
     """Make a table's rows be the wanted ones, writing only what differs.
 
     Args:
         session: the transaction.
-        table: the table.
-        current: the rows' other columns by primary key, as they are.
-        wanted: the same, as they shall be; all with the same columns in one order.
+        table: the table; its primary key is its first columns, and the first of them its owner.
+        current: the rows as they are.
+        wanted: the rows as they shall be.
+        new: the owners that no other transaction knows of yet, and of whom no row is there: where
+            PostgreSQL need not look for a row, inserting it takes a third to a half less time.
 
     Returns:
-        The first part of the keys of the rows that changed: their owners.
+        The owners of the rows that changed.
     """
-    names = table.primary_key.columns.keys()
-    changed = sorted(key for key in wanted if current.get(key) != wanted[key])
-    gone = sorted(key for key in current if key not in wanted)
+    width, ordered, there = len(table.primary_key.columns), sorted(wanted), set(current)
+    added = [row for row in ordered if row[0] in new]
+    kept = [row for row in ordered if row[0] not in new]
+    changed = [row for row in kept if row not in there]
+    gone = sorted({row[:width] for row in there} - {row[:width] for row in kept})
     delete(session, table, gone)
     if changed:
-        others = list(wanted[changed[0]])
-        given: dict[str, Sequence[Any]] = dict(zip(names, zip(*changed, strict=True), strict=True))
-        given |= {name: [wanted[key][name] for key in changed] for name in others}
-        insert_columns(session, table, given, merge=dict.fromkeys(others, replace))
-    return {key[0] for key in (*changed, *gone)}
+        merge = {column.name: replace for column in table.c if not column.primary_key}
+        insert_columns(session, table, _columns(table, changed), merge=merge)
+    if added:
+        _insert(session, table, _columns(table, added), None)
+    return {row[0] for row in (*added, *changed, *gone)}
+
+
+def _columns(table: Table, rows: Sequence[Values]) -> Columns:
+    return dict(zip(table.c.keys(), zip(*rows, strict=True), strict=True))
 
 
 def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
-    """New ids of a catalogue table, ascending, that no other transaction gets.
+    """New ids of a catalogue table, one or more, ascending, that no other transaction gets.
 
     Reserved before the insert, so that rows get ids in the order of the file although they are
     written in the order of their keys.
@@ -404,7 +428,9 @@ def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
         last = sa.select(sequence.c.seq).where(sequence.c.name == table.name)
         start = (session.scalar(last, bind_arguments=OURS) or 0) + 1
         return list(range(start, start + count))
-    name = sa.func.pg_get_serial_sequence(table.name, "id")
+    name = sa.cast(sa.func.pg_get_serial_sequence(table.name, "id"), postgresql.REGCLASS)
+    looked_up_once = sa.select(name).scalar_subquery()
     numbers = sa.func.generate_series(1, count).table_valued("number")
-    statement = sa.select(sa.func.nextval(name)).select_from(numbers)
-    return sorted(session.scalars(statement, bind_arguments=OURS))
+    reserved = sa.func.array_agg(sa.func.nextval(looked_up_once), type_=ARRAY(sa.BigInteger))
+    statement = sa.select(reserved).select_from(numbers)
+    return sorted(session.scalars(statement, bind_arguments=OURS).one())

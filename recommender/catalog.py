@@ -87,14 +87,8 @@ def ensure(session: Session, table: Table, names: Iterable[str]) -> dict[str, in
     wanted = list(dict.fromkeys(names))
     hold = table is USERS
     found = ids(session, table, wanted, hold=hold)
-    if missing := [name for name in wanted if name not in found]:
-        column = _key_column(table)
-        reserved = bulk.reserve_ids(session, table, len(missing))
-        rows = [{"id": i, column: name} for i, name in zip(reserved, missing, strict=True)]
-        rows.sort(key=lambda row: str(row[column]))
-        bulk.insert(session, table, rows, conflict=[column])
-        found |= ids(session, table, missing, hold=hold)
-    return found
+    found |= _insert_new(session, table, {name: {} for name in wanted if name not in found})
+    return found | ids(session, table, [name for name in wanted if name not in found], hold=hold)
 
 
 def upsert_users(session: Session, rows: Iterable[Row]) -> Counts:
@@ -248,9 +242,13 @@ def _video_scalars(
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """Rows after `_save`: their ids, their scalars before and after, and what changed."""
+    """Rows after `_save`: their ids, their scalars before and after, and what changed.
+
+    No other transaction knows yet of the ids of those that are new.
+    """
 
     ids: Mapping[str, int]
+    new: frozenset[int]
     before: Mapping[str, Mapping[str, Any]]
     after: Mapping[str, Mapping[str, Any]]
 
@@ -268,9 +266,9 @@ def _save(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row
     empty = {**dict.fromkeys(names), **defaults}
     found = _locked(session, table, list(rows), names)
     new = {key: {**empty, **row} for key, row in rows.items() if key not in found}
-    row_ids = _insert_new(session, table, new)
-    found |= _locked(session, table, [key for key in new if key not in row_ids], names)
-    row_ids |= {key: row_id for key, (row_id, _) in found.items()}
+    inserted = _insert_new(session, table, new)
+    found |= _locked(session, table, [key for key in new if key not in inserted], names)
+    row_ids = inserted | {key: row_id for key, (row_id, _) in found.items()}
     before = {key: row for key, (_, row) in found.items()}
     after = {key: {**before.get(key, empty), **row} for key, row in rows.items()}
     for given in dict.fromkeys(tuple(row) for row in rows.values()):
@@ -278,16 +276,18 @@ def _save(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row
         written = [{"id": row_ids[k], "key": k, **after[k]} for k in changed]
         merge = dict.fromkeys(given, bulk.replace)
         bulk.insert(session, table, written, conflict=["key"], merge=merge)
-    return _Saved(row_ids, before, after)
+    return _Saved(row_ids, frozenset(inserted.values()), before, after)
 
 
 def _insert_new(session: Session, table: Table, rows: Mapping[str, Row]) -> dict[str, int]:
-    """Insert rows; the ids of those that no other transaction inserted meanwhile."""
+    """Insert rows by key; the ids of those that no other transaction inserted meanwhile."""
     if not rows:
         return {}
+    column = _key_column(table)
     reserved = dict(zip(rows, bulk.reserve_ids(session, table, len(rows)), strict=True))
-    written = [{"id": reserved[key], "key": key, **rows[key]} for key in sorted(rows)]
-    bulk.insert(session, table, written, conflict=["key"])
+    written = [{"id": reserved[key], column: key, **rows[key]} for key in sorted(rows)]
+    if bulk.insert(session, table, written, conflict=[column]) == len(rows):
+        return reserved
     there = ids(session, table, rows)
     return {key: row_id for key, row_id in there.items() if row_id == reserved[key]}
 
@@ -315,23 +315,17 @@ def _replace_links(
     member_ids: Mapping[str, int],
 ) -> set[int]:
     owners = {saved.ids[key]: row[column] for key, row in given.items() if column in row}
-    wanted: dict[bulk.Key, bulk.Row] = {
-        (owner, member_ids[member]): {} for owner, members in owners.items() for member in members
-    }
+    wanted = [(owner, member_ids[each]) for owner, members in owners.items() for each in members]
     return bulk.synchronise(session, table, _links(session, table, owners), wanted)
 
 
-def _links(session: Session, table: Table, owners: Iterable[int]) -> dict[bulk.Key, bulk.Row]:
-    """The rows of a table whose first key column is one of the owners."""
+def _links(session: Session, table: Table, owners: Iterable[int]) -> list[bulk.Values]:
+    """The rows of a table whose first column, their owner, is one of the owners."""
     wanted = [(owner,) for owner in owners]
     if not wanted:
-        return {}
-    owner, *rest = table.primary_key.columns
-    others = [column for column in table.c if not column.primary_key]
-    rows = bulk.find(session, [owner], wanted, [owner, *rest, *others])
-    size = 1 + len(rest)
-    names = [column.name for column in others]
-    return {tuple(row[:size]): dict(zip(names, row[size:], strict=True)) for row in rows}
+        return []
+    columns = list(table.c)
+    return [tuple(row) for row in bulk.find(session, columns[:1], wanted, columns)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,21 +347,17 @@ def _save_captions(
         hashtags are given.
     """
     read = [k for k in saved.before if "caption" in given[k] or "hashtags" in given[k]]
-    found = _links(session, CAPTIONS, (saved.ids[key] for key in read))
-    owners: dict[bulk.Key, fields.Caption | None] = {
-        (saved.ids[key],): row["caption"] for key, row in given.items() if "caption" in row
+    found = {row[0]: row for row in _links(session, CAPTIONS, (saved.ids[key] for key in read))}
+    owners: dict[int, fields.Caption | None] = {
+        saved.ids[key]: row["caption"] for key, row in given.items() if "caption" in row
     }
-    current = {owner: found[owner] for owner in owners if owner in found}
-    wanted = {
-        owner: {"caption": caption.text, "words": caption.words}
-        for owner, caption in owners.items()
-        if caption
-    }
-    changed = bulk.synchronise(session, CAPTIONS, current, wanted)
-    _save_terms(session, changed, current, owners)
-    rows = {key: (saved.ids[key],) for key in given}
+    current = [found[owner] for owner in owners if owner in found]
+    wanted = [(owner, each.text, each.words) for owner, each in owners.items() if each]
+    changed = bulk.synchronise(session, CAPTIONS, current, wanted, new=saved.new)
+    _save_terms(session, saved, {owner: owners[owner] for owner in changed})
+    rows = {key: saved.ids[key] for key in given}
     before = {
-        key: fields.caption_hashtags(str(found[row]["caption"])) if row in found else ()
+        key: fields.caption_hashtags(found[row][1]) if row in found else ()
         for key, row in rows.items()
     }
     after = {
@@ -377,20 +367,12 @@ def _save_captions(
 
 
 def _save_terms(
-    session: Session,
-    changed: set[int],
-    current: Mapping[bulk.Key, bulk.Row],
-    captions: Mapping[bulk.Key, fields.Caption | None],
+    session: Session, saved: _Saved, captions: Mapping[int, fields.Caption | None]
 ) -> None:
     """Replace the terms of the captions that changed."""
-    terms: dict[bulk.Key, bulk.Row] = {
-        (owner, term): {}
-        for owner in changed
-        if (caption := captions[owner,])
-        for term in caption.terms
-    }
-    there = _links(session, VIDEO_TERMS, (o for o in changed if (o,) in current))
-    bulk.synchronise(session, VIDEO_TERMS, there, terms)
+    wanted = [(owner, term) for owner, each in captions.items() if each for term in each.terms]
+    there = _links(session, VIDEO_TERMS, captions.keys() - saved.new)
+    bulk.synchronise(session, VIDEO_TERMS, there, wanted, new=saved.new)
 
 
 def _save_video_hashtags(
@@ -409,7 +391,7 @@ def _save_video_hashtags(
     there = (saved.ids[key] for key in touched if key in saved.before)
     current = _links(session, VIDEO_HASHTAGS, there)
     kept: dict[int, list[int]] = {}
-    for video_id, hashtag_id in sorted(current):
+    for video_id, hashtag_id, _ in sorted(current):
         kept.setdefault(video_id, []).append(hashtag_id)
     before = {key: kept.get(saved.ids[key], []) for key in touched}
     old = {name for key in touched for name in captions.before[key]}
@@ -422,11 +404,12 @@ def _save_video_hashtags(
         tags = given[key].get("hashtags")
         named = None if tags is None else [known[name] for name in tags]
         after[key] = _hashtags_after(before[key], named, *captioned)
-    wanted: dict[bulk.Key, bulk.Row] = {}
+    wanted: list[bulk.Values] = []
     for key in touched:
-        row = {"listed_at": _listed_at(saved.after[key])}
-        wanted |= {(saved.ids[key], hashtag_id): row for hashtag_id in after[key]}
-    return _Changes(before, after, bulk.synchronise(session, VIDEO_HASHTAGS, current, wanted))
+        video_id, at = saved.ids[key], _listed_at(saved.after[key])
+        wanted += [(video_id, hashtag_id, at) for hashtag_id in after[key]]
+    changed = bulk.synchronise(session, VIDEO_HASHTAGS, current, wanted, new=saved.new)
+    return _Changes(before, after, changed)
 
 
 def _is_touched(saved: _Saved, key: str, row: Row) -> bool:
@@ -508,13 +491,11 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Applied:
         pair = (users[str(row["user"])], creators[str(row["creator"])])
         wanted[pair] = {**wanted.get(pair, {}), **row}
     current = _follows(session, list(wanted))
-    written = {
-        pair: {"created_at": row.get("at", current.get(pair, {}).get("created_at"))}
-        for pair, row in wanted.items()
-    }
-    changed = {pair for pair in written if current.get(pair) != written[pair]}
-    bulk.synchronise(session, FOLLOWS, {p: r for p, r in current.items() if p in written}, written)
-    inserted = len(written.keys() - current.keys())
+    there = [(*pair, at) for pair, at in current.items()]
+    written = [(*pair, row.get("at", current.get(pair))) for pair, row in wanted.items()]
+    changed = set(written) - set(there)
+    bulk.synchronise(session, FOLLOWS, there, written)
+    inserted = len(wanted.keys() - current.keys())
     counts = Counts(inserted, len(changed) - inserted, len(known) - len(changed))
     rejected = {
         index: UnknownUser(f"user: there is no user {fields.shown(row['user'])}")
@@ -524,12 +505,13 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Applied:
     return Applied(counts, rejected)
 
 
-def _follows(session: Session, pairs: Sequence[bulk.Key]) -> dict[bulk.Key, bulk.Row]:
+def _follows(session: Session, pairs: Sequence[bulk.Key]) -> dict[bulk.Key, datetime | None]:
+    """Since when those of the pairs of user and creator are that are there."""
     if not pairs:
         return {}
     columns = [FOLLOWS.c.user_id, FOLLOWS.c.creator_id]
     rows = bulk.find(session, columns, pairs, [*columns, FOLLOWS.c.created_at])
-    return {(user, creator): {"created_at": at} for user, creator, at in rows}
+    return {(user, creator): at for user, creator, at in rows}
 
 
 def user_id(session: Session, user: str, *, hold: bool = False) -> int:

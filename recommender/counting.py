@@ -238,11 +238,7 @@ def renew_recent(run: Run, session: Session, users: Iterable[int]) -> None:
     given = {**bulk.listed_values(session, 1, wanted), **most}
     newest = session.execute(_newest(bulk.is_sqlite(session)), given, bind_arguments=bulk.OURS)
     there = bulk.find(session, [RECENT.c.user_id], wanted, list(RECENT.c))
-    run.count(users=bulk.synchronise(session, RECENT, _by_key(there), _by_key(newest)))
-
-
-def _by_key(rows: Iterable[Any]) -> dict[bulk.Key, bulk.Row]:
-    return {(user_id, video_id): {"at": at} for user_id, video_id, at in rows}
+    run.count(users=bulk.synchronise(session, RECENT, map(tuple, there), map(tuple, newest)))
 
 
 @cache

@@ -80,7 +80,11 @@ class Settings:
         high=86_400,
     )  # fmt: skip
     batch_size: int = _setting(
-        5_000, "Rows per transaction of an import.", "RECOMMENDER_BATCH_SIZE", low=1, high=50_000
+        5_000,
+        "Rows per transaction of an import, at most.",
+        "RECOMMENDER_BATCH_SIZE",
+        low=1,
+        high=50_000,
     )
     rollup_batch: int = _setting(
         10_000, "Events per transaction of a refresh.", "RECOMMENDER_ROLLUP_BATCH",

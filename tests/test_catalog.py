@@ -21,6 +21,7 @@ from recommender import (
     InvalidValue,
     Settings,
     UnknownUser,
+    Video,
     catalog,
     fields,
     follow,
@@ -662,6 +663,26 @@ def test_a_video_that_another_transaction_creates_meanwhile_is_updated(
             **FULL, "published_at": at(5), "status": status, "hashtags": {"a", "b"},
             "listed_at": {at(5) if status == "published" else None},
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize("table", [USERS, SOUNDS, HASHTAGS], ids=str)
+def test_a_name_that_another_transaction_creates_meanwhile_is_taken(
+    engine: Engine, table: sa.Table
+) -> None:
+    def create() -> None:
+        run_transaction(engine, lambda session: catalog.ensure(session, table, ["b"]))
+
+    rows = [{**FULL, "id": k, "creator": k, "sound": k, "hashtags": [k]} for k in "cba"]
+    with just_before(engine, f"INSERT INTO {table.name} ", create):
+        counts = run_transaction(engine, lambda session: upsert_videos(session, rows))
+    assert counts == Counts(inserted=3)
+    with Session(engine) as session:
+        for video in session.scalars(sa.select(Video)):
+            tags = [hashtag.name for hashtag in video.hashtags]
+            assert (video.creator.key, video.sound and video.sound.key, tags) == (
+                video.key, video.key, [video.key],
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])

@@ -404,6 +404,25 @@ def test_a_report_counts_over_all_batches(
     assert (second.read, second.inserted, second.updated, second.unchanged) == (5, 1, 2, 2)
 
 
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [
+        (400, [400] * 13),
+        (1_000, [1_000] * 5 + [200]),
+        (1_500, [1_000, 1_500, 1_500, 1_200]),
+        (5_000, [1_000, 2_000, 2_200]),
+    ],
+)
+def test_batches_grow_from_a_first_that_is_soon_read(
+    file: Callable[..., str], most: int, sizes: list[int]
+) -> None:
+    path = file(b"id\n" + b"".join(b"u%d\n" % number for number in range(5_200)))
+    read = [batch for batch, _ in batches.read_file("users", path, most)]
+    assert [len(batch) for batch in read] == sizes
+    keys = [entry.parsed["id"] for batch in read for entry in batch if entry.parsed]
+    assert keys == [f"u{number}" for number in range(5_200)]
+
+
 def test_only_the_batches_before_a_bad_row_are_in(engine: Engine, file: Callable[..., str]) -> None:
     good = [b"u%d" % n for n in range(1, 11)]
     bad = [*good[:7], b"b\0d", *good[7:]]
