@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, lru_cache
+from itertools import compress
 from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
@@ -59,7 +60,7 @@ def find(
     session: Session,
     columns: Sequence[sa.Column[Any]],
     keys: Sequence[Key],
-    read: Sequence[sa.Column[Any]],
+    read: Sequence[ColumnElement[Any]],
     *,
     lock: bool = False,
     hold: bool = False,
@@ -86,7 +87,7 @@ def find(
 def _find(
     on_sqlite: bool,  # noqa: FBT001 - part of what the statement is cached by
     columns: tuple[sa.Column[Any], ...],
-    read: tuple[sa.Column[Any], ...],
+    read: tuple[ColumnElement[Any], ...],
     lock: bool,  # noqa: FBT001
     hold: bool,  # noqa: FBT001
     beside: Table | None,
@@ -239,22 +240,29 @@ def _by_column(table: Table, rows: Sequence[Row], names: Container[str]) -> Colu
     return {name: list(map(itemgetter(name), rows)) for name in chosen}
 
 
-def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
-    """Insert the rows that are not there by primary key; return the keys of those inserted."""
-    if not rows:
+def insert_new(session: Session, table: Table, columns: Columns) -> set[Key]:
+    """Insert the rows that are not there by primary key; return the keys of those inserted.
+
+    Args:
+        session: the transaction.
+        table: the table.
+        columns: the rows' values by column; what is no column of the table is passed over.
+    """
+    if not columns:
         return set()
-    key = table.primary_key.columns.keys()
-    keys = [tuple(row[name] for name in key) for row in rows]
+    key = list(table.primary_key)
+    keys = list(zip(*(columns[column.name] for column in key), strict=True))
     if not is_sqlite(session):
-        given = _by_column(table, rows, rows[0])
-        return set(map(tuple, _insert(session, table, given, returning=tuple(key)).all()))
-    if len(rows) == 1:
-        given = _by_column(table, rows, rows[0])
-        return set(keys) if _insert(session, table, given).rowcount else set()
-    columns = list(table.primary_key)  # nobody else can write meanwhile
-    there = {tuple(row) for row in find(session, columns, keys, columns)}
-    new = [row for row, each in zip(rows, keys, strict=True) if each not in there]
-    insert(session, table, new)
+        names = tuple(table.primary_key.columns.keys())
+        return set(map(tuple, _insert(session, table, columns, returning=names).all()))
+    if len(keys) == 1:
+        return set(keys) if _insert(session, table, columns).rowcount else set()
+    there = set(map(tuple, find(session, key, keys, key)))  # nobody else can write meanwhile
+    if there:
+        is_new = [each not in there for each in keys]
+        columns = {name: list(compress(columns[name], is_new)) for name in columns}
+    if len(there) < len(keys):
+        _insert(session, table, columns)
     return set(keys) - there
 
 
