@@ -1,19 +1,19 @@
 """Set-based reads and writes: the one place where the two databases want different SQL.
 
 PostgreSQL takes a whole batch as arrays in one statement. SQLite takes a JSON list to look up, and
-``executemany`` to write, with the statement compiled once. Rows are written in the order of their
-keys, so that two transactions never wait for each other in a circle.
+``executemany`` to write, some rows at a time, with the statement compiled once. Rows are written in
+the order of their keys, so that two transactions never wait for each other in a circle.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, lru_cache
-from itertools import compress
+from itertools import chain, compress
 from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
@@ -33,6 +33,14 @@ Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 Columns = Mapping[str, Sequence[Any]]
 Merge = Callable[[Any, Any], ColumnElement[Any]]
+
+
+ROWS_AT_ONCE = 16
+"""Rows of one INSERT on SQLite: beginning and ending one takes as long as writing a row.
+
+Of a table with indexes it is one row: until an INSERT has ended, SQLite keeps a copy of each page
+that it changed, and an index has another for each row.
+"""
 
 
 def is_sqlite(session: Session) -> bool:
@@ -278,12 +286,11 @@ def _insert(
     given = [columns[name] for name in names]
     connection = session.connection(bind_arguments=OURS)
     if is_sqlite(session):
-        sql, writers = _sqlite_insert(table, names, conflict, merges)
-        values = [
-            map(write, column) if write else column
-            for column, write in zip(given, writers, strict=True)
-        ]
-        return connection.exec_driver_sql(sql, list(zip(*values, strict=True)))
+        rows = list(zip(*map(_written, (table.c[name] for name in names), given), strict=True))
+        for size, values in _groups(rows, 1 if table.indexes else ROWS_AT_ONCE):
+            sql = _sqlite_insert(table, names, conflict, merges, size)
+            result = connection.exec_driver_sql(sql, values)
+        return result
     statement = _postgresql_insert(table, names, conflict, merges, returning)
     return connection.execute(statement, _arrays(given))
 
@@ -302,19 +309,36 @@ def _postgresql_insert(
     return statement.returning(*(table.c[name] for name in returning)) if returning else statement
 
 
+def _written(column: sa.Column[Any], values: Sequence[Any]) -> Iterable[Any]:
+    """The values of a column as SQLite is given them."""
+    write = _WRITERS.get(type(column.type))
+    return map(write, values) if write else values
+
+
+def _groups(rows: Sequence[Key], most: int) -> Iterator[tuple[int, list[Key]]]:
+    """Parameters of statements for so many rows each: most at a time, then the rest one by one."""
+    whole = len(rows) - len(rows) % most
+    for size, some in ((most, rows[:whole]), (1, rows[whole:])):
+        if some:
+            values = chain.from_iterable(some)
+            yield size, list(zip(*[values] * (size * len(some[0])), strict=True))
+
+
 @cache
 def _sqlite_insert(
     table: Table,
     names: tuple[str, ...],
     conflict: tuple[str, ...] | None,
     merges: tuple[tuple[str, Merge], ...],
-) -> tuple[str, list[Callable[[Any], Any] | None]]:
-    """The SQL, with a place for each column, and of each column how its values are written."""
+    rows: int,
+) -> str:
+    """The SQL to insert so many rows, with a place for each column of each."""
     dialect = sqlite.dialect(paramstyle="qmark")
-    statement = sqlite.insert(table).values({name: sa.bindparam(name) for name in names})
-    statement = _on_conflict(statement, table, conflict, merges)
-    sql = str(statement.compile(dialect=dialect, column_keys=names))
-    return sql, [_WRITERS.get(type(table.c[name].type)) for name in names]
+    places: list[dict[str, Any]] = [
+        {name: sa.bindparam(f"{name}_{row}") for name in names} for row in range(rows)
+    ]
+    statement = _on_conflict(sqlite.insert(table).values(places), table, conflict, merges)
+    return str(statement.compile(dialect=dialect))
 
 
 def _on_conflict(

@@ -334,12 +334,13 @@ def _insert(
     first: dict[bulk.Key, _Logged] = {}
     for event in logged.values():
         first.setdefault(event[:2], event)
-    rows = [first[key] for key in sorted(first)]
+    keys = sorted(first)
+    rows = [first[key] for key in keys]
     inserted = bulk.insert_new(session, EVENTS, _columns(_Logged._fields, rows))
-    new = [event for event in rows if event[:2] in inserted]
+    new = [first[key] for key in keys if key in inserted]
     if len(new) == len(logged):
         return new, {}
-    recorded = _recorded(session, first.keys() - inserted)
+    recorded = _recorded(session, [key for key in keys if key not in inserted])
     conflicts = {}
     for index, event in logged.items():
         before = recorded.get(event[:2]) or first[event[:2]].body
@@ -352,14 +353,13 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bulk.Column
     return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
 
 
-def _recorded(session: Session, keys: Iterable[bulk.Key]) -> dict[bulk.Key, tuple[Any, ...]]:
+def _recorded(session: Session, keys: Sequence[bulk.Key]) -> dict[bulk.Key, tuple[Any, ...]]:
     """The bodies in the log of events that have these keys."""
-    wanted = sorted(keys)
-    if not wanted:
+    if not keys:
         return {}
     columns = [EVENTS.c.user_id, EVENTS.c.key]
     read = (*columns, *(EVENTS.c[name] for name in _BODY))
-    return {row[:2]: row[2:] for row in map(tuple, bulk.find(session, columns, wanted, read))}
+    return {row[:2]: row[2:] for row in map(tuple, bulk.find(session, columns, keys, read))}
 
 
 def _conflict(session: Session, event: Row, before: State) -> EventConflict:
