@@ -328,7 +328,7 @@ def _insert(
     """Insert what is not in the log yet.
 
     Returns:
-        The new events in the order of their users, and by the place of each conflicting one the
+        The new events in the order given, and by the place of each conflicting one the
         body that it conflicts with.
     """
     first: dict[bulk.Key, _Logged] = {}
@@ -337,7 +337,7 @@ def _insert(
     keys = sorted(first)
     rows = [first[key] for key in keys]
     inserted = bulk.insert_new(session, EVENTS, _columns(_Logged._fields, rows))
-    new = [first[key] for key in keys if key in inserted]
+    new = [event for key, event in first.items() if key in inserted]
     if len(new) == len(logged):
         return new, {}
     recorded = _recorded(session, [key for key in keys if key not in inserted])
@@ -394,17 +394,18 @@ def _fold(session: Session, events: Sequence[_Logged], known: _Known) -> None:
         # A pair of user and video counts once in the statistics of its video.
         is_first_view = state["impressions"] > 0 and not was_seen
         is_first_engaged = state["engaged_views"] > 0 and not was_engaged
-        pending.append((*pair, event.key, event.at, int(is_first_view), int(is_first_engaged)))
+        counts = int(is_first_view), int(is_first_engaged)
+        pending.append((event.user_id, event.key, event.video_id, event.at, *counts))
         _learn_event(learned, event)
     switched = {event[0:3:2]: event for event in events if event.kind in _TIMED}
     for pair, event in switched.items():
         _learn_state(learned, event, before.get(pair, _NOTHING), states[pair])
-    bulk.insert_columns(session, PENDING, _columns(_PENDING, pending))
+    bulk.insert_columns(session, PENDING, _columns(_PENDING, sorted(pending)))
     _save(session, [states[pair] for pair in sorted(states)])
     learned.write(session)
 
 
-_PENDING = ("user_id", "video_id", "key", "at", "impressions", "engaged_views")
+_PENDING = ("user_id", "key", "video_id", "at", "impressions", "engaged_views")
 
 
 def _states(session: Session, events: Sequence[_Logged]) -> dict[bulk.Key, State]:
