@@ -1,8 +1,8 @@
 """Set-based reads and writes: the one place where the two databases want different SQL.
 
 PostgreSQL takes a whole batch as arrays in one statement. SQLite takes a JSON list to look up, and
-``executemany`` to write, with the statement compiled once. Rows are written in the order of their
-keys, so that two transactions never wait for each other in a circle.
+``executemany`` to write, some rows at a time, with the statement compiled once. Rows are written in
+the order of their keys, so that two transactions never wait for each other in a circle.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, lru_cache
+from itertools import chain, compress
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -34,6 +35,14 @@ Values = tuple[Any, ...]
 """All columns of a row, in the order of its table."""
 Columns = Mapping[str, Sequence[Any]]
 Merge = Callable[[Any, Any], ColumnElement[Any]]
+
+
+ROWS_AT_ONCE = 16
+"""Rows of one INSERT on SQLite: beginning and ending one takes as long as writing a row.
+
+Of a table with indexes it is one row: until an INSERT has ended, SQLite keeps a copy of each page
+that it changed, and an index has another for each row.
+"""
 
 
 def is_sqlite(session: Session) -> bool:
@@ -61,7 +70,7 @@ def find(
     session: Session,
     columns: Sequence[sa.Column[Any]],
     keys: Sequence[Key],
-    read: Sequence[sa.Column[Any]],
+    read: Sequence[ColumnElement[Any]],
     *,
     lock: bool = False,
     hold: bool = False,
@@ -88,7 +97,7 @@ def find(
 def _find(
     on_sqlite: bool,  # noqa: FBT001 - part of what the statement is cached by
     columns: tuple[sa.Column[Any], ...],
-    read: tuple[sa.Column[Any], ...],
+    read: tuple[ColumnElement[Any], ...],
     lock: bool,  # noqa: FBT001
     hold: bool,  # noqa: FBT001
     beside: Table | None,
@@ -238,7 +247,7 @@ def insert_columns(
     """Insert rows given as columns, one or more, as `insert` does."""
     found_by = None if conflict is None else tuple(conflict)
     there = _Conflict(found_by, tuple((merge or {}).items()))
-    return _insert(session, table, columns, there).rowcount
+    return _insert(session, table, columns, there)
 
 
 class _Conflict(NamedTuple):
@@ -253,47 +262,67 @@ def _by_column(table: Table, rows: Sequence[Row], names: Container[str]) -> Colu
     return {name: list(map(itemgetter(name), rows)) for name in chosen}
 
 
-def insert_new(session: Session, table: Table, rows: Sequence[Row]) -> set[Key]:
-    """Insert the rows that are not there by primary key; return the keys of those inserted."""
-    if not rows:
+def insert_new(session: Session, table: Table, columns: Columns) -> set[Key]:
+    """Insert the rows that are not there by primary key; return the keys of those inserted.
+
+    Args:
+        session: the transaction.
+        table: the table.
+        columns: the rows' values by column; what is no column of the table is passed over.
+    """
+    if not columns:
         return set()
-    key = table.primary_key.columns.keys()
-    keys = [tuple(row[name] for name in key) for row in rows]
+    key = list(table.primary_key)
+    keys = list(zip(*(columns[column.name] for column in key), strict=True))
     if not is_sqlite(session):
-        given = _by_column(table, rows, rows[0])
-        inserted = _insert(session, table, given, _Conflict(), returning=tuple(key))
-        return set(map(tuple, inserted.all()))
-    if len(rows) == 1:
-        given = _by_column(table, rows, rows[0])
-        return set(keys) if _insert(session, table, given, _Conflict()).rowcount else set()
-    columns = list(table.primary_key)  # nobody else can write meanwhile
-    there = {tuple(row) for row in find(session, columns, keys, columns)}
-    new = [row for row, each in zip(rows, keys, strict=True) if each not in there]
-    insert(session, table, new)
+        found_by = tuple(table.primary_key.columns.keys())
+        rows = _insert_arrays(session, table, columns, _Conflict(), returning=found_by)
+        return set(map(tuple, rows.all()))
+    if len(keys) == 1:
+        return set(keys) if _insert(session, table, columns, _Conflict()) else set()
+    there = set(map(tuple, find(session, key, keys, key)))  # nobody else can write meanwhile
+    if there:
+        is_new = [each not in there for each in keys]
+        columns = {name: list(compress(columns[name], is_new)) for name in columns}
+    if len(there) < len(keys):
+        _insert(session, table, columns, _Conflict())
     return set(keys) - there
 
 
-def _insert(
+def _insert(session: Session, table: Table, columns: Columns, conflict: _Conflict | None) -> int:
+    """Insert rows given as columns; how many were inserted or merged."""
+    if not is_sqlite(session):
+        return _insert_arrays(session, table, columns, conflict).rowcount
+    names = _known_names(table, columns)
+    connection = session.connection(bind_arguments=OURS)
+    given = (_written(table.c[name], columns[name]) for name in names)
+    rows, most = list(zip(*given, strict=True)), 1 if table.indexes else ROWS_AT_ONCE
+    count = 0
+    for size, values in _groups(rows, most):
+        sql = _sqlite_insert(table, names, conflict, size)
+        count += connection.exec_driver_sql(sql, values).rowcount
+    return count
+
+
+def _insert_arrays(
     session: Session,
     table: Table,
     columns: Columns,
     conflict: _Conflict | None,
     returning: tuple[str, ...] = (),
 ) -> sa.CursorResult[Any]:
-    names = tuple(column.name for column in table.c if column.name in columns)
-    given = [columns[name] for name in names]
-    connection = session.connection(bind_arguments=OURS)
-    if is_sqlite(session):
-        sql, writers = _sqlite_insert(table, names, conflict)
-        values = [
-            map(write, column) if write else column
-            for column, write in zip(given, writers, strict=True)
-        ]
-        return connection.exec_driver_sql(sql, list(zip(*values, strict=True)))
+    names = _known_names(table, columns)
     statement = _postgresql_insert(table, names, conflict, returning)
-    return connection.execute(
-        statement, _arrays(given), execution_options={"preserve_rowcount": True}
+    return session.connection(bind_arguments=OURS).execute(
+        statement,
+        _arrays([columns[name] for name in names]),
+        execution_options={"preserve_rowcount": True},
     )
+
+
+def _known_names(table: Table, columns: Columns) -> tuple[str, ...]:
+    """The names of a table's columns that are given, in its order."""
+    return tuple(column.name for column in table.c if column.name in columns)
 
 
 @cache
@@ -309,18 +338,35 @@ def _postgresql_insert(
     return statement.returning(*(table.c[name] for name in returning)) if returning else statement
 
 
+def _written(column: sa.Column[Any], values: Sequence[Any]) -> Iterable[Any]:
+    """The values of a column as SQLite is given them."""
+    write = _WRITERS.get(type(column.type))
+    return map(write, values) if write else values
+
+
+def _groups(rows: Sequence[Key], most: int) -> Iterator[tuple[int, list[Key]]]:
+    """Parameters of statements for so many rows each: most at a time, then the rest one by one."""
+    whole = len(rows) - len(rows) % most
+    for size, some in ((most, rows[:whole]), (1, rows[whole:])):
+        if some:
+            values = chain.from_iterable(some)
+            yield size, list(zip(*[values] * (size * len(some[0])), strict=True))
+
+
 @cache
 def _sqlite_insert(
     table: Table,
     names: tuple[str, ...],
     conflict: _Conflict | None,
-) -> tuple[str, list[Callable[[Any], Any] | None]]:
-    """The SQL, with a place for each column, and of each column how its values are written."""
+    rows: int,
+) -> str:
+    """The SQL to insert so many rows, with a place for each column of each."""
     dialect = sqlite.dialect(paramstyle="qmark")
-    statement = sqlite.insert(table).values({name: sa.bindparam(name) for name in names})
-    statement = _on_conflict(statement, table, conflict)
-    sql = str(statement.compile(dialect=dialect, column_keys=names))
-    return sql, [_WRITERS.get(type(table.c[name].type)) for name in names]
+    places: list[dict[str, Any]] = [
+        {name: sa.bindparam(f"{name}_{row}") for name in names} for row in range(rows)
+    ]
+    statement = _on_conflict(sqlite.insert(table).values(places), table, conflict)
+    return str(statement.compile(dialect=dialect))
 
 
 def _on_conflict(statement: Any, table: Table, conflict: _Conflict | None) -> Any:

@@ -448,7 +448,7 @@ def _learn_published(
         after = _published(saved.after[key], tags.after[key], since)
         if before != after:
             changed += [(part, sign) for part, sign in ((before, -1), (after, 1)) if part]
-    if any(subjects != Subjects(None, None) for (_, subjects, _), _ in changed):
+    if any(subjects != Subjects() for (_, subjects, _), _ in changed):
         learned = Learned(rules(session))
         for (creator_id, subjects, at), sign in changed:
             weight = sign * learned.rules.publish_weight
@@ -464,7 +464,7 @@ def _published(
     """What a video says of its creator's interests, and when; None where it says nothing."""
     if video is None or video["status"] != "published":
         return None
-    subjects = Subjects(None, video["sound_id"], tuple(sorted(hashtag_ids)))
+    subjects = Subjects.of(None, video["sound_id"], tuple(sorted(hashtag_ids)))
     creator_id, at = video["creator_id"], video["published_at"]
     forgotten_until = since[creator_id]
     if forgotten_until is not None and at <= forgotten_until:
@@ -560,10 +560,10 @@ def follow(session: Session, user: str, creator: str, *, at: datetime | None = N
     since = fields.time(fields.now() if at is None else at)
     follower = user_id(session, user, hold=True)
     creator_id = ensure(session, USERS, [_key("creator", creator)])[creator]
-    row = {"user_id": follower, "creator_id": creator_id, "created_at": since}
+    row: bulk.Columns = {"user_id": [follower], "creator_id": [creator_id], "created_at": [since]}
     if _follows(session, [(follower, creator_id)]):
         return False
-    return bool(bulk.insert_new(session, FOLLOWS, [row]))
+    return bool(bulk.insert_new(session, FOLLOWS, row))
 
 
 def unfollow(session: Session, user: str, creator: str) -> bool:

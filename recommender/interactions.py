@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
-from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 
 from recommender import bulk, fields
 from recommender.catalog import USERS, VIDEO_HASHTAGS, VIDEOS, Applied
-from recommender.columns import Statement
 from recommender.errors import (
     EventConflict,
     EventTooOld,
@@ -45,15 +44,15 @@ MOST_AHEAD = timedelta(minutes=5)
 ENGAGED_MS = 18_000
 """A view this long is engaged however long the video; KuaiRand's `long_view` is the same rule."""
 
-_STATE = tuple(column.name for column in INTERACTIONS.c if not column.primary_key)
+_STATE = tuple(INTERACTIONS.c.keys())
 _TIMES = tuple(name for name in _STATE if name.endswith("_at"))
 _NOTHING = {**dict.fromkeys(_STATE, 0), **dict.fromkeys(_TIMES), "completion": 0.0}
 _COUNTED = {
-    "impression": ("impressions",),
-    "watch": ("impressions", "plays"),
-    "share": ("shares",),
-    "comment": ("comments",),
-    "report": ("reports",),
+    "impression": "impressions",
+    "watch": "impressions",
+    "share": "shares",
+    "comment": "comments",
+    "report": "reports",
 }
 _TIMED = {
     "like": "liked_at",
@@ -179,19 +178,21 @@ def apply_events(session: Session, events: Sequence[Row], *, strict: bool = Fals
         events: rows as `fields.parse_row` gives them, in any order, with any repeats.
         strict: raise the first that cannot be recorded instead, before anything is written.
     """
-    places, rejected = _resolve(session, events)
+    known = _read_known(session, events)
+    logged, rejected = _resolve(known, events)
     if strict:
         _raise_first(rejected)
     too_old = {i for i, error in rejected.items() if isinstance(error, EventTooOld)}
-    some = session.begin_nested() if strict and len(places) > 1 else nullcontext()
+    some = session.begin_nested() if strict and len(logged) > 1 else nullcontext()
     with some:
-        new, conflicts = _insert(session, {index: each.row for index, each in places.items()})
+        new, conflicts = _insert(session, logged)
         rejected |= {index: _conflict(session, events[index], conflicts[index])
                      for index in conflicts}  # fmt: skip
         if strict:
             _raise_first(rejected)
-    _fold(session, [places[index] for index in new])
-    unchanged = len(places) - len(conflicts) - len(new)
+    if new:
+        _fold(session, new, known)
+    unchanged = len(logged) - len(conflicts) - len(new)
     counts = Counts(inserted=len(new), unchanged=unchanged, too_old=len(too_old))
     return Applied(counts, {i: rejected[i] for i in rejected if i not in too_old})
 
@@ -202,170 +203,163 @@ def _raise_first(rejected: Mapping[int, RecommenderError]) -> None:
 
 
 class _Viewer(NamedTuple):
-    """The row of a user who did something, locked, and the rules by which it is learned."""
+    """The row of a user who did something, locked."""
 
     id: int
     learned_since: datetime | None
-    rules: Rules
 
 
 class _Target(NamedTuple):
-    """A video that a user did something with, and the state of the two before.
-
-    `horizon` is until when events are pruned, read after the user's row was locked: whoever prunes
-    sets it first, and deletes a user's events only with that lock.
-    """
+    """A video that somebody did something with."""
 
     id: int
     duration_ms: int | None
     subjects: Subjects
-    horizon: datetime | None
-    before: Mapping[str, Any] | None
 
 
-class _Place(NamedTuple):
-    """An event as a row of the log, with its user and video."""
+class _Known(NamedTuple):
+    """Users and videos by their keys, and by which rules to learn, where there is any video.
 
-    row: State
+    `horizon` is until when events are pruned, read after the users' rows were locked: whoever
+    prunes sets it first, and deletes a user's events only with that lock.
+    """
+
+    viewers: Mapping[str, _Viewer]
+    targets: Mapping[str, _Target]
+    horizon: datetime | None = None
+    rules: Rules | None = None
+
+
+class _Logged(NamedTuple):
+    """An event: its row of the log, how much was watched as far as known, its user and video."""
+
+    user_id: int
+    key: str
+    video_id: int
+    kind: str
+    at: datetime
+    watch_ms: int | None
+    completion: float | None
+    engaged: bool
+    watched_ms: int | None
+    part: float | None
     viewer: _Viewer
     target: _Target
 
+    @property
+    def body(self) -> tuple[Any, ...]:
+        """What an event of the same key has in common with it, or is in conflict."""
+        return self[2:7]
+
+
+def _read_known(session: Session, events: Sequence[Row]) -> _Known:
+    """The users and videos of events, the users locked in the order of their keys."""
+    user_keys = [(key,) for key in dict.fromkeys(event["user"] for event in events)]
+    video_keys = [(key,) for key in dict.fromkeys(event["video"] for event in events)]
+    if not events:
+        return _Known({}, {})
+    read = (USERS.c.key, USERS.c.id, USERS.c.learned_since)
+    users = bulk.find(session, [USERS.c.key], user_keys, read, lock=True)
+    viewers = {key: _Viewer(*row) for key, *row in users}
+    videos = bulk.find(session, [VIDEOS.c.key], video_keys, _ABOUT, beside=LEARNING_STATE)
+    targets = {
+        key: _Target(row_id, duration_ms, Subjects.of(creator_id, sound_id, _numbers(tags)))
+        for key, row_id, duration_ms, creator_id, sound_id, tags, *_ in videos
+    }
+    if not videos:
+        return _Known(viewers, targets)
+    horizon, *rules = videos[0][-1 - len(RULES) :]  # the same beside all of them
+    return _Known(viewers, targets, horizon, Rules(*rules))
+
+
+_ABOUT = (
+    *(VIDEOS.c[name] for name in ("key", "id", "duration_ms", "creator_id", "sound_id")),
+    sa.select(sa.func.aggregate_strings(sa.cast(VIDEO_HASHTAGS.c.hashtag_id, sa.Text), ","))
+    .where(VIDEO_HASHTAGS.c.video_id == VIDEOS.c.id)
+    .scalar_subquery(),
+    *(LEARNING_STATE.c[name] for name in ("events_horizon", *RULES)),
+)
+
+
+def _numbers(listed: str | None) -> tuple[int, ...]:
+    return tuple(map(int, listed.split(","))) if listed else ()
+
 
 def _resolve(
-    session: Session, events: Sequence[Row]
-) -> tuple[dict[int, _Place], dict[int, RecommenderError]]:
-    viewers = _viewers(session, events)
-    targets = _targets(session, viewers, events)
-    places: dict[int, _Place] = {}
+    known: _Known, events: Sequence[Row]
+) -> tuple[dict[int, _Logged], dict[int, RecommenderError]]:
+    logged: dict[int, _Logged] = {}
     rejected: dict[int, RecommenderError] = {}
+    viewers, targets, horizon = known.viewers, known.targets, known.horizon
     latest = fields.now() + MOST_AHEAD
     for index, event in enumerate(events):
         if (viewer := viewers.get(event["user"])) is None:
             rejected[index] = UnknownUser(f"there is no user {fields.shown(event['user'])}")
-        elif (target := targets.get((viewer.id, event["video"]))) is None:
+        elif (target := targets.get(event["video"])) is None:
             rejected[index] = UnknownVideo(f"there is no video {fields.shown(event['video'])}")
         elif (at := event["at"]) > latest:
             rejected[index] = InvalidValue(f"at: {fields.written_time(at)} is in the future")
-        elif target.horizon and at <= target.horizon:
+        elif horizon and at <= horizon:
             rejected[index] = EventTooOld(
                 f"at: {fields.written_time(at)} is too old: events until"
-                f" {fields.written_time(target.horizon)} are pruned"
+                f" {fields.written_time(horizon)} are pruned"
             )
         else:
-            places[index] = _Place(_row(event, viewer.id, target), viewer, target)
-    return places, rejected
+            logged[index] = _logged(event, viewer, target)
+    return logged, rejected
 
 
-def _row(event: Row, user_id: int, target: _Target) -> State:
-    """The event as a row of the log, and its video's duration, which folding wants to know."""
+def _logged(event: Row, viewer: _Viewer, target: _Target) -> _Logged:
     kind, duration_ms = event["kind"], target.duration_ms
     watch_ms, completion = event.get("watch_ms"), event.get("completion")
-    return {
-        "user_id": user_id,
-        "key": event["id"],
-        "video_id": target.id,
-        "kind": kind,
-        "at": event["at"],
-        "watch_ms": watch_ms,
-        "completion": completion,
-        "engaged": kind == "watch" and is_engaged(watch_ms, completion, duration_ms),
-        "duration_ms": duration_ms,
-    }
+    watched_ms, part, engaged = None, None, False
+    if kind == "watch":
+        watched_ms, part = watched(watch_ms, completion, duration_ms)
+        engaged = is_engaged(watched_ms, part, duration_ms)
+    return _Logged(
+        viewer.id, event["id"], target.id, kind, event["at"], watch_ms, completion, engaged,
+        watched_ms, part, viewer, target,
+    )  # fmt: skip
 
 
-def _viewers(session: Session, events: Sequence[Row]) -> dict[str, _Viewer]:
-    """The users by their keys, locked in the order of these."""
-    keys = [(key,) for key in dict.fromkeys(event["user"] for event in events)]
-    if not keys:
-        return {}
-    read = (USERS.c.key, USERS.c.id, USERS.c.learned_since, *(LEARNING_STATE.c[n] for n in RULES))
-    found = bulk.find(session, [USERS.c.key], keys, read, lock=True, beside=LEARNING_STATE)
-    if not found:
-        return {}
-    rules = Rules(*found[0][3:])  # the same for all of them
-    return {row[0]: _Viewer(row[1], row[2], rules) for row in found}
-
-
-def _targets(
-    session: Session, viewers: Mapping[str, _Viewer], events: Sequence[Row]
-) -> dict[tuple[int, str], _Target]:
-    """The videos by user's id and video's key."""
-    known = [event for event in events if event["user"] in viewers]
-    pairs = list(dict.fromkeys((viewers[e["user"]].id, e["video"]) for e in known))
-    if not pairs:
-        return {}
-    statement, values = (
-        _find_targets(bulk.is_sqlite(session)),
-        bulk.listed_values(session, 2, pairs),
-    )
-    found, subjects = {}, dict[int, Subjects]()
-    for row in session.execute(statement, values, bind_arguments=bulk.OURS).all():
-        user_id, key, video_id, duration_ms, creator_id, sound_id, tags, horizon, *state = row
-        if video_id not in subjects:
-            hashtag_ids = tuple(map(int, tags.split(","))) if tags else ()
-            subjects[video_id] = Subjects(creator_id, sound_id, hashtag_ids)
-        before = dict(zip(_STATE, state, strict=True)) if state[-1] else None
-        found[user_id, key] = _Target(video_id, duration_ms, subjects[video_id], horizon, before)
-    return found
-
-
-@cache
-def _find_targets(on_sqlite: bool) -> Statement:  # noqa: FBT001 - what the statement is cached by
-    pairs = bulk.listed(on_sqlite, (INTERACTIONS.c.user_id, VIDEOS.c.key))
-    tags = (
-        sa.select(sa.func.aggregate_strings(sa.cast(VIDEO_HASHTAGS.c.hashtag_id, sa.Text), ","))
-        .where(VIDEO_HASHTAGS.c.video_id == VIDEOS.c.id)
-        .scalar_subquery()
-    )
-    is_state = sa.and_(
-        INTERACTIONS.c.user_id == pairs.c.user_id, INTERACTIONS.c.video_id == VIDEOS.c.id
-    )
-    about = [VIDEOS.c[name] for name in ("id", "duration_ms", "creator_id", "sound_id")]
-    horizon = sa.select(LEARNING_STATE.c.events_horizon).scalar_subquery()
-    state = [INTERACTIONS.c[name] for name in _STATE]
-    return sa.select(pairs.c.user_id, pairs.c.key, *about, tags, horizon, *state).select_from(
-        sa.join(pairs, VIDEOS, VIDEOS.c.key == pairs.c.key).outerjoin(INTERACTIONS, is_state)
-    )
-
-
-def _identity(row: Mapping[str, Any]) -> bulk.Key:
-    return (row["user_id"], row["key"])
-
-
-def _body(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _BODY)
-
-
-def _insert(session: Session, rows: Mapping[int, State]) -> tuple[list[int], dict[int, State]]:
+def _insert(
+    session: Session, logged: Mapping[int, _Logged]
+) -> tuple[list[_Logged], dict[int, State]]:
     """Insert what is not in the log yet.
 
     Returns:
-        The places of the new events, and of each conflicting one the row that it conflicts with.
+        The new events in the order given, and by the place of each conflicting one the
+        body that it conflicts with.
     """
-    first: dict[bulk.Key, int] = {}
-    for index, row in rows.items():
-        first.setdefault(_identity(row), index)
-    inserted = bulk.insert_new(session, EVENTS, [rows[first[key]] for key in sorted(first)])
-    recorded = _recorded(session, first.keys() - inserted)
-    recorded |= {key: rows[first[key]] for key in inserted}
-    new = {first[key] for key in inserted}
-    conflicts = {
-        index: recorded[_identity(row)]
-        for index, row in rows.items()
-        if index not in new and _body(recorded[_identity(row)]) != _body(row)
-    }
-    return sorted(new), conflicts
+    first: dict[bulk.Key, _Logged] = {}
+    for event in logged.values():
+        first.setdefault(event[:2], event)
+    keys = sorted(first)
+    rows = [first[key] for key in keys]
+    inserted = bulk.insert_new(session, EVENTS, _columns(_Logged._fields, rows))
+    new = [event for key, event in first.items() if key in inserted]
+    if len(new) == len(logged):
+        return new, {}
+    recorded = _recorded(session, [key for key in keys if key not in inserted])
+    conflicts = {}
+    for index, event in logged.items():
+        before = recorded.get(event[:2]) or first[event[:2]].body
+        if before != event.body:
+            conflicts[index] = dict(zip(_BODY, before, strict=True))
+    return new, conflicts
 
 
-def _recorded(session: Session, keys: Iterable[bulk.Key]) -> dict[bulk.Key, State]:
-    """The rows of the log that have these keys."""
-    wanted = sorted(keys)
-    if not wanted:
+def _columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bulk.Columns:
+    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
+
+
+def _recorded(session: Session, keys: Sequence[bulk.Key]) -> dict[bulk.Key, tuple[Any, ...]]:
+    """The bodies in the log of events that have these keys."""
+    if not keys:
         return {}
     columns = [EVENTS.c.user_id, EVENTS.c.key]
     read = (*columns, *(EVENTS.c[name] for name in _BODY))
-    found = bulk.find(session, columns, wanted, read)
-    return {(row.user_id, row.key): dict(row._mapping) for row in found}  # noqa: SLF001 - its API
+    return {row[:2]: row[2:] for row in map(tuple, bulk.find(session, columns, keys, read))}
 
 
 def _conflict(session: Session, event: Row, before: State) -> EventConflict:
@@ -384,86 +378,89 @@ def _described(body: Row) -> str:
     return " ".join(parts)
 
 
-def _fold(session: Session, places: Sequence[_Place]) -> None:
+def _fold(session: Session, events: Sequence[_Logged], known: _Known) -> None:
     """Fold new events into their states, and learn from them."""
-    if not places:
-        return
-    learned = Learned(places[0].viewer.rules)
+    assert known.rules  # noqa: S101 - they were read with the events' videos
+    learned = Learned(known.rules)
+    before = _states(session, events)
     states: dict[bulk.Key, State] = {}
     pending = []
-    for place in places:
-        pair = (place.viewer.id, place.target.id)
-        state = states.get(pair) or states.setdefault(pair, _state_before(place))
-        counted = bool(state["impressions"]), bool(state["engaged_views"])
-        completion = _fold_one(state, place.row)
-        pending.append(_pending(place.row, state, counted))
-        _learn_event(learned, place, completion)
-    switched = [each for each in places if each.row["kind"] in _TIMED]
-    for place in {(each.viewer.id, each.target.id): each for each in switched}.values():
-        _learn_state(learned, place, states[place.viewer.id, place.target.id])
-    bulk.insert(session, PENDING, sorted(pending, key=_identity))
+    for event in events:
+        pair = event.user_id, event.video_id
+        if (state := states.get(pair)) is None:
+            state = states[pair] = dict(before.get(pair) or _new_state(event))
+        was_seen, was_engaged = state["impressions"] > 0, state["engaged_views"] > 0
+        _fold_one(state, event)
+        # A pair of user and video counts once in the statistics of its video.
+        is_first_view = state["impressions"] > 0 and not was_seen
+        is_first_engaged = state["engaged_views"] > 0 and not was_engaged
+        counts = int(is_first_view), int(is_first_engaged)
+        pending.append((event.user_id, event.key, event.video_id, event.at, *counts))
+        _learn_event(learned, event)
+    switched = {event[0:3:2]: event for event in events if event.kind in _TIMED}
+    for pair, event in switched.items():
+        _learn_state(learned, event, before.get(pair, _NOTHING), states[pair])
+    bulk.insert_columns(session, PENDING, _columns(_PENDING, sorted(pending)))
     _save(session, [states[pair] for pair in sorted(states)])
     learned.write(session)
 
 
-def _state_before(place: _Place) -> State:
-    at = place.row["at"]
-    pair = {"user_id": place.viewer.id, "video_id": place.target.id}
-    return {**pair, **(place.target.before or {**_NOTHING, "first_at": at, "last_at": at})}
+_PENDING = ("user_id", "key", "video_id", "at", "impressions", "engaged_views")
+
+
+def _states(session: Session, events: Sequence[_Logged]) -> dict[bulk.Key, State]:
+    """The states before of the users and videos of events, where there are any."""
+    pairs = list(dict.fromkeys(event[0:3:2] for event in events))
+    columns = [INTERACTIONS.c.user_id, INTERACTIONS.c.video_id]
+    found = bulk.find(session, columns, pairs, tuple(INTERACTIONS.c))
+    return {(row[0], row[1]): dict(zip(_STATE, row, strict=True)) for row in found}
+
+
+def _new_state(event: _Logged) -> State:
+    pair = {"user_id": event.user_id, "video_id": event.video_id}
+    return {**_NOTHING, **pair, "first_at": event.at, "last_at": event.at}
 
 
 def _save(session: Session, states: Sequence[State]) -> None:
-    used = [name for name in _STATE if any(state[name] for state in states)]
-    merge = dict.fromkeys(used, bulk.replace)
-    bulk.insert(session, INTERACTIONS, states, columns=("user_id", "video_id", *used), merge=merge)
+    used = [name for name in _STATE if any(map(itemgetter(name), states))]
+    columns = _columns(used, list(map(itemgetter(*used), states)))
+    merge = {name: bulk.replace for name in used if not INTERACTIONS.c[name].primary_key}
+    bulk.insert_columns(session, INTERACTIONS, columns, merge=merge)
 
 
-def _pending(row: State, state: State, counted: tuple[bool, bool]) -> State:
-    """What an event adds to the statistics of its video: a pair of user and video counts once."""
-    impressions, engaged_views = counted
-    return {
-        "user_id": row["user_id"],
-        "key": row["key"],
-        "video_id": row["video_id"],
-        "at": row["at"],
-        "impressions": int(not impressions and state["impressions"] > 0),
-        "engaged_views": int(not engaged_views and state["engaged_views"] > 0),
-    }
-
-
-def _fold_one(state: State, event: State) -> float | None:
-    """Fold an event into a state; return the part watched."""
-    kind, at = event["kind"], event["at"]
-    completion = None
-    for column in _COUNTED.get(kind, ()):
+def _fold_one(state: State, event: _Logged) -> None:
+    """Fold an event into a state."""
+    kind, at = event.kind, event.at
+    if column := _COUNTED.get(kind):
         state[column] += 1
-    if column := _TIMED.get(kind, ""):
+    elif column := _TIMED.get(kind):
         state[column] = max(state[column] or at, at)
     if kind == "watch":
-        watch_ms, completion = watched(event["watch_ms"], event["completion"], event["duration_ms"])
-        state["watch_ms"] += watch_ms or 0
-        state["completion"] = max(state["completion"], completion or 0.0)
-        state["engaged_views"] += event["engaged"]
-    if event["engaged"] or kind in POSITIVE:
+        state["plays"] += 1
+        state["watch_ms"] += event.watched_ms or 0
+        state["completion"] = max(state["completion"], event.part or 0.0)
+        state["engaged_views"] += event.engaged
+    if event.engaged or kind in POSITIVE:
         state["engaged_at"] = max(state["engaged_at"] or at, at)
     state["first_at"] = min(state["first_at"], at)
     state["last_at"] = max(state["last_at"], at)
-    return completion
 
 
-def _learn_event(learned: Learned, place: _Place, completion: float | None) -> None:
-    since, at = place.viewer.learned_since, place.row["at"]
-    if since is None or at > since:
-        weight = learned.rules.of_event(place.row, completion)
-        learned.add(place.viewer.id, place.target.subjects, weight, at)
+def _learn_event(learned: Learned, event: _Logged) -> None:
+    since = event.viewer.learned_since
+    if since is None or event.at > since:
+        weight = learned.rules.of_event(
+            event.kind, event.part, event.watch_ms, event.target.duration_ms, engaged=event.engaged
+        )
+        learned.add(event.user_id, event.target.subjects, weight, event.at)
 
 
-def _learn_state(learned: Learned, place: _Place, after: State) -> None:
+def _learn_state(learned: Learned, event: _Logged, before: State, after: State) -> None:
     """Learn what a like, save or lack of interest changed; a hundred likes are one."""
-    since = place.viewer.learned_since
-    before = learned.rules.of_state(place.target.before or _NOTHING, since)
+    since = event.viewer.learned_since
+    was = learned.rules.of_state(before, since)
     now = learned.rules.of_state(after, since)
-    for _, weight, at in now - before:
-        learned.add(place.viewer.id, place.target.subjects, weight, at)
-    for _, weight, at in before - now:
-        learned.add(place.viewer.id, place.target.subjects, -weight, at)
+    for _, weight, at in now - was:
+        learned.add(event.user_id, event.target.subjects, weight, at)
+    for _, weight, at in was - now:
+        learned.add(event.user_id, event.target.subjects, -weight, at)

@@ -8,6 +8,7 @@ alike, so that one factor brings them to any reading time and no row is rewritte
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,18 +49,29 @@ def exponent(landmark: datetime, half_life_days: float, at: datetime) -> float:
 
 def half_lives(landmark: datetime, half_life_days: float, at: datetime) -> float:
     """How many half-lives after the landmark a time is, at most 950 either way."""
-    number = exponent(landmark, half_life_days, at)
+    return _bounded(exponent(landmark, half_life_days, at))
+
+
+def _bounded(number: float) -> float:
     if -MOST_HALF_LIVES <= number <= MOST_HALF_LIVES:
         return number
     return math.copysign(MOST_HALF_LIVES, number)
 
 
 class Subjects(NamedTuple):
-    """What a video is about: the ids of its creator, sound and hashtags."""
+    """What a video is about: the ids of its creator, sound and hashtags, none or more of each."""
 
-    creator_id: int | None
-    sound_id: int | None
-    hashtag_ids: tuple[int, ...] = ()
+    creators: tuple[int, ...] = ()
+    sounds: tuple[int, ...] = ()
+    hashtags: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls, creator_id: int | None, sound_id: int | None, hashtag_ids: tuple[int, ...]
+    ) -> Subjects:
+        """Those of a video that may have no sound, or whose creator does not matter."""
+        creators, sounds = (() if one is None else (one,) for one in (creator_id, sound_id))
+        return cls(creators, sounds, hashtag_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +93,36 @@ class Rules:
     report_weight: float
     long_video_ms: int
 
-    def of_event(self, event: Mapping[str, Any], completion: float | None) -> float:
+    def of_event(
+        self,
+        kind: str,
+        part: float | None,
+        watch_ms: int | None,
+        duration_ms: int | None,
+        *,
+        engaged: bool,
+    ) -> float:
         """The weight of one event that counts each time: a watch, share, comment or report.
 
         A longer video watched to its end says more than a short one.
 
         Args:
-            event: a row of the log with its video's `duration_ms`.
-            completion: the part watched, 0 to 1, None where unknown.
+            kind: one of `fields.KINDS`.
+            part: the part watched, 0 to 1, None where unknown.
+            watch_ms: milliseconds watched as the log has them, None where it does not say.
+            duration_ms: those that the video takes, None where unknown.
+            engaged: whether it is an engaged view.
         """
-        kind = event["kind"]
         if kind != "watch":
             return {
                 "share": self.share_weight,
                 "comment": self.comment_weight,
                 "report": self.report_weight,
             }.get(kind, 0.0)
-        if event["engaged"]:
-            duration = event["duration_ms"] or self.long_video_ms
-            part = 1.0 if completion is None else completion
-            return self.watch_weight * part * duration / (duration + self.long_video_ms)
-        watch_ms = event["watch_ms"]
+        if engaged:
+            duration = duration_ms or self.long_video_ms
+            whole = self.watch_weight * (1.0 if part is None else part)
+            return whole * duration / (duration + self.long_video_ms)
         return self.skip_weight if watch_ms is not None and watch_ms < FAST_SKIP_MS else 0.0
 
     def of_state(
@@ -129,7 +150,12 @@ class Learned:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._sums: dict[Key, float] = {}
+        self._sums: defaultdict[Key, float] = defaultdict(float)
+        self._half_lives = (
+            ("creator", rules.creator_half_life_days * DAY),
+            ("sound", rules.sound_half_life_days * DAY),
+            ("hashtag", rules.hashtag_half_life_days * DAY),
+        )
 
     def add(self, user_id: int, subjects: Subjects, weight: float, at: datetime) -> None:
         """Add one engagement of a user, or take it back by a weight of the other sign.
@@ -138,19 +164,12 @@ class Learned:
         """
         if not weight:
             return
-        rules, sums = self.rules, self._sums
-        for subject, ids, half_life_days in (
-            ("creator", (subjects.creator_id,), rules.creator_half_life_days),
-            ("sound", (subjects.sound_id,), rules.sound_half_life_days),
-            ("hashtag", subjects.hashtag_ids, rules.hashtag_half_life_days),
-        ):
-            if not ids:
-                continue
-            grown = weight / len(ids) * 2.0 ** half_lives(rules.landmark, half_life_days, at)
-            for subject_id in ids:
-                if subject_id is not None:
-                    key = (user_id, subject, subject_id)
-                    sums[key] = sums.get(key, 0.0) + grown
+        seconds = (at - self.rules.landmark).total_seconds()
+        for (subject, half_life), ids in zip(self._half_lives, subjects, strict=True):
+            if ids:
+                grown = weight / len(ids) * 2.0 ** _bounded(seconds / half_life)
+                for subject_id in ids:
+                    self._sums[user_id, subject, subject_id] += grown
 
     def write(self, session: Session) -> None:
         """Add the sums to those in the database, in the order of their users."""

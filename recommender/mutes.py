@@ -68,11 +68,12 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
         raise InvalidValue("creator: a user cannot mute themselves")
     muted = member if catalogue is None else ensure(session, catalogue, [member])[member]
     muted_at = fields.now() if at is None else fields.time(at)
-    key = dict(zip(table.primary_key.columns.keys(), (muter, muted), strict=True))
+    names = [*table.primary_key.columns.keys(), "muted_at"]
+    row = dict(zip(names, zip((muter, muted, muted_at)), strict=True))
     columns = list(table.primary_key)
     if bulk.find(session, columns, [(muter, muted)], columns):
         return False
-    return bool(bulk.insert_new(session, table, [{**key, "muted_at": muted_at}]))
+    return bool(bulk.insert_new(session, table, row))
 
 
 def unmute(session: Session, user: str, kind: str, value: str) -> bool:

@@ -53,8 +53,10 @@ def _learn(session: Session, learned: Learned, since: Since) -> None:
     events, states, videos = _events(session, users), _states(session, users), _own(session, users)
     tags = _hashtags(session, {row.id for row in (*events, *states, *videos)})
     for row in events:
-        completion = watched(row.watch_ms, row.completion, row.duration_ms)[1]
-        weight = learned.rules.of_event(row._mapping, completion)  # noqa: SLF001 - its API
+        part = watched(row.watch_ms, row.completion, row.duration_ms)[1]
+        weight = learned.rules.of_event(
+            row.kind, part, row.watch_ms, row.duration_ms, engaged=row.engaged
+        )
         learned.add(row.user_id, _subjects(row, tags), weight, row.at)
     for row in states:
         for _, weight, at in learned.rules.of_state(row._mapping, since[row.user_id]):  # noqa: SLF001
@@ -62,7 +64,7 @@ def _learn(session: Session, learned: Learned, since: Since) -> None:
     weight = learned.rules.publish_weight
     for row in videos:
         if _counts(row.published_at, since[row.creator_id]):
-            subjects = Subjects(None, row.sound_id, tags.get(row.id, ()))
+            subjects = Subjects.of(None, row.sound_id, tags.get(row.id, ()))
             learned.add(row.creator_id, subjects, weight, min(row.published_at, fields.now()))
 
 
@@ -71,7 +73,7 @@ def _counts(at: datetime, since: datetime | None) -> bool:
 
 
 def _subjects(row: Any, tags: Mapping[int, tuple[int, ...]]) -> Subjects:
-    return Subjects(row.creator_id, row.sound_id, tags.get(row.id, ()))
+    return Subjects.of(row.creator_id, row.sound_id, tags.get(row.id, ()))
 
 
 def _of_users(
