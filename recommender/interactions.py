@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
+from functools import cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from recommender import bulk, fields
 from recommender.catalog import USERS, VIDEO_HASHTAGS, VIDEOS, Applied
+from recommender.columns import Statement
 from recommender.errors import (
     EventConflict,
     EventTooOld,
@@ -221,13 +223,15 @@ class _Known(NamedTuple):
     """Users and videos by their keys, and by which rules to learn, where there is any video.
 
     `horizon` is until when events are pruned, read after the users' rows were locked: whoever
-    prunes sets it first, and deletes a user's events only with that lock.
+    prunes sets it first, and deletes a user's events only with that lock. `states` are those of the
+    user with the videos, where there is one user.
     """
 
     viewers: Mapping[str, _Viewer]
     targets: Mapping[str, _Target]
     horizon: datetime | None = None
     rules: Rules | None = None
+    states: Mapping[bulk.Key, State] | None = None
 
 
 class _Logged(NamedTuple):
@@ -261,15 +265,32 @@ def _read_known(session: Session, events: Sequence[Row]) -> _Known:
     read = (USERS.c.key, USERS.c.id, USERS.c.learned_since)
     users = bulk.find(session, [USERS.c.key], user_keys, read, lock=True)
     viewers = {key: _Viewer(*row) for key, *row in users}
-    videos = bulk.find(session, [VIDEOS.c.key], video_keys, _ABOUT, beside=LEARNING_STATE)
+    only = next(iter(viewers.values())).id if len(viewers) == 1 else None
+    values = {**bulk.listed_values(session, 1, video_keys), "only": only}
+    statement = _find_videos(bulk.is_sqlite(session), with_states=only is not None)
+    videos = session.execute(statement, values, bind_arguments=bulk.OURS).all()
     targets = {
         key: _Target(row_id, duration_ms, Subjects.of(creator_id, sound_id, _numbers(tags)))
         for key, row_id, duration_ms, creator_id, sound_id, tags, *_ in videos
     }
     if not videos:
         return _Known(viewers, targets)
-    horizon, *rules = videos[0][-1 - len(RULES) :]  # the same beside all of them
-    return _Known(viewers, targets, horizon, Rules(*rules))
+    horizon, *rules = videos[0][6 : 7 + len(RULES)]  # the same beside all of them
+    states = None if only is None else _states_of(row[7 + len(RULES) :] for row in videos)
+    return _Known(viewers, targets, horizon, Rules(*rules), states)
+
+
+@cache
+def _find_videos(on_sqlite: bool, *, with_states: bool) -> Statement:  # noqa: FBT001 - cached by it
+    """Videos by their keys; and the states of one user with them, which saves a statement."""
+    keys = bulk.listed(on_sqlite, (VIDEOS.c.key,))
+    source = sa.join(VIDEOS, keys, VIDEOS.c.key == keys.c.key).join(LEARNING_STATE, sa.true())
+    if not with_states:
+        return sa.select(*_ABOUT).select_from(source)
+    of_user = sa.and_(
+        INTERACTIONS.c.user_id == sa.bindparam("only"), INTERACTIONS.c.video_id == VIDEOS.c.id
+    )
+    return sa.select(*_ABOUT, *INTERACTIONS.c).select_from(source.outerjoin(INTERACTIONS, of_user))
 
 
 _ABOUT = (
@@ -382,7 +403,7 @@ def _fold(session: Session, events: Sequence[_Logged], known: _Known) -> None:
     """Fold new events into their states, and learn from them."""
     assert known.rules  # noqa: S101 - they were read with the events' videos
     learned = Learned(known.rules)
-    before = _states(session, events)
+    before = _states(session, events) if known.states is None else known.states
     states: dict[bulk.Key, State] = {}
     pending = []
     for event in events:
@@ -412,8 +433,12 @@ def _states(session: Session, events: Sequence[_Logged]) -> dict[bulk.Key, State
     """The states before of the users and videos of events, where there are any."""
     pairs = list(dict.fromkeys(event[0:3:2] for event in events))
     columns = [INTERACTIONS.c.user_id, INTERACTIONS.c.video_id]
-    found = bulk.find(session, columns, pairs, tuple(INTERACTIONS.c))
-    return {(row[0], row[1]): dict(zip(_STATE, row, strict=True)) for row in found}
+    return _states_of(bulk.find(session, columns, pairs, tuple(INTERACTIONS.c)))
+
+
+def _states_of(rows: Iterable[Sequence[Any]]) -> dict[bulk.Key, State]:
+    """Rows of the table, or of NULLs for none, by user and video."""
+    return {(row[0], row[1]): dict(zip(_STATE, row, strict=True)) for row in rows if row[0]}
 
 
 def _new_state(event: _Logged) -> State:

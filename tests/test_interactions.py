@@ -419,11 +419,11 @@ def test_pending_are_the_keys_of_the_new_events_alone(world: Session) -> None:
     assert pending(world) == {("viewer", "d"), ("other", "a")}
 
 
-def test_one_event_is_seven_statements_at_most(world: Session) -> None:
+def test_one_event_is_six_statements_at_most(world: Session) -> None:
     for _ in range(2):
         with counted_statements(world.connection()) as sent:
             record(world, "viewer", "v", "watch", watch_ms=5000)
-        assert len(sent) <= 7
+        assert len(sent) <= 6
 
 
 def test_no_statement_is_sent_per_event(world: Session) -> None:

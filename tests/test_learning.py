@@ -356,14 +356,14 @@ def test_affinities_are_squeezed_and_one_topic_is_no_more_than_one(session: Sess
 
 
 @pytest.mark.parametrize("kind_of_event", fields.KINDS)
-def test_one_event_of_any_kind_is_seven_statements_at_most(
+def test_one_event_of_any_kind_is_six_statements_at_most(
     session: Session, kind_of_event: str
 ) -> None:
     catalogue(session)
     for _ in range(2):
         with counted_statements(session.connection()) as sent:
             recommender.record(session, "viewer", "long", kind_of_event, at=NOON)
-        assert len(sent) <= 7, sent
+        assert len(sent) <= 6, sent
 
 
 def streams(seed: int, users: Sequence[str]) -> list[list[Event]]:
