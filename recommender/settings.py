@@ -80,7 +80,7 @@ class Settings:
         high=86_400,
     )  # fmt: skip
     batch_size: int = _setting(
-        5_000,
+        10_000,
         "Rows per transaction of an import, at most.",
         "RECOMMENDER_BATCH_SIZE",
         low=1,

@@ -735,7 +735,7 @@ DEFAULTS = {
     "busy_timeout": 20.0,
     "migration_lock_timeout": 4.0,
     "migration_wait": 300.0,
-    "batch_size": 5_000,
+    "batch_size": 10_000,
     "rollup_batch": 10_000,
     "rollup_timeout": 300.0,
     "recent_engagements": 50,

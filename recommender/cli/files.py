@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from recommender import batches, interchange
+from recommender.bulk import uncollected
 from recommender.cli.database import readable, writable
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
@@ -50,7 +51,7 @@ def import_(kind: str, file: str, form: str | None, **how: Any) -> None:
         raise click.UsageError("--errors goes with --on-error skip")
     keeps = not how["dry_run"]
     told = _progress(file, keeps=keeps, more=how["jobs"] > 1)
-    with writable() if keeps else readable() as bind, told as progress:
+    with writable() if keeps else readable() as bind, told as progress, uncollected():
         done = interchange.import_file(
             bind, kind, file, progress=progress, settings=settings(), **how
         )
