@@ -212,7 +212,6 @@ def insert(
     table: Table,
     rows: Sequence[Row],
     *,
-    columns: Sequence[str] = (),
     conflict: Sequence[str] | None = (),
     merge: Mapping[str, Merge] | None = None,
 ) -> int:
@@ -222,7 +221,6 @@ def insert(
         session: the transaction.
         table: the table.
         rows: in the order of their keys; what is no column of the table is passed over.
-        columns: the columns to write; those that the rows have where empty.
         conflict: the columns that a row is there already by; the primary key where empty, any
             unique columns where None.
         merge: for each column to change, a function of its old and new value; None keeps the row.
@@ -232,7 +230,7 @@ def insert(
     """
     if not rows:
         return 0
-    given = _by_column(table, rows, columns or rows[0])
+    given = _by_column(table, rows)
     return insert_columns(session, table, given, conflict=conflict, merge=merge)
 
 
@@ -257,9 +255,8 @@ class _Conflict(NamedTuple):
     merges: tuple[tuple[str, Merge], ...] = ()
 
 
-def _by_column(table: Table, rows: Sequence[Row], names: Container[str]) -> Columns:
-    chosen = [column.name for column in table.c if column.name in names]
-    return {name: list(map(itemgetter(name), rows)) for name in chosen}
+def _by_column(table: Table, rows: Sequence[Row]) -> Columns:
+    return {name: list(map(itemgetter(name), rows)) for name in _known_names(table, rows[0])}
 
 
 def insert_new(session: Session, table: Table, columns: Columns) -> set[Key]:
@@ -320,9 +317,9 @@ def _insert_arrays(
     )
 
 
-def _known_names(table: Table, columns: Columns) -> tuple[str, ...]:
+def _known_names(table: Table, given: Container[str]) -> tuple[str, ...]:
     """The names of a table's columns that are given, in its order."""
-    return tuple(column.name for column in table.c if column.name in columns)
+    return tuple(column.name for column in table.c if column.name in given)
 
 
 @cache
