@@ -90,10 +90,16 @@ def _rows(
 def kept(ranking: Ranking, finish: Finish, name: str, shape: Shape) -> sa.StatementLambdaElement:
     """The statement of any request of a shape, which is executed with the values of one.
 
-    SQLAlchemy finds it in its cache by one object, and not by its twenty thousand parts.
+    SQLAlchemy finds it in its cache by what it is of, and not by its twenty thousand parts: one
+    that is built again is found there too.
     """
     statement = written_out(finish(ranking(shape, Viewer.named(shape)), name))
-    return sa.lambda_stmt(lambda: statement, track_on=[object()], track_closure_variables=False)
+    return sa.lambda_stmt(
+        lambda: statement,
+        track_on=[ranking, finish, name, shape],
+        track_closure_variables=False,
+        lambda_cache={},
+    )
 
 
 def shown_rows(session: Session, video_ids: Sequence[int]) -> dict[int, Any]:

@@ -129,6 +129,19 @@ def test_threads_share_what_is_kept(engine: Engine) -> None:
     assert kept.cache_info().currsize == 2
 
 
+def test_sqlalchemy_knows_a_statement_that_is_built_again(engine: Engine) -> None:
+    """Or each that is no longer among those kept would fill its cache, some megabytes at a time."""
+    compiled: dict[Any, Any] = {}
+    with Session(engine.execution_options(compiled_cache=compiled)) as session:
+        seen = []
+        for rewatch in (False, False, True, True):
+            kept.cache_clear()
+            preview(session, "nobody", as_of=NOON, rewatch=rewatch)
+            seen.append(len(compiled))
+    first, again, other, other_again = seen
+    assert first == again < other == other_again
+
+
 def test_a_kept_statement_has_no_other_values_than_a_requests_own(world: Session) -> None:
     for profile, ranking, finish in (
         ("mine", ranked_pool, named),

@@ -48,13 +48,15 @@ QUOTAS = {name: number for number, name in enumerate(SOURCE_NAMES, start=2)}
 
 
 @pytest.fixture
-def _small_quotas(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _small_quotas(session: Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
         sources, "SOURCES", tuple(replace(each, quota=QUOTAS[each.name]) for each in SOURCES)
     )
     kept.cache_clear()
+    session.connection().engine.clear_compiled_cache()
     yield
     kept.cache_clear()
+    session.connection().engine.clear_compiled_cache()
 
 
 @pytest.fixture(autouse=True)
