@@ -52,7 +52,7 @@ def is_sqlite(session: Session) -> bool:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Leaves garbage to its reference counts for the length of a batch.
+    """Leaves garbage to its reference counts for the length of a batch, or of a command.
 
     A batch makes some hundred thousand objects and no circles of them; looking for circles took a
     fifth of its time.
@@ -287,7 +287,11 @@ def insert_new(session: Session, table: Table, columns: Columns) -> set[Key]:
 
 
 def _insert(session: Session, table: Table, columns: Columns, conflict: _Conflict | None) -> int:
-    """Insert rows given as columns; how many were inserted or merged."""
+    """Insert rows given as columns, of which none can be there already where `conflict` is None.
+
+    Returns:
+        How many were inserted or merged.
+    """
     if not is_sqlite(session):
         return _insert_arrays(session, table, columns, conflict).rowcount
     names = _known_names(table, columns)

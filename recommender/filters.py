@@ -57,7 +57,7 @@ def not_in_future(viewer: Viewer) -> ColumnElement[bool]:
 
 
 def still_published(viewer: Viewer) -> ColumnElement[bool]:
-    """Both again, said so that no database begins at all that are published."""
+    """`published` and `not_in_future`, said so that no database begins at all such videos."""
     is_out = [Video.status != status for status in STATUSES if status != "published"]
     return sa.and_(*is_out, Video.published_at <= viewer.as_of)
 

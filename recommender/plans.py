@@ -53,8 +53,9 @@ class Plan:
     """How the database answered one statement.
 
     Attributes:
-        read: rows that were read from tables and indexes, those that a filter took away included;
-            None where the database does not say.
+        read: rows that were read from tables and indexes, those that a filter took away included,
+            those of a small table that was read as a whole, once, not; None where the database does
+            not say.
         discarded: rows that joins brought together for nothing.
         buffers: pages of tables and indexes that were looked at, in memory or not.
         scanned: the tables that were read as a whole.
@@ -160,14 +161,16 @@ def plan_of(session: Session, statement: Executable, values: Mapping[str, Any]) 
 
 
 def _counted(plan: Plan, node: Mapping[str, Any], big: frozenset[str]) -> Plan:
+    """A plan with what one of its nodes did; a table that is small may be read as a whole, once."""
     loops, relation = node["Actual Loops"], node.get("Relation Name")
     thrown = node.get("Rows Removed by Join Filter", 0) * loops
+    is_whole = node["Node Type"].endswith("Seq Scan") and loops
+    times = loops - 1 if is_whole and relation not in big else loops
     looked_at = 0.0
     if relation:
         parts = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
-        looked_at = sum(node.get(part, 0) for part in parts) * loops
-    is_whole = node["Node Type"].endswith("Seq Scan") and relation in big and loops
-    scanned = {*plan.scanned, str(relation)} if is_whole else plan.scanned
+        looked_at = sum(node.get(part, 0) for part in parts) * times
+    scanned = {*plan.scanned, str(relation)} if is_whole and relation in big else plan.scanned
     return replace(
         plan,
         read=(plan.read or 0) + round(looked_at),

@@ -134,6 +134,29 @@ def test_a_plan_counts_what_is_read_thrown_away_and_read_as_a_whole(
     assert 0 < (filtered.buffers or 0) < (every.buffers or 0)
 
 
+@pytest.mark.parametrize(
+    ("node", "loops", "read", "scanned"),
+    [
+        ("Seq Scan", 0, 0, ()),
+        ("Seq Scan", 1, 0, ()),
+        ("Parallel Seq Scan", 3, 2 * 70_000, ()),
+        ("Index Scan", 3, 3 * 70_000, ()),
+        ("Seq Scan of a big one", 1, 70_000, ("rec_big",)),
+    ],
+)
+def test_a_small_table_may_be_read_as_a_whole_but_once(
+    node: str, loops: int, read: int, scanned: tuple[str, ...]
+) -> None:
+    """PostgreSQL does so where it is quicker."""
+    node_type, of_big, _ = node.partition(" of a big one")
+    told = {
+        "Node Type": node_type, "Relation Name": "rec_big" if of_big else "rec_small",
+        "Actual Loops": loops, "Actual Rows": 60_000, "Rows Removed by Filter": 10_000,
+    }  # fmt: skip
+    found = plans._counted(NOBODY, told, frozenset({"rec_big"}))
+    assert (found.read, found.scanned) == (read, scanned)
+
+
 @pytest.mark.usefixtures("_strict")
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_table_that_is_read_as_a_whole_is_named(world: Session) -> None:
