@@ -185,7 +185,7 @@ def eligible(
     Args:
         shape: of the request.
         viewer: its viewer.
-        video_id: of videos that the source knows to be published; `Video.id` where it does not.
+        video_id: of videos whose rows the source does not read; `Video.id` where it does.
     """
     unread = [] if video_id is not Video.id else [published(viewer), not_in_future(viewer)]
     seen = [] if shape.rewatch else [not_seen(viewer, video_id)]
@@ -195,7 +195,8 @@ def eligible(
 def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """What the candidates still have to fulfil, of which `eligible` is true.
 
-    That they are published is asked again: of some an index said so, which a host may forget.
+    That they are published is asked of all: of some nobody asked, and of some an index said so,
+    which a host may forget.
     """
     late = [each for each in _needed(shape) if each.predicate not in EARLY]
     return [still_published(viewer), *(each.predicate(viewer) for each in late)]

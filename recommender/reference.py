@@ -27,7 +27,6 @@ from recommender.signals import (
     at_most,
     candidate_declared,
     candidate_interactions,
-    fact_row,
     is_now,
     is_true,
     number,
@@ -149,7 +148,6 @@ def _among(shape: Shape, viewer: Viewer, videos: FromClause) -> Statement:
     The filters are no conditions that an index has: SQLite would begin at all videos.
     """
     facts = summed(
-        fact_row(videos.c.video_id, candidate=number(1)),
         candidate_interactions(viewer, videos),
         candidate_declared(viewer, videos),
     )

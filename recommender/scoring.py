@@ -205,7 +205,6 @@ def scored(
         statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
         return _with_affinities(statement, candidate) if shape.own else statement
     statement = statement.join(facts, facts.c.video_id == Video.id)
-    statement = statement.where(facts.c.candidate > number(0))
     return statement if shape.is_reference else _with_affinities(statement, candidate)
 
 

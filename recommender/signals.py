@@ -45,7 +45,7 @@ LEAST_AFFINITY = 1e-20
 """What is nearer to 0, at the reading time, is no affinity."""
 
 FACTS = (
-    "candidate", "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
+    "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
     "hashtag_affinity", "lately", "neighbours", "followed", "terms",
 )  # fmt: skip
 """The columns that facts may have, each a sum over the rows of `fact_rows`."""
@@ -157,7 +157,7 @@ def gather_facts(
     if candidates is None:
         return summed(interaction_facts(viewer), hashtag_facts(viewer))
     parts = [
-        fact_row(candidates.c.video_id, candidate=number(1), sources=candidates.c.sources),
+        fact_row(candidates.c.video_id, sources=candidates.c.sources),
         candidate_hashtags(viewer, candidates),
         candidate_terms(viewer, candidates),
         candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer, candidates),

@@ -2,8 +2,9 @@
 
 What a viewer has seen, and what the caller left out, takes nobody's place in a source, but for the
 newest of a hashtag, creator or sound and the nearest neighbours, of which so many are looked at;
-and what they muted is no interest of theirs. The last source, the newest of all that every filter
-lets through, keeps a page full.
+and what they muted is no interest of theirs. A neighbour that is not published takes a place, since
+to ask would be to read its row. The last source, the newest of all that every filter lets through,
+keeps a page full.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Source:
         quota: how many candidates it gives at most, of `CANDIDATES` of all sources.
         select: the ids of videos, the best first, as a SELECT from `Video`; of a viewer, and for so
             many candidates.
-        is_listed: whether it is a SELECT from an index's rows instead, which are of published
-            videos, so that theirs are not read.
+        is_listed: whether it is a SELECT from rows that name videos instead, so that theirs are
+            not read.
     """
 
     name: str
@@ -94,10 +95,8 @@ def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
         .limit(NEAREST_LOOKED_AT * quota)
         .subquery("nearest")
     )
-    return (
-        sa.select(Video.id)
-        .join(nearest, nearest.c.video_id == Video.id)
-        .order_by(nearest.c.similarity.desc(), Video.id.desc())
+    return sa.select(nearest.c.video_id).order_by(
+        nearest.c.similarity.desc(), nearest.c.video_id.desc()
     )
 
 
@@ -304,7 +303,7 @@ def _newest() -> sa.Select[int]:
 
 SOURCES = (
     Source("following", 100, following, is_listed=True),
-    Source("neighbours", 200, neighbours),
+    Source("neighbours", 200, neighbours, is_listed=True),
     Source("hashtags", 120, hashtags, is_listed=True),
     Source("sounds", 40, sounds, is_listed=True),
     Source("creators", 60, creators, is_listed=True),
@@ -328,12 +327,14 @@ _TRIAL_POWER = 1 << next(place for place, each in enumerate(SOURCES) if each.nam
 def candidates(shape: Shape, viewer: Viewer) -> CTE:
     """All candidates of a request: `video_id`, and `sources` as a sum of powers of 2.
 
-    The power of a source is its place in `SOURCES`.
+    The power of a source is its place in `SOURCES`. They are in the order of their ids, in which
+    what is read of each lies side by side.
     """
     rows = [_rows(shape, viewer, place, source) for place, source in enumerate(SOURCES)]
     each = sa.union_all(*rows).subquery("each_source")
     sources = sa.cast(sa.func.sum(each.c.source), Double).label("sources")
-    return sa.select(each.c.video_id, sources).group_by(each.c.video_id).cte("candidates")
+    merged = sa.select(each.c.video_id, sources).group_by(each.c.video_id)
+    return merged.order_by(each.c.video_id).cte("candidates")
 
 
 def given_candidates(viewer: Viewer) -> CTE:

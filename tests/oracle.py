@@ -425,16 +425,20 @@ class Oracle:
         exclude: Collection[str] = (),
     ) -> dict[str, list[str]]:
         """What each source finds, in its order; what the page leaves out still included."""
-        early = ("published", "not_in_future", "not_seen")
-        keys = [
-            key
+        unseen = {
+            key: self.filters(key)
             for key, video in self.world.videos.items()
-            if key not in exclude
-            and allowed(video)
-            and all(passed for name, passed in self.filters(key).items() if name in early)
-        ]
+            if key not in exclude and allowed(video) and self.filters(key)["not_seen"]
+        }
+        is_out = ("published", "not_in_future")
+        keys = [key for key, filters in unseen.items() if all(filters[name] for name in is_out)]
         keys.sort(key=self.newness, reverse=True)
         found = {**self._by_interest(keys), **self._by_statistics(keys)}
+        found["neighbours"] = sorted(
+            (key for key in unseen if key in self.near),
+            key=lambda key: (self.near[key], self.order[key]),
+            reverse=True,
+        )
         found["newest"] = self.eligible(allowed, exclude)
         return {name: each[: quotas[name]] for name, each in found.items()}
 
@@ -444,14 +448,8 @@ class Oracle:
         sounds = {*viewer.get("liked_sounds", ()), *self.best("sound")} - self.muted("sound")
         followed = self.followed - self.muted("creator")
         creators = set(self.best("creator"))
-        near = sorted(
-            (key for key in keys if key in self.near),
-            key=lambda key: (self.near[key], self.order[key]),
-            reverse=True,
-        )
         return {
             "following": [key for key in keys if videos[key]["creator"] in followed],
-            "neighbours": near,
             "hashtags": [key for key in keys if tags & set(videos[key]["hashtags"])],
             "sounds": [key for key in keys if videos[key]["sound"] in sounds],
             "creators": [key for key in keys if videos[key]["creator"] in creators],

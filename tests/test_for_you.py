@@ -619,5 +619,5 @@ def test_a_hosts_signal_of_a_fact_that_there_is_not_is_refused(session: Session)
         lambda: recommender.rank(session, "viewer", ["v"], as_of=NOON, signals={own: 1}),
         lambda: page(session, profile="classic", signals={own: 1}),
     ):
-        with pytest.raises(InvalidValue, match=r"^fact: 'like' is not one of candidate, sources"):
+        with pytest.raises(InvalidValue, match=r"^fact: 'like' is not one of sources, completion"):
             ask()
