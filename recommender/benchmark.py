@@ -27,7 +27,7 @@ from recommender.bulk import OURS
 from recommender.columns import Statement
 from recommender.engine import create_engine, run_transaction
 from recommender.feed import for_you
-from recommender.filters import allowed, remaining
+from recommender.filters import LATE, allowed, remaining
 from recommender.interactions import record_many
 from recommender.models import Video
 from recommender.pages import page_rows
@@ -347,7 +347,7 @@ def _every(shape: Shape, viewer: Viewer) -> Statement:
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
     found = scored(shape, viewer, every.where(*allowed(shape, viewer)).cte("candidates"))
-    return ordered(found.where(*remaining(shape, viewer))).limit(viewer.limit)
+    return ordered(found.where(*remaining(shape, viewer), LATE(viewer))).limit(viewer.limit)
 
 
 def _read(engine: Engine, viewers: Sequence[str]) -> dict[str, float | None]:

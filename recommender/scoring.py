@@ -14,7 +14,7 @@ from recommender.arithmetic import bounded, half_away
 from recommender.columns import Statement
 from recommender.errors import InvalidValue, UnknownSignal
 from recommender.fields import shown
-from recommender.filters import allowed, filters_of, remaining
+from recommender.filters import LATE, allowed, filters_of, remaining
 from recommender.learned import Affinity
 from recommender.models import Video
 from recommender.signals import SIGNALS, Candidate, Number, Signal, gather_facts, number
@@ -88,7 +88,7 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     """The first contenders of the feed, `POOL` for each place, and all that are on trial; in order.
 
     The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
-    keeps the databases from writing them into the sum again.
+    keeps the databases from writing them into the sum again, and from asking late filters early.
     """
     trials = next(quota_of(each, shape) for each in SOURCES if each.name == TRIAL)
     found = scored(
@@ -97,9 +97,15 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     valued = found.add_columns(*PLACED).where(*remaining(shape, viewer)).offset(0)
     each = valued.subquery("valued")
     key = score_key({name: each.c[name] for name in shape.names}, viewer)
-    pool = sa.select(*each.c, key)
+    every = sa.select(*each.c, key)
+    keyed = (
+        every.order_by(is_on_trial(each.c.sources).desc(), *_in_order(every.selected_columns))
+        .offset(0)
+        .subquery("keyed")
+    )
     best = (
-        pool.order_by(is_on_trial(each.c.sources).desc(), *_in_order(pool.selected_columns))
+        sa.select(*keyed.c)
+        .where(LATE(viewer, keyed.c.video_id))
         .limit(POOL * viewer.limit + trials)
         .subquery("pool")
     )
@@ -121,7 +127,7 @@ def ranked_whole(shape: Shape, viewer: Viewer) -> Statement:
     if shape.is_reference:
         return scored(shape, viewer, None).where(*allowed(shape, viewer))
     found = scored(shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch)
-    return found.where(*remaining(shape, viewer))
+    return found.where(*remaining(shape, viewer), LATE(viewer))
 
 
 def ranked_given(shape: Shape, viewer: Viewer) -> Statement:
@@ -223,12 +229,18 @@ def _own(signal: Signal, candidate: Candidate) -> Number:
 
 
 def _with_affinities(statement: Statement, candidate: Candidate) -> Statement:
+    """The statement with what the viewer's affinities say about each video.
+
+    That they are the viewer's is said of each video, so that one is looked up for each: PostgreSQL
+    would go through all of them for each, as it thinks that a viewer has few.
+    """
+    owner = candidate.viewer.user_id + 0 * Video.id
     for affinity, subject, subject_id in (
         (candidate.creator, "creator", Video.creator_id),
         (candidate.sound, "sound", Video.sound_id),
     ):
         of_viewer = sa.and_(
-            affinity.user_id == candidate.viewer.user_id,
+            affinity.user_id == owner,
             affinity.subject == subject,
             affinity.subject_id == subject_id,
         )

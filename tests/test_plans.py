@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -30,6 +31,9 @@ MOST_STEPS = 1_000_000
 """Steps of SQLite's machine that a page may take."""
 
 NOBODY = Plan(0, 0, 0, ())
+
+UNKNOWN = range(10**9, 10**9 + 3_000)
+"""Ids of what no video of the world has."""
 
 
 @pytest.fixture
@@ -114,6 +118,41 @@ def test_a_page_costs_no_more_where_a_followed_creator_has_thousands(
         world.execute(sa.text("ANALYZE rec_videos"))
     assert work_of(world, 5) < 1.3 * before
     assert plan(world, 5).scanned == ()
+
+
+def fill(
+    session: Session, name: str, column: str, subjects: Iterable[int | str], **others: Any
+) -> None:
+    """Give the fifth user rows about each of the subjects."""
+    rows = [{"user_id": 5, column: each, **others} for each in subjects]
+    session.execute(sa.insert(Base.metadata.tables[f"rec_{name}"]), rows)
+
+
+def test_a_page_for_who_has_learned_of_thousands_looks_up_those_of_its_videos(
+    world: Session, kind: str
+) -> None:
+    """The sources go through them for the best: three times, and PostgreSQL once for hashtags."""
+    before = work_of(world, 5)
+    for subject in ("creator", "hashtag", "sound"):
+        fill(world, "affinities", "subject_id", UNKNOWN, subject=subject, score=1e-9)
+    more = work_of(world, 5) - before
+    assert more <= len(UNKNOWN) * (4 if kind == "postgresql" else 90)
+    assert (plan(world, 5).discarded or 0) < 20_000
+
+
+def test_a_page_for_who_muted_thousands_goes_through_them_a_few_times(
+    world: Session, kind: str
+) -> None:
+    """And through their keywords for no more captions than a page takes."""
+    before = work_of(world, 5)
+    for name in ("creator", "hashtag", "sound"):
+        fill(world, f"muted_{name}s", f"{name}_id", range(201, 1_201), muted_at=END)
+    of_thousands = work_of(world, 5) - before
+    assert of_thousands < (20_000 if kind == "postgresql" else 100_000)
+    for number in range(50):
+        fill(world, "muted_keywords", "keyword", [f" word{number} "], muted_at=END)
+    of_keywords = work_of(world, 5) - before - of_thousands
+    assert of_keywords < 50 * (450 if kind == "postgresql" else 2_000)
 
 
 @pytest.mark.usefixtures("_strict")
