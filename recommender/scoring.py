@@ -88,7 +88,8 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     """The first contenders of the feed, `POOL` for each place, and all that are on trial; in order.
 
     The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
-    keeps the databases from writing them into the sum again, and from asking late filters early.
+    keeps the databases from writing them into the sum again, and from asking `LATE` of all: they
+    ask it in the order of the scores, until there are enough.
     """
     trials = next(quota_of(each, shape) for each in SOURCES if each.name == TRIAL)
     found = scored(
@@ -209,9 +210,10 @@ def scored(
     statement = sa.select(Video.id.label("video_id"), *keys, sources, *labels).select_from(Video)
     if among is None:
         statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
-        return _with_affinities(statement, candidate) if shape.own else statement
+        return _with_affinities(statement, candidate, viewer.user_id) if shape.own else statement
     statement = statement.join(facts, facts.c.video_id == Video.id)
-    return statement if shape.is_reference else _with_affinities(statement, candidate)
+    owner = viewer.user_id + 0 * Video.id
+    return statement if shape.is_reference else _with_affinities(statement, candidate, owner)
 
 
 def _own(signal: Signal, candidate: Candidate) -> Number:
@@ -228,13 +230,18 @@ def _own(signal: Signal, candidate: Candidate) -> Number:
     return sa.case((held <= number(math.inf), bounded(held, signal.low, signal.high)))
 
 
-def _with_affinities(statement: Statement, candidate: Candidate) -> Statement:
-    """The statement with what the viewer's affinities say about each video.
+def _with_affinities(
+    statement: Statement, candidate: Candidate, owner: ColumnElement[int]
+) -> Statement:
+    """The statement with the viewer's affinities to each video's creator and sound.
 
-    That they are the viewer's is said of each video, so that one is looked up for each: PostgreSQL
-    would go through all of them for each, as it thinks that a viewer has few.
+    Args:
+        statement: selects from `Video`.
+        candidate: whose signals read them.
+        owner: the viewer; as a sum with a column of `Video`, one affinity is looked up for each
+            video, where PostgreSQL would go through all of them for each, as it thinks that a
+            viewer has few.
     """
-    owner = candidate.viewer.user_id + 0 * Video.id
     for affinity, subject, subject_id in (
         (candidate.creator, "creator", Video.creator_id),
         (candidate.sound, "sound", Video.sound_id),
