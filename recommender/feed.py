@@ -34,9 +34,9 @@ from recommender.reasons import reason_of, reason_query
 from recommender.reference import ranked_reference
 from recommender.resolving import is_key, resolve, seed_of
 from recommender.scoring import (
-    POOL,
     ahead_query,
     explain_query,
+    pool_of,
     ranked_contenders,
     ranked_given,
     ranked_pool,
@@ -141,7 +141,7 @@ def _ranked(session: Session, request: FeedRequest) -> FeedPage:
 
 def _spread(session: Session, request: FeedRequest) -> tuple[list[Any], list[Place]]:
     """The videos of a page, spread: one statement, or two where the best do not say enough."""
-    for ranking, pool in ((ranked_pool, POOL * request.limit), (ranked_contenders, None)):
+    for ranking, pool in ((ranked_pool, pool_of(request.limit)), (ranked_contenders, None)):
         rows = contender_rows(session, request, ranking, "for_you").all()
         places = _places(request, rows, pool)
         if places is not None:

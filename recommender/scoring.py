@@ -40,6 +40,9 @@ PLACED = (
 POOL = 3
 """How many candidates there are for each place of a page, at first."""
 
+SPARE = 40
+"""How many more there are, whatever a page's length: the best of few are often by one creator."""
+
 
 def signal_of(name: str) -> Signal:
     """The signal of that name.
@@ -84,8 +87,17 @@ def ranked(shape: Shape, viewer: Viewer) -> Statement:
     return statement.prefix_with("/* recommender.feed_query */")
 
 
+def pool_of(limit: Any) -> Any:
+    """How many contenders there are at first for a page of so many places, but for those on trial.
+
+    Args:
+        limit: a number, or an expression of one.
+    """
+    return POOL * limit + SPARE
+
+
 def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
-    """The first contenders of the feed, `POOL` for each place, and all that are on trial; in order.
+    """The first contenders of the feed, `pool_of` a page, and all that are on trial; in order.
 
     The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
     keeps the databases from writing them into the sum again, and from asking `LATE` of all: they
@@ -107,7 +119,7 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     best = (
         sa.select(*keyed.c)
         .where(LATE(viewer, keyed.c.video_id))
-        .limit(POOL * viewer.limit + trials)
+        .limit(pool_of(viewer.limit) + trials)
         .subquery("pool")
     )
     return sa.select(*best.c).order_by(*_in_order(best.c))

@@ -181,11 +181,11 @@ def test_pages_of_a_session_are_spread_as_one(session: Session) -> None:
 
 
 def test_one_creators_many_do_not_hide_the_others(session: Session) -> None:
-    """The best 60 are all by one creator, so that more candidates are read."""
+    """The best 100 are all by one creator, so that more candidates are read."""
     make_user(session, interests=["cats"])
     rows = [
         {"id": f"star{n}", "creator": "star", "published_at": at(-60), "hashtags": ["cats"]}
-        for n in range(90)
+        for n in range(130)
     ]
     recommender.upsert_videos(session, rows)
     make_videos(session, *(f"other{number}" for number in range(15)), published_at=at(-30))
@@ -197,6 +197,22 @@ def test_one_creators_many_do_not_hide_the_others(session: Session) -> None:
     with counted_statements(session.connection()) as sent:
         serve(session, limit=20, cursor=shown.cursor)
     assert len(sent) <= 7
+
+
+def test_a_short_page_of_few_creators_is_of_the_first_candidates_read(session: Session) -> None:
+    make_user(session, interests=["cats"])
+    rows = [
+        {"id": f"star{n}", "creator": "star", "published_at": at(-60), "hashtags": ["cats"]}
+        for n in range(30)
+    ]
+    recommender.upsert_videos(session, rows)
+    make_videos(session, *(f"other{number}" for number in range(5)), published_at=at(-30))
+    session.execute(VIDEOS.update().values(impressions=1_000))
+    with counted_statements(session.connection()) as sent:
+        shown = serve(session, limit=5)
+    assert len(sent) == 6
+    creators = [item.creator for item in shown.items]
+    assert creators == ["star", "somebody", "star", "somebody", "star"]
 
 
 @pytest.mark.parametrize("limit", [1, 50, 500])
