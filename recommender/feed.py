@@ -183,8 +183,10 @@ def places_of(
 
 
 def _placed(request: FeedRequest, position: int, row: Any, shown: Any, place: Place) -> FeedItem:
-    item = item_of(request, position, row, row_sources(request, row), shown)
-    return replace(item, explored=place.explored, crowded=place.crowded)
+    sources = row_sources(request, row)
+    return item_of(
+        request, position, row, sources, shown, explored=place.explored, crowded=place.crowded
+    )
 
 
 def _contender(request: FeedRequest, row: Any) -> Contender:

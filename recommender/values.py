@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
@@ -225,8 +225,7 @@ class FeedRequest:
         return Random(f"{self.seed} {self.position}")  # noqa: S311 - not for secrets
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
+class Contribution(NamedTuple):
     """One signal's part of a score: value · weight."""
 
     value: float
