@@ -101,14 +101,16 @@ def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 
 def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """The newest of the hashtags that the viewer declared, or has the most affinity to."""
+    """The newest of the hashtags that the viewer declared, or has the most affinity to.
+
+    A video is listed at one time by all of its hashtags, and so is one row here.
+    """
     tag, wanted = VideoHashtag, _wanted_hashtags(viewer)
-    listed_at = sa.func.max(tag.listed_at, type_=UtcDateTime()).label("published_at")
     listed = (
-        sa.select(tag.video_id, listed_at)
+        sa.select(tag.video_id, tag.listed_at.label("published_at"))
         .join(wanted, wanted.c.hashtag_id == tag.hashtag_id)
         .where(tag.listed_at.between(wanted.c.since, viewer.as_of))
-        .group_by(tag.video_id)
+        .distinct()
     )
     return _newest_among(listed, quota)
 
