@@ -1,10 +1,10 @@
 """Where candidates come from: one SELECT of videos with a quota each.
 
-What a viewer has seen, and what the caller left out, takes nobody's place in a source, but for the
-newest of a hashtag, creator or sound and the nearest neighbours, of which so many are looked at;
-and what they muted is no interest of theirs. A neighbour that is not published takes a place, since
-to ask would be to read its row. The last source, the newest of all that every filter lets through,
-keeps a page full.
+What a viewer has seen, and what the caller left out, takes nobody's place in a source, but that
+only so many are looked at: the newest of a hashtag, creator or sound, the nearest neighbours, the
+most trending. What they muted is no interest of theirs. A neighbour that is not published takes a
+place, and so does what trends and is published later, since to ask would be to read its row. The
+last source, the newest of all that every filter lets through, keeps a page full.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ NEWEST_OF_EACH = 50
 """How many videos of one hashtag, creator or sound are looked at."""
 
 LOOKED_AT = 4
-"""How many of the newest of all hashtags, creators or sounds are looked at, for each that a source
-gives: the viewer has seen some."""
+"""How many of the newest of all hashtags, creators or sounds, and of the most trending, are looked
+at for each that a source gives: the viewer has seen some."""
 
 NEAREST_LOOKED_AT = 2
 """How many neighbours are looked at for each that is given, the nearest first."""
@@ -184,23 +184,28 @@ def _wanted(
     return column.not_in(sa.select(muted).where(owner == viewer.user_id))
 
 
-def trending(viewer: Viewer, _quota: int) -> sa.Select[int]:
+def trending(viewer: Viewer, quota: int) -> sa.Select[int]:
     """What trends in the viewer's language, or anywhere where that is unknown."""
-    statement = _trending()
-    return statement.where(Video.language == viewer.language) if viewer.has_language else statement
+    each = aliased(Video)
+    return _trending(each, quota, *([each.language == viewer.language] * viewer.has_language))
 
 
-def nearby(viewer: Viewer, _quota: int) -> sa.Select[int]:
+def nearby(viewer: Viewer, quota: int) -> sa.Select[int]:
     """What trends in the viewer's country."""
-    return _trending().where(Video.country == viewer.country)
+    each = aliased(Video)
+    return _trending(each, quota, each.country == viewer.country)
 
 
-def _trending() -> sa.Select[int]:
-    return (
-        sa.select(Video.id)
-        .where(Video.trending >= LEAST_TREND)
-        .order_by(Video.trending.desc(), Video.id.desc())
+def _trending(each: type[Video], quota: int, *where: ColumnElement[bool]) -> sa.Select[int]:
+    """The most trending of some videos, of which so many are looked at."""
+    most = (
+        sa.select(each.id, each.trending)
+        .where(each.status == "published", each.trending >= LEAST_TREND, *where)
+        .order_by(each.trending.desc(), each.id.desc())
+        .limit(LOOKED_AT * quota)
+        .subquery()
     )
+    return sa.select(most.c.id).order_by(most.c.trending.desc(), most.c.id.desc())
 
 
 def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
@@ -310,8 +315,8 @@ SOURCES = (
     Source("hashtags", 120, hashtags, is_listed=True),
     Source("sounds", 40, sounds, is_listed=True),
     Source("creators", 60, creators, is_listed=True),
-    Source("trending", 60, trending),
-    Source("nearby", 40, nearby),
+    Source("trending", 60, trending, is_listed=True),
+    Source("nearby", 40, nearby, is_listed=True),
     Source("fresh", 40, fresh, is_listed=True),
     Source("newest", 60, newest),
 )

@@ -433,7 +433,8 @@ class Oracle:
         is_out = ("published", "not_in_future")
         keys = [key for key, filters in unseen.items() if all(filters[name] for name in is_out)]
         keys.sort(key=self.newness, reverse=True)
-        found = {**self._by_interest(keys), **self._by_statistics(keys)}
+        trending = [key for key, filters in unseen.items() if filters["published"]]
+        found = {**self._by_interest(keys), **self._by_statistics(keys, trending)}
         found["neighbours"] = sorted(
             (key for key in unseen if key in self.near),
             key=lambda key: (self.near[key], self.order[key]),
@@ -465,11 +466,11 @@ class Oracle:
         }  # fmt: skip
         return sorted(scores, key=lambda name: -scores[name])[: self.settings.interests]
 
-    def _by_statistics(self, keys: list[str]) -> dict[str, list[str]]:
+    def _by_statistics(self, keys: list[str], trending: list[str]) -> dict[str, list[str]]:
         videos = self.world.videos
         language, country = self.viewer.get("language"), self.viewer.get("country")
         trending = sorted(
-            (key for key in keys if videos[key]["trending"] is not None),
+            (key for key in trending if videos[key]["trending"] is not None),
             key=lambda key: (videos[key]["trending"], self.order[key]),
             reverse=True,
         )
