@@ -6,6 +6,7 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from recommender.pages import contender_rows
 from recommender.plans import MOST_DISCARDED, MOST_READ, Plan, check_plans, page_plan, plan_of
 from recommender.scoring import ranked_pool
 from recommender.served import Base
+from recommender.sources import SOURCES, TRIAL, found_by
+from recommender.viewer import Shape, Viewer
 from recommender.volume import END, World
 from tests.conftest import DATABASES
 
@@ -153,6 +156,20 @@ def test_a_page_for_who_muted_thousands_goes_through_them_a_few_times(
         fill(world, "muted_keywords", "keyword", [f" word{number} "], muted_at=END)
     of_keywords = work_of(world, 5) - before - of_thousands
     assert of_keywords < 50 * (450 if kind == "postgresql" else 2_000)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_of_new_videos_no_more_are_looked_at_than_are_given(world: Session) -> None:
+    request = resolve(world, WORLD.user_key(5), as_of=END)
+    (fresh,) = [each for each in SOURCES if each.name == TRIAL]
+    statement = found_by(fresh, Shape.of(request), Viewer.of(request))
+    given = len(world.execute(statement).all())
+    since = END - timedelta(days=request.settings.trial_days)
+    new = sa.select(sa.func.count()).where(
+        Video.status == "published", Video.published_at.between(since, END)
+    )
+    read = (world.scalar(new) or 0) + given
+    assert (given, plan_of(world, statement, {}).read) == (fresh.quota, read)
 
 
 @pytest.mark.usefixtures("_strict")
