@@ -27,7 +27,7 @@ from recommender.bulk import OURS
 from recommender.columns import Statement
 from recommender.engine import create_engine, run_transaction
 from recommender.feed import for_you
-from recommender.filters import LATE, allowed, remaining
+from recommender.filters import allowed
 from recommender.interactions import record_many
 from recommender.models import Video
 from recommender.pages import page_rows
@@ -235,8 +235,7 @@ def _by_hand(engine: Engine, viewers: Sequence[str]) -> float:
     Each viewer's page is asked for once before, so that both find its rows in memory; by turns one
     of them comes first.
     """
-    pages: list[float] = []
-    bare: list[float] = []
+    pages, bare = list[float](), list[float]()
     with Session(engine) as session:
         connection = session.connection(bind_arguments=OURS)
         cursor = connection.connection.cursor()
@@ -290,11 +289,9 @@ def _whole(engine: Engine, viewers: Sequence[str]) -> dict[str, Any]:
                 "numpy": lambda: vectors.best(session, request, catalogue),  # noqa: B023
                 "classic": lambda: _classic(session, viewer),  # noqa: B023
             }
-            answers = []
+            answers: list[list[int]] = []
             for name, way in ways.items():
-                started = time.perf_counter()
-                answers.append(way())
-                times[name].append(time.perf_counter() - started)
+                times[name].append(_seconds(lambda: answers.append(way())))  # noqa: B023
             is_equal &= answers[0] == answers[1] == answers[2]
     return {**{name: asdict(Times.of(each)) for name, each in times.items()}, "equal": is_equal}
 
@@ -347,7 +344,7 @@ def _every(shape: Shape, viewer: Viewer) -> Statement:
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
     found = scored(shape, viewer, every.where(*allowed(shape, viewer)).cte("candidates"))
-    return ordered(found.where(*remaining(shape, viewer), LATE(viewer))).limit(viewer.limit)
+    return ordered(found).limit(viewer.limit)
 
 
 def _read(engine: Engine, viewers: Sequence[str]) -> dict[str, float | None]:

@@ -128,7 +128,10 @@ def hashtag_not_muted(viewer: Viewer) -> ColumnElement[bool]:
 
 
 def keyword_not_muted(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
-    """The video's caption has none of the words, or phrases, that the viewer muted."""
+    """The video's caption has none of the words, or phrases, that the viewer muted.
+
+    It looks at the caption once for each of them, and so is asked last, of the best alone.
+    """
     without = sa.func.replace(VideoCaption.words, MutedKeyword.keyword, "")
     muted = (
         sa.select(VideoCaption.video_id)
@@ -159,10 +162,6 @@ FILTERS = (
 )
 EARLY = (published, not_in_future, not_seen)
 """What takes most away, so that sources apply it."""
-
-LATE = keyword_not_muted
-"""What costs a look at a caption for each keyword, so that it is asked of the best alone, till
-there are enough of them."""
 
 REFERENCE_FILTERS = FILTERS[:2]
 """The filters of the reference formula, which keeps own, seen and muted videos."""
@@ -200,12 +199,12 @@ def eligible(
 
 
 def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
-    """What the candidates still have to fulfil, of which `eligible` is true, but for `LATE`.
+    """What candidates that are `eligible` still have to fulfil, but for `keyword_not_muted`.
 
     That they are published is asked of all: of some nobody asked, and of some an index said so,
     which a host may forget.
     """
-    others = [each for each in _needed(shape) if each.predicate not in (*EARLY, LATE)]
+    others = [each for each in _needed(shape) if each.predicate not in (*EARLY, keyword_not_muted)]
     return [still_published(viewer), *(each.predicate(viewer) for each in others)]
 
 

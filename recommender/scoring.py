@@ -14,7 +14,7 @@ from recommender.arithmetic import bounded, half_away
 from recommender.columns import Statement
 from recommender.errors import InvalidValue, UnknownSignal
 from recommender.fields import shown
-from recommender.filters import LATE, allowed, filters_of, remaining
+from recommender.filters import allowed, filters_of, keyword_not_muted, remaining
 from recommender.learned import Affinity
 from recommender.models import Video
 from recommender.signals import SIGNALS, Candidate, Number, Signal, gather_facts, number
@@ -100,8 +100,8 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     """The first contenders of the feed, `pool_of` a page, and all that are on trial; in order.
 
     The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
-    keeps the databases from writing them into the sum again, and from asking `LATE` of all: they
-    ask it in the order of the scores, until there are enough.
+    keeps the databases from writing them into the sum again, and from looking for muted keywords in
+    all: they look in the order of the scores, until there are enough.
     """
     trials = next(quota_of(each, shape) for each in SOURCES if each.name == TRIAL)
     found = scored(
@@ -118,7 +118,7 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     )
     best = (
         sa.select(*keyed.c)
-        .where(LATE(viewer, keyed.c.video_id))
+        .where(keyword_not_muted(viewer, keyed.c.video_id))
         .limit(pool_of(viewer.limit) + trials)
         .subquery("pool")
     )
@@ -140,7 +140,7 @@ def ranked_whole(shape: Shape, viewer: Viewer) -> Statement:
     if shape.is_reference:
         return scored(shape, viewer, None).where(*allowed(shape, viewer))
     found = scored(shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch)
-    return found.where(*remaining(shape, viewer), LATE(viewer))
+    return found.where(*remaining(shape, viewer), keyword_not_muted(viewer))
 
 
 def ranked_given(shape: Shape, viewer: Viewer) -> Statement:

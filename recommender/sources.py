@@ -187,7 +187,8 @@ def _wanted(
 def trending(viewer: Viewer, quota: int) -> sa.Select[int]:
     """What trends in the viewer's language, or anywhere where that is unknown."""
     each = aliased(Video)
-    return _trending(each, quota, *([each.language == viewer.language] * viewer.has_language))
+    is_spoken = [each.language == viewer.language] if viewer.has_language else []
+    return _trending(each, quota, *is_spoken)
 
 
 def nearby(viewer: Viewer, quota: int) -> sa.Select[int]:

@@ -180,16 +180,21 @@ def test_pages_of_a_session_are_spread_as_one(session: Session) -> None:
     assert 0 < sum(item.crowded for item in items) < 45
 
 
-def test_one_creators_many_do_not_hide_the_others(session: Session) -> None:
-    """The best 100 are all by one creator, so that more candidates are read."""
+def make_star(session: Session, videos: int, *, others: int) -> None:
+    """A viewer to whom the videos of one creator are the best, and others' that are known too."""
     make_user(session, interests=["cats"])
     rows = [
         {"id": f"star{n}", "creator": "star", "published_at": at(-60), "hashtags": ["cats"]}
-        for n in range(130)
+        for n in range(videos)
     ]
     recommender.upsert_videos(session, rows)
-    make_videos(session, *(f"other{number}" for number in range(15)), published_at=at(-30))
+    make_videos(session, *(f"other{number}" for number in range(others)), published_at=at(-30))
     session.execute(VIDEOS.update().values(impressions=1_000))
+
+
+def test_one_creators_many_do_not_hide_the_others(session: Session) -> None:
+    """The best 100 are all by one creator, so that more candidates are read."""
+    make_star(session, 130, others=15)
     with counted_statements(session.connection()) as sent:
         shown = serve(session, limit=20)
     assert len(sent) == 7
@@ -200,14 +205,7 @@ def test_one_creators_many_do_not_hide_the_others(session: Session) -> None:
 
 
 def test_a_short_page_of_few_creators_is_of_the_first_candidates_read(session: Session) -> None:
-    make_user(session, interests=["cats"])
-    rows = [
-        {"id": f"star{n}", "creator": "star", "published_at": at(-60), "hashtags": ["cats"]}
-        for n in range(30)
-    ]
-    recommender.upsert_videos(session, rows)
-    make_videos(session, *(f"other{number}" for number in range(5)), published_at=at(-30))
-    session.execute(VIDEOS.update().values(impressions=1_000))
+    make_star(session, 30, others=5)
     with counted_statements(session.connection()) as sent:
         shown = serve(session, limit=5)
     assert len(sent) == 6
