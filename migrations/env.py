@@ -13,10 +13,9 @@ import time
 import sqlalchemy as sa
 from alembic import context
 
-from recommender.columns import PREFIX, VERSION_TABLE, UtcDateTime
-from recommender.engine import LONGEST_MIGRATION, database_url, migration_engine
+from recommender.database.engine import LONGEST_MIGRATION, database_url, migration_engine
 from recommender.errors import DatabaseBusy, RecommenderError
-from recommender.served import Base
+from recommender.models.types import PREFIX, VERSION_TABLE, Base, UtcDateTime
 from recommender.settings import Settings
 
 UPGRADE_LOCK = 7_260_734_851_093_115

@@ -16,8 +16,9 @@ from psycopg import sql
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import schema
-from recommender.engine import create_engine, writing
+from recommender.database import migrations
+from recommender.database.engine import create_engine
+from recommender.database.transactions import writing
 from recommender.settings import Settings
 from tests import postgres
 
@@ -60,7 +61,7 @@ def new_database(
         name = f"{PREFIX}_{next(counter)}"
         if kind == "sqlite":
             if not template.exists():
-                schema.upgrade(Settings(database_url=f"sqlite:///{template}"))
+                migrations.upgrade(Settings(database_url=f"sqlite:///{template}"))
             path = folder / f"{name}.db"
             if migrated:
                 shutil.copy(like.removeprefix("sqlite:///") if like else template, path)
@@ -77,7 +78,7 @@ def new_database(
 def postgres_template(postgres_server: str) -> str:
     name = f"{PREFIX}_template"
     create_database(postgres_server, name, "template0")
-    schema.upgrade(Settings(database_url=f"{postgres_server}/{name}"))
+    migrations.upgrade(Settings(database_url=f"{postgres_server}/{name}"))
     return name
 
 
@@ -97,9 +98,9 @@ def migrations_copy(
         new_database(name)  # what others are copied from is made by the migrations as they are
     folder = tmp_path / "migrations"
     shutil.copytree(
-        schema.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__")
+        migrations.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__")
     )
-    monkeypatch.setattr(schema, "migrations_folder", lambda: folder)
+    monkeypatch.setattr(migrations, "migrations_folder", lambda: folder)
     return folder
 
 

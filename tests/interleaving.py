@@ -16,7 +16,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Engine, event
 
-from recommender.engine import create_engine
+from recommender.database.engine import create_engine
 
 BOTH = (0, 1)
 LONGEST = 60.0

@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Base, Event, Settings, fields
-from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.sources import TRIAL_STEP
-from recommender.viewer import CYCLE
+from recommender import Event, Settings
+from recommender.formats import scalars, text
+from recommender.models import Base
+from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
+from recommender.ranking.sources import TRIAL_STEP
+from recommender.ranking.viewer import CYCLE
 from tests.worlds import NOON, at
 
 TAGS = ("cats", "dance", "food", "music", "news", "sport")
@@ -117,7 +119,7 @@ def _video(chance: random.Random) -> Row:
         "caption": " ".join(chance.choices(WORDS, k=chance.randrange(6))) or None,
         "language": chance.choice([None, "en", "es"]),
         "country": chance.choice([None, "US", "MX"]),
-        "orientation": chance.choice([None, *fields.ORIENTATIONS]),
+        "orientation": chance.choice([None, *scalars.ORIENTATIONS]),
         "duration_ms": chance.choice([None, 9_000, 60_000]),
         "impressions": viewers,
         "engaged_views": int(viewers * chance.random()),
@@ -209,7 +211,7 @@ def _load_derived(session: Session, world: World) -> None:
 
 
 def terms_of(caption: str | None) -> tuple[int, ...]:
-    return fields.terms(fields.words(caption or ""))
+    return text.terms(text.words(caption or ""))
 
 
 def saturated(value: float, half: float = 1.0) -> float:
@@ -295,7 +297,7 @@ class Oracle:
 
     def _seen(self) -> list[tuple[str, int]]:
         """The videos seen last: 1 where the viewer engaged with it, -1 where they rejected it."""
-        since = self.viewer.get("learned_since") or fields.EARLIEST
+        since = self.viewer.get("learned_since") or scalars.EARLIEST
         seen = []
         for video, deeds in self.deeds.items():
             engaged = any(each.at > since and self._is_engaged(each) for each in deeds)
@@ -390,7 +392,7 @@ class Oracle:
         video = self.world.videos[key]
         kinds = {each.kind for each in self.deeds.get(key, ())}
         sound, creators = video["sound"], self.muted("creator")
-        words = fields.words(video["caption"] or "")
+        words = text.words(video["caption"] or "")
         return {
             "published": video["status"] == "published",
             "not_in_future": video["published_at"] <= self.as_of,
@@ -402,7 +404,7 @@ class Oracle:
             and self.world.owners.get(sound or "") not in creators,
             "hashtag_not_muted": not self.muted("hashtag") & set(video["hashtags"]),
             "keyword_not_muted": not any(
-                fields.words(muted) in words for muted in self.muted("keyword")
+                text.words(muted) in words for muted in self.muted("keyword")
             ),
         }
 

@@ -36,16 +36,24 @@ from sklearn.preprocessing import StandardScaler
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import Interaction, LogFiles, Settings, User, Video, get_profile, refresh
+from recommender import LogFiles, Settings, get_profile, refresh
 from recommender.cli.evaluate import Length, _page_row, _ranking_row
 from recommender.cli.options import Time
 from recommender.cli.output import print_table
-from recommender.evaluation import _Run
-from recommender.quality import ScoredImpressions
-from recommender.rankers import BASELINES, Impression, Ranker, Visit, impressions_of, of_profile
-from recommender.replay import Cut, Slice, Timeline
-from recommender.scratch import scratch_database
-from recommender.signals import SIGNALS
+from recommender.database.scratch import scratch_database
+from recommender.evaluation.evaluate import _Run
+from recommender.evaluation.log_replay import Cut, Slice, Timeline
+from recommender.evaluation.rankers import (
+    BASELINES,
+    Impression,
+    Ranker,
+    Visit,
+    impressions_of,
+    of_profile,
+)
+from recommender.evaluation.results import ScoredImpressions
+from recommender.models import Interaction, User, Video
+from recommender.ranking.signals import SIGNALS
 
 FACTORS = 64
 NEAREST = 100

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from recommender import Settings, create_engine, schema
-from recommender.simulation import ForYou, Simulation, simulate
-from recommender.synthetic import World, load
+from recommender import Settings, create_engine
+from recommender.benchmark.demo_world import World, load
+from recommender.database import migrations
 from tests.simulation import seeded_sessions
+from tests.support.simulated_viewers import ForYou, Simulation, simulate
 from tests.worlds import EXAMPLE
 
 FILE = Path(__file__).parents[1] / "README.md"
@@ -43,7 +44,7 @@ def prepare(folder: Path) -> None:
     for kind in ("users", "videos", "follows", "events"):
         run(f"recommender import {kind} {kind}.csv", folder)
     url = f"sqlite:///{folder / 'world.db'}"
-    schema.upgrade(Settings(database_url=url))
+    migrations.upgrade(Settings(database_url=url))
     engine = create_engine(url)
     load(engine, World())
     engine.dispose()
@@ -56,7 +57,7 @@ def live() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "live.db")
         url = f"sqlite:///{path}"
-        schema.upgrade(Settings(database_url=url))
+        migrations.upgrade(Settings(database_url=url))
         engine = create_engine(url)
         with seeded_sessions():
             for _ in simulate(SIMULATION, ForYou(engine, SIMULATION.users())):

@@ -16,9 +16,12 @@ from random import Random
 from unittest.mock import patch
 from uuid import UUID
 
-from recommender import create_engine, report, resolving, schema
+from recommender import create_engine
+from recommender.benchmark import chart
+from recommender.database import migrations
+from recommender.feed import resolve
 from recommender.settings import Settings
-from recommender.simulation import (
+from tests.support.simulated_viewers import (
     Day,
     ForYou,
     Simulation,
@@ -43,14 +46,14 @@ Days = Mapping[str, Sequence[Day]]
 def seeded_sessions(seed: int = 0) -> Iterator[None]:
     """Let For You name its sessions, and so all that it leaves to chance, the same every time."""
     chance = Random(seed)  # noqa: S311 - a simulation, not a secret
-    with patch.object(resolving, "uuid4", lambda: UUID(int=chance.getrandbits(128), version=4)):
+    with patch.object(resolve, "uuid4", lambda: UUID(int=chance.getrandbits(128), version=4)):
         yield
 
 
 def run(simulation: Simulation, database_url: str) -> Days:
     """The days of each feed; For You's in an empty database."""
     settings = Settings(database_url=database_url)
-    schema.upgrade(settings)
+    migrations.upgrade(settings)
     engine = create_engine(database_url)
     feeds = {
         "random": random_feed(simulation.seed),
@@ -109,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             csv.writer(file).writerows(rows(days))
     if given.png:
         title = f"{given.viewers} viewers with hidden tastes; half of them change on day {drift}"
-        report.plot(
+        chart.plot(
             given.png, title, curves(days), horizontal="day", vertical="share of engaged views",
             marked=drift,
         )  # fmt: skip

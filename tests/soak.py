@@ -35,21 +35,19 @@ from recommender import (
     DatabaseBusy,
     DatabaseUnreachable,
     Event,
-    EventRow,
     EventTooOld,
-    Interaction,
     InvalidCursor,
     Settings,
     UnknownUser,
-    User,
-    Video,
+    models,
     run_transaction,
-    schema,
     upsert_users,
     upsert_videos,
 )
-from recommender.catalog import apply_follows
-from recommender.synthetic import World
+from recommender.benchmark.demo_world import World
+from recommender.database import migrations
+from recommender.ingest.follows import apply_follows
+from recommender.models import EventRow, Interaction, User, Video
 from tests import postgres
 
 DAY = timedelta(days=1)
@@ -277,7 +275,7 @@ def broken(engine: Engine, folder: Path, durations: Mapping[str, int]) -> dict[s
     """How often each promise was broken, by the database and by what clients were told."""
     due = expected(folder, durations)
     with Session(engine) as session:
-        horizon = session.scalar(sa.select(recommender.LearningState.events_horizon))
+        horizon = session.scalar(sa.select(models.LearningState.events_horizon))
         of_users = sa.join(EventRow, User, User.id == EventRow.user_id)
         logged = sa.select(User.key, EventRow.key).select_from(of_users)
         there = {(user, key) for user, key in session.execute(logged)}
@@ -287,7 +285,7 @@ def broken(engine: Engine, folder: Path, durations: Mapping[str, int]) -> dict[s
         states = states.join(Video, Video.id == Interaction.video_id)
         found = {(user, video): state for user, video, *state in session.execute(states)}
         counts = rows(session, Video.key, Video.impressions, Video.engaged_views)
-        pending = session.scalar(sa.select(sa.func.count()).select_from(recommender.PendingEvent))
+        pending = session.scalar(sa.select(sa.func.count()).select_from(models.PendingEvent))
         audit = recommender.audit(session)
         doctor = {each.check: each.ok for each in recommender.diagnose(engine)}
     kept = {key for key, at in due.keys.items() if horizon is None or at > horizon}
@@ -395,7 +393,7 @@ def soak(minutes: float, say: Callable[[str], None] = print) -> int:
         url = f"{server.url}/soak"
         with psycopg.connect(f"{server.url}/postgres", autocommit=True) as admin:
             admin.execute("CREATE DATABASE soak")
-        schema.upgrade(Settings(database_url=url))
+        migrations.upgrade(Settings(database_url=url))
         engine = recommender.create_engine(url)
         world = make_world(engine)
         durations = {str(row["id"]): int(str(row["duration_ms"])) for row in world.videos()}

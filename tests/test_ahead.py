@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from recommender.ahead import made_ahead
 from recommender.errors import BadData, RecommenderError
+from recommender.files.workers import made_ahead
 
 
 def numbers(count: int) -> Iterator[tuple[int, int]]:

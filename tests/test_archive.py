@@ -18,17 +18,18 @@ from recommender import (
     InvalidValue,
     NotFound,
     UnknownUser,
-    User,
     erase_user,
     explain,
     export_user,
     import_file,
+    models,
     record,
     run_transaction,
 )
-from recommender.archive import CONTAINED, NAMES, WHOSE
-from recommender.batches import KINDS
-from recommender.personal import PER_USER
+from recommender.files.batches import KINDS
+from recommender.models import User
+from recommender.operations.archive import CONTAINED, NAMES, WHOSE
+from recommender.operations.inventory import PER_USER
 from tests.test_catalog import just_before
 from tests.test_erasing import MARK, marked_world
 
@@ -127,9 +128,7 @@ def test_an_affinity_is_what_a_feed_of_that_moment_counts(engine: Engine, tmp_pa
     assert {of for of, _ in scores} == {"creator", "hashtag", "sound"}
     with Session(engine) as session:
         video = session.scalars(
-            sa.select(recommender.Video.key)
-            .join(recommender.Video.creator)
-            .where(User.key == liked[1])
+            sa.select(models.Video.key).join(models.Video.creator).where(User.key == liked[1])
         ).first()
         moment = recommender.fields.time(found["archive"][0]["exported_at"])
         signal = explain(session, MARK, str(video), as_of=moment).item.signals["creator_affinity"]

@@ -19,10 +19,11 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, MetaData, UniqueConstraint
 from sqlalchemy.orm import Session
 
-from recommender import (
-    Audit,
+from recommender import InvalidValue, cli, follow, mute, unmute
+from recommender.models import (
     FeedSession,
-    InvalidValue,
+    Follow,
+    Interaction,
     MutedCreator,
     MutedHashtag,
     MutedKeyword,
@@ -32,13 +33,8 @@ from recommender import (
     Sound,
     User,
     Video,
-    cli,
-    follow,
-    mute,
-    unmute,
 )
-from recommender.auditing import PROMISES, audit
-from recommender.models import Follow, Interaction
+from recommender.operations.audit import PROMISES, Audit, audit
 from tests.readme import README
 from tests.worlds import NOON, at, counted_statements, make_user, make_video, make_videos, record
 

@@ -16,13 +16,26 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import RecommenderError, benchmark, create_engine, learning, schema
+from recommender import RecommenderError, create_engine
+from recommender.benchmark import measure
+from recommender.benchmark.distributions import END
+from recommender.benchmark.large_world import LEARNED, World
+from recommender.benchmark.load import load
 from recommender.cli import cli
-from recommender.learned import Affinity, LearningState, RecentEngagement
-from recommender.loading import load
-from recommender.models import Follow, Interaction, User, Video, VideoHashtag
-from recommender.served import Base, ServedVideo
-from recommender.volume import END, LEARNED, World
+from recommender.database import migrations
+from recommender.learning import affinities
+from recommender.models import (
+    Affinity,
+    Follow,
+    Interaction,
+    LearningState,
+    RecentEngagement,
+    ServedVideo,
+    User,
+    Video,
+    VideoHashtag,
+)
+from recommender.models.types import Base
 from tests.conftest import DATABASES
 
 SMALL = World(videos=300, users=100, follows=900, interactions=2_000, seen=150)
@@ -103,7 +116,7 @@ def test_derived_rows_follow_from_what_they_are_derived_from(world: Engine) -> N
 
 
 def test_a_row_is_the_same_whichever_block_it_is_made_in(session: Session) -> None:
-    rules = learning.rules(session)
+    rules = affinities.rules(session)
     users = np.arange(1, 41)
     one = SMALL._affinities(users, rules)
     parts = [SMALL._affinities(users[:13], rules), SMALL._affinities(users[13:], rules)]
@@ -127,7 +140,7 @@ def test_each_rank_has_an_id_of_its_own(among: int) -> None:
 
 
 def test_loading_leaves_the_schema_as_it_was(world: Engine) -> None:
-    schema.check(world)
+    migrations.check(world)
     with world.connect() as connection:
         inspector = sa.inspect(connection)
         for table in TABLES:
@@ -180,17 +193,17 @@ def test_numpy_and_the_database_and_classic_agree_for_everybody(world: Engine) -
         for user in range(1, 30):
             key = SMALL.user_key(user)
             request = recommender.resolve(session, key, "classic", as_of=END)
-            assert recommender.vectors.best(session, request, catalogue) == benchmark._ids(
+            assert recommender.vectors.best(session, request, catalogue) == measure._ids(
                 session, request
-            ) == benchmark._classic(session, key)  # fmt: skip
+            ) == measure._classic(session, key)  # fmt: skip
 
 
 def test_by_hand_are_sent_the_statements_of_a_page(world: Engine) -> None:
     with Session(world) as session:
         connection = session.connection()
-        with benchmark._noted(connection) as sent:
+        with measure._noted(connection) as sent:
             page = recommender.for_you(session, SMALL.user_key(3), as_of=END, record=False)
-        with benchmark._noted(connection) as others:
+        with measure._noted(connection) as others:
             pass
         cursor = connection.connection.cursor()
         found = [cursor.execute(*each) and cursor.fetchall() for each in sent]
@@ -201,20 +214,20 @@ def test_by_hand_are_sent_the_statements_of_a_page(world: Engine) -> None:
     )
     assert shown <= {row[0] for row in found[2]}
     assert len(found) == 4
-    assert benchmark._by_hand(world, [SMALL.user_key(3), SMALL.user_key(4)]) > 0
+    assert measure._by_hand(world, [SMALL.user_key(3), SMALL.user_key(4)]) > 0
 
 
 def test_percentiles_are_those_of_the_measured() -> None:
-    times = benchmark.Times.of([number / 1_000 for number in range(100, 0, -1)])
-    assert times == benchmark.Times(100, 51, 96, 100)
-    assert benchmark.Times.of([0.002]) == benchmark.Times(1, 2, 2, 2)
+    times = measure.Times.of([number / 1_000 for number in range(100, 0, -1)])
+    assert times == measure.Times(100, 51, 96, 100)
+    assert measure.Times.of([0.002]) == measure.Times(1, 2, 2, 2)
 
 
 def test_every_video_is_a_candidate_of_the_exact_answer(world: Engine) -> None:
     with Session(world) as session:
         request = recommender.resolve(session, SMALL.user_key(3), "for_you@1", as_of=END, limit=500)
-        every = benchmark._scores(session, request, benchmark._every)
-        found = benchmark._scores(session, request, recommender.scoring.ranked)
+        every = measure._scores(session, request, measure._every)
+        found = measure._scores(session, request, recommender.scoring.ranked)
         assert found.items() <= every.items()
         unseen = count(session, Video, Video.status == "published") - count(
             session, Interaction, Interaction.user_id == 3

@@ -15,11 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from recommender import Affinity, Counts, InvalidValue, fields, reset_user, upsert_videos
-from recommender.catalog import CAPTIONS, HASHTAGS, SOUNDS, USERS, VIDEO_TERMS, VIDEOS
-from recommender.catalog import set_video_status as set_status
+from recommender import Counts, InvalidValue, reset_user, upsert_videos
 from recommender.errors import UnknownVideo
-from recommender.learning import AFFINITIES, rules
+from recommender.formats import scalars, text
+from recommender.ingest.videos import set_video_status as set_status
+from recommender.learning.affinities import rules
+from recommender.models import Affinity
+from recommender.models.tables import (
+    AFFINITIES,
+    CAPTIONS,
+    HASHTAGS,
+    SOUNDS,
+    USERS,
+    VIDEO_TERMS,
+    VIDEOS,
+)
 from tests.test_catalog import videos, writes
 from tests.worlds import NOON, at, counted_statements, make_user, make_video, rows_of
 
@@ -52,7 +62,7 @@ CAPTIONS_IN_USE = st.text(st.characters(exclude_categories=["Cs"], exclude_chara
     ],
 )
 def test_the_words_of_a_caption(caption: str, words: str) -> None:
-    assert fields.words(caption) == words
+    assert text.words(caption) == words
 
 
 @pytest.mark.parametrize(
@@ -88,12 +98,12 @@ def test_the_words_of_a_caption(caption: str, words: str) -> None:
     ],
 )
 def test_the_hashtags_of_a_caption(caption: str | None, hashtags: tuple[str, ...]) -> None:
-    assert fields.caption_hashtags(caption) == hashtags
+    assert text.caption_hashtags(caption) == hashtags
 
 
 def test_a_caption_has_300_hashtags_at_most() -> None:
     caption = " ".join(f"#t{number}" for number in range(400))
-    assert fields.caption_hashtags(caption) == tuple(f"t{number}" for number in range(300))
+    assert text.caption_hashtags(caption) == tuple(f"t{number}" for number in range(300))
 
 
 @pytest.mark.parametrize(
@@ -101,41 +111,41 @@ def test_a_caption_has_300_hashtags_at_most() -> None:
 )
 def test_a_hostile_caption_holds_nobody_up(caption: str) -> None:
     started = process_time()
-    fields.caption_hashtags(caption)
-    fields.terms(fields.words(caption))
+    text.caption_hashtags(caption)
+    text.terms(text.words(caption))
     assert process_time() - started < 10  # processor seconds, where steps without end take minutes
 
 
 @given(CAPTIONS_IN_USE)
 def test_the_words_of_words_are_the_same(caption: str) -> None:
-    words = fields.words(caption)
-    assert fields.words(words) == words
+    words = text.words(caption)
+    assert text.words(words) == words
     assert words == "" or (words[0] == words[-1] == " " and "  " not in words)
 
 
 @given(CAPTIONS_IN_USE, CAPTIONS_IN_USE, CAPTIONS_IN_USE)
 def test_a_phrase_is_in_a_caption_that_has_it(before: str, phrase: str, after: str) -> None:
-    assert fields.words(phrase) in fields.words(f"{before} {phrase.swapcase()} {after}") or (
-        fields.words(phrase) != fields.words(phrase.swapcase())
+    assert text.words(phrase) in text.words(f"{before} {phrase.swapcase()} {after}") or (
+        text.words(phrase) != text.words(phrase.swapcase())
     )
 
 
 @given(CAPTIONS_IN_USE)
 def test_hashtags_and_terms_of_any_caption_are_of_their_form(caption: str) -> None:
-    for name in fields.caption_hashtags(caption):
-        assert fields.hashtag(name) == name
-    terms = fields.terms(fields.words(caption))
-    assert len(set(terms)) == len(terms) <= fields.MOST_TERMS
+    for name in text.caption_hashtags(caption):
+        assert text.hashtag(name) == name
+    terms = text.terms(text.words(caption))
+    assert len(set(terms)) == len(terms) <= text.MOST_TERMS
     assert all(0 <= term < 2**63 for term in terms)
 
 
 @given(st.lists(st.sampled_from(["a", "b1", "é", "漢", "ไ"]), min_size=1).map("".join))
 def test_a_hashtag_written_in_a_caption_is_found(name: str) -> None:
-    assert fields.caption_hashtags(f"look: #{name}!") == (fields.hashtag(name),)
+    assert text.caption_hashtags(f"look: #{name}!") == (text.hashtag(name),)
 
 
 def test_terms_stay_what_they_are() -> None:
-    assert fields.terms(" cat 漢 字 ") == (1843079001574132759, 8823356464630237605)
+    assert text.terms(" cat 漢 字 ") == (1843079001574132759, 8823356464630237605)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +159,8 @@ def test_terms_stay_what_they_are() -> None:
     ],
 )
 def test_the_terms_of_a_caption(caption: str, same: str) -> None:
-    wanted = {term for part in same.split() for term in fields.terms(fields.words(part))}
-    assert set(fields.terms(fields.words(caption))) == wanted
+    wanted = {term for part in same.split() for term in text.terms(text.words(part))}
+    assert set(text.terms(text.words(caption))) == wanted
 
 
 def stored(session: Session) -> tuple[list[Any], list[Any]]:
@@ -162,10 +172,10 @@ def test_words_and_terms_are_stored_with_the_caption(session: Session) -> None:
     video_id = rows_of(session, VIDEOS, "id")[0][0]
     for caption in ("Look: cats", "cats and dogs", "!!!", "東京", "", "Look", None):
         make_video(session, "v", caption=caption)
-        words = fields.words(caption or "")
+        words = text.words(caption or "")
         assert stored(session) == (
             [(caption, words)] if caption else [],
-            sorted((video_id, term) for term in fields.terms(words)),
+            sorted((video_id, term) for term in text.terms(words)),
         )
     make_video(session, "v", language="en")
     assert stored(session) == ([], [])
@@ -236,7 +246,7 @@ ROW = st.fixed_dictionaries(
         "caption": TAGS.map(lambda tags: " ".join(f"#{tag}" for tag in tags)),
         "hashtags": TAGS,
         "sound": st.sampled_from([None, "s", "t"]),
-        "status": st.sampled_from([None, *fields.STATUSES]),
+        "status": st.sampled_from([None, *scalars.STATUSES]),
     },
 )
 
@@ -340,9 +350,9 @@ def test_a_reset_creator_learns_only_from_later_videos(
 
 def test_a_video_of_next_year_teaches_no_more_than_one_of_now(session: Session) -> None:
     row = {"creator": "star", "sound": "s"}
-    make_video(session, "now", published_at=fields.now(), **row)
+    make_video(session, "now", published_at=scalars.now(), **row)
     (one,) = learned(session).values()
-    make_video(session, "later", published_at=fields.now() + timedelta(days=365), **row)
+    make_video(session, "later", published_at=scalars.now() + timedelta(days=365), **row)
     (both,) = learned(session).values()
     assert both == pytest.approx(2 * one, rel=1e-4)
 

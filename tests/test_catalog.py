@@ -21,16 +21,19 @@ from recommender import (
     InvalidValue,
     Settings,
     UnknownUser,
-    Video,
-    catalog,
-    fields,
     follow,
     run_transaction,
     unfollow,
     upsert_users,
     upsert_videos,
 )
-from recommender.catalog import (
+from recommender.database import lookup
+from recommender.formats import scalars
+from recommender.formats import text as text_module
+from recommender.ingest import upserts
+from recommender.ingest.follows import apply_follows
+from recommender.models import Video, catalog
+from recommender.models.tables import (
     CAPTIONS,
     FOLLOWS,
     HASHTAGS,
@@ -41,7 +44,7 @@ from recommender.catalog import (
     VIDEO_HASHTAGS,
     VIDEOS,
 )
-from recommender.users import show_user
+from recommender.operations.users import show_user
 from tests.worlds import NOON, at, counted_statements, make_user, make_video, rows_of
 
 VIDEO: Mapping[str, Any] = {"creator": "c", "published_at": NOON}
@@ -73,12 +76,12 @@ AWKWARD = (
 
 def users(session: Session) -> dict[str, dict[str, Any]]:
     """Every user as an interchange row."""
-    columns = [USERS.c[name] for name in ("key", *catalog.USER_SCALARS)]
+    columns = [USERS.c[name] for name in ("key", *upserts.USER_SCALARS)]
     interests = members(session, USER_HASHTAGS, "user_id", HASHTAGS, "hashtag_id")
     sounds = members(session, USER_SOUNDS, "user_id", SOUNDS, "sound_id")
     return {
         row.key: {
-            **{name: getattr(row, name) for name in catalog.USER_SCALARS},
+            **{name: getattr(row, name) for name in upserts.USER_SCALARS},
             "interests": interests.get(row.id, set()),
             "liked_sounds": sounds.get(row.id, set()),
         }
@@ -294,8 +297,8 @@ def test_a_creator_is_a_user_that_keeps_what_is_known(session: Session) -> None:
 
 
 @pytest.mark.parametrize("tags", [{}, {"hashtags": ["a", "b"]}, {"hashtags": ["a", "c"]}])
-@pytest.mark.parametrize("before", fields.STATUSES)
-@pytest.mark.parametrize("after", fields.STATUSES)
+@pytest.mark.parametrize("before", scalars.STATUSES)
+@pytest.mark.parametrize("after", scalars.STATUSES)
 @pytest.mark.parametrize("published_at", [NOON, at(5)])
 def test_hashtags_are_listed_at_the_publishing_time_while_published(
     session: Session, tags: dict[str, Any], before: str, after: str, published_at: Any
@@ -353,7 +356,7 @@ def test_awkward_texts_are_kept_as_written(session: Session) -> None:
         assert set(texts) == {key}
     for key, row in videos(session).items():
         assert {row["creator"], row["caption"], row["sound"]} == {key}
-        assert row["hashtags"] == {fields.hashtag(key)}
+        assert row["hashtags"] == {text_module.hashtag(key)}
     assert set(users(session)) == set(videos(session)) == set(AWKWARD)
 
 
@@ -400,7 +403,7 @@ def test_any_number_of_keys_is_looked_up_at_once(session: Session) -> None:
     make_user(session, "key 123456")
     keys = [f"key {number}" for number in range(200_000)]
     with counted_statements(session.connection()) as sent:
-        found = catalog.ids(session, USERS, keys)
+        found = lookup.ids(session, USERS, keys)
     assert (list(found), len(sent)) == (["key 123456"], 1)
 
 
@@ -422,7 +425,7 @@ def test_following_again_changes_nothing(session: Session) -> None:
 
 def test_a_follow_is_of_now_by_default(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     make_user(session, "u")
-    monkeypatch.setattr(fields, "now", lambda: at(7))
+    monkeypatch.setattr(scalars, "now", lambda: at(7))
     follow(session, "u", "star")
     assert follows(session) == {("u", "star"): at(7)}
 
@@ -480,7 +483,7 @@ def test_follow_rows_are_inserted_updated_kept_and_refused_by_their_place(
         {"user": "u", "creator": "new", "at": at(2)},
         {"user": "u", "creator": "unknown since when"},
     ]
-    applied = catalog.apply_follows(session, rows)
+    applied = apply_follows(session, rows)
     assert applied.counts == Counts(inserted=2, updated=2, unchanged=2)
     assert {place: str(error) for place, error in applied.rejected.items()} == {
         1: "user: there is no user 'nobody'"
@@ -521,7 +524,7 @@ OPTIONAL = {
     "caption": st.sampled_from([None, "", "hi", "ho"]),
     "hashtags": st.lists(st.sampled_from("abc"), max_size=3),
     "duration_ms": st.sampled_from([None, 0, 5]),
-    "status": st.sampled_from([None, *fields.STATUSES]),
+    "status": st.sampled_from([None, *scalars.STATUSES]),
 }
 ROW = st.fixed_dictionaries(
     {
@@ -639,8 +642,8 @@ def just_before(engine: Engine, beginning: str, do: Callable[[], Any]) -> Iterat
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-@pytest.mark.parametrize("first", fields.STATUSES)
-@pytest.mark.parametrize("second", [None, *fields.STATUSES])
+@pytest.mark.parametrize("first", scalars.STATUSES)
+@pytest.mark.parametrize("second", [None, *scalars.STATUSES])
 def test_a_video_that_another_transaction_creates_meanwhile_is_updated(
     engine: Engine, first: str, second: str | None
 ) -> None:
@@ -671,7 +674,7 @@ def test_a_name_that_another_transaction_creates_meanwhile_is_taken(
     engine: Engine, table: sa.Table
 ) -> None:
     def create() -> None:
-        run_transaction(engine, lambda session: catalog.ensure(session, table, ["b"]))
+        run_transaction(engine, lambda session: upserts.ensure(session, table, ["b"]))
 
     rows = [{**FULL, "id": k, "creator": k, "sound": k, "hashtags": [k]} for k in "cba"]
     with just_before(engine, f"INSERT INTO {table.name} ", create):

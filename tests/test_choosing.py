@@ -20,28 +20,28 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import (
     SIGNALS,
-    Interaction,
     InvalidValue,
     LogFiles,
-    PageFit,
     Settings,
     export_file,
-    fields,
     fit_pages,
     get_profile,
+    models,
     profile_history,
 )
-from recommender.choices import Choices
-from recommender.choosing import EXPOSURE, _drawn, _Learner
-from recommender.evaluation import _Run
-from recommender.fitting import silent
-from recommender.quality import ShownPages
-from recommender.rankers import Ranker, Shelf, Visit, of_profile, seen_by
-from recommender.regression import Matrix, Sums, Vector
-from recommender.replay import Cut, Timeline
-from recommender.rollups import refresh
-from recommender.scratch import scratch_database
-from recommender.synthetic import World, load
+from recommender.benchmark.demo_world import World, load
+from recommender.database.scratch import scratch_database
+from recommender.evaluation.evaluate import _Run
+from recommender.evaluation.log_replay import Cut, Timeline
+from recommender.evaluation.logistic import Matrix, Sums, Vector
+from recommender.evaluation.rankers import Ranker, Shelf, Visit, of_profile, seen_by
+from recommender.evaluation.results import ShownPages
+from recommender.formats import scalars
+from recommender.learning.refresh import refresh
+from recommender.models import Interaction
+from recommender.training.candidates import Choices
+from recommender.training.fit import silent
+from recommender.training.fit_pages import EXPOSURE, PageFit, _drawn, _Learner
 from tests.worlds import rows_of
 
 DAY = timedelta(days=1)
@@ -212,11 +212,11 @@ def write_choices(files: LogFiles, start: datetime, path: Path, chance: Random) 
         shelf = Shelf(session, start, Settings())
         writer = csv.writer(text)
         writer.writerow(["id", "user", "video", "kind", "at"])
-        for user in session.scalars(sa.select(recommender.User.key)).all():
+        for user in session.scalars(sa.select(models.User.key)).all():
             visit = Visit(session, user, start, Settings(), shelf, seen_by(session, user))
             for number, video in enumerate(choices_of(visit, chance, 5)):
                 day = DAY * (number == 4)
-                when = fields.written_time(start + day + timedelta(minutes=number))
+                when = scalars.written_time(start + day + timedelta(minutes=number))
                 writer.writerow([f"{user} {number}", user, video, "like", when])
 
 
@@ -395,8 +395,8 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(
 def small_log(folder: Path, tags: Sequence[str], last: str) -> tuple[LogFiles, datetime]:
     """Two like a video each on the first day; one does something else two days later."""
     since = datetime(2026, 1, 2, tzinfo=UTC)
-    first, later = fields.written_time(since), fields.written_time(since + 2 * DAY)
-    known = fields.written_time(since - DAY)
+    first, later = scalars.written_time(since), scalars.written_time(since + 2 * DAY)
+    known = scalars.written_time(since - DAY)
     rows = {
         "users": ["id,interests", "a,cats", "b,cats"],
         "videos": ["id,creator,published_at,hashtags",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import InvalidValue, UnknownProfile, UnknownVideo, Video
+from recommender import InvalidValue, UnknownProfile, UnknownVideo
+from recommender.models import Video
 from tests.worlds import (
     NOON,
     at,

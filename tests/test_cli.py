@@ -17,10 +17,11 @@ from typing import Any
 import click
 import pytest
 
-from recommender import FILTERS, SIGNALS, cli, erasing
+from recommender import FILTERS, SIGNALS, cli
 from recommender.cli import COMMANDS, SUMMARIES
 from recommender.cli.output import cell
-from recommender.columns import SCHEMA_REVISION
+from recommender.models.types import SCHEMA_REVISION
+from recommender.operations import erase
 from tests.worlds import EXAMPLE
 
 CLASSIC = ("--profile", "classic")
@@ -377,7 +378,7 @@ def test_an_interrupted_erasure_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(erasing, "_subtract", interrupted)
+        patched.setattr(erase, "_subtract", interrupted)
         code, out, err = example("user", "erase", "user1")
     assert (code, out) == (130, "")
     assert "erase the same user again to go on.\n" in err

@@ -8,7 +8,9 @@ from random import Random
 
 import pytest
 
-from recommender.counterfactual import (
+from recommender.evaluation.bootstrap import Interval
+from recommender.evaluation.metrics import MOST_UNITS
+from recommender.evaluation.off_policy_estimator import (
     GROUPS,
     MOST_WEIGHT,
     Expectation,
@@ -17,7 +19,6 @@ from recommender.counterfactual import (
     Shown,
     group_of,
 )
-from recommender.metrics import MOST_UNITS, Interval
 
 EFFECTS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.4, 0.35, 0.3)
 """What each group of places is worth."""

@@ -15,19 +15,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine, event
 
-from recommender import (
-    Affinity,
-    PendingEvent,
-    Settings,
-    cli,
-    export_file,
-    import_file,
-    refresh,
-    schema,
-)
-from recommender.batches import KINDS
-from recommender.engine import create_engine
-from recommender.synthetic import World, load
+from recommender import Settings, cli, export_file, import_file, refresh
+from recommender.benchmark.demo_world import World, load
+from recommender.database import migrations
+from recommender.database.engine import create_engine
+from recommender.files.batches import KINDS
+from recommender.models import Affinity, PendingEvent
 from tests.test_erasing import Killed, counted, killed_after
 from tests.test_rollups import (
     behave,
@@ -255,7 +248,7 @@ def tables(database: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("migrate", "target"), [(schema.upgrade, "head"), (schema.downgrade, "base")]
+    ("migrate", "target"), [(migrations.upgrade, "head"), (migrations.downgrade, "base")]
 )
 def test_a_migration_that_ends_after_any_statement_did_nothing(
     empty_database: str, migrate: Callable[[Settings, str], None], target: str
@@ -263,7 +256,7 @@ def test_a_migration_that_ends_after_any_statement_did_nothing(
     """T-16, T-17: at some of the statements; all take a minute."""
     settings = Settings(database_url=empty_database)
     if target == "base":
-        schema.upgrade(settings)
+        migrations.upgrade(settings)
     before = tables(empty_database)
     for runs in count(1, STEP):
         try:

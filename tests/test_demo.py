@@ -12,19 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import (
-    Event,
-    EventRow,
-    RecommenderError,
-    Video,
-    cli,
-    fields,
-    record_many,
-    run_transaction,
-    upsert_users,
-)
-from recommender.columns import Base
-from recommender.synthetic import NEW_FOR, TOPICS, World, load
+from recommender import Event, RecommenderError, cli, record_many, run_transaction, upsert_users
+from recommender.benchmark.demo_world import NEW_FOR, TOPICS, World, load
+from recommender.formats.rows import FOLLOW_COLUMNS, USER_COLUMNS, VIDEO_COLUMNS, parse_row
+from recommender.models import EventRow, Video
+from recommender.models.types import Base
 from tests.worlds import NOON, rows_of
 
 Demo = Callable[[str], str]
@@ -61,12 +53,12 @@ def test_the_same_seed_gives_the_same_world() -> None:
 def test_every_row_is_in_the_interchange_format() -> None:
     world = World()
     for columns, rows in (
-        (fields.USER_COLUMNS, world.users()),
-        (fields.VIDEO_COLUMNS, world.videos()),
-        (fields.FOLLOW_COLUMNS, world.follows()),
+        (USER_COLUMNS, world.users()),
+        (VIDEO_COLUMNS, world.videos()),
+        (FOLLOW_COLUMNS, world.follows()),
     ):
         for row in rows:
-            assert fields.parse_row(columns, row).keys() == row.keys()
+            assert parse_row(columns, row).keys() == row.keys()
 
 
 def test_keys_are_unique_and_what_is_named_is_there() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recommender.diversity import (
+from recommender.feed.selection import (
     Contender,
     Place,
     Spread,

@@ -35,16 +35,13 @@ from recommender import (
     SchemaOutOfDate,
     StorageFailure,
 )
-from recommender.engine import (
-    WRITE,
+from recommender.database.engine import (
     create_engine,
     database_url,
     migration_engine,
     prepare_engine,
-    run_transaction,
-    translate_errors,
-    writing,
 )
+from recommender.database.transactions import WRITE, run_transaction, translate_errors, writing
 from recommender.settings import Settings
 
 SECRET = "hunter" + "2"

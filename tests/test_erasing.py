@@ -24,20 +24,11 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
-    Base,
-    EventRow,
-    Interaction,
-    PendingEvent,
     RecommenderError,
     Settings,
-    Sound,
     UnknownUser,
-    User,
-    Video,
     audit,
     erase_user,
-    erasing,
-    fields,
     follow,
     for_you,
     mute,
@@ -51,10 +42,14 @@ from recommender import (
     upsert_users,
     upsert_videos,
 )
-from recommender.catalog import set_video_status
-from recommender.engine import create_engine, writing
-from recommender.erasing import _trend_without
-from recommender.personal import IMPERSONAL, NAMELESS, OF_OTHERS, OF_VIDEOS, PER_USER
+from recommender.database.engine import create_engine
+from recommender.database.transactions import writing
+from recommender.formats import scalars
+from recommender.ingest.videos import set_video_status
+from recommender.models import Base, EventRow, Interaction, PendingEvent, Sound, User, Video
+from recommender.operations import erase
+from recommender.operations.erase import _trend_without
+from recommender.operations.inventory import IMPERSONAL, NAMELESS, OF_OTHERS, OF_VIDEOS, PER_USER
 from tests.test_rollups import (
     behave,
     check,
@@ -300,7 +295,7 @@ def test_nothing_of_an_erased_person_is_left(engine: Engine, owner: int) -> None
         assert given == {"id", "key", "erased_at"}
         assert re.fullmatch("erased:[0-9a-f]{32}", row.key)
         videos = session.scalars(sa.select(Video).where(Video.creator_id == owner)).all()
-        assert {(v.status, v.published_at) for v in videos} == {("removed", fields.EARLIEST)}
+        assert {(v.status, v.published_at) for v in videos} == {("removed", scalars.EARLIEST)}
     assert receipt.rows["videos"] == len(own) == 5
     assert receipt.rows["users"] == 1
     assert MARK not in dumped(engine).lower()
@@ -515,7 +510,7 @@ def test_an_erasure_that_ends_after_any_statement_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each run ends one statement later than the run before, so that runs that go on end, too."""
-    monkeypatch.setattr(erasing, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(erase, "ROWS_AT_ONCE", 10)
     whole = create_engine(new_database(kind))
     marked_world(whole)
     erase_user(whole, MARK)
@@ -539,7 +534,7 @@ def test_an_erasure_that_ends_after_any_statement_goes_on(
 def test_a_rebuild_amid_an_erasure_changes_nothing(
     engine: Engine, owner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasing, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(erase, "ROWS_AT_ONCE", 10)
     step = 0
     while True:
         step += 9
@@ -565,7 +560,7 @@ def test_a_rebuild_between_what_was_not_counted_and_what_was(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(erasing, "_subtract", killed)
+        patched.setattr(erase, "_subtract", killed)
         with pytest.raises(Killed):
             erase_user(engine, MARK)
     refresh(engine, as_of=at(99), rebuild=True)
@@ -585,7 +580,7 @@ def test_an_unfinished_erasure_of_a_key_that_came_back(engine: Engine) -> None:
 
 
 def test_a_transaction_changes_few_rows(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(erasing, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(erase, "ROWS_AT_ONCE", 20)
     people(engine, 3, 90)
     for n in range(90):
         watch(engine, ("u0", f"v{n}"), ("u1", f"v{n}"), ("u0", f"v{n}"))
@@ -751,7 +746,7 @@ def test_who_comes_after_an_erasure_began_finds_nobody(engine: Engine, name: str
         return ""
 
     with ThreadPoolExecutor(1) as threads, Session(engine) as session:
-        erasing._mark(session, key=MARK, at=NOON)
+        erase._mark(session, key=MARK, at=NOON)
         running = threads.submit(write)
         wait_for_a_lock(engine)
         session.commit()
@@ -768,7 +763,7 @@ def test_a_page_ranked_before_is_not_recorded_after(engine: Engine) -> None:
     with Session(engine) as session:
         page = for_you(session, MARK, record=False)
     with ThreadPoolExecutor(1) as threads, Session(engine) as session:
-        erasing._mark(session, key=MARK, at=NOON)
+        erase._mark(session, key=MARK, at=NOON)
         running = threads.submit(run_transaction, engine, lambda s: record_page(s, page))
         wait_for_a_lock(engine)
         session.commit()

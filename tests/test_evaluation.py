@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import (
     BadData,
-    Evaluation,
     Event,
     InvalidValue,
     LogFiles,
@@ -31,20 +30,27 @@ from recommender import (
     create_engine,
     evaluate,
     export_file,
-    fields,
+    models,
     rank,
     refresh,
     run_transaction,
 )
-from recommender.batches import KINDS
-from recommender.columns import Base
-from recommender.evaluation import _Run
-from recommender.learned import LearningState
-from recommender.quality import ImpressionQuality, PageQuality, ScoredImpressions, ShownPages
-from recommender.rankers import Shelf, Visit, impressions_of, of_profile, seen_by
-from recommender.replay import Cut, Timeline, cut_per_user, is_positive
-from recommender.scratch import scratch_database
-from recommender.synthetic import World, load
+from recommender.benchmark.demo_world import World, load
+from recommender.database.scratch import scratch_database
+from recommender.evaluation import metrics
+from recommender.evaluation.evaluate import Evaluation, _Run
+from recommender.evaluation.log_replay import Cut, Timeline, cut_per_user, is_positive
+from recommender.evaluation.rankers import Shelf, Visit, impressions_of, of_profile, seen_by
+from recommender.evaluation.results import (
+    ImpressionQuality,
+    PageQuality,
+    ScoredImpressions,
+    ShownPages,
+)
+from recommender.files.batches import KINDS
+from recommender.formats import scalars
+from recommender.models import LearningState
+from recommender.models.types import Base
 from tests.worlds import at, make_user, make_video, names, preview, rows_of
 
 CUTOFF = at()
@@ -68,7 +74,7 @@ def written(folder: Path, **kinds: Rows) -> LogFiles:
 
 
 def plain(value: Any) -> Any:
-    return fields.written_time(value) if hasattr(value, "isoformat") else value
+    return scalars.written_time(value) if hasattr(value, "isoformat") else value
 
 
 def video(key: str, minutes: float, **columns: Any) -> dict[str, Any]:
@@ -263,8 +269,6 @@ def test_the_change_is_against_the_first_row_for_the_same_users() -> None:
 
 def test_a_sample_of_users_gives_nearly_the_intervals_that_sorting_anew_gives() -> None:
     import random  # noqa: PLC0415
-
-    from recommender import metrics  # noqa: PLC0415
 
     chance = random.Random(1)  # noqa: S311 - not for secrets
     scored = ScoredImpressions()
@@ -718,7 +722,7 @@ def test_a_timeline_hides_what_a_slice_publishes_until_it_is_folded_in(tmp_path:
         for step in (lambda: None, lambda: timeline.fold(part, hidden)):
             step()
             with Session(engine) as session:
-                states.append(session.scalar(sa.select(recommender.Video.status)))
+                states.append(session.scalar(sa.select(models.Video.status)))
     assert states == ["review", "published"]
 
 

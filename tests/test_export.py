@@ -29,9 +29,9 @@ from recommender import (
     import_file,
     run_transaction,
 )
-from recommender.batches import KINDS
-from recommender.columns import Base
-from recommender.synthetic import World, load
+from recommender.benchmark.demo_world import World, load
+from recommender.files.batches import KINDS
+from recommender.models.types import Base
 from tests.conftest import DATABASES
 from tests.worlds import NOON, names, preview, rows_of
 
@@ -200,7 +200,7 @@ def test_an_export_that_fails_leaves_the_old_file(
     def fail(_value: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("recommender.export._same", fail)
+    monkeypatch.setattr("recommender.files.exporter._same", fail)
     with pytest.raises(recommender.StorageFailure, match="No space left on device"):
         export_file(engine, "users", str(path))
     assert path.read_text() == "old"

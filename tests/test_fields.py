@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recommender import InvalidValue, fields
+from recommender import InvalidValue
+from recommender.formats import rows, scalars, text
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 HUGE = 10**10_000
@@ -57,7 +58,7 @@ class EndOfSummer(tzinfo):
     ],
 )
 def test_a_time_is_kept_in_utc(written: Any, moment: datetime) -> None:
-    parsed = fields.time(written)
+    parsed = scalars.time(written)
     assert (parsed, parsed.utcoffset()) == (moment, timedelta())
 
 
@@ -99,13 +100,13 @@ def test_a_time_is_kept_in_utc(written: Any, moment: datetime) -> None:
 )
 def test_a_time_that_is_not_one_is_refused(written: Any, reason: str) -> None:
     with pytest.raises(InvalidValue, match=reason):
-        fields.time(written)
+        scalars.time(written)
 
 
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2099, 12, 30)), st.integers(-1439, 1439))  # noqa: DTZ001
 def test_a_time_as_python_writes_it_reads_back_equal(moment: datetime, offset: int) -> None:
     moment = moment.replace(tzinfo=timezone(timedelta(minutes=offset)))
-    assert fields.time(moment.isoformat()) == moment
+    assert scalars.time(moment.isoformat()) == moment
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_time_as_python_writes_it_reads_back_equal(moment: datetime, offset: i
     ],
 )  # fmt: skip
 def test_a_count_is_a_whole_number(written: Any, count: int) -> None:
-    parsed = fields.count(written)
+    parsed = scalars.count(written)
     assert (parsed, type(parsed)) == (count, int)
 
 
@@ -150,7 +151,7 @@ def test_a_count_is_a_whole_number(written: Any, count: int) -> None:
 )
 def test_a_count_that_is_not_one_is_refused(written: Any, reason: str) -> None:
     with pytest.raises(InvalidValue, match=reason):
-        fields.count(written)
+        scalars.count(written)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_count_that_is_not_one_is_refused(written: Any, reason: str) -> None:
     ],
 )  # fmt: skip
 def test_a_fraction_is_0_to_1(written: Any, fraction: float) -> None:
-    parsed = fields.fraction(written)
+    parsed = scalars.fraction(written)
     assert (parsed, type(parsed)) == (fraction, float)
 
 
@@ -198,7 +199,7 @@ def test_a_fraction_is_0_to_1(written: Any, fraction: float) -> None:
 )
 def test_a_fraction_that_is_not_one_is_refused(written: Any, reason: str) -> None:
     with pytest.raises(InvalidValue, match=reason):
-        fields.fraction(written)
+        scalars.fraction(written)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_a_fraction_that_is_not_one_is_refused(written: Any, reason: str) -> Non
     ],
 )
 def test_any_other_text_is_kept_as_written(written: str) -> None:
-    assert fields.text(written) == written
+    assert scalars.text(written) == written
 
 
 @pytest.mark.parametrize(
@@ -235,12 +236,12 @@ def test_any_other_text_is_kept_as_written(written: str) -> None:
 )
 def test_what_no_database_keeps_is_refused(written: Any, reason: str) -> None:
     with pytest.raises(InvalidValue, match=reason):
-        fields.text(written)
+        scalars.text(written)
 
 
 @pytest.mark.parametrize(
     ("parse", "longest"),
-    [(fields.key, 255), (fields.listed_key, 255), (fields.caption, 10_000), (fields.hashtag, 100)],
+    [(scalars.key, 255), (scalars.listed_key, 255), (text.caption, 10_000), (text.hashtag, 100)],
 )
 @pytest.mark.parametrize("character", ["a", "é", "ل", "漢", "😂"])
 def test_lengths_are_counted_in_code_points(parse: Any, longest: int, character: str) -> None:
@@ -250,15 +251,15 @@ def test_lengths_are_counted_in_code_points(parse: Any, longest: int, character:
 
 
 def test_a_key_is_not_empty_and_otherwise_as_written() -> None:
-    assert fields.key(" A|a ") == " A|a "
+    assert scalars.key(" A|a ") == " A|a "
     with pytest.raises(InvalidValue, match="is empty"):
-        fields.key("")
+        scalars.key("")
 
 
 def test_a_key_in_a_list_has_no_list_separator() -> None:
-    assert fields.listed_key("a b") == "a b"
+    assert scalars.listed_key("a b") == "a b"
     with pytest.raises(InvalidValue, match="separates lists"):
-        fields.listed_key("a|b")
+        scalars.listed_key("a|b")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_a_key_in_a_list_has_no_list_separator() -> None:
     ],
 )
 def test_the_spellings_of_a_hashtag_have_one_form(written: str, name: str) -> None:
-    assert fields.hashtag(written) == name
+    assert text.hashtag(written) == name
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_the_spellings_of_a_hashtag_have_one_form(written: str, name: str) -> No
 )
 def test_a_hashtag_that_is_not_one_is_refused(written: Any, reason: str) -> None:
     with pytest.raises(InvalidValue, match=reason):
-        fields.hashtag(written)
+        text.hashtag(written)
 
 
 @given(st.text(max_size=30))
@@ -325,32 +326,32 @@ def test_a_hashtag_that_is_not_one_is_refused(written: Any, reason: str) -> None
 @example("\u2100#")
 def test_the_form_of_a_hashtag_is_its_own_form(written: str) -> None:
     try:
-        name = fields.hashtag(written)
+        name = text.hashtag(written)
     except InvalidValue:
         return
-    assert fields.hashtag(name) == name
-    assert fields.hashtag(f"#{name}") == name
+    assert text.hashtag(name) == name
+    assert text.hashtag(f"#{name}") == name
 
 
 def test_the_form_of_every_single_character_is_its_own_form() -> None:
     for number in range(0x110000):
         try:
-            name = fields.hashtag(chr(number))
+            name = text.hashtag(chr(number))
         except InvalidValue:
             continue
-        assert fields.hashtag(name) == name
+        assert text.hashtag(name) == name
         assert unicodedata.is_normalized("NFKC", name)
 
 
 def test_a_list_keeps_its_order_and_leaves_repeats_out() -> None:
-    parse = fields.each(fields.hashtag)
+    parse = scalars.each(text.hashtag)
     assert parse(["b", "#B", "a", "b"]) == ("b", "a")
     assert parse(name for name in "ba") == ("b", "a")
     assert parse([]) == ()
 
 
 def test_a_list_has_300_different_entries_at_most() -> None:
-    parse = fields.each(fields.hashtag)
+    parse = scalars.each(text.hashtag)
     names = [f"tag{number}" for number in range(301)]
     assert parse(names[:300] * 2) == tuple(names[:300])
     with pytest.raises(InvalidValue, match="has 301 entries, more than 300"):
@@ -360,17 +361,17 @@ def test_a_list_has_300_different_entries_at_most() -> None:
 @pytest.mark.parametrize("written", ["a", "a|b", b"a", 5, True, {"a": 1}, {}])
 def test_what_is_no_list_is_refused(written: Any) -> None:
     with pytest.raises(InvalidValue, match="is not "):
-        fields.each(fields.hashtag)(written)
+        scalars.each(text.hashtag)(written)
 
 
 @pytest.mark.parametrize("parts", [[None], [""], [5], [["a"]], [{"a": 1}], DEEP])
 def test_a_part_of_a_list_that_is_not_of_its_form_is_refused(parts: Any) -> None:
     with pytest.raises(InvalidValue):
-        fields.each(fields.hashtag)(parts)
+        scalars.each(text.hashtag)(parts)
 
 
 def test_one_of_a_few_words() -> None:
-    parse = fields.one_of(("portrait", "square"))
+    parse = scalars.one_of(("portrait", "square"))
     assert parse("square") == "square"
     for other in ("Square", "square ", "", None, 1, ["square"]):
         with pytest.raises(InvalidValue, match="is not one of portrait, square"):
@@ -378,16 +379,16 @@ def test_one_of_a_few_words() -> None:
 
 
 def test_a_long_value_is_cut_in_a_message() -> None:
-    assert fields.shown("a") == "'a'"
-    assert len(fields.shown("a" * 10_000)) == 58
-    assert fields.shown(HUGE) == "a int too large to show"
-    assert fields.shown(DEEP) == "a list too large to show"
+    assert scalars.shown("a") == "'a'"
+    assert len(scalars.shown("a" * 10_000)) == 58
+    assert scalars.shown(HUGE) == "a int too large to show"
+    assert scalars.shown(DEEP) == "a list too large to show"
 
 
 def test_an_empty_cell_clears_and_an_absent_column_stays_absent() -> None:
-    parsed = fields.parse_row(fields.USER_COLUMNS, {"id": "u", "language": "", "interests": ""})
+    parsed = rows.parse_row(rows.USER_COLUMNS, {"id": "u", "language": "", "interests": ""})
     assert parsed == {"id": "u", "language": None, "interests": ()}
-    cleared = fields.parse_row(fields.USER_COLUMNS, {"id": "u", "country": None, "interests": []})
+    cleared = rows.parse_row(rows.USER_COLUMNS, {"id": "u", "country": None, "interests": []})
     assert cleared == {"id": "u", "country": None, "interests": ()}
 
 
@@ -397,15 +398,15 @@ def test_a_whole_row() -> None:
         "language": "en", "country": "US", "duration_ms": "1000", "orientation": "square",
         "published_at": "2026-01-01T00:00:00Z", "status": "review",
     }  # fmt: skip
-    assert fields.parse_row(fields.VIDEO_COLUMNS, row) == {
+    assert rows.parse_row(rows.VIDEO_COLUMNS, row) == {
         **row, "hashtags": ("a",), "duration_ms": 1000, "published_at": NEW_YEAR,
-        "caption": fields.read_caption("hi"),
+        "caption": text.read_caption("hi"),
     }  # fmt: skip
 
 
 def test_a_caption_is_read_with_all_that_it_says() -> None:
-    read = fields.read_caption("Look, #Cats!")
-    assert read == ("Look, #Cats!", " look cats ", fields.terms(" look cats "), ("cats",))
+    read = text.read_caption("Look, #Cats!")
+    assert read == ("Look, #Cats!", " look cats ", text.terms(" look cats "), ("cats",))
 
 
 VIDEO = {"id": "v", "creator": "c", "published_at": NEW_YEAR}
@@ -414,31 +415,31 @@ VIDEO = {"id": "v", "creator": "c", "published_at": NEW_YEAR}
 @pytest.mark.parametrize(
     ("columns", "row", "message"),
     [
-        (fields.USER_COLUMNS, {"id": "u", "age": 5}, "unknown column 'age': there are id, lang"),
-        (fields.USER_COLUMNS, {"id": "u", "": 5}, "unknown column '': there are id, "),
-        (fields.USER_COLUMNS, {"id": "u", "ID": 5}, "unknown column 'ID': there are id, "),
-        (fields.USER_COLUMNS, {}, "column id is missing"),
-        (fields.USER_COLUMNS, {"language": "en"}, "column id is missing"),
-        (fields.FOLLOW_COLUMNS, {"user": "u"}, "column creator is missing"),
-        (fields.VIDEO_COLUMNS, {"id": "v", "creator": "c"}, "column published_at is missing"),
-        (fields.USER_COLUMNS, {"id": ""}, "id: is required and empty"),
-        (fields.USER_COLUMNS, {"id": None}, "id: is required and empty"),
-        (fields.VIDEO_COLUMNS, {**VIDEO, "creator": ""}, "creator: is required and empty"),
-        (fields.VIDEO_COLUMNS, {**VIDEO, "caption": 5}, "caption: 5 is not text"),
-        (fields.VIDEO_COLUMNS, {**VIDEO, "hashtags": "a"}, "hashtags: 'a' is not a list"),
-        (fields.VIDEO_COLUMNS, {**VIDEO, "hashtags": ["a", ""]}, "hashtags: '' is an empty hash"),
-        (fields.VIDEO_COLUMNS, {**VIDEO, "sound": "a|b"}, "sound: 'a|b' has a |"),
-        (fields.VIDEO_COLUMNS, {**VIDEO, "duration_ms": -1}, "duration_ms: -1 is not between"),
-        (fields.VIDEO_COLUMNS, {**VIDEO, "orientation": "up"}, "orientation: 'up' is not one of"),
-        (fields.VIDEO_COLUMNS, {**VIDEO, "status": "live"}, "status: 'live' is not one of"),
-        (fields.USER_COLUMNS, {"id": "u", "created_at": "now"}, "created_at: 'now' is not a time"),
-        (fields.USER_COLUMNS, {"id": "u", "liked_sounds": ["a|b"]}, "liked_sounds: 'a|b' has a |"),
-        (fields.FOLLOW_COLUMNS, {"user": "u", "creator": "c", "at": 5}, "at: 5 is not a time"),
+        (rows.USER_COLUMNS, {"id": "u", "age": 5}, "unknown column 'age': there are id, lang"),
+        (rows.USER_COLUMNS, {"id": "u", "": 5}, "unknown column '': there are id, "),
+        (rows.USER_COLUMNS, {"id": "u", "ID": 5}, "unknown column 'ID': there are id, "),
+        (rows.USER_COLUMNS, {}, "column id is missing"),
+        (rows.USER_COLUMNS, {"language": "en"}, "column id is missing"),
+        (rows.FOLLOW_COLUMNS, {"user": "u"}, "column creator is missing"),
+        (rows.VIDEO_COLUMNS, {"id": "v", "creator": "c"}, "column published_at is missing"),
+        (rows.USER_COLUMNS, {"id": ""}, "id: is required and empty"),
+        (rows.USER_COLUMNS, {"id": None}, "id: is required and empty"),
+        (rows.VIDEO_COLUMNS, {**VIDEO, "creator": ""}, "creator: is required and empty"),
+        (rows.VIDEO_COLUMNS, {**VIDEO, "caption": 5}, "caption: 5 is not text"),
+        (rows.VIDEO_COLUMNS, {**VIDEO, "hashtags": "a"}, "hashtags: 'a' is not a list"),
+        (rows.VIDEO_COLUMNS, {**VIDEO, "hashtags": ["a", ""]}, "hashtags: '' is an empty hash"),
+        (rows.VIDEO_COLUMNS, {**VIDEO, "sound": "a|b"}, "sound: 'a|b' has a |"),
+        (rows.VIDEO_COLUMNS, {**VIDEO, "duration_ms": -1}, "duration_ms: -1 is not between"),
+        (rows.VIDEO_COLUMNS, {**VIDEO, "orientation": "up"}, "orientation: 'up' is not one of"),
+        (rows.VIDEO_COLUMNS, {**VIDEO, "status": "live"}, "status: 'live' is not one of"),
+        (rows.USER_COLUMNS, {"id": "u", "created_at": "now"}, "created_at: 'now' is not a time"),
+        (rows.USER_COLUMNS, {"id": "u", "liked_sounds": ["a|b"]}, "liked_sounds: 'a|b' has a |"),
+        (rows.FOLLOW_COLUMNS, {"user": "u", "creator": "c", "at": 5}, "at: 5 is not a time"),
     ],
 )
 def test_a_message_names_the_column(
-    columns: fields.Columns, row: dict[str, object], message: str
+    columns: rows.Columns, row: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InvalidValue) as caught:
-        fields.parse_row(columns, row)
+        rows.parse_row(columns, row)
     assert str(caught.value).startswith(message)

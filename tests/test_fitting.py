@@ -18,32 +18,35 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import (
     SIGNALS,
-    FeedSession,
-    Fit,
-    Interaction,
     InvalidValue,
     LogFiles,
-    ServedVideo,
     Settings,
-    User,
     evaluate,
     export_file,
-    fields,
     fit,
     get_profile,
-    metrics,
     profile_history,
     run_transaction,
 )
-from recommender.fitting import within
-from recommender.metrics import logistic
-from recommender.outcomes import PLACES, recorded_signals, replayed_rows, served_rows, target_values
-from recommender.regression import Vector, fit_logistic
-from recommender.replay import Cut, Line, Shown, Slice, Timeline
-from recommender.rollups import refresh
-from recommender.samples import Quality, Sample, Totals
-from recommender.scratch import scratch_database
-from recommender.synthetic import World, load
+from recommender.benchmark.demo_world import World, load
+from recommender.database.scratch import scratch_database
+from recommender.evaluation import metrics
+from recommender.evaluation.labels import (
+    PLACES,
+    recorded_signals,
+    replayed_rows,
+    served_rows,
+    target_values,
+)
+from recommender.evaluation.log_files import Line
+from recommender.evaluation.log_replay import Cut, Shown, Slice, Timeline
+from recommender.evaluation.logistic import Vector, fit_logistic
+from recommender.evaluation.metrics import logistic
+from recommender.formats import scalars
+from recommender.learning.refresh import refresh
+from recommender.models import FeedSession, Interaction, ServedVideo, User
+from recommender.training.fit import Fit, within
+from recommender.training.impressions import Quality, Sample, Totals
 from tests.test_regression import Rows, plain_scores, plain_sums, scale_of
 from tests.worlds import at, make_user, rows_of
 
@@ -179,7 +182,7 @@ def test_an_unbiased_log_gives_the_true_weights(engine: Engine) -> None:
 def test_without_places_a_biased_log_misleads(engine: Engine) -> None:
     """The correction is what the test above rests on."""
     write_log(engine, users=100)
-    until = fields.LATEST
+    until = scalars.LATEST
     with opened(engine, tuple(WEIGHTS)) as sample:
         sample.add_from(served_without_places(sample))
         sample.settle(until)
@@ -194,7 +197,7 @@ def test_without_places_a_biased_log_misleads(engine: Engine) -> None:
 
 
 def served_without_places(sample: Sample) -> Any:
-    rows = served_rows(sample.features, {"engaged": 1.0}, fields.EARLIEST, fields.LATEST)
+    rows = served_rows(sample.features, {"engaged": 1.0}, scalars.EARLIEST, scalars.LATEST)
     return rows.with_only_columns(*rows.selected_columns[: 3 + len(sample.features)])
 
 
@@ -348,7 +351,7 @@ def test_what_was_shown_and_new_is_learned_from(session: Session) -> None:
 def test_a_position_is_in_one_group_of_places(session: Session, position: int, place: str) -> None:
     begin(session)
     serve_one(session, position, engaged_at=at())
-    row = session.execute(served_rows([], {"engaged": 1}, at(-99), fields.LATEST)).one()
+    row = session.execute(served_rows([], {"engaged": 1}, at(-99), scalars.LATEST)).one()
     assert [name for name, value in zip(PLACES, row[3:], strict=True) if value] == [place] * bool(
         place
     )
@@ -505,7 +508,7 @@ def test_a_replay_learns_from_the_impressions_that_evaluate_ranks(
         assert {row[2] for row in rows} == {0, 0.75, 1}
         sample.add((*row[:2], float(row[2] == 1), *row[3:]) for row in rows)
         with Session(engine) as session:
-            quality = sample.quality(get_profile(session, "for_you").weights, fields.EARLIEST)
+            quality = sample.quality(get_profile(session, "for_you").weights, scalars.EARLIEST)
     assert quality.auc == pytest.approx(ranked.ranking[0].auc.value)
     assert quality.gauc == pytest.approx(ranked.ranking[0].gauc.value)
 

@@ -25,15 +25,17 @@ from recommender import (
     UnknownProfile,
     UnknownSignal,
     UnknownVideo,
-    Video,
-    feed,
+    models,
     run_transaction,
 )
-from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.reasons import because
-from recommender.resolving import MOST_EXCLUDED
-from recommender.signals import is_true, number
-from recommender.values import LARGEST_LIMIT, Contribution, FeedItem
+from recommender.database.expressions import is_true, number
+from recommender.feed import items
+from recommender.feed.explain import because
+from recommender.feed.resolve import MOST_EXCLUDED
+from recommender.feed.values import Contribution, FeedItem
+from recommender.models import Video
+from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
+from recommender.ranking.request import LARGEST_LIMIT
 from tests.oracle import (
     SOURCE_NAMES,
     VIEWERS,
@@ -222,14 +224,14 @@ def test_a_video_that_goes_while_a_page_is_ranked_is_left_out(
 ) -> None:
     load(session, random_world(1))
     whole = preview(session, "u0", limit=5)
-    gone, known = whole.items[2].video_id, feed.shown_rows
+    gone, known = whole.items[2].video_id, items.shown_rows
 
     def shown_rows(session: Session, video_ids: Sequence[int]) -> dict[int, Any]:
         found = known(session, video_ids)
         del found[gone]
         return found
 
-    monkeypatch.setattr(feed, "shown_rows", shown_rows)
+    monkeypatch.setattr("recommender.feed.for_you.shown_rows", shown_rows)
     page = preview(session, "u0", limit=5)
     assert names(page) == [item.video for item in whole.items if item.video_id != gone]
     assert [item.position for item in page.items] == [1, 2, 3, 4]
@@ -240,7 +242,7 @@ def test_reading_changes_no_row(session: Session) -> None:
     load(session, random_world(2))
 
     def rows() -> list[list[tuple[Any, ...]]]:
-        of_all = recommender.Base.metadata.tables.values()
+        of_all = models.Base.metadata.tables.values()
         return [sorted(map(repr, session.execute(sa.select(each)))) for each in of_all]
 
     before = rows()

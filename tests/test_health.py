@@ -13,28 +13,21 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from recommender import (
-    Base,
-    Finding,
-    Interaction,
-    LearningState,
-    PendingEvent,
     SchemaOutOfDate,
-    Video,
-    VideoHashtag,
     cli,
     create_engine,
     diagnose,
     erase_user,
-    erasing,
-    fields,
-    health,
-    planner,
-    plans,
     prepare_engine,
     refresh,
     run_transaction,
 )
-from recommender.engine import writing
+from recommender.database import planner_statistics
+from recommender.database.transactions import writing
+from recommender.formats import scalars
+from recommender.models import Base, Interaction, LearningState, PendingEvent, Video, VideoHashtag
+from recommender.operations import doctor, erase, query_plans
+from recommender.operations.doctor import Finding
 from tests.test_rollups import behave, people
 
 COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "statistics"]
@@ -98,8 +91,8 @@ def test_pages_are_ranked_and_looked_at_where_it_is_asked_for(
     assert [each.check for each in others] == [each.check for each in diagnose(world)]
     assert (last.check, last.ok, last.advice) == ("plans", True, None)
     assert last.found.startswith("3 pages by indexes")
-    faulty = plans.PlanCheck({}, ("the page of u1 read the whole of rec_videos", "and more"))
-    monkeypatch.setattr(health, "check_plans", lambda _session: faulty)
+    faulty = query_plans.PlanCheck({}, ("the page of u1 read the whole of rec_videos", "and more"))
+    monkeypatch.setattr(doctor, "check_plans", lambda _session: faulty)
     code, out, err = run(database, "--plans")
     assert (code, err) == (1, "Error: not well: plans\n")
     assert json.loads(out)[-1]["found"] == "the page of u1 read the whole of rec_videos; and more"
@@ -111,8 +104,8 @@ def test_pages_are_ranked_and_looked_at_where_it_is_asked_for(
 def test_a_clock_that_is_off(
     world: Engine, monkeypatch: pytest.MonkeyPatch, minutes: int, seconds: int
 ) -> None:
-    now = fields.now
-    monkeypatch.setattr(fields, "now", lambda: now() + timedelta(minutes=minutes))
+    now = scalars.now
+    monkeypatch.setattr(scalars, "now", lambda: now() + timedelta(minutes=minutes))
     clock = found(world, "clock")
     assert clock.ok == (minutes == 0)
     said, _, rest = clock.found.partition(" ")
@@ -124,13 +117,13 @@ def test_events_that_wait_too_long(world: Engine, monkeypatch: pytest.MonkeyPatc
     behave(world, 6, 8, 5, 2)
     assert found(world, "rollups").ok
     assert found(world, "rollups").found.startswith("5 events wait, refreshed at 20")
-    early = fields.now() - timedelta(hours=2)
+    early = scalars.now() - timedelta(hours=2)
     run_sql(world, sa.update(LearningState).values(refreshed_at=early))
     late = found(world, "rollups")
     assert (late.ok, late.advice) == (False, "run `recommender refresh`, every few minutes")
     run_sql(world, sa.update(LearningState).values(refreshed_at=None))
     assert found(world, "rollups").found == "5 events wait, never refreshed"
-    monkeypatch.setattr(health, "MOST_COUNTED", 4)
+    monkeypatch.setattr(doctor, "MOST_COUNTED", 4)
     assert found(world, "rollups").found.startswith("more than 4 events wait")
     refresh(world)
     assert wrong(world) == []
@@ -141,7 +134,7 @@ def test_an_erasure_that_was_interrupted(world: Engine, monkeypatch: pytest.Monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(erasing, "_subtract", interrupted)
+        patched.setattr(erase, "_subtract", interrupted)
         with pytest.raises(KeyboardInterrupt):
             erase_user(world, "u1")
     assert wrong(world) == ["erasures"]
@@ -222,7 +215,7 @@ def test_a_journal_that_is_not_a_wal(world: Engine, database: str) -> None:
 def test_dead_rows_are_found_and_vacuumed_by_the_advice(
     world: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "MOST_DEAD", 20)
+    monkeypatch.setattr(doctor, "MOST_DEAD", 20)
     assert "rec_interactions" not in found(world, "dead_rows").found
     run_sql(world, *[sa.update(Interaction).values(watch_ms=n) for n in range(3)])
     run_sql(world, "SELECT pg_stat_force_next_flush()")
@@ -233,7 +226,7 @@ def test_dead_rows_are_found_and_vacuumed_by_the_advice(
 
 
 def unplanned(engine: Engine) -> list[str]:
-    return run_transaction(engine, planner.unplanned_tables, write=False)
+    return run_transaction(engine, planner_statistics.unplanned_tables, write=False)
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -15,7 +15,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
 import recommender
-from recommender import Base, Candidate, Signal, Video, create_engine
+from recommender import Candidate, Signal, create_engine, models
+from recommender.models import Base, Video
 from tests.worlds import (
     NOON,
     at,
@@ -317,7 +318,7 @@ def test_a_database_in_memory_is_one_for_all_threads() -> None:
             lambda session: recommender.upsert_users(session, [{"id": "u"}]),
         ).result()
     with Session(bind) as session:
-        assert session.scalars(sa.select(recommender.User.key)).all() == ["u"]
+        assert session.scalars(sa.select(models.User.key)).all() == ["u"]
     bind.dispose()
 
 

@@ -27,7 +27,6 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
-    Base,
     Counts,
     Event,
     EventConflict,
@@ -36,22 +35,18 @@ from recommender import (
     Settings,
     UnknownUser,
     UnknownVideo,
-    fields,
+    models,
     record,
     record_many,
     run_transaction,
     upsert_users,
     upsert_videos,
 )
-from recommender.interactions import (
-    EVENTS,
-    INTERACTIONS,
-    PENDING,
-    _row_of,
-    apply_events,
-    is_engaged,
-    watched,
-)
+from recommender.formats import scalars
+from recommender.ingest.events import _row_of, apply_events
+from recommender.learning.engagement import is_engaged, watched
+from recommender.models import Base
+from recommender.models.tables import EVENTS, INTERACTIONS, PENDING
 from tests.test_catalog import just_before
 from tests.worlds import NOON, at, counted_statements, make_event, make_user, make_video
 
@@ -83,7 +78,7 @@ def world(session: Session) -> Session:
 
 def named(session: Session, table: sa.Table, key: str) -> Rows:
     """A table's rows with users and videos by their keys, by the user's and another key."""
-    users, videos = recommender.User, recommender.Video
+    users, videos = models.User, models.Video
     query = sa.select(users.key.label("user"), table).join(users, users.id == table.c.user_id)
     if "video_id" in table.c:
         query = query.add_columns(videos.key.label("video"))
@@ -168,7 +163,7 @@ def test_every_kind_has_a_row_in_the_table_above() -> None:
         for mark in test_what_each_kind_adds_to_the_state.pytestmark
         if mark.name == "parametrize"
     ]
-    assert {deed for deed, *_ in mark.args[1]} == set(fields.KINDS)
+    assert {deed for deed, *_ in mark.args[1]} == set(scalars.KINDS)
 
 
 def test_counts_add_and_times_and_parts_are_the_greatest(world: Session) -> None:
@@ -268,7 +263,7 @@ def test_times_are_kept_in_utc(world: Session) -> None:
 def test_an_event_is_of_now_with_a_new_key_by_default(
     world: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fields, "now", lambda: at(7))
+    monkeypatch.setattr(scalars, "now", lambda: at(7))
     assert [record(world, "viewer", "v", "share") for _ in range(3)] == [True] * 3
     assert states(world)["viewer", "v"]["shares"] == 3
     assert len(log(world)) == 3
@@ -441,7 +436,7 @@ DURATIONS = {"short": 10_000, "long": 60_000, "unknown": None}
 BODY = st.fixed_dictionaries({
     "user": st.sampled_from(["viewer", "other"]),
     "video": st.sampled_from(sorted(DURATIONS)),
-    "kind": st.sampled_from(fields.KINDS),
+    "kind": st.sampled_from(scalars.KINDS),
     "at": st.integers(0, 5).map(at),
     "watch_ms": st.sampled_from([None, 0, 2500, 10_000, 18_000]),
     "completion": st.sampled_from([None, 0.0, 0.25, 0.5, 1.0]),
@@ -474,7 +469,7 @@ def expected_state(events: Sequence[Event], duration_ms: int | None) -> dict[str
     parts = [watched(event.watch_ms, event.completion, duration_ms) for event in watches]
     latest = {
         kind: max((event.at for event in events if event.kind == kind), default=None)
-        for kind in fields.KINDS
+        for kind in scalars.KINDS
     }
     return {
         "impressions": kinds["impression"] + kinds["watch"],
@@ -807,7 +802,7 @@ def test_no_row_is_changed_in_python_where_increments_would_be_lost() -> None:
 
 
 def test_an_event_of_the_future_is_refused_and_nothing_written(world: Session) -> None:
-    soon, later = (fields.now() + timedelta(minutes=minutes) for minutes in (4, 6))
+    soon, later = (scalars.now() + timedelta(minutes=minutes) for minutes in (4, 6))
     assert record(world, "viewer", "v", "like", at=soon) is True
     before = states(world), log(world), pending(world)
     with pytest.raises(InvalidValue, match=r"^at: .* is in the future$"):

@@ -31,19 +31,20 @@ from recommender import (
     NotPermitted,
     RecommenderError,
     Settings,
-    User,
-    batches,
-    catalog,
-    fields,
     import_file,
     run_transaction,
     upsert_users,
     upsert_videos,
 )
-from recommender.batches import KINDS
-from recommender.columns import Base
-from recommender.interchange import ImportReport
-from recommender.reading import LONGEST_LINE, read_rows
+from recommender.database import lookup
+from recommender.files.batches import KINDS, raise_first, read_entries, read_file
+from recommender.files.importer import ImportReport
+from recommender.files.reader import LONGEST_LINE, read_rows
+from recommender.formats import scalars
+from recommender.formats.rows import USER_COLUMNS
+from recommender.formats.text import read_caption
+from recommender.models import User, tables
+from recommender.models.types import Base
 from tests.worlds import EXAMPLE, NOON, at, make_user, make_video, preview, rows_of
 
 EXAMPLES = int(os.environ.get("RECOMMENDER_TEST_EXAMPLES", "300"))
@@ -62,8 +63,8 @@ def rows(kind: str, data: bytes) -> list[tuple[int, Any]]:
 
 def parsed(kind: str, binary: Any) -> Iterator[tuple[int, Any]]:
     """The rows up to the first bad one, which is raised as an import that stops raises it."""
-    for entry in batches.read_entries(KINDS[kind], binary):
-        batches.raise_first([(entry, entry.error)] if entry.error else [])
+    for entry in read_entries(KINDS[kind], binary):
+        raise_first([(entry, entry.error)] if entry.error else [])
         yield entry.line, entry.parsed
 
 
@@ -110,7 +111,7 @@ VIDEO_JSON = (
 )
 VIDEO_ROWS = [
     {
-        "id": "v1", "creator": "c1", "caption": fields.read_caption('He said "hi", twice'),
+        "id": "v1", "creator": "c1", "caption": read_caption('He said "hi", twice'),
         "hashtags": ("a", "b"), "duration_ms": 1500, "published_at": NOON, "sound": None,
     },
     {
@@ -123,7 +124,7 @@ VIDEO_ROWS = [
 @pytest.mark.parametrize(("rows", "is_refused"), [(40, False), (60, True)])
 def test_gzip_that_expands_absurdly_is_refused(rows: int, *, is_refused: bool) -> None:
     packed = gzip.compress((json.dumps({"id": "a" * 999_900}) + "\n").encode() * rows)
-    read = read_rows(fields.USER_COLUMNS, io.BytesIO(packed))
+    read = read_rows(USER_COLUMNS, io.BytesIO(packed))
     if is_refused:
         with pytest.raises(BadData, match=r"gzip data is broken: it expands more than 200 times"):
             list(read)
@@ -351,7 +352,7 @@ def test_a_stream_without_end_is_read_row_by_row(
     pack: Callable[[Iterator[bytes]], Iterator[bytes]], header: bytes, row: bytes
 ) -> None:
     pieces = (header * (n == 0) + row % n for n in itertools.count())
-    read = read_rows(fields.USER_COLUMNS, Endless(pack(pieces)))
+    read = read_rows(USER_COLUMNS, Endless(pack(pieces)))
     first = [each.row["id"] for each in itertools.islice(read, 20_000)]
     read.close()
     assert first == [f"u{n}" for n in range(20_000)]
@@ -359,7 +360,7 @@ def test_a_stream_without_end_is_read_row_by_row(
 
 def test_rows_may_be_left_unread_when_the_file_is_closed(file: Callable[..., str]) -> None:
     with Path(file(USERS)).open("rb") as binary:
-        read = read_rows(fields.USER_COLUMNS, binary)
+        read = read_rows(USER_COLUMNS, binary)
         assert next(iter(read))[:2] == (2, {"id": "u1", "language": "en"})
     read.close()
     assert list(read) == []
@@ -367,7 +368,7 @@ def test_rows_may_be_left_unread_when_the_file_is_closed(file: Callable[..., str
 
 def test_the_stream_stays_open_for_its_owner(file: Callable[..., str]) -> None:
     with Path(file(USERS)).open("rb") as binary:
-        assert len(list(read_rows(fields.USER_COLUMNS, binary))) == 2
+        assert len(list(read_rows(USER_COLUMNS, binary))) == 2
         assert not binary.closed
 
 
@@ -417,7 +418,7 @@ def test_batches_grow_from_a_first_that_is_soon_read(
     file: Callable[..., str], most: int, sizes: list[int]
 ) -> None:
     path = file(b"id\n" + b"".join(b"u%d\n" % number for number in range(5_200)))
-    read = [batch for batch, _ in batches.read_file("users", path, most)]
+    read = [batch for batch, _ in read_file("users", path, most)]
     assert [len(batch) for batch in read] == sizes
     keys = [entry.parsed["id"] for batch in read for entry in batch if entry.parsed]
     assert keys == [f"u{number}" for number in range(5_200)]
@@ -522,7 +523,7 @@ GOOD: dict[str, list[str]] = {
     "user": ["u"],
     "video": ["v"],
     "creator": ["c"],
-    "kind": list(fields.KINDS),
+    "kind": list(scalars.KINDS),
     "at": ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00+02:00"],
     "published_at": ["2026-01-01T12:00:00Z"],
 }
@@ -751,7 +752,7 @@ def test_a_row_too_deep_to_be_written_again_is_skipped_all_the_same(
 def test_two_hundred_thousand_keys_are_looked_up_at_once(session: Session) -> None:
     make_user(session, "u77")
     keys = [f"u{number}" for number in range(200_000)]
-    assert list(catalog.ids(session, catalog.USERS, keys)) == ["u77"]
+    assert list(lookup.ids(session, tables.USERS, keys)) == ["u77"]
 
 
 MEMORY = """

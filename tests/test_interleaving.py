@@ -14,13 +14,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import (
-    Affinity,
-    Interaction,
     RecommenderError,
-    ServedVideo,
     Settings,
-    User,
-    Video,
     erase_user,
     for_you,
     import_file,
@@ -30,6 +25,7 @@ from recommender import (
     upsert_users,
     upsert_videos,
 )
+from recommender.models import Affinity, Interaction, ServedVideo, User, Video
 from tests.interleaving import Interleaving, Operation
 from tests.test_erasing import counted, is_gone
 from tests.test_rollups import recent, statistics, trends

@@ -22,17 +22,12 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from recommender import (
-    Affinity,
     BadData,
     DatabaseBusy,
-    EventRow,
-    Interaction,
     InvalidValue,
     NotFound,
-    PendingEvent,
     RecommenderError,
     Settings,
-    User,
     export_file,
     import_file,
     refresh,
@@ -40,10 +35,11 @@ from recommender import (
     upsert_users,
     upsert_videos,
 )
-from recommender.batches import Share
 from recommender.cli import run
-from recommender.engine import create_engine
-from recommender.interchange import MOST_JOBS, ImportReport
+from recommender.database.engine import create_engine
+from recommender.files.batches import Share
+from recommender.files.importer import MOST_JOBS, ImportReport
+from recommender.models import Affinity, EventRow, Interaction, PendingEvent, User
 from tests.test_erasing import counted
 from tests.test_rollups import read, statistics
 from tests.worlds import at

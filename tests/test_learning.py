@@ -20,11 +20,13 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Event, Settings, Video, fields, record_many, run_transaction
-from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.interactions import is_engaged, watched
-from recommender.learning import RULES
-from recommender.users import reset_user
+from recommender import Event, Settings, record_many, run_transaction
+from recommender.formats import scalars
+from recommender.learning.affinities import RULES
+from recommender.learning.engagement import is_engaged, watched
+from recommender.models import Video
+from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
+from recommender.operations.users import reset_user
 from tests.oracle import ids, put, table
 from tests.worlds import (
     NOON,
@@ -152,7 +154,7 @@ class Reference:
 BODY = st.fixed_dictionaries({
     "user": st.sampled_from(["viewer", "viewer", "other"]),
     "video": st.sampled_from(sorted(ABOUT)),
-    "kind": st.sampled_from(fields.KINDS),
+    "kind": st.sampled_from(scalars.KINDS),
     "at": st.integers(0, 5).map(moment),
     "watch_ms": st.sampled_from([None, 0, 2_999, 3_000, 10_000, 18_000]),
     "completion": st.sampled_from([None, 0.0, 0.25, 1.0]),
@@ -171,7 +173,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Event], list[list[Event]]]:
 
 
 def future(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fields, "now", lambda: moment(99))
+    monkeypatch.setattr(scalars, "now", lambda: moment(99))
 
 
 def test_any_order_any_batches_and_any_repeats_learn_the_same(
@@ -253,7 +255,7 @@ def test_a_like_taken_back_leaves_nothing(session: Session) -> None:
 def test_the_longest_times_there_can_be_are_learned_of(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fields, "now", lambda: datetime(2099, 12, 31, tzinfo=UTC))
+    monkeypatch.setattr(scalars, "now", lambda: datetime(2099, 12, 31, tzinfo=UTC))
     catalogue(session)
     half_lives = {f"{subject}_half_life_days": 14 for subject in ("creator", "hashtag", "sound")}
     weights = {name: 100 if "weight" in name else half for name, half in half_lives.items()}
@@ -355,7 +357,7 @@ def test_affinities_are_squeezed_and_one_topic_is_no_more_than_one(session: Sess
     assert 0.99 < item.score < 1
 
 
-@pytest.mark.parametrize("kind_of_event", fields.KINDS)
+@pytest.mark.parametrize("kind_of_event", scalars.KINDS)
 def test_one_event_of_any_kind_is_six_statements_at_most(
     session: Session, kind_of_event: str
 ) -> None:
@@ -372,7 +374,7 @@ def streams(seed: int, users: Sequence[str]) -> list[list[Event]]:
     return [
         [
             make_event(
-                chance.choice(fields.KINDS), chance.choice(sorted(ABOUT)), chance.choice(users),
+                chance.choice(scalars.KINDS), chance.choice(sorted(ABOUT)), chance.choice(users),
                 at=moment(0) + timedelta(minutes=chance.randrange(9_999)),
                 watch_ms=chance.choice([None, 1_000, 60_000]),
             )

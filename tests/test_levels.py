@@ -10,11 +10,20 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from recommender import Fit, fit, metrics
-from recommender.levels import INTERCEPT, OWN_SHARE, SCORE, STIFFNESS, fit_levels, levels_query
-from recommender.outcomes import PLACES
-from recommender.regression import fit_logistic
-from recommender.samples import Sample
+from recommender import fit
+from recommender.evaluation import metrics
+from recommender.evaluation.labels import PLACES
+from recommender.evaluation.logistic import fit_logistic
+from recommender.training.fit import Fit
+from recommender.training.impressions import Sample
+from recommender.training.viewer_bias import (
+    INTERCEPT,
+    OWN_SHARE,
+    SCORE,
+    STIFFNESS,
+    fit_levels,
+    levels_query,
+)
 from tests.test_fitting import PAGE, SETTINGS, candidate, opened, write_log
 from tests.test_regression import Rows, plain_scores, plain_sums, scale_of
 from tests.worlds import at

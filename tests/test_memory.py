@@ -22,17 +22,11 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import (
-    FeedPage,
-    InvalidCursor,
-    Settings,
-    UnknownUser,
-    record_page,
-    run_transaction,
-)
-from recommender.catalog import VIDEOS, set_video_status
+from recommender import FeedPage, InvalidCursor, Settings, UnknownUser, record_page, run_transaction
 from recommender.errors import InvalidValue
-from recommender.memory import SERVED, SESSIONS, cursor_of, read_cursor
+from recommender.feed.cursors import cursor_of, read_cursor
+from recommender.ingest.videos import set_video_status
+from recommender.models.tables import SERVED, SESSIONS, VIDEOS
 from tests.oracle import VIEWERS, Oracle, load, random_world
 from tests.worlds import (
     NOON,

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss as peer_log_loss
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from recommender import metrics
+from recommender.evaluation import metrics
+from recommender.evaluation.bootstrap import bootstrap
 
 IMPRESSIONS = st.lists(
     st.tuples(st.sampled_from([-2.0, -0.5, 0.0, 0.1, 1.0, 7.0]), st.booleans()), max_size=40
@@ -160,7 +161,7 @@ def test_an_interval_holds_the_mean_of_what_was_drawn(size: int) -> None:
     holds, widths = 0, []
     for seed in range(100):
         drawn = [(chance.gauss(10, 3), 1) for _ in range(size)]
-        found = metrics.bootstrap(drawn, mean, seed=seed)
+        found = bootstrap(drawn, mean, seed=seed)
         assert found is not None
         assert found.low < found.value < found.high
         holds += found.low <= 10 <= found.high
@@ -171,13 +172,13 @@ def test_an_interval_holds_the_mean_of_what_was_drawn(size: int) -> None:
 
 def test_an_interval_is_the_same_for_the_same_seed() -> None:
     units = [(float(each), 1.0) for each in range(20)]
-    first, second, other = (metrics.bootstrap(units, mean, seed=seed) for seed in (1, 1, 2))
+    first, second, other = (bootstrap(units, mean, seed=seed) for seed in (1, 1, 2))
     assert first == second != other
     assert first is not None
     assert first.value == 9.5
-    assert metrics.bootstrap(units, lambda _: None) is None
-    assert metrics.bootstrap([], mean) is None
-    assert metrics.bootstrap([(4.0, 1.0)], mean) == (4.0, 4.0, 4.0)
+    assert bootstrap(units, lambda _: None) is None
+    assert bootstrap([], mean) is None
+    assert bootstrap([(4.0, 1.0)], mean) == (4.0, 4.0, 4.0)
 
 
 @given(IMPRESSIONS)

@@ -26,14 +26,15 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import diagnose, schema
-from recommender import engine as engines
-from recommender.columns import PREFIX, SCHEMA_REVISION, VERSION_TABLE
-from recommender.engine import check_schema, create_engine, run_transaction, writing
+from recommender import diagnose, models
+from recommender.benchmark.demo_world import World, load
+from recommender.database import engine as engine_module
+from recommender.database import migrations, transactions
+from recommender.database.engine import check_schema, create_engine
+from recommender.database.transactions import run_transaction, writing
 from recommender.errors import DatabaseBusy, RecommenderError, SchemaOutOfDate, UnknownUser
-from recommender.served import Base
+from recommender.models.types import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
 from recommender.settings import Settings
-from recommender.synthetic import World, load
 from tests.test_rollups import people, read
 from tests.test_schema import (
     ROOT,
@@ -190,7 +191,7 @@ def test_an_older_database_is_refused_then_upgraded_and_used(
     engine: Engine, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(engine, SMALL)
-    monkeypatch.setattr(engines, "SCHEMA_REVISION", "9002")
+    monkeypatch.setattr(engine_module, "SCHEMA_REVISION", "9002")
     refused = f"at migration {SCHEMA_REVISION}, this package needs 9002: run `recommender db up"
     with engine.connect() as connection, pytest.raises(SchemaOutOfDate, match=refused):
         check_schema(connection)
@@ -200,7 +201,7 @@ def test_an_older_database_is_refused_then_upgraded_and_used(
     page = run_transaction(engine, lambda s: recommender.for_you(s, "ana", limit=5))
     first = page.items[0].video
     run_transaction(engine, lambda s: recommender.record(s, "ana", first, "like"))
-    counted = len(read(engine, recommender.EventRow.key))
+    counted = len(read(engine, models.EventRow.key))
     assert recommender.refresh(engine).events == counted
     assert rows(database, "SELECT count(*) FROM rec_feed_items") == [(5,)]
 
@@ -261,7 +262,7 @@ class Writers:
 @pytest.fixture
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who clashed with others tries again soon."""
-    monkeypatch.setattr(engines, "_delay", lambda _attempt: 0.01)
+    monkeypatch.setattr(transactions, "_delay", lambda _attempt: 0.01)
 
 
 @pytest.mark.usefixtures("later", "_short_waits")
@@ -274,7 +275,7 @@ def test_writers_notice_nothing_of_later_migrations(engine: Engine, database: st
             writers.wait_for(20)
             downgrade(database, SCHEMA_REVISION)
     assert writers.errors == {}
-    logged = [key for (key,) in read(engine, recommender.EventRow.key)]
+    logged = [key for (key,) in read(engine, models.EventRow.key)]
     assert logged == sorted(key for _, key in writers.acknowledged)
     shared = dict(rows(database, "SELECT user_id, shares FROM rec_interactions"))
     told = Counter(number for number, _ in writers.acknowledged)
@@ -294,12 +295,12 @@ def test_writers_are_told_what_it_is_while_the_tables_are_away(
     away = SchemaOutOfDate if kind == "postgresql" else RecommenderError  # SQLite has no code of it
     assert writers.errors.keys() == {away.__name__, UnknownUser.__name__}
     people(engine, 4, 4)
-    schema.check(engine)
+    migrations.check(engine)
     writers = Writers(engine)
     with writers.at_work():
         pass
     assert writers.errors == {}
-    assert len(read(engine, recommender.EventRow.key)) == len(writers.acknowledged)
+    assert len(read(engine, models.EventRow.key)) == len(writers.acknowledged)
 
 
 def test_who_writes_and_who_takes_the_tables_away_do_not_wait_for_each_other(
@@ -347,12 +348,12 @@ def test_a_migration_lets_others_pass_and_tries_again(
             waits.append(attempt)
             return 0.0
 
-        monkeypatch.setattr(engines, "_delay", wait)
+        monkeypatch.setattr(transactions, "_delay", wait)
         upgrade(database, migration_lock_timeout=0.05, busy_timeout=0.05)
     assert waits == [0, 1]
     assert rows(database, "SELECT * FROM rec_alembic_version") == [("9002",)]
     meanwhile = ["meanwhile-0", "meanwhile-1"] if kind == "postgresql" else []
-    assert [key for (key,) in read(engine, recommender.EventRow.key)] == meanwhile
+    assert [key for (key,) in read(engine, models.EventRow.key)] == meanwhile
 
 
 @pytest.mark.usefixtures("later")
@@ -360,7 +361,7 @@ def test_a_migration_gives_up_after_its_tries(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[int] = []
-    monkeypatch.setattr(engines, "_delay", lambda attempt: waits.append(attempt) or 0.0)
+    monkeypatch.setattr(transactions, "_delay", lambda attempt: waits.append(attempt) or 0.0)
     before = catalogue(database)
     with held(database), pytest.raises(DatabaseBusy):
         upgrade(database, migration_lock_timeout=0.05, busy_timeout=0.05, tries=3)
@@ -460,7 +461,7 @@ def test_an_index_whose_making_was_interrupted_is_made_anew(
 ) -> None:
     url = new_database("postgresql")
     upgrade(url, "9001")
-    monkeypatch.setattr(engines, "SCHEMA_REVISION", "9001")
+    monkeypatch.setattr(engine_module, "SCHEMA_REVISION", "9001")
     bind = create_engine(url)
     index = (
         "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('rec_events_video_id_ix')"

@@ -22,19 +22,20 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender.columns import PREFIX, VERSION_TABLE, Base
-from recommender.fields import KINDS, ORIENTATIONS, STATUSES
-from recommender.learned import LearningState
+from recommender import models
+from recommender.formats.scalars import KINDS, ORIENTATIONS, STATUSES
 from recommender.models import (
     EventRow,
     Follow,
     Interaction,
+    LearningState,
     ProfileVersion,
     ProfileWeight,
     User,
     Video,
     VideoCaption,
 )
+from recommender.models.types import PREFIX, VERSION_TABLE, Base
 from tests.worlds import NOON, at, make_user, make_video, record
 
 USER_TABLES = (
@@ -308,8 +309,8 @@ def kathmandu(new_database: Callable[..., str]) -> Iterator[sa.Engine]:
 
 VALID: dict[type[Base], dict[str, Any]] = {
     User: {"key": "new"},
-    recommender.Sound: {"key": "new"},
-    recommender.Hashtag: {"name": "new"},
+    models.Sound: {"key": "new"},
+    models.Hashtag: {"name": "new"},
     Video: {"key": "new", "creator_id": 1, "published_at": NOON},
     VideoCaption: {"video_id": 1, "caption": "new"},
     Interaction: {"user_id": 1, "video_id": 1, "first_at": NOON, "last_at": NOON},
@@ -360,7 +361,7 @@ def refusal(session: Session, act: Callable[[], object]) -> str:
         (Video, "orientation", None),
         (ProfileWeight, "weight", 100.0),
         (ProfileWeight, "weight", -100.0),
-        (recommender.Hashtag, "name", "x" * 100),
+        (models.Hashtag, "name", "x" * 100),
         (VideoCaption, "caption", "x" * 10_000),
         *((EventRow, "kind", kind) for kind in KINDS),
         *((Video, "status", status) for status in STATUSES),
@@ -428,9 +429,9 @@ def test_what_is_not_a_number_feeds_no_score(
         (VideoCaption, "caption", "x" * 10_001, "caption_length"),
         (User, "key", "", "key_length"),
         (User, "key", "x" * 256, "key_length"),
-        (recommender.Sound, "key", "", "key_length"),
-        (recommender.Hashtag, "name", "", "name_length"),
-        (recommender.Hashtag, "name", "x" * 101, "name_length"),
+        (models.Sound, "key", "", "key_length"),
+        (models.Hashtag, "name", "", "name_length"),
+        (models.Hashtag, "name", "x" * 101, "name_length"),
         (ProfileVersion, "name", "", "name_length"),
         (ProfileVersion, "version", 0, "version"),
         (ProfileWeight, "weight", 100.0000001, "weight"),

@@ -11,22 +11,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from recommender import (
-    Affinity,
-    InvalidValue,
-    RecentEngagement,
-    UnknownUser,
-    User,
-    fields,
-    follow,
-    mute,
-    reset_user,
-    unmute,
-)
-from recommender.catalog import HASHTAGS, SOUNDS, USERS
-from recommender.learned import MutedKeyword
-from recommender.mutes import KINDS
-from recommender.users import show_user
+from recommender import InvalidValue, UnknownUser, follow, mute, reset_user, unmute
+from recommender.formats import scalars
+from recommender.ingest.mutes import KINDS
+from recommender.models import Affinity, MutedKeyword, RecentEngagement, User
+from recommender.models.tables import HASHTAGS, SOUNDS, USERS
+from recommender.operations.users import show_user
 from tests.test_catalog import in_order, writes
 from tests.worlds import NOON, at, counted_statements, make_user, make_video, record
 
@@ -171,7 +161,7 @@ def test_the_latest_reset_stays(session: Session, monkeypatch: pytest.MonkeyPatc
     reset_user(session, "u", at=at(5))
     reset_user(session, "u", at=at(3))
     assert show_user(session, "u").learned_since == at(5)
-    monkeypatch.setattr(fields, "now", lambda: at(7))
+    monkeypatch.setattr(scalars, "now", lambda: at(7))
     reset_user(session, "u")
     assert show_user(session, "u").learned_since == at(7)
 

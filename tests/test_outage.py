@@ -25,17 +25,17 @@ from sqlalchemy.orm import Session
 
 from recommender import (
     DatabaseUnreachable,
-    EventRow,
-    Interaction,
     Settings,
     cli,
     prepare_engine,
     record,
     refresh,
     run_transaction,
-    schema,
 )
-from recommender.engine import create_engine, translate_errors
+from recommender.database import migrations
+from recommender.database.engine import create_engine
+from recommender.database.transactions import translate_errors
+from recommender.models import EventRow, Interaction
 from tests.conftest import create_database
 from tests.postgres import Server, own_server
 from tests.test_rollups import check, people, read
@@ -59,7 +59,7 @@ def stoppable(own: Server) -> str:
         own.start()
     create_database(own.url, "stoppable", "template0")
     url = f"{own.url}/stoppable"
-    schema.upgrade(Settings(database_url=url))
+    migrations.upgrade(Settings(database_url=url))
     return url
 
 

@@ -12,13 +12,14 @@ from sqlalchemy.engine.interfaces import CacheStats
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Settings, Video, feed_query
-from recommender.constants import written_out
-from recommender.fields import EARLIEST
-from recommender.pages import MOST_KEPT, kept, named, page_query
-from recommender.reference import ranked_reference
-from recommender.scoring import ranked_pool
-from recommender.viewer import Shape, values_of
+from recommender import Settings, feed_query
+from recommender.database.expressions import named, written_out
+from recommender.feed.statements import MOST_KEPT, kept, page_query
+from recommender.formats.scalars import EARLIEST
+from recommender.models import Video
+from recommender.ranking.classic import ranked_reference
+from recommender.ranking.scoring import ranked_pool
+from recommender.ranking.viewer import Shape, values_of
 from tests.oracle import VIEWERS, load, random_weights, random_world
 from tests.worlds import NOON, at, counted_statements, names, preview, unspread
 

@@ -10,13 +10,16 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import Base, User, create_engine, interchange, planner, refresh
-from recommender.interchange import import_file
+from recommender import create_engine, refresh
+from recommender.database import planner_statistics
+from recommender.files import importer
+from recommender.files.importer import import_file
+from recommender.models import Base, User
 from recommender.settings import Settings
 from tests.test_rollups import behave, people
 from tests.worlds import counted_statements
 
-MANY = interchange.MANY
+MANY = importer.MANY
 SETTINGS = Settings()
 
 on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
@@ -90,11 +93,11 @@ def test_a_table_that_another_holds_is_skipped(engine: Engine, database: str) ->
     other = create_engine(database)
     with other.connect() as connection:
         connection.execute(sa.text("LOCK TABLE rec_users IN SHARE UPDATE EXCLUSIVE MODE"))
-        planner.analyze(engine, SETTINGS)
+        planner_statistics.analyze(engine, SETTINGS)
         assert rows_known(engine) == -1
         assert rows_known(engine, "rec_videos") == 2
     other.dispose()
-    planner.analyze(engine, SETTINGS)
+    planner_statistics.analyze(engine, SETTINGS)
     assert rows_known(engine) == 2
 
 
@@ -102,7 +105,9 @@ def test_a_table_that_another_holds_is_skipped(engine: Engine, database: str) ->
 def test_an_import_is_in_whatever_the_planner_is_told(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr(planner, "unplanned_tables", lambda s: s.execute(sa.text("SELECT 1 / 0")))
+    monkeypatch.setattr(
+        planner_statistics, "unplanned_tables", lambda s: s.execute(sa.text("SELECT 1 / 0"))
+    )
     import_users(engine, tmp_path, 0, MANY)
     with Session(engine) as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(User)) == MANY

@@ -15,17 +15,28 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Settings, Video, create_engine, fields, plans, resolve
-from recommender.loading import load
-from recommender.models import Interaction
-from recommender.pages import contender_rows
-from recommender.plans import MOST_DISCARDED, MOST_READ, Plan, check_plans, page_plan, plan_of
-from recommender.scoring import pool_of, ranked_pool
-from recommender.served import Base
-from recommender.sources import SOURCES, TRIAL, found_by
-from recommender.values import DEFAULT_LIMIT
-from recommender.viewer import Shape, Viewer
-from recommender.volume import END, World
+from recommender import Settings, create_engine, resolve
+from recommender.benchmark.distributions import END
+from recommender.benchmark.large_world import World
+from recommender.benchmark.load import load
+from recommender.feed.statements import contender_rows
+from recommender.formats import scalars
+from recommender.models import Interaction, Video
+from recommender.models.types import Base
+from recommender.operations import query_plans
+from recommender.operations.query_plans import (
+    MOST_DISCARDED,
+    MOST_READ,
+    Plan,
+    check_plans,
+    page_plan,
+    plan_of,
+)
+from recommender.ranking.candidates import found_by
+from recommender.ranking.request import DEFAULT_LIMIT
+from recommender.ranking.scoring import pool_of, ranked_pool
+from recommender.ranking.sources import SOURCES, TRIAL
+from recommender.ranking.viewer import Shape, Viewer
 from tests.conftest import DATABASES
 
 WORLD = World(videos=24_000, users=1_500, follows=60_000, interactions=90_000, seen=8_000)
@@ -43,7 +54,7 @@ UNKNOWN = range(10**9, 10**9 + 3_000)
 @pytest.fixture
 def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """The world's large tables are large enough."""
-    monkeypatch.setattr(plans, "BIG", 10_000)
+    monkeypatch.setattr(query_plans, "BIG", 10_000)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +230,7 @@ def test_a_small_table_may_be_read_as_a_whole_but_once(
         "Node Type": node_type, "Relation Name": "rec_big" if of_big else "rec_small",
         "Actual Loops": loops, "Actual Rows": 60_000, "Rows Removed by Filter": 10_000,
     }  # fmt: skip
-    found = plans._counted(NOBODY, told, frozenset({"rec_big"}))
+    found = query_plans._counted(NOBODY, told, frozenset({"rec_big"}))
     assert (found.read, found.scanned) == (read, scanned)
 
 
@@ -252,7 +263,7 @@ def test_the_page_that_is_served_is_looked_at(world: Session, profile: str) -> N
     ],
 )
 def test_each_fault_is_a_sentence(changed: dict[str, object], said: list[str]) -> None:
-    found = list(plans._faults("ana", replace(NOBODY, **changed), MOST_READ))
+    found = list(query_plans._faults("ana", replace(NOBODY, **changed), MOST_READ))
     assert found == [f"the page of ana {each}" for each in said]
 
 
@@ -270,4 +281,4 @@ def test_three_users_are_looked_at_where_none_are_named(world: Session) -> None:
 
 
 def test_an_empty_database_has_no_findings(session: Session) -> None:
-    assert check_plans(session, as_of=fields.now()) == plans.PlanCheck({}, ())
+    assert check_plans(session, as_of=scalars.now()) == query_plans.PlanCheck({}, ())

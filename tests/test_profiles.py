@@ -18,19 +18,18 @@ from recommender import (
     FeedPage,
     InvalidValue,
     Profile,
-    ProfileVersion,
-    ProfileWeight,
     UnknownProfile,
     UnknownSignal,
     activate_profile,
     create_profile,
     diff_profiles,
-    fields,
     get_profile,
     list_profiles,
     profile_history,
     run_transaction,
 )
+from recommender.formats import scalars
+from recommender.models import ProfileVersion, ProfileWeight
 from tests.worlds import (
     NOON,
     at,
@@ -202,10 +201,10 @@ def test_the_one_activated_last_serves_whatever_the_clock_does(
     session: Session, clock: list[datetime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter(clock)
-    monkeypatch.setattr(fields, "now", lambda: next(ticks))
+    monkeypatch.setattr(scalars, "now", lambda: next(ticks))
     for weight in (1, 2):
         create_profile(session, "mine", {"likes": weight})
-    monkeypatch.setattr(fields, "now", lambda: next(ticks, clock[-1]))
+    monkeypatch.setattr(scalars, "now", lambda: next(ticks, clock[-1]))
     order = ["mine@1", "mine@2", "mine@1", "classic@1", "mine@2", "classic", "classic", "mine@1"]
     for wanted in order:
         activated = activate_profile(session, wanted)
@@ -355,7 +354,7 @@ def test_ten_makers_of_one_profile_make_ten_versions(engine: Engine) -> None:
 def test_a_version_says_where_it_comes_from(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fields, "now", at)
+    monkeypatch.setattr(scalars, "now", at)
     create_profile(session, "mine", {"likes": 1})
     create_profile(session, "mine", {"likes": 2}, author="ana", note="more\nlikes")
     create_profile(session, "mine", {"likes": 3}, parent="mine@1")

@@ -15,37 +15,38 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
-    Affinity,
     Counts,
-    EventRow,
     EventTooOld,
-    FeedSession,
-    Interaction,
     InvalidCursor,
     InvalidValue,
-    LearningState,
-    PendingEvent,
-    PruneReport,
-    RecentEngagement,
-    ServedVideo,
     Settings,
-    User,
-    Video,
-    VideoNeighbour,
     audit,
     cli,
     create_engine,
     explain,
     for_you,
     prune,
-    pruning,
     record_many,
     refresh,
     reset_user,
-    rollups,
     run_transaction,
 )
-from recommender.interchange import import_file
+from recommender.files.importer import import_file
+from recommender.models import (
+    Affinity,
+    EventRow,
+    FeedSession,
+    Interaction,
+    LearningState,
+    PendingEvent,
+    RecentEngagement,
+    ServedVideo,
+    User,
+    Video,
+    VideoNeighbour,
+)
+from recommender.operations import prune as prune_module
+from recommender.operations.prune import PruneReport
 from tests.test_rollups import behave, check, everything, people, read
 from tests.worlds import NOON, at, make_event, make_user, make_videos, names
 
@@ -66,9 +67,9 @@ def world(engine: Engine) -> Engine:
     return engine
 
 
-@pytest.fixture(params=[pruning.ROWS_AT_ONCE, 7])
+@pytest.fixture(params=[prune_module.ROWS_AT_ONCE, 7])
 def _batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", request.param)
+    monkeypatch.setattr(prune_module, "ROWS_AT_ONCE", request.param)
 
 
 in_batches = pytest.mark.usefixtures("_batch")
@@ -208,20 +209,20 @@ def test_the_horizon_never_goes_back(world: Engine) -> None:
 def deleted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each statement deleted."""
     counts: list[int] = []
-    delete = pruning._delete
+    delete = prune_module._delete
 
     def count(*arguments: Any) -> int:
         counts.append(delete(*arguments))
         return counts[-1]
 
-    monkeypatch.setattr(pruning, "_delete", count)
+    monkeypatch.setattr(prune_module, "_delete", count)
     return counts
 
 
 def test_a_transaction_deletes_so_many_events_at_most(
     world: Engine, deleted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 30)
+    monkeypatch.setattr(prune_module, "ROWS_AT_ONCE", 30)
     report = prune_events(world, 15)
     assert max(deleted) <= 30
     assert sum(deleted) == report.events == 200
@@ -233,22 +234,22 @@ def test_a_transaction_deletes_so_many_sessions_at_most(
     sessions: list[int],
 ) -> None:  # fmt: skip
     """A session of four videos takes nine rows: itself, its places, and what is left of them."""
-    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", most)
+    monkeypatch.setattr(prune_module, "ROWS_AT_ONCE", most)
     prune_sessions(served, 15)
     assert [count for count in deleted[1::2] if count] == sessions
     assert [count for count in deleted[::2] if count] == [4 * count for count in sessions]
 
 
 def test_a_prune_that_ends_midway_goes_on(world: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 20)
-    before, delete, calls = sums(world), pruning._delete, iter(range(5))
+    monkeypatch.setattr(prune_module, "ROWS_AT_ONCE", 20)
+    before, delete, calls = sums(world), prune_module._delete, iter(range(5))
 
     def fail_later(*arguments: Any) -> int:
         if next(calls, None) is None:
             raise KeyboardInterrupt
         return delete(*arguments)
 
-    monkeypatch.setattr(pruning, "_delete", fail_later)
+    monkeypatch.setattr(prune_module, "_delete", fail_later)
     with pytest.raises(KeyboardInterrupt):
         prune_events(world, 15)
     assert sums(world) == before
@@ -256,7 +257,7 @@ def test_a_prune_that_ends_midway_goes_on(world: Engine, monkeypatch: pytest.Mon
     assert 200 < left < 400
     with pytest.raises(EventTooOld):
         write(world, make_event("watch", "v0", "u0", at=at()))
-    monkeypatch.setattr(pruning, "_delete", delete)
+    monkeypatch.setattr(prune_module, "_delete", delete)
     assert prune_events(world, 15).events == left - 200
     assert sums(world) == before
 
@@ -327,7 +328,7 @@ def test_a_rebuild_after_a_prune_keeps_what_cannot_be_learned_anew(
     refresh(world, as_of=NOON, rebuild=True)
     assert sums(world) == before
     warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-    assert warnings == [rollups.KEPT % "2026-01-06T12:00:00Z"]
+    assert warnings == [refresh.KEPT % "2026-01-06T12:00:00Z"]
 
 
 def test_a_rebuild_after_a_prune_mends_all_else(world: Engine) -> None:
@@ -420,19 +421,19 @@ def test_a_page_served_as_of_an_old_time_amid_a_prune_stays(
 
     people(engine, 3, 12)
     run_transaction(engine, serve("u0", "u2"))
-    other, delete = create_engine(database), pruning._delete
+    other, delete = create_engine(database), prune_module._delete
 
     def delete_after_a_page(session: Session, table: sa.Table, *rest: Any) -> int:
         if table is FeedSession.__table__:
             run_transaction(other, serve("u1"))
         return delete(session, table, *rest)
 
-    monkeypatch.setattr(pruning, "_delete", delete_after_a_page)
+    monkeypatch.setattr(prune_module, "_delete", delete_after_a_page)
     report = prune_sessions(engine, 15)
     other.dispose()
     assert (report.sessions, report.items) == (2, 4)
     assert len(read(engine, ServedVideo.position)) == 2
-    monkeypatch.setattr(pruning, "_delete", delete)
+    monkeypatch.setattr(prune_module, "_delete", delete)
     assert prune_sessions(engine, 15).sessions == 1
 
 

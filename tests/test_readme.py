@@ -7,9 +7,11 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 
 import recommender
-from recommender import FILTERS, SIGNALS, SOURCES, Settings, fields
+from recommender import FILTERS, SIGNALS, SOURCES, Settings
 from recommender.cli import COMMANDS
-from recommender.mutes import KINDS as MUTED
+from recommender.formats import scalars
+from recommender.formats.rows import EVENT_COLUMNS, FOLLOW_COLUMNS, USER_COLUMNS, VIDEO_COLUMNS
+from recommender.ingest.mutes import KINDS as MUTED
 from tests.readme import (
     BLOCKS,
     README,
@@ -49,11 +51,11 @@ def test_what_is_no_output_of_a_python_block_is_no_text_block() -> None:
 def test_the_readme_names_every_signal_filter_source_command_column_and_kind() -> None:
     for name in (*(each.name for each in (*SIGNALS, *FILTERS, *SOURCES)), *COMMANDS):
         assert f"`{name}" in README, name
-    for columns in (fields.USER_COLUMNS, fields.VIDEO_COLUMNS, fields.FOLLOW_COLUMNS,
-                    fields.EVENT_COLUMNS):  # fmt: skip
+    for columns in (USER_COLUMNS, VIDEO_COLUMNS, FOLLOW_COLUMNS,
+                    EVENT_COLUMNS):  # fmt: skip
         listed = ", ".join(f"{name}{'*' * column.required}" for name, column in columns.items())
         assert f"| {listed} |" in README
-    assert ", ".join(fields.KINDS) in README.replace("\n  ", " ")
+    assert ", ".join(scalars.KINDS) in README.replace("\n  ", " ")
     assert "|".join(MUTED) in README.replace("\\|", "|")
 
 

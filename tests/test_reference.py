@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import FeedRequest, Video
-from recommender.pages import page_rows
-from recommender.reference import SEEDS, ranked_reference
-from recommender.scoring import ranked
+from recommender import FeedRequest
+from recommender.feed.statements import page_rows
+from recommender.models import Video
+from recommender.ranking.classic import SEEDS, ranked_reference
+from recommender.ranking.scoring import ranked
 from tests.test_classic import load, worlds
 from tests.worlds import NOON, at, make_user, make_video, make_videos, names, preview, record
 

@@ -11,8 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from recommender import RecommenderError
-from recommender.metrics import logistic
-from recommender.regression import (
+from recommender.evaluation.logistic import (
     Matrix,
     Scale,
     Sums,
@@ -23,6 +22,7 @@ from recommender.regression import (
     fit_logistic,
     solve,
 )
+from recommender.evaluation.metrics import logistic
 
 Rows = Sequence[tuple[Sequence[float], float]]
 

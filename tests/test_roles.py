@@ -14,24 +14,22 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
-    Base,
-    LearningState,
     NotPermitted,
     Settings,
-    User,
     cli,
     create_engine,
     diagnose,
-    fields,
     for_you,
     import_file,
     prune,
     refresh,
     run_transaction,
-    schema,
 )
-from recommender.columns import VERSION_TABLE
-from recommender.interchange import MANY
+from recommender.database import migrations
+from recommender.files.importer import MANY
+from recommender.formats import scalars
+from recommender.models import Base, LearningState, User
+from recommender.models.types import VERSION_TABLE
 from tests.worlds import EXAMPLE, names
 
 ROLES = ("migrator", "application", "reader")
@@ -69,7 +67,7 @@ def import_example(bind: Engine) -> None:
 
 
 def printed() -> str:
-    from recommender.roles import roles_sql  # noqa: PLC0415 - not public
+    from recommender.operations.roles import roles_sql  # noqa: PLC0415 - not public
 
     return roles_sql()
 
@@ -132,13 +130,13 @@ def test_the_application_does_its_work(role_engine: Engines, tmp_path: Path) -> 
         return names(page) + names(for_you(session, "many1", cursor=page.cursor))
 
     assert run_transaction(bind, use) == ["v3", "v2"]
-    later = fields.now()
+    later = scalars.now()
     day = timedelta(days=1)
     pruned = prune(bind, events_older_than=day, sessions_older_than=day, as_of=later)
     assert pruned.events == 4
     checks = {each.check: each.ok for each in diagnose(bind)}
     assert checks.keys() >= {"dead_rows", "planner"}
-    schema.check(bind)
+    migrations.check(bind)
     with bind.connect() as connection:
         known = sa.text("SELECT reltuples FROM pg_class WHERE relname = 'rec_users'")
         version = connection.dialect.server_version_info or (0,)
@@ -188,7 +186,7 @@ def test_the_migrator_migrates_and_others_get_what_it_makes(
         connection.commit()
     for table in Base.metadata.tables:
         assert may(bind, f"ALTER TABLE {table} ADD mine int")
-    schema.upgrade(Settings(database_url=url_of(admin, "migrator")))
+    migrations.upgrade(Settings(database_url=url_of(admin, "migrator")))
 
 
 def test_the_application_cannot_migrate(admin: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,35 +22,35 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-import recommender
 from recommender import (
-    Affinity,
-    Base,
     DatabaseBusy,
-    EventRow,
-    Interaction,
     InvalidValue,
-    LearningState,
-    PendingEvent,
-    RecentEngagement,
-    RefreshReport,
     Settings,
-    Term,
-    User,
-    Video,
-    VideoNeighbour,
     cli,
-    counting,
     create_engine,
+    models,
     record_many,
     refresh,
-    rollups,
     run_transaction,
     upsert_users,
     upsert_videos,
 )
-from recommender.counting import _trend
-from recommender.engine import writing
+from recommender.database.transactions import writing
+from recommender.learning.refresh import RefreshReport
+from recommender.learning.statistics import _trend, count_pending
+from recommender.models import (
+    Affinity,
+    Base,
+    EventRow,
+    Interaction,
+    LearningState,
+    PendingEvent,
+    RecentEngagement,
+    Term,
+    User,
+    Video,
+    VideoNeighbour,
+)
 from tests.worlds import NOON, at, make_event
 
 DERIVED = (RecentEngagement, VideoNeighbour, Term, LearningState, PendingEvent)
@@ -381,8 +381,8 @@ def test_neighbours_are_those_whose_viewers_are_common(engine: Engine, settings:
 
 
 def test_targets_are_found_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollups, "MOST_TARGETS", 4)
-    monkeypatch.setattr(rollups, "MOST_VIEWERS", 20)
+    monkeypatch.setattr("recommender.learning.neighbours.MOST_TARGETS", 4)
+    monkeypatch.setattr("recommender.learning.neighbours.MOST_VIEWERS", 20)
     people(engine, 30, 20)
     behave(engine, 30, 20, 600)
     refresh(engine)
@@ -417,11 +417,11 @@ def put_terms(engine: Engine, *captions: list[int]) -> None:
     ids = sorted(keyed(engine))
 
     def write(session: Session) -> None:
-        for table in (recommender.VideoCaption, recommender.VideoTerm):
+        for table in (models.VideoCaption, models.VideoTerm):
             session.execute(sa.delete(table))
         for video_id, numbers in zip(ids, captions, strict=False):
-            session.add(recommender.VideoCaption(video_id=video_id, caption="caption", words=""))
-            session.add_all(recommender.VideoTerm(video_id=video_id, term=n) for n in numbers)
+            session.add(models.VideoCaption(video_id=video_id, caption="caption", words=""))
+            session.add_all(models.VideoTerm(video_id=video_id, term=n) for n in numbers)
 
     run_transaction(engine, write)
 
@@ -446,9 +446,9 @@ def affinities(engine: Engine) -> dict[tuple[Any, ...], float]:
 def test_a_rebuild_gives_what_recording_gave(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollups, "USERS_AT_ONCE", 3)
-    monkeypatch.setattr(counting, "USERS_AT_ONCE", 3)
-    monkeypatch.setattr(counting, "VIDEOS_AT_ONCE", 5)
+    monkeypatch.setattr(refresh, "USERS_AT_ONCE", 3)
+    monkeypatch.setattr("recommender.learning.statistics.USERS_AT_ONCE", 3)
+    monkeypatch.setattr("recommender.learning.statistics.VIDEOS_AT_ONCE", 5)
     people(engine, 10, 13)
     since = sa.update(User).where(User.key.in_(["u5", "u8"])).values(learned_since=NOON + DAYS)
     run_transaction(engine, lambda session: session.execute(since))
@@ -488,11 +488,11 @@ def test_events_that_come_during_a_rebuild_are_counted_once(
     people(engine, 8, 6)
     behave(engine, 8, 6, 100)
 
-    def count_and_go_on(run: counting.Run) -> None:
-        counting.count_pending(run)
+    def count_and_go_on(run: Run) -> None:
+        count_pending(run)
         behave(engine, 8, 6, 100, seed=2)
 
-    monkeypatch.setattr(rollups, "count_pending", count_and_go_on)
+    monkeypatch.setattr("recommender.learning.refresh.count_pending", count_and_go_on)
     assert refresh(engine, rebuild=True).events == 100
     assert len(read(engine, PendingEvent.key)) == 100
     monkeypatch.undo()
@@ -504,7 +504,7 @@ def test_two_rebuilds_and_four_writers_learn_all(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people(engine, 8, 6)
-    monkeypatch.setattr(counting, "USERS_AT_ONCE", 2)
+    monkeypatch.setattr("recommender.learning.statistics.USERS_AT_ONCE", 2)
     settings = Settings(rollup_batch=20, tries=20)
 
     def write(number: int) -> None:
@@ -621,7 +621,7 @@ def test_every_goes_on_after_what_waiting_helps_and_rebuilds_once(
             raise KeyboardInterrupt
         return RefreshReport(len(asked), 0, 0, 0, 0, 0.0)
 
-    monkeypatch.setattr(rollups, "refresh", answer)
+    monkeypatch.setattr(refresh, "refresh", answer)
     monkeypatch.setattr(time, "sleep", waited.append)
     code, out, err = run("--rebuild", "--every", "9", "--format", "jsonl")
     assert [json.loads(line)["events"] for line in out.splitlines()] == [2, 3]

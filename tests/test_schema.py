@@ -21,10 +21,11 @@ from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import Engine
 
-from recommender import schema
-from recommender.columns import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
-from recommender.engine import check_schema, create_engine, migration_engine, writing
+from recommender.database import migrations
+from recommender.database.engine import check_schema, create_engine, migration_engine
+from recommender.database.transactions import writing
 from recommender.errors import DatabaseBusy, InvalidValue, RecommenderError, SchemaOutOfDate
+from recommender.models.types import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
 from recommender.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -122,11 +123,11 @@ def execute(url: str, *statements: str) -> None:
 
 
 def upgrade(url: str, revision: str = "head", **settings: Any) -> None:
-    schema.upgrade(Settings(database_url=url, **settings), revision)
+    migrations.upgrade(Settings(database_url=url, **settings), revision)
 
 
 def downgrade(url: str, revision: str = "base", **settings: Any) -> None:
-    schema.downgrade(Settings(database_url=url, **settings), revision)
+    migrations.downgrade(Settings(database_url=url, **settings), revision)
 
 
 def test_a_migrated_database_is_what_the_models_say(
@@ -292,7 +293,7 @@ def test_a_hosts_own_tables_of_the_same_names_are_left_alone(empty_database: str
     before = catalogue(empty_database)
     upgrade(empty_database)
     bind = create_engine(empty_database)
-    schema.check(bind)
+    migrations.check(bind)
     bind.dispose()
     assert alembic(empty_database, "check") == "No new upgrade operations detected.\n"
     downgrade(empty_database)
@@ -317,22 +318,22 @@ def hosts(found: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, 
     ],
 )
 def test_check_finds_what_differs_from_the_models(engine: Engine, statements: list[str]) -> None:
-    schema.check(engine)
+    migrations.check(engine)
     with writing(engine).begin() as connection:
         for statement in statements:
             connection.execute(sa.text(statement))
     with pytest.raises(SchemaOutOfDate, match="differs from this package's in 1 places"):
-        schema.check(engine)
+        migrations.check(engine)
 
 
 def test_a_table_of_the_hosts_with_our_prefix_is_no_difference(engine: Engine) -> None:
     with writing(engine).begin() as connection:
         connection.execute(sa.text("CREATE TABLE rec_center (id integer)"))
-    schema.check(engine)
+    migrations.check(engine)
 
 
 def scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(schema.migrations_folder()))
+    return ScriptDirectory(str(migrations.migrations_folder()))
 
 
 def test_the_code_needs_the_only_head_of_the_migrations() -> None:
@@ -342,7 +343,7 @@ def test_the_code_needs_the_only_head_of_the_migrations() -> None:
 def test_migrations_run_in_the_order_of_their_file_names() -> None:
     in_order = [Path(each.path).name for each in scripts().walk_revisions()][::-1]
     assert in_order == sorted(in_order)
-    folder = schema.migrations_folder() / "versions"
+    folder = migrations.migrations_folder() / "versions"
     assert in_order == sorted(path.name for path in folder.glob("*.py"))
     revisions = [each.revision for each in scripts().walk_revisions()]
     assert sorted(revisions, reverse=True) == revisions
@@ -375,7 +376,7 @@ def test_another_schema_is_refused_with_what_to_do(
     with engine.connect() as connection, pytest.raises(SchemaOutOfDate, match=message):
         check_schema(connection)
     with pytest.raises(SchemaOutOfDate, match=message):
-        schema.check(engine)
+        migrations.check(engine)
 
 
 def test_a_database_without_schema_is_refused_with_the_command_to_run(empty_database: str) -> None:
@@ -400,7 +401,7 @@ def test_a_database_of_a_newer_package_is_neither_upgraded_nor_listed(
     for act in (
         lambda: upgrade(database),
         lambda: downgrade(database),
-        lambda: schema.history(engine),
+        lambda: migrations.history(engine),
     ):
         with pytest.raises(SchemaOutOfDate, match=r"at migration 9999.* upgrade the package$"):
             act()
@@ -414,10 +415,10 @@ def test_an_unknown_migration_is_refused(database: str, revision: str) -> None:
 
 
 def test_history_says_what_is_applied(engine: Engine, database: str) -> None:
-    (newest, *_) = schema.history(engine)
+    (newest, *_) = migrations.history(engine)
     assert (newest.revision, newest.applied) == (SCHEMA_REVISION, True)
     downgrade(database)
-    assert {each.applied for each in schema.history(engine)} == {False}
+    assert {each.applied for each in migrations.history(engine)} == {False}
 
 
 def test_alembic_upgrades_and_checks_in_a_checkout(empty_database: str, database: str) -> None:
@@ -441,13 +442,13 @@ def test_the_printed_sql_makes_the_same_schema(empty_database: str, database: st
         query = f"SELECT * FROM rec_{table}"  # noqa: S608 - a name of this test
         assert sorted(rows(empty_database, query)) == sorted(rows(database, query))
     bind = create_engine(empty_database)
-    schema.check(bind)
+    migrations.check(bind)
     bind.dispose()
 
 
 def host_config(connection: sa.Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(schema.migrations_folder()))
+    config.set_main_option("script_location", str(migrations.migrations_folder()))
     config.attributes["connection"] = connection
     return config
 
@@ -470,7 +471,7 @@ def test_a_database_in_memory_is_migrated_on_its_own_connection() -> None:
     bind = create_engine("sqlite://")
     with bind.begin() as connection:
         command.upgrade(host_config(connection), "head")
-    schema.check(bind)
+    migrations.check(bind)
     bind.dispose()
 
 
@@ -497,7 +498,7 @@ def awkward_database(
 def test_a_percent_sign_in_the_password_or_the_path_works(awkward_database: str) -> None:
     upgrade(awkward_database)
     bind = create_engine(awkward_database)
-    schema.check(bind)
+    migrations.check(bind)
     if bind.dialect.name == "postgresql":
         with bind.connect() as connection:
             info = connection.connection.dbapi_connection.info  # type: ignore[union-attr]
@@ -513,7 +514,7 @@ def test_a_percent_sign_in_the_folder_of_the_migrations_works(
 ) -> None:
     folder = tmp_path / "50% (here)s" / "migrations"
     shutil.copytree(ROOT / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(schema, "migrations_folder", lambda: folder)
+    monkeypatch.setattr(migrations, "migrations_folder", lambda: folder)
     upgrade(empty_database)
     assert VERSION_TABLE in tables(empty_database)
 

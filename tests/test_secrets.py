@@ -19,16 +19,16 @@ import recommender
 from recommender import (
     Settings,
     StorageFailure,
-    User,
     cli,
     create_engine,
     export_file,
     import_file,
     prepare_engine,
     run_transaction,
-    schema,
 )
 from recommender.cli import COMMANDS
+from recommender.database import migrations
+from recommender.models import User
 
 PACKAGE = Path(recommender.__file__).parent
 PASSWORDS = {"s3%40cr%25et": "s3@cr%et", "s3%2525cr%2540et": "s3%25cr%40et", "s3cret": "s3cret"}
@@ -123,7 +123,7 @@ def test_an_engine_has_the_password_as_it_is_meant(written: str) -> None:
 def test_a_new_sqlite_file_and_its_journal_are_its_owners(tmp_path: Path) -> None:
     for name in ("library.db", "100% é.db"):
         path = tmp_path / name
-        schema.upgrade(Settings(database_url=f"sqlite:///{path}".replace("%", "%25")))
+        migrations.upgrade(Settings(database_url=f"sqlite:///{path}".replace("%", "%25")))
         assert mode(path) == 0o600
     path = tmp_path / "engine.db"
     engine = create_engine(f"sqlite:///{path}")

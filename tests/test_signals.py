@@ -14,11 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import FILTERS, SIGNALS, Filter, Settings, Signal
-from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.columns import Base
-from recommender.signals import MOST_OFTEN, MOST_TERMS, number
-from recommender.viewer import Viewer
+from recommender import FILTERS, SIGNALS, Filter, Settings, Signal, models
+from recommender.database.expressions import number
+from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
+from recommender.models.types import Base
+from recommender.ranking.features import MOST_TERMS
+from recommender.ranking.signals import MOST_OFTEN
+from recommender.ranking.viewer import Viewer
 from tests.oracle import (
     VIEWERS,
     Oracle,
@@ -454,7 +456,7 @@ def test_a_host_adds_a_signal_of_its_own(session: Session) -> None:
     make_video(session, "long", duration_ms=90_000)
     record(session, "like", "short", at=at(-9))
     liking = Signal("liking", -1, 1, lambda c: sa.func.coalesce(c.creator.score, number(0)))
-    brevity = Signal("brevity", 0, 1, lambda _: 1 / (1 + recommender.Video.duration_ms / 1_000.0))
+    brevity = Signal("brevity", 0, 1, lambda _: 1 / (1 + models.Video.duration_ms / 1_000.0))
     every_signal(session)
     for profile in ("classic", "every"):
         plain = recommender.rank(session, "viewer", ["short", "long"], profile=profile, as_of=NOON)

@@ -24,26 +24,19 @@ from recommender import (
     Event,
     FeedItem,
     RecommenderError,
-    ServedVideo,
     Settings,
-    Video,
     create_engine,
     refresh,
-    report,
     run_transaction,
-    synthetic,
 )
-from recommender.auditing import audit
-from recommender.batches import KINDS
-from recommender.engine import writing
-from recommender.reading import read_rows
-from recommender.simulation import (
-    ForYou,
-    Share,
-    Simulation,
-    simulate,
-)
+from recommender.benchmark import chart, demo_world
+from recommender.database.transactions import writing
+from recommender.files.batches import KINDS
+from recommender.files.reader import read_rows
+from recommender.models import ServedVideo, Video
+from recommender.operations.audit import audit
 from tests.simulation import SERIES, Days, main, run, seeded_sessions
+from tests.support.simulated_viewers import ForYou, Share, Simulation, simulate
 from tests.worlds import preview
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -172,7 +165,7 @@ def test_every_new_video_gets_its_trial_and_good_ones_get_more(
     assert good > 2 * bad > 0
 
 
-WORLD = synthetic.World(viewer_count=80)
+WORLD = demo_world.World(viewer_count=80)
 INTERESTS = ("pottery", "climbing", "travel")
 
 
@@ -189,7 +182,7 @@ def world(
     if kind not in world_urls:
         world_urls[kind] = new_database(kind)
         engine = create_engine(world_urls[kind])
-        synthetic.load(engine, WORLD)
+        demo_world.load(engine, WORLD)
         refresh(engine, as_of=WORLD.end)
         engine.dispose()
     engine = create_engine(world_urls[kind])
@@ -219,7 +212,7 @@ def test_a_strangers_first_page_is_popular_and_of_many_topics(world: Session) ->
     popular = [item for item in page if "trending" in item.sources]
     assert len(popular) >= 10
     assert len(hashtags_of(popular)) >= 8
-    assert max(len(with_tag(page, topic.name)) for topic in synthetic.TOPICS) <= 5
+    assert max(len(with_tag(page, topic.name)) for topic in demo_world.TOPICS) <= 5
 
 
 def test_of_a_viewer_with_only_a_language_most_is_in_it(world: Session) -> None:
@@ -259,7 +252,7 @@ def test_ten_swipes_are_enough_to_tell(world: Session) -> None:
 
 
 FIVE = range(1, 6)
-TOPIC_NAMES = {topic.name for topic in synthetic.TOPICS}
+TOPIC_NAMES = {topic.name for topic in demo_world.TOPICS}
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
@@ -318,4 +311,4 @@ def test_a_picture_without_the_extra_says_what_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(RecommenderError, match=r"pip install 'recommender\[report\]'"):
-        report.plot(tmp_path / "x.png", "x", {}, horizontal="x", vertical="y")
+        chart.plot(tmp_path / "x.png", "x", {}, horizontal="x", vertical="y")

@@ -13,11 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Settings, Video, sources
-from recommender.catalog import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.pages import kept
-from recommender.sources import SOURCES, Source, found_by, quota_of
-from recommender.viewer import Shape, Viewer
+from recommender import Settings, models
+from recommender.feed.statements import kept
+from recommender.models import Video
+from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
+from recommender.ranking import sources
+from recommender.ranking.candidates import found_by, quota_of
+from recommender.ranking.sources import SOURCES, Source
+from recommender.ranking.viewer import Shape, Viewer
 from tests.oracle import (
     SOURCE_NAMES,
     TAGS,
@@ -324,7 +327,7 @@ def test_what_is_seen_or_left_out_takes_no_place_in_any_source(session: Session,
         {"source_id": videos["liked"], "video_id": videos[key], "similarity": 0.5}
         for key in ("kept", *gone)
     ])  # fmt: skip
-    session.execute(sa.delete(recommender.Affinity))
+    session.execute(sa.delete(models.Affinity))
     put_affinity(session, "creator", USERS, star=1)
     set_trends(session, **dict.fromkeys(["kept", *gone], 1.0))
     options: dict[str, Any] = {

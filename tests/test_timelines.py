@@ -22,9 +22,10 @@ from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Contribution, FeedPage, InvalidCursor, InvalidValue, Video
-from recommender.catalog import VIDEOS
-from recommender.timelines import BY_FOLLOWED, BY_NEWNESS, BY_TREND, Place
+from recommender import Contribution, FeedPage, InvalidCursor, InvalidValue
+from recommender.feed.timelines import BY_FOLLOWED, BY_NEWNESS, BY_TREND, Place
+from recommender.models import Video
+from recommender.models.tables import VIDEOS
 from tests.oracle import CREATORS, VIEWERS, Oracle, World, load, random_world
 from tests.worlds import (
     NOON,

@@ -14,23 +14,20 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
-    FeedSession,
-    Interaction,
     InvalidValue,
-    ProfileReplay,
-    ServedVideo,
     Settings,
     UnknownProfile,
-    User,
-    Video,
     activate_profile,
     create_profile,
     get_profile,
     replay_profile,
     run_transaction,
 )
-from recommender.hindsight import Hindsight
-from recommender.metrics import Interval, gini
+from recommender.evaluation.bootstrap import Interval
+from recommender.evaluation.metrics import gini
+from recommender.evaluation.off_policy import ProfileReplay
+from recommender.evaluation.off_policy_pages import Hindsight
+from recommender.models import FeedSession, Interaction, ServedVideo, User, Video
 from tests.simulation import seeded_sessions
 from tests.worlds import at, counted_statements, make_event, make_user, make_videos
 

@@ -14,11 +14,12 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 import recommender
-import recommender.batches
-import recommender.reading
+import recommender.files.batches
+import recommender.files.reader
 from recommender import Event, FeedPage
-from recommender.pages import items_of, page_rows
-from recommender.scoring import ranked
+from recommender.feed.items import items_of
+from recommender.feed.statements import page_rows
+from recommender.ranking.scoring import ranked
 
 EXAMPLE = Path(__file__).parent / "example"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -80,16 +81,16 @@ def worked_example(session: Session) -> None:
     """The example that the README and the contract use."""
     for kind in ("users", "videos", "follows", "events"):
         with (EXAMPLE / f"{kind}.csv").open("rb") as binary:
-            rows = list(recommender.reading.read_rows(_columns(kind), binary))
+            rows = list(recommender.files.reader.read_rows(_columns(kind), binary))
         _apply(session, kind, [each.row for each in rows])
 
 
 def _columns(kind: str) -> Any:
-    return recommender.batches.KINDS[kind].columns
+    return recommender.files.batches.KINDS[kind].columns
 
 
 def _apply(session: Session, kind: str, rows: Sequence[Any]) -> None:
-    spec = recommender.batches.KINDS[kind]
+    spec = recommender.files.batches.KINDS[kind]
     assert not spec.apply(session, [spec.parse(row) for row in rows]).rejected
 
 

@@ -7,11 +7,12 @@ from datetime import datetime
 
 import click
 
-from recommender import auditing
+import recommender
 from recommender.cli.database import reading
 from recommender.cli.options import Time, database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.errors import RecommenderError
+from recommender.operations.audit import PROMISES, Audit
 
 
 @click.command()
@@ -23,7 +24,7 @@ from recommender.errors import RecommenderError
 def audit(since: datetime | None, form: str | None) -> None:
     """Check every page served against what was promised; writes nothing."""
     with reading(longest=settings().rollup_timeout) as session:
-        found = auditing.audit(session, since=since)
+        found = recommender.audit(session, since=since)
     if form_of(form) == "table":
         print_table([_row(found, name, value) for name, value in asdict(found).items()])
     else:
@@ -33,6 +34,6 @@ def audit(since: datetime | None, form: str | None) -> None:
         raise RecommenderError(f"promises were broken: {', '.join(found.broken)}")
 
 
-def _row(found: auditing.Audit, name: str, value: float | None) -> dict[str, object]:
+def _row(found: Audit, name: str, value: float | None) -> dict[str, object]:
     word = "broken" if name in found.broken else "kept"
-    return {"name": name, "value": value, "promise": word if name in auditing.PROMISES else None}
+    return {"name": name, "value": value, "promise": word if name in PROMISES else None}

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recommender.benchmark.chart import plot
 from recommender.cli.database import writable
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.errors import BadData, NotFound, RecommenderError
-from recommender.report import plot
 
 if TYPE_CHECKING:
-    from recommender.benchmark import Benchmark
+    from recommender.benchmark.results import Benchmark
 
 FEWEST = 100
 SIZE = click.IntRange(min=FEWEST)
@@ -77,16 +77,20 @@ def bench(
     recorded events.
     """
     try:
-        from recommender import benchmark, loading, volume  # noqa: PLC0415 - numpy is an extra
+        from recommender.benchmark import large_world  # noqa: PLC0415 - numpy is an extra
+        from recommender.benchmark.load import load  # noqa: PLC0415
+        from recommender.benchmark.measure import measure  # noqa: PLC0415
     except ImportError:
         raise RecommenderError(
             "a benchmark needs numpy: pip install 'recommender[report]'"
         ) from None
     others = [_run(file) for file in earlier]
-    world = volume.World.of(videos, users, follows, interactions, hashtags_each=hashtags, seed=seed)
+    world = large_world.World.of(
+        videos, users, follows, interactions, hashtags_each=hashtags, seed=seed
+    )
     with writable() as engine:
-        loading.load(engine, world, _say)
-        found = benchmark.measure(
+        load(engine, world, _say)
+        found = measure(
             engine, world, settings=settings(), clients=clients, count=pages, seconds=seconds,
             exact=exact, progress=_say,
         )  # fmt: skip

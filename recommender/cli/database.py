@@ -15,13 +15,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender.cli.options import settings
-from recommender.engine import (
-    check_schema,
-    create_engine,
-    database_url,
-    run_transaction,
-    translate_errors,
-)
+from recommender.database.engine import check_schema, create_engine, database_url
+from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import DatabaseUnreachable, NotPermitted, SchemaOutOfDate
 
 T = TypeVar("T")
@@ -58,9 +53,9 @@ def writable() -> Iterator[Engine]:
         with bind.connect() as connection:
             is_empty = path is not None and not sa.inspect(connection).get_table_names()
         if is_empty:
-            from recommender import schema  # noqa: PLC0415 - Alembic is slow to import
+            from recommender.database import migrations  # noqa: PLC0415 - Alembic is slow to import
 
-            schema.upgrade(settings())
+            migrations.upgrade(settings())
         with bind.connect() as connection:
             check_schema(connection)
         yield bind

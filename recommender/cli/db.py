@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from recommender import schema
 from recommender.cli.database import create_file, engine, sqlite_path, wait_until_reachable
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
-from recommender.engine import schema_revision, translate_errors
-from recommender.roles import roles_sql
+from recommender.database import migrations
+from recommender.database.engine import schema_revision
+from recommender.database.transactions import translate_errors
+from recommender.operations.roles import roles_sql
 
 
 @click.group()
@@ -24,7 +25,7 @@ def upgrade(revision: str) -> None:
     """Bring the database to a migration, the newest where none is given."""
     if (path := sqlite_path()) and not path.exists():
         create_file(path)
-    schema.upgrade(settings(), revision)
+    migrations.upgrade(settings(), revision)
     _say_current()
 
 
@@ -33,7 +34,7 @@ def upgrade(revision: str) -> None:
 @database_option
 def downgrade(revision: str) -> None:
     """Take the database back to a migration, `base` for before the first: its data is lost."""
-    schema.downgrade(settings(), revision)
+    migrations.downgrade(settings(), revision)
     _say_current()
 
 
@@ -50,7 +51,7 @@ def current() -> None:
 def history(form: str | None) -> None:
     """List every migration, the newest first."""
     with engine() as bind:
-        revisions = schema.history(bind)
+        revisions = migrations.history(bind)
     rows = [
         {"revision": each.revision, "summary": each.summary, "applied": each.applied}
         for each in revisions
@@ -71,7 +72,7 @@ def check(wait: float) -> None:
     """Exit 0 where the schema is just what this version needs, else 78."""
     with engine() as bind:
         wait_until_reachable(bind, wait)
-        schema.check(bind)
+        migrations.check(bind)
     click.echo("The schema is up to date.", err=True)
 
 

@@ -11,16 +11,21 @@ import click
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import feed, fields, interactions, rollups, synthetic, users
+from recommender.benchmark import demo_world
 from recommender.cli.database import writable
 from recommender.cli.options import database_option, settings
 from recommender.cli.output import print_table
-from recommender.engine import database_url, run_transaction
+from recommender.database.engine import database_url
+from recommender.database.transactions import run_transaction
 from recommender.errors import RecommenderError, UnknownUser
-from recommender.reasons import because
-from recommender.rollups import RefreshReport
-from recommender.users import UserSummary
-from recommender.values import FeedItem
+from recommender.feed.explain import because
+from recommender.feed.for_you import for_you
+from recommender.feed.values import FeedItem
+from recommender.formats import scalars
+from recommender.ingest import events
+from recommender.learning.refresh import RefreshReport, refresh
+from recommender.operations import users
+from recommender.operations.users import UserSummary
 
 T = TypeVar("T")
 
@@ -49,7 +54,7 @@ class Demo:
         when: datetime = self.now + after
         certain = replace(settings(), exploration_share=0.0)
         return self.read(
-            feed.for_you, limit=LOOKED_AT, profile=PROFILE, as_of=when, record=False,
+            for_you, limit=LOOKED_AT, profile=PROFILE, as_of=when, record=False,
             settings=certain,
         ).items  # fmt: skip
 
@@ -58,12 +63,12 @@ class Demo:
 @database_option
 def demo() -> None:
     """Make a small world, show a feed and why, swipe twice, show what changed."""
-    now = fields.now().replace(microsecond=0)
+    now = scalars.now().replace(microsecond=0)
     with writable() as engine:
-        world = synthetic.World(beginning=_beginning(engine, now))
-        sizes = synthetic.load(engine, world)
+        world = demo_world.World(beginning=_beginning(engine, now))
+        sizes = demo_world.load(engine, world)
         run = Demo(engine, world.viewer(0), now)
-        _say_world(sizes, rollups.refresh(engine, as_of=now, settings=settings()))
+        _say_world(sizes, refresh(engine, as_of=now, settings=settings()))
         _say_viewer(run.read(users.show_user))
         before = run.feed(timedelta(0))
         _print_feed(before)
@@ -81,11 +86,11 @@ def _beginning(engine: Engine, now: datetime) -> datetime:
 
     def made(session: Session) -> datetime | None:
         try:
-            return users.show_user(session, synthetic.World().viewer(0)).created_at
+            return users.show_user(session, demo_world.World().viewer(0)).created_at
         except UnknownUser:
             return None
 
-    return run_transaction(engine, made, write=False) or now - 2 * synthetic.LENGTH
+    return run_transaction(engine, made, write=False) or now - 2 * demo_world.LENGTH
 
 
 def _topic(item: FeedItem) -> str:
@@ -118,7 +123,7 @@ def _swipe(run: Demo, liked: FeedItem, rejected: FeedItem) -> None:
         for second, (item, kind, body) in enumerate(deeds, start=1):
             at = run.now + timedelta(seconds=second)
             key = f"demo-{item.video}-{kind}"
-            interactions.record(session, run.viewer, item.video, kind, at=at, key=key, **body)
+            events.record(session, run.viewer, item.video, kind, at=at, key=key, **body)
 
     run_transaction(run.engine, swipe)
 

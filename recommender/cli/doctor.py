@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 import click
 
-from recommender import health
 from recommender.cli.database import engine
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.errors import RecommenderError
+from recommender.operations.doctor import diagnose
 
 
 @click.command()
@@ -20,7 +20,7 @@ from recommender.errors import RecommenderError
 def doctor(form: str | None, *, plans: bool) -> None:
     """Say what is not well with the database, and what to do; writes nothing."""
     with engine(longest=settings().rollup_timeout) as bind:
-        findings = health.diagnose(bind, plans=plans)
+        findings = diagnose(bind, plans=plans)
     wrong = [each for each in findings if not each.ok]
     records = [asdict(each) for each in findings]
     if form_of(form) == "table":

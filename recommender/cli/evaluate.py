@@ -11,13 +11,15 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
-from recommender import evaluation
+import recommender
 from recommender.cli.database import readable
 from recommender.cli.options import Length, Time, database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table
-from recommender.metrics import Interval
-from recommender.quality import ImpressionQuality, PageQuality
-from recommender.replay import ENGAGED, TARGETS, LogFiles, Progress
+from recommender.evaluation.bootstrap import Interval
+from recommender.evaluation.evaluate import SAMPLE, Evaluation
+from recommender.evaluation.log_files import LogFiles
+from recommender.evaluation.log_replay import ENGAGED, TARGETS, Progress
+from recommender.evaluation.results import ImpressionQuality, PageQuality
 
 _HOLDOUT = re.compile(r"per-user:(0?\.\d{1,9})", re.ASCII)
 
@@ -66,7 +68,7 @@ def files_option(kind: str) -> Callable[[Any], Any]:
 )  # fmt: skip
 @click.option("--ablate", is_flag=True, help="Also without each signal of the first profile.")
 @click.option(
-    "--sample", type=click.IntRange(min=1), default=evaluation.SAMPLE, show_default=True,
+    "--sample", type=click.IntRange(min=1), default=SAMPLE, show_default=True,
     metavar="USERS", help="Look at the pages of so many users at most.",
 )  # fmt: skip
 @files_option("users")
@@ -96,7 +98,7 @@ def evaluate(
     if users or videos or follows or events:
         source = nullcontext(LogFiles(users, videos, follows, events))
     with source as log, progress_bars() as progress:
-        found = evaluation.evaluate(log, settings=settings(), progress=progress, **asked)
+        found = recommender.evaluate(log, settings=settings(), progress=progress, **asked)
     _print(found, form)
 
 
@@ -125,7 +127,7 @@ def _finish(bars: Mapping[str, Any]) -> None:
         bar.render_finish()
 
 
-def _print(found: evaluation.Evaluation, form: str | None) -> None:
+def _print(found: Evaluation, form: str | None) -> None:
     if form_of(form) != "table":
         whole = found.as_dict()
         figures = [row for part in ("ranking", "pages") for row in _figures(part, whole[part])]

@@ -9,14 +9,17 @@ from typing import Any
 import click
 from sqlalchemy.orm import Session
 
-from recommender import feed as library
-from recommender import fields, timelines
+import recommender
 from recommender.cli.database import reading, writing
 from recommender.cli.options import as_of_option, database_option, format_option, profile_option
 from recommender.cli.output import form_of, print_explanation, print_page
 from recommender.errors import UnknownUser
-from recommender.resolving import resolve
-from recommender.values import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT, FeedPage
+from recommender.feed import timelines
+from recommender.feed.for_you import for_you
+from recommender.feed.resolve import resolve
+from recommender.feed.values import FeedPage
+from recommender.formats import scalars
+from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
 
 limit_option = click.option(
     "--limit",
@@ -65,9 +68,9 @@ def feed(
         if is_plain:
             walk = timelines.following if following else _trending
             return walk(session, user, limit=asked["limit"], cursor=cursor, as_of=asked["as_of"])
-        page = library.for_you(session, user, cursor=cursor, record=record, **asked)
+        page = for_you(session, user, cursor=cursor, record=record, **asked)
         if record and not page.request.known:
-            raise UnknownUser(f"there is no user {fields.shown(user)}")
+            raise UnknownUser(f"there is no user {scalars.shown(user)}")
         return page
 
     if record:
@@ -111,7 +114,7 @@ def rank(
 ) -> None:
     """Put the given videos in a user's order; no filter applies."""
     with reading() as session:
-        page = library.rank(session, user, videos, profile=profile, as_of=as_of)
+        page = recommender.rank(session, user, videos, profile=profile, as_of=as_of)
     print_page(page, form, with_signals=with_signals)
 
 
@@ -128,7 +131,7 @@ def explain(
 ) -> None:
     """Say why a video stands where it stands in a user's feed."""
     with reading() as session:
-        explanation = library.explain(
+        explanation = recommender.explain(
             session, user, video, profile=profile, limit=limit, as_of=as_of
         )
     print_explanation(explanation, form)

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from recommender import batches, interchange
-from recommender.bulk import uncollected
 from recommender.cli.database import readable, writable
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
-from recommender.export import FORMATS, export_file
+from recommender.database.bulk import uncollected
+from recommender.files import batches, importer
+from recommender.files.exporter import FORMATS, export_file
 
 KINDS = click.Choice(list(batches.KINDS))
 
@@ -52,9 +52,7 @@ def import_(kind: str, file: str, form: str | None, **how: Any) -> None:
     keeps = not how["dry_run"]
     told = _progress(file, keeps=keeps, more=how["jobs"] > 1)
     with writable() if keeps else readable() as bind, told as progress, uncollected():
-        done = interchange.import_file(
-            bind, kind, file, progress=progress, settings=settings(), **how
-        )
+        done = importer.import_file(bind, kind, file, progress=progress, settings=settings(), **how)
     report = done.as_dict()
     print_records([report], form, whole=report)
 

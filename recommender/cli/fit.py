@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import click
 from sqlalchemy import Engine
 
-from recommender import choosing, fitting
+import recommender
 from recommender.cli.database import readable, writable
 from recommender.cli.evaluate import accuracy_row, files_option, progress_bars
 from recommender.cli.options import (
@@ -22,13 +22,16 @@ from recommender.cli.options import (
     settings,
 )
 from recommender.cli.output import form_of, print_records, print_table
-from recommender.evaluation import SAMPLE
-from recommender.replay import ENGAGED, LogFiles
+from recommender.evaluation.evaluate import SAMPLE
+from recommender.evaluation.log_files import LogFiles
+from recommender.evaluation.log_replay import ENGAGED
+from recommender.training.fit import Fit
+from recommender.training.fit_pages import PageFit, fit_pages
 
 IMPRESSIONS, CANDIDATES = OVER = ("impressions", "candidates")
 """What a fit is over."""
 
-Found: TypeAlias = fitting.Fit | choosing.PageFit
+Found: TypeAlias = Fit | PageFit
 
 
 @click.command()
@@ -92,12 +95,12 @@ def fit(
     with writable() as bind, source as log, progress_bars() as progress:
         asked |= {"log": log, "settings": settings(), "progress": progress}
         if over == CANDIDATES:
-            _print_pages(choosing.fit_pages(bind, name, sample=sample, **asked), form)
+            _print_pages(fit_pages(bind, name, sample=sample, **asked), form)
         else:
-            _print(fitting.fit(bind, name, **asked), form)
+            _print(recommender.fit(bind, name, **asked), form)
 
 
-def _print(found: fitting.Fit, form: str | None) -> None:
+def _print(found: Fit, form: str | None) -> None:
     if form_of(form) != "table":
         print_records(_rows(found), form, whole=found.as_dict())
         return
@@ -123,7 +126,7 @@ def _print(found: fitting.Fit, form: str | None) -> None:
     _print_activate(found)
 
 
-def _print_pages(found: choosing.PageFit, form: str | None) -> None:
+def _print_pages(found: PageFit, form: str | None) -> None:
     if form_of(form) != "table":
         print_records(_rows(found), form, whole=found.as_dict())
         return

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from recommender import fields
 from recommender.errors import InvalidValue
+from recommender.formats import scalars
 from recommender.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,7 +51,7 @@ class Time(click.ParamType[datetime]):
     ) -> datetime:
         """The time in UTC, else a usage error."""
         try:
-            return fields.time(value)
+            return scalars.time(value)
         except InvalidValue as error:
             self.fail(str(error), param, ctx)
 

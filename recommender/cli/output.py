@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from recommender import fields
-from recommender.values import Explanation, FeedItem, FeedPage, FeedRequest
+from recommender.feed.values import Explanation, FeedItem, FeedPage
+from recommender.formats import scalars
+from recommender.ranking.request import FeedRequest
 
 Record = Mapping[str, Any]
 
@@ -33,7 +34,7 @@ def form_of(form: str | None) -> str:
 
 def moment(value: datetime | None) -> str | None:
     """A time as every output writes it."""
-    return None if value is None else fields.written_time(value)
+    return None if value is None else scalars.written_time(value)
 
 
 def plain(record: Record) -> dict[str, Any]:

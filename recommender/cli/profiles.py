@@ -6,8 +6,6 @@ from typing import Any
 
 import click
 
-from recommender import comparing
-from recommender import profiles as library
 from recommender.cli.database import reading, writing
 from recommender.cli.feed import limit_option
 from recommender.cli.options import (
@@ -18,7 +16,16 @@ from recommender.cli.options import (
     note_option,
 )
 from recommender.cli.output import cell, form_of, moment, print_records, print_table
-from recommender.values import FeedPage, Profile, ProfileRecord
+from recommender.feed import comparison
+from recommender.feed.values import FeedPage
+from recommender.ranking.profiles import (
+    activate_profile,
+    create_profile,
+    get_profile,
+    list_profiles,
+    profile_history,
+)
+from recommender.ranking.request import Profile, ProfileRecord
 
 
 @click.group()
@@ -32,8 +39,8 @@ def profiles() -> None:
 def list_(form: str | None) -> None:
     """List every version of every profile, and where it comes from."""
     with reading() as session:
-        found = library.list_profiles(session)
-        origins = {(each.profile, each.version): each for each in library.profile_history(session)}
+        found = list_profiles(session)
+        origins = {(each.profile, each.version): each for each in profile_history(session)}
     rows = [
         {**_record(profile), **_origin(origins[profile.name, profile.version])} for profile in found
     ]
@@ -49,8 +56,8 @@ def list_(form: str | None) -> None:
 def show(profile: str, form: str | None) -> None:
     """Show a profile's weights, and where they come from."""
     with reading() as session:
-        found = library.get_profile(session, profile)
-        origins = library.profile_history(session, found.name)
+        found = get_profile(session, profile)
+        origins = profile_history(session, found.name)
     record = next(each for each in origins if each.version == found.version)
     _print(found, form, record)
 
@@ -73,7 +80,7 @@ def create(name: str, weights: tuple[str, ...], form: str | None, **said: Any) -
     pairs: Any = {signal: weight for signal, _, weight in (each.partition("=") for each in weights)}
     if len(pairs) < len(weights):
         raise click.UsageError("--weight: a signal is given twice")
-    _print(writing(lambda session: library.create_profile(session, name, pairs, **said)), form)
+    _print(writing(lambda session: create_profile(session, name, pairs, **said)), form)
 
 
 @profiles.command()
@@ -90,7 +97,7 @@ def create(name: str, weights: tuple[str, ...], form: str | None, **said: Any) -
 def diff(first: str, second: str, form: str | None, **asked: Any) -> None:
     """Show what two versions weigh differently, and how users' pages change."""
     with reading() as session:
-        found = comparing.diff_profiles(session, first, second, **asked)
+        found = comparison.diff_profiles(session, first, second, **asked)
     weights = [
         {"signal": name, found.first: one, found.second: other, "change": other - one}
         for name, (one, other) in found.weights.items()
@@ -123,7 +130,7 @@ def _places(one: FeedPage, other: FeedPage) -> list[dict[str, Any]]:
 @database_option
 def activate(profile: str, form: str | None) -> None:
     """Let a version serve where no profile is asked for."""
-    _print(writing(lambda session: library.activate_profile(session, profile)), form)
+    _print(writing(lambda session: activate_profile(session, profile)), form)
 
 
 _LISTED = ("profile", "version", "active", "source", "parent", "author", "created_at", "note")

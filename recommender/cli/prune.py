@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import click
 
-from recommender import pruning
+import recommender
 from recommender.cli.database import readable
 from recommender.cli.options import Length, database_option, format_option, settings
 from recommender.cli.output import print_records
@@ -34,7 +34,7 @@ def prune(
     if events_older_than is None and sessions_older_than is None:
         raise click.UsageError("give --events-older-than, --sessions-older-than or both")
     with readable() as bind:
-        report = pruning.prune(
+        report = recommender.prune(
             bind,
             events_older_than=events_older_than,
             sessions_older_than=sessions_older_than,

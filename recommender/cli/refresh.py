@@ -7,12 +7,14 @@ import time
 import click
 from sqlalchemy import Engine
 
-from recommender import rollups
+import recommender
 from recommender.cli.database import engine
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
-from recommender.engine import check_schema, translate_errors
+from recommender.database.engine import check_schema
+from recommender.database.transactions import translate_errors
 from recommender.errors import DatabaseBusy, DatabaseUnreachable
+from recommender.learning.refresh import RefreshReport
 
 LONGEST_WAIT = 86_400
 
@@ -42,11 +44,11 @@ def refresh(*, rebuild: bool, every: int | None, form: str | None) -> None:
             time.sleep(every)
 
 
-def _refresh(bind: Engine, *, rebuild: bool) -> rollups.RefreshReport:
+def _refresh(bind: Engine, *, rebuild: bool) -> RefreshReport:
     with translate_errors(), bind.connect() as connection:
         check_schema(connection)
-    return rollups.refresh(bind, settings=settings(), rebuild=rebuild)
+    return recommender.refresh(bind, settings=settings(), rebuild=rebuild)
 
 
-def _print(report: rollups.RefreshReport, form: str | None) -> None:
+def _print(report: RefreshReport, form: str | None) -> None:
     print_records([report.as_dict()], form, whole=report.as_dict())

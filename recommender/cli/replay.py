@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from recommender import tryout
 from recommender.cli.database import readable
 from recommender.cli.evaluate import figure_rows, interval_cell, progress_bars
 from recommender.cli.options import Time, as_of_option, database_option, format_option, settings
 from recommender.cli.output import form_of, moment, print_records, print_table
-from recommender.counterfactual import Expectation
-from recommender.evaluation import SAMPLE
-from recommender.replay import ENGAGED
+from recommender.evaluation import off_policy
+from recommender.evaluation.evaluate import SAMPLE
+from recommender.evaluation.log_replay import ENGAGED
+from recommender.evaluation.off_policy_estimator import Expectation
 
 
 @click.command()
@@ -44,11 +44,11 @@ def replay(form: str | None, **asked: Any) -> None:
     have led to is estimated. Beside it, what the next pages of the same people would be.
     """
     with readable(longest=settings().rollup_timeout) as bind, progress_bars() as progress:
-        found = tryout.replay_profile(bind, settings=settings(), progress=progress, **asked)
+        found = off_policy.replay_profile(bind, settings=settings(), progress=progress, **asked)
     _print(found, form)
 
 
-def _print(found: tryout.ProfileReplay, form: str | None) -> None:
+def _print(found: off_policy.ProfileReplay, form: str | None) -> None:
     whole = found.as_dict()
     if form_of(form) != "table":
         print_records(list(_figures(whole)), form, whole=whole)
@@ -87,7 +87,7 @@ def _halves(found: Expectation) -> list[dict[str, Any]]:
     ]
 
 
-def _remarks(found: tryout.ProfileReplay) -> Iterator[str]:
+def _remarks(found: off_policy.ProfileReplay) -> Iterator[str]:
     """What the estimate rests on, and what is to be doubted."""
     hindsight = found.hindsight
     if hindsight.effective is None:
@@ -114,7 +114,7 @@ def _remarks(found: tryout.ProfileReplay) -> Iterator[str]:
         )
 
 
-def _preview_row(preview: tryout.PagePreview) -> dict[str, Any]:
+def _preview_row(preview: off_policy.PagePreview) -> dict[str, Any]:
     return {
         "next pages": preview.profile,
         "overlap": interval_cell(preview.overlap),

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from recommender import archive, erasing, users
 from recommender.cli.database import readable, reading, writing
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import form_of, plain, print_records, print_table
+from recommender.operations import archive, users
+from recommender.operations.erase import erase_user
 
 
 @click.group()
@@ -58,7 +59,7 @@ def erase(user: str, form: str | None) -> None:
     """
     with readable() as bind:
         try:
-            receipt = erasing.erase_user(bind, user, settings=settings()).as_dict()
+            receipt = erase_user(bind, user, settings=settings()).as_dict()
         except (KeyboardInterrupt, SystemExit):
             click.echo("Not all is erased yet: erase the same user again to go on.", err=True)
             raise

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from recommender import catalog, fields
 from recommender.cli.database import writing
 from recommender.cli.options import database_option
+from recommender.formats import scalars
+from recommender.ingest import videos
 
 
 @click.group()
@@ -16,10 +17,10 @@ def video() -> None:
 
 @video.command()
 @click.argument("video")
-@click.argument("status", type=click.Choice(fields.STATUSES))
+@click.argument("status", type=click.Choice(scalars.STATUSES))
 @database_option
 def status(video: str, status: str) -> None:
     """Set a video's status; only what is published is shown."""
-    is_new = writing(lambda session: catalog.set_video_status(session, video, status))
+    is_new = writing(lambda session: videos.set_video_status(session, video, status))
     click.echo(f"Now {status}." if is_new else f"{status.capitalize()} before; nothing changed.",
                err=True)  # fmt: skip

@@ -7,15 +7,16 @@ from typing import Any
 
 import click
 
-from recommender import catalog, fields, interactions, mutes
 from recommender.cli.database import writing
 from recommender.cli.options import Time, database_option
+from recommender.formats import scalars
+from recommender.ingest import events, follows, mutes
 
 
 @click.command()
 @click.argument("user")
 @click.argument("video")
-@click.argument("kind", type=click.Choice(fields.KINDS))
+@click.argument("kind", type=click.Choice(scalars.KINDS))
 @click.option("--completion", type=float, help="The part watched, 0 to 1.")
 @click.option("--watch-ms", type=int, help="The time watched, in milliseconds.")
 @click.option("--at", type=Time(), metavar="TIME", help="When; now where left out.")
@@ -34,7 +35,7 @@ def record(
     if key is not None and at is None:
         raise click.UsageError("--id goes with --at: the same event has the same time")
     body: Any = {"at": at, "key": key, "watch_ms": watch_ms, "completion": completion}
-    is_new = writing(lambda session: interactions.record(session, user, video, kind, **body))
+    is_new = writing(lambda session: events.record(session, user, video, kind, **body))
     click.echo("Recorded." if is_new else "Recorded before; nothing changed.", err=True)
 
 
@@ -44,7 +45,7 @@ def record(
 @database_option
 def follow(user: str, creator: str) -> None:
     """Let USER follow CREATOR, who is created on sight."""
-    is_new = writing(lambda session: catalog.follow(session, user, creator))
+    is_new = writing(lambda session: follows.follow(session, user, creator))
     click.echo("Followed." if is_new else "Followed before; nothing changed.", err=True)
 
 
@@ -54,7 +55,7 @@ def follow(user: str, creator: str) -> None:
 @database_option
 def unfollow(user: str, creator: str) -> None:
     """Let USER no longer follow CREATOR."""
-    followed = writing(lambda session: catalog.unfollow(session, user, creator))
+    followed = writing(lambda session: follows.unfollow(session, user, creator))
     click.echo("Unfollowed." if followed else "Not followed; nothing changed.", err=True)
 
 

@@ -1,0 +1,420 @@
+"""Seeded synthetic worlds of any size, as columns of the tables: for benchmarks.
+
+`synthetic` makes small worlds that read like the real thing, through the front door; this makes
+millions of rows of every table that a feed reads, derived ones included, a block of owners at a
+time and in the order of the keys. Every value is a function of the seed and of the row's own
+numbers, so that any block, and any table, can be made by itself.
+
+Popularity is Zipf-shaped: whom users follow, and the sound, hashtag, word and video of rank r, is
+chosen in proportion to 1 / r; creators publish in proportion to its square root. The first user has
+seen very many videos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from recommender.benchmark.distributions import (
+    DAY_US,
+    Columns,
+    Numbers,
+    _before_end,
+    _counts,
+    _distinct,
+    _id_of_rank,
+    _named,
+    _rank,
+    _rank_of_id,
+    _repeated,
+    _sums,
+)
+from recommender.formats import text
+from recommender.learning.affinities import Rules
+
+PUBLISHED_DAYS, WATCHED_DAYS = 365, 60
+"""For so long before the end videos were published, and watched."""
+
+LANGUAGES = ("en", "en", "en", "en", "es", "es", "pt", "de", "tr", "ja")
+
+COUNTRIES = ("US", "US", "GB", "MX", "ES", "BR", "DE", "AT", "TR", "JP")
+
+DEVICES = ("phone", "phone", "phone", "desktop")
+
+SYLLABLES = ("ba", "do", "fi", "gu", "ka", "le", "mi", "no", "pu", "ra", "si", "to", "vu", "wa")
+
+WORDS_OF_A_CAPTION = 5
+
+MOST_TAGS = 12
+
+INTERESTS, LIKED_SOUNDS = 3, 2
+
+RECENT, LEARNED = 50, 20
+"""How many engagements of each user others may read, and how many affinities come of."""
+
+ROWS_OF_A_BLOCK = 100_000
+
+
+@dataclass(frozen=True)
+class World:
+    """The sizes and the seed of a world; what is left out follows from the number of videos.
+
+    Args:
+        videos: how many, 100 at least.
+        users: how many, who watch and publish.
+        follows: about how many.
+        interactions: about how many.
+        hashtags_each: about how many hashtags a video has.
+        seen: with about how many videos the first user has done something.
+        seed: the same seed and sizes give the same world.
+    """
+
+    videos: int
+    users: int
+    follows: int
+    interactions: int
+    hashtags_each: float = 3.9
+    seen: int = 20_000
+    seed: int = 26
+
+    @classmethod
+    def of(
+        cls,
+        videos: int,
+        users: int | None = None,
+        follows: int | None = None,
+        interactions: int | None = None,
+        **others: Any,
+    ) -> World:
+        """A world of the usual shape: what is None is in proportion to the videos."""
+        return cls(
+            videos=videos,
+            users=max(100, videos // 10) if users is None else users,
+            follows=videos * 48 // 10 if follows is None else follows,
+            interactions=videos * 10 if interactions is None else interactions,
+            **{"seen": min(20_000, videos // 10), **others},
+        )
+
+    @property
+    def name(self) -> str:
+        """What tells it from every other world: the key of its first user begins with it."""
+        sizes = (self.videos, self.users, self.follows, self.interactions, self.hashtags_each)
+        return "-".join(map(str, ("bench", self.seed, *sizes, self.seen)))
+
+    @property
+    def sounds(self) -> int:
+        """How many sounds there are."""
+        return max(10, self.videos // 20)
+
+    @property
+    def hashtags(self) -> int:
+        """How many hashtags there are."""
+        return max(20, self.videos // 10)
+
+    @property
+    def words(self) -> int:
+        """How many words captions are made of."""
+        return min(20_000, max(100, self.videos // 10))
+
+    def user_key(self, user_id: int) -> str:
+        """A user's key."""
+        return f"{self.name}-{user_id}"
+
+    def tables(self, rules: Rules, trend: float) -> Iterator[tuple[str, Iterator[Columns]]]:
+        """The name of each table, without the prefix, and its rows; a table comes after its keys'.
+
+        Args:
+            rules: what affinities depend on.
+            trend: the half-lives of trends that have gone by since the landmark.
+        """
+        of_users: dict[str, Callable[[Numbers], Columns]] = {
+            "users": self._users,
+            "user_hashtags": self._interests,
+            "user_sounds": self._liked_sounds,
+            "follows": self._follows,
+            "interactions": self._interactions,
+            "recent_engagements": self._recent_engagements,
+            "affinities": lambda users: self._affinities(users, rules),
+        }
+        of_videos: dict[str, Callable[[Numbers], Columns]] = {
+            "videos": lambda videos: self._videos(videos, trend),
+            "video_captions": self._captions,
+            "video_terms": self._video_terms,
+            "video_hashtags": self._video_hashtags,
+            "video_neighbours": self._neighbours,
+        }
+        yield "users", self._blocks(self.users, 1, self._users)
+        yield "sounds", self._blocks(self.sounds, 1, lambda ids: _named(ids, "key", "sound"))
+        yield "hashtags", self._blocks(self.hashtags, 1, lambda ids: _named(ids, "name", "tag"))
+        yield "terms", self._blocks(self.words, 1, self._terms)
+        for name, rows in of_videos.items():
+            yield name, self._blocks(self.videos, 4, rows)
+        each = 2 * max(self.follows, self.interactions) // self.users + 1
+        for name, rows in list(of_users.items())[1:]:
+            yield name, self._blocks(self.users, each, rows)
+
+    def _blocks(
+        self, owners: int, each: float, rows: Callable[[Numbers], Columns]
+    ) -> Iterator[Columns]:
+        size = max(1, int(ROWS_OF_A_BLOCK / each))
+        for first in range(1, owners + 1, size):
+            yield rows(np.arange(first, min(first + size, owners + 1)))
+
+    def chance(self, part: str, ids: Numbers) -> Numbers:
+        """A number from 0 to 1 for each id, by splitmix64 (Steele, Lea and Flood, 2014)."""
+        start = blake2b(f"{self.seed}/{part}".encode(), digest_size=8).digest()
+        z = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z += np.uint64(int.from_bytes(start, "little"))
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+        chances: Numbers = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return chances
+
+    def _pick(self, part: str, ids: Numbers, among: int) -> Numbers:
+        """An id for each, of Zipf-shaped popularity."""
+        return _id_of_rank(_rank(self.chance(part, ids), among), among)
+
+    def _user_facts(self, ids: Numbers) -> dict[str, Any]:
+        locale = (self.chance("locale", ids) * len(LANGUAGES)).astype(int)
+        return {
+            "language": np.array(LANGUAGES, object)[locale],
+            "country": np.array(COUNTRIES, object)[locale],
+        }
+
+    def _users(self, ids: Numbers) -> Columns:
+        device = (self.chance("device", ids) * len(DEVICES)).astype(int)
+        return {
+            "id": ids,
+            "key": [self.user_key(each) for each in ids.tolist()],
+            **self._user_facts(ids),
+            "device": np.array(DEVICES, object)[device],
+            "created_at": np.full(len(ids), _before_end(PUBLISHED_DAYS)),
+        }
+
+    def creators(self, videos: Numbers) -> Numbers:
+        """The users who published videos: the most followed publish most, but not that much."""
+        ranks = 1 + (self.chance("creator", videos) ** 2 * self.users).astype(int)
+        return _id_of_rank(ranks, self.users)
+
+    def _sounds_of(self, videos: Numbers) -> Numbers:
+        """The sounds of videos, 0 where one has none."""
+        has_none = self.chance("silent", videos) < 0.2
+        return np.where(has_none, 0, self._pick("sound", videos, self.sounds))
+
+    def _published_at(self, videos: Numbers) -> Numbers:
+        """In the order of the ids."""
+        part = (videos - self.chance("published", videos)) / self.videos
+        span = (part * PUBLISHED_DAYS * DAY_US).astype("m8[us]")
+        found: Numbers = _before_end(PUBLISHED_DAYS) + span
+        return found
+
+    def _is_published(self, videos: Numbers) -> Numbers:
+        found: Numbers = self.chance("status", videos) >= 0.02
+        return found
+
+    def _quality(self, videos: Numbers) -> Numbers:
+        """With which likelihood a viewer engages with each video, 0.1 to 0.7."""
+        return 0.1 + 0.6 * self.chance("quality", videos) ** 2
+
+    def _videos(self, ids: Numbers, trend: float) -> Columns:
+        owners = self._user_facts(self.creators(ids))
+        share = (
+            0.5 / (_rank_of_id(ids, self.videos) * math.log(self.videos + 1)) + 0.5 / self.videos
+        )
+        impressions = np.minimum(self.users, self.interactions * share).astype(int)
+        engaged = (impressions * self._quality(ids)).astype(int)
+        lately = np.log2(np.maximum(engaged, 1)) - 4 * self.chance("trend", ids)
+        sounds = self._sounds_of(ids)
+        return {
+            "id": ids,
+            "key": [f"video{each}" for each in ids.tolist()],
+            "creator_id": self.creators(ids),
+            "sound_id": [each or None for each in sounds.tolist()],
+            **owners,
+            "duration_ms": 6_000 + (self.chance("duration", ids) * 168).astype(int) * 500,
+            "orientation": np.where(self.chance("upright", ids) < 0.9, "portrait", "landscape"),
+            "status": np.where(self._is_published(ids), "published", "removed"),
+            "published_at": self._published_at(ids),
+            "impressions": impressions,
+            "engaged_views": engaged,
+            "trending": np.where(engaged > 0, trend + lately, np.nan),
+            "neighbours_views": engaged,
+            "stats_at": np.full(len(ids), _before_end(0)),
+        }
+
+    @cached_property
+    def _vocabulary(self) -> Numbers:
+        base = len(SYLLABLES)
+        numbers = range(base**3, base**3 + self.words)
+        spelt = ["".join(SYLLABLES[n // base**p % base] for p in range(4)) for n in numbers]
+        return np.array(spelt, object)
+
+    @cached_property
+    def _term_numbers(self) -> Numbers:
+        return np.array([text.terms(text.words(each))[0] for each in self._vocabulary])
+
+    def _words_of(self, videos: Numbers) -> list[Numbers]:
+        """The places in the vocabulary of each word of captions."""
+        return [
+            _rank(self.chance(f"word{place}", videos), self.words) - 1
+            for place in range(WORDS_OF_A_CAPTION)
+        ]
+
+    def _captions(self, ids: Numbers) -> Columns:
+        said = [self._vocabulary[each] for each in self._words_of(ids)]
+        captions = list(map(" ".join, zip(*said, strict=True)))
+        return {"video_id": ids, "caption": captions, "words": [f" {each} " for each in captions]}
+
+    def _video_terms(self, ids: Numbers) -> Columns:
+        terms = [self._term_numbers[each] for each in self._words_of(ids)]
+        owners, found = np.repeat(ids, WORDS_OF_A_CAPTION), np.column_stack(terms).ravel()
+        return _distinct(video_id=owners, term=found)
+
+    def _terms(self, ids: Numbers) -> Columns:
+        """In how many captions each word is to be expected."""
+        spread = math.log(self.words + 1)
+        likely = np.log((ids + 1) / ids) / spread
+        captions = self.videos * (1 - (1 - likely) ** WORDS_OF_A_CAPTION)
+        order = np.argsort(self._term_numbers[ids - 1])
+        return {
+            "term": self._term_numbers[ids - 1][order],
+            "captions": captions[order].astype(int),
+        }
+
+    def tags(self, videos: Numbers) -> tuple[Numbers, Numbers]:
+        """The hashtags of videos: the video and the hashtag of each, in order."""
+        draws = self.hashtags_each * 1.03  # some are drawn twice
+        many = np.minimum(MOST_TAGS, _counts(self.chance("tags", videos), draws))
+        owners, places = _repeated(videos, many)
+        found = self._pick("tag", owners * MOST_TAGS + places, self.hashtags)
+        rows = _distinct(video_id=owners, hashtag_id=found)
+        return np.asarray(rows["video_id"]), np.asarray(rows["hashtag_id"])
+
+    def _video_hashtags(self, ids: Numbers) -> Columns:
+        videos, tags = self.tags(ids)
+        listed = np.where(
+            self._is_published(videos), self._published_at(videos), np.datetime64("NaT")
+        )
+        return {"video_id": videos, "hashtag_id": tags, "listed_at": listed}
+
+    def _interests(self, users: Numbers) -> Columns:
+        owners, places = _repeated(users, np.full(len(users), INTERESTS))
+        found = self._pick("interest", owners * INTERESTS + places, self.hashtags)
+        return _distinct(user_id=owners, hashtag_id=found)
+
+    def _liked_sounds(self, users: Numbers) -> Columns:
+        owners, places = _repeated(users, np.full(len(users), LIKED_SOUNDS))
+        found = self._pick("liked", owners * LIKED_SOUNDS + places, self.sounds)
+        return _distinct(user_id=owners, sound_id=found)
+
+    def _follows(self, users: Numbers) -> Columns:
+        draws = self.follows / self.users * 1.16  # some are drawn twice
+        many = np.minimum(self.users, _counts(self.chance("follows", users), draws))
+        owners, places = _repeated(users, many)
+        found = self._pick("followed", owners * self.users + places, self.users)
+        others = found != owners
+        return _distinct(user_id=owners[others], creator_id=found[others])
+
+    def _watched(self, users: Numbers) -> tuple[Numbers, Numbers]:
+        """Who did something with which video; half by popularity, half by chance."""
+        draws = self.interactions / self.users * 1.05  # some are drawn twice
+        many = np.where(
+            users == 1, int(self.seen * 1.3), _counts(self.chance("watches", users), draws)
+        )
+        owners, places = _repeated(users, np.minimum(many, self.videos))
+        each = owners * self.videos + places
+        by_chance = 1 + (self.chance("any", each) * self.videos).astype(int)
+        is_popular = self.chance("popular", each) < 0.5
+        found = np.where(is_popular, self._pick("watched", each, self.videos), by_chance)
+        rows = _distinct(user_id=owners, video_id=found)
+        return np.asarray(rows["user_id"]), np.asarray(rows["video_id"])
+
+    def _deeds(self, users: Numbers) -> dict[str, Numbers]:
+        owners, videos = self._watched(users)
+        each = owners * self.videos + videos
+        is_engaged = self.chance("engaged", each) < self._quality(videos)
+        part = self.chance("completion", each)
+        span = (self.chance("at", each) * WATCHED_DAYS * DAY_US).astype("m8[us]")
+        return {
+            "user_id": owners,
+            "video_id": videos,
+            "is_engaged": is_engaged,
+            "completion": np.round(np.where(is_engaged, 0.6 + 0.4 * part, 0.5 * part), 2),
+            "is_liked": is_engaged & (self.chance("liked", each) < 0.2),
+            "is_shared": is_engaged & (self.chance("shared", each) < 0.05),
+            "at": _before_end(WATCHED_DAYS) + span,
+        }
+
+    def _interactions(self, users: Numbers) -> Columns:
+        deeds = self._deeds(users)
+        ones, at, engaged = np.ones_like(deeds["user_id"]), deeds["at"], deeds["is_engaged"]
+        never = np.datetime64("NaT")
+        return {
+            "user_id": deeds["user_id"],
+            "video_id": deeds["video_id"],
+            "impressions": ones,
+            "plays": ones,
+            "engaged_views": engaged.astype(int),
+            "completion": deeds["completion"],
+            "watch_ms": (deeds["completion"] * 30_000).astype(int),
+            "shares": deeds["is_shared"].astype(int),
+            "liked_at": np.where(deeds["is_liked"], at, never),
+            "engaged_at": np.where(engaged, at, never),
+            "first_at": at,
+            "last_at": at,
+        }
+
+    def _newest_engaged(self, users: Numbers, most: int) -> tuple[Numbers, Numbers, Numbers]:
+        """Who engaged with which video when: of each user so many, the newest."""
+        deeds = self._deeds(users)
+        owners, videos, at = (
+            deeds[name][deeds["is_engaged"]] for name in ("user_id", "video_id", "at")
+        )
+        newest = np.lexsort((-at.astype(int), owners))
+        firsts = np.searchsorted(owners, owners)
+        kept = np.zeros(len(owners), bool)
+        kept[newest[np.arange(len(owners)) - firsts < most]] = True
+        return owners[kept], videos[kept], at[kept]
+
+    def _recent_engagements(self, users: Numbers) -> Columns:
+        owners, videos, at = self._newest_engaged(users, RECENT)
+        return {"user_id": owners, "video_id": videos, "at": at}
+
+    def _affinities(self, users: Numbers, rules: Rules) -> Columns:
+        """What the newest engagements add up to, each for its creator, its sound, its hashtags."""
+        owners, videos, at = self._newest_engaged(users, LEARNED)
+        sounds = self._sounds_of(videos)
+        numbered, places = np.unique(videos, return_inverse=True)
+        tagged, tags = self.tags(numbered)
+        firsts = np.searchsorted(tagged, numbered)
+        many = np.searchsorted(tagged, numbered, side="right") - firsts
+        rows, offsets = _repeated(np.arange(len(videos)), many[places])
+        of_rows = tags[firsts[places[rows]] + offsets]
+        heard = np.flatnonzero(sounds)
+        parts = (
+            ("creator", np.arange(len(videos)), self.creators(videos)),
+            ("hashtag", rows, of_rows),
+            ("sound", heard, sounds[heard]),
+        )
+        summed = [_sums(subject, owners[of], found, at[of], rules) for subject, of, found in parts]
+        joined = {name: np.concatenate([each[name] for each in summed]) for name in summed[0]}
+        order = np.lexsort((joined["subject_id"], joined["subject"].astype(str), joined["user_id"]))
+        return {name: column[order] for name, column in joined.items()}
+
+    def _neighbours(self, ids: Numbers) -> Columns:
+        """30 neighbours of each of the tenth of the videos that is watched most, out of these."""
+        most = max(1, self.videos // 10)
+        sources = ids[_rank_of_id(ids, self.videos) <= most]
+        owners, places = _repeated(sources, np.full(len(sources), 30))
+        each = owners * 30 + places
+        near = _id_of_rank(1 + (self.chance("near", each) * most).astype(int), self.videos)
+        rows = _distinct(source_id=owners[near != owners], video_id=near[near != owners])
+        pairs = np.asarray(rows["source_id"]) * self.videos + np.asarray(rows["video_id"])
+        return {**rows, "similarity": np.round(0.5 * self.chance("similar", pairs) ** 2, 4)}

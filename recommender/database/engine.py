@@ -1,0 +1,261 @@
+"""Engines, transactions and driver errors: what stands between this package and its databases."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from recommender.database.transactions import WRITE, E, writing
+from recommender.errors import (
+    InvalidValue,
+    SchemaOutOfDate,
+)
+from recommender.models.types import SCHEMA_REVISION, VERSION_TABLE
+from recommender.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+
+SQLITE_NAMES = ("sqlite", "sqlite+pysqlite")
+
+POSTGRESQL_NAMES = ("postgres", "postgresql", "postgresql+psycopg")
+
+WAL_PAGES = 16_000
+"""Pages of SQLite's WAL, some 64 MB, after which they are copied into the file: a batch of an
+import has some thousands all over it, and copying them after each wrote half as much again."""
+
+CACHE_KIB = 32_000
+"""What a connection keeps of SQLite's file at most: with 2,000, SQLite's own number, an import of
+170,000 events read 430,000 pages again, and with 32,000 a quarter of that."""
+
+LONGEST_MIGRATION = 86_400.0
+
+_NOT_A_URL = "database URL: not of the form sqlite:///file.db or postgresql://user@host/database"
+
+
+def database_url(url: str | URL) -> URL:
+    """The URL with its driver named.
+
+    Raises:
+        InvalidValue: not a URL, or of a database or a driver that is not supported.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidValue(_NOT_A_URL) from None
+    if parsed.drivername in POSTGRESQL_NAMES:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in SQLITE_NAMES:
+        raise InvalidValue(
+            f"database URL: {parsed.drivername} is neither SQLite nor PostgreSQL with psycopg"
+        )
+    return parsed
+
+
+def create_engine(url: str | URL | None = None, *, settings: Settings | None = None) -> Engine:
+    """An engine with timeouts, pool and transactions as this package wants them.
+
+    Args:
+        url: the database; the settings' where None.
+        settings: those of the environment where None.
+
+    Raises:
+        InvalidValue: the URL is not one of SQLite or PostgreSQL.
+    """
+    settings = settings or Settings.from_environment()
+    parsed = database_url(settings.database_url if url is None else url)
+    options: dict[str, Any] = _connect_options(parsed, settings)
+    if _is_in_memory(parsed):
+        options["poolclass"] = StaticPool
+        options["connect_args"] = {"check_same_thread": False}
+    else:
+        options["pool_size"] = settings.pool_size
+        options["max_overflow"] = settings.max_overflow
+        options["pool_timeout"] = settings.pool_timeout
+    return prepare_engine(_new_engine(parsed, options), settings=settings)
+
+
+def _new_engine(url: URL, options: dict[str, Any]) -> Engine:
+    try:
+        engine = sa.create_engine(url, hide_parameters=True, **options)
+    except ArgumentError:
+        raise InvalidValue(_NOT_A_URL) from None
+    if url.get_backend_name() == "sqlite" and not _is_in_memory(url):
+        event.listen(engine, "do_connect", _make_file)
+    return engine
+
+
+def _make_file(_dialect: Any, _record: Any, arguments: list[Any], _options: Any) -> None:
+    """Make a SQLite file that is not there for its owner alone, as its journal then is too."""
+    if not str(arguments[0]).startswith("file:"):
+        with suppress(OSError):  # SQLite says so in its own words
+            os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _is_in_memory(url: URL) -> bool:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    return is_sqlite and (url.database in {None, "", ":memory:"} or "memory" in url.query.values())
+
+
+_FLAGS = ("-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_plan")
+"""Compiling a page's statement takes half as long again as running it, and planning it, each time
+anew for the values of one page, a third; the plan is the same, since it walks indexes."""
+
+_SILENCE = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""When a connection is given up whose other end says nothing at all, not even that it has heard:
+after half a minute (seconds, a count, milliseconds). A server that works on a statement answers.
+"""
+
+
+def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {}
+    timeouts = {
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_timeout,
+    }
+    flags = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in timeouts.items()]
+    defaults = {
+        "connect_timeout": settings.connect_timeout,
+        "application_name": "recommender",
+        "client_encoding": "utf8",
+        **_SILENCE,
+        "prepare_threshold": settings.prepare_threshold or None,
+    }
+    asked = {name: value for name, value in defaults.items() if name not in url.query}
+    options = " ".join([*flags, *_FLAGS, str(url.query.get("options", ""))])
+    return {
+        "pool_pre_ping": True,
+        "pool_recycle": settings.pool_recycle,
+        "connect_args": {**asked, "options": options},
+    }
+
+
+def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
+    """Add to an engine, also a host's own, what this package's transactions need; return it.
+
+    Call it before the engine's first connection. On SQLite: WAL (a file of 64 MB, and more during a
+    large transaction), a cache of 32 MB at most for each connection, foreign keys, a busy timeout,
+    real transactions, and BEGIN IMMEDIATE where the execution option ``recommender_write`` is set
+    on the engine or session before the first statement. On PostgreSQL nothing is needed.
+
+    Args:
+        engine: an `Engine` or an `AsyncEngine`.
+        settings: those of the environment where None.
+    """
+    settings = settings or Settings.from_environment()
+    sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
+    if sync_engine.dialect.name == "sqlite":
+        event.listen(sync_engine, "do_connect", _close_in_order)
+        event.listen(sync_engine, "connect", _sqlite_connect(settings))
+        event.listen(sync_engine, "begin", _sqlite_begin)
+    return engine
+
+
+class _Connection(sqlite3.Connection):
+    """A connection to SQLite that ends its transaction when it is closed.
+
+    Without that the file stays locked as long as anything refers to a cursor, as the traceback of
+    an asynchronous task does that was cancelled.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+def _close_in_order(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+    options.setdefault("factory", _Connection)
+
+
+def _exp2(value: float | None) -> float | None:
+    return None if value is None else 2.0**value
+
+
+def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
+    def connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.create_function("rec_exp2", 1, _exp2, deterministic=True)
+        connection.create_function("rec_sqrt", 1, math.sqrt, deterministic=True)
+        connection.create_function("rec_ln", 1, math.log, deterministic=True)
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {settings.busy_timeout * 1000:.0f}")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA synchronous = {'FULL' if settings.durable else 'NORMAL'}")
+        cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone()[0] == "delete":
+            _switch_to_wal(cursor)
+        cursor.close()
+
+    return connect
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Switch a file to WAL, unless it can only be read."""
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+            raise
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def migration_engine(settings: Settings) -> Engine:
+    """An engine for migrations: a connection of its own, a short wait for locks, no time limit."""
+    changed = replace(
+        settings,
+        lock_timeout=settings.migration_lock_timeout,
+        statement_timeout=LONGEST_MIGRATION,
+        idle_timeout=LONGEST_MIGRATION,
+    )
+    parsed = database_url(settings.database_url)
+    options = {**_connect_options(parsed, changed), "poolclass": NullPool}
+    return writing(prepare_engine(_new_engine(parsed, options), settings=changed))
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The migration that the database is at, None where it has none of our tables."""
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
+    return connection.scalar(sa.select(version.c.version_num))
+
+
+def check_schema(connection: Connection) -> None:
+    """Raise `SchemaOutOfDate` unless the database is at the migration that this code needs."""
+    revision = schema_revision(connection)
+    if revision is None:
+        raise SchemaOutOfDate
+    if revision > SCHEMA_REVISION:
+        raise SchemaOutOfDate(
+            f"the database is at migration {revision}, newer than this package's"
+            f" {SCHEMA_REVISION}: upgrade the package"
+        )
+    if revision < SCHEMA_REVISION:
+        raise SchemaOutOfDate(
+            f"the database is at migration {revision}, this package needs {SCHEMA_REVISION}:"
+            " run `recommender db upgrade`"
+        )

@@ -1,0 +1,250 @@
+"""The few functions that the databases write differently, as SQL constructs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Double,
+    Select,
+    literal,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
+
+Statement: TypeAlias = Select[*tuple[Any, ...]]
+"""A SELECT of any columns."""
+
+_DIALECT = DefaultDialect()
+
+
+def constant(value: float | str, type_: TypeEngine[Any]) -> ColumnElement[Any]:
+    """A value that is written into a statement; never one that a user gave.
+
+    Args:
+        value: a number or a text.
+        type_: of the value.
+    """
+    write = type_.literal_processor(_DIALECT)
+    assert write is not None  # noqa: S101 - there is one for numbers and texts
+    written = sa.literal_column(write(value), type_)
+    return written if isinstance(value, str) else sa.cast(written, type_)
+
+
+def written_out(statement: Statement) -> Statement:
+    """The same statement with the numbers and texts that it was built of written into it.
+
+    What is to be given on execution stays a bound value, and so does a time.
+    """
+    written: Statement = visitors.replacement_traverse(statement, {}, _constant_of)  # type: ignore[assignment]
+    return written
+
+
+def _constant_of(element: Any, **_: Any) -> ColumnElement[Any] | None:
+    is_built_in = isinstance(element, BindParameter) and not element.required
+    if not is_built_in or not isinstance(element.value, int | float | str):
+        return None
+    return constant(element.value, element.type)
+
+
+MOST_HALF_LIVES = 500
+"""Powers of 2 are taken within this: PostgreSQL raises an error where SQLite gives 0.
+
+So do products; the least power leaves room for the least weight.
+"""
+
+_DAY_US = 86_400_000_000.0
+
+_DAY_S = 86_400.0
+
+_EPOCH = constant("epoch", sa.Text())
+
+
+def _number(value: float) -> sa.ColumnElement[float]:
+    return constant(float(value), Double())
+
+
+class within(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
+    """A double, its least and its greatest value: the value, or the bound that it is beyond.
+
+    The value is no NULL, which PostgreSQL passes over and SQLite gives back.
+    """
+
+    type = Double()
+    inherit_cache = True
+
+
+def bounded(value: Any, low: float, high: float) -> sa.ColumnElement[float]:
+    """A value that is no NULL, or the bound that it is beyond."""
+    return within(value, _number(low), _number(high))
+
+
+@compiles(within, "sqlite")
+def _scalar(element: within, compiler: SQLCompiler, **options: Any) -> str:
+    value, low, high = element.clauses
+    return compiler.process(sa.func.min(sa.func.max(value, low), high), **options)
+
+
+@compiles(within, "postgresql")
+def _least_greatest(element: within, compiler: SQLCompiler, **options: Any) -> str:
+    value, low, high = element.clauses
+    return compiler.process(sa.func.least(sa.func.greatest(value, low), high), **options)
+
+
+class half_away(FunctionElement[float]):  # noqa: N801
+    """A number rounded to a whole one, halves away from zero, on every database alike."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(half_away, "sqlite")
+def _round(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.round(*element.clauses), **options)
+
+
+@compiles(half_away, "postgresql")
+def _truncate(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
+    """PostgreSQL rounds halves of a double to even; this is SQLite's arithmetic."""
+    (value,) = element.clauses
+    half = sa.case((value < _number(0), _number(-0.5)), else_=_number(0.5))
+    return compiler.process(sa.func.trunc(value + half), **options)
+
+
+class exp2(FunctionElement[float]):  # noqa: N801
+    """2 to the power of a number that is no NULL, which is taken within 500 either way."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(exp2, "sqlite")
+def _registered(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
+    """`prepare_engine` registers the function: not every SQLite has one."""
+    (value,) = element.clauses
+    exponent = bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
+    return compiler.process(sa.func.rec_exp2(exponent), **options)
+
+
+@compiles(exp2, "postgresql")
+def _power(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
+    (value,) = element.clauses
+    exponent = bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
+    return compiler.process(sa.func.power(_number(2), exponent), **options)
+
+
+class square_root(FunctionElement[float]):  # noqa: N801
+    """The square root of a number that is not negative, as a double."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(square_root, "sqlite")
+def _registered_root(element: square_root, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.rec_sqrt(*element.clauses), **options)
+
+
+@compiles(square_root, "postgresql")
+def _root(element: square_root, compiler: SQLCompiler, **options: Any) -> str:
+    (value,) = element.clauses
+    return compiler.process(sa.func.sqrt(sa.cast(value, Double())), **options)
+
+
+class logarithm(FunctionElement[float]):  # noqa: N801
+    """The natural logarithm of a double above 0."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(logarithm, "sqlite")
+def _registered_logarithm(element: logarithm, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.rec_ln(*element.clauses), **options)
+
+
+@compiles(logarithm, "postgresql")
+def _logarithm(element: logarithm, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.ln(*element.clauses), **options)
+
+
+class age_days(FunctionElement[float]):  # noqa: N801
+    """The days from a time to a reading time, less than 0 where it is later."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(age_days, "sqlite")
+def _microseconds(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
+    moment, as_of = element.clauses
+    age = (sa.cast(as_of, sa.BigInteger) - sa.cast(moment, sa.BigInteger)) / _number(_DAY_US)
+    return compiler.process(age, **options)
+
+
+@compiles(age_days, "postgresql")
+def _interval(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
+    """EXTRACT would do the same in decimals, and take longer than all signals together."""
+    moment, as_of = element.clauses
+    seconds: sa.ColumnElement[float] = sa.func.date_part(_EPOCH, as_of - moment, type_=Double())
+    return compiler.process(seconds / _number(_DAY_S), **options)
+
+
+class json_texts(FunctionElement[str]):  # noqa: N801
+    """The texts of a JSON list, one row each: a FROM clause by ``table_valued("value")``."""
+
+    inherit_cache = True
+
+
+@compiles(json_texts, "sqlite")
+def _each(element: json_texts, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(sa.func.json_each(*element.clauses), **options)
+
+
+@compiles(json_texts, "postgresql")
+def _elements(element: json_texts, compiler: SQLCompiler, **options: Any) -> str:
+    (texts,) = element.clauses
+    elements = sa.func.jsonb_array_elements_text(sa.cast(texts, JSONB()))
+    return compiler.process(elements, **options)
+
+
+Number = ColumnElement[float]
+
+
+def number(value: float) -> Number:
+    """A literal in double precision, never a decimal."""
+    return literal(float(value), Double())
+
+
+def is_true(condition: ColumnElement[bool]) -> Number:
+    """1 where the condition holds, 0 where it does not or is unknown."""
+    return sa.case((condition, number(1)), else_=number(0))
+
+
+def is_now(since: InstrumentedAttribute[object], until: InstrumentedAttribute[object]) -> Number:
+    """1 where a switch was last turned on, such as `liked_at` later than `unliked_at`."""
+    return is_true(sa.and_(since.is_not(None), sa.or_(until.is_(None), since > until)))
+
+
+def at_most(value: Number, most: float) -> Number:
+    """The value, or the most where it is more."""
+    return sa.case((value > number(most), number(most)), else_=value)
+
+
+def saturated(value: Number, half: Number) -> Number:
+    """A number squeezed between -1 and 1, half of that at `half`."""
+    return value / (half + sa.func.abs(value))
+
+
+def named(statement: Statement, name: str) -> Statement:
+    """A statement that says what it is for."""
+    return statement.prefix_with(f"/* recommender.{name} */")

@@ -1,0 +1,79 @@
+"""A scratch database: empty before, and gone or empty afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+
+from recommender.database import migrations
+from recommender.database.engine import create_engine, migration_engine
+from recommender.database.transactions import translate_errors
+from recommender.errors import InvalidValue
+from recommender.models.types import VERSION_TABLE, Base
+from recommender.settings import Settings
+
+
+@contextmanager
+def scratch_database(url: str | None, settings: Settings) -> Iterator[Engine]:
+    """An engine on a migrated database without rows.
+
+    Args:
+        url: of a database without this package's tables, which it has none of afterwards either;
+            a SQLite file in a temporary folder where None.
+        settings: all but the database.
+
+    Raises:
+        InvalidValue: the database has tables of this package.
+    """
+    if url is None:
+        with TemporaryDirectory(prefix="recommender-") as folder:
+            path = Path(folder, "scratch.db")
+            with _migrated(replace(settings, database_url=f"sqlite:///{path}")) as engine:
+                yield engine
+        return
+    own = replace(settings, database_url=url)
+    _check_empty(own)
+    with _migrated(own) as engine:
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+            migrations.downgrade(own, "base")
+            _drop_version_table(own)
+
+
+@contextmanager
+def _migrated(settings: Settings) -> Iterator[Engine]:
+    migrations.upgrade(settings)
+    engine = create_engine(settings=settings)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _drop_version_table(settings: Settings) -> None:
+    """Drop what a migration back to the first leaves."""
+    engine = migration_engine(settings)
+    try:
+        with translate_errors(), engine.begin() as connection:
+            sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection)
+    finally:
+        engine.dispose()
+
+
+def _check_empty(settings: Settings) -> None:
+    engine = create_engine(settings=settings)
+    try:
+        with translate_errors(), engine.connect() as connection:
+            there = set(sa.inspect(connection).get_table_names())
+    finally:
+        engine.dispose()
+    if there & set(Base.metadata.tables):
+        raise InvalidValue("scratch: the database has this package's tables, and may not have any")

@@ -1,0 +1,199 @@
+"""database.transactions: TODO."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import (
+    Connection,
+    Engine,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.orm import Session
+
+from recommender.errors import (
+    DatabaseBusy,
+    DatabaseDamaged,
+    DatabaseUnreachable,
+    NotPermitted,
+    PoolTimeout,
+    QueryTimeout,
+    RecommenderError,
+    SchemaOutOfDate,
+    StorageFailure,
+)
+from recommender.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+WRITE = "recommender_write"
+"""The execution option of a unit that writes; on SQLite it begins with BEGIN IMMEDIATE."""
+
+LONGEST_DELAY = 10.0
+
+_ERROR_OF_SQLSTATE: tuple[tuple[str, type[RecommenderError]], ...] = (
+    ("57014", QueryTimeout),
+    ("55P03", DatabaseBusy),
+    ("40", DatabaseBusy),
+    ("53100", StorageFailure),
+    ("58", StorageFailure),
+    ("42501", NotPermitted),
+    ("25006", NotPermitted),
+    ("42P01", SchemaOutOfDate),
+    ("42703", SchemaOutOfDate),
+    ("08", DatabaseUnreachable),
+    ("28", DatabaseUnreachable),
+    ("3D000", DatabaseUnreachable),
+    ("53300", DatabaseUnreachable),
+    ("57P", DatabaseUnreachable),
+)
+
+_ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
+    ("SQLITE_BUSY", DatabaseBusy),
+    ("SQLITE_LOCKED", DatabaseBusy),
+    ("SQLITE_FULL", StorageFailure),
+    ("SQLITE_IOERR", StorageFailure),
+    ("SQLITE_READONLY", NotPermitted),
+    ("SQLITE_PERM", NotPermitted),
+    ("SQLITE_AUTH", NotPermitted),
+    ("SQLITE_CANTOPEN", DatabaseUnreachable),
+    ("SQLITE_NOTADB", DatabaseDamaged),
+    ("SQLITE_CORRUPT", DatabaseDamaged),
+)
+
+_BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
+
+_LOST = ("08", "57P")
+
+T = TypeVar("T")
+
+E = TypeVar("E", bound="Engine | AsyncEngine")
+
+
+def writing(engine: Engine) -> Engine:
+    """The same engine, for units that write."""
+    return engine.execution_options(**{WRITE: True})
+
+
+def run_transaction(
+    engine: Engine,
+    function: Callable[[Session], T],
+    *,
+    write: bool = True,
+    settings: Settings | None = None,
+) -> T:
+    """Run a function in a transaction of its own, again where it clashed with another.
+
+    The whole function is run again, at most `Settings.tries` times, after a deadlock, a
+    serialization failure, a lock that did not come free, or a lost connection; with waits that grow
+    fourfold, jittered, at most 10 seconds each. A connection lost while committing leaves open
+    whether the commit happened: what the function does must be safe to repeat, as events are by
+    their keys.
+
+    Args:
+        engine: a prepared engine.
+        function: called with an open `Session`; it neither commits nor catches database errors.
+        write: whether it writes.
+        settings: those of the environment where None.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        RecommenderError: the database refused; the driver's error is its ``__cause__``.
+    """
+    settings = settings or Settings.from_environment()
+    unit_engine = writing(engine) if write else engine
+
+    def unit() -> T:
+        with Session(unit_engine) as session, session.begin():
+            return function(session)
+
+    with translate_errors():
+        return retried(unit, settings.tries)
+
+
+def retried(
+    unit: Callable[[], T], tries: int, is_passing: Callable[[DBAPIError], bool] | None = None
+) -> T:
+    """What a unit of work gives, again after errors that another try may not meet.
+
+    Args:
+        unit: begins a transaction of its own, and ends it.
+        tries: how often to try at most.
+        is_passing: which errors those are; clashes with others and lost connections where None.
+
+    Raises:
+        DBAPIError: the driver's, of the last try.
+    """
+    is_passing = is_passing or _is_retryable
+    for attempt in range(tries):
+        try:
+            return unit()
+        except DBAPIError as error:
+            if attempt + 1 == tries or not is_passing(error):
+                raise
+            time.sleep(_delay(attempt))
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _delay(attempt: int) -> float:
+    longest: float = min(LONGEST_DELAY, 0.1 * 4**attempt)
+    return longest * secrets.SystemRandom().uniform(0.5, 1)
+
+
+def is_busy(error: DBAPIError) -> bool:
+    """Whether others held what it needs for too long, or it clashed with them."""
+    return _state(error).startswith(_BUSY)
+
+
+def _is_retryable(error: DBAPIError) -> bool:
+    return error.connection_invalidated or is_busy(error) or _state(error).startswith(_LOST)
+
+
+def _state(error: DBAPIError) -> str:
+    """The SQLSTATE or SQLite's error name; a driver that names neither failed to connect."""
+    original: Any = error.orig
+    state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
+    is_operational = isinstance(error, sa.exc.OperationalError)
+    return state or ("08000" if is_operational else "")
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn the drivers' errors into this package's, by their codes and never by their texts."""
+    try:
+        yield
+    except NoConnection as error:
+        raise PoolTimeout from error
+    except DBAPIError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: DBAPIError) -> RecommenderError:
+    state = _state(error)
+    for prefix, translation in (*_ERROR_OF_SQLSTATE, *_ERROR_OF_SQLITE):
+        if state.startswith(prefix):
+            said = str(error.orig).strip().partition("\n")[0]
+            return translation(f"{translation().args[0]} ({said})")
+    if error.connection_invalidated:
+        return DatabaseUnreachable()
+    return RecommenderError(f"the database refused a statement ({state or type(error).__name__})")
+
+
+@contextmanager
+def long_transaction(connection: Connection, settings: Settings) -> Iterator[None]:
+    """A transaction whose statements may take as long as a refresh's."""
+    with connection.begin():
+        if connection.dialect.name != "sqlite":
+            longest = f"{settings.rollup_timeout * 1000:.0f}"
+            limit = sa.func.set_config("statement_timeout", longest, True)  # noqa: FBT003 - SQL's
+            connection.execute(sa.select(limit))
+        yield

@@ -1,0 +1,245 @@
+"""From what was shown to the rows of a sample: what an impression led to, and where it stood.
+
+Impressions are those of served pages, with the signals that they were served for, or those of a log
+that is replayed, with the signals as of the start of their slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from recommender.database.expressions import Number, Statement, age_days, is_true, number
+from recommender.errors import InvalidValue
+from recommender.evaluation.log_replay import ENGAGED, TARGETS, Progress, Timeline
+from recommender.evaluation.rankers import impressions_of
+from recommender.formats import scalars
+from recommender.learning.engagement import MOST_AHEAD
+from recommender.models import (
+    FeedSession,
+    Interaction,
+    ProfileVersion,
+    ProfileWeight,
+    ServedVideo,
+    Video,
+)
+from recommender.ranking.request import REFERENCE
+from recommender.ranking.signals import SIGNALS
+
+MOST_VALUE = 1_000_000.0
+
+FIRSTS = (2, 3, 5, 9, 17, 33, 65)
+"""Where in a session a group of places begins that are taken to be alike; the first is of one."""
+
+PLACES = tuple(f"place_{first}" for first in FIRSTS)
+"""The features that say in which group of places an impression was."""
+
+_HAPPENED = {
+    ENGAGED: Interaction.engaged_at.is_not(None),
+    "like": Interaction.liked_at.is_not(None),
+    "share": Interaction.shares > 0,
+    "save": Interaction.saved_at.is_not(None),
+    "comment": Interaction.comments > 0,
+}
+"""Of each target the state of a user and a video that it led to."""
+
+
+def target_values(target: str | Mapping[str, float]) -> dict[str, float]:
+    """What each outcome is worth: that of one target 1, or as declared.
+
+    Args:
+        target: one of `TARGETS`, several with their values as ``engaged=1,like=3``, or these as a
+            mapping; a value is above 0.
+
+    Raises:
+        InvalidValue: it is not of its form.
+    """
+    given: Mapping[str, Any]
+    if isinstance(target, Mapping):
+        given = target
+    elif not isinstance(target, str):
+        raise InvalidValue(f"target: {scalars.shown(target)} is neither text nor a mapping")
+    elif "=" not in target:
+        given = {target: 1.0}
+    else:
+        pairs = [each.partition("=")[::2] for each in target.split(",")]
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            raise InvalidValue(f"target: {scalars.shown(target)} names an outcome twice")
+    if not given:
+        raise InvalidValue("target: no outcome is given")
+    return {_target(name): _value(name, value) for name, value in given.items()}
+
+
+def _target(name: str) -> str:
+    if name not in TARGETS:
+        raise InvalidValue(f"target: {scalars.shown(name)} is not one of {', '.join(TARGETS)}")
+    return name
+
+
+def _value(name: str, value: object) -> float:
+    try:
+        worth = scalars.number(value, 0, MOST_VALUE)
+    except InvalidValue as error:
+        raise InvalidValue(f"target: {name}: {error}") from None
+    if not worth:
+        raise InvalidValue(f"target: {name}: is worth nothing")
+    return worth
+
+
+def recorded_signals(
+    connection: Connection, since: datetime, until: datetime
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The signals that every profile of the pages served between two times recorded, and others."""
+    served = sa.select(ServedVideo.profile_id).join(
+        ProfileVersion, ProfileVersion.id == ServedVideo.profile_id
+    )
+    ids = connection.scalars(served.where(*_between(since, until)).distinct()).all()
+    weighed = sa.select(ProfileWeight.signal).where(ProfileWeight.profile_id.in_(ids))
+    by_all = weighed.group_by(ProfileWeight.signal).having(sa.func.count() == len(ids))
+    found = set(connection.scalars(by_all))
+    names = [signal.name for signal in SIGNALS]
+    return (
+        tuple(name for name in names if name in found),
+        tuple(name for name in names if name not in found),
+    )
+
+
+def _between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """Served within two times, by another than the reference formula, which has no places."""
+    return (
+        ServedVideo.served_at >= since,
+        ServedVideo.served_at < until,
+        ProfileVersion.name != REFERENCE,
+    )
+
+
+def served_rows(
+    signals: Sequence[str], values: Mapping[str, float], since: datetime, until: datetime
+) -> Statement:
+    """The impressions of served pages as rows of a sample: user, time, label, signals, places.
+
+    Only videos that were shown, by an event of theirs; what stood below where a viewer stopped is
+    no verdict. And only those that were new to the viewer, so that all that happened came after: a
+    client's clock may be 5 minutes behind.
+    """
+    return (
+        sa.select(
+            ServedVideo.user_id,
+            ServedVideo.served_at,
+            _label(values),
+            *(
+                sa.func.coalesce(ServedVideo.signals[name].as_float(), number(0))
+                for name in signals
+            ),
+            *_places(),
+        )
+        .join(Interaction, _is_same())
+        .join(ProfileVersion, ProfileVersion.id == ServedVideo.profile_id)
+        .where(*_shown_anew(), *_between(since, until))
+        .prefix_with("/* recommender.fit */")
+    )
+
+
+def served_pages(values: Mapping[str, float], since: datetime, until: datetime) -> Statement:
+    """Every video of the sessions that began between two times, in the order of the places.
+
+    Each with its creator, sound and label, and with `is_shown`: whether it is an impression as in
+    `served_rows`; who rewatches at once has seen a video within the minutes that clocks may differ
+    by, so that in such a session nothing may have come before. Pages of the reference formula are
+    left out, which has no places.
+    """
+    served = ServedVideo
+    was_new = sa.or_(~FeedSession.rewatch, Interaction.first_at >= served.served_at)
+    return (
+        sa.select(
+            served.user_id, served.session, served.page, served.position, served.video_id,
+            served.profile_id, served.score_key, served.explored, served.signals,
+            Video.creator_id, Video.sound_id, Video.published_at,
+            is_true(sa.and_(*_shown_anew(), was_new)).label("is_shown"),
+            _label(values).label("label"),
+        )
+        .join(FeedSession, _is_of_session())
+        .join(ProfileVersion, ProfileVersion.id == served.profile_id)
+        .join(Video, Video.id == served.video_id)
+        .outerjoin(Interaction, _is_same())
+        .where(*began_between(since, until), ProfileVersion.name != REFERENCE)
+        .order_by(served.user_id, served.session, served.position)
+        .prefix_with("/* recommender.replay */")
+    )  # fmt: skip
+
+
+def began_between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """Whether a session began at or after the one time and before the other."""
+    return FeedSession.started_at >= since, FeedSession.started_at < until
+
+
+def _is_of_session() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        FeedSession.user_id == ServedVideo.user_id, FeedSession.session == ServedVideo.session
+    )
+
+
+def _is_same() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        Interaction.user_id == ServedVideo.user_id, Interaction.video_id == ServedVideo.video_id
+    )
+
+
+def _shown_anew() -> tuple[sa.ColumnElement[bool], ...]:
+    """Whether a served video was shown, and had been new to its viewer."""
+    age = age_days(Interaction.first_at, ServedVideo.served_at)
+    return Interaction.impressions > 0, age <= number(MOST_AHEAD / timedelta(days=1))
+
+
+def _label(values: Mapping[str, float]) -> Number:
+    """The value of what happened, as a part of the value of all that could."""
+    worth = [number(value) * is_true(_HAPPENED[name]) for name, value in values.items()]
+    total: Any = sum(worth[1:], start=worth[0])
+    return total / number(math.fsum(values.values()))  # type: ignore[no-any-return] # a double
+
+
+def _places() -> list[Number]:
+    ends = (*(first - 1 for first in FIRSTS[1:]), sa.literal(2**31 - 1))
+    pairs = zip(FIRSTS, ends, strict=True)
+    return [is_true(ServedVideo.position.between(first, last)) for first, last in pairs]
+
+
+def replayed_rows(
+    timeline: Timeline,
+    start: datetime,
+    every: timedelta,
+    values: Mapping[str, float],
+    report: Progress,
+) -> Iterator[tuple[Any, ...]]:
+    """The impressions of a log's later part as rows of a sample: user, time, label, signals.
+
+    Args:
+        timeline: with all that was known at the start in its database.
+        start: the cut.
+        every: how long a slice is.
+        values: of the outcomes.
+        report: told of the progress.
+    """
+    numbers: dict[str, int] = {}
+    done, whole = 0, math.fsum(values.values())
+    for part in timeline.walk(start, every):
+        shown = timeline.shown(part, values)
+        with Session(timeline.engine) as session:
+            for users, (user, videos) in enumerate(shown.items(), start=1):
+                number_of_user = numbers.setdefault(user, len(numbers))
+                found = impressions_of(session, user, list(videos), part.start, timeline.settings)
+                for each in found:
+                    at, led_to = videos[each.video]
+                    label = math.fsum(values[name] for name in led_to) / whole
+                    yield (number_of_user, at, label, *each.values)
+                report(
+                    "fitting", done + len(part.events) * users // len(shown), len(timeline.events)
+                )
+        done += len(part.events)

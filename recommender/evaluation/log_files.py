@@ -1,0 +1,110 @@
+"""evaluation.log_files: TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from recommender.database.transactions import translate_errors
+from recommender.errors import BadData, InvalidValue
+from recommender.files.batches import KINDS, read_file
+from recommender.files.exporter import exported
+from recommender.formats.rows import parse_row
+from recommender.models import Follow
+from recommender.models.tables import EVENTS, USERS, VIDEOS
+from recommender.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LogFiles:
+    """Interchange files of a log, several of each kind where it is in parts.
+
+    Args:
+        users, videos, follows, events: paths.
+    """
+
+    users: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind in ("users", "videos", "events"):
+            if not getattr(self, kind):
+                raise InvalidValue(f"{kind}: no file is given")
+        if "-" in (*self.users, *self.videos, *self.follows, *self.events):
+            raise InvalidValue("a log is read from files, not from standard input")
+
+
+class Line(NamedTuple):
+    """A parsed row, and where it stands."""
+
+    row: dict[str, Any]
+    line: int
+    file: str
+
+    def error(self, said: object) -> BadData:
+        """What is wrong with it."""
+        return BadData(f"{self.file}: line {self.line}: {said}" if self.file else str(said))
+
+
+def read_log(
+    source: Engine | LogFiles, settings: Settings, kinds: Iterable[str] = KINDS
+) -> Iterator[tuple[str, list[Line], int, int]]:
+    """The rows of a log, kind by kind, with how much was read of how much there is.
+
+    Args:
+        source: a database, which is read in one transaction, or files.
+        settings: how many rows come at once.
+        kinds: which kinds; the order is that of `KINDS`.
+    """
+    wanted = [kind for kind in KINDS if kind in set(kinds)]
+    read = _read_files if isinstance(source, LogFiles) else _read_database
+    yield from read(source, wanted, settings)  # type: ignore[arg-type] # as the source is
+
+
+def _read_files(
+    files: LogFiles, kinds: Sequence[str], settings: Settings
+) -> Iterator[tuple[str, list[Line], int, int]]:
+    named = [(kind, file) for kind in kinds for file in getattr(files, kind)]
+    sizes = [Path(file).stat().st_size if Path(file).is_file() else 0 for _, file in named]
+    for place, (kind, file) in enumerate(named):
+        for batch, position in read_file(kind, file, settings.batch_size):
+            lines = [Line(entry.parsed or {}, entry.line, file) for entry in batch]
+            yield kind, lines, sum(sizes[:place]) + position, sum(sizes)
+
+
+def _read_database(
+    engine: Engine, kinds: Sequence[str], settings: Settings
+) -> Iterator[tuple[str, list[Line], int, int]]:
+    with translate_errors(), Session(_at_one_moment(engine)) as session:
+        total, done = _count_rows(session, kinds), 0
+        for kind in kinds:
+            columns = KINDS[kind].columns
+            rows = (dict(zip(columns, values, strict=True)) for values in exported(session, kind))
+            while lines := [
+                Line(parse_row(columns, row), 0, "") for row in islice(rows, settings.batch_size)
+            ]:
+                done += len(lines)
+                yield kind, lines, done, total
+
+
+def _at_one_moment(engine: Engine) -> Engine:
+    """The same engine, on which all statements of a transaction see the same rows."""
+    if engine.dialect.name == "sqlite":
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+def _count_rows(session: Session, kinds: Iterable[str]) -> int:
+    tables = {"users": USERS, "videos": VIDEOS, "follows": Follow.__table__, "events": EVENTS}
+    return sum(
+        session.scalar(sa.select(sa.func.count()).select_from(tables[kind])) or 0 for kind in kinds
+    )

@@ -1,0 +1,292 @@
+"""From scores and pages to figures: how good each ranker is, with intervals over users."""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import fsum
+from typing import Protocol, TypeAlias
+
+from recommender.evaluation import metrics
+from recommender.evaluation.bootstrap import Interval, bootstrap
+
+SIZES = (10, 20)
+"""How many of a page's first videos accuracy is measured over."""
+
+ACCURACY = {
+    "recall": metrics.recall,
+    "ndcg": metrics.ndcg,
+    "mrr": metrics.reciprocal_rank,
+    "hit": metrics.is_hit,
+}
+
+JUDGED_BY = f"ndcg@{max(SIZES)}"
+"""The figure of pages that rankers are compared by."""
+
+Sums: TypeAlias = Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class ImpressionQuality:
+    """How well a ranker tells impressions that led to the target from those that did not.
+
+    Attributes:
+        ranker: its name.
+        gauc: the AUC of each user's own impressions, averaged with their number as weights, 0 to 1;
+            0.5 by chance.
+        change: how much more that is than the first ranker's, of the same users.
+        auc: of all impressions together, 0 to 1.
+        log_loss: in nats, of probabilities fitted to the scores of the slices before; None where
+            there is but one slice.
+        calibration_error: of these, 0 to 1.
+    """
+
+    ranker: str
+    gauc: Interval | None
+    change: Interval | None
+    auc: Interval | None
+    log_loss: Interval | None
+    calibration_error: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuality:
+    """How well a ranker's pages hold what led to the target later.
+
+    Attributes:
+        ranker: its name.
+        accuracy: recall, nDCG, MRR and hit rate among the first 10 and 20, 0 to 1 each.
+        change: how much more the nDCG of 20 is than the first ranker's, of the same users.
+        coverage: the part of the videos that is on any page, 0 to 1.
+        creator_gini: how unequally creators are shown, 0 to 1.
+        diversity: how little two videos of a page have in common, of hashtags, creator and sound,
+            0 to 1.
+        novelty: how little known the videos of a page are, in bits.
+    """
+
+    ranker: str
+    accuracy: Mapping[str, Interval | None]
+    change: Interval | None
+    coverage: float
+    creator_gini: float
+    diversity: Interval | None
+    novelty: Interval | None
+
+
+@dataclass(slots=True)
+class ScoredImpressions:
+    """Impressions in the order of their slices, and what each ranker made of them.
+
+    Attributes:
+        users: whose each is, numbered from 0.
+        outcomes: whether it led to the target.
+        scores: by ranker, the one that others are compared with first.
+        bounds: where each slice begins, and where the last one ends.
+    """
+
+    users: array[int] = field(default_factory=lambda: array("l"))
+    outcomes: list[bool] = field(default_factory=list)
+    scores: dict[str, array[float]] = field(default_factory=lambda: defaultdict(_doubles))
+    bounds: list[int] = field(default_factory=lambda: [0])
+
+    def qualities(self, seed: int) -> tuple[ImpressionQuality, ...]:
+        """The figures of every ranker."""
+        places = _places_of_users(self.users)
+        outcomes = [[self.outcomes[place] for place in some] for some in places]
+        first: list[float | None] = []
+        found = []
+        for name, scores in self.scores.items():
+            own = [
+                metrics.auc([scores[place] for place in some], each)
+                for some, each in zip(places, outcomes, strict=True)
+            ]
+            first = first or own
+            found.append(self._quality(name, own, first, places, seed))
+        return tuple(found)
+
+    def _quality(
+        self,
+        name: str,
+        own: Sequence[float | None],
+        first: Sequence[float | None],
+        places: Sequence[Sequence[int]],
+        seed: int,
+    ) -> ImpressionQuality:
+        weights = [len(some) for some in places]
+        gains = [
+            None if value is None or before is None else value - before
+            for value, before in zip(own, first, strict=True)
+        ]
+        scores = self.scores[name]
+        auc_units = _auc_units(scores, self.outcomes, places)
+        fitted = self._fitted(scores, places)
+        return ImpressionQuality(
+            ranker=name,
+            gauc=bootstrap(_weighed(own, weights), _mean, seed=seed),
+            change=bootstrap(_weighed(gains, weights), _mean, seed=seed),
+            auc=bootstrap(auc_units, _auc, seed=seed),
+            log_loss=bootstrap([unit[:2] for unit in fitted], _mean, seed=seed),
+            calibration_error=bootstrap([unit[1:] for unit in fitted], _gap, seed=seed),
+        )
+
+    def _fitted(self, scores: Sequence[float], places: Sequence[Sequence[int]]) -> list[Sums]:
+        """Of each user: sum of losses, impressions, and by how much each bin was expected more.
+
+        Those of the first slice are left out: nothing before it says what a score means.
+        """
+        chances = self._probabilities(scores)
+        begun = self.bounds[1] if len(self.bounds) > 1 else 0
+        units: list[Sums] = []
+        for some in places:
+            known = [place for place in some if place >= begun]
+            given = [chances[place - begun] for place in known]
+            outcomes = [self.outcomes[place] for place in known]
+            loss = metrics.log_loss(given, outcomes) * len(given) if given else 0.0
+            units.append((loss, float(len(given)), *metrics.gaps(given, outcomes)))
+        return units
+
+    def _probabilities(self, scores: Sequence[float]) -> array[float]:
+        """Of each impression from the second slice on, by the scores of the slices before it."""
+        found = _doubles()
+        for begun, ended in pairwise(self.bounds[1:]):
+            intercept, slope = metrics.logistic_fit(scores[:begun], self.outcomes[:begun])
+            found.extend(metrics.logistic(intercept + slope * s) for s in scores[begun:ended])
+        return found
+
+
+def _doubles() -> array[float]:
+    return array("d")
+
+
+def _places_of_users(users: Sequence[int]) -> list[list[int]]:
+    places: list[list[int]] = [[] for _ in range(max(users, default=-1) + 1)]
+    for place, user in enumerate(users):
+        places[user].append(place)
+    return places
+
+
+def _weighed(values: Sequence[float | None], weights: Sequence[float]) -> list[Sums]:
+    """Units of which `_mean` gives the weighted mean; those without a value add nothing."""
+    return [
+        (0.0, 0.0) if value is None else (value * weight, float(weight))
+        for value, weight in zip(values, weights, strict=True)
+    ]
+
+
+def _mean(sums: Sums) -> float | None:
+    total, count = sums
+    return total / count if count else None
+
+
+def _auc_units(
+    scores: Sequence[float], outcomes: Sequence[bool], places: Sequence[Sequence[int]]
+) -> list[Sums]:
+    """Of each user: their positives and their placements, their negatives and theirs, the AUC.
+
+    Samples of users are taken to compare with all impressions, not only with their own: to first
+    order that is the same (Obuchowski, 1997), and nothing has to be sorted anew.
+    """
+    parts = metrics.placements(scores, outcomes)
+    if parts is None:
+        return []
+    units: list[Sums] = []
+    for some in places:
+        positives = [parts[place] for place in some if outcomes[place]]
+        negatives = [parts[place] for place in some if not outcomes[place]]
+        units.append((fsum(positives), len(positives), fsum(negatives), len(negatives)))
+    value = _mean((fsum(unit[0] for unit in units), sum(unit[1] for unit in units))) or 0.0
+    return [(*unit, value * unit[1]) for unit in units]
+
+
+def _auc(sums: Sums) -> float | None:
+    """The two means say together how much a sample is above or below the value of all."""
+    above, positives, below, negatives, expected = sums
+    if not positives or not negatives:
+        return None
+    return above / positives + below / negatives - expected / positives
+
+
+def _gap(sums: Sums) -> float | None:
+    count, *gaps = sums
+    return fsum(map(abs, gaps)) / count if count else None
+
+
+class Shown(Protocol):
+    """A video that can be on a page."""
+
+    @property
+    def creator(self) -> int: ...  # noqa: D102
+    @property
+    def viewers(self) -> int: ...  # noqa: D102
+    @property
+    def tags(self) -> frozenset[tuple[str, int]]: ...  # noqa: D102
+
+
+@dataclass(slots=True)
+class ShownPages:
+    """What each ranker showed to each of some users, and what they wanted.
+
+    Attributes:
+        videos: all that can be shown, by key.
+        users: how many users there are.
+        relevant: of each user the videos that led to the target later.
+        pages: by ranker, the one that others are compared with first; one for each of these users.
+    """
+
+    videos: Mapping[str, Shown]
+    users: int
+    relevant: list[Collection[str]] = field(default_factory=list)
+    pages: dict[str, list[list[str]]] = field(default_factory=lambda: defaultdict(list))
+
+    def qualities(self, seed: int) -> tuple[PageQuality, ...]:
+        """The figures of every ranker."""
+        first: list[float] = []
+        found = []
+        for name, pages in self.pages.items():
+            values = self._accuracy(pages)
+            first = first or values[JUDGED_BY]
+            gains = [own - other for own, other in zip(values[JUDGED_BY], first, strict=True)]
+            found.append(self._quality(name, pages, values, gains, seed))
+        return tuple(found)
+
+    def _accuracy(self, pages: Sequence[Sequence[str]]) -> dict[str, list[float]]:
+        """The figures of accuracy, each of every user."""
+        return {
+            f"{name}@{size}": [
+                metric(page, wanted, size)
+                for page, wanted in zip(pages, self.relevant, strict=True)
+            ]
+            for name, metric in ACCURACY.items()
+            for size in SIZES
+        }
+
+    def _quality(
+        self,
+        name: str,
+        pages: Sequence[Sequence[str]],
+        values: Mapping[str, Sequence[float]],
+        gains: Sequence[float],
+        seed: int,
+    ) -> PageQuality:
+        viewers: dict[Hashable, int] = {key: video.viewers for key, video in self.videos.items()}
+        creators = {video.creator for video in self.videos.values()}
+        exposed = metrics.exposure([self.videos[key].creator for key in page] for page in pages)
+        diverse = [metrics.diversity([self.videos[key].tags for key in page]) for page in pages]
+        novel = [metrics.novelty(page, viewers, self.users) for page in pages]
+        return PageQuality(
+            ranker=name,
+            accuracy={metric: _interval(each, seed) for metric, each in values.items()},
+            change=_interval(gains, seed),
+            coverage=metrics.coverage(pages, max(1, len(self.videos))),
+            creator_gini=metrics.gini([exposed[creator] for creator in creators]),
+            diversity=_interval(diverse, seed),
+            novelty=_interval(novel, seed),
+        )
+
+
+def _interval(values: Sequence[float | None], seed: int) -> Interval | None:
+    """The mean over users, each counting the same."""
+    return bootstrap(_weighed(values, [1] * len(values)), _mean, seed=seed)

@@ -1,0 +1,273 @@
+"""Why a video is shown, or not, in words that a person would use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from recommender.database.expressions import Statement
+from recommender.feed.items import CATALOGUE, item_of, video_ids
+from recommender.feed.resolve import resolve
+from recommender.feed.statements import page_query
+from recommender.feed.values import Explanation, FeedItem, FilterOutcome
+from recommender.models import (
+    Affinity,
+    EventRow,
+    Hashtag,
+    Interaction,
+    ServedVideo,
+    Video,
+    VideoHashtag,
+)
+from recommender.ranking.candidates import source_names
+from recommender.ranking.filters import FILTERS, filters_of
+from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest
+from recommender.ranking.scoring import (
+    ahead_query,
+    explain_query,
+    sources_query,
+)
+from recommender.ranking.signals import Signal
+from recommender.ranking.viewer import Shape
+from recommender.settings import Settings
+
+MOST_DISPLACING = 3
+
+
+def explain(
+    session: Session,
+    user: str,
+    video: str,
+    *,
+    profile: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    as_of: datetime | None = None,
+    signals: Mapping[Signal, float] | None = None,
+    settings: Settings | None = None,
+) -> Explanation:
+    """Why a video stands where it stands in the viewer's feed, or why it is not there.
+
+    Args:
+        session: the caller's transaction.
+        user: the viewer's key, known or not.
+        video: the video's key.
+        profile: ``name`` or ``name@version``; the active one where None.
+        limit: of the page in question, 1 to 500; a longer page looks at more candidates.
+        as_of: the reading time, with an offset; now where None.
+        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
+        settings: the numbers that shape signals and sources; those of the environment where None.
+
+    Raises:
+        InvalidValue: a value is not of its form.
+        UnknownProfile: there is no such profile or version.
+        UnknownVideo: there is no such video.
+    """
+    request = resolve(
+        session, user, profile, limit=limit, as_of=as_of, signals=signals,
+        settings=settings,
+    )  # fmt: skip
+    (video_id,) = video_ids(session, [video])
+    row = session.execute(page_query(explain_query(request, video), "explain")).one()
+    filters = _outcomes(request, row)
+    sources = _sources_of(session, request, video_id)
+    is_shown = bool(sources) and all(outcome.passed for outcome in filters)
+    ahead = session.execute(ahead_query(request, video_id, row.score_key)).all() if is_shown else []
+    item = item_of(request, 1 + len(ahead) if is_shown else 0, row, sources)
+    facts = session.execute(reason_query(request, video_id)).one()
+    return Explanation(
+        request=request,
+        item=item,
+        filters=filters,
+        rank=item.position or None,
+        reason=reason_of(item, filters, facts),
+        displaced_by=tuple(each.key for each in ahead[:MOST_DISPLACING]),
+    )
+
+
+def _outcomes(request: FeedRequest, row: Any) -> tuple[FilterOutcome, ...]:
+    return tuple(
+        FilterOutcome(each.name, bool(row._mapping[f"filter_{each.name}"]))  # noqa: SLF001 - its API
+        for each in filters_of(Shape.of(request))
+    )
+
+
+def _sources_of(session: Session, request: FeedRequest, video_id: int) -> tuple[str, ...]:
+    if request.profile.is_reference:
+        return CATALOGUE
+    return source_names(session.scalar(sources_query(request, video_id)) or 0)
+
+
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
+
+MOST_REASONS = 3
+
+LEAST_SHARE = 0.02
+"""The part of all that speaks for a video from which a reason is worth naming first."""
+
+IMPERSONAL = ("quality", "trending", "freshness", "exploration", "language", "country", "device")
+"""Signals that say the same, or nearly, to many viewers."""
+
+
+def reason_query(request: FeedRequest, video_id: int) -> Statement:
+    """What a sentence about a video may name, in one row.
+
+    Its columns are the hashtag that the viewer likes best of the video's, or NULL, and when the
+    viewer saw, was served, rejected and reported it.
+    """
+    best = (
+        sa.select(Hashtag.name)
+        .join(VideoHashtag, VideoHashtag.hashtag_id == Hashtag.id)
+        .join(Affinity, Affinity.subject_id == Hashtag.id)
+        .where(
+            VideoHashtag.video_id == video_id,
+            Affinity.user_id == request.user_id,
+            Affinity.subject == "hashtag",
+            Affinity.score > 0,
+        )
+        .order_by(Affinity.score.desc(), Hashtag.name)
+        .limit(1)
+        .scalar_subquery()
+    )
+    state = sa.and_(Interaction.user_id == request.user_id, Interaction.video_id == Video.id)
+    return (
+        sa.select(
+            best.label("hashtag"),
+            _latest(request, video_id, "watch").label("watched_at"),
+            _latest(request, video_id, "impression").label("seen_at"),
+            _served(request, video_id).label("served_at"),
+            Interaction.last_at,
+            Interaction.not_interested_at,
+            Interaction.reports,
+            Interaction.plays,
+            Interaction.impressions,
+            _has_reacted().label("has_reacted"),
+        )
+        .select_from(Video)
+        .outerjoin(Interaction, state)
+        .where(Video.id == video_id)
+        .prefix_with("/* recommender.reason_query */")
+    )
+
+
+def _has_reacted() -> sa.ColumnElement[bool]:
+    """The user did more than see it: a session that was pruned leaves a state without anything."""
+    times = ("liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at")
+    return sa.or_(
+        *(getattr(Interaction, name).is_not(None) for name in times),
+        *(getattr(Interaction, name) > 0 for name in ("shares", "comments", "reports")),
+    )
+
+
+def _latest(request: FeedRequest, video_id: int, kind: str) -> sa.ScalarSelect[datetime]:
+    latest = sa.select(sa.func.max(EventRow.at)).where(
+        EventRow.user_id == request.user_id, EventRow.video_id == video_id, EventRow.kind == kind
+    )
+    return latest.scalar_subquery()
+
+
+def _served(request: FeedRequest, video_id: int) -> sa.ScalarSelect[datetime]:
+    latest = sa.select(sa.func.max(ServedVideo.served_at)).where(
+        ServedVideo.user_id == request.user_id, ServedVideo.video_id == video_id
+    )
+    return latest.scalar_subquery()
+
+
+def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Any) -> str:
+    """One sentence about a video.
+
+    Args:
+        item: the video with its signals; its sources are empty where none found it.
+        filters: every filter with its outcome.
+        facts: the row of `reason_query`.
+    """
+    otherwise = {each.name: each.otherwise for each in FILTERS}
+    for outcome in filters:
+        if not outcome.passed:
+            said = _said_when(outcome.name, facts) or otherwise[outcome.name]
+            return f"Not shown: {said}."
+    if not item.sources:
+        return "Not shown: other videos came before it wherever candidates come from."
+    return f"Shown because {because(item, facts.hashtag)}."
+
+
+def _said_when(name: str, facts: Any) -> str | None:
+    if name == "not_rejected" and facts.not_interested_at:
+        return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
+    if name == "not_rejected":
+        return "you reported it"
+    return _seen_when(facts) if name == "not_seen" else None
+
+
+def _seen_when(facts: Any) -> str:
+    """Where the log is pruned, by the state: what they did then, and when they last did any."""
+    said = {
+        "you watched it": facts.watched_at or (facts.plays and facts.last_at),
+        "you saw it": facts.seen_at or (facts.impressions and facts.last_at),
+        "you reacted to it": facts.has_reacted and facts.last_at,
+        "it was on a page for you": facts.served_at or facts.last_at,
+    }
+    what, moment = next((what, moment) for what, moment in said.items() if moment)
+    return f"{what} on {_day(moment)}"
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"
+
+
+def because(item: FeedItem, hashtag: str | None = None) -> str:
+    """What speaks most for a video, three signals at most, as it ends a sentence.
+
+    What the viewer did or chose is named before what is true for anybody, unless it says next to
+    nothing; that of a video which few have seen is no share of its viewers.
+
+    Args:
+        item: the video with its signals.
+        hashtag: the one that the viewer likes best of its hashtags, where known.
+    """
+    parts = {n: c.contribution for n, c in item.signals.items() if c.contribution > 0 < c.value}
+    least = LEAST_SHARE * sum(parts.values())
+    unseen = item.signals.get("exploration")
+    if unseen and unseen.value > 1 / 2:
+        parts.pop("quality", None)
+    for_it = sorted(parts, key=lambda n: (n in IMPERSONAL or parts[n] < least, -parts[n]))
+    if not for_it:
+        return "it is published; no signal speaks for it"
+    said = [_phrase(name, item, hashtag) for name in for_it[:MOST_REASONS]]
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+
+
+def _phrase(name: str, item: FeedItem, hashtag: str | None) -> str:
+    value = item.signals[name].value
+    topic = f"often enjoy #{hashtag} videos" if hashtag else "often enjoy videos with its hashtags"
+    phrases = {
+        "completion": f"you watched {value:.0%} of it",
+        "likes": "you like it",
+        "shares": "you shared it",
+        "follows": f"you follow {item.creator}",
+        "hashtags": f"it has {value:.0f} of your interests",
+        "sound": f"you like its sound {item.sound}",
+        "language": "it is in your language",
+        "country": "it is from your country",
+        "comments": "you commented on it",
+        "saves": "you saved it",
+        "device": "it suits your device",
+        "creator_affinity": f"you often enjoy videos by {item.creator}",
+        "hashtag_affinity": f"you {topic}",
+        "lately": "you enjoyed videos with its hashtags lately",
+        "sound_affinity": f"you often enjoy videos with the sound {item.sound}",
+        "caption": "its caption is like those of videos that you enjoyed",
+        "collaborative": "people who enjoyed what you enjoyed lately enjoyed it too",
+        "social": "people whom you follow enjoyed it",
+        "quality": f"{value:.0%} of those who see it watch on",
+        "trending": "many enjoy it at the moment",
+        "freshness": "it is new",
+        "exploration": "few have seen it yet",
+    }
+    return phrases.get(name, f"its {name} is {value:g}")

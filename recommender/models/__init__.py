@@ -1,0 +1,66 @@
+"""The tables, and nothing else: every class here is one table of the database."""
+
+from __future__ import annotations
+
+from recommender.models.activity import (
+    EventRow,
+    Follow,
+    Interaction,
+    MutedCreator,
+    MutedHashtag,
+    MutedKeyword,
+    MutedSound,
+    PendingEvent,
+    UserHashtag,
+    UserSound,
+)
+from recommender.models.catalog import (
+    Hashtag,
+    ProfileVersion,
+    ProfileWeight,
+    Sound,
+    User,
+    Video,
+    VideoCaption,
+    VideoHashtag,
+    VideoTerm,
+)
+from recommender.models.learned import (
+    Affinity,
+    LearningState,
+    RecentEngagement,
+    Term,
+    VideoNeighbour,
+)
+from recommender.models.serving import FeedSession, ServedVideo
+from recommender.models.types import Base
+
+__all__ = [
+    "Affinity",
+    "Base",
+    "EventRow",
+    "FeedSession",
+    "Follow",
+    "Hashtag",
+    "Interaction",
+    "LearningState",
+    "MutedCreator",
+    "MutedHashtag",
+    "MutedKeyword",
+    "MutedSound",
+    "PendingEvent",
+    "ProfileVersion",
+    "ProfileWeight",
+    "RecentEngagement",
+    "ServedVideo",
+    "Sound",
+    "Term",
+    "User",
+    "UserHashtag",
+    "UserSound",
+    "Video",
+    "VideoCaption",
+    "VideoHashtag",
+    "VideoNeighbour",
+    "VideoTerm",
+]

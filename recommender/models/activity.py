@@ -1,0 +1,205 @@
+"""models.activity: TODO."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    Text,
+    text,
+)
+from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
+
+from recommender.formats.scalars import KINDS
+from recommender.models.catalog import Hashtag, Sound, User, Video
+from recommender.models.types import (
+    CLUSTERED,
+    PREFIX,
+    Base,
+    Count,
+    Fraction,
+    KeyText,
+    Time,
+    UserKey,
+    is_fraction,
+    key_length,
+    not_negative,
+    one_of,
+)
+
+
+class Follow(Base):
+    """A user follows a creator; `created_at` is NULL where nobody knows since when."""
+
+    __tablename__ = f"{PREFIX}follows"
+    __table_args__ = (Index(None, "creator_id"), CLUSTERED)
+
+    user_id: Mapped[UserKey]
+    creator_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(User.id), primary_key=True)
+    created_at: Mapped[Time | None]
+
+    user: Mapped[User] = relationship(back_populates="follows", foreign_keys="Follow.user_id")
+    creator: Mapped[User] = relationship(foreign_keys="Follow.creator_id")
+
+
+class UserHashtag(Base):
+    """A hashtag that a user declared an interest in."""
+
+    __tablename__ = f"{PREFIX}user_hashtags"
+    __table_args__ = (Index(None, "hashtag_id"), CLUSTERED)
+
+    user_id: Mapped[UserKey]
+    hashtag_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Hashtag.id), primary_key=True)
+
+
+class UserSound(Base):
+    """A sound that a user declared a liking for."""
+
+    __tablename__ = f"{PREFIX}user_sounds"
+    __table_args__ = (Index(None, "sound_id"), CLUSTERED)
+
+    user_id: Mapped[UserKey]
+    sound_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Sound.id), primary_key=True)
+
+
+class Interaction(Base):
+    """What one user did with one video so far: the events folded into a state.
+
+    Counts are numbers of events, `completion` the best part watched, `watch_ms` the sum. The user
+    likes the video now where `liked_at` is later than `unliked_at`; the same for saves. At
+    `engaged_at` they last watched it with interest, liked, shared, saved or commented on it.
+
+    No foreign keys, nor in what else recording writes: it found the video and holds the user's
+    row, neither is ever deleted, and each key costs as much as the rest of a row.
+    """
+
+    __tablename__ = f"{PREFIX}interactions"
+    __table_args__ = (
+        is_fraction("completion"),
+        not_negative(
+            "impressions", "plays", "engaged_views", "watch_ms", "shares", "comments", "reports"
+        ),
+        Index(
+            None,
+            "user_id",
+            "engaged_at",
+            postgresql_where=text("engaged_at IS NOT NULL"),
+            sqlite_where=text("engaged_at IS NOT NULL"),
+        ),
+        Index(None, "user_id", "last_at"),
+        CLUSTERED,
+    )
+
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    impressions: Mapped[Count]
+    plays: Mapped[Count]
+    engaged_views: Mapped[Count]
+    completion: Mapped[Fraction]
+    watch_ms: Mapped[Count]
+    shares: Mapped[Count]
+    comments: Mapped[Count]
+    reports: Mapped[Count]
+    liked_at: Mapped[Time | None]
+    unliked_at: Mapped[Time | None]
+    saved_at: Mapped[Time | None]
+    unsaved_at: Mapped[Time | None]
+    not_interested_at: Mapped[Time | None]
+    engaged_at: Mapped[Time | None]
+    first_at: Mapped[Time]
+    last_at: Mapped[Time]
+
+    user: Mapped[User] = relationship(
+        back_populates="interactions",
+        primaryjoin=lambda: User.id == foreign(Interaction.user_id),
+    )
+    video: Mapped[Video] = relationship(
+        primaryjoin=lambda: Video.id == foreign(Interaction.video_id)
+    )
+
+
+class EventRow(Base):
+    """One event of the append-only log; the key makes recording it again a no-op."""
+
+    __tablename__ = f"{PREFIX}events"
+    __table_args__ = (
+        key_length("key"),
+        one_of("kind", KINDS),
+        is_fraction("completion"),
+        not_negative("watch_ms"),
+        CLUSTERED,
+    )
+
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    key: Mapped[str] = mapped_column(KeyText, primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(Text)
+    at: Mapped[Time]
+    watch_ms: Mapped[int | None] = mapped_column(BigInteger)
+    completion: Mapped[float | None] = mapped_column(Double)
+    engaged: Mapped[bool]
+
+
+class PendingEvent(Base):
+    """What an event adds to its video's statistics, until a rollup has counted it.
+
+    `impressions` is 1 where it made the user a viewer of the video, `engaged_views` where it was
+    their first engaged view of it.
+    """
+
+    __tablename__ = f"{PREFIX}events_pending"
+    __table_args__ = (not_negative("impressions", "engaged_views"), CLUSTERED)
+
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    key: Mapped[str] = mapped_column(KeyText, primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[Time]
+    impressions: Mapped[int] = mapped_column(Integer)
+    engaged_views: Mapped[int] = mapped_column(Integer)
+
+
+class MutedCreator(Base):
+    """A creator whose videos and sounds a user does not want to see."""
+
+    __tablename__ = f"{PREFIX}muted_creators"
+    __table_args__ = (Index(None, "creator_id"), CLUSTERED)
+
+    user_id: Mapped[UserKey]
+    creator_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(User.id), primary_key=True)
+    muted_at: Mapped[Time]
+
+
+class MutedHashtag(Base):
+    """A hashtag whose videos a user does not want to see."""
+
+    __tablename__ = f"{PREFIX}muted_hashtags"
+    __table_args__ = (Index(None, "hashtag_id"), CLUSTERED)
+
+    user_id: Mapped[UserKey]
+    hashtag_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Hashtag.id), primary_key=True)
+    muted_at: Mapped[Time]
+
+
+class MutedSound(Base):
+    """A sound whose videos a user does not want to see."""
+
+    __tablename__ = f"{PREFIX}muted_sounds"
+    __table_args__ = (Index(None, "sound_id"), CLUSTERED)
+
+    user_id: Mapped[UserKey]
+    sound_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(Sound.id), primary_key=True)
+    muted_at: Mapped[Time]
+
+
+class MutedKeyword(Base):
+    """Words that, one after another in a caption, keep its video from a user (`text.words`)."""
+
+    __tablename__ = f"{PREFIX}muted_keywords"
+    __table_args__ = (key_length("keyword"), CLUSTERED)
+
+    user_id: Mapped[UserKey]
+    keyword: Mapped[str] = mapped_column(KeyText, primary_key=True)
+    muted_at: Mapped[Time]

@@ -1,0 +1,143 @@
+"""The tables of what is learned from behaviour, of what users muted, and of rollups. No behaviour.
+
+Affinities, rollups and the learning state can be computed anew from the tables in `models`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from recommender.models.types import (
+    CLUSTERED,
+    PREFIX,
+    Count,
+    Time,
+    between,
+    is_fraction,
+    not_negative,
+    one_of,
+)
+from recommender.models.types import Base as Base  # noqa: PLC0414 - passed on
+
+SUBJECTS = ("creator", "hashtag", "sound")
+"""What a user can have an affinity to."""
+
+
+class Affinity(Base):
+    """What a user's behaviour says about a creator, hashtag or sound, by forward decay.
+
+    `score` is a sum of contributions, each grown by 2 to the power of half-lives between the
+    landmark and its event, so that no row is rewritten for age (Cormode, Shkapenyuk, Srivastava
+    and Xu, "Forward Decay", 2009). No foreign keys: the rows are derived from events that have
+    them, and each costs as much as the rest of the row.
+    """
+
+    __tablename__ = f"{PREFIX}affinities"
+    __table_args__ = (one_of("subject", SUBJECTS), between("score", -1e300, 1e300), CLUSTERED)
+
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    subject: Mapped[str] = mapped_column(Text, primary_key=True)
+    subject_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    score: Mapped[float] = mapped_column(Double)
+
+
+class VideoNeighbour(Base):
+    """Who engaged with the source engaged with the video, beyond chance: a rollup, 0 to 1."""
+
+    __tablename__ = f"{PREFIX}video_neighbours"
+    __table_args__ = (
+        PrimaryKeyConstraint("source_id", "video_id", postgresql_include=["similarity"]),
+        is_fraction("similarity"),
+        Index(None, "video_id"),
+        CLUSTERED,
+    )
+
+    source_id: Mapped[int] = mapped_column(BigInteger)
+    video_id: Mapped[int] = mapped_column(BigInteger)
+    similarity: Mapped[float] = mapped_column(Double)
+
+
+class RecentEngagement(Base):
+    """The videos that a user engaged with last: a rollup that others' feeds may read."""
+
+    __tablename__ = f"{PREFIX}recent_engagements"
+    __table_args__ = (Index(None, "video_id"), CLUSTERED)
+
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    at: Mapped[Time]
+
+
+class Term(Base):
+    """A word of captions and in how many of them it stands: a rollup."""
+
+    __tablename__ = f"{PREFIX}terms"
+    __table_args__ = (not_negative("captions"), CLUSTERED)
+
+    term: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    captions: Mapped[Count]
+
+
+class LearningState(Base):
+    """The one row of facts that learning depends on, and of what rollups found.
+
+    Half-lives are in days. The weights are what one event adds to an affinity, before it fades;
+    that of a watch is for all of a video much longer than `long_video_ms` (milliseconds), where the
+    score is half. Changing one of these means a rebuild.
+    """
+
+    __tablename__ = f"{PREFIX}learning_state"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint(
+            "creator_half_life_days BETWEEN 14 AND 36500"
+            " AND hashtag_half_life_days BETWEEN 14 AND 36500"
+            " AND sound_half_life_days BETWEEN 14 AND 36500"
+            " AND trend_half_life_days BETWEEN 0.1 AND 36500",
+            name="half_lives",
+        ),
+        CheckConstraint(
+            "watch_weight BETWEEN 0 AND 100 AND like_weight BETWEEN 0 AND 100"
+            " AND save_weight BETWEEN 0 AND 100 AND share_weight BETWEEN 0 AND 100"
+            " AND comment_weight BETWEEN 0 AND 100 AND publish_weight BETWEEN 0 AND 100"
+            " AND skip_weight BETWEEN -100 AND 0 AND not_interested_weight BETWEEN -100 AND 0"
+            " AND report_weight BETWEEN -100 AND 0",
+            name="weights",
+        ),
+        CheckConstraint("long_video_ms BETWEEN 1 AND 86400000", name="long_video_ms"),
+        is_fraction("engaged_share"),
+        between("trend_peak", -1e6, 1e6),
+        not_negative("captions"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    landmark: Mapped[Time]
+    creator_half_life_days: Mapped[float] = mapped_column(Double)
+    hashtag_half_life_days: Mapped[float] = mapped_column(Double)
+    sound_half_life_days: Mapped[float] = mapped_column(Double)
+    trend_half_life_days: Mapped[float] = mapped_column(Double)
+    watch_weight: Mapped[float] = mapped_column(Double)
+    like_weight: Mapped[float] = mapped_column(Double)
+    save_weight: Mapped[float] = mapped_column(Double)
+    share_weight: Mapped[float] = mapped_column(Double)
+    comment_weight: Mapped[float] = mapped_column(Double)
+    publish_weight: Mapped[float] = mapped_column(Double)
+    skip_weight: Mapped[float] = mapped_column(Double)
+    not_interested_weight: Mapped[float] = mapped_column(Double)
+    report_weight: Mapped[float] = mapped_column(Double)
+    long_video_ms: Mapped[int] = mapped_column(BigInteger)
+    hashtag_rule: Mapped[int] = mapped_column(Integer)
+    events_horizon: Mapped[Time | None]
+    engaged_share: Mapped[float] = mapped_column(Double)
+    trend_peak: Mapped[float | None] = mapped_column(Double)
+    captions: Mapped[Count]
+    refreshed_at: Mapped[Time | None]

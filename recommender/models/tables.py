@@ -1,0 +1,58 @@
+"""The `Table` of each model, for statements that SQLAlchemy Core writes."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from sqlalchemy import Table
+
+from recommender.models import (
+    Affinity,
+    EventRow,
+    FeedSession,
+    Follow,
+    Hashtag,
+    Interaction,
+    LearningState,
+    MutedCreator,
+    PendingEvent,
+    ProfileVersion,
+    ProfileWeight,
+    RecentEngagement,
+    ServedVideo,
+    Sound,
+    Term,
+    User,
+    UserHashtag,
+    UserSound,
+    Video,
+    VideoCaption,
+    VideoHashtag,
+    VideoNeighbour,
+    VideoTerm,
+)
+
+# SQLAlchemy types `__table__` as FromClause.
+USERS = cast(Table, User.__table__)
+SOUNDS = cast(Table, Sound.__table__)
+HASHTAGS = cast(Table, Hashtag.__table__)
+VIDEOS = cast(Table, Video.__table__)
+CAPTIONS = cast(Table, VideoCaption.__table__)
+VIDEO_TERMS = cast(Table, VideoTerm.__table__)
+VIDEO_HASHTAGS = cast(Table, VideoHashtag.__table__)
+USER_HASHTAGS = cast(Table, UserHashtag.__table__)
+USER_SOUNDS = cast(Table, UserSound.__table__)
+FOLLOWS = cast(Table, Follow.__table__)
+EVENTS = cast(Table, EventRow.__table__)
+PENDING = cast(Table, PendingEvent.__table__)
+INTERACTIONS = cast(Table, Interaction.__table__)
+LEARNING_STATE = cast(Table, LearningState.__table__)
+AFFINITIES = cast(Table, Affinity.__table__)
+RECENT = cast(Table, RecentEngagement.__table__)
+NEIGHBOURS = cast(Table, VideoNeighbour.__table__)
+TERMS = cast(Table, Term.__table__)
+SESSIONS = cast(Table, FeedSession.__table__)
+SERVED = cast(Table, ServedVideo.__table__)
+MUTED_CREATORS = cast(Table, MutedCreator.__table__)
+PROFILES = cast(Table, ProfileVersion.__table__)
+WEIGHTS = cast(Table, ProfileWeight.__table__)

@@ -1,0 +1,172 @@
+"""All that is stored of one person, as one file of JSON Lines that can be imported again.
+
+Each line is ``{"kind": …, "row": {…}}``. The kinds of the interchange format have its columns, and
+`import` takes them from the archive; the other lines are for reading, with names in place of ids:
+what was made of the events, what was inferred of them, and what was served and why.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Engine, Table
+from sqlalchemy.orm import Session
+
+from recommender.database.expressions import Statement
+from recommender.database.transactions import translate_errors
+from recommender.feed.resolve import learning_at
+from recommender.files.batches import IN_ARCHIVE
+from recommender.files.exporter import QUERIES, ROWS_AT_ONCE, ExportReport, created, plain_rows
+from recommender.formats import scalars
+from recommender.ingest.users import user_id
+from recommender.models import UserHashtag, UserSound
+from recommender.models.learned import SUBJECTS
+from recommender.models.tables import (
+    AFFINITIES,
+    EVENTS,
+    FOLLOWS,
+    HASHTAGS,
+    LEARNING_STATE,
+    PROFILES,
+    SOUNDS,
+    USERS,
+    VIDEOS,
+)
+from recommender.models.types import PREFIX
+from recommender.operations.inventory import PER_USER
+from recommender.ranking.scoring import score_of
+
+WHOSE: Mapping[str, sa.Column[Any]] = {
+    "users": USERS.c.id,
+    "videos": VIDEOS.c.creator_id,
+    "follows": FOLLOWS.c.user_id,
+    "events": EVENTS.c.user_id,
+}
+"""Of each kind of the interchange format, the column that says whose a row is."""
+
+CONTAINED = (FOLLOWS, EVENTS, UserHashtag.__table__, UserSound.__table__)
+"""The tables of one user's data that these kinds have."""
+
+OTHERS: tuple[Table, ...] = tuple(table for table in PER_USER if table not in CONTAINED)
+
+NAMES: Mapping[str, tuple[Table, ColumnElement[Any]]] = {
+    "creator": (USERS, USERS.c.key),
+    "video": (VIDEOS, VIDEOS.c.key),
+    "hashtag": (HASHTAGS, HASHTAGS.c.name),
+    "sound": (SOUNDS, SOUNDS.c.key),
+    "profile": (PROFILES, PROFILES.c.name + "@" + sa.cast(PROFILES.c.version, sa.Text)),
+}
+"""Of what an id stands for, the table, and what it is called there."""
+
+Line = tuple[str, Mapping[str, Any]]
+
+_STREAMED = {"yield_per": ROWS_AT_ONCE}
+
+
+def export_user(engine: Engine, user: str, file: str) -> ExportReport:
+    """Write all that is stored of a person to a file, as of one moment.
+
+    It has their row, videos, follows and events in the interchange format, then their mutes, their
+    states of videos, affinities as they count at that moment, recent engagements, and the sessions
+    and videos that were served to them with scores, sources and signals. Other users are in it
+    only as creators whom the person follows, muted or has an affinity to.
+
+    Args:
+        engine: a prepared engine.
+        user: the user's key.
+        file: a path, or ``-`` for standard output; compressed where it ends in ``.gz``, and
+            readable by its owner only.
+
+    Raises:
+        InvalidValue: the key is not of its form.
+        UnknownUser: there is no such user.
+        NotFound: the file's folder does not exist.
+        NotPermitted: the file may not be written.
+        StorageFailure: the disk is full or failing.
+    """
+    started = time.monotonic()
+    is_sqlite = engine.dialect.name == "sqlite"  # where a transaction is of one moment anyway
+    bind = engine if is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
+    with translate_errors(), Session(bind) as session:
+        owner = user_id(session, user)
+        with created(file) as text:
+            written = 0
+            for kind, row in _lines(session, user, owner):
+                line = {"kind": kind, "row": row}
+                assert line.keys() == IN_ARCHIVE  # noqa: S101 - what `import` goes by
+                text.write(json.dumps(line, ensure_ascii=False) + "\n")
+                written += 1
+    return ExportReport("user", file, written, round(time.monotonic() - started, 3))
+
+
+def _lines(session: Session, user: str, owner: int) -> Iterator[Line]:
+    moment = scalars.now()
+    since = session.scalar(sa.select(USERS.c.learned_since).where(USERS.c.id == owner))
+    yield "archive", _plain({"user": user, "exported_at": moment, "learned_since": since})
+    for kind, whose in WHOSE.items():
+        columns, query = QUERIES[kind]
+        found = session.execute(query().where(whose == owner), execution_options=_STREAMED)
+        for values in plain_rows(columns, found):
+            yield kind, dict(zip(columns, values, strict=True))
+    owned = sa.select(SOUNDS.c.key.label("sound")).where(SOUNDS.c.creator_id == owner)
+    yield from _rows(session, "sounds", owned.order_by(SOUNDS.c.id))
+    for table in OTHERS:
+        rows = _rows(session, table.name.removeprefix(PREFIX), _of(table, owner))
+        yield from _as_of(session, moment, rows) if table is AFFINITIES else rows
+
+
+def _rows(session: Session, kind: str, query: Statement) -> Iterator[Line]:
+    for row in session.execute(query, execution_options=_STREAMED):
+        yield kind, _plain(row._asdict())
+
+
+def _of(table: Table, owner: int) -> Statement:
+    """The rows of a table that are a user's, with names for ids."""
+    columns = [_named(column) for column in table.c if column.name != "user_id"]
+    return sa.select(*columns).where(table.c.user_id == owner).order_by(*table.primary_key)
+
+
+def _named(column: sa.Column[Any]) -> ColumnElement[Any]:
+    """The name that an id stands for; any other column as it is."""
+    if column.name == "subject_id":
+        subject = column.table.c.subject
+        cases = [(subject == name, _name_of(name, column)) for name in SUBJECTS]
+        return sa.case(*cases).label("name")
+    kind = column.name.removesuffix("_id")
+    is_id = column.name != kind and kind in NAMES
+    return _name_of(kind, column).label(kind) if is_id else column
+
+
+def _name_of(kind: str, column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
+    table, name = NAMES[kind]
+    return sa.select(name).where(table.c.id == column).scalar_subquery()
+
+
+def _as_of(session: Session, moment: datetime, affinities: Iterable[Line]) -> Iterator[Line]:
+    """Affinities faded until a moment, as a feed of then reads them."""
+    learning = learning_at(session.execute(sa.select(LEARNING_STATE)).one(), moment)
+    for kind, row in affinities:
+        yield kind, {**row, "score": row["score"] * getattr(learning, row["subject"])}
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as JSON has it."""
+    return dict(_plain_value(name, value) for name, value in row.items())
+
+
+def _plain_value(name: str, value: Any) -> tuple[str, Any]:
+    if isinstance(value, datetime):
+        return name, scalars.written_time(value)
+    if isinstance(value, UUID):
+        return name, str(value)
+    if name == "score_key":
+        return "score", score_of(value)
+    if name == "sources":
+        return name, value.split(scalars.LIST_SEPARATOR) if value else []
+    return name, value.strip() if name == "keyword" else value

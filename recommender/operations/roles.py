@@ -1,0 +1,76 @@
+"""Three roles for PostgreSQL, each with no more rights than it needs, as SQL to be run by hand."""
+
+from __future__ import annotations
+
+from sqlalchemy import Identity
+
+from recommender.models.types import VERSION_TABLE, Base
+
+_SQL = """\
+-- Run this once as a superuser, in the database and after `recommender db upgrade`.
+-- Then give each a password (in psql: \\password recommender_application) and use it in the URL.
+
+-- recommender_migrator owns the tables: `recommender db upgrade` and `db downgrade`.
+-- recommender_application reads and writes rows: all else.
+-- recommender_reader reads rows: feeds that are not served, reports.
+CREATE ROLE recommender_migrator LOGIN;
+CREATE ROLE recommender_application LOGIN;
+CREATE ROLE recommender_reader LOGIN;
+
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE, CREATE ON SCHEMA public TO recommender_migrator;
+GRANT USAGE ON SCHEMA public TO recommender_application, recommender_reader;
+
+{owners}
+
+GRANT SELECT ON
+{every}
+TO recommender_application, recommender_reader;
+GRANT INSERT, UPDATE, DELETE ON
+{tables}
+TO recommender_application;
+GRANT USAGE ON SEQUENCE
+{sequences}
+TO recommender_application;
+
+-- Whoever fills a table lets the planner know.
+DO $$ BEGIN
+IF current_setting('server_version_num')::int >= 170000 THEN
+GRANT MAINTAIN ON
+{tables}
+TO recommender_application;
+END IF;
+END $$;
+
+-- The same for tables that later migrations make.
+ALTER DEFAULT PRIVILEGES FOR ROLE recommender_migrator IN SCHEMA public
+GRANT SELECT ON TABLES TO recommender_reader;
+ALTER DEFAULT PRIVILEGES FOR ROLE recommender_migrator IN SCHEMA public
+GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO recommender_application;
+ALTER DEFAULT PRIVILEGES FOR ROLE recommender_migrator IN SCHEMA public
+GRANT USAGE ON SEQUENCES TO recommender_application;
+"""
+
+
+def roles_sql() -> str:
+    """The SQL of the roles: one that migrates, one for the application, one that reads.
+
+    It touches our own tables only, in the schema `public`; no password is in it.
+    """
+    tables = sorted(Base.metadata.tables)
+    with_ids = [name for name in tables if _has_identity(name)]
+    every = [*tables, VERSION_TABLE]
+    return _SQL.format(
+        owners="\n".join(f"ALTER TABLE {name} OWNER TO recommender_migrator;" for name in every),
+        every=_listed(every),
+        tables=_listed(tables),
+        sequences=_listed([f"{name}_id_seq" for name in with_ids]),
+    )
+
+
+def _has_identity(name: str) -> bool:
+    return any(isinstance(c.identity, Identity) for c in Base.metadata.tables[name].c)
+
+
+def _listed(names: list[str]) -> str:
+    return ",\n".join(f"    {name}" for name in names)

@@ -1,0 +1,254 @@
+"""ranking.features: TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Double, FromClause, Subquery
+
+from recommender.database.expressions import (
+    Statement,
+    is_now,
+    is_true,
+    number,
+)
+from recommender.models import (
+    Affinity,
+    Follow,
+    Interaction,
+    RecentEngagement,
+    Term,
+    UserHashtag,
+    VideoHashtag,
+    VideoNeighbour,
+    VideoTerm,
+)
+from recommender.ranking.viewer import Viewer
+
+MOST_TERMS = 200
+"""How many words of what the viewer engaged with are looked for, the most frequent first."""
+
+FACTS = (
+    "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
+    "hashtag_affinity", "lately", "neighbours", "followed", "terms",
+)  # fmt: skip
+"""The columns that facts may have, each a sum over the rows of `fact_rows`."""
+
+
+def gather_facts(
+    viewer: Viewer,
+    candidates: FromClause | None = None,
+    *,
+    few: bool = False,
+    unseen: bool = False,
+) -> Subquery:
+    """One row for each video that the viewer's rows, or the candidates, say something about.
+
+    Every source of facts is rows of one UNION ALL with one GROUP BY: joining them would let the
+    database multiply rows that it underestimates.
+
+    Args:
+        viewer: the viewer.
+        candidates: the videos in question, with their `sources`; the reference formula looks at the
+            whole catalogue, and so at all that the viewer's rows name.
+        few: whether the candidates are fewer than what their neighbours and followers lead to.
+        unseen: whether the viewer has done nothing with any candidate.
+    """
+    if candidates is None:
+        return summed(interaction_facts(viewer), hashtag_facts(viewer))
+    parts = [
+        fact_row(candidates.c.video_id, sources=candidates.c.sources),
+        candidate_hashtags(viewer, candidates),
+        candidate_terms(viewer, candidates),
+        candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer, candidates),
+        candidate_followed(viewer, candidates) if few else followed_among(viewer, candidates),
+    ]
+    return summed(*parts, *([] if unseen else [candidate_interactions(viewer, candidates)]))
+
+
+def summed(*parts: Statement) -> Subquery:
+    """Rows of facts, added up by video."""
+    names = [name for name in FACTS if any(name in part.selected_columns for part in parts)]
+    rows = sa.union_all(*(_padded(part, names) for part in parts)).subquery("fact_rows")
+    sums = [sa.func.sum(rows.c[name]).label(name) for name in names]
+    return sa.select(rows.c.video_id, *sums).group_by(rows.c.video_id).subquery("facts")
+
+
+def fact_row(video_id: ColumnElement[int], **values: ColumnElement[float]) -> Statement:
+    """A row of facts of a video."""
+    facts = [value.label(name) for name, value in values.items()]
+    return sa.select(video_id.label("video_id"), *facts)
+
+
+def _padded(rows: Statement, names: Sequence[str]) -> Statement:
+    """The same rows with all facts, 0 in those that they do not have."""
+    given = rows.selected_columns
+    facts = [given[name] if name in given else number(0).label(name) for name in names]
+    return rows.with_only_columns(given.video_id, *facts)
+
+
+def interaction_row(video_id: ColumnElement[int]) -> Statement:
+    """What the viewer did with a video."""
+    return fact_row(
+        video_id,
+        completion=Interaction.completion.expression,
+        likes=is_now(Interaction.liked_at, Interaction.unliked_at),
+        shares=sa.cast(Interaction.shares, Double),
+        comments=sa.cast(Interaction.comments, Double),
+        saves=is_now(Interaction.saved_at, Interaction.unsaved_at),
+    )
+
+
+def interaction_facts(viewer: Viewer) -> Statement:
+    """What the viewer did with each video."""
+    facts = interaction_row(Interaction.video_id.expression)
+    return facts.where(Interaction.user_id == viewer.user_id)
+
+
+def hashtag_facts(viewer: Viewer) -> Statement:
+    """A row for each hashtag of a video that the viewer declared."""
+    return (
+        fact_row(VideoHashtag.video_id.expression, hashtags=number(1))
+        .join(UserHashtag, UserHashtag.hashtag_id == VideoHashtag.hashtag_id)
+        .where(UserHashtag.user_id == viewer.user_id)
+    )
+
+
+def candidate_interactions(viewer: Viewer, candidates: FromClause) -> Statement:
+    """What the viewer did with each candidate.
+
+    Here and below, outer joins keep the database from beginning at the viewer's whole history, or
+    at all videos of a hashtag; their empty rows add nothing to a sum.
+    """
+    of_candidate = sa.and_(
+        Interaction.user_id == viewer.user_id, Interaction.video_id == candidates.c.video_id
+    )
+    facts = interaction_row(candidates.c.video_id).select_from(candidates)
+    return facts.outerjoin(Interaction, of_candidate)
+
+
+def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each hashtag of a candidate what it says to the viewer, where it says anything.
+
+    What the viewer learned of many hashtags is probed; the few others are one table, for one join.
+    """
+    tastes = _hashtag_tastes(viewer)
+    learned = sa.and_(
+        Affinity.user_id == viewer.user_id,
+        Affinity.subject == "hashtag",
+        Affinity.subject_id == VideoHashtag.hashtag_id,
+    )
+    return (
+        fact_row(
+            candidates.c.video_id,
+            hashtags=sa.func.coalesce(tastes.c.hashtags, number(0)),
+            hashtag_affinity=sa.func.coalesce(Affinity.score, number(0)),
+            lately=sa.func.coalesce(tastes.c.lately, number(0)),
+        )
+        .select_from(candidates)
+        .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
+        .outerjoin(tastes, tastes.c.hashtag_id == VideoHashtag.hashtag_id)
+        .outerjoin(Affinity, learned)
+        .where(sa.func.coalesce(tastes.c.hashtag_id, Affinity.subject_id, 0) != 0)
+    )
+
+
+def _hashtag_tastes(viewer: Viewer) -> Subquery:
+    """One row for each hashtag that the viewer declared, or saw lately."""
+    declared = sa.select(
+        UserHashtag.hashtag_id, number(1).label("hashtags"), number(0).label("lately")
+    ).where(UserHashtag.user_id == viewer.user_id)
+    lately = sa.select(viewer.lately.c.hashtag_id, number(0), viewer.lately.c.surplus)
+    rows = sa.union_all(declared, lately).subquery("hashtag_rows")
+    sums = [sa.func.sum(rows.c[name]).label(name) for name in ("hashtags", "lately")]
+    return sa.select(rows.c.hashtag_id, *sums).group_by(rows.c.hashtag_id).subquery("tastes")
+
+
+def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each hashtag of a candidate, whether the viewer declared it."""
+    declared = sa.and_(
+        UserHashtag.user_id == viewer.user_id, UserHashtag.hashtag_id == VideoHashtag.hashtag_id
+    )
+    is_declared = is_true(UserHashtag.hashtag_id.is_not(None))
+    return (
+        fact_row(candidates.c.video_id, hashtags=is_declared)
+        .select_from(candidates)
+        .outerjoin(VideoHashtag, VideoHashtag.video_id == candidates.c.video_id)
+        .outerjoin(UserHashtag, declared)
+    )
+
+
+def neighbour_facts(viewer: Viewer, candidates: FromClause) -> Statement:
+    """A row for each candidate that is a neighbour of what the viewer engaged with lately."""
+    facts = fact_row(viewer.near.c.video_id, neighbours=viewer.near.c.similarity)
+    return facts.where(viewer.near.c.video_id.in_(sa.select(candidates.c.video_id)))
+
+
+def followed_facts(viewer: Viewer) -> Statement:
+    """A row for each of those whom the viewer follows that engaged with a video lately."""
+    return (
+        fact_row(RecentEngagement.video_id.expression, followed=number(1))
+        .join(Follow, Follow.creator_id == RecentEngagement.user_id)
+        .where(Follow.user_id == viewer.user_id)
+    )
+
+
+def followed_among(viewer: Viewer, candidates: FromClause) -> Statement:
+    """The same of the candidates only; the sum keeps SQLite from looking up each with each."""
+    return followed_facts(viewer).where(
+        (RecentEngagement.video_id + 0).in_(sa.select(candidates.c.video_id))
+    )
+
+
+def candidate_neighbours(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each candidate, each time that it is near to what the viewer engaged with lately."""
+    lately, near = viewer.recent, VideoNeighbour
+    is_near = sa.and_(near.source_id == lately.c.video_id, near.video_id == candidates.c.video_id)
+    return (
+        fact_row(candidates.c.video_id, neighbours=near.similarity * lately.c.weight)
+        .select_from(candidates)
+        .join(lately, sa.true())
+        .outerjoin(near, is_near)
+    )
+
+
+def candidate_followed(viewer: Viewer, candidates: FromClause) -> Statement:
+    """A row for each candidate of each of those whom the viewer follows that engaged with it."""
+    return followed_facts(viewer).where(
+        RecentEngagement.video_id.in_(sa.select(candidates.c.video_id))
+    )
+
+
+def viewer_terms(viewer: Viewer) -> Subquery:
+    """The words of what the viewer engaged with lately, each 1 where rare and 0 where common."""
+    lately = viewer.recent
+    rarity = number(1) - sa.cast(Term.captions, Double) / viewer.common_captions
+    return (
+        sa.select(VideoTerm.term, sa.func.max(rarity).label("rarity"))
+        .select_from(lately)
+        .join(VideoTerm, VideoTerm.video_id == lately.c.video_id)
+        .join(Term, Term.term == VideoTerm.term)
+        .where(rarity > number(0))
+        .group_by(VideoTerm.term)
+        .order_by(sa.func.sum(lately.c.weight).desc(), VideoTerm.term)
+        .limit(MOST_TERMS)
+        .subquery("viewer_terms")
+    )
+
+
+def candidate_terms(viewer: Viewer, candidates: FromClause) -> Statement:
+    """For each word of a candidate's caption how much it says to the viewer.
+
+    That the words' join says again whose word it is keeps PostgreSQL from looking the words up
+    anew for each candidate.
+    """
+    words = viewer_terms(viewer)
+    is_said = sa.and_(words.c.term == VideoTerm.term, VideoTerm.video_id == candidates.c.video_id)
+    return (
+        fact_row(candidates.c.video_id, terms=words.c.rarity)
+        .select_from(candidates)
+        .outerjoin(VideoTerm, VideoTerm.video_id == candidates.c.video_id)
+        .outerjoin(words, is_said)
+        .where(sa.func.coalesce(words.c.rarity, number(0)) > number(0))
+    )

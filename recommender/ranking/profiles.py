@@ -1,0 +1,286 @@
+"""Ranking profiles: named, versioned sets of weights, kept in the database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Select
+from sqlalchemy.orm import Session, aliased
+
+from recommender.database.expressions import Statement
+from recommender.errors import InvalidValue, UnknownProfile
+from recommender.formats import scalars
+from recommender.models import ProfileVersion, ProfileWeight
+from recommender.models.types import LARGEST_WEIGHT
+from recommender.ranking.request import REFERENCE, Profile, ProfileRecord
+from recommender.ranking.scoring import signal_of
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
+
+LONGEST_NOTE = 10_000
+
+_VERSION = re.compile(r"[1-9]\d{0,8}", re.ASCII)
+
+
+def get_profile(session: Session, profile: str | None = None) -> Profile:
+    """A profile's version: one statement.
+
+    Args:
+        session: the caller's transaction.
+        profile: ``name`` for its newest version, ``name@version`` for that one, None for the
+            version activated last.
+
+    Raises:
+        UnknownProfile: there is no such profile or version.
+    """
+    name, version = (None, None) if profile is None else _split(profile)
+    statement = _read_one(is_named=name is not None, is_numbered=version is not None)
+    rows = session.execute(statement, {"name": name, "version": version}).all()
+    if not rows:
+        raise UnknownProfile(f"there is no profile {scalars.shown(profile)}")
+    return _profiles(rows)[0]
+
+
+def profile_of_id(session: Session, row_id: int) -> Profile:
+    """The version of a profile that a page was ranked by: one statement."""
+    return _profiles(session.execute(_read().where(ProfileVersion.id == row_id)))[0]
+
+
+def list_profiles(session: Session) -> list[Profile]:
+    """Every version of every profile, by name and version.
+
+    Args:
+        session: the caller's transaction.
+    """
+    return _profiles(session.execute(_read()).all())
+
+
+def profile_history(session: Session, name: str | None = None) -> list[ProfileRecord]:
+    """Where each version of a profile comes from, by name and version.
+
+    Args:
+        session: the caller's transaction.
+        name: of one profile; all where None.
+
+    Raises:
+        UnknownProfile: there is no such profile.
+    """
+    version, parent = ProfileVersion, aliased(ProfileVersion)
+    about = (version.source, version.author, version.note, version.metrics)
+    statement = (
+        sa.select(
+            version.name, version.version, version.created_at, version.activated_at, *about,
+            parent.name.label("parent_name"), parent.version.label("parent_version"),
+        )
+        .outerjoin(parent, parent.id == version.parent_id)
+        .order_by(version.name, version.version)
+        .prefix_with("/* recommender.profile_history */")
+    )  # fmt: skip
+    if name is not None:
+        statement = statement.where(version.name == name)
+    records = [_record(row) for row in session.execute(statement)]
+    if not records:
+        raise UnknownProfile(f"there is no profile {scalars.shown(name)}")
+    return records
+
+
+def _record(row: Any) -> ProfileRecord:
+    return ProfileRecord(
+        profile=row.name,
+        version=row.version,
+        created_at=row.created_at,
+        activated_at=row.activated_at,
+        source=row.source,
+        author=row.author,
+        note=row.note,
+        parent=f"{row.parent_name}@{row.parent_version}" if row.parent_name else None,
+        metrics=row.metrics,
+    )
+
+
+def create_profile(
+    session: Session,
+    name: str,
+    weights: Mapping[str, float],
+    *,
+    author: str | None = None,
+    note: str | None = None,
+    parent: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Profile:
+    """Make a new version of a profile; it serves by default once it is activated.
+
+    A version never changes: whoever wants other weights makes the next one.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        name: a letter, then letters, digits and ``_ . -``, at most 100 in all; not ``classic``.
+        weights: at least one signal's weight, -100 to 100 each.
+        author: who makes it, 1 to 255 characters.
+        note: why, 1 to 10,000 characters.
+        parent: ``name`` or ``name@version`` of what it is made from; its version before where None.
+        metrics: what a fit found, as JSON has it; None where the weights were chosen by hand.
+
+    Raises:
+        InvalidValue: a name, weight, author or note is not of its form.
+        UnknownSignal: there is no such signal.
+        UnknownProfile: there is no such parent.
+    """
+    checked_name(name)
+    if not weights:
+        raise InvalidValue("weights: a profile needs at least one")
+    checked = {signal_of(signal).name: checked_weight(signal, w) for signal, w in weights.items()}
+    said = checked_origin(author, note)
+    _lock(session)
+    version, origin = _next(session, name, parent)
+    row = ProfileVersion(
+        name=name, version=version, created_at=scalars.now(), parent_id=origin, **said,
+        source="hand" if metrics is None else "fit", metrics=metrics,
+    )  # fmt: skip
+    row.weights = [
+        ProfileWeight(signal=signal, position=position, weight=weight)
+        for position, (signal, weight) in enumerate(checked.items(), start=1)
+    ]
+    session.add(row)
+    session.flush()
+    return Profile(name, version, checked, id=row.id)
+
+
+def checked_name(name: str) -> str:
+    """The name of a profile that may have another version, or `InvalidValue`."""
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            f"profile: {scalars.shown(name)} is not a letter followed by letters, digits, _ . or -"
+        )
+    if name == REFERENCE:
+        raise InvalidValue(f"profile: {REFERENCE} is the reference formula: choose another name")
+    return name
+
+
+def _next(session: Session, name: str, parent: str | None) -> tuple[int, int | None]:
+    """The number of a profile's next version, and the row of what it is made from."""
+    newest = (
+        sa.select(ProfileVersion.version, ProfileVersion.id)
+        .where(ProfileVersion.name == name)
+        .order_by(ProfileVersion.version.desc())
+        .limit(1)
+    )
+    row = session.execute(newest).one_or_none()
+    version, before = (0, None) if row is None else row
+    return version + 1, before if parent is None else get_profile(session, parent).id
+
+
+def checked_origin(author: str | None, note: str | None) -> dict[str, str | None]:
+    """Who makes a version and why, as columns, or `InvalidValue`."""
+    return {
+        "author": _said("author", author, scalars.KEY_LENGTH),
+        "note": _said("note", note, LONGEST_NOTE),
+    }
+
+
+def _said(name: str, value: str | None, longest: int) -> str | None:
+    try:
+        if value == "":
+            raise InvalidValue("is empty")
+        return None if value is None else scalars.text(value, longest)
+    except InvalidValue as error:
+        raise InvalidValue(f"{name}: {error}") from None
+
+
+def _lock(session: Session) -> None:
+    """Let makers of profiles wait for each other, so that they count versions up one by one."""
+    reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
+    session.execute(reference.with_for_update())
+
+
+def activate_profile(session: Session, profile: str) -> Profile:
+    """Let a version serve where no profile is asked for, from now on.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        profile: ``name`` for its newest version, ``name@version`` for that one.
+
+    Raises:
+        UnknownProfile: there is no such profile or version.
+    """
+    found = get_profile(session, profile)
+    last = session.scalar(sa.select(sa.func.max(ProfileVersion.activated_at)))
+    session.execute(
+        sa.update(ProfileVersion)
+        .where(ProfileVersion.name == found.name, ProfileVersion.version == found.version)
+        .values(activated_at=_after(last))
+    )
+    return replace(found, active=True)
+
+
+def _after(last: datetime | None) -> datetime:
+    """Now, or just after `last` where this machine's clock is behind it."""
+    now = scalars.now()
+    return max(now, last + timedelta(microseconds=1)) if last else now
+
+
+def checked_weight(signal: str, weight: float) -> float:
+    """The weight of a signal, -100 to 100, or `InvalidValue`."""
+    try:
+        return scalars.number(weight, -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    except InvalidValue as error:
+        raise InvalidValue(f"weight of {signal}: {error}") from None
+
+
+def _split(profile: str) -> tuple[str, int | None]:
+    if not isinstance(profile, str):
+        raise UnknownProfile(f"there is no profile {scalars.shown(profile)}")
+    name, at, version = profile.partition("@")
+    if not _NAME.fullmatch(name) or (at and not _VERSION.fullmatch(version)):
+        raise UnknownProfile(f"there is no profile {scalars.shown(profile)}")
+    return name, int(version) if at else None
+
+
+@cache
+def _read_one(*, is_named: bool, is_numbered: bool) -> Statement:
+    wanted = _named(is_numbered=is_numbered) if is_named else _active()
+    return _read().where(ProfileVersion.id == wanted.scalar_subquery())
+
+
+def _named(*, is_numbered: bool) -> Select[int]:
+    version = aliased(ProfileVersion)
+    named = sa.select(version.id).where(version.name == sa.bindparam("name"))
+    if is_numbered:
+        return named.where(version.version == sa.bindparam("version"))
+    return named.order_by(version.version.desc()).limit(1)
+
+
+def _active() -> Select[int]:
+    version = aliased(ProfileVersion)
+    latest = (version.activated_at.desc(), version.id.desc())
+    activated = sa.select(version.id).where(version.activated_at.is_not(None))
+    return activated.order_by(*latest).limit(1)
+
+
+def _read() -> Statement:
+    version, weight = ProfileVersion, ProfileWeight
+    is_active = (version.id == _active().scalar_subquery()).label("active")
+    return (
+        sa.select(
+            version.id, version.name, version.version, is_active, weight.signal, weight.weight
+        )
+        .join(weight, weight.profile_id == version.id)
+        .order_by(version.name, version.version, weight.position)
+        .prefix_with("/* recommender.profiles */")
+    )
+
+
+def _profiles(rows: Iterable[Any]) -> list[Profile]:
+    return [
+        Profile(name, version, {row.signal: row.weight for row in group}, bool(active), number)
+        for (number, name, version, active), group in groupby(
+            rows, key=lambda row: (row.id, row.name, row.version, row.active)
+        )
+    ]

@@ -1,0 +1,279 @@
+"""The one statement: candidates, filters, the weighted sum of signals, the order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, ColumnElement, Double, FromClause, Label, Subquery
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+
+from recommender.database.expressions import Number, Statement, bounded, half_away, number
+from recommender.errors import InvalidValue, UnknownSignal
+from recommender.formats.scalars import shown
+from recommender.models import Affinity, Video
+from recommender.ranking.candidates import candidates, given_candidates, quota_of
+from recommender.ranking.features import gather_facts
+from recommender.ranking.filters import allowed, filters_of, keyword_not_muted, remaining
+from recommender.ranking.request import FeedRequest
+from recommender.ranking.signals import SIGNALS, Candidate, Signal
+from recommender.ranking.sources import SOURCES, TRIAL, is_on_trial
+from recommender.ranking.viewer import Shape, Viewer
+
+KEY_SCALE = 1_000_000_000
+"""The order is by whole billionths of a score: sums of doubles that are equal on paper tie."""
+
+COLUMNS = frozenset({"video_id", "score_key", "sources"})
+"""The columns of a feed that are no signals."""
+
+PLACED = (
+    Video.key.label("page_video"),
+    Video.creator_id.label("page_creator_id"),
+    Video.sound_id.label("page_sound_id"),
+    Video.published_at.label("page_published_at"),
+)
+"""What a contender for a place has besides its score, sources and signals."""
+
+POOL = 3
+"""How many candidates there are for each place of a page, at first."""
+
+SPARE = 40
+"""How many more there are, whatever a page's length: the best of few are often by one creator."""
+
+
+def signal_of(name: str) -> Signal:
+    """The signal of that name.
+
+    Raises:
+        UnknownSignal: there is none.
+    """
+    for signal in SIGNALS:
+        if signal.name == name:
+            return signal
+    raise UnknownSignal(
+        f"there is no signal {shown(name)}: there are {', '.join(each.name for each in SIGNALS)}"
+    )
+
+
+def score_of(key: int) -> float:
+    """The score that a score key stands for."""
+    return key / KEY_SCALE
+
+
+def feed_query(request: FeedRequest) -> Statement:
+    """The ordered feed of a request, as a statement to run or to compose.
+
+    Its columns are `video_id`, `score_key` (billionths of the score), `sources` (`source_names`
+    gives their names) and one for each signal of the profile. It selects from `Video`, so that
+    ``where`` and ``join`` can add a host's own tables; it is ordered by score key, then
+    `published_at`, then id, all descending, and limited. What ``where`` takes away is not replaced
+    by further candidates: a predicate that takes much away belongs into the request.
+
+    Args:
+        request: as `resolve` gives it.
+
+    Raises:
+        UnknownSignal: the profile names a signal that this package does not have.
+    """
+    return ranked(Shape.of(request), Viewer.of(request))
+
+
+def ranked(shape: Shape, viewer: Viewer) -> Statement:
+    """The ordered feed of a viewer."""
+    statement = ordered(ranked_whole(shape, viewer)).limit(viewer.limit)
+    return statement.prefix_with("/* recommender.feed_query */")
+
+
+def pool_of(limit: Any) -> Any:
+    """How many contenders there are at first for a page of so many places, but for those on trial.
+
+    Args:
+        limit: a number, or an expression of one.
+    """
+    return POOL * limit + SPARE
+
+
+def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
+    """The first contenders of the feed, `pool_of` a page, and all that are on trial; in order.
+
+    The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
+    keeps the databases from writing them into the sum again, and from looking for muted keywords in
+    all: they look in the order of the scores, until there are enough.
+    """
+    trials = next(quota_of(each, shape) for each in SOURCES if each.name == TRIAL)
+    found = scored(
+        shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
+    )
+    valued = found.add_columns(*PLACED).where(*remaining(shape, viewer)).offset(0)
+    each = valued.subquery("valued")
+    key = score_key({name: each.c[name] for name in shape.names}, viewer)
+    every = sa.select(*each.c, key)
+    keyed = (
+        every.order_by(is_on_trial(each.c.sources).desc(), *_in_order(every.selected_columns))
+        .offset(0)
+        .subquery("keyed")
+    )
+    best = (
+        sa.select(*keyed.c)
+        .where(keyword_not_muted(viewer, keyed.c.video_id))
+        .limit(pool_of(viewer.limit) + trials)
+        .subquery("pool")
+    )
+    return sa.select(*best.c).order_by(*_in_order(best.c))
+
+
+def _in_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
+    """The one order of every feed, of contenders."""
+    return columns.score_key.desc(), columns.page_published_at.desc(), columns.video_id.desc()
+
+
+def ranked_contenders(shape: Shape, viewer: Viewer) -> Statement:
+    """All contenders of the feed, in order."""
+    return ordered(ranked_whole(shape, viewer).add_columns(*PLACED))
+
+
+def ranked_whole(shape: Shape, viewer: Viewer) -> Statement:
+    """The feed with its score keys, in no order and not limited."""
+    if shape.is_reference:
+        return scored(shape, viewer, None).where(*allowed(shape, viewer))
+    found = scored(shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch)
+    return found.where(*remaining(shape, viewer), keyword_not_muted(viewer))
+
+
+def ranked_given(shape: Shape, viewer: Viewer) -> Statement:
+    """The given videos in the viewer's order; no filter applies."""
+    statement = ordered(_scored_given(shape, viewer))
+    return statement.prefix_with("/* recommender.rank_query */")
+
+
+def explain_query(request: FeedRequest, video: str) -> Statement:
+    """One video's score and signals, and a column for each filter: whether it passes."""
+    shape, viewer = Shape.of(request), Viewer.of(request, [video])
+    outcomes = [each.predicate(viewer).label(f"filter_{each.name}") for each in filters_of(shape)]
+    statement = _scored_given(shape, viewer).add_columns(*outcomes)
+    return statement.prefix_with("/* recommender.explain_query */")
+
+
+def ahead_query(request: FeedRequest, video_id: int, score_key: int) -> Statement:
+    """The videos of the whole filtered order that stand before this one, the nearest first.
+
+    Each row has the video's key and how many there are.
+    """
+    feed = feed_query(request).limit(None).order_by(None)
+    shown_at, key = Video.published_at.label("page_published_at"), Video.key.label("page_video")
+    each = feed.add_columns(shown_at, key).subquery("each")
+    published_at = sa.select(Video.published_at).where(Video.id == video_id).scalar_subquery()
+    place = sa.tuple_(each.c.score_key, each.c.page_published_at, each.c.video_id)
+    own = sa.tuple_(sa.literal(score_key, BigInteger()), published_at, sa.literal(video_id))
+    return (
+        sa.select(each.c.page_video.label("key"), sa.func.count().over().label("ahead"))
+        .where(place > own)
+        .order_by(each.c.score_key, each.c.page_published_at, each.c.video_id)
+        .prefix_with("/* recommender.ahead_query */")
+    )
+
+
+def sources_query(request: FeedRequest, video_id: int) -> Statement:
+    """The sources that found a video, as `candidates` gives them; no row where none did."""
+    found = candidates(Shape.of(request), Viewer.of(request))
+    statement = sa.select(found.c.sources).where(found.c.video_id == video_id)
+    return statement.prefix_with("/* recommender.sources_query */")
+
+
+def _scored_given(shape: Shape, viewer: Viewer) -> Statement:
+    if shape.is_reference:
+        return scored(shape, viewer, None).where(Video.id.in_(viewer.given_videos()))
+    return scored(shape, viewer, given_candidates(viewer), few=True)
+
+
+def scored(
+    shape: Shape,
+    viewer: Viewer,
+    among: FromClause | None,
+    *,
+    few: bool = False,
+    unseen: bool = False,
+    facts: Subquery | None = None,
+    is_keyed: bool = True,
+) -> Statement:
+    """The candidates, or every video, with score key, sources and signals, in no order.
+
+    Args:
+        shape: of the request.
+        viewer: its viewer.
+        among: the candidates, every video where None.
+        few: as for `gather_facts`.
+        unseen: as for `gather_facts`.
+        facts: what the signals read; all that there is where None.
+        is_keyed: whether there is the score key.
+    """
+    if facts is None:
+        facts = gather_facts(viewer, among, few=few, unseen=unseen)
+    candidate = Candidate(facts, viewer, aliased(Affinity), aliased(Affinity))
+    ours = [(name, signal_of(name).expression(candidate)) for name in shape.signals]
+    own = [(signal.name, _own(signal, candidate)) for signal in shape.own]
+    signals = dict([*ours, *own])
+    labels = [value.label(name) for name, value in signals.items()]
+    sources = candidate.fact("sources").label("sources")
+    keys = [score_key(signals, viewer)] if is_keyed else []
+    statement = sa.select(Video.id.label("video_id"), *keys, sources, *labels).select_from(Video)
+    if among is None:
+        statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
+        return _with_affinities(statement, candidate, viewer.user_id) if shape.own else statement
+    statement = statement.join(facts, facts.c.video_id == Video.id)
+    owner = viewer.user_id + 0 * Video.id
+    return statement if shape.is_reference else _with_affinities(statement, candidate, owner)
+
+
+def _own(signal: Signal, candidate: Candidate) -> Number:
+    """The expression of a host's signal, held in the range that it declares.
+
+    What is no number is NULL, as on SQLite; PostgreSQL holds it for more than infinity.
+    """
+    value = signal.expression(candidate)
+    if not isinstance(value, ColumnElement | InstrumentedAttribute):
+        raise InvalidValue(
+            f"signals: {signal.name} gives {shown(value)}, which is no SQL expression"
+        )
+    held = sa.cast(value, Double)
+    return sa.case((held <= number(math.inf), bounded(held, signal.low, signal.high)))
+
+
+def _with_affinities(
+    statement: Statement, candidate: Candidate, owner: ColumnElement[int]
+) -> Statement:
+    """The statement with the viewer's affinities to each video's creator and sound.
+
+    Args:
+        statement: selects from `Video`.
+        candidate: whose signals read them.
+        owner: the viewer; as a sum with a column of `Video`, one affinity is looked up for each
+            video, where PostgreSQL would go through all of them for each, as it thinks that a
+            viewer has few.
+    """
+    for affinity, subject, subject_id in (
+        (candidate.creator, "creator", Video.creator_id),
+        (candidate.sound, "sound", Video.sound_id),
+    ):
+        of_viewer = sa.and_(
+            affinity.user_id == owner,
+            affinity.subject == subject,
+            affinity.subject_id == subject_id,
+        )
+        statement = statement.outerjoin(affinity, of_viewer)
+    return statement
+
+
+def score_key(signals: Mapping[str, Number], viewer: Viewer) -> Label[int]:
+    """Σ weight · signal in whole billionths."""
+    products = [viewer.weights[name] * value for name, value in signals.items()]
+    total: ColumnElement[Any] = sum(products[1:], start=products[0])
+    return sa.cast(half_away(total * number(KEY_SCALE)), BigInteger).label("score_key")
+
+
+def ordered(statement: Statement) -> Statement:
+    """The statement in the one order of every feed."""
+    key = statement.selected_columns.score_key
+    return statement.order_by(key.desc(), Video.published_at.desc(), Video.id.desc())

@@ -1,0 +1,336 @@
+"""The signals: what speaks for a video to a viewer, one SQL expression each.
+
+A signal is a number in its declared range, never NULL, and depends on no clock but `as_of`. It
+reads a `Candidate`: the row of the video, the viewer's bound values, the viewer's affinities, and
+the *facts*, the sums by video over what all other rows say. Facts are gathered in one pass, since a
+subquery for each signal costs a walk for each video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Double, Subquery
+
+from recommender.database.expressions import (
+    Number,
+    age_days,
+    at_most,
+    bounded,
+    exp2,
+    is_true,
+    number,
+    saturated,
+)
+from recommender.errors import InvalidValue
+from recommender.formats.scalars import LIST_LENGTH, shown
+from recommender.models import (
+    Affinity,
+    Follow,
+    UserSound,
+    Video,
+)
+from recommender.ranking.features import FACTS
+from recommender.ranking.viewer import Viewer
+
+MOST_OFTEN = 1_000_000
+"""How often a share or comment counts at most."""
+
+LONGEST_AGE = 1e9
+"""Days at most that a video is old."""
+
+LEAST_AFFINITY = 1e-20
+"""What is nearer to 0, at the reading time, is no affinity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a signal may read: `Video`'s columns and those given here.
+
+    Attributes:
+        facts: the sums by video; read by `fact`, since a statement has those of `FACTS` that it
+            needs.
+        viewer: the viewer's bound values.
+        creator: the viewer's affinity to the video's creator.
+        sound: the viewer's affinity to the video's sound.
+    """
+
+    facts: Subquery
+    viewer: Viewer
+    creator: type[Affinity]
+    sound: type[Affinity]
+
+    def fact(self, name: str) -> Number:
+        """A fact of this video, 0 where the viewer has none, or none was asked for.
+
+        Raises:
+            InvalidValue: it is none of `FACTS`.
+        """
+        if name not in FACTS:
+            raise InvalidValue(f"fact: {shown(name)} is not one of {', '.join(FACTS)}")
+        gathered = self.facts.c.get(name)
+        return number(0) if gathered is None else sa.func.coalesce(gathered, number(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A named number in a declared range.
+
+    Args:
+        name: as profiles name it; a host's own is one word of 63 bytes at most, and no other's in
+            any case.
+        low: the least value.
+        high: the greatest value.
+        expression: gives the SQL expression for a `Candidate`.
+
+    Raises:
+        InvalidValue: the bounds are not from -1,000,000 to 1,000,000, the least first.
+    """
+
+    name: str
+    low: float
+    high: float
+    expression: Callable[[Candidate], Number]
+
+    def __post_init__(self) -> None:
+        if not -MOST_OFTEN <= self.low <= self.high <= MOST_OFTEN:
+            raise InvalidValue(
+                f"signal {shown(self.name)}: {self.low} to {self.high} is no range within"
+                f" -{MOST_OFTEN:,} to {MOST_OFTEN:,}"
+            )
+
+
+def completion(candidate: Candidate) -> Number:
+    """The best part of this video that the viewer watched: who watched it to the end wanted it.
+
+    Range: 0 to 1. Reads: interactions.
+    """
+    return candidate.fact("completion")
+
+
+def likes(candidate: Candidate) -> Number:
+    """The viewer likes the video now: the plainest praise.
+
+    Range: 0 or 1. Reads: interactions.
+    """
+    return candidate.fact("likes")
+
+
+def shares(candidate: Candidate) -> Number:
+    """How often the viewer shared the video: each time it was worth somebody else's time.
+
+    Range: 0 to 1,000,000. Reads: interactions.
+    """
+    return at_most(candidate.fact("shares"), MOST_OFTEN)
+
+
+def follows(candidate: Candidate) -> Number:
+    """The viewer follows the video's creator: a standing wish to see more.
+
+    Range: 0 or 1. Reads: follows.
+    """
+    followed = sa.select(Follow.creator_id).where(Follow.user_id == candidate.viewer.user_id)
+    return is_true(Video.creator_id.in_(followed))
+
+
+def hashtags(candidate: Candidate) -> Number:
+    """How many of the video's hashtags are among the viewer's declared interests.
+
+    Range: 0 to 300, the most hashtags that a video has. Reads: user_hashtags, video_hashtags.
+    """
+    return candidate.fact("hashtags")
+
+
+def sound(candidate: Candidate) -> Number:
+    """The video's sound is among the viewer's declared sounds.
+
+    Range: 0 or 1. Reads: user_sounds.
+    """
+    declared = sa.select(UserSound.sound_id).where(UserSound.user_id == candidate.viewer.user_id)
+    return is_true(Video.sound_id.in_(declared))
+
+
+def language(candidate: Candidate) -> Number:
+    """The video is in the viewer's language, compared as written.
+
+    Range: 0 or 1. Reads: users, videos.
+    """
+    return is_true(Video.language == candidate.viewer.language)
+
+
+def country(candidate: Candidate) -> Number:
+    """The video is from the viewer's country, compared as written: the weakest of interests.
+
+    Range: 0 or 1. Reads: users, videos.
+    """
+    return is_true(Video.country == candidate.viewer.country)
+
+
+def comments(candidate: Candidate) -> Number:
+    """How often the viewer commented on the video: it was worth an answer.
+
+    Range: 0 to 1,000,000. Reads: interactions.
+    """
+    return at_most(candidate.fact("comments"), MOST_OFTEN)
+
+
+def saves(candidate: Candidate) -> Number:
+    """The viewer has saved the video, to see it again.
+
+    Range: 0 or 1. Reads: interactions.
+    """
+    return candidate.fact("saves")
+
+
+def device(candidate: Candidate) -> Number:
+    """The video's orientation suits the viewer's device: upright on what is held in a hand.
+
+    Range: 0 or 1; a square suits any device that is known. Reads: users, videos.
+    """
+    viewer = candidate.viewer
+    return sa.case(
+        (Video.orientation == "square", viewer.suits_square),
+        (Video.orientation == "portrait", viewer.suits_portrait),
+        (Video.orientation == "landscape", viewer.suits_landscape),
+        else_=number(0),
+    )
+
+
+def creator_affinity(candidate: Candidate) -> Number:
+    """What the viewer's behaviour says about the creator, good or bad, the latest most.
+
+    Range: -1 to 1. Reads: affinities.
+    """
+    return faded(candidate.creator.score, candidate.viewer.creator_half)
+
+
+def hashtag_affinity(candidate: Candidate) -> Number:
+    """What the viewer's behaviour says about the video's hashtags together: its topics.
+
+    Range: -1 to 1. Reads: affinities, video_hashtags.
+    """
+    return faded(candidate.fact("hashtag_affinity"), candidate.viewer.hashtag_half)
+
+
+def lately(candidate: Candidate) -> Number:
+    """Of what the viewer saw last with its hashtags they engaged with more, or less, than usual.
+
+    A share, so that it turns as soon as tastes do; what they rejected counts against.
+
+    Range: -1 to 1. Reads: interactions, video_hashtags, learning_state.
+    """
+    return bounded(candidate.fact("lately"), -1, 1)
+
+
+def sound_affinity(candidate: Candidate) -> Number:
+    """What the viewer's behaviour says about the video's sound: memes and songs come in waves.
+
+    Range: -1 to 1. Reads: affinities.
+    """
+    return faded(candidate.sound.score, candidate.viewer.sound_half)
+
+
+def faded(score: Any, half: Number) -> Number:
+    """An affinity at the reading time, squeezed between -1 and 1; 0 where there is none.
+
+    The score is not multiplied, since PostgreSQL raises an error where the product is no double.
+    """
+    is_some = sa.func.abs(score) > half * number(LEAST_AFFINITY)
+    return sa.case((is_some, saturated(score, half)), else_=number(0))
+
+
+def caption(candidate: Candidate) -> Number:
+    """Words of the caption stand in captions that the viewer engaged with lately; rare ones count.
+
+    Range: 0 to 1. Reads: interactions, video_terms, terms.
+    """
+    return saturated(candidate.fact("terms"), number(1))
+
+
+def collaborative(candidate: Candidate) -> Number:
+    """Who engaged with what the viewer engaged with lately engaged with this one, beyond chance.
+
+    Item-based collaborative filtering (Sarwar and others, 2001); that the newest count most carries
+    the session's context. Range: 0 to 1. Reads: interactions, video_neighbours.
+    """
+    return saturated(candidate.fact("neighbours"), number(1))
+
+
+def social(candidate: Candidate) -> Number:
+    """People whom the viewer follows engaged with the video lately.
+
+    Range: 0 to 1. Reads: follows, recent_engagements.
+    """
+    return saturated(candidate.fact("followed"), number(1))
+
+
+def quality(candidate: Candidate) -> Number:
+    """The part of its viewers that engaged with the video, begun with some of average interest.
+
+    Range: 0 to 1. Reads: videos, learning_state.
+    """
+    prior = candidate.viewer.quality_prior
+    engaged = sa.cast(Video.engaged_views, Double) + prior * candidate.viewer.engaged_share
+    viewers = sa.cast(Video.impressions, Double) + prior
+    return at_most(sa.type_coerce(engaged / viewers, Double), 1.0)
+
+
+def trending(candidate: Candidate) -> Number:
+    """Many engaged with the video of late, by forward decay, beside the most trending of all.
+
+    Range: 0 to 1. Reads: videos, learning_state.
+    """
+    return trend(candidate.viewer)
+
+
+def trend(viewer: Viewer) -> Number:
+    """A video's trend at the reading time, squeezed between 0 and 1; 0 where there is none."""
+    now = saturated(exp2(Video.trending - viewer.trend), viewer.trend_scale)
+    return sa.case((Video.trending.is_not(None), now), else_=number(0))
+
+
+def freshness(candidate: Candidate) -> Number:
+    """The video is new: 1 when published, half after each half-life.
+
+    Range: 0 to 1. Reads: videos.
+    """
+    age = age_days(Video.published_at, candidate.viewer.as_of)
+    return exp2(-bounded(age, 0, LONGEST_AGE) / candidate.viewer.freshness_half_life)
+
+
+def exploration(candidate: Candidate) -> Number:
+    """Few have seen the video, so that nobody can know yet how good it is.
+
+    Range: 0 to 1. Reads: videos.
+    """
+    trial = candidate.viewer.trial_viewers
+    return trial / (trial + sa.cast(Video.impressions, Double))
+
+
+SIGNALS = (
+    Signal("completion", 0, 1, completion),
+    Signal("likes", 0, 1, likes),
+    Signal("shares", 0, MOST_OFTEN, shares),
+    Signal("follows", 0, 1, follows),
+    Signal("hashtags", 0, LIST_LENGTH, hashtags),
+    Signal("sound", 0, 1, sound),
+    Signal("language", 0, 1, language),
+    Signal("country", 0, 1, country),
+    Signal("comments", 0, MOST_OFTEN, comments),
+    Signal("saves", 0, 1, saves),
+    Signal("device", 0, 1, device),
+    Signal("creator_affinity", -1, 1, creator_affinity),
+    Signal("hashtag_affinity", -1, 1, hashtag_affinity),
+    Signal("lately", -1, 1, lately),
+    Signal("sound_affinity", -1, 1, sound_affinity),
+    Signal("caption", 0, 1, caption),
+    Signal("collaborative", 0, 1, collaborative),
+    Signal("social", 0, 1, social),
+    Signal("quality", 0, 1, quality),
+    Signal("trending", 0, 1, trending),
+    Signal("freshness", 0, 1, freshness),
+    Signal("exploration", 0, 1, exploration),
+)

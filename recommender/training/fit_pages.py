@@ -1,0 +1,349 @@
+"""Weights that choose a page: learned from which of a page's candidates its viewer came to want.
+
+What was shown was chosen already, and weights that order it (`fitting`) were never told what is
+wrong with the rest. These are learned from all that a page could have held: a log is replayed slice
+by slice, the candidates of a viewer are those of the feed as of the slice's start, and those that
+led to the target within the slice are the positives. So does `evaluate` measure pages; the last
+slice is held out, and measured so.
+
+That something was not wanted may be for want of being shown. Signals that say how little a video
+was shown so far would learn nothing else, and hand the neglect of new videos on: they are left out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from random import Random
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from recommender.database.transactions import run_transaction, translate_errors
+from recommender.errors import InvalidValue
+from recommender.evaluation.bootstrap import Interval
+from recommender.evaluation.evaluate import SAMPLE, check_sample, plain_figures
+from recommender.evaluation.labels import target_values
+from recommender.evaluation.log_files import LogFiles
+from recommender.evaluation.log_replay import (
+    DAY,
+    ENGAGED,
+    Cut,
+    Progress,
+    Slice,
+    Timeline,
+    check_length,
+    replayed,
+)
+from recommender.evaluation.logistic import bounded, fit_logistic
+from recommender.evaluation.rankers import Shelf, Visit, of_profile, visits
+from recommender.evaluation.results import ShownPages
+from recommender.formats import scalars
+from recommender.models.types import LARGEST_WEIGHT
+from recommender.ranking.profiles import checked_name, checked_origin, create_profile, get_profile
+from recommender.ranking.request import Profile
+from recommender.ranking.signals import SIGNALS
+from recommender.settings import Settings
+from recommender.training.candidates import Choices
+from recommender.training.fit import FEWEST_USERS, check_bounds, silent, within
+
+EXPOSURE = ("freshness", "exploration")
+"""Signals that say how little a video could be shown so far."""
+
+_NAMES = [signal.name for signal in SIGNALS]
+
+Outcomes = Mapping[str, set[str]]
+"""What each of some videos led to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageFit:
+    """What a fit over candidates found. Weights and their errors are in the signals' own units.
+
+    Attributes:
+        profile: the new version.
+        parent: the profile that served until now, ``name@version``.
+        target: the outcomes with their values.
+        since, until: the part of the log that was looked at; `until` None where there is no bound.
+        learned_until: what came then or later, the last slice, was held out.
+        pages: how many it learned from: those with a positive among their candidates.
+        users: whose they are.
+        candidates: how many these pages had.
+        reached: the part of what these viewers, and others, wanted that was among the candidates,
+            0 to 1.
+        weights: of each signal.
+        errors: their standard errors, over users; none of a signal that has no say.
+        undetermined: signals that the pages say nothing of, being the same for all candidates of
+            each, or that nothing chosen had more, or less, of than the rest: weight 0.
+        left_out: those of `EXPOSURE` otherwise: weight 0.
+        scale: what weights and errors were multiplied by, so that no weight is too large; 1 where
+            none was.
+        held_out: how many pages there are of the last slice.
+        quality: the new version's figures of these pages, as of `evaluate`: recall, nDCG, MRR and
+            hit rate among the first 10 and 20, 0 to 1 each.
+        before: those of the parent's pages.
+        seconds: how long it took.
+    """
+
+    profile: str
+    parent: str
+    target: Mapping[str, float]
+    since: datetime
+    until: datetime | None
+    learned_until: datetime
+    pages: int
+    users: int
+    candidates: int
+    reached: float
+    weights: Mapping[str, float]
+    errors: Mapping[str, float]
+    undetermined: tuple[str, ...]
+    left_out: tuple[str, ...]
+    scale: float
+    held_out: int
+    quality: Mapping[str, Interval | None]
+    before: Mapping[str, Interval | None]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fit as `fit` prints it; an interval has a value, a low and a high end."""
+        plain = {"over": "candidates", **asdict(self)}
+        for name in ("since", "until", "learned_until"):
+            plain[name] = plain[name] and scalars.written_time(plain[name])
+        for name in ("quality", "before"):
+            plain[name] = plain_figures(plain[name])
+        for name in ("undetermined", "left_out"):
+            plain[name] = list(plain[name])
+        return plain
+
+    def metrics(self) -> dict[str, Any]:
+        """What is stored with the version: all that its row and its weights do not say."""
+        known = ("profile", "parent", "weights")
+        return {name: value for name, value in self.as_dict().items() if name not in known}
+
+
+def fit_pages(
+    engine: Engine,
+    name: str,
+    *,
+    log: Engine | LogFiles,
+    since: datetime,
+    target: str | Mapping[str, float] = ENGAGED,
+    until: datetime | None = None,
+    every: timedelta = DAY,
+    sample: int = SAMPLE,
+    author: str | None = None,
+    note: str | None = None,
+    scratch: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> PageFit:
+    """Learn weights that choose a page out of candidates; the version serves once it is activated.
+
+    Each step is one statement that gives sums; candidates are in a temporary table.
+
+    Args:
+        engine: of the database that the version is written to.
+        name: of the profile, as for `create_profile`.
+        log: a prepared engine whose log is replayed, or files.
+        since: where the log is cut, with an offset.
+        target: as for `fit`.
+        until: what comes then or later is left out.
+        every: how long a slice is; the last is held out.
+        sample: of how many viewers the pages are looked at in each slice, at most.
+        author: who makes the version, 1 to 255 characters.
+        note: why, 1 to 10,000 characters.
+        scratch: as for `evaluate`.
+        settings: those of the environment where None.
+        progress: called with the name of a stage, how much of it is done, and of how much.
+
+    Raises:
+        InvalidValue: a value is not of its form, or the log says nothing.
+        NotFound: there is no such file.
+        BadData: a row is not in the format, or names what is not there.
+        RecommenderError: the regression did not converge.
+    """
+    started = time.monotonic()
+    settings = settings or Settings.from_environment()
+    values = target_values(target)
+    checked_name(name)
+    checked_origin(author, note)
+    check_length(every)
+    check_sample(sample)
+    start, end = check_bounds(since, until, is_replay=True)
+    parent = run_transaction(engine, get_profile, write=False, settings=settings)
+    report = progress or silent
+    cut = Cut(start, until=end)
+    with translate_errors(), replayed(log, cut, scratch, settings, report) as timeline:
+        learner = _Learner(timeline, parent, values, every, sample, report)
+        found = learner.fit()
+    seconds = round(time.monotonic() - started, 3)
+    found = replace(found, until=until and end, seconds=seconds)
+    made = run_transaction(
+        engine,
+        lambda session: create_profile(
+            session, name, found.weights,
+            author=author, note=note, parent=parent.label, metrics=found.metrics(),
+        ),
+        settings=settings,
+    )  # fmt: skip
+    return replace(found, profile=made.label)
+
+
+@dataclass(slots=True)
+class _Learner:
+    """What learns from the pages of a log.
+
+    Attributes:
+        timeline: with all that was known at the cut in its database.
+        parent: the profile that served until now.
+        values: of the outcomes.
+        every: how long a slice is.
+        sample: of how many viewers of a slice the pages are looked at.
+        report: told of the progress.
+        numbers: of each viewer a number.
+        pages, candidates: how many were learned from.
+        wanted, reached: how many videos were wanted, and how many of them were candidates.
+    """
+
+    timeline: Timeline
+    parent: Profile
+    values: Mapping[str, float]
+    every: timedelta
+    sample: int
+    report: Progress
+    numbers: dict[str, int] = field(default_factory=dict)
+    pages: int = 0
+    candidates: int = 0
+    wanted: int = 0
+    reached: int = 0
+
+    def fit(self) -> PageFit:
+        """The weights that all slices but the last say, and how good their pages of the last are.
+
+        Raises:
+            InvalidValue: the log says nothing.
+        """
+        timeline, done = self.timeline, 0
+        last = timeline.events[-1].row["at"]
+        with timeline.engine.connect() as connection:
+            choices = Choices(connection, tuple(_NAMES), timeline.settings)
+            with choices.opened():
+                for part in timeline.walk(timeline.cut.at, self.every):
+                    if part.end > last:
+                        return self._learned(choices, part)
+                    choices.add(self._rows(part, done))
+                    done += len(part.events)
+        raise AssertionError("the last event is in the last slice")
+
+    def _rows(self, part: Slice, done: int) -> Iterator[tuple[Any, ...]]:
+        """The candidates of a slice's pages as rows of `Choices`."""
+        wanted = self.timeline.wanted(part.events, list(self.values))
+        with Session(self.timeline.engine) as session:
+            shelf = Shelf(session, part.start, self.timeline.settings)
+            found = self._visits(session, shelf, part, wanted)
+            for count, (visit, new) in enumerate(found, start=1):
+                self.wanted += len(new)
+                yield from self._page(visit, wanted[visit.user])
+                seen = done + round(len(part.events) * count / min(self.sample, len(wanted)))
+                self.report("fitting", seen, len(self.timeline.events))
+
+    def _visits(
+        self, session: Session, shelf: Shelf, part: Slice, wanted: Mapping[str, Outcomes]
+    ) -> Iterator[tuple[Visit, frozenset[str]]]:
+        """Some viewers by chance, with what each of them wanted in a slice; as `evaluate` does."""
+        found = visits(session, shelf, wanted, part.start, self.timeline.settings, 0)
+        return (each for _, each in zip(range(self.sample), found, strict=False))
+
+    def _page(self, visit: Visit, wanted: Outcomes) -> Iterator[tuple[Any, ...]]:
+        """The positives of a page, and some of its other candidates; none without a positive."""
+        found = [(each[0], self._worth(wanted.get(each[3], set()))) for each in visit.candidates]
+        total = math.fsum(worth for _, worth in found)
+        if not total:
+            return
+        positives = [each for each in found if each[1]]
+        self.reached += len(positives)
+        self.candidates += len(found)
+        self.pages += 1
+        number = self.numbers.setdefault(visit.user, len(self.numbers))
+        others, copies = _drawn([each for each in found if not each[1]], visit)
+        for place, (values, worth) in enumerate([*positives, *others]):
+            stands_for = 1.0 if worth else copies
+            yield (self.pages, place, number, worth / total, stands_for, *values)
+
+    def _worth(self, led_to: set[str]) -> float:
+        return math.fsum(self.values[name] for name in led_to)
+
+    def _learned(self, choices: Choices, last: Slice) -> PageFit:
+        """The weights, once all but the last slice is in the table."""
+        if len(self.numbers) < FEWEST_USERS:
+            raise InvalidValue(
+                f"pages of {len(self.numbers):,} users before the last slice have a candidate that"
+                f" led to: {', '.join(self.values)}; it takes {FEWEST_USERS}"
+            )
+        determined = choices.determined()
+        names = tuple(name for name in determined if name not in EXPOSURE)
+        if not names:
+            raise InvalidValue(f"no signal tells what {self.pages:,} pages led to from the rest")
+        found = fit_logistic(
+            partial(choices.sums, names),
+            partial(choices.scores, names),
+            choices.scale(names, self.pages),
+            self.timeline.settings.fit_ridge,
+        )
+        effects = dict(zip(names, found.coefficients[1:], strict=True))
+        weights = {name: effects.get(name, 0.0) for name in _NAMES}
+        scale = bounded(list(weights.values()), LARGEST_WEIGHT)
+        weights = {name: within(weight * scale) for name, weight in weights.items()}
+        shown = self._look_at(last, weights)
+        quality, before = (each.accuracy for each in shown.qualities(0))
+        return PageFit(
+            profile="",
+            parent=self.parent.label,
+            target=self.values,
+            since=self.timeline.cut.at,
+            until=None,
+            learned_until=last.start,
+            pages=self.pages,
+            users=len(self.numbers),
+            candidates=self.candidates,
+            reached=self.reached / self.wanted,
+            weights=weights,
+            errors={name: e * scale for name, e in zip(names, found.errors, strict=True)},
+            undetermined=tuple(name for name in _NAMES if name not in determined),
+            left_out=tuple(name for name in determined if name not in names),
+            scale=scale,
+            held_out=len(shown.relevant),
+            quality=quality,
+            before=before,
+            seconds=0.0,
+        )
+
+    def _look_at(self, part: Slice, weights: Mapping[str, float]) -> ShownPages:
+        """The pages of a slice by the new weights, and by the parent's."""
+        timeline = self.timeline
+        new = of_profile(Profile("new", 1, weights), "new")
+        before = of_profile(self.parent, "before")
+        wanted = timeline.wanted(part.events, list(self.values))
+        with Session(timeline.engine) as session:
+            shelf = Shelf(session, part.start, timeline.settings)
+            shown = ShownPages(shelf.cards, shelf.users, pages={new.name: [], before.name: []})
+            for visit, relevant in self._visits(session, shelf, part, wanted):
+                shown.relevant.append(relevant)
+                for ranker in (new, before):
+                    shown.pages[ranker.name].append(ranker.page(visit))
+        return shown
+
+
+def _drawn(others: Sequence[Any], visit: Visit) -> tuple[Sequence[Any], float]:
+    """Some of a page's other candidates by chance, and for how many each of them stands."""
+    most = visit.settings.fit_candidates
+    if len(others) <= most:
+        return others, 1.0
+    chance = Random(f"{visit.user} {visit.as_of}")  # noqa: S311 - not for secrets
+    return chance.sample(others, most), len(others) / most

@@ -1,0 +1,280 @@
+"""Impressions in a temporary table, and the sums over them that a regression asks for.
+
+A row is an impression: whose, when, its label from 0 to 1, and its features. Every answer is an
+aggregate: the rows stay in the database.
+
+A feed orders the videos of one user, and what tells users apart, such as how much they watch and
+how much was learned of them, would pass for the worth of a signal. So features count less their
+user's mean (Mundlak, 1978; Neuhaus and Kalbfleisch, 1998), and the logit begins with the user's own
+share of labels, smoothed. Features are columns: sums over JSON took half as long
+again. A subquery with OFFSET 0 is not merged into the query around it, on either database, so that
+what it computes is computed once for each row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    MetaData,
+    Subquery,
+    Table,
+)
+
+from recommender.database.expressions import (
+    Statement,
+    is_true,
+    number,
+)
+from recommender.database.transactions import long_transaction
+from recommender.evaluation.logistic import Matrix, Scale, Sums, Vector
+from recommender.models.types import PREFIX, UtcDateTime
+from recommender.ranking.scoring import KEY_SCALE
+from recommender.settings import Settings
+from recommender.training.impression_statements import (
+    COMMENT,
+    _judged,
+    bound,
+    quality_query,
+    scores_query,
+    share_logit,
+    sums_query,
+    symmetric,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many impressions there are, whose, and the sum of their labels."""
+
+    impressions: int
+    users: int
+    labels: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well scores tell labels above 0 from others, each None where all are alike.
+
+    Attributes:
+        auc: of all impressions together, 0 to 1.
+        gauc: of each user's own, averaged with their number as weights, 0 to 1.
+    """
+
+    auc: float | None
+    gauc: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A temporary table of impressions on a connection.
+
+    Attributes:
+        connection: without a transaction; every method has one of its own.
+        features: names of the columns of features.
+        settings: how long a statement may take.
+        name: of the table, on the connection.
+        base: the feature that logits begin with, where the others count as they are; where None,
+            logits begin with the user's own share and features count less their user's mean.
+    """
+
+    connection: Connection
+    features: tuple[str, ...]
+    settings: Settings
+    name: str = "sample"
+    base: str | None = None
+
+    @cached_property
+    def table(self) -> Table:
+        """The table; features have a prefix, so that no name is taken."""
+        values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
+        return Table(
+            f"{PREFIX}{self.name}", MetaData(),
+            Column("user_id", BigInteger, nullable=False),
+            Column("at", UtcDateTime, nullable=False),
+            Column("label", Double, nullable=False),
+            *values, prefixes=["TEMPORARY"],
+        )  # fmt: skip
+
+    @cached_property
+    def users(self) -> Table:
+        """Of each user the logit that impressions begin with, and the mean of each feature."""
+        values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
+        return Table(
+            f"{PREFIX}{self.name}_users", self.table.metadata,
+            Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+            Column("own", Double, nullable=False),
+            *values, prefixes=["TEMPORARY"],
+        )  # fmt: skip
+
+    @contextmanager
+    def opened(self) -> Iterator[Sample]:
+        """The sample with its tables, which are gone afterwards."""
+        tables = (self.table, self.users) if self.base is None else (self.table,)
+        with self._transaction():
+            for table in tables:
+                table.create(self.connection)
+        try:
+            yield self
+        finally:
+            self.connection.rollback()
+            with self._transaction():
+                for table in tables:
+                    table.drop(self.connection)
+
+    def settle(self, until: datetime) -> None:
+        """Find what users are like, once all is there; their labels from a time on do not count."""
+        totals, prior = self.totals(until), self.settings.fit_user_prior
+        table, mean = self.table, totals.labels / totals.impressions
+        is_known = is_true(table.c.at < until)
+        labels, count = sa.func.sum(is_known * table.c.label), sa.func.sum(is_known)
+        means = (sa.func.avg(self.value(name)) for name in self.features)
+        found = sa.select(table.c.user_id, share_logit(labels, count, mean, prior), *means)
+        insert = self.users.insert()
+        with self._transaction():
+            self.connection.execute(
+                insert.from_select(self.users.c.keys(), found.group_by(table.c.user_id))
+            )
+
+    def add(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Write impressions: of each user's row, time, label, and the features in their order."""
+        names, left = self.table.c.keys(), iter(rows)
+        while batch := [
+            dict(zip(names, row, strict=True)) for row in islice(left, self.settings.batch_size)
+        ]:
+            with self._transaction():
+                self.connection.execute(self.table.insert(), batch)
+
+    def add_from(self, statement: Statement) -> None:
+        """Write impressions that a statement selects, in the order of the columns."""
+        names = self.table.c.keys()
+        with self._transaction():
+            self.connection.execute(self.table.insert().from_select(names, statement))
+
+    def value(self, name: str) -> Column[float]:
+        """The column of a feature."""
+        return self.table.c[f"x_{name}"]
+
+    def time_of(self, part: float) -> datetime | None:
+        """The time of the impression that this part of them came before; None without any."""
+        count = self._row(sa.select(sa.func.count()).select_from(self.table))[0]
+        nth = sa.select(self.table.c.at).order_by(self.table.c.at).limit(1)
+        found = self._rows(nth.offset(int(count * part)))
+        return found[0][0] if found else None
+
+    def totals(self, until: datetime) -> Totals:
+        """Those of the impressions before a time."""
+        table = self.table
+        about = sa.select(
+            sa.func.count(), sa.func.count(table.c.user_id.distinct()), sa.func.sum(table.c.label)
+        ).where(table.c.at < until)
+        count, users, labels = self._row(about)
+        return Totals(count, users, labels or 0.0)
+
+    def scale(self, until: datetime) -> tuple[tuple[str, ...], Scale]:
+        """The features that differ between impressions before a time, and how they are spread."""
+        names = self._varying(self.table.c.at < until)
+        values = self.centred(names, self.table.c.at < until)
+        columns = list(values.c)[3:]
+        means = self._row(sa.select(sa.func.count(), *map(sa.func.avg, columns)))[1:]
+        pairs = zip(columns, means, strict=True)
+        squares = [(column - number(mean)) * (column - number(mean)) for column, mean in pairs]
+        spread = self._row(sa.select(sa.func.count(), *map(sa.func.avg, squares)))[1:]
+        return names, Scale([0.0, *means], [1.0, *map(math.sqrt, spread)])
+
+    def _varying(self, wanted: ColumnElement[bool]) -> tuple[str, ...]:
+        """The features that differ between some impressions, of one user where that counts.
+
+        By more than a rounding error, which means have: by more than scores are told apart by.
+        """
+        values = [self.value(name) for name in self.features]
+        least = number(1 / KEY_SCALE)
+        differs = (sa.func.max(each) - sa.func.min(each) > least for each in values)
+        own = sa.select(*(is_true(each).label(f"d{n}") for n, each in enumerate(differs)))
+        groups = own.where(wanted)
+        if self.base is None:
+            groups = groups.group_by(self.table.c.user_id)
+        found = self._row(
+            sa.select(sa.func.count(), *map(sa.func.sum, groups.subquery("groups").c))
+        )[1:]
+        pairs = zip(self.features, found, strict=True)
+        return tuple(name for name, count in pairs if count and name != self.base)
+
+    def centred(self, names: Sequence[str], wanted: ColumnElement[bool]) -> Subquery:
+        """Some impressions: user, label, logit they begin with, and the features as they count."""
+        table, users = self.table, self.users
+        about = (table.c.user_id, table.c.label)
+        if self.base is None:
+            values = [
+                (self.value(name) - users.c[f"x_{name}"]).label(f"x_{name}") for name in names
+            ]
+            found = sa.select(*about, users.c.own, *values).join(
+                users, users.c.user_id == table.c.user_id
+            )
+        else:
+            own = self.value(self.base).label("own")
+            found = sa.select(*about, own, *map(self.value, names))
+        return found.where(wanted).offset(0).subquery("centred")
+
+    def sums(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Sums:
+        """The sums over the impressions before a time, at coefficients of some of the features.
+
+        Args:
+            names: of the features.
+            coefficients: the intercept's and theirs.
+            until: the time.
+        """
+        row = self._row(sums_query(self, names), {**bound(coefficients), "until": until})
+        loss, *found = map(float, row)
+        size = len(names) + 1
+        return Sums(loss, found[:size], symmetric(found[size:], size))
+
+    def scores(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Matrix:
+        """Σ g · gᵀ over users, g being the sums of (label - probability) · feature of each."""
+        values = {**bound(coefficients), "until": until}
+        found = list(map(float, self._row(scores_query(self, names), values)))
+        return symmetric(found, len(names) + 1)
+
+    def loss(
+        self, names: Sequence[str], coefficients: Vector, since: datetime
+    ) -> tuple[int, float | None]:
+        """How many impressions there are from a time on, and their mean loss, in nats."""
+        judged = _judged(self, names, self.table.c.at >= since)
+        mean = sa.select(sa.func.count(), sa.func.avg(judged.c.loss))
+        count, loss = self._row(mean.prefix_with(COMMENT), bound(coefficients))
+        return count, loss
+
+    def quality(self, weights: Mapping[str, float], since: datetime) -> Quality:
+        """How well a weighted sum of some features tells the labels from a time on."""
+        values = {**bound([0.0, *weights.values()]), "since": since}
+        count, positives, above, own, compared = self._row(
+            quality_query(self, tuple(weights)), values
+        )
+        pairs = (positives or 0) * (count - (positives or 0))
+        return Quality(
+            auc=float(above) / pairs if pairs else None,
+            gauc=float(own) / float(compared) if compared else None,
+        )
+
+    def _row(self, statement: Statement, values: Mapping[str, Any] | None = None) -> Any:
+        return self._rows(statement, values)[0]
+
+    def _rows(self, statement: Statement, values: Mapping[str, Any] | None = None) -> Sequence[Any]:
+        with self._transaction():
+            return self.connection.execute(statement, values or {}).all()
+
+    def _transaction(self) -> AbstractContextManager[None]:
+        return long_transaction(self.connection, self.settings)
