@@ -20,7 +20,7 @@ from recommender.database import migrations
 from recommender.database.engine import create_engine
 from recommender.database.transactions import writing
 from recommender.settings import Settings
-from tests import postgres
+from tests.support import postgres
 
 DATABASES = ("sqlite", "postgresql")
 

@@ -26,9 +26,9 @@ from recommender.benchmark import numpy_baseline
 from recommender.benchmark.distributions import END
 from recommender.benchmark.large_world import World
 from recommender.benchmark.results import Benchmark, Pages, Times
+from recommender.database import lookup
 from recommender.database.engine import create_engine
 from recommender.database.expressions import Statement
-from recommender.database.lookup import OURS
 from recommender.database.transactions import run_transaction
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
@@ -173,7 +173,7 @@ def _by_hand(engine: Engine, viewers: Sequence[str]) -> float:
     """
     pages, bare = list[float](), list[float]()
     with Session(engine) as session:
-        connection = session.connection(bind_arguments=OURS)
+        connection = lookup.connection(session)
         cursor = connection.connection.cursor()
 
         def page(viewer: str) -> None:

@@ -21,9 +21,8 @@ from sqlalchemy import ARRAY, ColumnElement, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from recommender.database import bulk
+from recommender.database import bulk, lookup
 from recommender.database.lookup import (
-    OURS,
     Key,
     Values,
     arrays,
@@ -160,7 +159,7 @@ def _insert(session: Session, table: Table, columns: Columns, conflict: _Conflic
     if not is_sqlite(session):
         return _insert_arrays(session, table, columns, conflict).rowcount
     names = _known_names(table, columns)
-    connection = session.connection(bind_arguments=OURS)
+    connection = lookup.connection(session)
     given = (_written(table.c[name], columns[name]) for name in names)
     rows, most = list(zip(*given, strict=True)), 1 if table.indexes else ROWS_AT_ONCE
     count = 0
@@ -179,7 +178,7 @@ def _insert_arrays(
 ) -> sa.CursorResult[Any]:
     names = _known_names(table, columns)
     statement = _postgresql_insert(table, names, conflict, returning)
-    return session.connection(bind_arguments=OURS).execute(
+    return lookup.connection(session).execute(
         statement,
         arrays([columns[name] for name in names]),
         execution_options={"preserve_rowcount": True},
@@ -257,9 +256,9 @@ def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
         gone = [
             {f"gone_{c.name}": part for c, part in zip(columns, key, strict=True)} for key in keys
         ]
-        session.connection(bind_arguments=OURS).execute(sa.delete(table).where(*matches), gone)
+        lookup.connection(session).execute(sa.delete(table).where(*matches), gone)
         return
-    session.connection(bind_arguments=OURS).execute(
+    lookup.connection(session).execute(
         _postgresql_delete(table), listed_values(session, len(columns), keys)
     )
 
@@ -338,14 +337,14 @@ def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
     if is_sqlite(session):
         sequence = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq", sa.Integer))
         last = sa.select(sequence.c.seq).where(sequence.c.name == table.name)
-        start = (session.scalar(last, bind_arguments=OURS) or 0) + 1
+        start = (lookup.run(session, last).scalar() or 0) + 1
         return list(range(start, start + count))
     name = sa.cast(sa.func.pg_get_serial_sequence(table.name, "id"), postgresql.REGCLASS)
     looked_up_once = sa.select(name).scalar_subquery()
     numbers = sa.func.generate_series(1, count).table_valued("number")
     reserved = sa.func.array_agg(sa.func.nextval(looked_up_once), type_=ARRAY(sa.BigInteger))
     statement = sa.select(reserved).select_from(numbers)
-    return sorted(session.scalars(statement, bind_arguments=OURS).one())
+    return sorted(lookup.run(session, statement).scalars().one())
 
 
 def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bulk.Columns:

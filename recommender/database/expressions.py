@@ -248,3 +248,20 @@ def saturated(value: Number, half: Number) -> Number:
 def named(statement: Statement, name: str) -> Statement:
     """A statement that says what it is for."""
     return statement.prefix_with(f"/* recommender.{name} */")
+
+
+def fence(select: sa.Select[Any]) -> sa.Select[Any]:
+    """Return a select that PostgreSQL evaluates by itself, and does not merge into the outer one."""
+    # OFFSET 0 is PostgreSQL's documented optimisation fence; SQLite ignores it.
+    return select.offset(0)
+
+
+def opaque(value: ColumnElement[int], column: sa.SQLColumnExpression[int]) -> ColumnElement[int]:
+    """Return a value that the planner cannot know before it has read a column's row."""
+    # Adding 0 times the column makes the join a lookup for each row instead of one scan.
+    return value + 0 * column
+
+
+def materialized(statement: sa.CTE) -> sa.CTE:
+    """Return a CTE's statement that PostgreSQL evaluates once, however often it is read."""
+    return statement.prefix_with("MATERIALIZED", dialect="postgresql")

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ARRAY, ColumnElement, FromClause, Table
+from sqlalchemy import ARRAY, ColumnElement, Executable, FromClause, Table
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
@@ -20,18 +20,40 @@ from recommender.models.tables import (
     HASHTAGS,
 )
 
-OURS: dict[str, Any] = {"mapper": User}
-"""Says which of a session's databases is meant, where a host binds it to several by class."""
-
 Key = tuple[Any, ...]
 
 Values = tuple[Any, ...]
 """All columns of a row, in the order of its table."""
 
 
+_OURS: dict[str, Any] = {"mapper": User}
+"""Tells a session which of its engines holds the tables, if a host binds engines by class."""
+
+
+def run(
+    session: Session, statement: Executable, values: Any = None
+) -> sa.CursorResult[*tuple[Any, ...]]:
+    """Execute a statement on the engine of the recommender's tables.
+
+    Args:
+        session: the transaction.
+        statement: any statement.
+        values: the bound values, or a list of them.
+    """
+    result: sa.CursorResult[*tuple[Any, ...]] = session.execute(
+        statement, values, bind_arguments=_OURS
+    )  # type: ignore[assignment] # rows of tables, not of entities
+    return result
+
+
+def connection(session: Session) -> sa.Connection:
+    """Return the session's connection to the recommender's tables."""
+    return session.connection(bind_arguments=_OURS)
+
+
 def is_sqlite(session: Session) -> bool:
     """Whether the session's database is SQLite."""
-    return session.get_bind(**OURS).dialect.name == "sqlite"
+    return session.get_bind(**_OURS).dialect.name == "sqlite"
 
 
 def find(
@@ -58,7 +80,7 @@ def find(
     """
     statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock, hold, beside)
     values = listed_values(session, len(columns), keys)
-    return session.execute(statement, values, bind_arguments=OURS).all()
+    return run(session, statement, values).all()
 
 
 @cache
@@ -183,7 +205,7 @@ def end_of_next(
     """
     some = sa.select(*key).where(*keys_in_range(key, after)).order_by(*key).limit(most).subquery()
     ends = sa.select(some).order_by(*(column.desc() for column in some.c)).limit(1)
-    last = session.execute(ends, bind_arguments=lookup.OURS).one_or_none()
+    last = run(session, ends).one_or_none()
     return None if last is None else tuple(last)
 
 

@@ -35,7 +35,7 @@ class Revision:
 
 def migrations_folder() -> Path:
     """Where the migrations are: in the package, or beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     packaged = package / "_migrations"
     return packaged if packaged.is_dir() else package.parent / "migrations"
 

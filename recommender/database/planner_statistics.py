@@ -51,7 +51,7 @@ def unplanned_tables(session: Session) -> list[str]:
         )
         .order_by(_TABLE.c.relname)
     )  # fmt: skip
-    return list(session.scalars(statement, bind_arguments=lookup.OURS))
+    return list(lookup.run(session, statement).scalars())
 
 
 def analyze(engine: Engine, settings: Settings) -> None:
@@ -71,6 +71,4 @@ def analyze(engine: Engine, settings: Settings) -> None:
 def _analyze(session: Session) -> None:
     for name in unplanned_tables(session):
         statement = sa.DDL("ANALYZE (SKIP_LOCKED) %(fullname)s")  # type: ignore[no-untyped-call]
-        session.connection(bind_arguments=lookup.OURS).execute(
-            statement.against(Base.metadata.tables[name])
-        )
+        lookup.connection(session).execute(statement.against(Base.metadata.tables[name]))

@@ -175,7 +175,7 @@ def _moved_on(session: Session, request: FeedRequest, places: int) -> bool:
         "moment": request.as_of,
     }
     moved = _begin(lookup.is_sqlite(session)) if request.position == 1 else _move()
-    return session.scalar(moved, given, bind_arguments=lookup.OURS) is not None
+    return lookup.run(session, moved, given).scalar() is not None
 
 
 @cache

@@ -72,7 +72,7 @@ def _rows(
     """
     shape = Shape.of(request)
     if shape.is_ours:
-        connection = session.connection(bind_arguments=lookup.OURS)
+        connection = lookup.connection(session)
         return connection.execute(kept(ranking, finish, name, shape), values_of(request, given))
     return session.execute(finish(ranking(shape, Viewer.of(request, given)), name))
 
@@ -106,7 +106,7 @@ def shown_rows(session: Session, video_ids: Sequence[int]) -> dict[int, Any]:
     """
     found = _shown_query(lookup.is_sqlite(session))
     values = lookup.listed_values(session, 1, [(each,) for each in video_ids])
-    rows = session.connection(bind_arguments=lookup.OURS).execute(found, values)
+    rows = lookup.connection(session).execute(found, values)
     return {row.video_id: row for row in rows}
 
 

@@ -328,7 +328,7 @@ def _impersonal(
         country=_word("country", country),
         profile=TRENDING,
         as_of=moment,
-        learning=learning_at(session.execute(state, bind_arguments=lookup.OURS).one(), moment),
+        learning=learning_at(lookup.run(session, state).one(), moment),
         limit=limit,
         settings=Settings.from_environment(),
     )

@@ -172,7 +172,7 @@ def _read_known(session: Session, events: Sequence[Row]) -> Known:
     only = next(iter(viewers.values())).id if len(viewers) == 1 else None
     values = {**lookup.listed_values(session, 1, video_keys), "only": only}
     statement = _find_videos(lookup.is_sqlite(session), with_states=only is not None)
-    videos = session.execute(statement, values, bind_arguments=lookup.OURS).all()
+    videos = lookup.run(session, statement, values).all()
     targets = {
         key: Target(row_id, duration_ms, Subjects.of(creator_id, sound_id, _numbers(tags)))
         for key, row_id, duration_ms, creator_id, sound_id, tags, *_ in videos

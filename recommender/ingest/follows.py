@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from recommender.database import bulk, lookup
 from recommender.database.lookup import ids
 from recommender.errors import UnknownUser
-from recommender.formats.scalars import now, shown, time
+from recommender.formats import scalars
 from recommender.ingest.upserts import Row, ensure
 from recommender.ingest.users import checked_key, user_id
 from recommender.ingest.values import Applied, Counts
@@ -44,7 +44,7 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Applied:
     inserted = len(wanted.keys() - current.keys())
     counts = Counts(inserted, len(changed) - inserted, len(known) - len(changed))
     rejected = {
-        index: UnknownUser(f"user: there is no user {shown(row['user'])}")
+        index: UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
         for index, row in enumerate(rows)
         if row["user"] not in users
     }
@@ -76,7 +76,7 @@ def follow(session: Session, user: str, creator: str, *, at: datetime | None = N
         UnknownUser: there is no such follower.
         InvalidValue: a key or the time is not of its form.
     """
-    since = time(now() if at is None else at)
+    since = scalars.time(scalars.now() if at is None else at)
     follower = user_id(session, user, hold=True)
     creator_id = ensure(session, USERS, [checked_key("creator", creator)])[creator]
     row: bulk.Columns = {"user_id": [follower], "creator_id": [creator_id], "created_at": [since]}

@@ -101,7 +101,7 @@ def unmute(session: Session, user: str, kind: str, value: str) -> bool:
     muted = member if catalogue is None else ids(session, catalogue, [member]).get(member)
     owner, what = table.primary_key
     gone = sa.delete(table).where(owner == muter, what == muted)
-    result: Any = session.execute(gone, bind_arguments=lookup.OURS)
+    result: Any = lookup.run(session, gone)
     return bool(result.rowcount)
 
 

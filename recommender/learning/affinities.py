@@ -182,4 +182,4 @@ class Learned:
 def rules(session: Session) -> Rules:
     """The rules in force: one statement."""
     columns = [getattr(LearningState, name) for name in RULES]
-    return Rules(*session.execute(sa.select(*columns), bind_arguments=lookup.OURS).one())
+    return Rules(*lookup.run(session, sa.select(*columns)).one())

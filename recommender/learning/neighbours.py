@@ -36,7 +36,7 @@ def find_neighbours(run: Run) -> int:
 def _all_engaged(session: Session, _state: Any) -> int:
     """The engaged views of all videos together."""
     total = sa.select(sa.func.sum(VIDEOS.c.engaged_views))
-    return int(session.scalar(total, bind_arguments=lookup.OURS) or 0)
+    return int(lookup.run(session, total).scalar() or 0)
 
 
 def _find_batch(run: Run, after: int, engaged: int, session: Session, _state: Any) -> list[int]:
@@ -52,9 +52,9 @@ def _find_batch(run: Run, after: int, engaged: int, session: Session, _state: An
         **lookup.listed_values(session, 1, [(video_id,) for video_id in stale]),
     }
     delete, insert, update = _replacing(lookup.is_sqlite(session))
-    session.execute(delete, found, bind_arguments=lookup.OURS)
-    session.execute(insert, found, bind_arguments=lookup.OURS)
-    session.execute(update, lookup.listed_values(session, 2, values), bind_arguments=lookup.OURS)
+    lookup.run(session, delete, found)
+    lookup.run(session, insert, found)
+    lookup.run(session, update, lookup.listed_values(session, 2, values))
     return stale
 
 
@@ -69,7 +69,7 @@ def _stale(session: Session, after: int, growth: float) -> list[int]:
     )
     chosen: list[int] = []
     viewers = 0
-    for video_id, engaged_views in session.execute(statement, bind_arguments=lookup.OURS):
+    for video_id, engaged_views in lookup.run(session, statement):
         viewers += engaged_views
         if chosen and viewers > MOST_VIEWERS:
             break
@@ -169,6 +169,6 @@ def forget_neighbours(session: Session, state: Any) -> datetime | None:
     """
     without = sa.select(VIDEOS.c.id).where(VIDEOS.c.engaged_views == 0)
     gone = sa.delete(NEIGHBOURS).where(NEIGHBOURS.c.video_id.in_(without))
-    session.execute(gone, bind_arguments=lookup.OURS)
+    lookup.run(session, gone)
     horizon: datetime | None = state.events_horizon
     return horizon

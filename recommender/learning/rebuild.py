@@ -53,7 +53,7 @@ def relearn(session: Session, user_keys: Sequence[str]) -> list[int]:
     gone = sa.delete(AFFINITIES).where(
         AFFINITIES.c.user_id.in_(sa.bindparam("users", expanding=True))
     )
-    session.execute(gone, {"users": sorted(since)}, bind_arguments=lookup.OURS)
+    lookup.run(session, gone, {"users": sorted(since)})
     learned.write(session)
     return list(since)
 
@@ -91,7 +91,7 @@ def _of_users(
     session: Session, owner: sa.Column[Any], users: Sequence[int], statement: Any
 ) -> Sequence[Any]:
     chosen = statement.where(owner.in_(sa.bindparam("users", expanding=True)))
-    return session.execute(chosen, {"users": users}, bind_arguments=lookup.OURS).all()
+    return lookup.run(session, chosen, {"users": users}).all()
 
 
 def _events(session: Session, users: Sequence[int]) -> Sequence[Any]:

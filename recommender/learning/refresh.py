@@ -103,11 +103,11 @@ def refresh(
 def _count_terms(run: Run, anew: bool, session: Session, state: Any) -> int:  # noqa: FBT001
     """Count in how many captions each term stands, where there are enough more captions."""
     count = sa.select(sa.func.count()).select_from(CAPTIONS)
-    captions = session.scalar(count, bind_arguments=lookup.OURS) or 0
+    captions = lookup.run(session, count).scalar() or 0
     has_grown = captions > state.captions and captions >= state.captions * run.settings.terms_growth
     if not (anew or has_grown):
         return 0
-    session.execute(sa.delete(TERMS), bind_arguments=lookup.OURS)
+    lookup.run(session, sa.delete(TERMS))
     in_captions = sa.func.count()
     counted = (
         sa.select(VIDEO_TERMS.c.term, in_captions)
@@ -115,25 +115,22 @@ def _count_terms(run: Run, anew: bool, session: Session, state: Any) -> int:  # 
         .having(in_captions >= FEWEST_CAPTIONS)
     )
     insert = sa.insert(TERMS).from_select(["term", "captions"], counted)
-    session.execute(insert, bind_arguments=lookup.OURS)
-    session.execute(sa.update(LEARNING_STATE).values(captions=captions), bind_arguments=lookup.OURS)
-    return (
-        session.scalar(sa.select(sa.func.count()).select_from(TERMS), bind_arguments=lookup.OURS)
-        or 0
-    )
+    lookup.run(session, insert)
+    lookup.run(session, sa.update(LEARNING_STATE).values(captions=captions))
+    return lookup.run(session, sa.select(sa.func.count()).select_from(TERMS)).scalar() or 0
 
 
 def _finish(run: Run, session: Session, _state: Any) -> None:
     """Write the share of engaged views of all, the greatest trend, and that all is done."""
     sums = sa.select(sa.func.sum(VIDEOS.c.impressions), sa.func.sum(VIDEOS.c.engaged_views))
-    viewed, engaged = session.execute(sums, bind_arguments=lookup.OURS).one()
+    viewed, engaged = lookup.run(session, sums).one()
     greatest = sa.select(sa.func.max(VIDEOS.c.trending)).where(VIDEOS.c.status == "published")
     changed: dict[str, Any] = {"refreshed_at": run.as_of, "trend_peak": greatest.scalar_subquery()}
     if viewed:
         prior = run.settings.share_prior_impressions
         share = (int(engaged) + prior * run.settings.share_prior) / (int(viewed) + prior)
         changed["engaged_share"] = min(1.0, share)
-    session.execute(sa.update(LEARNING_STATE).values(changed), bind_arguments=lookup.OURS)
+    lookup.run(session, sa.update(LEARNING_STATE).values(changed))
 
 
 def _rebuild(run: Run) -> None:
@@ -153,7 +150,7 @@ def _rebuild_users(run: Run, after: int, session: Session, state: Any) -> list[i
     """Learn anew what the next users' behaviour says; return their ids."""
     read = sa.select(USERS.c.id, USERS.c.key).where(USERS.c.id > after)
     some = read.order_by(USERS.c.id).limit(USERS_AT_ONCE)
-    users = session.execute(some, bind_arguments=lookup.OURS).all()
+    users = lookup.run(session, some).all()
     if users and not state.events_horizon:
         relearn(session, [user.key for user in users])
     if users:

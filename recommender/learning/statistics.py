@@ -73,9 +73,9 @@ class Run:
         if not lookup.is_sqlite(session):
             longest = f"{self.settings.rollup_timeout * 1000:.0f}"
             limit = sa.func.set_config("statement_timeout", longest, True)  # noqa: FBT003 - SQL's
-            session.execute(sa.select(limit), bind_arguments=lookup.OURS)
+            lookup.run(session, sa.select(limit))
         lock = sa.select(LEARNING_STATE).with_for_update()
-        return session.execute(lock, bind_arguments=lookup.OURS).one()
+        return lookup.run(session, lock).one()
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ def _take(
     if last is None:
         return [], None
     gone = sa.delete(PENDING).where(*keys_in_range(key, after, last))
-    taken = session.execute(gone.returning(*PENDING.c), bind_arguments=lookup.OURS).all()
+    taken = lookup.run(session, gone.returning(*PENDING.c)).all()
     return taken, last
 
 
@@ -176,7 +176,7 @@ def lock_videos(
 
 def _write(run: Run, session: Session, statement: sa.Update, values: Sequence[lookup.Key]) -> None:
     given = {**lookup.listed_values(session, len(_WRITTEN), sorted(values)), "as_of": run.as_of}
-    session.execute(statement, given, bind_arguments=lookup.OURS)
+    lookup.run(session, statement, given)
     run.count(videos=(video_id for video_id, *_ in values))
 
 
@@ -214,7 +214,7 @@ def renew_recent(run: Run, session: Session, users: Iterable[int]) -> None:
     wanted = [(user_id,) for user_id in sorted(users)]
     most = {"most": run.settings.recent_engagements}
     given = {**lookup.listed_values(session, 1, wanted), **most}
-    newest = session.execute(_newest(lookup.is_sqlite(session)), given, bind_arguments=lookup.OURS)
+    newest = lookup.run(session, _newest(lookup.is_sqlite(session)), given)
     there = lookup.find(session, [RECENT.c.user_id], wanted, list(RECENT.c))
     run.count(users=bulk.synchronise(session, RECENT, map(tuple, there), map(tuple, newest)))
 
@@ -252,13 +252,13 @@ def recount(run: Run, session: Session, state: Any) -> None:
     While the learning state is locked, nothing else counts what is pending.
     """
     sums: dict[int, _Sums] = {}
-    last = session.scalar(sa.select(sa.func.max(USERS.c.id)), bind_arguments=lookup.OURS) or 0
+    last = lookup.run(session, sa.select(sa.func.max(USERS.c.id))).scalar() or 0
     for low in range(0, last + 1, USERS_AT_ONCE):
         users = {"low": low, "high": low + USERS_AT_ONCE}
-        for row in session.execute(_COUNTS, users, bind_arguments=lookup.OURS):
+        for row in lookup.run(session, _COUNTS, users):
             video = sums.setdefault(row.video_id, _Sums())
             video.add(row.impressions, row.engaged_views)
-        for row in session.execute(_FIRST_ENGAGED, users, bind_arguments=lookup.OURS):
+        for row in lookup.run(session, _FIRST_ENGAGED, users):
             sums.setdefault(row.video_id, _Sums()).exponents.append(_exponent(state, row.at))
     after = ""
     while videos := _lock_next(session, after):
@@ -273,7 +273,7 @@ def recount(run: Run, session: Session, state: Any) -> None:
 def _lock_next(session: Session, after: str) -> Sequence[Any]:
     read = sa.select(VIDEOS.c.id, VIDEOS.c.key).where(VIDEOS.c.key > after)
     read = read.order_by(VIDEOS.c.key).limit(VIDEOS_AT_ONCE).with_for_update(key_share=True)
-    return session.execute(read, bind_arguments=lookup.OURS).all()
+    return lookup.run(session, read).all()
 
 
 def _in_range(column: sa.Column[Any]) -> sa.ColumnElement[bool]:

@@ -146,7 +146,7 @@ def _count(session: Session, rows: Select[Any] | sa.CompoundSelect[Any]) -> int:
 
 def _all(session: Session, statement: Statement) -> Sequence[Any]:
     named = statement.prefix_with("/* recommender.audit */")
-    return session.execute(named, bind_arguments=lookup.OURS).all()
+    return lookup.run(session, named).all()
 
 
 def _places(since: datetime | None, *columns: Any) -> Statement:

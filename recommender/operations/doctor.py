@@ -73,7 +73,7 @@ def diagnose(engine: Engine, *, plans: bool = False) -> tuple[Finding, ...]:
         RecommenderError: the database refused.
     """
     with translate_errors(), Session(engine) as session:
-        check_schema(session.connection(bind_arguments=lookup.OURS))
+        check_schema(lookup.connection(session))
         checks = ON_SQLITE if lookup.is_sqlite(session) else ON_POSTGRESQL
         last = (_plans,) if plans else ()
         return tuple(check(session) for check in (*CHECKS, *checks, *last))
@@ -84,7 +84,7 @@ def _finding(check: str, wrong: str | None, found: str, advice: str) -> Finding:
 
 
 def _database(session: Session) -> Finding:
-    connection = session.connection(bind_arguments=lookup.OURS)
+    connection = lookup.connection(session)
     dialect = connection.dialect
     version = ".".join(map(str, dialect.server_version_info or ()))
     name = "SQLite" if dialect.name == "sqlite" else "PostgreSQL"
@@ -97,7 +97,7 @@ def _clock(session: Session) -> Finding:
         return Finding("clock", True, "that of this machine")  # noqa: FBT003
     now = sa.select(sa.func.clock_timestamp(type_=UtcDateTime()))
     before = scalars.now()
-    server: datetime = session.execute(now, bind_arguments=lookup.OURS).scalar_one()
+    server: datetime = lookup.run(session, now).scalar_one()
     skew = server - (before + (scalars.now() - before) / 2)
     found = f"{skew.total_seconds():+.1f} s at the server"
     return _finding(
@@ -110,9 +110,9 @@ def _rollups(session: Session) -> Finding:
     """How many events no refresh has counted, and when one last did."""
     some = sa.select(sa.literal(1)).select_from(PENDING).limit(MOST_COUNTED + 1).subquery()
     count = sa.select(sa.func.count()).select_from(some)
-    waiting = session.scalar(count, bind_arguments=lookup.OURS) or 0
+    waiting = lookup.run(session, count).scalar() or 0
     refreshed = sa.select(LEARNING_STATE.c.refreshed_at)
-    at = session.scalar(refreshed, bind_arguments=lookup.OURS)
+    at = lookup.run(session, refreshed).scalar()
     said = f"more than {MOST_COUNTED:,}" if waiting > MOST_COUNTED else f"{waiting:,}"
     when = f"refreshed at {scalars.written_time(at)}" if at else "never refreshed"
     found = f"{said} events wait, {when}"
@@ -125,7 +125,7 @@ def _rollups(session: Session) -> Finding:
 
 def _indexes(session: Session) -> Finding:
     """Whether every index of the models is there, and on PostgreSQL finished."""
-    connection = session.connection(bind_arguments=lookup.OURS)
+    connection = lookup.connection(session)
     inspector = sa.inspect(connection)
     missing, count = [], 0
     for table in Base.metadata.tables.values():
@@ -145,7 +145,7 @@ def _indexes(session: Session) -> Finding:
 
 def _made(session: Session, index: Index) -> str:
     """The statement that makes an index."""
-    dialect = session.get_bind(**lookup.OURS).dialect
+    dialect = lookup.connection(session).dialect
     return " ".join(str(CreateIndex(index).compile(dialect=dialect)).split())
 
 
@@ -157,7 +157,7 @@ def _invalid_indexes(session: Session) -> list[str]:
         for column in (index.c.indexrelid, index.c.indrelid)
     )
     statement = sa.select(name).where(owner.in_(list(Base.metadata.tables)), ~index.c.indisvalid)
-    return sorted(session.scalars(statement, bind_arguments=lookup.OURS))
+    return sorted(lookup.run(session, statement).scalars())
 
 
 def _erasures(session: Session) -> Finding:
@@ -175,7 +175,7 @@ def _copies(session: Session) -> Finding:
     differs = VIDEO_HASHTAGS.c.listed_at.is_distinct_from(listed)
     pairs = sa.join(VIDEO_HASHTAGS, VIDEOS, VIDEOS.c.id == VIDEO_HASHTAGS.c.video_id)
     count = sa.select(sa.func.count()).select_from(pairs).where(differs)
-    wrong = session.scalar(count, bind_arguments=lookup.OURS)
+    wrong = lookup.run(session, count).scalar()
     said = f"{wrong:,} times of videos under hashtags are not the videos'"
     return _finding("copies", said if wrong else None, "equal", RELIST)
 
@@ -191,7 +191,7 @@ def _statistics(session: Session) -> Finding:
             for table in (VIDEOS, PENDING)
         ]
         every = sa.select(*(each.scalar_subquery() for each in (viewers, *sums)))
-        states, counted, waiting = session.execute(every, bind_arguments=lookup.OURS).one()
+        states, counted, waiting = lookup.run(session, every).one()
         if states != counted + waiting:
             wrong.append(f"{name} are {int(counted + waiting):,}, those of states {states:,}")
     return _finding(
@@ -202,7 +202,7 @@ def _statistics(session: Session) -> Finding:
 
 def _journal(session: Session) -> Finding:
     """Whether readers and a writer do without waiting for each other."""
-    connection = session.connection(bind_arguments=lookup.OURS)
+    connection = lookup.connection(session)
     mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
     return _finding(
         "journal", None if mode in {"wal", "memory"} else f"the mode is {mode}", f"{mode}",
@@ -221,7 +221,7 @@ def _dead_rows(session: Session) -> Finding:
         dead >= MOST_DEAD,
         dead > DEAD_SHARE * (live + dead),
     )
-    rows = session.execute(statement.order_by(stat.c.relname), bind_arguments=lookup.OURS).all()
+    rows = lookup.run(session, statement.order_by(stat.c.relname)).all()
     wrong = ", ".join(f"{name} has {count:,}" for name, count in rows)
     advice = f"VACUUM ANALYZE {', '.join(name for name, _ in rows)}; let autovacuum come more often"
     return _finding("dead_rows", wrong or None, "few", advice)

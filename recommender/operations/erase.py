@@ -138,11 +138,11 @@ def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
     nothing = {column.name: None for column in USERS.c if column.nullable}
     taken = {**nothing, "key": unfinished + token_hex(16), "erased_at": at}
     changed = sa.update(USERS).where(USERS.c.id.in_(found)).values(taken)
-    session.execute(changed, bind_arguments=lookup.OURS)
+    lookup.run(session, changed)
     marked = sa.select(USERS.c.id).where(
         _begins(USERS.c.key, unfinished), USERS.c.erased_at.is_not(None)
     )
-    return session.scalars(marked.order_by(USERS.c.id), bind_arguments=lookup.OURS).all()
+    return lookup.run(session, marked.order_by(USERS.c.id)).scalars().all()
 
 
 def _begins(column: sa.Column[Any], prefix: str) -> ColumnElement[bool]:
@@ -155,7 +155,7 @@ def unfinished(session: Session) -> int:
     count = sa.select(sa.func.count()).select_from(USERS)
     is_marked = USERS.c.key.like(f"{NOBODY}%:%"), USERS.c.erased_at.is_not(None)
     found = count.where(_begins(USERS.c.key, NOBODY), *is_marked)
-    return session.scalar(found, bind_arguments=lookup.OURS) or 0
+    return lookup.run(session, found).scalar() or 0
 
 
 def _erase(run: Run, user_id: int) -> Iterator[Done]:
@@ -185,7 +185,7 @@ def _repeated(run: Run, step: Callable[[Session, Any], Done]) -> Iterator[Done]:
 def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: Any) -> Done:
     """Delete some rows; before, since the catalogue is written first, forget what only they had."""
     some = sa.select(*table.primary_key).where(where).limit(ROWS_AT_ONCE)
-    keys = sorted(tuple(row) for row in session.execute(some, bind_arguments=lookup.OURS))
+    keys = sorted(tuple(row) for row in lookup.run(session, some))
     if not keys:
         return {}
     done = {table.name: len(keys)}
@@ -218,7 +218,7 @@ def _forget_unused(
     is_unused = sa.and_(~sa.or_(*used), ~_begins(_key(named), NOBODY))
     unused = sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(is_unused)
     given = lookup.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
-    found = session.scalars(unused, given, bind_arguments=lookup.OURS)
+    found = lookup.run(session, unused, given).scalars()
     return _rename(session, named, found.all())
 
 
@@ -235,7 +235,7 @@ def _rename(session: Session, table: Table, ids: Sequence[int], **changed: Any) 
         statement = sa.update(table).where(table.c.id == rows.c.id)
         statement = statement.values({column.name: rows.c[column.name], **changed})
         given = lookup.listed_values(session, 2, values)
-        session.execute(statement, given, bind_arguments=lookup.OURS)
+        lookup.run(session, statement, given)
     return len(ids)
 
 
@@ -247,7 +247,7 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> Done:
         VIDEOS.c.published_at == scalars.EARLIEST,
     )
     some = sa.select(VIDEOS.c.key).where(VIDEOS.c.creator_id == user_id, ~is_done)
-    keys = session.execute(some.limit(ROWS_AT_ONCE), bind_arguments=lookup.OURS)
+    keys = lookup.run(session, some.limit(ROWS_AT_ONCE))
     wanted = [tuple(row) for row in keys]
     read = [VIDEOS.c.id, VIDEOS.c.sound_id]
     found = lookup.find(session, [VIDEOS.c.key], wanted, read, lock=True)
@@ -262,14 +262,14 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> Done:
 def _disown_sounds(user_id: int, session: Session, _state: Any) -> Done:
     """Let some of a user's sounds be nobody's; others' videos keep them."""
     some = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(ROWS_AT_ONCE)
-    ids = session.scalars(some, bind_arguments=lookup.OURS).all()
+    ids = lookup.run(session, some).scalars().all()
     return {SOUNDS.name: _rename(session, SOUNDS, ids, creator_id=None)} if ids else {}
 
 
 def _forget_pending(user_id: int, session: Session, _state: Any) -> Done:
     """Let some of what no refresh has counted never have been: their states no longer count it."""
     some = sa.select(PENDING).where(PENDING.c.user_id == user_id).limit(ROWS_AT_ONCE)
-    rows = session.execute(some, bind_arguments=lookup.OURS).all()
+    rows = lookup.run(session, some).all()
     if not rows:
         return {}
     bulk.delete(session, PENDING, sorted((row.user_id, row.key) for row in rows))
@@ -280,7 +280,7 @@ def _forget_pending(user_id: int, session: Session, _state: Any) -> Done:
         pair[1] += row.engaged_views
     values = sorted((video_id, *pair) for video_id, pair in counts.items() if any(pair))
     given = {**lookup.listed_values(session, 3, values), "user": user_id}
-    session.execute(_uncount(lookup.is_sqlite(session)), given, bind_arguments=lookup.OURS)
+    lookup.run(session, _uncount(lookup.is_sqlite(session)), given)
     return {PENDING.name: len(rows)}
 
 
@@ -321,7 +321,7 @@ def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
         .order_by(*key)
         .limit(ROWS_AT_ONCE)
     )
-    return session.execute(read, bind_arguments=lookup.OURS).all()
+    return lookup.run(session, read).all()
 
 
 def _subtract(user_id: int, logged: Mapping[int, Engaged], session: Session, state: Any) -> Done:
@@ -331,7 +331,7 @@ def _subtract(user_id: int, logged: Mapping[int, Engaged], session: Session, sta
     """
     mine = INTERACTIONS.c.user_id == user_id
     some = sa.select(INTERACTIONS).where(mine).order_by(INTERACTIONS.c.video_id)
-    rows = session.execute(some.limit(ROWS_AT_ONCE), bind_arguments=lookup.OURS).all()
+    rows = lookup.run(session, some.limit(ROWS_AT_ONCE)).all()
     if not rows:
         return {}
     of_video = {row.video_id: row for row in rows}
@@ -346,7 +346,7 @@ def _subtract(user_id: int, logged: Mapping[int, Engaged], session: Session, sta
         return done
     changed = sorted((i, *after[i]) for i, *values in before if tuple(values) != after[i])
     given = lookup.listed_values(session, 5, changed)
-    session.execute(_replacing(lookup.is_sqlite(session)), given, bind_arguments=lookup.OURS)
+    lookup.run(session, _replacing(lookup.is_sqlite(session)), given)
     bulk.delete(session, INTERACTIONS, [(user_id, row.video_id) for row in rows])
     return {INTERACTIONS.name: len(rows)}
 

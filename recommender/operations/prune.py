@@ -162,12 +162,12 @@ def _set_horizon(until: datetime, session: Session) -> datetime | None:
         Until when; None where there is no event that old, so that nothing need be refused.
     """
     lock = sa.select(LEARNING_STATE.c.events_horizon).with_for_update()
-    before = session.scalar(lock, bind_arguments=lookup.OURS)
+    before = lookup.run(session, lock).scalar()
     horizon = max(until, before or until)
     if not session.scalar(sa.select(sa.exists().where(EVENTS.c.at <= horizon))):
         return None
     changed = sa.update(LEARNING_STATE).values(events_horizon=horizon)
-    session.execute(changed, bind_arguments=lookup.OURS)
+    lookup.run(session, changed)
     return horizon
 
 
@@ -182,7 +182,7 @@ def _prune_events(horizon: datetime, after: lookup.Key | None, session: Session)
     waits = sa.exists().where(PENDING.c.user_id == owner, PENDING.c.key == EVENTS.c.key)
     counts = (sa.func.count().filter(waits), sa.func.count().filter(~waits))
     found = sa.select(owner, *counts).where(*is_old).group_by(owner)
-    rows = session.execute(found, bind_arguments=lookup.OURS).all()
+    rows = lookup.run(session, found).all()
     gone = 0
     if users := [user_id for user_id, _, counted in rows if counted]:
         _lock(session, users)
@@ -198,7 +198,7 @@ def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session)
         return None, {}
     is_old = [*keys_in_range(key, after, last), SESSIONS.c.last_at <= until]
     found = sa.select(*key, SESSIONS.c.next_position).where(*is_old).order_by(*key)
-    rows = session.execute(found, bind_arguments=lookup.OURS).all()
+    rows = lookup.run(session, found).all()
     some = _as_many_as_fit(rows)
     if not some:
         return last, {}
@@ -252,7 +252,7 @@ def _keep_seen(
     insert = (sqlite if lookup.is_sqlite(session) else postgresql).insert(INTERACTIONS)
     names = ["user_id", "video_id", "first_at", "last_at"]
     statement = insert.from_select(names, seen.order_by(*pair)).on_conflict_do_nothing()
-    session.execute(statement, given, bind_arguments=lookup.OURS)
+    lookup.run(session, statement, given)
 
 
 def _lock(session: Session, user_ids: Iterable[int]) -> None:
@@ -269,5 +269,5 @@ def _delete(
     given: Mapping[str, str] | None = None,
 ) -> int:
     deleted = sa.delete(table).where(*is_gone)
-    gone: Any = session.execute(deleted, given or {}, bind_arguments=lookup.OURS)
+    gone: Any = lookup.run(session, deleted, given or {})
     return int(gone.rowcount)

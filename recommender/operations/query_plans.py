@@ -149,7 +149,7 @@ def plan_of(session: Session, statement: Executable, values: Mapping[str, Any]) 
         statement: a SELECT.
         values: what it is executed with.
     """
-    rows = session.execute(explained(statement), dict(values), bind_arguments=lookup.OURS)
+    rows = lookup.run(session, explained(statement), dict(values))
     if lookup.is_sqlite(session):
         steps = "\n".join(row[-1] for row in rows)
         return Plan(None, None, None, tuple(sorted(set(_SCANNED.findall(steps)))))
@@ -223,4 +223,4 @@ def _big_tables(session: Session) -> frozenset[str]:
     statement = sa.select(tables.c.relname).where(
         tables.c.relname.in_(list(Base.metadata.tables)), pages * ROWS_OF_A_PAGE > BIG
     )
-    return frozenset(session.scalars(statement, bind_arguments=lookup.OURS))
+    return frozenset(lookup.run(session, statement).scalars())

@@ -10,7 +10,15 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, ColumnElement, Double, FromClause, Label, Subquery
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from recommender.database.expressions import Number, Statement, bounded, half_away, number
+from recommender.database.expressions import (
+    Number,
+    Statement,
+    bounded,
+    fence,
+    half_away,
+    number,
+    opaque,
+)
 from recommender.errors import InvalidValue, UnknownSignal
 from recommender.formats.scalars import shown
 from recommender.models import Affinity, Video
@@ -106,15 +114,13 @@ def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
     found = scored(
         shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
     )
-    valued = found.add_columns(*PLACED).where(*remaining(shape, viewer)).offset(0)
+    valued = fence(found.add_columns(*PLACED).where(*remaining(shape, viewer)))
     each = valued.subquery("valued")
     key = score_key({name: each.c[name] for name in shape.names}, viewer)
     every = sa.select(*each.c, key)
-    keyed = (
+    keyed = fence(
         every.order_by(is_on_trial(each.c.sources).desc(), *_in_order(every.selected_columns))
-        .offset(0)
-        .subquery("keyed")
-    )
+    ).subquery("keyed")
     best = (
         sa.select(*keyed.c)
         .where(keyword_not_muted(viewer, keyed.c.video_id))
@@ -223,7 +229,7 @@ def scored(
         statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
         return _with_affinities(statement, candidate, viewer.user_id) if shape.own else statement
     statement = statement.join(facts, facts.c.video_id == Video.id)
-    owner = viewer.user_id + 0 * Video.id
+    owner = opaque(viewer.user_id, Video.id)
     return statement if shape.is_reference else _with_affinities(statement, candidate, owner)
 
 

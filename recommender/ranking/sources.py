@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from recommender.database.expressions import Statement
+from recommender.database.expressions import Statement, fence, materialized
 from recommender.formats.scalars import EARLIEST, LIST_LENGTH
 from recommender.models import (
     Affinity,
@@ -145,11 +145,10 @@ def _wanted_hashtags(viewer: Viewer) -> CTE:
         .scalar_subquery()
     )
     earliest = literal(EARLIEST, UtcDateTime())
-    return (
+    return materialized(
         sa.select(every.c.hashtag_id, sa.func.coalesce(since, earliest).label("since"))
         .limit(LIST_LENGTH + viewer.interests)
         .cte("wanted_hashtags")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
 
 
@@ -235,7 +234,7 @@ def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
         .subquery("new")
     )
     place = (new.c.id % CYCLE * TRIAL_STEP + viewer.trial_start) % CYCLE
-    shuffled = sa.select(new.c.id).order_by(place, new.c.id).offset(0).subquery("shuffled")
+    shuffled = fence(sa.select(new.c.id).order_by(place, new.c.id)).subquery("shuffled")
     viewers = sa.select(its.impressions).where(its.id == shuffled.c.id).scalar_subquery()
     return sa.select(shuffled.c.id).where(viewers < viewer.trial_viewers)
 
@@ -262,12 +261,11 @@ def _newest_of(
         .subquery(f"active_{column.key}")
     )
     nth = _nth_newest(viewer, column, active.c.subject, NEWEST_OF_EACH)
-    since = (
+    since = materialized(
         sa.select(active.c.subject, sa.func.coalesce(nth, literal(EARLIEST, UtcDateTime())))
         .where(active.c.newest_at.is_not(None))
         .limit(LOOKED_AT * quota)
         .cte()
-        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
     each = aliased(Video)
     found = (

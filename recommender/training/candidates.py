@@ -35,7 +35,7 @@ from sqlalchemy import (
     Table,
 )
 
-from recommender.database.expressions import Statement, exp2, is_true, logarithm, number
+from recommender.database.expressions import Statement, exp2, fence, is_true, logarithm, number
 from recommender.database.transactions import long_transaction
 from recommender.evaluation.logistic import Matrix, Scale, Sums, Vector
 from recommender.models.types import PREFIX
@@ -184,7 +184,7 @@ def scores_query(choices: Choices, names: Sequence[str]) -> Statement:
     """One row: the upper triangle of the sum, over users, of their gradients' products."""
     pages = _pages(choices, names)
     own = [sa.func.sum(pages.c[f"g{place}"]).label(f"g{place}") for place in range(len(names))]
-    users = sa.select(*own).group_by(pages.c.user_id).offset(0).subquery("users")
+    users = fence(sa.select(*own).group_by(pages.c.user_id)).subquery("users")
     pairs = combinations_with_replacement(users.c, 2)
     return sa.select(*(sa.func.sum(one * other) for one, other in pairs)).prefix_with(COMMENT)
 
@@ -201,18 +201,15 @@ def _pages(choices: Choices, names: Sequence[str]) -> Subquery:
     loss = logarithm(whole) + sa.func.min(each.c.top) - sa.func.sum(each.c.share * each.c.logit)
     chosen = (sa.func.sum(each.c.share * value) - mean(value) for value in features)
     pairs = combinations_with_replacement(enumerate(features), 2)
-    return (
+    return fence(
         sa.select(
             sa.func.min(each.c.user_id).label("user_id"),
             loss.label("loss"),
             *(value.label(f"g{place}") for place, value in enumerate(chosen)),
             *(mean(value).label(f"m{place}") for place, value in enumerate(features)),
             *(mean(one * other).label(f"p{i}_{j}") for (i, one), (j, other) in pairs),
-        )
-        .group_by(each.c.page)
-        .offset(0)
-        .subquery("pages")
-    )
+        ).group_by(each.c.page)
+    ).subquery("pages")
 
 
 def _powers(choices: Choices, names: Sequence[str]) -> Subquery:
@@ -223,8 +220,8 @@ def _powers(choices: Choices, names: Sequence[str]) -> Subquery:
     for place, feature in enumerate(features, start=1):
         logit += sa.bindparam(f"b{place}", type_=Double()) * feature
     own = (table.c.page, table.c.user_id, table.c.share, table.c.copies, *features)
-    one = sa.select(*own, logit.label("logit")).offset(0).subquery("logits")
+    one = fence(sa.select(*own, logit.label("logit"))).subquery("logits")
     top = sa.func.max(one.c.logit).over(partition_by=one.c.page).label("top")
-    two = sa.select(*one.c, top).offset(0).subquery("tops")
+    two = fence(sa.select(*one.c, top)).subquery("tops")
     power = two.c.copies * exp2((two.c.logit - two.c.top) * number(BITS))
-    return sa.select(*two.c, power.label("power")).offset(0).subquery("powers")
+    return fence(sa.select(*two.c, power.label("power"))).subquery("powers")

@@ -18,6 +18,7 @@ from recommender.database.expressions import (
     Number,
     Statement,
     exp2,
+    fence,
     half_away,
     logarithm,
     number,
@@ -40,16 +41,16 @@ def _judged(sample: Sample, names: Sequence[str], wanted: ColumnElement[bool]) -
     """Each impression with its logit, probability and loss, and the features named."""
     centred = sample.centred(names, wanted)
     logit = (centred.c.own + _weighted(list(centred.c)[3:])).label("logit")
-    one = sa.select(*centred.c, logit).offset(0).subquery("logits")
+    one = fence(sa.select(*centred.c, logit)).subquery("logits")
     power = exp2(-sa.func.abs(one.c.logit) * number(BITS)).label("power")
-    two = sa.select(*one.c, power).offset(0).subquery("powers")
+    two = fence(sa.select(*one.c, power)).subquery("powers")
     is_likely = two.c.logit > number(0)
     probability = sa.case((is_likely, number(1)), else_=two.c.power) / (number(1) + two.c.power)
     above = sa.case((is_likely, two.c.logit), else_=number(0))
     loss = above + logarithm(number(1) + two.c.power) - two.c.label * two.c.logit
     columns = [column for column in two.c if column.key != "power"]
     judged = sa.select(*columns, probability.label("probability"), loss.label("loss"))
-    return judged.offset(0).subquery("judged")
+    return fence(judged).subquery("judged")
 
 
 def share_logit(labels: Any, count: Any, mean: float, prior: float) -> Number:
@@ -88,7 +89,7 @@ def sums_query(sample: Sample, names: Sequence[str]) -> Statement:
     residual = (judged.c.label - judged.c.probability).label("residual")
     weighted = [(weight * each).label(f"w{place}") for place, each in enumerate(features, start=1)]
     about = sa.select(judged.c.loss, residual, weight.label("w0"), *features, *weighted)
-    each = about.offset(0).subquery("weighted")
+    each = fence(about).subquery("weighted")
     values: list[Any] = [number(1), *(each.c[f"x_{name}"] for name in names)]
     weights = [each.c[f"w{place}"] for place in range(len(values))]
     pairs = combinations_with_replacement(range(len(values)), 2)
@@ -105,7 +106,7 @@ def scores_query(sample: Sample, names: Sequence[str]) -> Statement:
     residual = judged.c.label - judged.c.probability
     values: list[Any] = [number(1), *(judged.c[f"x_{name}"] for name in names)]
     own = [sa.func.sum(residual * each).label(f"g{place}") for place, each in enumerate(values)]
-    users = sa.select(*own).group_by(judged.c.user_id).offset(0).subquery("users")
+    users = fence(sa.select(*own).group_by(judged.c.user_id)).subquery("users")
     pairs = combinations_with_replacement(users.c, 2)
     sums = (sa.func.sum(one * other) for one, other in pairs)
     return sa.select(*sums).prefix_with(COMMENT)

@@ -36,6 +36,7 @@ from sqlalchemy import (
 
 from recommender.database.expressions import (
     Statement,
+    fence,
     is_true,
     number,
 )
@@ -227,7 +228,7 @@ class Sample:
         else:
             own = self.value(self.base).label("own")
             found = sa.select(*about, own, *map(self.value, names))
-        return found.where(wanted).offset(0).subquery("centred")
+        return fence(found.where(wanted)).subquery("centred")
 
     def sums(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Sums:
         """The sums over the impressions before a time, at coefficients of some of the features.

@@ -1,0 +1,345 @@
+"""Wherever a process ends, what was done is whole, and doing it again goes on from there."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Engine, event
+
+from recommender import Settings, cli, export_file, import_file, refresh
+from recommender.benchmark.demo_world import World, load
+from recommender.database import migrations
+from recommender.database.engine import create_engine
+from recommender.files.batches import KINDS
+from recommender.models import Affinity, PendingEvent
+from tests.learning.test_refresh import (
+    behave,
+    check,
+    expected_statistics,
+    people,
+    read,
+    statistics,
+)
+from tests.operations.test_erase import Killed, counted, killed_after
+
+SMALL = Settings(batch_size=5, rollup_batch=5)
+
+STEP = 9
+"""A migration ends at every so manieth of its statements."""
+
+Files = dict[str, Path]
+
+
+def written(folder: Path, engine: Engine) -> Files:
+    """What a database exports, a file for each kind."""
+    folder.mkdir()
+    files = {kind: folder / f"{kind}.csv" for kind in KINDS}
+    for kind, file in files.items():
+        export_file(engine, kind, str(file))
+    return files
+
+
+def texts(files: Files) -> dict[str, str]:
+    return {kind: file.read_text() for kind, file in files.items()}
+
+
+def world_of(folder: Path, database: str, world: World) -> Files:
+    """The files of a world, as an uninterrupted import of them is exported again."""
+    engine = create_engine(database)
+    load(engine, world)
+    files = written(folder, engine)
+    engine.dispose()
+    return files
+
+
+@pytest.fixture(scope="module")
+def small(new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Files:
+    world = World(viewer_count=4, creator_count=12, video_count=12, watches_each=3)
+    return world_of(tmp_path_factory.mktemp("small") / "files", new_database("sqlite"), world)
+
+
+@pytest.fixture(scope="module")
+def medium(new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Files:
+    world = World(viewer_count=16, creator_count=24, video_count=48, watches_each=12)
+    return world_of(tmp_path_factory.mktemp("medium") / "files", new_database("sqlite"), world)
+
+
+def beginnings(file: Path) -> list[str]:
+    """A file as it is with so many whole batches in it."""
+    header, *rows = file.read_text().splitlines(keepends=True)
+    ends = [*range(0, len(rows), SMALL.batch_size), len(rows)]
+    return ["".join([header, *rows[:end]]) for end in ends]
+
+
+def affinities(engine: Engine) -> dict[tuple[int, str, int], float]:
+    columns = (Affinity.user_id, Affinity.subject, Affinity.subject_id, Affinity.score)
+    return {tuple(key): score for *key, score in read(engine, *columns)}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind_of_row", KINDS)
+def test_an_import_that_ends_after_any_statement_is_of_whole_batches(
+    engine: Engine, small: Files, tmp_path: Path, kind_of_row: str
+) -> None:
+    """T-16. Each run ends one statement later than the run before."""
+    whole = beginnings(small[kind_of_row])
+    for kind in list(KINDS)[: list(KINDS).index(kind_of_row)]:
+        import_file(engine, kind, str(small[kind]))
+    now = tmp_path / "now.csv"
+    found = set()
+    for runs in count(1):
+        try:
+            with killed_after(engine, runs):
+                import_file(engine, kind_of_row, str(small[kind_of_row]), settings=SMALL)
+            break
+        except Killed:
+            export_file(engine, kind_of_row, str(now))
+            found.add(whole.index(now.read_text()))
+    assert {0, 1} <= found
+    sums_are_those_of_the_log(engine)
+
+
+def sums_are_those_of_the_log(engine: Engine) -> None:
+    """What was added up as events came is what a rebuild adds up; trends depend on their order."""
+    learned = affinities(engine)
+    assert statistics(engine) == counted(engine)
+    refresh(engine)
+    assert statistics(engine) == expected_statistics(engine)
+    refresh(engine, rebuild=True)
+    assert affinities(engine) == pytest.approx(learned)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, database: str) -> Callable[..., int]:
+    """Runs the command in this process, in batches of five rows; gives its exit code."""
+    monkeypatch.setenv("RECOMMENDER_DATABASE_URL", database)
+    monkeypatch.setenv("RECOMMENDER_BATCH_SIZE", str(SMALL.batch_size))
+    return lambda *arguments: cli.run(list(arguments))
+
+
+def ready(command: Callable[..., int], files: Files) -> None:
+    """Import all that events refer to."""
+    for kind in ("users", "videos", "follows"):
+        assert command("import", kind, str(files[kind])) == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_an_import_on_a_full_disk_goes_on_when_there_is_space(
+    engine: Engine,
+    medium: Files,
+    tmp_path: Path,
+    command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """T-25."""
+    ready(command, medium)
+    with engine.connect() as connection:
+        pages = connection.scalar(sa.text("PRAGMA page_count"))
+
+    def cap(driver: Any, _record: Any) -> None:
+        driver.execute(f"PRAGMA max_page_count = {pages + 6}").close()
+
+    event.listen(Engine, "connect", cap)
+    try:
+        assert command("import", "events", str(medium["events"])) == 74
+    finally:
+        event.remove(Engine, "connect", cap)
+    said = re.search(r"lines 1 to (\d+) are in\n$", capsys.readouterr().err)
+    assert said
+    assert whole_batches(engine, medium, tmp_path) == int(said[1]) - 1 > 0
+    assert command("import", "events", str(medium["events"])) == 0
+    is_as_uninterrupted(engine, medium, tmp_path / "again")
+
+
+def whole_batches(engine: Engine, files: Files, folder: Path) -> int:
+    """How many events are in; they must be batches of five of the file."""
+    now = folder / "now.csv"
+    export_file(engine, "events", str(now))
+    assert now.read_text() in beginnings(files["events"])
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            assert connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"
+    return now.read_text().count("\n") - 1
+
+
+SIGNALLED = """
+import signal, sys
+from sqlalchemy import Engine, event
+from recommender.cli import main
+
+number, statement, times = map(int, sys.argv[1:4])
+sent = 0
+
+def send(_connection, _cursor, sql, *_):
+    global sent
+    sent += sql.startswith("INSERT")
+    if sent == statement:
+        signal.raise_signal(number)
+
+def send_again(*_):
+    if sent >= statement and times == 2:
+        signal.raise_signal(number)
+
+event.listen(Engine, "before_cursor_execute", send)
+event.listen(Engine, "rollback", send_again)
+sys.argv[1:] = sys.argv[4:]
+main()
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_import_says_how_far_it_came(
+    engine: Engine,
+    medium: Files,
+    tmp_path: Path,
+    command: Callable[..., int],
+    number: int,
+    code: int,
+    times: int,
+) -> None:
+    """T-28. The second time, while the first is being heeded, it ends at once."""
+    ready(command, medium)
+    signals = [str(int(number)), "30", str(times)]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, *signals, "import", "events", str(medium["events"])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (code, "", False)
+    rows = whole_batches(engine, medium, tmp_path)
+    assert rows > 0
+    told = f"{rows} rows are in: import the file again to go on.\n" in done.stderr
+    assert told == (times == 1)
+    is_as_uninterrupted(engine, medium, tmp_path / "again")
+
+
+def test_a_refresh_that_ends_after_any_statement_counts_once(engine: Engine) -> None:
+    """T-16. Each run has new events to count, and ends one statement later than the run before."""
+    people(engine, 4, 6)
+    for runs in count(1):
+        behave(engine, 4, 6, 6, seed=runs)
+        waiting = len(read(engine, PendingEvent.key))
+        try:
+            with killed_after(engine, runs):
+                refresh(engine, settings=SMALL)
+            break
+        except Killed:
+            assert statistics(engine) == counted(engine), runs
+            left = len(read(engine, PendingEvent.key))
+            assert refresh(engine, settings=SMALL).events == left <= waiting
+            check(engine)
+    assert runs > 30
+
+
+def tables(database: str) -> set[str]:
+    engine = create_engine(database)
+    found = set(sa.inspect(engine).get_table_names())
+    engine.dispose()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("migrate", "target"), [(migrations.upgrade, "head"), (migrations.downgrade, "base")]
+)
+def test_a_migration_that_ends_after_any_statement_did_nothing(
+    empty_database: str, migrate: Callable[[Settings, str], None], target: str
+) -> None:
+    """T-16, T-17: at some of the statements; all take a minute."""
+    settings = Settings(database_url=empty_database)
+    if target == "base":
+        migrations.upgrade(settings)
+    before = tables(empty_database)
+    for runs in count(1, STEP):
+        try:
+            with killed_after(Engine, runs):
+                migrate(settings, target)
+            break
+        except Killed:
+            assert tables(empty_database) == before
+    assert runs > 3 * STEP
+    assert tables(empty_database) != before
+
+
+KILLED = """
+import os, random, signal, sys, time
+from sqlalchemy import event
+from recommender import Settings, create_engine, import_file
+
+database, events, batch_size, batches = sys.argv[1:]
+settings = Settings(batch_size=int(batch_size))
+chance = random.Random(15)
+
+def work(batch, steps, tell):
+    left, after = batch, steps
+
+    def done(*_):
+        nonlocal left
+        left -= 1
+
+    def step(*_):
+        nonlocal after
+        after -= left <= 0
+        if after == 0:
+            os.write(tell, b"now")
+
+    event.listen(engine, "before_cursor_execute", step)
+    event.listen(engine, "commit", step)
+    import_file(engine, "events", events, progress=done, settings=settings)
+
+engine = create_engine(database)
+import_file(engine, "events", events, dry_run=True)  # statements are compiled once
+engine.dispose()
+for point in range(30):
+    hear, tell = os.pipe()
+    if not (child := os.fork()):
+        work(point * (int(batches) - 5) // 30, chance.randint(1, 9), tell)
+        os._exit(0)
+    os.close(tell)
+    os.read(hear, 3)
+    time.sleep(chance.uniform(0, 0.002))  # wherever it is by then
+    os.kill(child, signal.SIGKILL)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os.close(hear)
+"""
+
+
+def killed_at_30_points(database: str, events: Path, batch_size: int) -> list[int]:
+    """Import a file of events again and again, killed a thirtieth later each time; the exit codes.
+
+    Each point is a step of a batch, and up to 2 ms later: in a statement, between two, in a commit.
+    """
+    batches = (len(events.read_text().splitlines()) - 1) // batch_size
+    command = [sys.executable, "-c", KILLED, database, str(events), str(batch_size), str(batches)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [int(code) for code in done.stdout.split()]
+
+
+def is_as_uninterrupted(engine: Engine, files: Files, folder: Path) -> None:
+    """Importing once more ends with the bytes, and with the sums, of a world that never ended."""
+    reports = [import_file(engine, kind, str(file)) for kind, file in files.items()]
+    assert all(report.rejected == report.updated == 0 for report in reports)
+    assert texts(written(folder, engine)) == texts(files)
+    sums_are_those_of_the_log(engine)
+
+
+def test_an_import_killed_at_30_points_goes_on(
+    engine: Engine, database: str, medium: Files, tmp_path: Path
+) -> None:
+    """T-15, T-17: every run but the first is one that goes on."""
+    for kind in ("users", "videos", "follows"):
+        import_file(engine, kind, str(medium[kind]))
+    engine.dispose()
+    assert killed_at_30_points(database, medium["events"], 14) == [-9] * 30
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"
+    is_as_uninterrupted(engine, medium, tmp_path / "again")

@@ -1,0 +1,116 @@
+"""Small worlds in a line each, and pages as lists of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
+
+import recommender
+import recommender.files.batches
+import recommender.files.reader
+from recommender import Event, FeedPage
+from recommender.feed.items import items_of
+from recommender.feed.statements import page_rows
+from recommender.ranking.scoring import ranked
+
+EXAMPLE = Path(__file__).parents[1] / "example"
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+_numbers = count()
+
+
+def at(minutes: float = 0) -> datetime:
+    """So many minutes after noon on the first day of 2026."""
+    return NOON + timedelta(minutes=minutes)
+
+
+def make_user(session: Session, key: str = "viewer", **columns: Any) -> str:
+    recommender.upsert_users(session, [{"id": key, **columns}])
+    return key
+
+
+def make_video(session: Session, key: str, **columns: Any) -> str:
+    row = {"creator": "somebody", "published_at": at(-60), **columns, "id": key}
+    recommender.upsert_videos(session, [row])
+    return key
+
+
+def make_videos(session: Session, *keys: str, **columns: Any) -> None:
+    for key in keys:
+        make_video(session, key, **columns)
+
+
+def make_event(kind: str, video: str = "v", user: str = "viewer", **body: Any) -> Event:
+    body.setdefault("key", f"event-{next(_numbers)}")
+    body.setdefault("at", at())
+    return Event(user=user, video=video, kind=kind, **body)
+
+
+def record(session: Session, kind: str, video: str, user: str = "viewer", **body: Any) -> None:
+    recommender.record_many(session, [make_event(kind, video, user, **body)])
+
+
+def names(page: FeedPage) -> list[str]:
+    return [item.video for item in page.items]
+
+
+def preview(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
+    """A page of For You that is not served."""
+    return recommender.for_you(session, user, record=False, **options)
+
+
+def unspread(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
+    """The first of the feed in the order of its scores, before it is spread over a page."""
+    request = recommender.resolve(session, user, **options)
+    return FeedPage(request, items_of(request, page_rows(session, request, ranked, "unspread")))
+
+
+def scores(page: FeedPage) -> dict[str, float]:
+    return {item.video: item.score for item in page.items}
+
+
+def worked_example(session: Session) -> None:
+    """The example that the README and the contract use."""
+    for kind in ("users", "videos", "follows", "events"):
+        with (EXAMPLE / f"{kind}.csv").open("rb") as binary:
+            rows = list(recommender.files.reader.read_rows(_columns(kind), binary))
+        _apply(session, kind, [each.row for each in rows])
+
+
+def _columns(kind: str) -> Any:
+    return recommender.files.batches.KINDS[kind].columns
+
+
+def _apply(session: Session, kind: str, rows: Sequence[Any]) -> None:
+    spec = recommender.files.batches.KINDS[kind]
+    assert not spec.apply(session, [spec.parse(row) for row in rows]).rejected
+
+
+@contextmanager
+def counted_statements(bind: Engine | sa.Connection) -> Iterator[list[str]]:
+    """The SQL that is sent meanwhile, savepoints left out."""
+    sent: list[str] = []
+
+    def count_one(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK", "BEGIN", "COMMIT")):
+            sent.append(statement)
+
+    event.listen(bind, "before_cursor_execute", count_one)
+    try:
+        yield sent
+    finally:
+        event.remove(bind, "before_cursor_execute", count_one)
+
+
+def rows_of(session: Session, table: sa.Table, *columns: str) -> list[tuple[Any, ...]]:
+    """A table's rows, sorted; all columns where none is named."""
+    chosen: Iterable[sa.Column[Any]] = [table.c[name] for name in columns] or table.c
+    return sorted(tuple(row) for row in session.execute(sa.select(*chosen)))
