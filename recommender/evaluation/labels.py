@@ -84,10 +84,7 @@ def _target(name: str) -> str:
 
 
 def _value(name: str, value: object) -> float:
-    try:
-        worth = scalars.number(value, 0, MOST_VALUE)
-    except InvalidValue as error:
-        raise InvalidValue(f"target: {name}: {error}") from None
+    worth = scalars.parse_named(f"target: {name}", scalars.number, value, 0, MOST_VALUE)
     if not worth:
         raise InvalidValue(f"target: {name}: is worth nothing")
     return worth

@@ -74,7 +74,7 @@ def resolve(
         UnknownProfile: there is no such profile or version.
     """
     moment = reading_time(as_of)
-    key = _user_key(user)
+    key = scalars.parse_named("user", scalars.key, user)
     begun, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
     if not isinstance(rewatch, bool):
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
@@ -193,16 +193,7 @@ def _own_signals(signals: Mapping[Signal, float]) -> dict[Signal, float]:
     return {signal: checked_weight(signal.name, weight) for signal, weight in signals.items()}
 
 
-def _user_key(user: str) -> str:
-    try:
-        return scalars.key(user)
-    except InvalidValue as error:
-        raise InvalidValue(f"user: {error}") from None
-
-
 def reading_time(as_of: datetime | None) -> datetime:
     """The reading time in UTC, now where None."""
-    try:
-        return scalars.time(scalars.now() if as_of is None else as_of)
-    except InvalidValue as error:
-        raise InvalidValue(f"as_of: {error}") from None
+    moment = scalars.now() if as_of is None else as_of
+    return scalars.parse_named("as_of", scalars.time, moment)

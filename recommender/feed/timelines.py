@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.expressions import Statement
-from recommender.errors import InvalidCursor, InvalidValue
+from recommender.errors import InvalidCursor
 from recommender.feed.items import item_of
 from recommender.feed.resolve import learning_at, reading_time, resolve
 from recommender.feed.statements import page_query
@@ -335,10 +335,7 @@ def _impersonal(
 
 
 def _word(name: str, value: str | None) -> str | None:
-    try:
-        return None if value is None else scalars.key(value)
-    except InvalidValue as error:
-        raise InvalidValue(f"{name}: {error}") from None
+    return None if value is None else scalars.parse_named(name, scalars.key, value)
 
 
 def _with_trend(request: FeedRequest, after: Place) -> Statement:

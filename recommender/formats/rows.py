@@ -17,6 +17,7 @@ from recommender.formats.scalars import (
     key,
     listed_key,
     one_of,
+    parse_named,
     shown,
     time,
 )
@@ -100,10 +101,7 @@ def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
     parsed = {}
     for name, given in row.items():
         column = columns[name]
-        try:
-            parsed[name] = column.parse(given) if given else column.value(given)
-        except InvalidValue as error:
-            raise InvalidValue(f"{name}: {error}") from None
+        parsed[name] = parse_named(name, column.parse if given else column.value, given)
     return parsed
 
 

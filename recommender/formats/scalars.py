@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from recommender.errors import InvalidValue
-from recommender.formats import scalars
 
 KEY_LENGTH = 255
 
@@ -43,6 +43,26 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _REFUSED_IN_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 Parser = Callable[[object], object]
+
+T = TypeVar("T")
+
+
+def parse_named(name: str, parse: Callable[..., T], value: object, *bounds: Any) -> T:
+    """Return a parsed value; a refusal begins with the value's name.
+
+    Args:
+        name: what the caller knows the value as, such as ``user``.
+        parse: raises `InvalidValue` for a value that it refuses.
+        value: the value to parse.
+        bounds: further arguments of `parse`.
+
+    Raises:
+        InvalidValue: the value is refused, as ``name: reason``.
+    """
+    try:
+        return parse(value, *bounds)
+    except InvalidValue as error:
+        raise InvalidValue(f"{name}: {error}") from None
 
 
 def text(value: object, longest: int = KEY_LENGTH) -> str:
@@ -183,6 +203,6 @@ def shown(value: object) -> str:
 def is_key(value: str) -> bool:
     """Whether a value can be a key."""
     try:
-        return bool(scalars.key(value))
+        return bool(key(value))
     except InvalidValue:
         return False

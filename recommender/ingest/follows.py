@@ -13,7 +13,7 @@ from recommender.database.lookup import ids
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.ingest.upserts import Row, ensure
-from recommender.ingest.users import checked_key, user_id
+from recommender.ingest.users import user_id
 from recommender.ingest.values import Applied, Counts
 from recommender.models import (
     Follow,
@@ -78,7 +78,8 @@ def follow(session: Session, user: str, creator: str, *, at: datetime | None = N
     """
     since = scalars.time(scalars.now() if at is None else at)
     follower = user_id(session, user, hold=True)
-    creator_id = ensure(session, USERS, [checked_key("creator", creator)])[creator]
+    creator_key = scalars.parse_named("creator", scalars.key, creator)
+    creator_id = ensure(session, USERS, [creator_key])[creator_key]
     row: bulk.Columns = {"user_id": [follower], "creator_id": [creator_id], "created_at": [since]}
     if _follows(session, [(follower, creator_id)]):
         return False
@@ -101,8 +102,7 @@ def unfollow(session: Session, user: str, creator: str) -> bool:
         InvalidValue: a key is not of its form.
     """
     follower = user_id(session, user)
-    followed = (
-        sa.select(User.id).where(User.key == checked_key("creator", creator)).scalar_subquery()
-    )
+    creator_key = scalars.parse_named("creator", scalars.key, creator)
+    followed = sa.select(User.id).where(User.key == creator_key).scalar_subquery()
     statement = sa.delete(Follow).where(Follow.user_id == follower, Follow.creator_id == followed)
     return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined] # a CursorResult

@@ -109,7 +109,4 @@ def _parsed(kind: str, value: object) -> tuple[Table, Table | None, str]:
     if kind not in KINDS:
         raise InvalidValue(f"kind: {scalars.shown(kind)} is not one of {', '.join(KINDS)}")
     table, catalogue, parse = KINDS[kind]
-    try:
-        return table, catalogue, parse(value)
-    except InvalidValue as error:
-        raise InvalidValue(f"{kind}: {error}") from None
+    return table, catalogue, scalars.parse_named(kind, parse, value)

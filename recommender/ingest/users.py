@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from recommender.errors import InvalidValue, UnknownUser
+from recommender.errors import UnknownUser
 from recommender.formats.rows import USER_COLUMNS, parse_row
-from recommender.formats.scalars import key, shown
+from recommender.formats.scalars import key, parse_named, shown
 from recommender.ingest.upserts import (
     USER_SCALARS,
     Row,
@@ -67,17 +67,10 @@ def user_id(session: Session, user: str, *, hold: bool = False) -> int:
     Raises:
         UnknownUser: there is no such user.
     """
-    statement = sa.select(User.id).where(User.key == checked_key("user", user))
+    statement = sa.select(User.id).where(User.key == parse_named("user", key, user))
     if hold:
         statement = statement.with_for_update(read=True, key_share=True)
     found = session.scalar(statement)
     if found is None:
         raise UnknownUser(f"there is no user {shown(user)}")
     return found
-
-
-def checked_key(name: str, value: str) -> str:
-    try:
-        return key(value)
-    except InvalidValue as error:
-        raise InvalidValue(f"{name}: {error}") from None

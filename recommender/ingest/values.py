@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from recommender.errors import InvalidValue, RecommenderError
+from recommender.errors import RecommenderError
 from recommender.formats.rows import EVENT_COLUMNS
+from recommender.formats.scalars import parse_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,7 @@ class Event:
     def __post_init__(self) -> None:
         for name, attribute, column in _EVENT_ATTRIBUTES:
             given = getattr(self, attribute)
-            try:
-                parsed = column.parse(given) if given else column.value(given)
-            except InvalidValue as error:
-                raise InvalidValue(f"{name}: {error}") from None
+            parsed = parse_named(name, column.parse if given else column.value, given)
             if parsed is not given:
                 object.__setattr__(self, attribute, parsed)
 

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.errors import InvalidValue, UnknownVideo
-from recommender.formats import text
+from recommender.errors import UnknownVideo
+from recommender.formats import scalars, text
 from recommender.formats.rows import VIDEO_COLUMNS, parse_row
-from recommender.formats.scalars import LIST_LENGTH, STATUSES, now, one_of, shown
+from recommender.formats.scalars import LIST_LENGTH, STATUSES, now, one_of, parse_named, shown
 from recommender.ingest.upserts import (
     VIDEO_SCALARS,
     Row,
@@ -31,7 +31,6 @@ from recommender.ingest.upserts import (
     only,
     save,
 )
-from recommender.ingest.users import checked_key
 from recommender.ingest.values import Applied, Counts
 from recommender.learning.affinities import Learned, Subjects, rules
 from recommender.models import (
@@ -103,19 +102,15 @@ def set_video_status(session: Session, video: str, status: str) -> bool:
         InvalidValue: the key or the status is not of its form.
         UnknownVideo: there is no such video.
     """
-    row = {"id": checked_key("video", video), "status": _status(status)}
+    row = {
+        "id": parse_named("video", scalars.key, video),
+        "status": parse_named("status", one_of(STATUSES), status),
+    }
     creator = sa.select(User.key).join(Video).where(Video.key == video)
     creator = creator.with_for_update(read=True, key_share=True, of=User)
     if (found := session.scalar(creator)) is None:
         raise UnknownVideo(f"there is no video {shown(video)}")
     return bool(apply_videos(session, [{**row, "creator": found}]).counts.updated)
-
-
-def _status(status: str) -> object:
-    try:
-        return one_of(STATUSES)(status)
-    except InvalidValue as error:
-        raise InvalidValue(f"status: {error}") from None
 
 
 def _named_hashtags(given: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.transactions import run_transaction
-from recommender.errors import InvalidValue, UnknownUser
+from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.learning.affinities import exponent
 from recommender.learning.statistics import MOST_TRENDING, Run, lock_videos
@@ -110,10 +110,8 @@ def erase_user(engine: Engine, user: str, *, settings: Settings | None = None) -
     """
     started = time.monotonic()
     run = Run(engine, scalars.now(), settings or Settings.from_environment())
-    try:
-        mark = partial(_mark, key=scalars.key(user), at=run.as_of)
-    except InvalidValue as error:
-        raise InvalidValue(f"user: {error}") from None
+    key = scalars.parse_named("user", scalars.key, user)
+    mark = partial(_mark, key=key, at=run.as_of)
     marked = run_transaction(engine, mark, settings=run.settings)
     if not marked:
         raise UnknownUser(f"there is no user {scalars.shown(user)}")

@@ -162,10 +162,7 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
 
 def _locked(session: Session, user: str) -> tuple[int, datetime | None]:
     """A user's id and since when they are learned from; others who learn of them wait."""
-    try:
-        key = scalars.key(user)
-    except InvalidValue as error:
-        raise InvalidValue(f"user: {error}") from None
+    key = scalars.parse_named("user", scalars.key, user)
     read = [USERS.c.id, USERS.c.learned_since]
     if not (found := lookup.find(session, [USERS.c.key], [(key,)], read, lock=True)):
         raise UnknownUser(f"there is no user {scalars.shown(user)}")

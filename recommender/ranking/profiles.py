@@ -186,12 +186,9 @@ def checked_origin(author: str | None, note: str | None) -> dict[str, str | None
 
 
 def _said(name: str, value: str | None, longest: int) -> str | None:
-    try:
-        if value == "":
-            raise InvalidValue("is empty")
-        return None if value is None else scalars.text(value, longest)
-    except InvalidValue as error:
-        raise InvalidValue(f"{name}: {error}") from None
+    if value == "":
+        raise InvalidValue(f"{name}: is empty")
+    return None if value is None else scalars.parse_named(name, scalars.text, value, longest)
 
 
 def _lock(session: Session) -> None:
@@ -228,10 +225,8 @@ def _after(last: datetime | None) -> datetime:
 
 def checked_weight(signal: str, weight: float) -> float:
     """The weight of a signal, -100 to 100, or `InvalidValue`."""
-    try:
-        return scalars.number(weight, -LARGEST_WEIGHT, LARGEST_WEIGHT)
-    except InvalidValue as error:
-        raise InvalidValue(f"weight of {signal}: {error}") from None
+    name = f"weight of {signal}"
+    return scalars.parse_named(name, scalars.number, weight, -LARGEST_WEIGHT, LARGEST_WEIGHT)
 
 
 def _split(profile: str) -> tuple[str, int | None]:

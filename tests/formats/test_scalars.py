@@ -443,3 +443,18 @@ def test_a_message_names_the_column(
     with pytest.raises(InvalidValue) as caught:
         rows.parse_row(columns, row)
     assert str(caught.value).startswith(message)
+
+
+def test_a_refusal_begins_with_the_name_of_the_value() -> None:
+    assert scalars.parse_named("limit", scalars.number, "2.5", 0, 3) == 2.5
+    with pytest.raises(InvalidValue, match=r"^limit: 4 is not between 0 and 3$") as refused:
+        scalars.parse_named("limit", scalars.number, 4, 0, 3)
+    assert refused.value.__suppress_context__
+
+
+def test_only_refused_values_are_named() -> None:
+    def broken(_value: object) -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        scalars.parse_named("limit", broken, 4)
