@@ -27,7 +27,7 @@ from recommender.feed.selection import Contender, Spread, rearranged
 from recommender.models import FeedSession
 from recommender.ranking.profiles import list_profiles
 from recommender.ranking.request import REFERENCE, Profile
-from recommender.ranking.scoring import KEY_SCALE
+from recommender.ranking.scoring import score_key_of
 from recommender.settings import Settings
 
 ROWS_AT_ONCE = 2_000
@@ -172,7 +172,7 @@ class Hindsight:
         )
         own = (math.prod(each) for each in row.signals.values() if isinstance(each, list))
         total = sum([*ours, *own])
-        return int(math.copysign(math.floor(abs(total) * KEY_SCALE + 0.5), total))
+        return score_key_of(total)
 
     def _contender(self, row: Any) -> Contender:
         """The reference formula's pages are not spread."""

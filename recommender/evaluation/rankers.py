@@ -26,7 +26,7 @@ from recommender.feed.statements import contender_rows, page_rows
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
 from recommender.ranking.request import REFERENCE, FeedRequest, Profile
-from recommender.ranking.scoring import KEY_SCALE, ranked_contenders, ranked_given
+from recommender.ranking.scoring import ranked_contenders, ranked_given, score_key_of
 from recommender.ranking.signals import SIGNALS
 from recommender.ranking.sources import was_on_trial
 from recommender.settings import Settings
@@ -326,14 +326,14 @@ def _weights(named: Mapping[str, float]) -> list[float]:
 def _weighted(named: Mapping[str, float]) -> Callable[[Impression], float]:
     """The weighted sum, in whole billionths as every feed is ordered by."""
     weights = _weights(named)
-    return lambda impression: float(round(sum(map(mul, weights, impression.values)) * KEY_SCALE))
+    return lambda impression: float(score_key_of(sum(map(mul, weights, impression.values))))
 
 
 def _page(named: Mapping[str, float], visit: Visit) -> list[str]:
     """The page that the feed would serve by these weights, as a preview."""
     weights = _weights(named)
     keyed = [
-        (round(sum(map(mul, weights, values)) * KEY_SCALE), published_at, row, key, contender)
+        (score_key_of(sum(map(mul, weights, values))), published_at, row, key, contender)
         for values, published_at, row, key, contender in visit.candidates
     ]
     keyed.sort(key=itemgetter(0, 1, 2), reverse=True)

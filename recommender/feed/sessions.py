@@ -30,7 +30,7 @@ from recommender.models.tables import SERVED, SESSIONS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.profiles import profile_of_id
 from recommender.ranking.request import FeedRequest
-from recommender.ranking.scoring import score_of
+from recommender.ranking.scoring import score_key_of, score_of
 
 
 def with_session(viewer_query: Statement) -> Statement:
@@ -219,7 +219,7 @@ def _row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:
         "page": request.position,
         "served_at": request.as_of,
         "profile_id": request.profile.id,
-        "score_key": round(item.score * 1e9),
+        "score_key": score_key_of(item.score),
         "sources": LIST_SEPARATOR.join(item.sources),
         "explored": item.explored,
         "crowded": item.crowded,

@@ -70,6 +70,17 @@ def score_of(key: int) -> float:
     return key / KEY_SCALE
 
 
+def score_key_of(score: float) -> int:
+    """Return the score key of a score: whole billionths, halves rounded away from zero.
+
+    Args:
+        score: a weighted sum; its key is exact up to 4.5 million either way.
+    """
+    # The arithmetic of `half_away`: Python's `round` would round halves to even.
+    billionths = score * KEY_SCALE
+    return math.trunc(billionths + math.copysign(0.5, billionths))
+
+
 def feed_query(request: FeedRequest) -> Statement:
     """The ordered feed of a request, as a statement to run or to compose.
 
