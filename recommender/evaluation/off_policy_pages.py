@@ -23,7 +23,7 @@ from recommender.errors import InvalidValue
 from recommender.evaluation.labels import began_between, served_pages
 from recommender.evaluation.log_replay import Progress
 from recommender.evaluation.off_policy_estimator import Reordered, Reordering, Shown
-from recommender.feed.selection import Contender, Spread, rearranged
+from recommender.feed.selection import ScoredCandidate, Spread, rearranged
 from recommender.models import FeedSession
 from recommender.ranking.profiles import list_profiles
 from recommender.ranking.request import REFERENCE, Profile
@@ -174,11 +174,11 @@ class Hindsight:
         total = sum([*ours, *own])
         return score_key_of(total)
 
-    def _contender(self, row: Any) -> Contender:
+    def _contender(self, row: Any) -> ScoredCandidate:
         """The reference formula's pages are not spread."""
         if self.candidate.is_reference:
-            return Contender(self._score_key(row), None, None)
-        return Contender(self._score_key(row), row.creator_id, row.sound_id)
+            return ScoredCandidate(self._score_key(row), None, None)
+        return ScoredCandidate(self._score_key(row), row.creator_id, row.sound_id)
 
 
 def _trials(sitting: Sequence[Any]) -> list[Shown]:

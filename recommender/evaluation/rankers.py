@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 from recommender.database import lookup
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
-from recommender.feed.selection import Contender, places_of
-from recommender.feed.statements import contender_rows, page_rows
+from recommender.feed.selection import ScoredCandidate, select_places
+from recommender.feed.statements import candidate_rows, page_rows
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
 from recommender.ranking.request import REFERENCE, FeedRequest, Profile
@@ -193,12 +193,12 @@ class Visit:
         )  # fmt: skip
 
     @cached_property
-    def candidates(self) -> list[tuple[tuple[float, ...], datetime, int, str, Contender]]:
+    def candidates(self) -> list[tuple[tuple[float, ...], datetime, int, str, ScoredCandidate]]:
         """Every candidate of the feed: signals, time of publishing, row, key; not ranked yet."""
         found = []
-        for row in contender_rows(self.session, self.request, ranked_contenders, "evaluate"):
+        for row in candidate_rows(self.session, self.request, ranked_contenders, "evaluate"):
             on_trial = was_on_trial(row.sources)
-            contender = Contender(0, row.page_creator_id, row.page_sound_id, on_trial)
+            contender = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial)
             about = (row.page_published_at, row.video_id, row.page_video, contender)
             found.append((_values(row), *about))
         return found
@@ -338,8 +338,8 @@ def _page(named: Mapping[str, float], visit: Visit) -> list[str]:
     ]
     keyed.sort(key=itemgetter(0, 1, 2), reverse=True)
     contenders = [each[4]._replace(score_key=each[0]) for each in keyed]
-    places = places_of(visit.request, contenders) or []
-    return [keyed[place.contender][3] for place in places]
+    places = select_places(visit.request, contenders) or []
+    return [keyed[place.candidate][3] for place in places]
 
 
 def _reference_page(visit: Visit) -> list[str]:

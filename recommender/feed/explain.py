@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from recommender.database.expressions import Statement
 from recommender.feed.items import CATALOGUE, item_of, video_ids
+from recommender.feed.reasons import leading_signals
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query
 from recommender.feed.values import Explanation, FeedItem, FilterOutcome
@@ -107,12 +108,6 @@ MONTHS = (
 )  # fmt: skip
 
 MOST_REASONS = 3
-
-LEAST_SHARE = 0.02
-"""The part of all that speaks for a video from which a reason is worth naming first."""
-
-IMPERSONAL = ("quality", "trending", "freshness", "exploration", "language", "country", "device")
-"""Signals that say the same, or nearly, to many viewers."""
 
 
 def reason_query(request: FeedRequest, video_id: int) -> Statement:
@@ -231,12 +226,7 @@ def because(item: FeedItem, hashtag: str | None = None) -> str:
         item: the video with its signals.
         hashtag: the one that the viewer likes best of its hashtags, where known.
     """
-    parts = {n: c.contribution for n, c in item.signals.items() if c.contribution > 0 < c.value}
-    least = LEAST_SHARE * sum(parts.values())
-    unseen = item.signals.get("exploration")
-    if unseen and unseen.value > 1 / 2:
-        parts.pop("quality", None)
-    for_it = sorted(parts, key=lambda n: (n in IMPERSONAL or parts[n] < least, -parts[n]))
+    for_it = leading_signals(item)
     if not for_it:
         return "it is published; no signal speaks for it"
     said = [_phrase(name, item, hashtag) for name in for_it[:MOST_REASONS]]

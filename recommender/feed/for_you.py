@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from recommender.errors import InvalidValue
-from recommender.feed.items import check_all_found, item_of, items_of, row_sources
-from recommender.feed.resolve import resolve, seed_of
-from recommender.feed.selection import Place, contender, places_of
+from recommender.feed.items import check_all_found, placed_items, scored_candidate
+from recommender.feed.resolve import resolve
+from recommender.feed.selection import Place, select_places
 from recommender.feed.sessions import recorded_page, serve
-from recommender.feed.statements import contender_rows, page_rows, shown_rows
-from recommender.feed.values import FeedItem, FeedPage
+from recommender.feed.statements import (
+    Candidates,
+    all_candidates,
+    given_candidates,
+    top_candidates,
+)
+from recommender.feed.values import FeedPage
 from recommender.formats import scalars
 from recommender.formats.scalars import is_key
 from recommender.logs import log
-from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, FeedRequest
-from recommender.ranking.scoring import (
-    pool_of,
-    ranked_contenders,
-    ranked_given,
-    ranked_pool,
-)
 from recommender.ranking.signals import Signal
 from recommender.settings import Settings
 
@@ -77,7 +74,7 @@ def for_you(
 
     Raises:
         InvalidValue: a value is not of its form.
-        InvalidCursor: the cursor is not one of this user's, or has expired.
+        InvalidCursor: the cursor is not this user's, or has expired.
         UnknownProfile: there is no such profile or version.
     """
     started = time.monotonic()
@@ -85,55 +82,44 @@ def for_you(
         session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
         signals=signals, settings=settings, cursor=cursor, rewatch=rewatch, lock=record,
     )  # fmt: skip
-    page = _page(session, request, record=record)
+    page = make_page(session, request, record=record)
     took, place = time.monotonic() - started, request.position
     log(logging.DEBUG, "page", videos=len(page.items), position=place, seconds=took)
     return page
 
 
-def _page(session: Session, request: FeedRequest, *, record: bool) -> FeedPage:
+def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPage:
+    """Make the page of a resolved request: candidates, places, items, the record of it.
+
+    A page that was served already is returned as it was.
+    """
     if request.is_served:
         return recorded_page(session, request)
-    if record and request.position == 1:
-        request = replace(request, seed=seed_of(str(request.session)))
-    page = _ranked(session, request)
+    candidates = top_candidates(session, request)
+    places = select(request, candidates)
+    if places is None:  # a candidate below the best could take a place
+        candidates = all_candidates(session, request)
+        places = select(request, candidates) or []
+    items = placed_items(session, request, candidates, places)
+    page = FeedPage(request, items, exhausted=len(places) < request.limit)
     return serve(session, page) if record and request.known else page
 
 
-def _ranked(session: Session, request: FeedRequest) -> FeedPage:
+def select(request: FeedRequest, candidates: Candidates) -> list[Place] | None:
+    """Select the places of a page; the reference profile keeps the order of scores.
+
+    Returns:
+        None if candidates that were not read could take a place.
+    """
     if request.profile.is_reference:
-        items = items_of(request, page_rows(session, request, ranked_reference, "for_you"))
-        return FeedPage(request, items, exhausted=len(items) < request.limit)
-    rows, places = _spread(session, request)
-    shown = shown_rows(session, [row.video_id for row in rows]) if rows else {}
-    there = [(row, place) for row, place in zip(rows, places, strict=True) if row.video_id in shown]
-    items = tuple(
-        _placed(request, position, row, shown[row.video_id], place)
-        for position, (row, place) in enumerate(there, start=request.position)
-    )
-    return FeedPage(request, items, exhausted=len(places) < request.limit)
+        return in_order(candidates)
+    scored = [scored_candidate(request, row) for row in candidates.rows]
+    return select_places(request, scored, candidates.pool)
 
 
-def _spread(session: Session, request: FeedRequest) -> tuple[list[Any], list[Place]]:
-    """The videos of a page, spread: one statement, or two where the best do not say enough."""
-    for ranking, pool in ((ranked_pool, pool_of(request.limit)), (ranked_contenders, None)):
-        rows = contender_rows(session, request, ranking, "for_you").all()
-        places = _places(request, rows, pool)
-        if places is not None:
-            break
-    chosen = places or []
-    return [rows[place.contender] for place in chosen], chosen
-
-
-def _places(request: FeedRequest, rows: Sequence[Any], pool: int | None) -> list[Place] | None:
-    return places_of(request, [contender(request, row) for row in rows], pool)
-
-
-def _placed(request: FeedRequest, position: int, row: Any, shown: Any, place: Place) -> FeedItem:
-    sources = row_sources(request, row)
-    return item_of(
-        request, position, row, sources, shown, explored=place.explored, crowded=place.crowded
-    )
+def in_order(candidates: Candidates) -> list[Place]:
+    """Return a place for every candidate, in the order of scores."""
+    return [Place(index) for index in range(len(candidates.rows))]
 
 
 def rank(
@@ -173,6 +159,7 @@ def rank(
         session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
     )
     given = [key for key in keys if is_key(key)]
-    items = items_of(request, page_rows(session, request, ranked_given, "rank", given))
+    candidates = given_candidates(session, request, given)
+    items = placed_items(session, request, candidates, in_order(candidates))
     check_all_found(keys, {item.video for item in items})
     return FeedPage(replace(request, session=None), items)

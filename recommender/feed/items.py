@@ -1,9 +1,4 @@
-"""From a ranking to the videos of a page.
-
-The statement of a page is built once for each shape of request and executed with its values, since
-building it takes longer than the database takes to answer it. SQLAlchemy keeps the cache key with
-the statement, and the compiled text under that.
-"""
+"""From scored candidates to the items that a page shows."""
 
 from __future__ import annotations
 
@@ -14,6 +9,8 @@ from sqlalchemy.orm import Session
 
 from recommender.database.lookup import ids
 from recommender.errors import InvalidValue, UnknownVideo
+from recommender.feed.selection import Place, ScoredCandidate
+from recommender.feed.statements import Candidates, shown_rows
 from recommender.feed.values import Contribution, FeedItem
 from recommender.formats import scalars
 from recommender.formats.scalars import is_key
@@ -21,6 +18,7 @@ from recommender.models.tables import VIDEOS
 from recommender.ranking.candidates import source_names
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import score_of
+from recommender.ranking.sources import was_on_trial
 from recommender.ranking.viewer import weights_of
 
 CATALOGUE = ("catalogue",)
@@ -37,11 +35,45 @@ def checked_key(request: FeedRequest, row: Any) -> int:
     return key
 
 
-def items_of(request: FeedRequest, rows: Iterable[Any]) -> tuple[FeedItem, ...]:
-    """The videos of a page, in the order of its rows."""
+def placed_items(
+    session: Session, request: FeedRequest, candidates: Candidates, places: Sequence[Place]
+) -> tuple[FeedItem, ...]:
+    """Return the items of a page in the order of its places: at most one statement.
+
+    A video that was deleted meanwhile is left out.
+
+    Args:
+        session: the caller's transaction.
+        request: as `resolve` returns it.
+        candidates: the scored candidates.
+        places: which of them the page shows, in order.
+    """
+    rows = [candidates.rows[place.candidate] for place in places]
+    if candidates.shown:
+        shown = {row.video_id: row for row in rows}
+    else:
+        shown = shown_rows(session, [row.video_id for row in rows]) if rows else {}
+    kept = [(row, place) for row, place in zip(rows, places, strict=True) if row.video_id in shown]
     return tuple(
-        item_of(request, position, row, row_sources(request, row))
-        for position, row in enumerate(rows, start=request.position)
+        item_of(
+            request, position, row, row_sources(request, row), shown[row.video_id],
+            explored=place.explored, crowded=place.crowded,
+        )
+        for position, (row, place) in enumerate(kept, start=request.position)
+    )  # fmt: skip
+
+
+def scored_candidate(request: FeedRequest, row: Any) -> ScoredCandidate:
+    """Return what the selection needs of a candidate's row.
+
+    Raises:
+        InvalidValue: a signal of the host is NULL.
+    """
+    return ScoredCandidate(
+        score_key=checked_key(request, row),
+        creator=row.page_creator_id,
+        sound=row.page_sound_id,
+        on_trial=was_on_trial(row.sources),
     )
 
 
@@ -65,7 +97,7 @@ def item_of(
     Args:
         request: what was asked.
         position: the place in the session, from 1.
-        row: of `page_rows` or `contender_rows`.
+        row: of `page_rows` or `candidate_rows`.
         sources: that found the video.
         shown: what is shown of it; in the row itself where None.
         explored: as of a `FeedItem`.

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
-from recommender.database.expressions import MOST_HALF_LIVES, Statement
+from recommender.database.expressions import LARGEST_EXPONENT, Statement
 from recommender.errors import InvalidValue
 from recommender.feed.cursors import read_cursor
 from recommender.feed.sessions import resumed, with_session
@@ -70,7 +70,7 @@ def resolve(
 
     Raises:
         InvalidValue: a value is not of its form.
-        InvalidCursor: the cursor is not one of this user's, or has expired.
+        InvalidCursor: the cursor is not this user's, or has expired.
         UnknownProfile: there is no such profile or version.
     """
     moment = reading_time(as_of)
@@ -98,7 +98,7 @@ def resolve(
         settings=settings or Settings.from_environment(),
         session=begun,
         rewatch=rewatch,
-        seed=seed_of(str(begun) if cursor else f"{user} {moment.date()}"),
+        seed=seed_of(str(begun) if cursor or lock else f"{user} {moment.date()}"),
     )
     return request if cursor is None else resumed(request, found, position)
 
@@ -156,7 +156,7 @@ def learning_at(state: Any, as_of: datetime) -> Learning:
 
 def _power(exponent: float) -> float:
     """2 to the power of a number, taken within what databases take it."""
-    return float(2.0 ** max(-MOST_HALF_LIVES, min(MOST_HALF_LIVES, exponent)))
+    return float(2.0 ** max(-LARGEST_EXPONENT, min(LARGEST_EXPONENT, exponent)))
 
 
 def _predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:

@@ -1,10 +1,15 @@
-"""feed.statements: TODO."""
+"""The statements of a page: built once for each shape of request, and run.
+
+A statement is built once for each shape of request and executed with the request's values, because
+building it takes longer than the database takes to answer it. SQLAlchemy keeps the cache key with
+the statement, and the compiled text under that key.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
@@ -15,8 +20,15 @@ from recommender.database.expressions import Statement, named, written_out
 from recommender.formats import scalars
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.models.tables import VIDEOS
+from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import FeedRequest
-from recommender.ranking.scoring import PLACED
+from recommender.ranking.scoring import (
+    PLACED,
+    pool_of,
+    ranked_contenders,
+    ranked_given,
+    ranked_pool,
+)
 from recommender.ranking.viewer import Shape, Viewer, values_of
 
 MOST_KEPT = 100
@@ -27,6 +39,43 @@ Ranking: TypeAlias = Callable[[Shape, Viewer], Statement]
 
 Finish: TypeAlias = Callable[[Statement, str], Statement]
 """A function of a module that makes ranked videos a statement of a name."""
+
+
+class Candidates(NamedTuple):
+    """The scored candidates of a page, the best first.
+
+    Attributes:
+        rows: one row for each candidate, with its score key and signals.
+        pool: how many candidates that are not on trial were read at most; None if all were.
+        shown: whether the rows also have what a page shows of a video.
+    """
+
+    rows: Sequence[Any]
+    pool: int | None = None
+    shown: bool = False
+
+
+def top_candidates(session: Session, request: FeedRequest) -> Candidates:
+    """Read the best candidates of a page and all on trial: one statement.
+
+    The reference profile gives the videos of the page themselves.
+    """
+    if request.profile.is_reference:
+        return Candidates(
+            page_rows(session, request, ranked_reference, "for_you").all(), shown=True
+        )
+    rows = candidate_rows(session, request, ranked_pool, "for_you").all()
+    return Candidates(rows, pool=pool_of(request.limit))
+
+
+def all_candidates(session: Session, request: FeedRequest) -> Candidates:
+    """Read all candidates of a page: one statement."""
+    return Candidates(candidate_rows(session, request, ranked_contenders, "for_you").all())
+
+
+def given_candidates(session: Session, request: FeedRequest, keys: Sequence[str]) -> Candidates:
+    """Read the given videos as candidates, with no filter applied: one statement."""
+    return Candidates(page_rows(session, request, ranked_given, "rank", keys).all(), shown=True)
 
 
 def page_rows(
@@ -44,7 +93,7 @@ def page_rows(
     return _rows(session, request, ranking, page_query, name, given)
 
 
-def contender_rows(
+def candidate_rows(
     session: Session, request: FeedRequest, ranking: Ranking, name: str
 ) -> sa.Result[*tuple[Any, ...]]:
     """The contenders for the places of a page, without what it shows of them: one statement.

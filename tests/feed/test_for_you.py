@@ -231,7 +231,7 @@ def test_a_video_that_goes_while_a_page_is_ranked_is_left_out(
         del found[gone]
         return found
 
-    monkeypatch.setattr("recommender.feed.for_you.shown_rows", shown_rows)
+    monkeypatch.setattr("recommender.feed.items.shown_rows", shown_rows)
     page = preview(session, "u0", limit=5)
     assert names(page) == [item.video for item in whole.items if item.video_id != gone]
     assert [item.position for item in page.items] == [1, 2, 3, 4]

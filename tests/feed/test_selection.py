@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recommender.feed.selection import (
-    Contender,
+    ScoredCandidate,
     Place,
     Spread,
     arrange,
@@ -21,7 +21,7 @@ from recommender.feed.selection import (
 
 CONTENDERS = st.lists(
     st.builds(
-        Contender,
+        ScoredCandidate,
         score_key=st.integers(-3, 12),
         creator=st.sampled_from([1, 1, 1, 2, 3]),
         sound=st.sampled_from([None, None, 7, 8]),
@@ -41,45 +41,45 @@ SPREADS = st.builds(
 )
 
 
-def are_alike(one: Contender, other: Contender) -> bool:
+def are_alike(one: ScoredCandidate, other: ScoredCandidate) -> bool:
     return one.creator == other.creator or (one.sound is not None and one.sound == other.sound)
 
 
-def arranged(contenders: Sequence[Contender], spread: Spread) -> list[Place]:
+def arranged(contenders: Sequence[ScoredCandidate], spread: Spread) -> list[Place]:
     places = arrange(contenders, spread)
     assert places is not None
     return places
 
 
-def before_first(spread: Spread) -> Contender:
-    return Contender(0, spread.creator, spread.sound)
+def before_first(spread: Spread) -> ScoredCandidate:
+    return ScoredCandidate(0, spread.creator, spread.sound)
 
 
 @given(CONTENDERS, SPREADS)
 def test_a_page_is_full_and_nobody_is_on_it_twice(
-    contenders: list[Contender], spread: Spread
+    contenders: list[ScoredCandidate], spread: Spread
 ) -> None:
     places = arranged(contenders, spread)
     assert len(places) == min(spread.limit, len(contenders))
-    assert len({place.contender for place in places}) == len(places)
+    assert len({place.candidate for place in places}) == len(places)
     assert places == arranged(contenders, spread)
 
 
 @given(CONTENDERS, SPREADS)
 def test_neighbours_are_alike_only_where_all_that_were_left_are(
-    contenders: list[Contender], spread: Spread
+    contenders: list[ScoredCandidate], spread: Spread
 ) -> None:
     before, left = before_first(spread), set(range(len(contenders)))
     for place in arranged(contenders, spread):
         alternatives = [each for each in left if not are_alike(contenders[each], before)]
         assert place.crowded == (not alternatives)
-        assert place.crowded or place.contender in alternatives
-        before = contenders[place.contender]
-        left.remove(place.contender)
+        assert place.crowded or place.candidate in alternatives
+        before = contenders[place.candidate]
+        left.remove(place.candidate)
 
 
 @given(CONTENDERS, SPREADS)
-def test_every_place_takes_who_counts_most(contenders: list[Contender], spread: Spread) -> None:
+def test_every_place_takes_who_counts_most(contenders: list[ScoredCandidate], spread: Spread) -> None:
     """Among equals the one of the higher score, and the earlier."""
     before, left = before_first(spread), list(range(len(contenders)))
     shown: Counter[int | None] = Counter()
@@ -92,19 +92,19 @@ def test_every_place_takes_who_counts_most(contenders: list[Contender], spread: 
             for each in unlike or left
         }
         if place.explored:
-            assert contenders[place.contender].on_trial
+            assert contenders[place.candidate].on_trial
         elif unlike:
-            assert place.contender == max(unlike, key=lambda each: (counts[each], -each))
+            assert place.candidate == max(unlike, key=lambda each: (counts[each], -each))
         else:
-            assert place.contender == left[0]
-        before = contenders[place.contender]
+            assert place.candidate == left[0]
+        before = contenders[place.candidate]
         shown[before.creator] += 1
-        left.remove(place.contender)
+        left.remove(place.candidate)
 
 
 @given(CONTENDERS, SPREADS, st.integers(0, 25))
 def test_the_best_and_those_on_trial_say_the_same_or_that_they_cannot(
-    contenders: list[Contender], spread: Spread, size: int
+    contenders: list[ScoredCandidate], spread: Spread, size: int
 ) -> None:
     best = [each for each in contenders if not each.on_trial][:size]
     given_ones = [each for each in contenders if each.on_trial or each in best]
@@ -113,35 +113,35 @@ def test_the_best_and_those_on_trial_say_the_same_or_that_they_cannot(
         return
     places = arrange(given_ones, spread, unseen=max(unseen))
     if places is not None:
-        chosen = [given_ones[place.contender] for place in places]
+        chosen = [given_ones[place.candidate] for place in places]
         everybody = arranged(contenders, spread)
-        assert chosen == [contenders[place.contender] for place in everybody]
+        assert chosen == [contenders[place.candidate] for place in everybody]
         assert [place[1:] for place in places] == [place[1:] for place in everybody]
 
 
 @given(CONTENDERS, SPREADS)
 def test_a_page_put_into_its_own_order_stays_as_it_is(
-    contenders: list[Contender], spread: Spread
+    contenders: list[ScoredCandidate], spread: Spread
 ) -> None:
     places = arranged(contenders, spread)
-    best = sorted(place.contender for place in places)
-    held = {n: best.index(each.contender) for n, each in enumerate(places) if each.explored}
+    best = sorted(place.candidate for place in places)
+    held = {n: best.index(each.candidate) for n, each in enumerate(places) if each.explored}
     order = rearranged([contenders[number] for number in best], spread, held)
-    assert [best[number] for number in order] == [place.contender for place in places]
+    assert [best[number] for number in order] == [place.candidate for place in places]
 
 
 def test_who_has_a_place_keeps_it_and_counts_for_those_after() -> None:
-    contenders = [Contender(9, 1, None), Contender(8, 2, None), Contender(1, 1, None)]
+    contenders = [ScoredCandidate(9, 1, None), ScoredCandidate(8, 2, None), ScoredCandidate(1, 1, None)]
     assert rearranged(contenders, Spread(limit=3), {}) == [0, 1, 2]
     assert rearranged(contenders, Spread(limit=3), {0: 2}) == [2, 1, 0]
     assert rearranged(contenders, Spread(limit=3, creator=1), {2: 1}) == [0, 2, 1]
 
 
 def test_the_best_are_enough_where_nobody_else_could_count_more() -> None:
-    contenders = [Contender(10 - number, number, None) for number in range(9)]
+    contenders = [ScoredCandidate(10 - number, number, None) for number in range(9)]
     places = arrange(contenders[:4], Spread(limit=3), unseen=6)
     assert places is not None
-    assert [place.contender for place in places] == [0, 1, 2]
+    assert [place.candidate for place in places] == [0, 1, 2]
     assert arrange(contenders[:3], Spread(limit=3), unseen=8) is None
 
 
@@ -155,10 +155,10 @@ def test_damping_is_monotone_and_never_promotes(key: int, videos: int, damping: 
 
 
 def test_the_next_video_of_a_creator_counts_less() -> None:
-    contenders = [Contender(10, 1, None), Contender(9, 1, None), Contender(8, 2, None),
-                  Contender(7, 3, None)]  # fmt: skip
+    contenders = [ScoredCandidate(10, 1, None), ScoredCandidate(9, 1, None), ScoredCandidate(8, 2, None),
+                  ScoredCandidate(7, 3, None)]  # fmt: skip
     orders = {
-        damping: [p.contender for p in arranged(contenders, Spread(limit=4, damping=damping))]
+        damping: [p.candidate for p in arranged(contenders, Spread(limit=4, damping=damping))]
         for damping in (1.0, 0.75)
     }
     assert orders == {1.0: [0, 2, 1, 3], 0.75: [0, 2, 3, 1]}
@@ -173,7 +173,7 @@ def test_exploration_has_its_share_of_any_places_in_a_row(
 
 
 @given(CONTENDERS, SPREADS)
-def test_places_are_kept_for_those_on_trial(contenders: list[Contender], spread: Spread) -> None:
+def test_places_are_kept_for_those_on_trial(contenders: list[ScoredCandidate], spread: Spread) -> None:
     places = arranged(contenders, spread)
     kept = {
         number
@@ -190,20 +190,20 @@ def test_places_are_kept_for_those_on_trial(contenders: list[Contender], spread:
     assert kept <= explored
 
 
-def replace_trial(contender: Contender) -> Contender:
+def replace_trial(contender: ScoredCandidate) -> ScoredCandidate:
     return contender._replace(on_trial=True)
 
 
 def test_chance_depends_on_the_seed_and_the_place() -> None:
-    contenders = [Contender(0, number, None, on_trial=True) for number in range(50)]
+    contenders = [ScoredCandidate(0, number, None, on_trial=True) for number in range(50)]
     spread = Spread(limit=10, exploration=1.0)
     orders = {
-        seed: tuple(p.contender for p in arranged(contenders, replace(spread, seed=seed)))
+        seed: tuple(p.candidate for p in arranged(contenders, replace(spread, seed=seed)))
         for seed in range(20)
     }
     assert len(set(orders.values())) == 20
     first = Counter(
-        arranged(contenders, replace(spread, seed=seed))[0].contender for seed in range(1_000)
+        arranged(contenders, replace(spread, seed=seed))[0].candidate for seed in range(1_000)
     )
     assert len(first) == 50
     assert max(first.values()) < 60

@@ -19,7 +19,7 @@ from recommender import Settings, create_engine, resolve
 from recommender.benchmark.distributions import END
 from recommender.benchmark.large_world import World
 from recommender.benchmark.load import load
-from recommender.feed.statements import contender_rows
+from recommender.feed.statements import candidate_rows
 from recommender.formats import scalars
 from recommender.models import Interaction, Video
 from recommender.models.types import Base
@@ -102,7 +102,7 @@ def work_of(session: Session, user: int) -> int:
     driver, steps = session.connection().connection.driver_connection, itertools.count()
     assert isinstance(driver, sqlite3.Connection)
     driver.set_progress_handler(lambda: next(steps) < 0, 100)
-    contender_rows(session, request, ranked_pool, "for_you").all()
+    candidate_rows(session, request, ranked_pool, "for_you").all()
     driver.set_progress_handler(None, 0)
     return 100 * next(steps)
 

@@ -17,8 +17,9 @@ import recommender
 import recommender.files.batches
 import recommender.files.reader
 from recommender import Event, FeedPage
-from recommender.feed.items import items_of
-from recommender.feed.statements import page_rows
+from recommender.feed.for_you import in_order
+from recommender.feed.items import placed_items
+from recommender.feed.statements import Candidates, page_rows
 from recommender.ranking.scoring import ranked
 
 EXAMPLE = Path(__file__).parents[1] / "example"
@@ -70,7 +71,9 @@ def preview(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
 def unspread(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
     """The first of the feed in the order of its scores, before it is spread over a page."""
     request = recommender.resolve(session, user, **options)
-    return FeedPage(request, items_of(request, page_rows(session, request, ranked, "unspread")))
+    candidates = Candidates(page_rows(session, request, ranked, "unspread").all(), shown=True)
+    items = placed_items(session, request, candidates, in_order(candidates))
+    return FeedPage(request, items)
 
 
 def scores(page: FeedPage) -> dict[str, float]:
