@@ -1,7 +1,7 @@
-# The public names, once, by wing: `__init__.py` imports each when it is first used.
-from .settings import (
-    Settings as Settings,
-)
+# ruff: noqa: I001 - the order is that of the wings
+# The public names, each listed once. `__init__.py` imports a name when it is first used.
+
+# The ground
 from .errors import (
     BadData as BadData,
     DatabaseBusy as DatabaseBusy,
@@ -23,17 +23,16 @@ from .errors import (
     UnknownUser as UnknownUser,
     UnknownVideo as UnknownVideo,
 )
+from .settings import Settings as Settings
 from .database.engine import (
     create_engine as create_engine,
     prepare_engine as prepare_engine,
 )
-from .database.transactions import (
-    run_transaction as run_transaction,
-)
-from .ingest.events import (
-    record as record,
-    record_many as record_many,
-)
+from .database.transactions import run_transaction as run_transaction
+
+# Write: users, videos, follows, mutes and events
+from .ingest.users import upsert_users as upsert_users
+from .ingest.videos import upsert_videos as upsert_videos
 from .ingest.follows import (
     follow as follow,
     unfollow as unfollow,
@@ -42,15 +41,50 @@ from .ingest.mutes import (
     mute as mute,
     unmute as unmute,
 )
-from .ingest.users import (
-    upsert_users as upsert_users,
+from .ingest.events import (
+    record as record,
+    record_many as record_many,
 )
 from .ingest.values import (
     Counts as Counts,
     Event as Event,
 )
-from .ingest.videos import (
-    upsert_videos as upsert_videos,
+
+# Read: feeds, and why they are as they are
+from .feed.for_you import (
+    for_you as for_you,
+    rank as rank,
+)
+from .feed.sessions import record_page as record_page
+from .feed.timelines import (
+    following as following,
+    trending as trending,
+)
+from .feed.explain import explain as explain
+from .feed.comparison import diff_profiles as diff_profiles
+from .feed.resolve import resolve as resolve
+from .feed.values import (
+    Contribution as Contribution,
+    Explanation as Explanation,
+    FeedItem as FeedItem,
+    FeedPage as FeedPage,
+    FilterOutcome as FilterOutcome,
+)
+
+# Ranking: what a feed consists of, and the weights
+from .ranking.request import (
+    FeedRequest as FeedRequest,
+    Profile as Profile,
+)
+from .ranking.scoring import feed_query as feed_query
+from .ranking.signals import (
+    Candidate as Candidate,
+    SIGNALS as SIGNALS,
+    Signal as Signal,
+)
+from .ranking.sources import (
+    SOURCES as SOURCES,
+    Source as Source,
 )
 from .ranking.filters import (
     FILTERS as FILTERS,
@@ -63,88 +97,25 @@ from .ranking.profiles import (
     list_profiles as list_profiles,
     profile_history as profile_history,
 )
-from .ranking.request import (
-    FeedRequest as FeedRequest,
-    Profile as Profile,
-)
-from .ranking.scoring import (
-    feed_query as feed_query,
-)
-from .ranking.signals import (
-    Candidate as Candidate,
-    SIGNALS as SIGNALS,
-    Signal as Signal,
-)
-from .ranking.sources import (
-    SOURCES as SOURCES,
-    Source as Source,
-)
-from .feed.comparison import (
-    diff_profiles as diff_profiles,
-)
-from .feed.explain import (
-    explain as explain,
-)
-from .feed.for_you import (
-    for_you as for_you,
-    rank as rank,
-)
-from .feed.resolve import (
-    resolve as resolve,
-)
-from .feed.timelines import (
-    following as following,
-    trending as trending,
-)
-from .feed.sessions import (
-    record_page as record_page,
-)
-from .feed.values import (
-    Contribution as Contribution,
-    Explanation as Explanation,
-    FeedItem as FeedItem,
-    FeedPage as FeedPage,
-    FilterOutcome as FilterOutcome,
-)
-from .learning.refresh import (
-    refresh as refresh,
-)
-from .files.exporter import (
-    export_file as export_file,
-)
-from .files.importer import (
-    import_file as import_file,
-)
-from .operations.archive import (
-    export_user as export_user,
-)
-from .operations.audit import (
-    audit as audit,
-)
-from .operations.doctor import (
-    diagnose as diagnose,
-)
-from .operations.erase import (
-    erase_user as erase_user,
-)
-from .operations.prune import (
-    prune as prune,
-)
-from .operations.users import (
-    reset_user as reset_user,
-)
-from .evaluation.evaluate import (
-    evaluate as evaluate,
-)
-from .evaluation.log_files import (
-    LogFiles as LogFiles,
-)
-from .evaluation.off_policy import (
-    replay_profile as replay_profile,
-)
-from .training.fit import (
-    fit as fit,
-)
-from .training.fit_pages import (
-    fit_pages as fit_pages,
-)
+
+# Learning
+from .learning.refresh import refresh as refresh
+
+# Files
+from .files.importer import import_file as import_file
+from .files.exporter import export_file as export_file
+
+# Operations
+from .operations.audit import audit as audit
+from .operations.doctor import diagnose as diagnose
+from .operations.prune import prune as prune
+from .operations.users import reset_user as reset_user
+from .operations.archive import export_user as export_user
+from .operations.erase import erase_user as erase_user
+
+# Evaluation and training
+from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.off_policy import replay_profile as replay_profile
+from .evaluation.log_files import LogFiles as LogFiles
+from .training.fit import fit as fit
+from .training.fit_pages import fit_pages as fit_pages

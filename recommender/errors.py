@@ -1,4 +1,4 @@
-"""Everything that this package raises on purpose.
+"""The errors of this package: one root, so that a caller can catch all of them at once.
 
 ::
 
@@ -22,8 +22,8 @@
     ├── QueryTimeout
     └── PoolTimeout
 
-A class docstring is the message where none is given, and ``exit_code`` is what the command line
-exits with.
+The class docstring is the default message. The number in the tree is the exit code of the command
+line, ``exit_code``; errors without a number inherit it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class RecommenderError(Exception):
 
 
 class InvalidValue(RecommenderError, ValueError):
-    """A value is not of the form that its field takes."""
+    """A value does not have the form of its field."""
 
     exit_code = 2
 
 
 class InvalidCursor(InvalidValue):
-    """The cursor is not one of this user's, or has expired: ask for a page without one."""
+    """The cursor is not this user's, or has expired: request a page without a cursor."""
 
 
 class UnknownProfile(InvalidValue):
@@ -63,15 +63,15 @@ class BadData(RecommenderError):
 
 
 class EventConflict(BadData):
-    """An event with this key was recorded before, with another body."""
+    """An event with this key was recorded before, with other contents."""
 
 
 class EventTooOld(BadData):
-    """The event is of a time whose events were pruned, so that it may have been counted before."""
+    """The event is older than the pruned events, so it may have been counted before."""
 
 
 class NotFound(RecommenderError, LookupError):
-    """What was named does not exist."""
+    """The named thing does not exist."""
 
     exit_code = 66
 
@@ -91,7 +91,7 @@ class DatabaseUnreachable(RecommenderError):
 
 
 class DatabaseDamaged(RecommenderError):
-    """The file is damaged or no SQLite database: restore a backup, or name another file."""
+    """The file is damaged or not an SQLite database: restore a backup, or name another file."""
 
     exit_code = 69
 
@@ -115,12 +115,12 @@ class SchemaOutOfDate(RecommenderError):
 
 
 class DatabaseBusy(RecommenderError):
-    """Other transactions held the rows for too long, or clashed with this one on every try."""
+    """Other transactions held the rows for too long, or conflicted with this one on every try."""
 
 
 class QueryTimeout(RecommenderError):
-    """The database gave up a statement at statement_timeout."""
+    """The database cancelled a statement that took longer than statement_timeout."""
 
 
 class PoolTimeout(RecommenderError):
-    """No connection came free within pool_timeout: raise pool_size or shorten transactions."""
+    """No connection became free within pool_timeout: raise pool_size or shorten transactions."""

@@ -1,26 +1,25 @@
-"""What the package did, for a host's own logging: one logger, and nothing but numbers.
+"""The package's log records: one logger, constant messages, and numbers.
 
-A record says what was done in its message, and has the same as a dictionary in its attribute
-`recommender`, for handlers that write JSON. Nobody's key and no text of anybody is ever in it.
+A record's attribute `recommender` holds the same facts as a dictionary, for handlers that write
+JSON. No record contains a user's key or text.
 """
 
 from __future__ import annotations
 
 import logging
 
-
 LOGGER = logging.getLogger("recommender")
 
 
-def log(level: int, did: str, **numbers: float | None) -> None:
-    """Log one thing that was done.
+def log(level: int, action: str, **numbers: float | None) -> None:
+    """Log a finished action.
 
     Args:
-        level: of `logging`.
-        did: what, in constant words.
-        numbers: how many rows, how many seconds.
+        level: a level of `logging`.
+        action: what was done, in constant words.
+        numbers: counts of rows, and seconds.
     """
     if LOGGER.isEnabledFor(level):
-        said = " ".join(f"{name}={value}" for name, value in numbers.items())
-        facts = {"did": did, **numbers}
-        LOGGER.log(level, "%s %s", did, said, extra={"recommender": facts}, stacklevel=2)
+        listed = " ".join(f"{name}={value}" for name, value in numbers.items())
+        facts = {"did": action, **numbers}
+        LOGGER.log(level, "%s %s", action, listed, extra={"recommender": facts}, stacklevel=2)

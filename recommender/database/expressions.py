@@ -56,7 +56,7 @@ def _constant_of(element: Any, **_: Any) -> ColumnElement[Any] | None:
     return constant(element.value, element.type)
 
 
-MOST_HALF_LIVES = 500
+LARGEST_EXPONENT = 500
 """Powers of 2 are taken within this: PostgreSQL raises an error where SQLite gives 0.
 
 So do products; the least power leaves room for the least weight.
@@ -131,14 +131,14 @@ class exp2(FunctionElement[float]):  # noqa: N801
 def _registered(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
     """`prepare_engine` registers the function: not every SQLite has one."""
     (value,) = element.clauses
-    exponent = bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
+    exponent = bounded(value, -LARGEST_EXPONENT, LARGEST_EXPONENT)
     return compiler.process(sa.func.rec_exp2(exponent), **options)
 
 
 @compiles(exp2, "postgresql")
 def _power(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
     (value,) = element.clauses
-    exponent = bounded(value, -MOST_HALF_LIVES, MOST_HALF_LIVES)
+    exponent = bounded(value, -LARGEST_EXPONENT, LARGEST_EXPONENT)
     return compiler.process(sa.func.power(_number(2), exponent), **options)
 
 

@@ -25,8 +25,11 @@ from recommender.models.tables import AFFINITIES
 
 DAY = 86_400.0
 
-MOST_HALF_LIVES = 950
-"""Powers of 2 beyond this would, times a weight and added up, overflow a double."""
+LARGEST_DECAY_EXPONENT = 950
+"""The largest exponent of 2 in a forward-decayed score.
+
+Python computes it. A sum of larger powers, each times a weight, could overflow a double.
+"""
 
 RULES = (
     "landmark", "creator_half_life_days", "hashtag_half_life_days", "sound_half_life_days",
@@ -50,9 +53,9 @@ def half_lives(landmark: datetime, half_life_days: float, at: datetime) -> float
 
 
 def _bounded(number: float) -> float:
-    if -MOST_HALF_LIVES <= number <= MOST_HALF_LIVES:
+    if -LARGEST_DECAY_EXPONENT <= number <= LARGEST_DECAY_EXPONENT:
         return number
-    return math.copysign(MOST_HALF_LIVES, number)
+    return math.copysign(LARGEST_DECAY_EXPONENT, number)
 
 
 class Subjects(NamedTuple):

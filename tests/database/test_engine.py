@@ -42,7 +42,7 @@ from recommender.database.engine import (
     prepare_engine,
 )
 from recommender.database.transactions import WRITE, run_transaction, translate_errors, writing
-from recommender.settings import Settings
+from recommender.settings import Settings, variables
 
 SECRET = "hunter" + "2"
 NEW_USER = sa.text("INSERT INTO rec_users (key) VALUES (:key)")
@@ -780,7 +780,7 @@ def test_the_defaults() -> None:
 def test_every_setting_has_a_sentence_bounds_and_a_variable() -> None:
     for setting in fields(Settings):
         assert setting.metadata["doc"].endswith("."), setting.name
-        assert setting.metadata["names"][0] == variable(setting.name)
+        assert variables(setting.name)[0] == variable(setting.name)
         is_number = setting.name in NUMBERS
         assert (setting.metadata["low"] < setting.metadata["high"]) is is_number, setting.name
 

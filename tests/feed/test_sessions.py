@@ -297,7 +297,7 @@ FORGED = (
 @pytest.mark.parametrize("cursor", FORGED)
 def test_a_forged_cursor_is_one_clear_error(session: Session, cursor: str) -> None:
     make_world(session)
-    with pytest.raises(InvalidCursor, match=r"^The cursor is not one of this user's"):
+    with pytest.raises(InvalidCursor, match=r"^The cursor is not this user's"):
         serve(session, cursor=cursor)
 
 
