@@ -1,6 +1,6 @@
-"""The README's commands and code, run as a reader would.
+"""The READMEs' commands and code, run as a reader would.
 
-``python -m tests.support.readme`` writes what they print into the README anew; the tests compare it.
+``python -m tests.readme`` writes what they print into the READMEs; the tests compare it.
 """
 
 from __future__ import annotations
@@ -14,60 +14,110 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from recommender import Settings, create_engine
-from recommender.benchmark.demo_world import World, load
+from recommender.benchmark import demo_world
 from recommender.database import migrations
 from tests.scenarios.simulation import seeded_sessions
+from tests.support.prose import ROOT, readmes
 from tests.support.simulated_viewers import ForYou, Simulation, simulate
 from tests.support.worlds import EXAMPLE
 
-FILE = Path(__file__).parents[2] / "README.md"
-README = FILE.read_text()
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = BLOCK.findall(README)
+PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 LATE = (
     '{"id": "a", "user": "user1", "video": "v1", "kind": "like", "at": "2026-01-01T00:00:00Z"}\n'
     '{"id": "b", "user": "user1", "video": "v1", "kind": "watch", "at": "2026-01-01T00:00:00Z",'
     ' "completion": 1.5}\n'
 )
 SIMULATION = Simulation(viewer_count=24, video_count=200, new_each_day=40, days=2)
-PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 
 
-def prepare(folder: Path) -> None:
-    """Make the example's files, and databases: of these, of a world, and of one that was served."""
+@dataclass(frozen=True)
+class Readme:
+    """One README and its blocks."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The path from the checkout, such as `recommender/feed/README.md`."""
+        return str(self.path.relative_to(ROOT))
+
+    @cached_property
+    def text(self) -> str:
+        """The whole file."""
+        return self.path.read_text()
+
+    @cached_property
+    def blocks(self) -> list[tuple[str, str]]:
+        """The fenced blocks: language and text."""
+        return BLOCK.findall(self.text)
+
+    def steps(self) -> list[tuple[str, str]]:
+        """The commands of the console blocks, each with the output that is shown."""
+        return [step for language, text in self.blocks if language == "console"
+                for step in commands(text)]  # fmt: skip
+
+    def python_blocks(self) -> list[tuple[str, str]]:
+        """The Python blocks, each with the text block right after it, which is its output."""
+        following = [*self.blocks[1:], ("", "")]
+        return [
+            (code, text if after == "text" else "")
+            for (language, code), (after, text) in zip(self.blocks, following, strict=True)
+            if language == "python"
+        ]
+
+
+READMES = [Readme(path) for path in readmes()]
+TOP = READMES[0]
+EVERYTHING = "\n".join(readme.text for readme in READMES)
+
+
+def commands(session: str) -> list[tuple[str, str]]:
+    """The commands of a console block, each with the output that is shown."""
+    parts = PROMPT.split(session)[1:]
+    return [(command, printed) for command, _, printed in (part.partition("\n") for part in parts)]
+
+
+@cache
+def template() -> Path:
+    """A folder of the example's files and three databases: the example, a world, a served one."""
+    folder = Path(tempfile.mkdtemp(prefix="recommender-readme-"))
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     (folder / "late.jsonl").write_text(LATE)
     for kind in ("users", "videos", "follows", "events"):
         run(f"recommender import {kind} {kind}.csv", folder)
-    url = f"sqlite:///{folder / 'world.db'}"
+    with new_database(folder / "world.db") as engine:
+        demo_world.load(engine, demo_world.DemoWorld())
+    with new_database(folder / "live.db") as engine, seeded_sessions():
+        for _ in simulate(SIMULATION, ForYou(engine, SIMULATION.users())):
+            pass
+    return folder
+
+
+@contextlib.contextmanager
+def new_database(path: Path) -> Iterator[Engine]:
+    """Make a SQLite database, and give an engine on it."""
+    url = f"sqlite:///{path}"
     migrations.upgrade(Settings(database_url=url))
     engine = create_engine(url)
-    load(engine, World())
+    yield engine
     engine.dispose()
-    (folder / "live.db").write_bytes(live())
 
 
-@cache
-def live() -> bytes:
-    """A database that served simulated viewers for two days."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "live.db")
-        url = f"sqlite:///{path}"
-        migrations.upgrade(Settings(database_url=url))
-        engine = create_engine(url)
-        with seeded_sessions():
-            for _ in simulate(SIMULATION, ForYou(engine, SIMULATION.users())):
-                pass
-        engine.dispose()
-        return path.read_bytes()
+def prepare(folder: Path) -> None:
+    """Copy the template into a folder."""
+    shutil.copytree(template(), folder, dirs_exist_ok=True)
 
 
 def run(command: str, folder: Path) -> str:
-    """What a command prints, on both streams."""
+    """Return what a command prints, on both streams."""
     scripts = Path(sys.executable).parent
     hidden = ("RECOMMENDER_", "DATABASE_URL")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
@@ -81,58 +131,45 @@ def run(command: str, folder: Path) -> str:
 
 
 def readable(printed: str) -> str:
-    """What a reader sees of it: no ends of lines, no empty lines."""
+    """Return the output without the ends of lines and empty lines."""
     lines = (line.rstrip() for line in printed.splitlines())
     return "\n".join(line for line in lines if line)
 
 
-def commands(session: str) -> list[tuple[str, str]]:
-    """Each command of a console block, and what it shows that the command prints."""
-    parts = PROMPT.split(session)[1:]
-    return [(command, printed) for command, _, printed in (part.partition("\n") for part in parts)]
+def is_shown(printed: str, shown: str) -> bool:
+    """Return whether a README shows an output: whole, or shortened by lines of ``…``."""
+    parts = [readable(part) for part in re.split(r"^…$", shown, flags=re.MULTILINE)]
+    pattern = r"(?:.*\n)?".join(re.escape(part) + r"\n?" for part in parts)
+    return re.fullmatch(pattern, readable(printed) + "\n", re.DOTALL) is not None
 
 
-def steps() -> list[tuple[str, str]]:
-    """The commands of all console blocks."""
-    return [step for language, text in BLOCKS if language == "console" for step in commands(text)]
-
-
-def python_blocks() -> list[tuple[str, str]]:
-    """Each Python block, and what the text block right after it shows that it prints."""
-    following = [*BLOCKS[1:], ("", "")]
-    return [
-        (code, text if after == "text" else "")
-        for (language, code), (after, text) in zip(BLOCKS, following, strict=True)
-        if language == "python"
-    ]
-
-
-def run_python(folder: Path) -> list[str]:
-    """What each Python block prints, one after another, in a folder of the example."""
+def run_python(readme: Readme, folder: Path) -> list[str]:
+    """Return what a README's Python blocks print, run one after another in one namespace."""
     names: dict[str, object] = {"__name__": "readme"}
     outputs = []
     with contextlib.chdir(folder):
-        for code, _ in python_blocks():
+        for code, _ in readme.python_blocks():
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(compile(code, "README.md", "exec", dont_inherit=True), names)  # noqa: S102
+                exec(compile(code, readme.name, "exec", dont_inherit=True), names)  # noqa: S102
             outputs.append(printed.getvalue())
-    for bind in ("engine", "host_engine"):
-        names[bind].dispose()  # type: ignore[attr-defined]
+    for value in names.values():
+        if isinstance(value, Engine):
+            value.dispose()
     return outputs
 
 
-def rewritten() -> str:
-    """The README with what its commands and code print now."""
+def rewritten(readme: Readme) -> str:
+    """Return a README with what its commands and code print now; shortened outputs stay."""
     with tempfile.TemporaryDirectory() as root:
         folders = [Path(root, name) for name in ("demo", "console", "python")]
         for folder in folders:
             folder.mkdir()
         for folder in folders[1:]:
             prepare(folder)
-        outputs = zip(python_blocks(), run_python(folders[2]), strict=True)
+        outputs = zip(readme.python_blocks(), run_python(readme, folders[2]), strict=True)
         texts = iter([output for (_, shown), output in outputs if shown])
-        return BLOCK.sub(lambda block: _block(block, folders, texts), README)
+        return BLOCK.sub(lambda block: _block(block, folders, texts), readme.text)
 
 
 def _block(block: re.Match[str], folders: list[Path], texts: Iterator[str]) -> str:
@@ -140,14 +177,19 @@ def _block(block: re.Match[str], folders: list[Path], texts: Iterator[str]) -> s
     if language == "text":
         text = next(texts)
     if language == "console":
-        done = []
-        for command, _ in commands(text):
-            folder = folders[0] if command == "recommender demo" else folders[1]
-            lines = (line.rstrip() for line in run(command, folder).splitlines())
-            done.append("\n".join([f"$ {command}", *lines, ""]))
-        text = "".join(done)
+        text = "".join(_step(command, shown, folders) for command, shown in commands(text))
     return f"```{language}\n{text}```"
 
 
+def _step(command: str, shown: str, folders: list[Path]) -> str:
+    printed = run(command, folders[0] if command == "recommender demo" else folders[1])
+    lines = [line.rstrip() for line in printed.splitlines()]
+    written = shown if is_shown(printed, shown) else "".join(f"{line}\n" for line in lines)
+    return f"$ {command}\n{written}"
+
+
 def main() -> None:
-    FILE.write_text(rewritten())
+    """Write every README."""
+    for readme in READMES:
+        if (text := rewritten(readme)) != readme.text:
+            readme.path.write_text(text)
