@@ -148,13 +148,7 @@ def rank(
         UnknownProfile: there is no such profile or version.
         UnknownVideo: one of the videos does not exist.
     """
-    if isinstance(videos, str):
-        raise InvalidValue(f"videos: {scalars.shown(videos)} is one key, not several")
-    if not isinstance(videos, Iterable):
-        raise InvalidValue(f"videos: {scalars.shown(videos)} is no list of keys")
-    keys = list(dict.fromkeys(videos))
-    if not 1 <= len(keys) <= LARGEST_LIMIT:
-        raise InvalidValue(f"videos: {len(keys):,} are given, not 1 to {LARGEST_LIMIT}")
+    keys = _distinct_keys(videos)
     request = resolve(
         session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
     )
@@ -163,3 +157,15 @@ def rank(
     items = placed_items(session, request, candidates, in_order(candidates))
     check_all_found(keys, {item.video for item in items})
     return FeedPage(replace(request, session=None), items)
+
+
+def _distinct_keys(videos: Iterable[str]) -> list[str]:
+    """Return the keys in their order, each once; `InvalidValue` unless there are 1 to 500."""
+    if isinstance(videos, str):
+        raise InvalidValue(f"videos: {scalars.shown(videos)} is one key, not several")
+    if not isinstance(videos, Iterable):
+        raise InvalidValue(f"videos: {scalars.shown(videos)} is no list of keys")
+    keys = list(dict.fromkeys(videos))
+    if not 1 <= len(keys) <= LARGEST_LIMIT:
+        raise InvalidValue(f"videos: {len(keys):,} are given, not 1 to {LARGEST_LIMIT}")
+    return keys

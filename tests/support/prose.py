@@ -26,7 +26,7 @@ HABITS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Noun clauses as subjects, pronouns for absent nouns, and words that plain English does without."""
+"""Noun clauses as subjects, pronouns for absent nouns, and words that plain English can spare."""
 
 WORD = re.compile(r"[A-Za-z][\w'-]*")
 MARKUP = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
