@@ -110,7 +110,7 @@ LOCALES = (("en", "US"), ("en", "GB"), ("es", "MX"), ("de", "DE"), ("pt", "BR"),
 
 
 @dataclass(frozen=True)
-class World:
+class DemoWorld:
     """The sizes and the seed of a world.
 
     Args:
@@ -260,7 +260,7 @@ class World:
                 yield Event(f"{number}-{kind}", user, video, kind, at + timedelta(seconds=20))
 
 
-def load(engine: Engine, world: World) -> dict[str, int]:
+def load(engine: Engine, world: DemoWorld) -> dict[str, int]:
     """Write a small world in one transaction; a second time changes nothing.
 
     Args:

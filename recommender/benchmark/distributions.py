@@ -25,51 +25,51 @@ END = datetime(2026, 1, 1, tzinfo=UTC)
 DAY_US = 86_400_000_000
 
 
-def _named(ids: Numbers, column: str, word: str) -> Columns:
+def named_rows(ids: Numbers, column: str, word: str) -> Columns:
     return {"id": ids, column: [f"{word}{each}" for each in ids.tolist()]}
 
 
-def _before_end(days: int) -> Any:
+def before_end(days: int) -> Any:
     return np.datetime64(END.replace(tzinfo=None), "us") - np.timedelta64(days * DAY_US, "us")
 
 
-def _rank(chance: Numbers, among: int) -> Numbers:
+def zipf_rank(chance: Numbers, among: int) -> Numbers:
     """A rank from 1, in proportion to about 1 / rank."""
     ranks: Numbers = np.minimum(among, np.exp(chance * math.log(among + 1)).astype(int))
     return ranks
 
 
-def _step(among: int) -> int:
+def id_step(among: int) -> int:
     """How far apart ids of following ranks are: about a golden part, and prime to their number."""
     return next(s for s in range(int(among * 0.618) or 1, 2 * among + 1) if math.gcd(s, among) == 1)
 
 
-def _id_of_rank(ranks: Numbers, among: int) -> Numbers:
+def id_of_rank(ranks: Numbers, among: int) -> Numbers:
     """Ids scattered over the whole range, each rank its own."""
-    return ranks * _step(among) % among + 1
+    return ranks * id_step(among) % among + 1
 
 
-def _rank_of_id(ids: Numbers, among: int) -> Numbers:
+def rank_of_id(ids: Numbers, among: int) -> Numbers:
     if among == 1:
         return ids
-    ranks = (ids - 1) * pow(_step(among), -1, among) % among
+    ranks = (ids - 1) * pow(id_step(among), -1, among) % among
     return np.where(ranks == 0, among, ranks)
 
 
-def _counts(chance: Numbers, mean: float) -> Numbers:
+def skewed_counts(chance: Numbers, mean: float) -> Numbers:
     """Whole numbers around a mean, most below it and some far above."""
     many: Numbers = np.round(mean * (0.4 - 0.6 * np.log1p(-chance))).astype(int)
     return many
 
 
-def _repeated(owners: Numbers, many: Numbers) -> tuple[Numbers, Numbers]:
+def repeat_owners(owners: Numbers, many: Numbers) -> tuple[Numbers, Numbers]:
     """Each owner so many times, and which time of theirs it is, from 0."""
     repeated = np.repeat(owners, many)
     starts = np.repeat(np.cumsum(many) - many, many)
     return repeated, np.arange(len(repeated)) - starts
 
 
-def _distinct(**columns: Numbers) -> dict[str, Numbers]:
+def distinct_pairs(**columns: Numbers) -> dict[str, Numbers]:
     """Rows of two columns, sorted and each once."""
     (first, owners), (second, others) = columns.items()
     order = np.lexsort((others, owners))
@@ -79,7 +79,7 @@ def _distinct(**columns: Numbers) -> dict[str, Numbers]:
     return {first: owners[is_new], second: others[is_new]}
 
 
-def _sums(
+def affinity_sums(
     subject: str, owners: Numbers, found: Numbers, at: Numbers, rules: Rules
 ) -> dict[str, Numbers]:
     """Affinities of one subject: by forward decay, as `learning` adds them up."""

@@ -25,15 +25,15 @@ from recommender.benchmark.distributions import (
     DAY_US,
     Columns,
     Numbers,
-    _before_end,
-    _counts,
-    _distinct,
-    _id_of_rank,
-    _named,
-    _rank,
-    _rank_of_id,
-    _repeated,
-    _sums,
+    before_end,
+    skewed_counts,
+    distinct_pairs,
+    id_of_rank,
+    named_rows,
+    zipf_rank,
+    rank_of_id,
+    repeat_owners,
+    affinity_sums,
 )
 from recommender.formats import text
 from recommender.learning.affinities import Rules
@@ -62,7 +62,7 @@ ROWS_OF_A_BLOCK = 100_000
 
 
 @dataclass(frozen=True)
-class World:
+class LargeWorld:
     """The sizes and the seed of a world; what is left out follows from the number of videos.
 
     Args:
@@ -91,7 +91,7 @@ class World:
         follows: int | None = None,
         interactions: int | None = None,
         **others: Any,
-    ) -> World:
+    ) -> LargeWorld:
         """A world of the usual shape: what is None is in proportion to the videos."""
         return cls(
             videos=videos,
@@ -150,8 +150,8 @@ class World:
             "video_neighbours": self._neighbours,
         }
         yield "users", self._blocks(self.users, 1, self._users)
-        yield "sounds", self._blocks(self.sounds, 1, lambda ids: _named(ids, "key", "sound"))
-        yield "hashtags", self._blocks(self.hashtags, 1, lambda ids: _named(ids, "name", "tag"))
+        yield "sounds", self._blocks(self.sounds, 1, lambda ids: named_rows(ids, "key", "sound"))
+        yield "hashtags", self._blocks(self.hashtags, 1, lambda ids: named_rows(ids, "name", "tag"))
         yield "terms", self._blocks(self.words, 1, self._terms)
         for name, rows in of_videos.items():
             yield name, self._blocks(self.videos, 4, rows)
@@ -179,7 +179,7 @@ class World:
 
     def _pick(self, part: str, ids: Numbers, among: int) -> Numbers:
         """An id for each, of Zipf-shaped popularity."""
-        return _id_of_rank(_rank(self.chance(part, ids), among), among)
+        return id_of_rank(zipf_rank(self.chance(part, ids), among), among)
 
     def _user_facts(self, ids: Numbers) -> dict[str, Any]:
         locale = (self.chance("locale", ids) * len(LANGUAGES)).astype(int)
@@ -195,13 +195,13 @@ class World:
             "key": [self.user_key(each) for each in ids.tolist()],
             **self._user_facts(ids),
             "device": np.array(DEVICES, object)[device],
-            "created_at": np.full(len(ids), _before_end(PUBLISHED_DAYS)),
+            "created_at": np.full(len(ids), before_end(PUBLISHED_DAYS)),
         }
 
     def creators(self, videos: Numbers) -> Numbers:
         """The users who published videos: the most followed publish most, but not that much."""
         ranks = 1 + (self.chance("creator", videos) ** 2 * self.users).astype(int)
-        return _id_of_rank(ranks, self.users)
+        return id_of_rank(ranks, self.users)
 
     def _sounds_of(self, videos: Numbers) -> Numbers:
         """The sounds of videos, 0 where one has none."""
@@ -212,7 +212,7 @@ class World:
         """In the order of the ids."""
         part = (videos - self.chance("published", videos)) / self.videos
         span = (part * PUBLISHED_DAYS * DAY_US).astype("m8[us]")
-        found: Numbers = _before_end(PUBLISHED_DAYS) + span
+        found: Numbers = before_end(PUBLISHED_DAYS) + span
         return found
 
     def _is_published(self, videos: Numbers) -> Numbers:
@@ -225,9 +225,7 @@ class World:
 
     def _videos(self, ids: Numbers, trend: float) -> Columns:
         owners = self._user_facts(self.creators(ids))
-        share = (
-            0.5 / (_rank_of_id(ids, self.videos) * math.log(self.videos + 1)) + 0.5 / self.videos
-        )
+        share = 0.5 / (rank_of_id(ids, self.videos) * math.log(self.videos + 1)) + 0.5 / self.videos
         impressions = np.minimum(self.users, self.interactions * share).astype(int)
         engaged = (impressions * self._quality(ids)).astype(int)
         lately = np.log2(np.maximum(engaged, 1)) - 4 * self.chance("trend", ids)
@@ -246,7 +244,7 @@ class World:
             "engaged_views": engaged,
             "trending": np.where(engaged > 0, trend + lately, np.nan),
             "neighbours_views": engaged,
-            "stats_at": np.full(len(ids), _before_end(0)),
+            "stats_at": np.full(len(ids), before_end(0)),
         }
 
     @cached_property
@@ -263,7 +261,7 @@ class World:
     def _words_of(self, videos: Numbers) -> list[Numbers]:
         """The places in the vocabulary of each word of captions."""
         return [
-            _rank(self.chance(f"word{place}", videos), self.words) - 1
+            zipf_rank(self.chance(f"word{place}", videos), self.words) - 1
             for place in range(WORDS_OF_A_CAPTION)
         ]
 
@@ -275,7 +273,7 @@ class World:
     def _video_terms(self, ids: Numbers) -> Columns:
         terms = [self._term_numbers[each] for each in self._words_of(ids)]
         owners, found = np.repeat(ids, WORDS_OF_A_CAPTION), np.column_stack(terms).ravel()
-        return _distinct(video_id=owners, term=found)
+        return distinct_pairs(video_id=owners, term=found)
 
     def _terms(self, ids: Numbers) -> Columns:
         """In how many captions each word is to be expected."""
@@ -291,10 +289,10 @@ class World:
     def tags(self, videos: Numbers) -> tuple[Numbers, Numbers]:
         """The hashtags of videos: the video and the hashtag of each, in order."""
         draws = self.hashtags_each * 1.03  # some are drawn twice
-        many = np.minimum(MOST_TAGS, _counts(self.chance("tags", videos), draws))
-        owners, places = _repeated(videos, many)
+        many = np.minimum(MOST_TAGS, skewed_counts(self.chance("tags", videos), draws))
+        owners, places = repeat_owners(videos, many)
         found = self._pick("tag", owners * MOST_TAGS + places, self.hashtags)
-        rows = _distinct(video_id=owners, hashtag_id=found)
+        rows = distinct_pairs(video_id=owners, hashtag_id=found)
         return np.asarray(rows["video_id"]), np.asarray(rows["hashtag_id"])
 
     def _video_hashtags(self, ids: Numbers) -> Columns:
@@ -305,35 +303,35 @@ class World:
         return {"video_id": videos, "hashtag_id": tags, "listed_at": listed}
 
     def _interests(self, users: Numbers) -> Columns:
-        owners, places = _repeated(users, np.full(len(users), INTERESTS))
+        owners, places = repeat_owners(users, np.full(len(users), INTERESTS))
         found = self._pick("interest", owners * INTERESTS + places, self.hashtags)
-        return _distinct(user_id=owners, hashtag_id=found)
+        return distinct_pairs(user_id=owners, hashtag_id=found)
 
     def _liked_sounds(self, users: Numbers) -> Columns:
-        owners, places = _repeated(users, np.full(len(users), LIKED_SOUNDS))
+        owners, places = repeat_owners(users, np.full(len(users), LIKED_SOUNDS))
         found = self._pick("liked", owners * LIKED_SOUNDS + places, self.sounds)
-        return _distinct(user_id=owners, sound_id=found)
+        return distinct_pairs(user_id=owners, sound_id=found)
 
     def _follows(self, users: Numbers) -> Columns:
         draws = self.follows / self.users * 1.16  # some are drawn twice
-        many = np.minimum(self.users, _counts(self.chance("follows", users), draws))
-        owners, places = _repeated(users, many)
+        many = np.minimum(self.users, skewed_counts(self.chance("follows", users), draws))
+        owners, places = repeat_owners(users, many)
         found = self._pick("followed", owners * self.users + places, self.users)
         others = found != owners
-        return _distinct(user_id=owners[others], creator_id=found[others])
+        return distinct_pairs(user_id=owners[others], creator_id=found[others])
 
     def _watched(self, users: Numbers) -> tuple[Numbers, Numbers]:
         """Who did something with which video; half by popularity, half by chance."""
         draws = self.interactions / self.users * 1.05  # some are drawn twice
         many = np.where(
-            users == 1, int(self.seen * 1.3), _counts(self.chance("watches", users), draws)
+            users == 1, int(self.seen * 1.3), skewed_counts(self.chance("watches", users), draws)
         )
-        owners, places = _repeated(users, np.minimum(many, self.videos))
+        owners, places = repeat_owners(users, np.minimum(many, self.videos))
         each = owners * self.videos + places
         by_chance = 1 + (self.chance("any", each) * self.videos).astype(int)
         is_popular = self.chance("popular", each) < 0.5
         found = np.where(is_popular, self._pick("watched", each, self.videos), by_chance)
-        rows = _distinct(user_id=owners, video_id=found)
+        rows = distinct_pairs(user_id=owners, video_id=found)
         return np.asarray(rows["user_id"]), np.asarray(rows["video_id"])
 
     def _deeds(self, users: Numbers) -> dict[str, Numbers]:
@@ -349,7 +347,7 @@ class World:
             "completion": np.round(np.where(is_engaged, 0.6 + 0.4 * part, 0.5 * part), 2),
             "is_liked": is_engaged & (self.chance("liked", each) < 0.2),
             "is_shared": is_engaged & (self.chance("shared", each) < 0.05),
-            "at": _before_end(WATCHED_DAYS) + span,
+            "at": before_end(WATCHED_DAYS) + span,
         }
 
     def _interactions(self, users: Numbers) -> Columns:
@@ -395,7 +393,7 @@ class World:
         tagged, tags = self.tags(numbered)
         firsts = np.searchsorted(tagged, numbered)
         many = np.searchsorted(tagged, numbered, side="right") - firsts
-        rows, offsets = _repeated(np.arange(len(videos)), many[places])
+        rows, offsets = repeat_owners(np.arange(len(videos)), many[places])
         of_rows = tags[firsts[places[rows]] + offsets]
         heard = np.flatnonzero(sounds)
         parts = (
@@ -403,7 +401,9 @@ class World:
             ("hashtag", rows, of_rows),
             ("sound", heard, sounds[heard]),
         )
-        summed = [_sums(subject, owners[of], found, at[of], rules) for subject, of, found in parts]
+        summed = [
+            affinity_sums(subject, owners[of], found, at[of], rules) for subject, of, found in parts
+        ]
         joined = {name: np.concatenate([each[name] for each in summed]) for name in summed[0]}
         order = np.lexsort((joined["subject_id"], joined["subject"].astype(str), joined["user_id"]))
         return {name: column[order] for name, column in joined.items()}
@@ -411,10 +411,10 @@ class World:
     def _neighbours(self, ids: Numbers) -> Columns:
         """30 neighbours of each of the tenth of the videos that is watched most, out of these."""
         most = max(1, self.videos // 10)
-        sources = ids[_rank_of_id(ids, self.videos) <= most]
-        owners, places = _repeated(sources, np.full(len(sources), 30))
+        sources = ids[rank_of_id(ids, self.videos) <= most]
+        owners, places = repeat_owners(sources, np.full(len(sources), 30))
         each = owners * 30 + places
-        near = _id_of_rank(1 + (self.chance("near", each) * most).astype(int), self.videos)
-        rows = _distinct(source_id=owners[near != owners], video_id=near[near != owners])
+        near = id_of_rank(1 + (self.chance("near", each) * most).astype(int), self.videos)
+        rows = distinct_pairs(source_id=owners[near != owners], video_id=near[near != owners])
         pairs = np.asarray(rows["source_id"]) * self.videos + np.asarray(rows["video_id"])
         return {**rows, "similarity": np.round(0.5 * self.chance("similar", pairs) ** 2, 4)}

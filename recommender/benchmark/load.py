@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.orm import Session
 
 from recommender.benchmark.distributions import END, Columns
-from recommender.benchmark.large_world import World
+from recommender.benchmark.large_world import LargeWorld
 from recommender.database.transactions import run_transaction, writing
 from recommender.errors import RecommenderError
 from recommender.files.workers import made_ahead
@@ -38,7 +38,7 @@ NEVER = np.iinfo(np.int64).min
 """What NaT is as a number."""
 
 
-def load(engine: Engine, world: World, progress: Progress | None = None) -> bool:
+def load(engine: Engine, world: LargeWorld, progress: Progress | None = None) -> bool:
     """Write a world into a database that holds nothing; one that holds this very world is kept.
 
     Args:
@@ -60,7 +60,7 @@ def load(engine: Engine, world: World, progress: Progress | None = None) -> bool
     return True
 
 
-def _is_there(engine: Engine, world: World) -> bool:
+def _is_there(engine: Engine, world: LargeWorld) -> bool:
     with engine.connect() as connection:
         first = connection.scalar(sa.select(User.key).where(User.id == 1))
         is_whole = connection.scalar(sa.select(LearningState.refreshed_at)) is not None
@@ -79,7 +79,7 @@ def _tables_of_rows() -> list[Table]:
     return [table for table in Base.metadata.sorted_tables if table.name not in KEPT]
 
 
-def _tables(engine: Engine, world: World) -> Iterator[tuple[Table, Iterator[Columns]]]:
+def _tables(engine: Engine, world: LargeWorld) -> Iterator[tuple[Table, Iterator[Columns]]]:
     rules = run_transaction(engine, affinities.rules, write=False)
     with engine.connect() as connection:
         half_life = connection.scalar(sa.select(LearningState.trend_half_life_days)) or 1.0

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from recommender.benchmark import numpy_baseline
 from recommender.benchmark.distributions import END
-from recommender.benchmark.large_world import World
+from recommender.benchmark.large_world import LargeWorld
 from recommender.benchmark.results import Benchmark, Pages, Times
 from recommender.database import lookup
 from recommender.database.engine import create_engine
@@ -57,7 +57,7 @@ Progress: TypeAlias = Callable[[str], None]
 
 def measure(
     engine: Engine,
-    world: World,
+    world: LargeWorld,
     *,
     settings: Settings | None = None,
     clients: int = 8,
@@ -109,7 +109,7 @@ def measure(
     )
 
 
-def _viewers(world: World, count: int) -> list[str]:
+def _viewers(world: LargeWorld, count: int) -> list[str]:
     """The keys of users from all over the table but the first."""
     last = world.users - SEEN_BY_FEW
     return [world.user_key(SEEN_BY_FEW + last * each // count) for each in range(count)]
@@ -125,7 +125,9 @@ def _page(engine: Engine, viewer: str, profile: str) -> float:
     return _seconds(lambda: run_transaction(engine, ask, write=record))
 
 
-def _alone(engine: Engine, profile: str, viewers: Sequence[str], world: World) -> Iterator[Pages]:
+def _alone(
+    engine: Engine, profile: str, viewers: Sequence[str], world: LargeWorld
+) -> Iterator[Pages]:
     cold = []
     for viewer in viewers:
         engine.dispose()
@@ -139,7 +141,7 @@ def _alone(engine: Engine, profile: str, viewers: Sequence[str], world: World) -
 
 
 def _together(
-    engine: Engine, world: World, settings: Settings, clients: int, seconds: float
+    engine: Engine, world: LargeWorld, settings: Settings, clients: int, seconds: float
 ) -> Pages:
     url = engine.url.render_as_string(hide_password=False)
     chosen = replace(settings, database_url=url)
@@ -150,7 +152,7 @@ def _together(
     return Pages(FOR_YOU, "warm", clients, Times.of(times), round(len(times) / seconds, 1))
 
 
-def _client(ask: tuple[Settings, World, int, int, float]) -> list[float]:
+def _client(ask: tuple[Settings, LargeWorld, int, int, float]) -> list[float]:
     """Ask for pages of viewers of one's own until the time is up; a process of its own."""
     settings, world, place, clients, seconds = ask
     engine = create_engine(settings=settings)

@@ -1,6 +1,6 @@
 """The command line: each command parses, makes one library call and prints.
 
-Commands are imported when they are run, so that help and completion stay instant.
+Commands are imported when they run, so that help and completion stay fast.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from types import FrameType
 from typing import NoReturn
 
@@ -18,83 +19,75 @@ import click
 from recommender.cli.options import database_option
 from recommender.errors import RecommenderError, StorageFailure
 
-COMMANDS = {
-    "audit": "audit:audit",
-    "bench": "bench:bench",
-    "db": "db:db",
-    "demo": "demo:demo",
-    "doctor": "doctor:doctor",
-    "evaluate": "evaluate:evaluate",
-    "explain": "feed:explain",
-    "feed": "feed:feed",
-    "fit": "fit:fit",
-    "follow": "write:follow",
-    "export": "files:export",
-    "import": "files:import_",
-    "mute": "write:mute",
-    "profiles": "profiles:profiles",
-    "prune": "prune:prune",
-    "rank": "feed:rank",
-    "record": "write:record",
-    "refresh": "refresh:refresh",
-    "replay": "replay:replay",
-    "unfollow": "write:unfollow",
-    "unmute": "write:unmute",
-    "user": "user:user",
-    "video": "video:video",
-}
-"""Each command's name, and where in this package it is."""
+GROUPS = {
+    "Feed": {
+        "demo": ("demo", "Create a small world, show a feed, swipe twice, show the change."),
+        "feed": ("feed", "Show a user's For You feed, or another list of videos."),
+        "explain": ("feed", "Explain why a video has its place in a user's feed, or has none."),
+        "rank": ("feed", "Sort the given videos for a user, without filtering."),
+        "record": ("write", "Record one event: something that a user did with a video."),
+        "follow": ("write", "Make a user follow a creator."),
+        "unfollow": ("write", "Make a user stop following a creator."),
+        "mute": ("write", "Hide a creator, hashtag, sound or keyword from a user's feeds."),
+        "unmute": ("write", "Remove a mute."),
+    },
+    "Data": {
+        "import": ("files", "Import users, videos, follows or events from a file."),
+        "export": ("files", "Export users, videos, follows or events to a file."),
+        "user": ("user", "Show, export, erase or reset the data of one user."),
+        "video": ("video", "Publish, review or remove a video."),
+    },
+    "Profiles and learning": {
+        "profiles": ("profiles", "List, create, compare and activate ranking profiles."),
+        "evaluate": ("evaluate", "Measure how well the feed ranks what users wanted later."),
+        "fit": ("fit", "Learn the weights of a new profile version from what users did."),
+        "replay": ("replay", "Estimate how another profile would have done. Read-only."),
+        "refresh": ("refresh", "Bring statistics and similar videos up to date with new events."),
+    },
+    "Operation": {
+        "db": ("db", "Create, upgrade and check the database tables."),
+        "doctor": ("doctor", "Check the database and suggest fixes. Read-only."),
+        "audit": ("audit", "Check that every page served kept its promises. Read-only."),
+        "prune": ("prune", "Delete old events and sessions, but keep what was learned from them."),
+        "bench": ("bench", "Create a synthetic world in an empty database and measure page times."),
+    },
+}  # fmt: skip
+"""The commands by group: each with its module in this package and its line of help.
+
+The lines stand here so that listing them imports no command. A test compares them.
+"""
+
+COMMANDS = {name: entry for commands in GROUPS.values() for name, entry in commands.items()}
+"""The module and the line of help of each command, by its name."""
 
 _EXIT_BASE = 128
-"""What a shell adds to the number of the signal that a command ended by."""
-
-SUMMARIES = {
-    "audit": "Check every page served against what was promised; writes nothing.",
-    "bench": "Make a synthetic world in an empty database, and measure how fast its pages are.",
-    "db": "Make, upgrade and inspect the database's tables.",
-    "demo": "Make a small world, show a feed and why, swipe twice, show what changed.",
-    "doctor": "Say what is not well with the database, and what to do; writes nothing.",
-    "evaluate": "Say how good the feed is: rank what came later by what was known before.",
-    "explain": "Say why a video stands where it stands in a user's feed.",
-    "feed": "Print a user's For You feed, or a plain list; writes nothing, unless it is served.",
-    "fit": "Learn the weights of a new version of a profile from what people did.",
-    "follow": "Let USER follow CREATOR, who is created on sight.",
-    "export": "Export users, videos, follows or events to a file.",
-    "import": "Import users, videos, follows or events from a file.",
-    "mute": "Keep a creator, hashtag, sound or words of captions out of USER's feeds.",
-    "profiles": "List, show, create, compare and activate ranking profiles.",
-    "prune": "Delete old events and sessions; what they taught, and what was seen, stays.",
-    "rank": "Put the given videos in a user's order; no filter applies.",
-    "record": "Record one event of a user with a video.",
-    "refresh": "Bring statistics, neighbours and terms up to date with what was recorded.",
-    "replay": "Say what a profile would have served to those who came; writes nothing.",
-    "unfollow": "Let USER no longer follow CREATOR.",
-    "unmute": "Let USER see again what was muted.",
-    "user": "Show, export or erase what is stored of a user, or forget what was learned.",
-    "video": "Publish, review or remove a video.",
-}
-"""Each command's line of help, here so that listing them imports none; a test compares."""
+"""The number that a shell adds to the signal that ended a command."""
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are run."""
+    """A group that imports a command when it runs, and lists commands by their group."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """All names, sorted."""
+        """Return all names, sorted."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command, imported now."""
+        """Import and return a command, or None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        module, _ = COMMANDS[cmd_name]
+        attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
         command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, from `SUMMARIES`."""
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(SUMMARIES.items()))
+        """Write each group of commands, with their names in one column."""
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), summary) for name, (_, summary) in commands.items()]
+                )
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,18 +96,20 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """A For You feed inside your own SQL database.
 
-    The database is --database-url, else RECOMMENDER_DATABASE_URL, else DATABASE_URL, else
-    the SQLite file recommender.db in this folder. Data goes to stdout, messages to stderr.
+    The database is --database-url, else RECOMMENDER_DATABASE_URL, else DATABASE_URL, else the
+    SQLite file recommender.db in this folder. Data goes to stdout, messages to stderr.
+
+    Start with `recommender demo`.
     """
 
 
 def main() -> None:
-    """Run the command line, and exit as documented."""
+    """Run the command line and exit with the documented code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who closes the pipe has read enough
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a closed pipe ends a command
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupted)
@@ -122,7 +117,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; return the exit code."""
+    """Run one command and return its exit code."""
     try:
         cli.main(arguments, prog_name="recommender", standalone_mode=False)
         if sys.stdout:
@@ -145,9 +140,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> None:
-    """End in order; the second time, at once, as every transaction allows."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _quit)
+    """End the command in order; a second signal ends it at once."""
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, _quit)  # every transaction allows it
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     click.echo("Terminated.", err=True)

@@ -85,7 +85,7 @@ def bench(
             "a benchmark needs numpy: pip install 'recommender[report]'"
         ) from None
     others = [_run(file) for file in earlier]
-    world = large_world.World.of(
+    world = large_world.LargeWorld.of(
         videos, users, follows, interactions, hashtags_each=hashtags, seed=seed
     )
     with writable() as engine:

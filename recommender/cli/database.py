@@ -1,4 +1,4 @@
-"""How commands get at the database: read-only on one session, or in a transaction with retries."""
+"""Access to the database: a read-only session, or a transaction with retries."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ POLL_SECONDS = 0.2
 
 @contextmanager
 def reading(*, longest: float | None = None) -> Iterator[Session]:
-    """A session on a database that is up to date; nothing is created and nothing committed.
+    """Open a session on an up-to-date database; it creates and commits nothing.
 
-    A statement takes `longest` seconds at most where that is given, as long as any where not.
+    Args:
+        longest: the timeout of a statement in seconds; the configured one if None.
     """
     with engine(longest=longest) as bind, translate_errors(), Session(bind) as session:
         check_schema(session.connection())
@@ -37,7 +38,7 @@ def reading(*, longest: float | None = None) -> Iterator[Session]:
 
 @contextmanager
 def readable(*, longest: float | None = None) -> Iterator[Engine]:
-    """An engine on a database that is there and up to date; `longest` as for `reading`."""
+    """Make an engine on an existing, up-to-date database; `longest` is that of `reading`."""
     with engine(longest=longest) as bind:
         with translate_errors(), bind.connect() as connection:
             check_schema(connection)
@@ -45,31 +46,49 @@ def readable(*, longest: float | None = None) -> Iterator[Engine]:
 
 
 @contextmanager
-def writable() -> Iterator[Engine]:
-    """An engine on a database that is up to date; a new SQLite file is created and migrated."""
+def writable(*, makes_tables: bool = False) -> Iterator[Engine]:
+    """Make an engine on an up-to-date database; a new SQLite file gets its tables.
+
+    Args:
+        makes_tables: whether an empty PostgreSQL database gets its tables too.
+    """
     if (path := sqlite_path()) and not path.exists():
         create_file(path)
     with engine(must_exist=False) as bind, translate_errors():
-        with bind.connect() as connection:
-            is_empty = path is not None and not sa.inspect(connection).get_table_names()
-        if is_empty:
-            from recommender.database import migrations  # noqa: PLC0415 - Alembic is slow to import
-
-            migrations.upgrade(settings())
+        if path is not None or makes_tables:
+            _fill_if_empty(bind)
         with bind.connect() as connection:
             check_schema(connection)
         yield bind
 
 
+def _fill_if_empty(bind: Engine) -> None:
+    """Create the tables in a database that has no table at all."""
+    with bind.connect() as connection:
+        is_empty = not sa.inspect(connection).get_table_names()
+    if is_empty:
+        from recommender.database import migrations  # noqa: PLC0415 - Alembic is slow to import
+
+        migrations.upgrade(settings())
+
+
 def writing(function: Callable[[Session], T]) -> T:
-    """Run a function in a transaction of its own on an up-to-date database."""
+    """Run a function in a transaction on an up-to-date database and return its result."""
     with writable() as bind:
         return run_transaction(bind, function, settings=settings())
 
 
 @contextmanager
 def engine(*, must_exist: bool = True, longest: float | None = None) -> Iterator[Engine]:
-    """An engine of this run; a SQLite file that is not there is an error unless it may be made."""
+    """Make an engine from the options and settings of this command.
+
+    Args:
+        must_exist: whether a missing SQLite file is an error.
+        longest: the timeout of a statement in seconds; the configured one if None.
+
+    Raises:
+        SchemaOutOfDate: the SQLite file does not exist.
+    """
     path = sqlite_path()
     if must_exist and path is not None and not path.exists():
         raise SchemaOutOfDate(f"there is no database {path}: run `recommender db upgrade`")
@@ -86,7 +105,7 @@ def wait_until_reachable(bind: Engine, longest: float) -> None:
     """Wait for a database that cannot be reached yet, such as one that is starting.
 
     Raises:
-        DatabaseUnreachable: it still cannot be reached after `longest` seconds.
+        DatabaseUnreachable: the database cannot be reached after `longest` seconds.
     """
     deadline = time.monotonic() + longest
     while True:
@@ -100,7 +119,7 @@ def wait_until_reachable(bind: Engine, longest: float) -> None:
 
 
 def sqlite_path() -> Path | None:
-    """The SQLite file of the settings, None where the database is no plain file."""
+    """Return the path of the SQLite file, or None if the database is not a plain file."""
     url = database_url(settings().database_url)
     is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
     if not is_file or str(url.database).startswith("file:"):
@@ -109,15 +128,17 @@ def sqlite_path() -> Path | None:
 
 
 def create_file(path: Path) -> None:
-    """Create an empty file that only its owner may read; it may be there already.
+    """Create an empty file that only its owner may read, unless the file exists.
 
     Raises:
-        NotPermitted: the file may not be made there.
-        DatabaseUnreachable: it cannot be made there, such as in a folder that does not exist.
+        NotPermitted: the user may not create the file.
+        DatabaseUnreachable: the file cannot be created, such as in a missing folder.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except PermissionError as error:
-        raise NotPermitted(f"the database {path} may not be made: {error.strerror}") from None
+        raise NotPermitted(f"the database {path} cannot be created: {error.strerror}") from None
     except OSError as error:
-        raise DatabaseUnreachable(f"the database {path} cannot be made: {error.strerror}") from None
+        raise DatabaseUnreachable(
+            f"the database {path} cannot be created: {error.strerror}"
+        ) from None

@@ -21,24 +21,24 @@ Record = Mapping[str, Any]
 HIDDEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 GAP = 2
 STRONGEST = 5
-"""How many signals of a video a table shows."""
+"""The number of signals of a video that a table shows."""
 
 WRAPPED = {"sources", "signals", "weights", "value", "why", "found", "advice"}
 OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def form_of(form: str | None) -> str:
-    """The format asked for, else table on a terminal and json otherwise."""
+    """Return the given format; if None, table on a terminal and json otherwise."""
     return form or ("table" if sys.stdout and sys.stdout.isatty() else "json")
 
 
 def moment(value: datetime | None) -> str | None:
-    """A time as every output writes it."""
+    """Return a time as text, the way every output writes it."""
     return None if value is None else scalars.written_time(value)
 
 
 def plain(record: Record) -> dict[str, Any]:
-    """The record with times and tuples as JSON has them."""
+    """Return a record with its times as text and its tuples as lists."""
     return {name: _plain(value) for name, value in record.items()}
 
 
@@ -49,12 +49,12 @@ def _plain(value: Any) -> Any:
 
 
 def print_records(records: Sequence[Record], form: str | None, *, whole: Any = None) -> None:
-    """Print rows: the whole answer as JSON, one row a line, as CSV, or as a table.
+    """Print rows as a JSON document, as JSON Lines, as CSV or as a table.
 
     Args:
-        records: the rows; nested values are left out of CSV.
-        form: table, json, jsonl or csv; by the terminal where None.
-        whole: what json prints, the rows where None.
+        records: the rows; CSV leaves out nested values.
+        form: table, json, jsonl or csv; `form_of` decides if None.
+        whole: the document that json prints; the rows if None.
     """
     chosen = form_of(form)
     if chosen == "json":
@@ -84,13 +84,17 @@ def _print_csv(records: Sequence[Record]) -> None:
         writer.writerows(flat)
 
 
-def print_table(records: Sequence[Record]) -> None:
-    """Print rows as a table no wider than the terminal.
+def print_table(records: Sequence[Record], *, widest: int | None = None) -> None:
+    """Print rows as a table that fits the terminal.
 
-    Columns of short values are shown whole; the others share what is left, their texts cut to it
-    and their long lists of parts wrapped.
+    Columns of short values keep their width. The others share the rest: `WRAPPED` columns are
+    wrapped, and the others are cut.
+
+    Args:
+        records: the rows, with the same names.
+        widest: the largest width, in characters; that of the terminal if None.
     """
-    from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and only tables want it
+    from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and only tables need it
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -100,6 +104,8 @@ def print_table(records: Sequence[Record]) -> None:
     rows = [[cell(value) for value in record.values()] for record in records]
     longest = [max(map(cell_len, column)) for column in zip(records[0], *rows, strict=True)]
     console = Console(highlight=False, markup=False, emoji=False)
+    if widest is not None:
+        console.width = min(console.width, widest)
     widths = column_widths(longest, console.width - GAP * len(longest))
     table = Table(box=None, padding=(0, GAP, 0, 0))
     for name, width in zip(records[0], widths, strict=True):
@@ -115,9 +121,9 @@ def print_table(records: Sequence[Record]) -> None:
 
 
 def column_widths(longest: Sequence[int], available: int) -> list[int]:
-    """A width for each column: what it needs, or an equal share of what narrower ones leave."""
+    """Return a width for each column: its longest value, or an equal share of the rest."""
     widths = [0] * len(longest)
-    for done, column in enumerate(sorted(range(len(longest)), key=lambda each: longest[each])):
+    for done, column in enumerate(sorted(range(len(longest)), key=longest.__getitem__)):
         share = (available - sum(widths)) // (len(longest) - done)
         widths[column] = max(1, min(longest[column], share))
     return widths
@@ -128,7 +134,7 @@ def _is_number(value: Any) -> bool:
 
 
 def cell(value: Any) -> str:
-    """A value on one line, without what could move a terminal's cursor or turn its text around."""
+    """Return a value on one line, without control or direction characters."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -146,7 +152,7 @@ def _visible(character: str) -> str:
 
 
 def request_record(request: FeedRequest) -> dict[str, Any]:
-    """What every answer about a viewer begins with."""
+    """Return the fields that begin every answer about a viewer."""
     return {
         "user": request.user,
         "known": request.known,
@@ -156,7 +162,7 @@ def request_record(request: FeedRequest) -> dict[str, Any]:
 
 
 def item_record(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
-    """One video of a page."""
+    """Return one video of a page as a record."""
     record = {
         "position": item.position,
         "video": item.video,
@@ -172,10 +178,10 @@ def item_record(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
 
 
 def signals_record(item: FeedItem) -> dict[str, Any]:
-    """Each signal's value, weight and contribution."""
+    """Return the value, weight and contribution of each signal."""
     return {
-        name: {"value": each.value, "weight": each.weight, "contribution": each.contribution}
-        for name, each in item.signals.items()
+        name: {"value": part.value, "weight": part.weight, "contribution": part.contribution}
+        for name, part in item.signals.items()
     }
 
 
@@ -212,19 +218,19 @@ def _page_row(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
 
 
 def _strongest(item: FeedItem) -> str:
-    """The signals that say most for or against a video, and how many more say something."""
-    parts = {name: each.contribution for name, each in item.signals.items() if each.contribution}
+    """Return the strongest signals for or against a video, and the number of others."""
+    parts = {name: part.contribution for name, part in item.signals.items() if part.contribution}
     names = sorted(parts, key=lambda name: -abs(parts[name]))
-    said = ", ".join(f"{name} {parts[name]:+.3g}" for name in names[:STRONGEST])
+    strongest = ", ".join(f"{name} {parts[name]:+.3g}" for name in names[:STRONGEST])
     others = len(names) - STRONGEST
-    return f"{said} and {others} more" if others > 0 else said
+    return f"{strongest} and {others} more" if others > 0 else strongest
 
 
 def print_explanation(explanation: Explanation, form: str | None) -> None:
-    """Print why a video stands where it stands."""
+    """Print why a video has its place in a feed, or has none."""
     item = explanation.item
     request = request_record(explanation.request)
-    filters = [{"name": each.name, "passed": each.passed} for each in explanation.filters]
+    filters = [{"name": one.name, "passed": one.passed} for one in explanation.filters]
     whole = {
         "user": request.pop("user"),
         "known": request.pop("known"),
@@ -244,15 +250,15 @@ def print_explanation(explanation: Explanation, form: str | None) -> None:
         return
     click.echo(cell(explanation.reason))
     click.echo(cell(_place(explanation)))
-    rows = [{"signal": name, **each} for name, each in signals_record(item).items()]
+    rows = [{"signal": name, **part} for name, part in signals_record(item).items()]
     total = {"signal": "score", "value": None, "weight": None, "contribution": item.score}
     print_table([*rows, total])
 
 
 def _place(explanation: Explanation) -> str:
-    """Where a video stands and what found it, or what keeps it out."""
+    """Return the rank and sources of a video, or the filters that keep it out."""
     if not explanation.shown:
-        failed = [each.name for each in explanation.filters if not each.passed]
+        failed = [one.name for one in explanation.filters if not one.passed]
         return f"Kept out by {_listed(failed)}." if failed else "Found by no source."
     ahead = explanation.displaced_by
     behind = f", behind {_listed(ahead)}" if ahead else ""
@@ -260,5 +266,5 @@ def _place(explanation: Explanation) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The names as a sentence lists them."""
+    """Return the names joined with commas and "and"."""
     return " and ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])

@@ -19,7 +19,7 @@ import recommender
 from recommender import RecommenderError, create_engine
 from recommender.benchmark import distributions, measure, numpy_baseline
 from recommender.benchmark.distributions import END
-from recommender.benchmark.large_world import LEARNED, World
+from recommender.benchmark.large_world import LEARNED, LargeWorld
 from recommender.benchmark.load import load
 from recommender.cli import cli
 from recommender.database import migrations
@@ -39,7 +39,7 @@ from recommender.models.types import Base
 from recommender.ranking.scoring import ranked
 from tests.conftest import DATABASES
 
-SMALL = World(videos=300, users=100, follows=900, interactions=2_000, seen=150)
+SMALL = LargeWorld(videos=300, users=100, follows=900, interactions=2_000, seen=150)
 TABLES = [table for table in Base.metadata.sorted_tables if table.name != "rec_learning_state"]
 
 
@@ -135,9 +135,9 @@ def test_another_seed_is_another_world_and_the_same_is_the_same() -> None:
 @pytest.mark.parametrize("among", [1, 2, 3, 10, 100, 997, 1_000])
 def test_each_rank_has_an_id_of_its_own(among: int) -> None:
     ranks = np.arange(1, among + 1)
-    ids = distributions._id_of_rank(ranks, among)
+    ids = distributions.id_of_rank(ranks, among)
     assert sorted(ids) == list(ranks)
-    assert list(distributions._rank_of_id(ids, among)) == list(ranks)
+    assert list(distributions.rank_of_id(ids, among)) == list(ranks)
 
 
 def test_loading_leaves_the_schema_as_it_was(world: Engine) -> None:

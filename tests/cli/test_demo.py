@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import Event, RecommenderError, cli, record_many, run_transaction, upsert_users
-from recommender.benchmark.demo_world import NEW_FOR, TOPICS, World, load
+from recommender.benchmark.demo_world import NEW_FOR, TOPICS, DemoWorld, load
 from recommender.formats.rows import FOLLOW_COLUMNS, USER_COLUMNS, VIDEO_COLUMNS, parse_row
 from recommender.models import EventRow, Video
 from recommender.models.types import Base
@@ -43,7 +43,7 @@ def contents(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
 
 
 def test_the_same_seed_gives_the_same_world() -> None:
-    one, same, other = World(), World(), World(seed=2)
+    one, same, other = DemoWorld(), DemoWorld(), DemoWorld(seed=2)
     for part in ("users", "videos", "follows", "events"):
         rows = list(getattr(one, part)())
         assert rows == list(getattr(same, part)())
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_world() -> None:
 
 
 def test_every_row_is_in_the_interchange_format() -> None:
-    world = World()
+    world = DemoWorld()
     for columns, rows in (
         (USER_COLUMNS, world.users()),
         (VIDEO_COLUMNS, world.videos()),
@@ -62,7 +62,7 @@ def test_every_row_is_in_the_interchange_format() -> None:
 
 
 def test_keys_are_unique_and_what_is_named_is_there() -> None:
-    world = World(viewer_count=200, creator_count=120, video_count=1000)
+    world = DemoWorld(viewer_count=200, creator_count=120, video_count=1000)
     users = [row["id"] for row in world.users()]
     videos = [row["id"] for row in world.videos()]
     assert len(set(users)) == len(users) == 320
@@ -74,7 +74,7 @@ def test_keys_are_unique_and_what_is_named_is_there() -> None:
 
 
 def test_popularity_is_zipf_shaped() -> None:
-    world = World(viewer_count=400, video_count=1200)
+    world = DemoWorld(viewer_count=400, video_count=1200)
     watched = Counter(event.video for event in world.events() if event.kind == "watch")
     by_rank = Counter[int]()
     for video, count in watched.items():
@@ -84,7 +84,7 @@ def test_popularity_is_zipf_shaped() -> None:
 
 
 def test_viewers_watch_more_of_what_they_like_and_further() -> None:
-    world = World()
+    world = DemoWorld()
     names = [topic.name for topic in TOPICS]
     tastes = {
         world.viewer(n): {names[t] for t in world.taste(n)} for n in range(world.viewer_count)
@@ -100,7 +100,7 @@ def test_viewers_watch_more_of_what_they_like_and_further() -> None:
 
 
 def test_the_last_videos_of_a_topic_are_new_and_unwatched() -> None:
-    world = World()
+    world = DemoWorld()
     watched = {event.video for event in world.events()}
     new = [row for row in world.videos() if world.end - row["published_at"] < NEW_FOR]
     assert len(new) == 84
@@ -109,20 +109,20 @@ def test_the_last_videos_of_a_topic_are_new_and_unwatched() -> None:
 
 
 def test_a_video_is_watched_once_it_is_published() -> None:
-    world = World(beginning=NOON)
+    world = DemoWorld(beginning=NOON)
     published = {row["id"]: row["published_at"] for row in world.videos()}
     assert min(published.values()) > NOON
     assert all(event.at > published[event.video] for event in world.events())
 
 
 def test_a_large_world_is_made_row_by_row() -> None:
-    world = World(viewer_count=10**7, creator_count=10**6, video_count=10**7)
+    world = DemoWorld(viewer_count=10**7, creator_count=10**6, video_count=10**7)
     assert [row["id"] for row in islice(world.users(), 2)] == ["ana", "kai"]
     assert len(list(islice(world.events(), 100))) == 100
 
 
 def test_loading_a_world_twice_changes_nothing(engine: Engine) -> None:
-    world = World(viewer_count=10, creator_count=12, video_count=60)
+    world = DemoWorld(viewer_count=10, creator_count=12, video_count=60)
     sizes = load(engine, world)
     before = contents(engine)
     assert load(engine, world) == sizes
@@ -135,7 +135,7 @@ def test_a_database_with_users_of_its_own_is_left_alone(engine: Engine) -> None:
     run_transaction(engine, lambda session: upsert_users(session, [{"id": "mine"}]))
     before = contents(engine)
     with pytest.raises(RecommenderError, match="holds users of its own"):
-        load(engine, World())
+        load(engine, DemoWorld())
     assert contents(engine) == before
 
 
@@ -163,7 +163,7 @@ def test_two_swipes_change_the_next_feed_also_the_second_time(database: str, dem
 def test_a_demo_in_which_all_is_seen_asks_for_another_database(
     engine: Engine, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world = World()
+    world = DemoWorld()
     load(engine, world)
     seen = [Event(f"seen-{row['id']}", "ana", str(row["id"]), "impression", NOON)
             for row in world.videos()]  # fmt: skip
@@ -173,7 +173,7 @@ def test_a_demo_in_which_all_is_seen_asks_for_another_database(
 
 
 def test_the_demo_begins_where_its_world_began(database: str, engine: Engine, demo: Demo) -> None:
-    load(engine, World(beginning=NOON))
+    load(engine, DemoWorld(beginning=NOON))
     assert "108 users, 420 videos, 180 follows, 1,911 events" in demo(database)
     with Session(engine) as session:
         assert session.scalar(sa.select(sa.func.min(Video.published_at))) > NOON
@@ -193,9 +193,9 @@ def test_the_demo_says_nothing_of_the_password(database: str, demo: Demo) -> Non
 
 
 def test_a_user_of_the_host_who_has_a_name_of_the_demo_stays_as_they_are(engine: Engine) -> None:
-    mine = {"id": World().viewer(0), "language": "pl", "interests": ["chess"]}
+    mine = {"id": DemoWorld().viewer(0), "language": "pl", "interests": ["chess"]}
     run_transaction(engine, lambda session: upsert_users(session, [mine]))
     before = contents(engine)
     with pytest.raises(RecommenderError, match="holds users of its own"):
-        load(engine, World())
+        load(engine, DemoWorld())
     assert contents(engine) == before

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import diagnose, models
-from recommender.benchmark.demo_world import World, load
+from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database import engine as engine_module
 from recommender.database import migrations, transactions
 from recommender.database.engine import check_schema, create_engine
@@ -75,7 +75,7 @@ def downgrade() -> None:
     with op.get_context().autocommit_block():
         op.drop_index(NAME, if_exists=True, postgresql_concurrently=True)
 """
-SMALL = World(viewer_count=24, creator_count=24, video_count=60, watches_each=10)
+SMALL = DemoWorld(viewer_count=24, creator_count=24, video_count=60, watches_each=10)
 
 
 def add_migration(folder: Path, revision: str, after: str, body: str) -> None:

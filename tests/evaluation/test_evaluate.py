@@ -35,7 +35,7 @@ from recommender import (
     refresh,
     run_transaction,
 )
-from recommender.benchmark.demo_world import World, load
+from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database.scratch import scratch_database
 from recommender.evaluation import metrics
 from recommender.evaluation.evaluate import Evaluation, _Run
@@ -55,7 +55,7 @@ from tests.support.worlds import at, make_user, make_video, names, preview, rows
 
 CUTOFF = at()
 HOUR = timedelta(hours=1)
-WORLD = World(viewer_count=16, creator_count=24, video_count=120)
+WORLD = DemoWorld(viewer_count=16, creator_count=24, video_count=120)
 WORLD_CUTOFF = WORLD.end - timedelta(days=4)
 SETTINGS = Settings()
 

@@ -29,7 +29,7 @@ from recommender import (
     import_file,
     run_transaction,
 )
-from recommender.benchmark.demo_world import World, load
+from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.files.batches import KINDS
 from recommender.models.types import Base
 from tests.conftest import DATABASES
@@ -103,7 +103,7 @@ def test_an_export_imported_elsewhere_is_the_same_world(
     source = pair[first]
     target = pair[next(kind for kind in DATABASES if kind != first)]
     try:
-        load(source, World(viewer_count=12, creator_count=24, video_count=80))
+        load(source, DemoWorld(viewer_count=12, creator_count=24, video_count=80))
         run_transaction(source, odd_world)
         before = exported(source, tmp_path, ending)
         for kind in KINDS:
@@ -157,7 +157,7 @@ def contents(engine: Engine, tables: list[str]) -> list[list[Any]]:
 def test_both_databases_export_the_same_bytes(pair: dict[str, Engine], tmp_path: Path) -> None:
     try:
         for engine in pair.values():
-            load(engine, World(viewer_count=6, creator_count=12, video_count=24))
+            load(engine, DemoWorld(viewer_count=6, creator_count=12, video_count=24))
         one, other = (exported(engine, tmp_path, ".csv") for engine in pair.values())
         assert one == other
     finally:
@@ -166,7 +166,7 @@ def test_both_databases_export_the_same_bytes(pair: dict[str, Engine], tmp_path:
 
 
 def test_the_columns_are_those_of_the_interchange_format(engine: Engine, tmp_path: Path) -> None:
-    load(engine, World(viewer_count=2, creator_count=12, video_count=12))
+    load(engine, DemoWorld(viewer_count=2, creator_count=12, video_count=12))
     for kind in KINDS:
         export_file(engine, kind, str(tmp_path / "rows.csv"))
         export_file(engine, kind, str(tmp_path / "rows.jsonl"))
@@ -219,7 +219,7 @@ def test_where_nothing_can_be_written_is_said(engine: Engine, tmp_path: Path) ->
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(engine: Engine, database: str) -> None:
-    load(engine, World(viewer_count=40, creator_count=48, video_count=400, watches_each=60))
+    load(engine, DemoWorld(viewer_count=40, creator_count=48, video_count=400, watches_each=60))
     command = [sys.executable, "-m", "recommender", "export", "events", "-"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import Settings, create_engine, resolve
 from recommender.benchmark.distributions import END
-from recommender.benchmark.large_world import World
+from recommender.benchmark.large_world import LargeWorld
 from recommender.benchmark.load import load
 from recommender.feed.statements import candidate_rows
 from recommender.formats import scalars
@@ -39,7 +39,7 @@ from recommender.ranking.sources import SOURCES, TRIAL
 from recommender.ranking.viewer import Shape, Viewer
 from tests.conftest import DATABASES
 
-WORLD = World(videos=24_000, users=1_500, follows=60_000, interactions=90_000, seen=8_000)
+WORLD = LargeWorld(videos=24_000, users=1_500, follows=60_000, interactions=90_000, seen=8_000)
 """Its first user has seen a third of it."""
 
 MOST_STEPS = 1_000_000

@@ -44,7 +44,7 @@ from recommender import (
     upsert_users,
     upsert_videos,
 )
-from recommender.benchmark.demo_world import World
+from recommender.benchmark.demo_world import DemoWorld
 from recommender.database import migrations
 from recommender.ingest.follows import apply_follows
 from recommender.models import EventRow, Interaction, User, Video
@@ -327,9 +327,9 @@ def memory() -> float:
     return int(line.split()[1]) / 1024
 
 
-def make_world(engine: Engine) -> World:
+def make_world(engine: Engine) -> DemoWorld:
     """Some hundred people, and more videos than they can see."""
-    world = World(
+    world = DemoWorld(
         viewer_count=300, video_count=3_000, beginning=datetime.now(UTC) - timedelta(days=90)
     )
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, event
 
 from recommender import Settings, cli, export_file, import_file, refresh
-from recommender.benchmark.demo_world import World, load
+from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database import migrations
 from recommender.database.engine import create_engine
 from recommender.files.batches import KINDS
@@ -52,7 +52,7 @@ def texts(files: Files) -> dict[str, str]:
     return {kind: file.read_text() for kind, file in files.items()}
 
 
-def world_of(folder: Path, database: str, world: World) -> Files:
+def world_of(folder: Path, database: str, world: DemoWorld) -> Files:
     """The files of a world, as an uninterrupted import of them is exported again."""
     engine = create_engine(database)
     load(engine, world)
@@ -63,13 +63,13 @@ def world_of(folder: Path, database: str, world: World) -> Files:
 
 @pytest.fixture(scope="module")
 def small(new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Files:
-    world = World(viewer_count=4, creator_count=12, video_count=12, watches_each=3)
+    world = DemoWorld(viewer_count=4, creator_count=12, video_count=12, watches_each=3)
     return world_of(tmp_path_factory.mktemp("small") / "files", new_database("sqlite"), world)
 
 
 @pytest.fixture(scope="module")
 def medium(new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Files:
-    world = World(viewer_count=16, creator_count=24, video_count=48, watches_each=12)
+    world = DemoWorld(viewer_count=16, creator_count=24, video_count=48, watches_each=12)
     return world_of(tmp_path_factory.mktemp("medium") / "files", new_database("sqlite"), world)
 
 

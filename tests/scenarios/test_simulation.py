@@ -165,7 +165,7 @@ def test_every_new_video_gets_its_trial_and_good_ones_get_more(
     assert good > 2 * bad > 0
 
 
-WORLD = demo_world.World(viewer_count=80)
+WORLD = demo_world.DemoWorld(viewer_count=80)
 INTERESTS = ("pottery", "climbing", "travel")
 
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from recommender.benchmark.demo_world import BEGINNING, LENGTH, NEW_FOR, TOPICS, Row, World
+from recommender.benchmark.demo_world import BEGINNING, LENGTH, NEW_FOR, TOPICS, Row, DemoWorld
 from recommender.database.transactions import run_transaction
 from recommender.feed.for_you import for_you
 from recommender.feed.values import FeedPage
@@ -223,10 +223,10 @@ class Simulation:
         return Swipe(video, is_engaged, (watch, *more))
 
     @cached_property
-    def _world(self) -> World:
+    def _world(self) -> DemoWorld:
         videos = self.video_count + self.days * self.new_each_day
         creators = max(len(TOPICS), videos // VIDEOS_OF_A_CREATOR)
-        return World(self.seed, self.viewer_count, creators, videos, watches_each=0)
+        return DemoWorld(self.seed, self.viewer_count, creators, videos, watches_each=0)
 
     def _viewer(self, index: int) -> SimulatedViewer:
         before = self._world.taste(index)

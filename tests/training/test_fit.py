@@ -28,7 +28,7 @@ from recommender import (
     profile_history,
     run_transaction,
 )
-from recommender.benchmark.demo_world import World, load
+from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database.scratch import scratch_database
 from recommender.evaluation import metrics
 from recommender.evaluation.labels import (
@@ -54,7 +54,7 @@ WEIGHTS = {"follows": 1.0, "collaborative": 2.0, "quality": 3.0, "freshness": -0
 INTERCEPT = -1.5
 PAGE = 20
 SETTINGS = Settings(fit_held_out=0.1)
-WORLD = World(viewer_count=16, creator_count=24, video_count=120)
+WORLD = DemoWorld(viewer_count=16, creator_count=24, video_count=120)
 WORLD_CUTOFF = WORLD.end - timedelta(days=4)
 NAMES = [signal.name for signal in SIGNALS]
 

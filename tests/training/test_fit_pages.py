@@ -29,7 +29,7 @@ from recommender import (
     models,
     profile_history,
 )
-from recommender.benchmark.demo_world import World, load
+from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database.scratch import scratch_database
 from recommender.evaluation.evaluate import _Run
 from recommender.evaluation.log_replay import Cut, Timeline
@@ -48,8 +48,8 @@ DAY = timedelta(days=1)
 NAMES = [signal.name for signal in SIGNALS]
 WEIGHTS = {"hashtags": 0.6, "collaborative": 4.0, "trending": 2.0, "language": -0.7}
 SETTINGS = Settings(fit_candidates=60)
-WORLD = World(viewer_count=120, creator_count=30, video_count=200)
-SMALL = World(viewer_count=24, creator_count=24, video_count=120)
+WORLD = DemoWorld(viewer_count=120, creator_count=30, video_count=200)
+SMALL = DemoWorld(viewer_count=24, creator_count=24, video_count=120)
 
 Row = tuple[int, int, int, float, float, list[float]]
 """A candidate: page, place, user, share, copies and features."""
@@ -176,7 +176,7 @@ def test_the_table_is_gone_afterwards_also_after_an_error(engine: Engine) -> Non
             assert sa.inspect(connection).get_temp_table_names() == []
 
 
-def files_of(world: World, folder: Path, new_database: Callable[..., str]) -> LogFiles:
+def files_of(world: DemoWorld, folder: Path, new_database: Callable[..., str]) -> LogFiles:
     engine = recommender.create_engine(new_database("sqlite"))
     load(engine, world)
     kinds = ("users", "videos", "follows", "events")
