@@ -19,7 +19,7 @@ from recommender.models import Follow, Interaction, UserHashtag, UserSound, Vide
 from recommender.models.types import microseconds
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import KEY_SCALE
-from recommender.ranking.signals import MOST_OFTEN
+from recommender.ranking.signals import COUNT_LIMIT
 
 AT_ONCE = 50_000
 
@@ -160,6 +160,6 @@ def _deeds(session: Session, request: FeedRequest, catalogue: Catalogue) -> Numb
     deeds = np.array([list(row) for row in rows], float).reshape(len(rows), len(read))
     places = catalogue.standing[np.minimum(deeds[:, 0].astype(int), len(catalogue.standing) - 1)]
     deeds[:, 0] = places
-    deeds[:, 3] = np.minimum(deeds[:, 3], MOST_OFTEN)
+    deeds[:, 3] = np.minimum(deeds[:, 3], COUNT_LIMIT)
     found: Numbers = deeds[places >= 0]
     return found

@@ -22,12 +22,12 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from recommender.database import lookup
 from recommender.database.expressions import named
 from recommender.feed.resolve import resolve
-from recommender.feed.statements import kept, page_query
+from recommender.feed.statements import cached_statement, page_query
 from recommender.models import User
 from recommender.models.types import Base
 from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import FeedRequest
-from recommender.ranking.scoring import ranked_pool
+from recommender.ranking.scoring import top_candidates
 from recommender.ranking.sources import CANDIDATES
 from recommender.ranking.viewer import Shape, values_of
 from recommender.settings import Settings
@@ -136,8 +136,8 @@ def page_plan(session: Session, request: FeedRequest) -> Plan:
         request: as `resolve` gives it.
     """
     is_reference = request.profile.is_reference
-    ranking, finish = (ranked_reference, page_query) if is_reference else (ranked_pool, named)
-    statement = kept(ranking, finish, "for_you", Shape.of(request))
+    ranking, finish = (ranked_reference, page_query) if is_reference else (top_candidates, named)
+    statement = cached_statement(ranking, finish, "for_you", Shape.of(request))
     return plan_of(session, statement, values_of(request))
 
 

@@ -45,12 +45,12 @@ def source_names(sources: float) -> tuple[str, ...]:
 
 
 def _rows(shape: Shape, viewer: Viewer, place: int, source: Source) -> Statement:
-    found = found_by(source, shape, viewer).subquery(source.name)
+    found = source_candidates(source, shape, viewer).subquery(source.name)
     power = literal(1 << place, BigInteger()).label("source")
     return sa.select(found.c[0].label("video_id"), power)
 
 
-def found_by(source: Source, shape: Shape, viewer: Viewer) -> Statement:
+def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement:
     """The ids of the candidates that a source finds, the best first."""
     quota = quota_of(source, shape)
     found = source.select(viewer, quota)

@@ -22,7 +22,7 @@ from recommender.models import Follow, Interaction, UserHashtag, UserSound, Vide
 from recommender.ranking.features import candidate_declared, candidate_interactions, summed
 from recommender.ranking.filters import allowed
 from recommender.ranking.scoring import KEY_SCALE, ordered, ranked, scored
-from recommender.ranking.signals import MOST_OFTEN
+from recommender.ranking.signals import COUNT_LIMIT
 from recommender.ranking.viewer import Shape, Viewer
 
 SEEDS = 3
@@ -58,7 +58,7 @@ def _lists(viewer: Viewer) -> Iterator[Statement]:
     mine = (
         weights["completion"] * Interaction.completion
         + weights["likes"] * is_now(Interaction.liked_at, Interaction.unliked_at)
-        + weights["shares"] * at_most(sa.cast(Interaction.shares, Double), MOST_OFTEN)
+        + weights["shares"] * at_most(sa.cast(Interaction.shares, Double), COUNT_LIMIT)
     )
     yield _part(Interaction.video_id, mine).where(Interaction.user_id == viewer.user_id)
     for signal, owner, video_id, of_subject in (

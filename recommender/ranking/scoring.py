@@ -27,7 +27,7 @@ from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import allowed, filters_of, keyword_not_muted, remaining
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.signals import SIGNALS, Candidate, Signal
-from recommender.ranking.sources import SOURCES, TRIAL, is_on_trial
+from recommender.ranking.sources import EXPLORATION, SOURCES, is_exploration
 from recommender.ranking.viewer import Shape, Viewer
 
 KEY_SCALE = 1_000_000_000
@@ -36,7 +36,7 @@ KEY_SCALE = 1_000_000_000
 COLUMNS = frozenset({"video_id", "score_key", "sources"})
 """The columns of a feed that are no signals."""
 
-PLACED = (
+PAGE_COLUMNS = (
     Video.key.label("page_video"),
     Video.creator_id.label("page_creator_id"),
     Video.sound_id.label("page_sound_id"),
@@ -44,10 +44,10 @@ PLACED = (
 )
 """What a contender for a place has besides its score, sources and signals."""
 
-POOL = 3
+CANDIDATES_PER_PLACE = 3
 """How many candidates there are for each place of a page, at first."""
 
-SPARE = 40
+EXTRA_CANDIDATES = 40
 """How many more there are, whatever a page's length: the best of few are often by one creator."""
 
 
@@ -101,41 +101,41 @@ def feed_query(request: FeedRequest) -> Statement:
 
 def ranked(shape: Shape, viewer: Viewer) -> Statement:
     """The ordered feed of a viewer."""
-    statement = ordered(ranked_whole(shape, viewer)).limit(viewer.limit)
+    statement = ordered(unordered_feed(shape, viewer)).limit(viewer.limit)
     return statement.prefix_with("/* recommender.feed_query */")
 
 
-def pool_of(limit: Any) -> Any:
+def pool_size(limit: Any) -> Any:
     """How many contenders there are at first for a page of so many places, but for those on trial.
 
     Args:
         limit: a number, or an expression of one.
     """
-    return POOL * limit + SPARE
+    return CANDIDATES_PER_PLACE * limit + EXTRA_CANDIDATES
 
 
-def ranked_pool(shape: Shape, viewer: Viewer) -> Statement:
-    """The first contenders of the feed, `pool_of` a page, and all that are on trial; in order.
+def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
+    """The first contenders of the feed, `pool_size` a page, and all that are on trial; in order.
 
     The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
     keeps the databases from writing them into the sum again, and from looking for muted keywords in
     all: they look in the order of the scores, until there are enough.
     """
-    trials = next(quota_of(each, shape) for each in SOURCES if each.name == TRIAL)
+    trials = next(quota_of(each, shape) for each in SOURCES if each.name == EXPLORATION)
     found = scored(
         shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
     )
-    valued = fence(found.add_columns(*PLACED).where(*remaining(shape, viewer)))
+    valued = fence(found.add_columns(*PAGE_COLUMNS).where(*remaining(shape, viewer)))
     each = valued.subquery("valued")
     key = score_key({name: each.c[name] for name in shape.names}, viewer)
     every = sa.select(*each.c, key)
     keyed = fence(
-        every.order_by(is_on_trial(each.c.sources).desc(), *_in_order(every.selected_columns))
+        every.order_by(is_exploration(each.c.sources).desc(), *_in_order(every.selected_columns))
     ).subquery("keyed")
     best = (
         sa.select(*keyed.c)
         .where(keyword_not_muted(viewer, keyed.c.video_id))
-        .limit(pool_of(viewer.limit) + trials)
+        .limit(pool_size(viewer.limit) + trials)
         .subquery("pool")
     )
     return sa.select(*best.c).order_by(*_in_order(best.c))
@@ -146,12 +146,12 @@ def _in_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
     return columns.score_key.desc(), columns.page_published_at.desc(), columns.video_id.desc()
 
 
-def ranked_contenders(shape: Shape, viewer: Viewer) -> Statement:
+def ranked_candidates(shape: Shape, viewer: Viewer) -> Statement:
     """All contenders of the feed, in order."""
-    return ordered(ranked_whole(shape, viewer).add_columns(*PLACED))
+    return ordered(unordered_feed(shape, viewer).add_columns(*PAGE_COLUMNS))
 
 
-def ranked_whole(shape: Shape, viewer: Viewer) -> Statement:
+def unordered_feed(shape: Shape, viewer: Viewer) -> Statement:
     """The feed with its score keys, in no order and not limited."""
     if shape.is_reference:
         return scored(shape, viewer, None).where(*allowed(shape, viewer))

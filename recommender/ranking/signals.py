@@ -36,7 +36,7 @@ from recommender.models import (
 from recommender.ranking.features import FACTS
 from recommender.ranking.viewer import Viewer
 
-MOST_OFTEN = 1_000_000
+COUNT_LIMIT = 1_000_000
 """How often a share or comment counts at most."""
 
 LONGEST_AGE = 1e9
@@ -96,10 +96,10 @@ class Signal:
     expression: Callable[[Candidate], Number]
 
     def __post_init__(self) -> None:
-        if not -MOST_OFTEN <= self.low <= self.high <= MOST_OFTEN:
+        if not -COUNT_LIMIT <= self.low <= self.high <= COUNT_LIMIT:
             raise InvalidValue(
                 f"signal {shown(self.name)}: {self.low} to {self.high} is no range within"
-                f" -{MOST_OFTEN:,} to {MOST_OFTEN:,}"
+                f" -{COUNT_LIMIT:,} to {COUNT_LIMIT:,}"
             )
 
 
@@ -124,7 +124,7 @@ def shares(candidate: Candidate) -> Number:
 
     Range: 0 to 1,000,000. Reads: interactions.
     """
-    return at_most(candidate.fact("shares"), MOST_OFTEN)
+    return at_most(candidate.fact("shares"), COUNT_LIMIT)
 
 
 def follows(candidate: Candidate) -> Number:
@@ -174,7 +174,7 @@ def comments(candidate: Candidate) -> Number:
 
     Range: 0 to 1,000,000. Reads: interactions.
     """
-    return at_most(candidate.fact("comments"), MOST_OFTEN)
+    return at_most(candidate.fact("comments"), COUNT_LIMIT)
 
 
 def saves(candidate: Candidate) -> Number:
@@ -313,13 +313,13 @@ def exploration(candidate: Candidate) -> Number:
 SIGNALS = (
     Signal("completion", 0, 1, completion),
     Signal("likes", 0, 1, likes),
-    Signal("shares", 0, MOST_OFTEN, shares),
+    Signal("shares", 0, COUNT_LIMIT, shares),
     Signal("follows", 0, 1, follows),
     Signal("hashtags", 0, LIST_LENGTH, hashtags),
     Signal("sound", 0, 1, sound),
     Signal("language", 0, 1, language),
     Signal("country", 0, 1, country),
-    Signal("comments", 0, MOST_OFTEN, comments),
+    Signal("comments", 0, COUNT_LIMIT, comments),
     Signal("saves", 0, 1, saves),
     Signal("device", 0, 1, device),
     Signal("creator_affinity", -1, 1, creator_affinity),

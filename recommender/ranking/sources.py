@@ -37,24 +37,24 @@ from recommender.ranking.viewer import CYCLE, Viewer
 LEAST_TREND = -1e6
 """No trend is less; as a bound it lets an index be walked in order."""
 
-MOST_FOLLOWED = 5_000
+FOLLOWED_LIMIT = 5_000
 """How many creators whom a viewer follows are looked at; it also keeps SQLite from beginning at all
 videos."""
 
-NEWEST_OF_EACH = 50
+VIDEOS_PER_SUBJECT = 50
 """How many videos of one hashtag, creator or sound are looked at."""
 
-LOOKED_AT = 4
+SCAN_FACTOR = 4
 """How many of the newest of all hashtags, creators or sounds, and of the most trending, are looked
 at for each that a source gives: the viewer has seen some."""
 
-NEAREST_LOOKED_AT = 2
+NEIGHBOUR_SCAN_FACTOR = 2
 """How many neighbours are looked at for each that is given, the nearest first."""
 
-MOST_NEW = 1_000
+NEW_VIDEO_LIMIT = 1_000
 """How many new videos are looked at for those on trial."""
 
-TRIAL_STEP = 1_220_703_125
+SHUFFLE_STEP = 1_220_703_125
 """How far apart in their circle videos on trial stand whose rows follow one another."""
 
 MUTED = {
@@ -88,7 +88,7 @@ def following(viewer: Viewer, quota: int) -> sa.Select[int]:
     followed = (
         sa.select(Follow.creator_id)
         .where(Follow.user_id == viewer.user_id, _wanted(viewer, "creator", Follow.creator_id))
-        .limit(MOST_FOLLOWED)
+        .limit(FOLLOWED_LIMIT)
         .subquery("followed")
     )
     return _newest_of(viewer, Video.creator_id, followed, quota)
@@ -101,7 +101,7 @@ def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
         sa.select(every)
         .where(every.c.video_id.is_not(None))
         .order_by(every.c.similarity.desc(), every.c.video_id.desc())
-        .limit(NEAREST_LOOKED_AT * quota)
+        .limit(NEIGHBOUR_SCAN_FACTOR * quota)
         .subquery("nearest")
     )
     return sa.select(nearest.c.video_id).order_by(
@@ -140,7 +140,7 @@ def _wanted_hashtags(viewer: Viewer) -> CTE:
             VideoHashtag.hashtag_id == every.c.hashtag_id, VideoHashtag.listed_at <= viewer.as_of
         )
         .order_by(VideoHashtag.listed_at.desc())
-        .offset(NEWEST_OF_EACH - 1)
+        .offset(VIDEOS_PER_SUBJECT - 1)
         .limit(1)
         .scalar_subquery()
     )
@@ -211,7 +211,7 @@ def _trending(each: type[Video], quota: int, *where: ColumnElement[bool]) -> sa.
         sa.select(each.id, each.trending)
         .where(each.status == "published", each.trending >= LEAST_TREND, *where)
         .order_by(each.trending.desc(), each.id.desc())
-        .limit(LOOKED_AT * quota)
+        .limit(SCAN_FACTOR * quota)
         .subquery()
     )
     return sa.select(most.c.id).order_by(most.c.trending.desc(), most.c.id.desc())
@@ -230,10 +230,10 @@ def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
             each.status == "published", each.published_at.between(viewer.trial_since, viewer.as_of)
         )
         .order_by(each.published_at.desc(), each.id.desc())
-        .limit(MOST_NEW)
+        .limit(NEW_VIDEO_LIMIT)
         .subquery("new")
     )
-    place = (new.c.id % CYCLE * TRIAL_STEP + viewer.trial_start) % CYCLE
+    place = (new.c.id % CYCLE * SHUFFLE_STEP + viewer.trial_start) % CYCLE
     shuffled = fence(sa.select(new.c.id).order_by(place, new.c.id)).subquery("shuffled")
     viewers = sa.select(its.impressions).where(its.id == shuffled.c.id).scalar_subquery()
     return sa.select(shuffled.c.id).where(viewers < viewer.trial_viewers)
@@ -257,14 +257,14 @@ def _newest_of(
     active = (
         sa.select(subject, newest_at.label("newest_at"))
         .order_by(sa.desc("newest_at").nulls_last())
-        .limit(LOOKED_AT * quota)
+        .limit(SCAN_FACTOR * quota)
         .subquery(f"active_{column.key}")
     )
-    nth = _nth_newest(viewer, column, active.c.subject, NEWEST_OF_EACH)
+    nth = _nth_newest(viewer, column, active.c.subject, VIDEOS_PER_SUBJECT)
     since = materialized(
         sa.select(active.c.subject, sa.func.coalesce(nth, literal(EARLIEST, UtcDateTime())))
         .where(active.c.newest_at.is_not(None))
-        .limit(LOOKED_AT * quota)
+        .limit(SCAN_FACTOR * quota)
         .cte()
     )
     each = aliased(Video)
@@ -287,7 +287,7 @@ def _newest_among(found: Statement, quota: int) -> sa.Select[int]:
     newest = (
         sa.select(each)
         .order_by(each.c.published_at.desc(), each.c.video_id.desc())
-        .limit(LOOKED_AT * quota)
+        .limit(SCAN_FACTOR * quota)
         .subquery()
     )
     order = (newest.c.published_at.desc(), newest.c.video_id.desc())
@@ -335,17 +335,19 @@ CANDIDATES = sum(each.quota for each in SOURCES)
 BACKFILL = "newest"
 """The source that is never shorter than a page while there is anything left to show."""
 
-TRIAL = "fresh"
+EXPLORATION = "fresh"
 """The source of the videos on trial, which places are kept for."""
 
-_TRIAL_POWER = 1 << next(place for place, each in enumerate(SOURCES) if each.name == TRIAL)
+_EXPLORATION_POWER = 1 << next(
+    place for place, each in enumerate(SOURCES) if each.name == EXPLORATION
+)
 
 
-def is_on_trial(sources: ColumnElement[float]) -> ColumnElement[bool]:
+def is_exploration(sources: ColumnElement[float]) -> ColumnElement[bool]:
     """Whether the `sources` column says that the source of videos on trial found a video."""
-    return sa.cast(sources, BigInteger).bitwise_and(_TRIAL_POWER) != 0
+    return sa.cast(sources, BigInteger).bitwise_and(_EXPLORATION_POWER) != 0
 
 
-def was_on_trial(sources: float) -> bool:
+def was_exploration(sources: float) -> bool:
     """The same of a value of that column."""
-    return bool(int(sources) & _TRIAL_POWER)
+    return bool(int(sources) & _EXPLORATION_POWER)

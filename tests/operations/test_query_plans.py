@@ -32,10 +32,10 @@ from recommender.operations.query_plans import (
     page_plan,
     plan_of,
 )
-from recommender.ranking.candidates import found_by
+from recommender.ranking.candidates import source_candidates
 from recommender.ranking.request import DEFAULT_LIMIT
-from recommender.ranking.scoring import pool_of, ranked_pool
-from recommender.ranking.sources import SOURCES, TRIAL
+from recommender.ranking.scoring import pool_size, top_candidates
+from recommender.ranking.sources import EXPLORATION, SOURCES
 from recommender.ranking.viewer import Shape, Viewer
 from tests.conftest import DATABASES
 
@@ -102,7 +102,7 @@ def work_of(session: Session, user: int) -> int:
     driver, steps = session.connection().connection.driver_connection, itertools.count()
     assert isinstance(driver, sqlite3.Connection)
     driver.set_progress_handler(lambda: next(steps) < 0, 100)
-    candidate_rows(session, request, ranked_pool, "for_you").all()
+    candidate_rows(session, request, top_candidates, "for_you").all()
     driver.set_progress_handler(None, 0)
     return 100 * next(steps)
 
@@ -175,15 +175,15 @@ def test_muted_keywords_are_looked_for_in_the_captions_of_the_best(world: Sessio
     keywords = [f" word{number} " for number in range(50)]
     fill(world, "muted_keywords", "keyword", keywords, muted_at=END)
     more = work_of(world, 5) - before
-    most = pool_of(DEFAULT_LIMIT) + quota("fresh") + quota("newest")
+    most = pool_size(DEFAULT_LIMIT) + quota("fresh") + quota("newest")
     assert more / len(keywords) < most + 5
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_of_new_videos_no_more_are_looked_at_than_are_given(world: Session) -> None:
     request = resolve(world, WORLD.user_key(5), as_of=END)
-    (fresh,) = [each for each in SOURCES if each.name == TRIAL]
-    statement = found_by(fresh, Shape.of(request), Viewer.of(request))
+    (fresh,) = [each for each in SOURCES if each.name == EXPLORATION]
+    statement = source_candidates(fresh, Shape.of(request), Viewer.of(request))
     given = len(world.execute(statement).all())
     since = END - timedelta(days=request.settings.trial_days)
     new = sa.select(sa.func.count()).where(

@@ -19,7 +19,7 @@ from recommender.database.expressions import number
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.models.types import Base
 from recommender.ranking.features import MOST_TERMS
-from recommender.ranking.signals import MOST_OFTEN
+from recommender.ranking.signals import COUNT_LIMIT
 from recommender.ranking.viewer import Viewer
 from tests.support.oracle import (
     VIEWERS,
@@ -165,7 +165,7 @@ def test_the_largest_weights_on_the_largest_signals_do_not_overflow(session: Ses
     for weight in (100, -100):
         every_signal(session, weight)
         (first,) = recommender.rank(session, "viewer", ["all"], profile="every").items
-        assert abs(first.score) > 100 * (2 * MOST_OFTEN + 300)
+        assert abs(first.score) > 100 * (2 * COUNT_LIMIT + 300)
         parts = math.fsum(each.value * each.weight for each in first.signals.values())
         assert first.score == pytest.approx(parts, abs=1e-6)
         assert preview(session, "viewer", profile="every").items

@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import Settings, models
-from recommender.feed.statements import kept
+from recommender.feed.statements import cached_statement
 from recommender.models import Video
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.ranking import sources
-from recommender.ranking.candidates import found_by, quota_of
+from recommender.ranking.candidates import quota_of, source_candidates
 from recommender.ranking.sources import SOURCES, Source
 from recommender.ranking.viewer import Shape, Viewer
 from tests.support.oracle import (
@@ -55,10 +55,10 @@ def _small_quotas(session: Session, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(
         sources, "SOURCES", tuple(replace(each, quota=QUOTAS[each.name]) for each in SOURCES)
     )
-    kept.cache_clear()
+    cached_statement.cache_clear()
     session.connection().engine.clear_compiled_cache()
     yield
-    kept.cache_clear()
+    cached_statement.cache_clear()
     session.connection().engine.clear_compiled_cache()
 
 
@@ -79,7 +79,7 @@ def found(
     """What a source alone finds of what may be candidates, in its order."""
     request = recommender.resolve(session, user, "mine", **{"as_of": NOON, **options})
     viewer = Viewer.of(request)
-    few = found_by(replace(source_of(name), quota=quota), Shape.of(request), viewer)
+    few = source_candidates(replace(source_of(name), quota=quota), Shape.of(request), viewer)
     keys = {row_id: key for key, row_id in ids(session, VIDEOS).items()}
     return [keys[row_id] for row_id in session.scalars(few)]
 
@@ -171,7 +171,7 @@ def test_neighbours_finds_the_nearest_to_what_was_engaged_with(session: Session)
 
 
 def test_only_the_nearest_are_looked_at(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "NEAREST_LOOKED_AT", 1)
+    monkeypatch.setattr(sources, "NEIGHBOUR_SCAN_FACTOR", 1)
     make_user(session)
     make_videos(session, "liked", "a", "b", "c")
     record(session, "like", "liked")
@@ -199,7 +199,7 @@ def test_so_many_of_each_hashtag_are_looked_at(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest, and all that were published at once with the last of them."""
-    monkeypatch.setattr(sources, "NEWEST_OF_EACH", 3)
+    monkeypatch.setattr(sources, "VIDEOS_PER_SUBJECT", 3)
     make_user(session, interests=["busy", "quiet"])
     make_video(session, "quiet", hashtags=["quiet"], published_at=at(-900))
     for number, minutes in enumerate([-50, -40, -30, -30, -20, -10]):
@@ -376,8 +376,8 @@ def test_a_stranger_gets_what_trends_what_is_fresh_and_what_is_new(session: Sess
     make_videos(session, "a", "b")
     set_trends(session, a=1)
     for user in ("nobody", make_user(session)):
-        found_by = {item.video: item.sources for item in page(session, user).items}
-        assert found_by == {"a": ("trending", "fresh", "newest"), "b": ("fresh", "newest")}
+        sources_of = {item.video: item.sources for item in page(session, user).items}
+        assert sources_of == {"a": ("trending", "fresh", "newest"), "b": ("fresh", "newest")}
 
 
 @pytest.mark.usefixtures("_small_quotas")

@@ -18,7 +18,7 @@ from recommender import Event, Settings
 from recommender.formats import scalars, text
 from recommender.models import Base
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.ranking.sources import TRIAL_STEP
+from recommender.ranking.sources import SHUFFLE_STEP
 from recommender.ranking.viewer import CYCLE
 from tests.support.worlds import NOON, at
 
@@ -493,7 +493,7 @@ class Oracle:
         """That of a preview of the day."""
         seed = blake2b(f"{self.user} {self.as_of.date()}".encode(), digest_size=4).digest()
         start = random.Random(f"{int.from_bytes(seed) % CYCLE} 1").randrange(CYCLE)  # noqa: S311 - not for secrets
-        return (self.world.rows[key] % CYCLE * TRIAL_STEP + start) % CYCLE
+        return (self.world.rows[key] % CYCLE * SHUFFLE_STEP + start) % CYCLE
 
     def score_key(self, key: str, weights: Mapping[str, float]) -> int:
         values = self.signals(key)
