@@ -1,1 +1,1 @@
-"""feed: TODO."""
+"""From a request to a page: resolve, run, select, show, record, explain."""

@@ -1,10 +1,11 @@
-"""What two versions of profiles differ in: their weights, and the pages of users."""
+"""Two profiles compared: their weights, and the pages of some users."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -13,18 +14,18 @@ from recommender.feed.for_you import for_you
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
 from recommender.ranking.profiles import get_profile
-from recommender.ranking.request import DEFAULT_LIMIT
+from recommender.ranking.request import DEFAULT_LIMIT, Profile
 from recommender.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileDiff:
-    """Two versions of profiles beside each other.
+    """Two versions of profiles, compared.
 
     Attributes:
         first, second: as ``name@version``.
-        weights: of each signal that either weighs, both weights; 0 where one does not.
-        pages: of each user asked for, the page of either.
+        weights: each signal's two weights; 0 if a version has none for it.
+        pages: each user's two pages.
     """
 
     first: str
@@ -43,38 +44,37 @@ def diff_profiles(
     as_of: datetime | None = None,
     settings: Settings | None = None,
 ) -> ProfileDiff:
-    """The weights of two versions, and how the pages of some users change; nothing is served.
+    """Return the weights of two versions, and previews of some users' pages with each of them.
 
     Args:
         session: the caller's transaction.
         first: ``name`` or ``name@version``.
         second: the same.
-        users: keys; a stranger has a page too.
-        limit: how many videos a page has at most, 1 to 500.
-        as_of: the reading time, with an offset; now where None.
-        settings: the numbers that shape signals and sources; those of the environment where None.
+        users: the users' keys; an unknown user has a page too.
+        limit: the maximum number of videos of a page, 1 to 500.
+        as_of: the reading time, with an offset; None for now.
+        settings: the numbers that shape signals and sources; None for the environment's.
 
     Raises:
-        InvalidValue: a value is not of its form.
-        UnknownProfile: there is no such profile or version.
+        InvalidValue: a value has the wrong form.
+        UnknownProfile: the profile or version does not exist.
     """
     if isinstance(users, str):
         raise InvalidValue(f"users: {scalars.shown(users)} is one key, not several")
     moment = scalars.now() if as_of is None else as_of
-    both = get_profile(session, first), get_profile(session, second)
-
-    def page(user: str, profile: str) -> FeedPage:
-        return for_you(
-            session, user, profile=profile, limit=limit, as_of=moment, record=False,
-            settings=settings,
-        )  # fmt: skip
-
-    names = dict.fromkeys(name for profile in both for name in profile.weights)
-    one, other = (profile.label for profile in both)
+    one, other = get_profile(session, first), get_profile(session, second)
+    preview = partial(for_you, session, limit=limit, as_of=moment, record=False, settings=settings)
     return ProfileDiff(
-        first=one,
-        second=other,
-        weights={name: (both[0].weights.get(name, 0.0), both[1].weights.get(name, 0.0))
-                 for name in names},
-        pages={user: (page(user, one), page(user, other)) for user in users},
-    )  # fmt: skip
+        first=one.label,
+        second=other.label,
+        weights=_weights(one, other),
+        pages={
+            user: (preview(user, profile=one.label), preview(user, profile=other.label))
+            for user in users
+        },
+    )
+
+
+def _weights(one: Profile, other: Profile) -> dict[str, tuple[float, float]]:
+    names = dict.fromkeys([*one.weights, *other.weights])
+    return {name: (one.weights.get(name, 0.0), other.weights.get(name, 0.0)) for name in names}

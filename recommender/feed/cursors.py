@@ -1,34 +1,130 @@
-"""feed.cursors: TODO."""
+"""The cursors of sessions and of plain lists: what they hold, and how they are written."""
 
 from __future__ import annotations
 
 import base64
-import binascii
+import struct
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, ColumnElement, Double, literal
+
 from recommender.errors import InvalidCursor
+from recommender.formats import scalars
+from recommender.models import Video
+from recommender.models.types import UtcDateTime, microseconds
+from recommender.ranking.sources import LEAST_TREND
 
 POSITION_BYTES = 4
 
+BY_FOLLOWED, BY_TREND, BY_NEWNESS = b"f", b"t", b"n"
+"""The orders of the lists: newest videos of followed creators; trending videos with and without a
+trend."""
+
+LARGEST_TREND = -LEAST_TREND
+
+LARGEST_ID = 2**63 - 1
+
 
 def cursor_of(session: UUID, position: int) -> str:
-    """The cursor of the page of a session that begins at a position."""
-    named = session.bytes + position.to_bytes(POSITION_BYTES, "big")
-    return base64.urlsafe_b64encode(named).rstrip(b"=").decode()
+    """Return the cursor of the page of a session that begins at a position."""
+    return _encoded(session.bytes + position.to_bytes(POSITION_BYTES, "big"))
 
 
 def read_cursor(cursor: str) -> tuple[UUID, int]:
-    """The session and the position that a cursor names.
+    """Return the session and the position that a cursor holds.
 
     Raises:
-        InvalidCursor: it is not of its form.
+        InvalidCursor: the text has not the form of a cursor.
     """
     try:
-        named = base64.b64decode(f"{cursor}=", altchars=b"-_", validate=True)
-        session = UUID(bytes=named[:-POSITION_BYTES])
-    except (binascii.Error, TypeError, ValueError):
+        packed = _decoded(cursor)
+        session = UUID(bytes=packed[:-POSITION_BYTES])
+    except ValueError:
         raise InvalidCursor from None
-    position = int.from_bytes(named[-POSITION_BYTES:], "big")
+    position = int.from_bytes(packed[-POSITION_BYTES:], "big")
     if cursor_of(session, position) != cursor:
         raise InvalidCursor
     return session, position
+
+
+@dataclass(frozen=True, slots=True)
+class ListPosition:
+    """The position of a video in a plain list: the keys of its order, as a cursor holds them.
+
+    Attributes:
+        by: `BY_FOLLOWED`, `BY_TREND` or `BY_NEWNESS`.
+        value: the stored trend of the video, or its publication time.
+        video_id: the row id of the video.
+    """
+
+    by: bytes
+    value: Any
+    video_id: int
+
+    @property
+    def cursor(self) -> str:
+        """The text that asks for the videos below: 23 letters, digits, `-` and `_`."""
+        value = self.value if self.by == BY_TREND else microseconds(self.value)
+        return _encoded(struct.pack(_form(self.by), self.by, value, self.video_id))
+
+    @classmethod
+    def of(cls, cursor: str, *allowed: bytes) -> ListPosition:
+        """Return the position that a cursor holds.
+
+        Raises:
+            InvalidCursor: the text is not a cursor of one of the allowed orders.
+        """
+        try:
+            packed = _decoded(cursor)
+            by, value, video_id = struct.unpack(_form(packed[:1]), packed)
+            position = cls(by, value if by == BY_TREND else _time(value), video_id)
+        except (struct.error, ValueError, OverflowError):
+            raise _foreign(cursor) from None
+        if by not in allowed or not position._is_possible() or position.cursor != cursor:
+            raise _foreign(cursor)
+        return position
+
+    def _is_possible(self) -> bool:
+        """Return whether a video can have the position."""
+        is_trend = self.by == BY_TREND
+        low, high = (LEAST_TREND, LARGEST_TREND) if is_trend else (scalars.EARLIEST, scalars.LATEST)
+        return low <= self.value <= high and 1 <= self.video_id <= LARGEST_ID
+
+    def is_above(self) -> ColumnElement[bool]:
+        """Return the condition that a video comes after the position, in descending order."""
+        is_trend = self.by == BY_TREND
+        value = literal(self.value, Double() if is_trend else UtcDateTime())
+        column = Video.trending if is_trend else Video.published_at
+        own = sa.tuple_(value, literal(self.video_id, BigInteger()))
+        return sa.tuple_(column, Video.id) < own
+
+
+TOP_OF_TRENDING = ListPosition(BY_TREND, LARGEST_TREND, LARGEST_ID)
+"""The position above every video with a trend."""
+
+
+def _encoded(packed: bytes) -> str:
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def _decoded(cursor: str) -> bytes:
+    """Return the bytes of a cursor; `ValueError` if it is not base64 without its one ``=``."""
+    return base64.b64decode(f"{cursor}=", altchars=b"-_", validate=True)
+
+
+def _form(by: bytes) -> str:
+    return ">cdq" if by == BY_TREND else ">cqq"
+
+
+def _time(since_1970: int) -> datetime:
+    return scalars.EARLIEST + timedelta(microseconds=since_1970)
+
+
+def _foreign(cursor: object) -> InvalidCursor:
+    return InvalidCursor(
+        f"cursor: {scalars.shown(cursor)} is not one of this list: ask for a page without one"
+    )

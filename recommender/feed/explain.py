@@ -1,4 +1,4 @@
-"""Why a video is shown, or not, in words that a person would use."""
+"""Explain why a video is shown or not, in words that a person would use."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from recommender.ranking.signals import Signal
 from recommender.ranking.viewer import Shape
 from recommender.settings import Settings
 
-MOST_DISPLACING = 3
+MAX_DISPLACING = 3
 
 
 def explain(
@@ -50,27 +50,30 @@ def explain(
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
 ) -> Explanation:
-    """Why a video stands where it stands in the viewer's feed, or why it is not there.
+    """Explain a video's rank in the viewer's feed, or its absence.
 
     Args:
         session: the caller's transaction.
         user: the viewer's key, known or not.
         video: the video's key.
-        profile: ``name`` or ``name@version``; the active one where None.
-        limit: of the page in question, 1 to 500; a longer page looks at more candidates.
-        as_of: the reading time, with an offset; now where None.
-        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
-        settings: the numbers that shape signals and sources; those of the environment where None.
+        profile: ``name`` or ``name@version``; None for the active one.
+        limit: the limit of the page to explain, 1 to 500; a longer page reads more candidates.
+        as_of: the reading time, with an offset; None for now.
+        signals: the host's own signals with their weights, -100 to 100, added to the profile's.
+        settings: the numbers that shape signals and sources; None for the environment's.
 
     Raises:
-        InvalidValue: a value is not of its form.
-        UnknownProfile: there is no such profile or version.
-        UnknownVideo: there is no such video.
+        InvalidValue: a value has the wrong form.
+        UnknownProfile: the profile or version does not exist.
+        UnknownVideo: the video does not exist.
     """
     request = resolve(
-        session, user, profile, limit=limit, as_of=as_of, signals=signals,
-        settings=settings,
-    )  # fmt: skip
+        session, user, profile, limit=limit, as_of=as_of, signals=signals, settings=settings
+    )
+    return _explanation(session, request, video)
+
+
+def _explanation(session: Session, request: FeedRequest, video: str) -> Explanation:
     (video_id,) = video_ids(session, [video])
     row = session.execute(page_query(explain_query(request, video), "explain")).one()
     filters = _outcomes(request, row)
@@ -85,14 +88,14 @@ def explain(
         filters=filters,
         rank=item.position or None,
         reason=reason_of(item, filters, facts),
-        displaced_by=tuple(each.key for each in ahead[:MOST_DISPLACING]),
+        displaced_by=tuple(row.key for row in ahead[:MAX_DISPLACING]),
     )
 
 
 def _outcomes(request: FeedRequest, row: Any) -> tuple[FilterOutcome, ...]:
     return tuple(
-        FilterOutcome(each.name, bool(row._mapping[f"filter_{each.name}"]))  # noqa: SLF001 - its API
-        for each in filters_of(Shape.of(request))
+        FilterOutcome(rule.name, bool(row._mapping[f"filter_{rule.name}"]))  # noqa: SLF001 - its API
+        for rule in filters_of(Shape.of(request))
     )
 
 
@@ -107,14 +110,14 @@ MONTHS = (
     "October", "November", "December",
 )  # fmt: skip
 
-MOST_REASONS = 3
+MAX_REASONS = 3
 
 
 def reason_query(request: FeedRequest, video_id: int) -> Statement:
-    """What a sentence about a video may name, in one row.
+    """Return the query of the facts that a sentence about a video may name: one row.
 
-    Its columns are the hashtag that the viewer likes best of the video's, or NULL, and when the
-    viewer saw, was served, rejected and reported it.
+    Its columns are the viewer's favourite hashtag of the video, or NULL, and the viewer's state and
+    last times with the video.
     """
     best = (
         sa.select(Hashtag.name)
@@ -152,7 +155,8 @@ def reason_query(request: FeedRequest, video_id: int) -> Statement:
 
 
 def _has_reacted() -> sa.ColumnElement[bool]:
-    """The user did more than see it: a session that was pruned leaves a state without anything."""
+    """Return whether the user did more than see the video."""
+    # A served page that was pruned leaves a state in which nothing is set.
     times = ("liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at")
     return sa.or_(
         *(getattr(Interaction, name).is_not(None) for name in times),
@@ -175,24 +179,25 @@ def _served(request: FeedRequest, video_id: int) -> sa.ScalarSelect[datetime]:
 
 
 def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Any) -> str:
-    """One sentence about a video.
+    """Return one sentence that explains a video.
 
     Args:
-        item: the video with its signals; its sources are empty where none found it.
+        item: the video with its signals; its sources are empty if no source found it.
         filters: every filter with its outcome.
         facts: the row of `reason_query`.
     """
-    otherwise = {each.name: each.otherwise for each in FILTERS}
+    otherwise = {rule.name: rule.otherwise for rule in FILTERS}
     for outcome in filters:
         if not outcome.passed:
-            said = _said_when(outcome.name, facts) or otherwise[outcome.name]
-            return f"Not shown: {said}."
+            cause = _dated_cause(outcome.name, facts) or otherwise[outcome.name]
+            return f"Not shown: {cause}."
     if not item.sources:
         return "Not shown: other videos came before it wherever candidates come from."
     return f"Shown because {because(item, facts.hashtag)}."
 
 
-def _said_when(name: str, facts: Any) -> str | None:
+def _dated_cause(name: str, facts: Any) -> str | None:
+    """Return what the viewer did to make a filter fail; None if the filter needs no date."""
     if name == "not_rejected" and facts.not_interested_at:
         return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
     if name == "not_rejected":
@@ -201,15 +206,16 @@ def _said_when(name: str, facts: Any) -> str | None:
 
 
 def _seen_when(facts: Any) -> str:
-    """Where the log is pruned, by the state: what they did then, and when they last did any."""
-    said = {
+    # If the log was pruned, only the state is left: what the viewer did, and the last time they
+    # did anything with the video.
+    causes = {
         "you watched it": facts.watched_at or (facts.plays and facts.last_at),
         "you saw it": facts.seen_at or (facts.impressions and facts.last_at),
         "you reacted to it": facts.has_reacted and facts.last_at,
         "it was on a page for you": facts.served_at or facts.last_at,
     }
-    what, moment = next((what, moment) for what, moment in said.items() if moment)
-    return f"{what} on {_day(moment)}"
+    cause, moment = next((cause, moment) for cause, moment in causes.items() if moment)
+    return f"{cause} on {_day(moment)}"
 
 
 def _day(moment: datetime) -> str:
@@ -217,20 +223,19 @@ def _day(moment: datetime) -> str:
 
 
 def because(item: FeedItem, hashtag: str | None = None) -> str:
-    """What speaks most for a video, three signals at most, as it ends a sentence.
+    """Return up to three reasons for a video, the strongest first, as the end of a sentence.
 
-    What the viewer did or chose is named before what is true for anybody, unless it says next to
-    nothing; that of a video which few have seen is no share of its viewers.
+    `leading_signals` gives their order.
 
     Args:
         item: the video with its signals.
-        hashtag: the one that the viewer likes best of its hashtags, where known.
+        hashtag: the viewer's favourite hashtag of the video, None if there is none.
     """
-    for_it = leading_signals(item)
-    if not for_it:
+    signals = leading_signals(item)
+    if not signals:
         return "it is published; no signal speaks for it"
-    said = [_phrase(name, item, hashtag) for name in for_it[:MOST_REASONS]]
-    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    reasons = [_phrase(signal, item, hashtag) for signal in signals[:MAX_REASONS]]
+    return reasons[0] if len(reasons) == 1 else f"{', '.join(reasons[:-1])} and {reasons[-1]}"
 
 
 def _phrase(name: str, item: FeedItem, hashtag: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Pages of For You: ranked, spread, served; given videos ranked; and why."""
+"""The pages of For You, and the ranking of given videos."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from recommender.errors import InvalidValue
-from recommender.feed.items import check_all_found, placed_items, scored_candidate
+from recommender.feed.items import check_videos_exist, placed_items, scored_candidate
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import Place, select_places
 from recommender.feed.sessions import recorded_page, serve
 from recommender.feed.statements import (
     Candidates,
-    all_candidates,
-    given_candidates,
-    top_candidates,
+    read_all_candidates,
+    read_given_candidates,
+    read_top_candidates,
 )
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
@@ -46,36 +46,32 @@ def for_you(
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
 ) -> FeedPage:
-    """The viewer's For You page.
+    """Return the viewer's next For You page, and record it as served.
 
-    Four statements (the viewer, the profile, the feed, what is shown), and two that record it.
-
-    A page is short only where fewer videos are left that the viewer may be shown; it is then
-    `exhausted`, and ``rewatch=True`` begins a session that shows again what was seen. Nothing that
-    was served or seen comes again; the next page is ranked anew, and so reflects the last swipe. A
-    cursor presented again gives the page that was served for it. On SQLite the transaction is one
-    that writes, unless ``record=False``.
+    It takes four statements (viewer, profile, ranking, shown columns), and two to record the page.
+    Videos that were served or seen do not come again. Each page is ranked when it is requested, so
+    it reflects the last swipe. A cursor that is presented again returns the page that was served
+    for it. A page is short only if no more videos may be shown; it is then `exhausted`. On SQLite
+    the transaction must be a writing one, unless ``record=False``.
 
     Args:
         session: the caller's transaction; nothing is committed.
-        user: the viewer's key; a stranger gets what trends, what is fresh and what is good, and no
-            session.
-        limit: how many videos at most, 1 to 500.
-        profile: ``name`` or ``name@version``; the active one where None.
-        cursor: of the page before, or None to begin a session.
-        as_of: the reading time, with an offset; now where None.
-        record: whether the page is served, and so recorded; a preview writes nothing, and leaves
-            the same to chance all day.
-        rewatch: whether what was seen before the session may come again.
-        where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
-        exclude: keys of videos that shall not come, 10,000 at most.
-        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
-        settings: the numbers that shape signals and sources; those of the environment where None.
+        user: the viewer's key; an unknown user gets pages, but no session.
+        limit: the maximum number of videos, 1 to 500.
+        profile: ``name`` or ``name@version``; None for the active one.
+        cursor: the cursor of the page before; None to begin a session.
+        as_of: the reading time, with an offset; None for now.
+        record: whether to serve the page; a preview writes nothing, and has one random seed a day.
+        rewatch: whether videos that were seen before the session may come again.
+        where: a condition of the host over `Video`; use EXISTS for the host's tables.
+        exclude: the keys of videos to leave out, 10,000 at most.
+        signals: the host's own signals with their weights, -100 to 100, added to the profile's.
+        settings: the numbers that shape signals and sources; None for the environment's.
 
     Raises:
-        InvalidValue: a value is not of its form.
+        InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor is not this user's, or has expired.
-        UnknownProfile: there is no such profile or version.
+        UnknownProfile: the profile or version does not exist.
     """
     started = time.monotonic()
     request = resolve(
@@ -95,10 +91,10 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
     """
     if request.is_served:
         return recorded_page(session, request)
-    candidates = top_candidates(session, request)
+    candidates = read_top_candidates(session, request)
     places = select(request, candidates)
     if places is None:  # a candidate below the best could take a place
-        candidates = all_candidates(session, request)
+        candidates = read_all_candidates(session, request)
         places = select(request, candidates) or []
     items = placed_items(session, request, candidates, places)
     page = FeedPage(request, items, exhausted=len(places) < request.limit)
@@ -132,20 +128,20 @@ def rank(
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
 ) -> FeedPage:
-    """The given videos, all of them, in the viewer's order; no filter applies.
+    """Return all of the given videos in the viewer's order; no filter applies.
 
     Args:
         session: the caller's transaction.
         user: the viewer's key, known or not.
-        videos: 1 to 500 videos' keys.
-        profile: ``name`` or ``name@version``; the active one where None.
-        as_of: the reading time, with an offset; now where None.
-        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
-        settings: the numbers that shape signals; those of the environment where None.
+        videos: the keys of 1 to 500 videos.
+        profile: ``name`` or ``name@version``; None for the active one.
+        as_of: the reading time, with an offset; None for now.
+        signals: the host's own signals with their weights, -100 to 100, added to the profile's.
+        settings: the numbers that shape signals; None for the environment's.
 
     Raises:
-        InvalidValue: a value is not of its form.
-        UnknownProfile: there is no such profile or version.
+        InvalidValue: a value has the wrong form.
+        UnknownProfile: the profile or version does not exist.
         UnknownVideo: one of the videos does not exist.
     """
     keys = _distinct_keys(videos)
@@ -153,9 +149,9 @@ def rank(
         session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
     )
     given = [key for key in keys if is_key(key)]
-    candidates = given_candidates(session, request, given)
+    candidates = read_given_candidates(session, request, given)
     items = placed_items(session, request, candidates, in_order(candidates))
-    check_all_found(keys, {item.video for item in items})
+    check_videos_exist(keys, {item.video for item in items})
     return FeedPage(replace(request, session=None), items)
 
 

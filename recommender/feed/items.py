@@ -1,4 +1,4 @@
-"""From scored candidates to the items that a page shows."""
+"""From scored candidates to the items of a page."""
 
 from __future__ import annotations
 
@@ -18,21 +18,11 @@ from recommender.models.tables import VIDEOS
 from recommender.ranking.candidates import source_names
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import score_of
-from recommender.ranking.sources import was_on_trial
+from recommender.ranking.sources import was_exploration
 from recommender.ranking.viewer import weights_of
 
 CATALOGUE = ("catalogue",)
 """The source of every candidate of the reference formula: all videos are candidates."""
-
-
-def checked_key(request: FeedRequest, row: Any) -> int:
-    """The score key of a row, or `InvalidValue` where a host's own signal is NULL."""
-    if row.score_key is None:
-        values = row._mapping  # noqa: SLF001 - its API
-        missing = next(each.name for each in request.signals if values[each.name] is None)
-        raise InvalidValue(f"signals: {missing} is NULL for video {scalars.shown(row.page_video)}")
-    key: int = row.score_key
-    return key
 
 
 def placed_items(
@@ -46,39 +36,53 @@ def placed_items(
         session: the caller's transaction.
         request: as `resolve` returns it.
         candidates: the scored candidates.
-        places: which of them the page shows, in order.
+        places: the places of the page, in order.
     """
     rows = [candidates.rows[place.candidate] for place in places]
     if candidates.shown:
         shown = {row.video_id: row for row in rows}
     else:
         shown = shown_rows(session, [row.video_id for row in rows]) if rows else {}
-    kept = [(row, place) for row, place in zip(rows, places, strict=True) if row.video_id in shown]
+    left = [(row, place) for row, place in zip(rows, places, strict=True) if row.video_id in shown]
     return tuple(
         item_of(
             request, position, row, row_sources(request, row), shown[row.video_id],
             explored=place.explored, crowded=place.crowded,
         )
-        for position, (row, place) in enumerate(kept, start=request.position)
+        for position, (row, place) in enumerate(left, start=request.position)
     )  # fmt: skip
 
 
 def scored_candidate(request: FeedRequest, row: Any) -> ScoredCandidate:
-    """Return what the selection needs of a candidate's row.
+    """Return the values of a candidate's row that the selection needs.
 
     Raises:
         InvalidValue: a signal of the host is NULL.
     """
     return ScoredCandidate(
-        score_key=checked_key(request, row),
+        score_key=checked_score_key(request, row),
         creator=row.page_creator_id,
         sound=row.page_sound_id,
-        on_trial=was_on_trial(row.sources),
+        on_trial=was_exploration(row.sources),
     )
 
 
+def checked_score_key(request: FeedRequest, row: Any) -> int:
+    """Return the score key of a row.
+
+    Raises:
+        InvalidValue: a signal of the host is NULL.
+    """
+    if row.score_key is None:
+        values = row._mapping  # noqa: SLF001 - its API
+        missing = next(signal.name for signal in request.signals if values[signal.name] is None)
+        raise InvalidValue(f"signals: {missing} is NULL for video {scalars.shown(row.page_video)}")
+    key: int = row.score_key
+    return key
+
+
 def row_sources(request: FeedRequest, row: Any) -> tuple[str, ...]:
-    """The sources that found a ranked video."""
+    """Return the names of the sources that found a ranked video."""
     return CATALOGUE if request.profile.is_reference else source_names(row.sources)
 
 
@@ -92,36 +96,36 @@ def item_of(
     explored: bool = False,
     crowded: bool = False,
 ) -> FeedItem:
-    """A ranked row as a video of a page.
+    """Return a ranked row as an item of a page.
 
     Args:
-        request: what was asked.
-        position: the place in the session, from 1.
-        row: of `page_rows` or `candidate_rows`.
-        sources: that found the video.
-        shown: what is shown of it; in the row itself where None.
-        explored: as of a `FeedItem`.
-        crowded: as of a `FeedItem`.
+        request: the resolved request.
+        position: the position in the session, from 1.
+        row: a row of `page_rows` or `candidate_rows`.
+        sources: the sources that found the video.
+        shown: the row with the columns that a page shows; None if `row` has them.
+        explored: see `FeedItem`.
+        crowded: see `FeedItem`.
 
     Raises:
-        InvalidValue: a host's own signal is NULL.
+        InvalidValue: a signal of the host is NULL.
     """
     values = row._mapping  # noqa: SLF001 - its API
     return FeedItem(
         position=position,
-        score=score_of(checked_key(request, row)),
+        score=score_of(checked_score_key(request, row)),
         sources=sources,
         signals={
             name: Contribution(values[name], weight) for name, weight in weights_of(request).items()
         },
         explored=explored,
         crowded=crowded,
-        **shown_of(row if shown is None else shown),
+        **shown_fields(row if shown is None else shown),
     )
 
 
-def shown_of(row: Any) -> dict[str, Any]:
-    """What a page shows of a video, as fields of a `FeedItem`."""
+def shown_fields(row: Any) -> dict[str, Any]:
+    """Return the fields of a `FeedItem` that describe its video."""
     tags = row.page_hashtags
     return {
         "video": row.page_video,
@@ -135,12 +139,17 @@ def shown_of(row: Any) -> dict[str, Any]:
 
 
 def video_ids(session: Session, keys: Sequence[str]) -> list[int]:
-    """The ids of videos' keys; `UnknownVideo` where one is not there."""
-    found = ids(session, VIDEOS, [key for key in keys if is_key(key)])
-    check_all_found(keys, found)
-    return [found[key] for key in keys]
+    """Return the row ids of videos, in the order of their keys.
+
+    Raises:
+        UnknownVideo: one of the videos does not exist.
+    """
+    ids_by_key = ids(session, VIDEOS, [key for key in keys if is_key(key)])
+    check_videos_exist(keys, ids_by_key)
+    return [ids_by_key[key] for key in keys]
 
 
-def check_all_found(keys: Iterable[str], found: Container[str]) -> None:
-    if missing := [key for key in keys if key not in found]:
+def check_videos_exist(keys: Iterable[str], existing_keys: Container[str]) -> None:
+    """Raise `UnknownVideo` if one of the keys does not exist."""
+    if missing := [key for key in keys if key not in existing_keys]:
         raise UnknownVideo(f"there is no video {scalars.shown(missing[0])}")

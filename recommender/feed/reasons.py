@@ -37,11 +37,11 @@ TAG_SIGNALS = ("hashtags", "hashtag_affinity", "lately")
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What the causes of one page may name.
+    """The facts that the causes of one page may name.
 
     Attributes:
         liked: for each video, the video that it is a neighbour of, as a phrase.
-        hashtags: for each video and each of `TAG_SIGNALS`, the hashtag that says most.
+        hashtags: for each video and each name in `TAG_SIGNALS`, the strongest hashtag.
     """
 
     liked: dict[int, str] = field(default_factory=dict)
@@ -122,8 +122,8 @@ def neighbour_query(viewer: Viewer, ids: Sequence[int]) -> Statement:
 def hashtag_query(viewer: Viewer, ids: Sequence[int]) -> Statement:
     """Return the statement that says what the viewer thinks of each hashtag of some videos.
 
-    Its columns are the video, the hashtag's name, and one column for each of `TAG_SIGNALS`: above 0
-    if the signal speaks for the hashtag, else 0 or NULL. The rows are in the order of the names.
+    Its columns are the video, the hashtag's name, and one column for each name in `TAG_SIGNALS`:
+    above 0 if that signal speaks for the hashtag, else 0 or NULL. The order is that of the names.
 
     Args:
         viewer: the viewer, with the hashtags of what they saw last.

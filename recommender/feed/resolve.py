@@ -1,4 +1,4 @@
-"""From what a caller asks to a request: the viewer, their session and the profile, looked up."""
+"""From a caller's arguments to a request: check them, and look up viewer, session and profile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recommender.feed.cursors import read_cursor
 from recommender.feed.sessions import resumed, with_session
 from recommender.formats import scalars
 from recommender.formats.scalars import is_key
-from recommender.learning.affinities import exponent, half_lives
+from recommender.learning.affinities import bounded_decay_exponent, decay_exponent
 from recommender.models import LearningState, User
 from recommender.ranking.profiles import checked_weight, get_profile
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Learning, Profile
@@ -28,10 +28,10 @@ from recommender.ranking.signals import SIGNALS, Signal
 from recommender.ranking.viewer import CYCLE
 from recommender.settings import Settings
 
-MOST_EXCLUDED = 10_000
+MAX_EXCLUDED = 10_000
 
-LONGEST_SIGNAL = 63
-"""Bytes of a host's own signal's name: PostgreSQL cuts what is longer, as a column's."""
+MAX_NAME_BYTES = 63
+"""The maximum length of the name of a host's signal: PostgreSQL cuts longer column names."""
 
 
 def resolve(
@@ -49,77 +49,79 @@ def resolve(
     rewatch: bool = False,
     lock: bool = False,
 ) -> FeedRequest:
-    """Look up the viewer with their session, and the profile where it is none yet: two statements.
+    """Check the arguments of a request, and look up viewer, session and profile: two statements.
 
     Args:
         session: the caller's transaction.
-        user: the viewer's key; one that is not in the database is a stranger, not an error.
-        profile: ``name`` or ``name@version``, or one as `get_profile` gives it; the active one
-            where None.
-        limit: how many videos at most, 1 to 500.
-        as_of: the reading time, with an offset; now where None.
-        where: the caller's own predicate over `Video`; a host's tables come in by EXISTS.
-        exclude: keys of videos that shall not come, 10,000 at most.
-        signals: the host's own signals with their weights, -100 to 100, on top of the profile's.
-        settings: the numbers that shape signals and sources; those of the environment where None.
-        cursor: of the page before, or None to begin a session.
-        rewatch: whether what was seen before the session may come again; a session that goes on
-            stays as it began.
-        lock: whether whoever else serves this viewer, or records what they do, waits until the
-            transaction has ended: what is served must be known to the next page.
+        user: the viewer's key; an unknown user is no error.
+        profile: ``name`` or ``name@version``, or a `Profile`; None for the active one.
+        limit: the maximum number of videos, 1 to 500.
+        as_of: the reading time, with an offset; None for now.
+        where: a condition of the host over `Video`; use EXISTS for the host's tables.
+        exclude: the keys of videos to leave out, 10,000 at most.
+        signals: the host's own signals with their weights, -100 to 100, added to the profile's.
+        settings: the numbers that shape signals and sources; None for the environment's.
+        cursor: the cursor of the page before; None to begin a session.
+        rewatch: whether videos that were seen before the session may come again; a session that
+            is continued keeps its first value.
+        lock: whether to lock the viewer's row, so that the next page knows what this one serves.
 
     Raises:
-        InvalidValue: a value is not of its form.
+        InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor is not this user's, or has expired.
-        UnknownProfile: there is no such profile or version.
+        UnknownProfile: the profile or version does not exist.
     """
     moment = reading_time(as_of)
     key = scalars.parse_named("user", scalars.key, user)
-    begun, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
+    session_id, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
     if not isinstance(rewatch, bool):
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
-    values, goes_on = {"key": key, "session": begun}, cursor is not None
-    locked = session.execute(_locked_query(goes_on=goes_on), values).one_or_none() if lock else None
-    found = locked or session.execute(_viewer_query(goes_on=goes_on), values).one()
+    values, resumes = {"key": key, "session": session_id}, cursor is not None
+    locked = session.execute(_locked_query(resumes=resumes), values).one_or_none() if lock else None
+    row = locked or session.execute(_viewer_query(resumes=resumes), values).one()
     request = FeedRequest(
         user=user,
-        user_id=found.id,
-        language=found.language,
-        country=found.country,
-        device=found.device,
-        learned_since=found.learned_since,
+        user_id=row.id,
+        language=row.language,
+        country=row.country,
+        device=row.device,
+        learned_since=row.learned_since,
         profile=profile if isinstance(profile, Profile) else get_profile(session, profile),
         as_of=moment,
-        learning=learning_at(found, moment),
+        learning=learning_at(row, moment),
         limit=limit,
         where=_predicate(where),
         exclude=_excluded(exclude),
         signals=_own_signals(signals or {}),
         settings=settings or Settings.from_environment(),
-        session=begun,
+        session=session_id,
         rewatch=rewatch,
-        seed=seed_of(str(begun) if cursor or lock else f"{user} {moment.date()}"),
+        seed=seed_of(str(session_id) if cursor or lock else f"{user} {moment.date()}"),
     )
-    return request if cursor is None else resumed(request, found, position)
+    return request if cursor is None else resumed(request, row, position)
 
 
 def seed_of(text: str) -> int:
-    """What chance depends on, from what it shall depend on."""
+    """Return the random seed for a text."""
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % CYCLE
 
 
 @cache
-def _viewer_query(*, goes_on: bool) -> Statement:
-    """The learning state, and the viewer beside it where there is one, with their session."""
+def _viewer_query(*, resumes: bool) -> Statement:
+    """Return the query of the learning state and the viewer; NULL columns if there is no viewer.
+
+    Args:
+        resumes: whether to read the viewer's session too.
+    """
     query = _state_and_viewer().outerjoin(User, User.key == sa.bindparam("key"))
-    return with_session(query) if goes_on else query
+    return with_session(query) if resumes else query
 
 
 @cache
-def _locked_query(*, goes_on: bool) -> Statement:
-    """The same with the viewer's row locked; no row where there is no such viewer."""
+def _locked_query(*, resumes: bool) -> Statement:
+    """Return the same query that locks the viewer's row; it has no row if there is no viewer."""
     query = _state_and_viewer().join(User, User.key == sa.bindparam("key"))
-    return (with_session(query) if goes_on else query).with_for_update(of=User)
+    return (with_session(query) if resumes else query).with_for_update(of=User)
 
 
 def _state_and_viewer() -> Statement:
@@ -137,12 +139,12 @@ def _state_and_viewer() -> Statement:
 
 
 def learning_at(state: Any, as_of: datetime) -> Learning:
-    """What a row of the learning state says at a reading time."""
+    """Return the values of a row of the learning state at a reading time."""
 
     def faded(half_life_days: float) -> float:
-        return half_lives(state.landmark, half_life_days, as_of)
+        return bounded_decay_exponent(state.landmark, half_life_days, as_of)
 
-    faded_by = exponent(state.landmark, state.trend_half_life_days, as_of)
+    faded_by = decay_exponent(state.landmark, state.trend_half_life_days, as_of)
     return Learning(
         creator=2.0 ** -faded(state.creator_half_life_days),
         hashtag=2.0 ** -faded(state.hashtag_half_life_days),
@@ -155,7 +157,7 @@ def learning_at(state: Any, as_of: datetime) -> Learning:
 
 
 def _power(exponent: float) -> float:
-    """2 to the power of a number, taken within what databases take it."""
+    """Return 2 to the power of a number that is first limited to the range of the databases."""
     return float(2.0 ** max(-LARGEST_EXPONENT, min(LARGEST_EXPONENT, exponent)))
 
 
@@ -171,29 +173,29 @@ def _excluded(keys: Iterable[str]) -> tuple[str, ...]:
     if not isinstance(keys, Iterable):
         raise InvalidValue(f"exclude: {scalars.shown(keys)} is no list of keys")
     excluded = tuple(key for key in dict.fromkeys(keys) if is_key(key))
-    if len(excluded) > MOST_EXCLUDED:
-        raise InvalidValue(f"exclude: {len(excluded):,} keys are more than {MOST_EXCLUDED:,}")
+    if len(excluded) > MAX_EXCLUDED:
+        raise InvalidValue(f"exclude: {len(excluded):,} keys are more than {MAX_EXCLUDED:,}")
     return excluded
 
 
 def _own_signals(signals: Mapping[Signal, float]) -> dict[Signal, float]:
-    """The host's signals, checked; SQLite takes names for one that differ only in case."""
+    """Return the host's signals with checked names and weights."""
     if not isinstance(signals, Mapping):
         raise InvalidValue(f"signals: {scalars.shown(signals)} gives no weight to each signal")
     taken = {*COLUMNS, *(signal.name for signal in SIGNALS)}
     for signal in signals:
-        name = signal.name.lower()
+        name = signal.name.lower()  # SQLite does not tell names apart that differ only in case
         is_ours = name in taken or name.startswith(("page_", "filter_"))
-        if is_ours or not signal.name.isidentifier() or len(signal.name.encode()) > LONGEST_SIGNAL:
+        if is_ours or not signal.name.isidentifier() or len(signal.name.encode()) > MAX_NAME_BYTES:
             raise InvalidValue(
                 f"signals: {scalars.shown(signal.name)} is taken, or not one word of letters,"
-                f" digits and _, of {LONGEST_SIGNAL} bytes at most"
+                f" digits and _, of {MAX_NAME_BYTES} bytes at most"
             )
         taken.add(name)
     return {signal: checked_weight(signal.name, weight) for signal, weight in signals.items()}
 
 
 def reading_time(as_of: datetime | None) -> datetime:
-    """The reading time in UTC, now where None."""
+    """Return the reading time in UTC; None stands for now."""
     moment = scalars.now() if as_of is None else as_of
     return scalars.parse_named("as_of", scalars.time, moment)

@@ -1,7 +1,7 @@
-"""What was served: sessions, their cursors, and pages recorded so that nothing comes twice.
+"""Sessions and their recorded pages: no video is served twice.
 
-A cursor names a session and the place where a page begins. Whoever moves the session on from that
-place serves the page; everybody else who asks for it is given the page that was served.
+A cursor holds a session and the position at which a page begins. The first request to advance the
+session past that position serves the page. Concurrent requests receive the same page.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
 from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
 from recommender.feed.cursors import cursor_of
-from recommender.feed.items import shown_of
+from recommender.feed.items import shown_fields
 from recommender.feed.statements import page_query
 from recommender.feed.values import Contribution, FeedItem, FeedPage
 from recommender.formats import scalars
@@ -34,9 +34,9 @@ from recommender.ranking.scoring import score_key_of, score_of
 
 
 def with_session(viewer_query: Statement) -> Statement:
-    """The query of a viewer with a session of theirs, and the last video of it, beside.
+    """Add the viewer's session and its last video to the query of a viewer.
 
-    It is executed with the session as `session`.
+    Execute it with the session's UUID as the bind parameter `session`.
     """
     is_session = sa.and_(
         FeedSession.user_id == User.id, FeedSession.session == sa.bindparam("session")
@@ -60,73 +60,77 @@ def with_session(viewer_query: Statement) -> Statement:
     )
 
 
-def resumed(request: FeedRequest, found: Any, position: int) -> FeedRequest:
-    """The request as one for the page of its session that begins at a position.
+def resumed(request: FeedRequest, row: Any, position: int) -> FeedRequest:
+    """Return the request for the page of its session that begins at a position.
 
     Args:
-        request: with its session.
-        found: the row of `with_session`.
-        position: as the cursor says.
+        request: the request, with its session.
+        row: the row of the query that `with_session` returns.
+        position: the position that the cursor holds.
 
     Raises:
         InvalidCursor: the viewer has no such session, it has expired, or it has no such page.
     """
-    if found.next_position is None or not 1 < position <= found.next_position:
+    if row.next_position is None or not 1 < position <= row.next_position:
         raise InvalidCursor
     lifetime = timedelta(seconds=request.settings.session_lifetime)
-    if request.as_of - found.last_at > lifetime:
+    if request.as_of - row.last_at > lifetime:
         raise InvalidCursor
     return replace(
         request,
         position=position,
-        next_position=found.next_position,
-        rewatch=found.rewatch,
-        last_creator=found.creator_id,
-        last_sound=found.sound_id,
+        next_position=row.next_position,
+        rewatch=row.rewatch,
+        last_creator=row.creator_id,
+        last_sound=row.sound_id,
     )
 
 
 def record_page(session: Session, page: FeedPage) -> FeedPage:
     """Record a page as served, so that none of its videos comes again: four statements.
 
-    For hosts that rank on a replica, or cut what they ranked (``record=False``), and record on the
-    primary; `for_you` records by itself. Recorded again, or after another page of its session at
-    the same place, it is the page that was served first: this is safe to repeat. What was served
-    or unpublished meanwhile is left out, and the places are counted anew.
+    It is for hosts that rank on a replica or shorten a page (``record=False``), and then record it
+    on the primary. `for_you` records its pages by itself. It is safe to repeat: if the session
+    already has a page at that position, that page is returned. Videos that were served or
+    unpublished meanwhile are left out, and the positions are numbered again.
 
     Args:
         session: the caller's transaction; nothing is committed.
-        page: as `for_you` gave it, whole or without some of its items.
+        page: as `for_you` returned it, whole or without some of its items.
 
     Returns:
         The page as it was served, with its session and the cursor of the next page.
 
     Raises:
-        InvalidValue: it is no page of `for_you`.
+        InvalidValue: the page is not a page of `for_you`.
         UnknownUser: the viewer is not in the database.
-        InvalidCursor: the page's session is gone.
+        InvalidCursor: the page's session was deleted.
     """
     request = page.request
     if request.user_id is None:
         raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
     if request.session is None or request.profile.id is None:
         raise InvalidValue("page: only a page of for_you can be recorded")
-    found = session.execute(_place_query(request)).one_or_none()
-    if found is None:
+    row = session.execute(_next_position_query(request)).one_or_none()
+    if row is None:
         raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
-    if request.position < (found.next_position or 1):
+    if request.position < (row.next_position or 1):
         return recorded_page(session, request)
-    may_come = set(session.scalars(_may_come(request, [item.video_id for item in page.items])))
-    once = {item.video_id: item for item in page.items if item.video_id in may_come}
+    video_ids = [item.video_id for item in page.items]
+    servable = set(session.scalars(_servable_query(request, video_ids)))
+    items_by_video = {item.video_id: item for item in page.items if item.video_id in servable}
     items = tuple(
         replace(item, position=position)
-        for position, item in enumerate(once.values(), start=request.position)
+        for position, item in enumerate(items_by_video.values(), start=request.position)
     )
     return serve(session, replace(page, items=items))
 
 
-def _place_query(request: FeedRequest) -> Statement:
-    """Where the session goes on, NULL where it has not begun; the user's row is locked."""
+def _next_position_query(request: FeedRequest) -> Statement:
+    """Return the query of the session's next position, NULL before its first page.
+
+    It locks the user's row.
+    """
     is_session = sa.and_(FeedSession.user_id == User.id, FeedSession.session == request.session)
     return (
         sa.select(User.id, FeedSession.next_position)
@@ -137,8 +141,8 @@ def _place_query(request: FeedRequest) -> Statement:
     )
 
 
-def _may_come(request: FeedRequest, video_ids: Sequence[int]) -> sa.Select[int]:
-    """Those of some videos that are published and were not served yet."""
+def _servable_query(request: FeedRequest, video_ids: Sequence[int]) -> sa.Select[int]:
+    """Return the query of the videos that are published and were not served yet."""
     served = sa.select(ServedVideo.video_id).where(ServedVideo.user_id == request.user_id)
     if request.rewatch or request.profile.is_reference:
         served = served.where(ServedVideo.session == request.session)
@@ -148,38 +152,39 @@ def _may_come(request: FeedRequest, video_ids: Sequence[int]) -> sa.Select[int]:
 
 
 def serve(session: Session, page: FeedPage) -> FeedPage:
-    """Record a page that was ranked, and goes out, in this transaction: two statements.
+    """Record a page that was ranked in this transaction, and return it as served: two statements.
 
-    Its user's row is locked. An empty page is not recorded.
+    The user's row must be locked. An empty page is not recorded.
     """
     request = page.request
     if not page.items:
-        return _served(page, request.position) if request.position > 1 else page
-    if not _moved_on(session, request, len(page.items)):
+        return _with_cursor(page, request.position) if request.position > 1 else page
+    length = len(page.items)
+    if not _advance(session, request, length):
         return recorded_page(session, request)
-    places = len(page.items)
-    could_be = request.limit if page.exhausted else places
-    rows = [{**_row(request, item), "asked": could_be} for item in page.items]
+    asked = request.limit if page.exhausted else length
+    rows = [{**_served_row(request, item), "asked": asked} for item in page.items]
     bulk.insert(session, SERVED, rows, conflict=None)
-    return _served(page, request.position + places)
+    return _with_cursor(page, request.position + length)
 
 
-def _moved_on(session: Session, request: FeedRequest, places: int) -> bool:
-    """Begin the session, or move it on from the page's place; False where another page did."""
-    given = {
+def _advance(session: Session, request: FeedRequest, length: int) -> bool:
+    """Begin the session or advance it past a page; False if another page did so before."""
+    values = {
         "asker": request.user_id,
         "own": request.session,
         "before": request.position,
-        "after": request.position + places,
+        "after": request.position + length,
         "again": request.rewatch,
         "moment": request.as_of,
     }
-    moved = _begin(lookup.is_sqlite(session)) if request.position == 1 else _move()
-    return lookup.run(session, moved, given).scalar() is not None
+    is_first = request.position == 1
+    statement = _begin_statement(lookup.is_sqlite(session)) if is_first else _advance_statement()
+    return lookup.run(session, statement, values).scalar() is not None
 
 
 @cache
-def _begin(on_sqlite: bool) -> Any:  # noqa: FBT001 - what it is cached by
+def _begin_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
     insert = (sqlite if on_sqlite else postgresql).insert(SESSIONS)
     row: dict[str, Any] = {
         "user_id": sa.bindparam("asker"),
@@ -193,7 +198,7 @@ def _begin(on_sqlite: bool) -> Any:  # noqa: FBT001 - what it is cached by
 
 
 @cache
-def _move() -> Any:
+def _advance_statement() -> Any:
     latest = sa.bindparam("moment", type_=UtcDateTime())
     return (
         sa.update(SESSIONS)
@@ -210,7 +215,7 @@ def _move() -> Any:
     )
 
 
-def _row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:
+def _served_row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:
     return {
         "user_id": request.user_id,
         "session": request.session,
@@ -228,29 +233,32 @@ def _row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:
 
 
 def _recorded_signals(request: FeedRequest, item: FeedItem) -> dict[str, float | list[float]]:
-    """Each signal's value where it is not 0; of a host's own also its weight, which no row has."""
-    ours = request.profile.weights
+    """Return the values of the signals that are not 0.
+
+    A signal of the host has its value and its weight, because no profile holds that weight.
+    """
+    weights = request.profile.weights
     return {
-        name: each.value if name in ours else [each.value, each.weight]
-        for name, each in item.signals.items()
-        if each.value or name not in ours
+        name: part.value if name in weights else [part.value, part.weight]
+        for name, part in item.signals.items()
+        if part.value or name not in weights
     }
 
 
 def recorded_page(session: Session, request: FeedRequest) -> FeedPage:
-    """The page of a session that was served at a position: one statement, or two.
+    """Return the page of a session that was served at a position: one or two statements.
 
-    Its videos have the scores and signals that they were served for; those that are published no
-    more are left out.
+    Its videos have the scores and signals with which they were served. Videos that are no longer
+    published are left out.
 
     Args:
         session: the caller's transaction.
-        request: with its session and position.
+        request: the request, with its session and position.
 
     Raises:
-        InvalidCursor: no page begins there.
+        InvalidCursor: no page of the session begins at the position.
     """
-    rows = session.execute(_recorded(request)).all()
+    rows = session.execute(_recorded_query(request)).all()
     if not rows:
         raise InvalidCursor
     first = rows[0]
@@ -260,14 +268,16 @@ def recorded_page(session: Session, request: FeedRequest) -> FeedPage:
     served = replace(request, profile=profile, limit=first.asked, as_of=first.served_at)
     page = FeedPage(
         request=served,
-        items=tuple(_item(row, profile.weights) for row in rows if row.page_status == "published"),
+        items=tuple(
+            _recorded_item(row, profile.weights) for row in rows if row.page_status == "published"
+        ),
         exhausted=first.after - request.position < first.asked,
     )
-    return _served(page, first.after)
+    return _with_cursor(page, first.after)
 
 
-def _recorded(request: FeedRequest) -> Statement:
-    """The videos of a page in order, and where the next page begins."""
+def _recorded_query(request: FeedRequest) -> Statement:
+    """Return the query of a page's videos in order, with the position of the next page."""
     own = (SERVED.c.user_id == request.user_id, SERVED.c.session == request.session)
     later = sa.select(sa.func.min(SERVED.c.page)).where(*own, SERVED.c.page > request.position)
     end = sa.select(SESSIONS.c.next_position).where(
@@ -280,10 +290,10 @@ def _recorded(request: FeedRequest) -> Statement:
     return shown.order_by(shown.selected_columns.position)
 
 
-def _item(row: Any, weights: Mapping[str, float]) -> FeedItem:
+def _recorded_item(row: Any, weights: Mapping[str, float]) -> FeedItem:
     values = row.signals
     ours = {name: Contribution(values.get(name, 0.0), weight) for name, weight in weights.items()}
-    own = {name: Contribution(*each) for name, each in values.items() if name not in weights}
+    own = {name: Contribution(*pair) for name, pair in values.items() if name not in weights}
     return FeedItem(
         position=row.position,
         score=score_of(row.score_key),
@@ -291,12 +301,12 @@ def _item(row: Any, weights: Mapping[str, float]) -> FeedItem:
         signals={**ours, **own},
         explored=row.explored,
         crowded=row.crowded,
-        **shown_of(row),
+        **shown_fields(row),
     )
 
 
-def _served(page: FeedPage, after: int) -> FeedPage:
-    """The page with its session, and the cursor of the next one where there is one."""
+def _with_cursor(page: FeedPage, after: int) -> FeedPage:
+    """Return the page with its session, and with the cursor of the next page if there is one."""
     session = page.request.session
     assert session is not None  # noqa: S101 - every known viewer's request has one
     cursor = None if page.exhausted else cursor_of(session, after)

@@ -1,8 +1,8 @@
 """The statements of a page: built once for each shape of request, and run.
 
-A statement is built once for each shape of request and executed with the request's values, because
-building it takes longer than the database takes to answer it. SQLAlchemy keeps the cache key with
-the statement, and the compiled text under that key.
+Building a statement takes longer than the database takes to answer it. Each statement is therefore
+built once for each shape of request, cached, and executed with the values of the request.
+SQLAlchemy keeps the cache key with the statement, and the compiled text under that key.
 """
 
 from __future__ import annotations
@@ -23,22 +23,25 @@ from recommender.models.tables import VIDEOS
 from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import (
-    PLACED,
-    pool_of,
-    ranked_contenders,
+    PAGE_COLUMNS,
+    pool_size,
+    ranked_candidates,
     ranked_given,
-    ranked_pool,
+    top_candidates,
 )
 from recommender.ranking.viewer import Shape, Viewer, values_of
 
-MOST_KEPT = 100
-"""How many statements are kept, those used last: a profile with other signals is another shape."""
+MAX_STATEMENTS = 100
+"""The number of cached statements; the least recently used is dropped first.
 
-Ranking: TypeAlias = Callable[[Shape, Viewer], Statement]
-"""A function of a module that gives the ranked videos."""
+A profile with other signals is another shape of request, and so another statement.
+"""
 
-Finish: TypeAlias = Callable[[Statement, str], Statement]
-"""A function of a module that makes ranked videos a statement of a name."""
+RankedQuery: TypeAlias = Callable[[Shape, Viewer], Statement]
+"""A module-level function that builds the statement of the ranked videos."""
+
+Wrapper: TypeAlias = Callable[[Statement, str], Statement]
+"""A module-level function that wraps that statement: it adds its name, or columns and its name."""
 
 
 class Candidates(NamedTuple):
@@ -46,8 +49,9 @@ class Candidates(NamedTuple):
 
     Attributes:
         rows: one row for each candidate, with its score key and signals.
-        pool: how many candidates that are not on trial were read at most; None if all were.
-        shown: whether the rows also have what a page shows of a video.
+        pool: the maximum number of candidates read, exploration candidates not counted; None if
+            all were read.
+        shown: whether the rows also hold the columns that a page shows.
     """
 
     rows: Sequence[Any]
@@ -55,118 +59,125 @@ class Candidates(NamedTuple):
     shown: bool = False
 
 
-def top_candidates(session: Session, request: FeedRequest) -> Candidates:
-    """Read the best candidates of a page and all on trial: one statement.
+def read_top_candidates(session: Session, request: FeedRequest) -> Candidates:
+    """Read the best candidates of a page and all exploration candidates: one statement.
 
-    The reference profile gives the videos of the page themselves.
+    The reference profile reads the videos of the page themselves.
     """
     if request.profile.is_reference:
         return Candidates(
             page_rows(session, request, ranked_reference, "for_you").all(), shown=True
         )
-    rows = candidate_rows(session, request, ranked_pool, "for_you").all()
-    return Candidates(rows, pool=pool_of(request.limit))
+    rows = candidate_rows(session, request, top_candidates, "for_you").all()
+    return Candidates(rows, pool=pool_size(request.limit))
 
 
-def all_candidates(session: Session, request: FeedRequest) -> Candidates:
+def read_all_candidates(session: Session, request: FeedRequest) -> Candidates:
     """Read all candidates of a page: one statement."""
-    return Candidates(candidate_rows(session, request, ranked_contenders, "for_you").all())
+    return Candidates(candidate_rows(session, request, ranked_candidates, "for_you").all())
 
 
-def given_candidates(session: Session, request: FeedRequest, keys: Sequence[str]) -> Candidates:
+def read_given_candidates(
+    session: Session, request: FeedRequest, keys: Sequence[str]
+) -> Candidates:
     """Read the given videos as candidates, with no filter applied: one statement."""
     return Candidates(page_rows(session, request, ranked_given, "rank", keys).all(), shown=True)
 
 
 def page_rows(
-    session: Session, request: FeedRequest, ranking: Ranking, name: str, given: Sequence[str] = ()
+    session: Session,
+    request: FeedRequest,
+    ranked: RankedQuery,
+    name: str,
+    given: Sequence[str] = (),
 ) -> sa.Result[*tuple[Any, ...]]:
-    """The rows of a page with what it shows: one statement.
+    """Read ranked videos with the columns that a page shows: one statement.
 
     Args:
         session: the caller's transaction.
-        request: as `resolve` gives it.
-        ranking: which videos, and in which order.
-        name: what the statement says that it is for.
+        request: as `resolve` returns it.
+        ranked: the function that builds the ranking.
+        name: the name of the statement, for its SQL comment.
         given: the keys of the videos to rank.
     """
-    return _rows(session, request, ranking, page_query, name, given)
+    return _rows(session, request, ranked, page_query, name, given)
 
 
 def candidate_rows(
-    session: Session, request: FeedRequest, ranking: Ranking, name: str
+    session: Session, request: FeedRequest, ranked: RankedQuery, name: str
 ) -> sa.Result[*tuple[Any, ...]]:
-    """The contenders for the places of a page, without what it shows of them: one statement.
+    """Read the candidates of a page, without the columns that a page shows: one statement.
 
     Args:
         session: the caller's transaction.
-        request: as `resolve` gives it.
-        ranking: one that gives contenders.
-        name: what the statement says that it is for.
+        request: as `resolve` returns it.
+        ranked: the function that builds the ranking.
+        name: the name of the statement, for its SQL comment.
     """
-    return _rows(session, request, ranking, named, name, ())
+    return _rows(session, request, ranked, named, name, ())
 
 
 def _rows(
     session: Session,
     request: FeedRequest,
-    ranking: Ranking,
-    finish: Finish,
+    ranked: RankedQuery,
+    wrap: Wrapper,
     name: str,
     given: Sequence[str],
 ) -> sa.Result[*tuple[Any, ...]]:
-    """A statement is built anew where the host has a part in it.
-
-    The session's own way with what are no objects of it takes longer than SQLAlchemy's Core.
-    """
+    """Run the cached statement, or a new one if the host's own signals or conditions are in it."""
     shape = Shape.of(request)
     if shape.is_ours:
+        # Without the session: its handling of rows that are not its objects costs more.
         connection = lookup.connection(session)
-        return connection.execute(kept(ranking, finish, name, shape), values_of(request, given))
-    return session.execute(finish(ranking(shape, Viewer.of(request, given)), name))
+        statement = cached_statement(ranked, wrap, name, shape)
+        return connection.execute(statement, values_of(request, given))
+    return session.execute(wrap(ranked(shape, Viewer.of(request, given)), name))
 
 
-@lru_cache(MOST_KEPT)
-def kept(ranking: Ranking, finish: Finish, name: str, shape: Shape) -> sa.StatementLambdaElement:
-    """The statement of any request of a shape, which is executed with the values of one.
+@lru_cache(MAX_STATEMENTS)
+def cached_statement(
+    ranked: RankedQuery, wrap: Wrapper, name: str, shape: Shape
+) -> sa.StatementLambdaElement:
+    """Return the statement for all requests of a shape; execute it with `values_of` a request.
 
-    SQLAlchemy finds it in its cache by what it is of, and not by its twenty thousand parts: one
-    that is built again is found there too.
+    SQLAlchemy's cache identifies it by these four arguments and not by its 20,000 parts. A
+    statement that is built a second time is therefore found in that cache too.
     """
-    statement = written_out(finish(ranking(shape, Viewer.named(shape)), name))
+    statement = written_out(wrap(ranked(shape, Viewer.named(shape)), name))
     return sa.lambda_stmt(
         lambda: statement,
-        track_on=[ranking, finish, name, shape],
+        track_on=[ranked, wrap, name, shape],
         track_closure_variables=False,
         lambda_cache={},
     )
 
 
+# A literal and not a string: SQLAlchemy would render a string again on each execution.
 _SEPARATOR: Any = sa.literal_column(repr(scalars.LIST_SEPARATOR))
-"""A string would be written into the text of a statement anew on each execution."""
 
 
 def shown_rows(session: Session, video_ids: Sequence[int]) -> dict[int, Any]:
-    """What a page shows of videos, by their rows' ids: one statement.
+    """Read the columns that a page shows of some videos, by row id: one statement.
 
     Args:
         session: the caller's transaction.
-        video_ids: of videos; one that is gone has no row.
+        video_ids: the row ids of the videos; a deleted video is left out of the result.
     """
-    found = _shown_query(lookup.is_sqlite(session))
-    values = lookup.listed_values(session, 1, [(each,) for each in video_ids])
-    rows = lookup.connection(session).execute(found, values)
+    query = _shown_query(lookup.is_sqlite(session))
+    values = lookup.listed_values(session, 1, [(video_id,) for video_id in video_ids])
+    rows = lookup.connection(session).execute(query, values)
     return {row.video_id: row for row in rows}
 
 
 @cache
-def _shown_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - what it is cached by
+def _shown_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache key
     listed = lookup.listed(on_sqlite, (VIDEOS.c.id,))
     return named(_with_shown(sa.select(listed.c.id.label("video_id")), listed.c.id), "shown")
 
 
 def page_query(ranked: Statement, name: str) -> Statement:
-    """The ranked videos with what a page shows of them, read for these few rows only."""
+    """Return the ranked videos with the columns that a page shows, read for these rows only."""
     top = ranked.subquery("ranked")
     statement = _with_shown(sa.select(top), top.c.video_id)
     order = (top.c.score_key.desc(), Video.published_at.desc(), Video.id.desc())
@@ -174,11 +185,9 @@ def page_query(ranked: Statement, name: str) -> Statement:
 
 
 def _with_shown(statement: Statement, video_id: ColumnElement[int]) -> Statement:
-    """A statement with what a page shows of its videos.
-
-    Each hashtag is looked up by itself: PostgreSQL would read a small table of them as a whole, for
-    each video.
-    """
+    """Add the columns that a page shows of its videos to a statement."""
+    # A subquery for each hashtag: with a join PostgreSQL reads a small table of hashtags as a
+    # whole, once for each video.
     tag = sa.select(Hashtag.name).where(Hashtag.id == VideoHashtag.hashtag_id).scalar_subquery()
     tags = (
         sa.select(sa.func.aggregate_strings(tag, _SEPARATOR))
@@ -187,7 +196,7 @@ def _with_shown(statement: Statement, video_id: ColumnElement[int]) -> Statement
     )
     return (
         statement.add_columns(
-            *PLACED,
+            *PAGE_COLUMNS,
             User.key.label("page_creator"),
             Sound.key.label("page_sound"),
             VideoCaption.caption.label("page_caption"),

@@ -1,4 +1,4 @@
-"""feed.values: TODO."""
+"""The results of a feed: items, pages and explanations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Contribution(NamedTuple):
 
     @property
     def contribution(self) -> float:
-        """What the signal adds to the score, to nine decimals."""
+        """The number that the signal adds to the score, to nine decimals."""
         return round(self.value * self.weight, 9)
 
 
@@ -27,19 +27,19 @@ class FeedItem:
     """One video of a page.
 
     Attributes:
-        position: 1 for the first of the session.
+        position: the position in the session, from 1.
         video: the video's key.
         creator: its creator's key.
-        caption: its caption, None where it has none.
+        caption: its caption, None if it has none.
         hashtags: its hashtags, sorted.
-        sound: its sound's key, None where it has none.
+        sound: its sound's key, None if it has none.
         published_at: in UTC.
         score: the weighted sum, to nine decimals.
-        sources: where the candidate came from.
+        sources: the sources that found the candidate.
         signals: each signal's value and weight, in the profile's order.
-        video_id: the video's row.
-        explored: whether the place was kept for a video on trial.
-        crowded: whether all else was by the creator, or with the sound, of the video before.
+        video_id: the row id of the video.
+        explored: whether the position was kept for exploration: a new video with few impressions.
+        crowded: whether every candidate left shared its creator or sound with the video before.
     """
 
     position: int
@@ -59,14 +59,14 @@ class FeedItem:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """An ordered page of a feed, and what it was made from.
+    """An ordered page of a feed, with the request that it answers.
 
     Attributes:
         request: the resolved request.
         items: its videos, in order.
-        session: the session that it was recorded in, None for a preview that begins none.
-        cursor: what asks for the next page, None where there is none to ask for.
-        exhausted: whether fewer videos were left than were asked for.
+        session: the session that it was recorded in, None if it was not recorded.
+        cursor: the text that asks for the next page, None if there is no next page.
+        exhausted: whether fewer videos were left than were requested.
     """
 
     request: FeedRequest
@@ -78,7 +78,7 @@ class FeedPage:
 
 @dataclass(frozen=True, slots=True)
 class FilterOutcome:
-    """Whether a video passed one named filter."""
+    """The outcome of one filter for one video."""
 
     name: str
     passed: bool
@@ -86,15 +86,15 @@ class FilterOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a video stands where it stands in a viewer's feed, or why it is not there.
+    """The reasons why a video has its rank in a viewer's feed, or is left out.
 
     Attributes:
         request: the resolved request.
         item: the video with its score and signals.
         filters: every filter with its outcome.
-        rank: 1 for the first of the whole filtered order, None where it is not in it.
+        rank: the rank in the viewer's whole filtered order, from 1; None if it is left out.
         reason: one sentence.
-        displaced_by: the keys of the videos just ahead, the nearest first, 3 at most.
+        displaced_by: the keys of up to 3 videos just ahead, the nearest first.
     """
 
     request: FeedRequest
@@ -106,5 +106,5 @@ class Explanation:
 
     @property
     def shown(self) -> bool:
-        """Whether the video is in the viewer's order at all."""
+        """True if the video is in the viewer's order at all."""
         return self.rank is not None

@@ -30,7 +30,7 @@ from recommender import (
 )
 from recommender.database.expressions import is_true, number
 from recommender.feed.explain import because
-from recommender.feed.resolve import MOST_EXCLUDED
+from recommender.feed.resolve import MAX_EXCLUDED
 from recommender.feed.statements import shown_rows as shown_rows_of
 from recommender.feed.values import Contribution, FeedItem
 from recommender.models import Video
@@ -395,7 +395,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     },
     "exclude is text": ({"exclude": "v1"}, InvalidValue, r"^exclude: 'v1' is one key"),
     "exclude is too long": (
-        {"exclude": [f"v{number}" for number in range(MOST_EXCLUDED + 1)]},
+        {"exclude": [f"v{number}" for number in range(MAX_EXCLUDED + 1)]},
         InvalidValue, r"^exclude: 10,001 keys are more than 10,000",
     ),
     "no offset": ({"as_of": datetime(2026, 1, 1)}, InvalidValue, r"^as_of: "),  # noqa: DTZ001
@@ -498,7 +498,7 @@ def test_times_before_any_data_and_far_ahead(session: Session) -> None:
 def test_as_many_as_may_be_are_left_out(session: Session) -> None:
     make_user(session)
     make_videos(session, "a", "b", "c")
-    exclude = ["a", *(f"none{number}" for number in range(MOST_EXCLUDED - 2)), "c"]
+    exclude = ["a", *(f"none{number}" for number in range(MAX_EXCLUDED - 2)), "c"]
     for profile in ("classic", "for_you"):
         assert names(page(session, exclude=exclude, profile=profile)) == ["b"]
     odd = ["a\0b", "", "x" * 999, "\ud800", 7, None, b"a"]

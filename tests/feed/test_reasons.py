@@ -16,7 +16,7 @@ from tests.support.worlds import NOON, at, counted_statements, make_user, make_v
 
 
 def ids(session: Session) -> dict[str, int]:
-    return dict(session.execute(sa.select(Video.key, Video.id)).tuples().all())
+    return {row.key: row.id for row in session.execute(sa.select(Video.key, Video.id))}
 
 
 def item_with(video_id: int = 1, **values: float) -> FeedItem:

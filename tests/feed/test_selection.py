@@ -1,4 +1,4 @@
-"""Spacing, damping and places for trials, as properties of random pages."""
+"""Diversity, damping and exploration, as properties of random pages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recommender.feed.selection import (
-    ScoredCandidate,
     Place,
+    ScoredCandidate,
     Spread,
     arrange,
     damped,
@@ -19,7 +19,7 @@ from recommender.feed.selection import (
     rearranged,
 )
 
-CONTENDERS = st.lists(
+CANDIDATES = st.lists(
     st.builds(
         ScoredCandidate,
         score_key=st.integers(-3, 12),
@@ -45,8 +45,8 @@ def are_alike(one: ScoredCandidate, other: ScoredCandidate) -> bool:
     return one.creator == other.creator or (one.sound is not None and one.sound == other.sound)
 
 
-def arranged(contenders: Sequence[ScoredCandidate], spread: Spread) -> list[Place]:
-    places = arrange(contenders, spread)
+def arranged(candidates: Sequence[ScoredCandidate], spread: Spread) -> list[Place]:
+    places = arrange(candidates, spread)
     assert places is not None
     return places
 
@@ -55,94 +55,100 @@ def before_first(spread: Spread) -> ScoredCandidate:
     return ScoredCandidate(0, spread.creator, spread.sound)
 
 
-@given(CONTENDERS, SPREADS)
-def test_a_page_is_full_and_nobody_is_on_it_twice(
-    contenders: list[ScoredCandidate], spread: Spread
+@given(CANDIDATES, SPREADS)
+def test_a_page_is_full_and_has_no_video_twice(
+    candidates: list[ScoredCandidate], spread: Spread
 ) -> None:
-    places = arranged(contenders, spread)
-    assert len(places) == min(spread.limit, len(contenders))
+    places = arranged(candidates, spread)
+    assert len(places) == min(spread.limit, len(candidates))
     assert len({place.candidate for place in places}) == len(places)
-    assert places == arranged(contenders, spread)
+    assert places == arranged(candidates, spread)
 
 
-@given(CONTENDERS, SPREADS)
-def test_neighbours_are_alike_only_where_all_that_were_left_are(
-    contenders: list[ScoredCandidate], spread: Spread
+@given(CANDIDATES, SPREADS)
+def test_two_in_a_row_are_alike_only_if_all_that_are_left_are(
+    candidates: list[ScoredCandidate], spread: Spread
 ) -> None:
-    before, left = before_first(spread), set(range(len(contenders)))
-    for place in arranged(contenders, spread):
-        alternatives = [each for each in left if not are_alike(contenders[each], before)]
+    before, left = before_first(spread), set(range(len(candidates)))
+    for place in arranged(candidates, spread):
+        alternatives = [each for each in left if not are_alike(candidates[each], before)]
         assert place.crowded == (not alternatives)
         assert place.crowded or place.candidate in alternatives
-        before = contenders[place.candidate]
+        before = candidates[place.candidate]
         left.remove(place.candidate)
 
 
-@given(CONTENDERS, SPREADS)
-def test_every_place_takes_who_counts_most(contenders: list[ScoredCandidate], spread: Spread) -> None:
-    """Among equals the one of the higher score, and the earlier."""
-    before, left = before_first(spread), list(range(len(contenders)))
+@given(CANDIDATES, SPREADS)
+def test_every_place_takes_the_best_candidate(
+    candidates: list[ScoredCandidate], spread: Spread
+) -> None:
+    """Among equals it is the one with the higher score, then the earlier one."""
+    before, left = before_first(spread), list(range(len(candidates)))
     shown: Counter[int | None] = Counter()
-    for place in arranged(contenders, spread):
-        unlike = [each for each in left if not are_alike(contenders[each], before)]
+    for place in arranged(candidates, spread):
+        unlike = [each for each in left if not are_alike(candidates[each], before)]
         counts = {
             each: damped(
-                contenders[each].score_key, shown[contenders[each].creator], spread.damping
+                candidates[each].score_key, shown[candidates[each].creator], spread.damping
             )
             for each in unlike or left
         }
         if place.explored:
-            assert contenders[place.candidate].on_trial
+            assert candidates[place.candidate].on_trial
         elif unlike:
             assert place.candidate == max(unlike, key=lambda each: (counts[each], -each))
         else:
             assert place.candidate == left[0]
-        before = contenders[place.candidate]
+        before = candidates[place.candidate]
         shown[before.creator] += 1
         left.remove(place.candidate)
 
 
-@given(CONTENDERS, SPREADS, st.integers(0, 25))
-def test_the_best_and_those_on_trial_say_the_same_or_that_they_cannot(
-    contenders: list[ScoredCandidate], spread: Spread, size: int
+@given(CANDIDATES, SPREADS, st.integers(0, 25))
+def test_the_best_and_those_on_trial_give_the_same_page_or_none(
+    candidates: list[ScoredCandidate], spread: Spread, size: int
 ) -> None:
-    best = [each for each in contenders if not each.on_trial][:size]
-    given_ones = [each for each in contenders if each.on_trial or each in best]
-    unseen = [each.score_key for each in contenders if each not in given_ones]
+    best = [each for each in candidates if not each.on_trial][:size]
+    given_ones = [each for each in candidates if each.on_trial or each in best]
+    unseen = [each.score_key for each in candidates if each not in given_ones]
     if not unseen:
         return
     places = arrange(given_ones, spread, unseen=max(unseen))
     if places is not None:
         chosen = [given_ones[place.candidate] for place in places]
-        everybody = arranged(contenders, spread)
-        assert chosen == [contenders[place.candidate] for place in everybody]
-        assert [place[1:] for place in places] == [place[1:] for place in everybody]
+        everyone = arranged(candidates, spread)
+        assert chosen == [candidates[place.candidate] for place in everyone]
+        assert [place[1:] for place in places] == [place[1:] for place in everyone]
 
 
-@given(CONTENDERS, SPREADS)
+@given(CANDIDATES, SPREADS)
 def test_a_page_put_into_its_own_order_stays_as_it_is(
-    contenders: list[ScoredCandidate], spread: Spread
+    candidates: list[ScoredCandidate], spread: Spread
 ) -> None:
-    places = arranged(contenders, spread)
+    places = arranged(candidates, spread)
     best = sorted(place.candidate for place in places)
     held = {n: best.index(each.candidate) for n, each in enumerate(places) if each.explored}
-    order = rearranged([contenders[number] for number in best], spread, held)
+    order = rearranged([candidates[number] for number in best], spread, held)
     assert [best[number] for number in order] == [place.candidate for place in places]
 
 
-def test_who_has_a_place_keeps_it_and_counts_for_those_after() -> None:
-    contenders = [ScoredCandidate(9, 1, None), ScoredCandidate(8, 2, None), ScoredCandidate(1, 1, None)]
-    assert rearranged(contenders, Spread(limit=3), {}) == [0, 1, 2]
-    assert rearranged(contenders, Spread(limit=3), {0: 2}) == [2, 1, 0]
-    assert rearranged(contenders, Spread(limit=3, creator=1), {2: 1}) == [0, 2, 1]
+def test_a_held_place_is_kept_and_counts_for_the_places_after_it() -> None:
+    candidates = [
+        ScoredCandidate(9, 1, None),
+        ScoredCandidate(8, 2, None),
+        ScoredCandidate(1, 1, None),
+    ]
+    assert rearranged(candidates, Spread(limit=3), {}) == [0, 1, 2]
+    assert rearranged(candidates, Spread(limit=3), {0: 2}) == [2, 1, 0]
+    assert rearranged(candidates, Spread(limit=3, creator=1), {2: 1}) == [0, 2, 1]
 
 
-def test_the_best_are_enough_where_nobody_else_could_count_more() -> None:
-    contenders = [ScoredCandidate(10 - number, number, None) for number in range(9)]
-    places = arrange(contenders[:4], Spread(limit=3), unseen=6)
+def test_the_best_are_enough_if_no_other_candidate_could_count_more() -> None:
+    candidates = [ScoredCandidate(10 - number, number, None) for number in range(9)]
+    places = arrange(candidates[:4], Spread(limit=3), unseen=6)
     assert places is not None
     assert [place.candidate for place in places] == [0, 1, 2]
-    assert arrange(contenders[:3], Spread(limit=3), unseen=8) is None
+    assert arrange(candidates[:3], Spread(limit=3), unseen=8) is None
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(0, 30), st.floats(0.01, 1))
@@ -155,10 +161,10 @@ def test_damping_is_monotone_and_never_promotes(key: int, videos: int, damping: 
 
 
 def test_the_next_video_of_a_creator_counts_less() -> None:
-    contenders = [ScoredCandidate(10, 1, None), ScoredCandidate(9, 1, None), ScoredCandidate(8, 2, None),
-                  ScoredCandidate(7, 3, None)]  # fmt: skip
+    keys_and_creators = [(10, 1), (9, 1), (8, 2), (7, 3)]
+    candidates = [ScoredCandidate(key, creator, None) for key, creator in keys_and_creators]
     orders = {
-        damping: [p.candidate for p in arranged(contenders, Spread(limit=4, damping=damping))]
+        damping: [p.candidate for p in arranged(candidates, Spread(limit=4, damping=damping))]
         for damping in (1.0, 0.75)
     }
     assert orders == {1.0: [0, 2, 1, 3], 0.75: [0, 2, 3, 1]}
@@ -172,38 +178,40 @@ def test_exploration_has_its_share_of_any_places_in_a_row(
     assert abs(kept - share * places) <= 1
 
 
-@given(CONTENDERS, SPREADS)
-def test_places_are_kept_for_those_on_trial(contenders: list[ScoredCandidate], spread: Spread) -> None:
-    places = arranged(contenders, spread)
+@given(CANDIDATES, SPREADS)
+def test_places_are_kept_for_those_on_trial(
+    candidates: list[ScoredCandidate], spread: Spread
+) -> None:
+    places = arranged(candidates, spread)
     kept = {
         number
         for number in range(len(places))
         if is_exploration(spread.position + number, spread.exploration, spread.seed)
     }
     assert {number for number, place in enumerate(places) if place.explored} <= kept
-    everybody_on_trial = [replace_trial(each) for each in contenders]
+    all_on_trial = [replace_trial(each) for each in candidates]
     explored = {
         number
-        for number, place in enumerate(arranged(everybody_on_trial, spread))
+        for number, place in enumerate(arranged(all_on_trial, spread))
         if place.explored or place.crowded
     }
     assert kept <= explored
 
 
-def replace_trial(contender: ScoredCandidate) -> ScoredCandidate:
-    return contender._replace(on_trial=True)
+def replace_trial(candidate: ScoredCandidate) -> ScoredCandidate:
+    return candidate._replace(on_trial=True)
 
 
 def test_chance_depends_on_the_seed_and_the_place() -> None:
-    contenders = [ScoredCandidate(0, number, None, on_trial=True) for number in range(50)]
+    candidates = [ScoredCandidate(0, number, None, on_trial=True) for number in range(50)]
     spread = Spread(limit=10, exploration=1.0)
     orders = {
-        seed: tuple(p.candidate for p in arranged(contenders, replace(spread, seed=seed)))
+        seed: tuple(p.candidate for p in arranged(candidates, replace(spread, seed=seed)))
         for seed in range(20)
     }
     assert len(set(orders.values())) == 20
     first = Counter(
-        arranged(contenders, replace(spread, seed=seed))[0].candidate for seed in range(1_000)
+        arranged(candidates, replace(spread, seed=seed))[0].candidate for seed in range(1_000)
     )
     assert len(first) == 50
     assert max(first.values()) < 60

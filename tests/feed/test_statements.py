@@ -1,4 +1,4 @@
-"""Statements of pages: one text for each shape of request, and nobody's values in another's."""
+"""The statements of pages: one text for each shape of request, and no values of another one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import Settings, feed_query
 from recommender.database.expressions import named, written_out
-from recommender.feed.statements import MOST_KEPT, kept, page_query
+from recommender.feed.statements import MAX_STATEMENTS, cached_statement, page_query
 from recommender.formats.scalars import EARLIEST
 from recommender.models import Video
 from recommender.ranking.classic import ranked_reference
-from recommender.ranking.scoring import ranked_pool
+from recommender.ranking.scoring import top_candidates
 from recommender.ranking.viewer import Shape, values_of
 from tests.support.oracle import VIEWERS, load, random_weights, random_world
 from tests.support.worlds import NOON, at, counted_statements, names, preview, unspread
@@ -88,7 +88,7 @@ def test_only_values_differ_between_lists_of_videos_to_rank(world: Session) -> N
     assert sent[2] == sent[5]
 
 
-def test_a_statement_that_is_kept_answers_as_a_new_one(world: Session) -> None:
+def test_a_cached_statement_answers_as_a_new_one(world: Session) -> None:
     for profile in ("mine", "classic"):
         for user in ("u0", "nobody"):
             options: dict[str, Any] = {"profile": profile, "as_of": NOON, "exclude": ["v3", "v4"]}
@@ -109,11 +109,11 @@ def test_a_feed_inside_another_statement_keeps_its_values(world: Session) -> Non
         assert sorted(inside) == sorted(alone)
 
 
-def test_so_many_statements_are_kept() -> None:
-    assert kept.cache_info().maxsize == MOST_KEPT
+def test_the_number_of_cached_statements_is_limited() -> None:
+    assert cached_statement.cache_info().maxsize == MAX_STATEMENTS
 
 
-def test_threads_share_what_is_kept(engine: Engine) -> None:
+def test_threads_share_cached_statements(engine: Engine) -> None:
     with Session(engine.execution_options(recommender_write=True)) as session, session.begin():
         load(session, random_world(7))
         recommender.create_profile(session, "mine", random_weights(7))
@@ -123,33 +123,35 @@ def test_threads_share_what_is_kept(engine: Engine) -> None:
         with Session(engine) as session:
             return names(preview(session, user, profile="mine", as_of=NOON))
 
-    kept.cache_clear()
+    cached_statement.cache_clear()
     with ThreadPoolExecutor(max_workers=8) as pool:
         together = list(pool.map(page, users))
     assert together == [page(user) for user in users]
-    assert kept.cache_info().currsize == 2
+    assert cached_statement.cache_info().currsize == 2
 
 
 def test_sqlalchemy_knows_a_statement_that_is_built_again(engine: Engine) -> None:
-    """Or each that is no longer among those kept would fill its cache, some megabytes at a time."""
+    """Otherwise each dropped statement would fill its cache, by some megabytes."""
     compiled: dict[Any, Any] = {}
     with Session(engine.execution_options(compiled_cache=compiled)) as session:
         seen = []
         for rewatch in (False, False, True, True):
-            kept.cache_clear()
+            cached_statement.cache_clear()
             preview(session, "nobody", as_of=NOON, rewatch=rewatch)
             seen.append(len(compiled))
     first, again, other, other_again = seen
     assert first == again < other == other_again
 
 
-def test_a_kept_statement_has_no_other_values_than_a_requests_own(world: Session) -> None:
+def test_a_cached_statement_has_only_the_values_of_the_request(world: Session) -> None:
     for profile, ranking, finish in (
-        ("mine", ranked_pool, named),
+        ("mine", top_candidates, named),
         ("classic", ranked_reference, page_query),
     ):
         request = recommender.resolve(world, "u0", profile, as_of=NOON)
-        written = kept(ranking, finish, "for_you", Shape.of(request)).compile(world.get_bind())
+        written = cached_statement(ranking, finish, "for_you", Shape.of(request)).compile(
+            world.get_bind()
+        )
         others = {name: written.params[name] for name in written.params.keys() - values_of(request)}
         assert set(others.values()) <= {EARLIEST, 0, -1}  # SQLAlchemy's own LIMIT -1 OFFSET 0
 

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import Contribution, FeedPage, InvalidCursor, InvalidValue
-from recommender.feed.timelines import BY_FOLLOWED, BY_NEWNESS, BY_TREND, Place
+from recommender.feed.cursors import BY_FOLLOWED, BY_NEWNESS, BY_TREND, ListPosition
 from recommender.models import Video
 from recommender.models.tables import VIDEOS
 from recommender.models.types import microseconds
@@ -377,7 +377,7 @@ def middle(session: Session, by: bytes) -> str:
     is_in = Video.trending.is_(None) if by == BY_NEWNESS else Video.trending.is_not(None)
     rows = session.scalars(sa.select(Video).where(is_in).order_by(Video.id)).all()
     row = rows[len(rows) // 2]
-    return Place(by, row.trending if by == BY_TREND else row.published_at, row.id).cursor
+    return ListPosition(by, row.trending if by == BY_TREND else row.published_at, row.id).cursor
 
 
 def looked_at(plan: dict[str, Any]) -> float:
@@ -429,7 +429,7 @@ def test_no_offset_grows_with_depth(own_session: Session, name: str) -> None:
     values = [list(each.values()) if isinstance(each, dict) else list(each)
               for each in (first, deep)]  # fmt: skip
     others = [new for old, new in zip(*values, strict=True) if old != new]
-    place = Place.of(middle(own_session, by), by)
+    place = ListPosition.of(middle(own_session, by), by)
     moment = microseconds(NOON if by == BY_TREND else place.value)
     assert set(others) <= {place.value, moment, place.video_id}
     assert others
@@ -458,7 +458,7 @@ def packed(kind: bytes, value: float, video_id: int) -> str:
     return base64.urlsafe_b64encode(struct.pack(form, kind, value, video_id)).decode().rstrip("=")
 
 
-GOOD = Place(BY_FOLLOWED, NOON, 7).cursor
+GOOD = ListPosition(BY_FOLLOWED, NOON, 7).cursor
 BAD_CURSORS: dict[str, Any] = {
     "empty": "", "garbage": "garbage", "truncated": GOOD[:-1], "longer": f"{GOOD}A",
     "padded": f"{GOOD}=", "spaced": f" {GOOD}", "broken": f"{GOOD[:9]}!{GOOD[10:]}",
@@ -487,7 +487,7 @@ def test_a_cursor_of_the_other_list_is_refused(session: Session) -> None:
     assert following(session, cursor=GOOD).items == ()
     with pytest.raises(InvalidCursor):
         trending(session, cursor=GOOD)
-    for place in (Place(BY_TREND, -9.5, 7), Place(BY_NEWNESS, NOON, 7)):
+    for place in (ListPosition(BY_TREND, -9.5, 7), ListPosition(BY_NEWNESS, NOON, 7)):
         assert trending(session, cursor=place.cursor).items == ()
         with pytest.raises(InvalidCursor):
             following(session, cursor=place.cursor)
@@ -498,15 +498,15 @@ MOMENTS = st.datetimes(
 )  # fmt: skip
 ROWS = st.integers(1, 2**63 - 1)
 A_PLACE = st.one_of(
-    st.builds(Place, st.sampled_from([BY_FOLLOWED, BY_NEWNESS]), MOMENTS, ROWS),
-    st.builds(Place, st.just(BY_TREND), st.floats(-1e6, 1e6), ROWS),
+    st.builds(ListPosition, st.sampled_from([BY_FOLLOWED, BY_NEWNESS]), MOMENTS, ROWS),
+    st.builds(ListPosition, st.just(BY_TREND), st.floats(-1e6, 1e6), ROWS),
 )
 
 
 @given(place=A_PLACE)
-def test_a_cursor_stands_for_its_place(place: Place) -> None:
+def test_a_cursor_stands_for_its_place(place: ListPosition) -> None:
     assert re.fullmatch(r"[\w-]{23}", place.cursor, re.ASCII)
-    assert Place.of(place.cursor, place.by) == place
+    assert ListPosition.of(place.cursor, place.by) == place
 
 
 @given(
@@ -524,7 +524,7 @@ def test_a_cursor_stands_for_its_place(place: Place) -> None:
 @hypothesis_settings(max_examples=300)
 def test_any_text_is_a_place_or_one_clear_error(cursor: str) -> None:
     try:
-        place = Place.of(cursor, BY_FOLLOWED, BY_TREND, BY_NEWNESS)
+        place = ListPosition.of(cursor, BY_FOLLOWED, BY_TREND, BY_NEWNESS)
     except InvalidCursor:
         return
     assert place.cursor == cursor
@@ -532,7 +532,7 @@ def test_any_text_is_a_place_or_one_clear_error(cursor: str) -> None:
 
 @given(place=A_PLACE)
 @hypothesis_settings(max_examples=30)
-def test_any_place_gives_a_page(session: Session, place: Place) -> None:
+def test_any_place_gives_a_page(session: Session, place: ListPosition) -> None:
     ask = following if place.by == BY_FOLLOWED else trending
     assert ask(session, cursor=place.cursor).exhausted
 
