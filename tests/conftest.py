@@ -21,6 +21,7 @@ from recommender.database.engine import create_engine
 from recommender.database.transactions import writing
 from recommender.settings import Settings
 from tests.support import postgres
+from tests.support.processes import heed_interrupts
 
 DATABASES = ("sqlite", "postgresql")
 
@@ -40,6 +41,11 @@ hypothesis_settings.load_profile("tests")
 def _no_database_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RECOMMENDER_DATABASE_URL", "DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_are_heeded() -> None:
+    heed_interrupts()
 
 
 @pytest.fixture(scope="session")

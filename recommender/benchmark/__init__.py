@@ -1,1 +1,1 @@
-"""benchmark: TODO."""
+"""Synthetic worlds of any size, and how fast pages are on them."""

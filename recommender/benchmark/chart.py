@@ -1,4 +1,4 @@
-"""Pictures of figures, through the `report` extra."""
+"""Draw figures as pictures, with the `report` extra."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def plot(
     marked: float | None = None,
     over: Sequence[float] | None = None,
 ) -> None:
-    """Write named series of figures as a PNG: one line each, over 0, 1, 2 and so on.
+    """Write named series of figures as a PNG, one line for each series.
 
     Args:
         file: the path of the PNG.
-        title: what stands above.
-        series: the figures of each line by its name.
-        horizontal: what is counted along.
-        vertical: what the figures are.
-        marked: where a dashed line stands across; none where None.
-        over: what the figures stand over instead; both axes are logarithmic then.
+        title: the title of the picture.
+        series: the figures, by the name of their line.
+        horizontal: the label of the x axis.
+        vertical: the label of the y axis.
+        marked: the x value of a dashed line, if any.
+        over: the x values, on logarithmic axes; 0, 1, 2 and so on if None.
 
     Raises:
         RecommenderError: matplotlib is not installed.

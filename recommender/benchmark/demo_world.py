@@ -1,9 +1,8 @@
-"""Seeded synthetic worlds of any size, in the interchange format: for the demo and for benchmarks.
+"""Seeded synthetic worlds in the interchange format, for the demo and for tests.
 
-The same seed and sizes give the same rows, on every machine. Popularity is Zipf-shaped: the creator
-of rank r is followed, and the video of rank r watched, in proportion to 1 / r. Every viewer has a
-taste of three topics, which the events follow and nothing states but the declared interests. The
-last videos of each topic are new: nobody has watched them.
+The same seed and sizes give the same rows on every machine. Popularity is Zipf-shaped: the creator
+of rank r is followed, and the video of rank r is watched, in proportion to 1 / r. A viewer likes
+three topics, and the events follow them. The last videos of every topic are new and unwatched.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ Row = Mapping[str, object]
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 LENGTH = timedelta(days=30)
-"""For so long videos are published, and then for so long they are watched."""
+"""The time in which videos are published, and then the time in which they are watched."""
 
 NEW_FOR = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What videos are about: their hashtags and captions, and how their creators end a name."""
+    """A topic of videos: its hashtags, captions, and the suffix of its creators' names."""
 
     name: str
     hashtags: tuple[str, ...]
@@ -117,9 +116,9 @@ class DemoWorld:
         seed: the same seed and sizes give the same world.
         viewer_count: users that watch.
         creator_count: users that publish, at least one for each of the 12 topics.
-        video_count: at least one for each topic.
-        watches_each: how many videos each viewer watches; likes, shares, comments come on top.
-        beginning: when its first video may have been published.
+        video_count: the number of videos, at least one for each topic.
+        watches_each: the videos that each viewer watches; likes, shares and comments are extra.
+        beginning: the earliest time of a video.
     """
 
     seed: int = 26
@@ -131,11 +130,11 @@ class DemoWorld:
 
     @property
     def end(self) -> datetime:
-        """When nothing happens any more."""
+        """The time after the last event."""
         return self.beginning + 2 * LENGTH
 
     def users(self) -> Iterator[Row]:
-        """The viewers and then the creators, as rows of the kind users."""
+        """Yield the viewers and then the creators, as rows of the kind users."""
         for index in range(self.viewer_count):
             language, country = self._random("locale", index).choice(LOCALES)
             tags = [TOPICS[topic].name for topic in self.taste(index)[:2]]
@@ -153,12 +152,12 @@ class DemoWorld:
             yield {"id": self.creator(index), "language": language, "country": country}
 
     def videos(self) -> Iterator[Row]:
-        """The videos, as rows of the kind videos, the most watched of each topic first."""
+        """Yield the videos as rows of the kind videos, the most watched per topic first."""
         for index in range(self.video_count):
             yield self._video(index)
 
     def follows(self) -> Iterator[Row]:
-        """Three follows of each viewer, of creators of their topics."""
+        """Yield three follows per viewer, of creators of their topics."""
         for index in range(self.viewer_count):
             chance = self._random("follows", index)
             for topic in self.taste(index):
@@ -170,23 +169,23 @@ class DemoWorld:
                 }
 
     def events(self) -> Iterator[Event]:
-        """What the viewers did, viewer by viewer."""
+        """Yield the events, viewer by viewer."""
         for index in range(self.viewer_count):
             yield from self._events_of(index)
 
     def viewer(self, index: int) -> str:
-        """A viewer's key."""
+        """Return a viewer's key."""
         name = NAMES[index % len(NAMES)]
         return name if index < len(NAMES) else f"{name}{index // len(NAMES)}"
 
     def creator(self, index: int) -> str:
-        """A creator's key; creator n publishes on topic n modulo the number of topics."""
+        """Return a creator's key; creator n publishes on topic n modulo the number of topics."""
         name = NAMES[(index * 7 + 3) % len(NAMES)]
         number = index // (len(TOPICS) * 2)
         return f"{name}.{TOPICS[index % len(TOPICS)].suffix}{number or ''}"
 
     def taste(self, index: int) -> list[int]:
-        """The three topics of a viewer, the dearest first."""
+        """Return the three topics of a viewer, the favourite first."""
         return self._random("taste", index).sample(range(len(TOPICS)), 3)
 
     def _random(self, part: str, index: int) -> random.Random:
@@ -213,14 +212,14 @@ class DemoWorld:
         creators = self.creator_count // len(TOPICS)
         creator = index % len(TOPICS) + len(TOPICS) * chance.randrange(creators)
         tags = [topic.name, *chance.sample(topic.hashtags[1:], 2)]
-        said = chance.choice(topic.captions).format(n=chance.randint(3, 40))
+        caption = chance.choice(topic.captions).format(n=chance.randint(3, 40))
         language, country = self._random("creator", creator).choice(LOCALES)
         is_new = index // len(TOPICS) >= len(self._watched_of_a_topic)
         since, span = (self.end - NEW_FOR, NEW_FOR) if is_new else (self.beginning, LENGTH)
         return {
             "id": f"{topic.name}-{index // len(TOPICS) + 1}",
             "creator": self.creator(creator),
-            "caption": f"{said} {' '.join(f'#{tag}' for tag in tags)}",
+            "caption": f"{caption} {' '.join(f'#{tag}' for tag in tags)}",
             "hashtags": tags,
             "sound": self._sound(chance),
             "language": language,
@@ -265,10 +264,10 @@ def load(engine: Engine, world: DemoWorld) -> dict[str, int]:
 
     Args:
         engine: a prepared engine on a database that holds nothing else.
-        world: what to write.
+        world: the world to write.
 
     Returns:
-        How many users, videos, follows and events the world has.
+        The numbers of users, videos, follows and events.
 
     Raises:
         RecommenderError: the database holds users of its own.
@@ -293,7 +292,7 @@ def load(engine: Engine, world: DemoWorld) -> dict[str, int]:
 
 
 def _check_only(session: Session, keys: Sequence[str]) -> None:
-    """The database holds the whole world already, or nobody."""
+    """Raise an error unless the database holds this whole world or no user."""
     count = session.scalar(sa.select(sa.func.count()).select_from(User)) or 0
     if count and (count, len(ids(session, USERS, keys))) != (len(keys), len(keys)):
         raise RecommenderError(
@@ -303,5 +302,5 @@ def _check_only(session: Session, keys: Sequence[str]) -> None:
 
 
 def _harmonic(size: int) -> Sequence[float]:
-    """The cumulated weights 1, 1/2, 1/3, … of a Zipf distribution."""
+    """Return the cumulative weights 1, 1/2, 1/3, … of a Zipf distribution."""
     return list(accumulate(1 / rank for rank in range(1, size + 1)))

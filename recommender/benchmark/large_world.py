@@ -1,13 +1,11 @@
-"""Seeded synthetic worlds of any size, as columns of the tables: for benchmarks.
+"""Seeded synthetic worlds of any size, as columns of the tables, for benchmarks.
 
-`synthetic` makes small worlds that read like the real thing, through the front door; this makes
-millions of rows of every table that a feed reads, derived ones included, a block of owners at a
-time and in the order of the keys. Every value is a function of the seed and of the row's own
-numbers, so that any block, and any table, can be made by itself.
+`demo_world` makes small worlds through the public functions. This module makes millions of rows of
+every table that a feed reads, derived tables included. Rows come in blocks, in the order of their
+keys. A value depends only on the seed and on the numbers of its row, so blocks can be made alone.
 
-Popularity is Zipf-shaped: whom users follow, and the sound, hashtag, word and video of rank r, is
-chosen in proportion to 1 / r; creators publish in proportion to its square root. The first user has
-seen very many videos.
+Popularity is Zipf-shaped: creators, sounds, hashtags, words and videos of rank r are chosen in
+proportion to 1 / r. The first user has seen very many videos.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -25,29 +22,31 @@ from recommender.benchmark.distributions import (
     DAY_US,
     Columns,
     Numbers,
+    affinity_sums,
     before_end,
-    skewed_counts,
+    blocks,
     distinct_pairs,
     id_of_rank,
     named_rows,
-    zipf_rank,
+    newest_of_each,
     rank_of_id,
     repeat_owners,
-    affinity_sums,
+    skewed_counts,
+    spelt_words,
+    uniform,
+    zipf_rank,
 )
 from recommender.formats import text
 from recommender.learning.affinities import Rules
 
 PUBLISHED_DAYS, WATCHED_DAYS = 365, 60
-"""For so long before the end videos were published, and watched."""
+"""The days before the end in which videos were published, and watched."""
 
 LANGUAGES = ("en", "en", "en", "en", "es", "es", "pt", "de", "tr", "ja")
 
 COUNTRIES = ("US", "US", "GB", "MX", "ES", "BR", "DE", "AT", "TR", "JP")
 
 DEVICES = ("phone", "phone", "phone", "desktop")
-
-SYLLABLES = ("ba", "do", "fi", "gu", "ka", "le", "mi", "no", "pu", "ra", "si", "to", "vu", "wa")
 
 WORDS_OF_A_CAPTION = 5
 
@@ -56,22 +55,20 @@ MOST_TAGS = 12
 INTERESTS, LIKED_SOUNDS = 3, 2
 
 RECENT, LEARNED = 50, 20
-"""How many engagements of each user others may read, and how many affinities come of."""
-
-ROWS_OF_A_BLOCK = 100_000
+"""The recent engagements per user that feeds may read, and those that affinities come from."""
 
 
 @dataclass(frozen=True)
 class LargeWorld:
-    """The sizes and the seed of a world; what is left out follows from the number of videos.
+    """The sizes and the seed of a world.
 
     Args:
-        videos: how many, 100 at least.
-        users: how many, who watch and publish.
-        follows: about how many.
-        interactions: about how many.
-        hashtags_each: about how many hashtags a video has.
-        seen: with about how many videos the first user has done something.
+        videos: the number of videos, at least 100.
+        users: the number of users, who watch and publish.
+        follows: about the number of follows.
+        interactions: about the number of interactions.
+        hashtags_each: about the number of hashtags per video.
+        seen: about the number of videos that the first user interacted with.
         seed: the same seed and sizes give the same world.
     """
 
@@ -92,7 +89,7 @@ class LargeWorld:
         interactions: int | None = None,
         **others: Any,
     ) -> LargeWorld:
-        """A world of the usual shape: what is None is in proportion to the videos."""
+        """Return a world of the usual shape; each None becomes a share of the videos."""
         return cls(
             videos=videos,
             users=max(100, videos // 10) if users is None else users,
@@ -103,35 +100,37 @@ class LargeWorld:
 
     @property
     def name(self) -> str:
-        """What tells it from every other world: the key of its first user begins with it."""
+        """The name of the world, made of its sizes and seed; user keys begin with it."""
         sizes = (self.videos, self.users, self.follows, self.interactions, self.hashtags_each)
         return "-".join(map(str, ("bench", self.seed, *sizes, self.seen)))
 
     @property
     def sounds(self) -> int:
-        """How many sounds there are."""
+        """The number of sounds."""
         return max(10, self.videos // 20)
 
     @property
     def hashtags(self) -> int:
-        """How many hashtags there are."""
+        """The number of hashtags."""
         return max(20, self.videos // 10)
 
     @property
     def words(self) -> int:
-        """How many words captions are made of."""
+        """The number of words that captions are made of."""
         return min(20_000, max(100, self.videos // 10))
 
     def user_key(self, user_id: int) -> str:
-        """A user's key."""
+        """Return a user's key."""
         return f"{self.name}-{user_id}"
 
     def tables(self, rules: Rules, trend: float) -> Iterator[tuple[str, Iterator[Columns]]]:
-        """The name of each table, without the prefix, and its rows; a table comes after its keys'.
+        """Yield the tables: a name without the prefix, and the rows in blocks.
+
+        A table comes after the tables that its keys refer to.
 
         Args:
-            rules: what affinities depend on.
-            trend: the half-lives of trends that have gone by since the landmark.
+            rules: the learning rules that affinities depend on.
+            trend: the number of trend half-lives since the landmark.
         """
         of_users: dict[str, Callable[[Numbers], Columns]] = {
             "users": self._users,
@@ -149,36 +148,22 @@ class LargeWorld:
             "video_hashtags": self._video_hashtags,
             "video_neighbours": self._neighbours,
         }
-        yield "users", self._blocks(self.users, 1, self._users)
-        yield "sounds", self._blocks(self.sounds, 1, lambda ids: named_rows(ids, "key", "sound"))
-        yield "hashtags", self._blocks(self.hashtags, 1, lambda ids: named_rows(ids, "name", "tag"))
-        yield "terms", self._blocks(self.words, 1, self._terms)
+        yield "users", blocks(self.users, 1, self._users)
+        yield "sounds", blocks(self.sounds, 1, lambda ids: named_rows(ids, "key", "sound"))
+        yield "hashtags", blocks(self.hashtags, 1, lambda ids: named_rows(ids, "name", "tag"))
+        yield "terms", blocks(self.words, 1, self._terms)
         for name, rows in of_videos.items():
-            yield name, self._blocks(self.videos, 4, rows)
-        each = 2 * max(self.follows, self.interactions) // self.users + 1
+            yield name, blocks(self.videos, 4, rows)
+        per_user = 2 * max(self.follows, self.interactions) // self.users + 1
         for name, rows in list(of_users.items())[1:]:
-            yield name, self._blocks(self.users, each, rows)
-
-    def _blocks(
-        self, owners: int, each: float, rows: Callable[[Numbers], Columns]
-    ) -> Iterator[Columns]:
-        size = max(1, int(ROWS_OF_A_BLOCK / each))
-        for first in range(1, owners + 1, size):
-            yield rows(np.arange(first, min(first + size, owners + 1)))
+            yield name, blocks(self.users, per_user, rows)
 
     def chance(self, part: str, ids: Numbers) -> Numbers:
-        """A number from 0 to 1 for each id, by splitmix64 (Steele, Lea and Flood, 2014)."""
-        start = blake2b(f"{self.seed}/{part}".encode(), digest_size=8).digest()
-        z = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z += np.uint64(int.from_bytes(start, "little"))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
-        chances: Numbers = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return chances
+        """Return a random number from 0 to 1 for each id."""
+        return uniform(f"{self.seed}/{part}", ids)
 
     def _pick(self, part: str, ids: Numbers, among: int) -> Numbers:
-        """An id for each, of Zipf-shaped popularity."""
+        """Return an id for each of `ids`, with Zipf-shaped popularity."""
         return id_of_rank(zipf_rank(self.chance(part, ids), among), among)
 
     def _user_facts(self, ids: Numbers) -> dict[str, Any]:
@@ -199,17 +184,17 @@ class LargeWorld:
         }
 
     def creators(self, videos: Numbers) -> Numbers:
-        """The users who published videos: the most followed publish most, but not that much."""
+        """Return the creators of videos, in proportion to the square root of their popularity."""
         ranks = 1 + (self.chance("creator", videos) ** 2 * self.users).astype(int)
         return id_of_rank(ranks, self.users)
 
     def _sounds_of(self, videos: Numbers) -> Numbers:
-        """The sounds of videos, 0 where one has none."""
+        """Return the sounds of videos, 0 for a video without sound."""
         has_none = self.chance("silent", videos) < 0.2
         return np.where(has_none, 0, self._pick("sound", videos, self.sounds))
 
     def _published_at(self, videos: Numbers) -> Numbers:
-        """In the order of the ids."""
+        """Return when videos were published, in the order of their ids."""
         part = (videos - self.chance("published", videos)) / self.videos
         span = (part * PUBLISHED_DAYS * DAY_US).astype("m8[us]")
         found: Numbers = before_end(PUBLISHED_DAYS) + span
@@ -220,7 +205,7 @@ class LargeWorld:
         return found
 
     def _quality(self, videos: Numbers) -> Numbers:
-        """With which likelihood a viewer engages with each video, 0.1 to 0.7."""
+        """Return the probability that a viewer engages with each video, 0.1 to 0.7."""
         return 0.1 + 0.6 * self.chance("quality", videos) ** 2
 
     def _videos(self, ids: Numbers, trend: float) -> Columns:
@@ -249,17 +234,14 @@ class LargeWorld:
 
     @cached_property
     def _vocabulary(self) -> Numbers:
-        base = len(SYLLABLES)
-        numbers = range(base**3, base**3 + self.words)
-        spelt = ["".join(SYLLABLES[n // base**p % base] for p in range(4)) for n in numbers]
-        return np.array(spelt, object)
+        return spelt_words(self.words)
 
     @cached_property
     def _term_numbers(self) -> Numbers:
         return np.array([text.terms(text.words(each))[0] for each in self._vocabulary])
 
     def _words_of(self, videos: Numbers) -> list[Numbers]:
-        """The places in the vocabulary of each word of captions."""
+        """Return indexes in the vocabulary, for every word of the captions."""
         return [
             zipf_rank(self.chance(f"word{place}", videos), self.words) - 1
             for place in range(WORDS_OF_A_CAPTION)
@@ -276,7 +258,7 @@ class LargeWorld:
         return distinct_pairs(video_id=owners, term=found)
 
     def _terms(self, ids: Numbers) -> Columns:
-        """In how many captions each word is to be expected."""
+        """Return the expected number of captions with each word."""
         spread = math.log(self.words + 1)
         likely = np.log((ids + 1) / ids) / spread
         captions = self.videos * (1 - (1 - likely) ** WORDS_OF_A_CAPTION)
@@ -287,7 +269,7 @@ class LargeWorld:
         }
 
     def tags(self, videos: Numbers) -> tuple[Numbers, Numbers]:
-        """The hashtags of videos: the video and the hashtag of each, in order."""
+        """Return the hashtags of videos: rows of video and hashtag, sorted."""
         draws = self.hashtags_each * 1.03  # some are drawn twice
         many = np.minimum(MOST_TAGS, skewed_counts(self.chance("tags", videos), draws))
         owners, places = repeat_owners(videos, many)
@@ -321,7 +303,7 @@ class LargeWorld:
         return distinct_pairs(user_id=owners[others], creator_id=found[others])
 
     def _watched(self, users: Numbers) -> tuple[Numbers, Numbers]:
-        """Who did something with which video; half by popularity, half by chance."""
+        """Return who interacted with which video, half by popularity and half at random."""
         draws = self.interactions / self.users * 1.05  # some are drawn twice
         many = np.where(
             users == 1, int(self.seen * 1.3), skewed_counts(self.chance("watches", users), draws)
@@ -334,7 +316,7 @@ class LargeWorld:
         rows = distinct_pairs(user_id=owners, video_id=found)
         return np.asarray(rows["user_id"]), np.asarray(rows["video_id"])
 
-    def _deeds(self, users: Numbers) -> dict[str, Numbers]:
+    def _engagements(self, users: Numbers) -> dict[str, Numbers]:
         owners, videos = self._watched(users)
         each = owners * self.videos + videos
         is_engaged = self.chance("engaged", each) < self._quality(videos)
@@ -351,34 +333,31 @@ class LargeWorld:
         }
 
     def _interactions(self, users: Numbers) -> Columns:
-        deeds = self._deeds(users)
-        ones, at, engaged = np.ones_like(deeds["user_id"]), deeds["at"], deeds["is_engaged"]
+        rows = self._engagements(users)
+        ones, at, engaged = np.ones_like(rows["user_id"]), rows["at"], rows["is_engaged"]
         never = np.datetime64("NaT")
         return {
-            "user_id": deeds["user_id"],
-            "video_id": deeds["video_id"],
+            "user_id": rows["user_id"],
+            "video_id": rows["video_id"],
             "impressions": ones,
             "plays": ones,
             "engaged_views": engaged.astype(int),
-            "completion": deeds["completion"],
-            "watch_ms": (deeds["completion"] * 30_000).astype(int),
-            "shares": deeds["is_shared"].astype(int),
-            "liked_at": np.where(deeds["is_liked"], at, never),
+            "completion": rows["completion"],
+            "watch_ms": (rows["completion"] * 30_000).astype(int),
+            "shares": rows["is_shared"].astype(int),
+            "liked_at": np.where(rows["is_liked"], at, never),
             "engaged_at": np.where(engaged, at, never),
             "first_at": at,
             "last_at": at,
         }
 
-    def _newest_engaged(self, users: Numbers, most: int) -> tuple[Numbers, Numbers, Numbers]:
-        """Who engaged with which video when: of each user so many, the newest."""
-        deeds = self._deeds(users)
+    def _newest_engaged(self, users: Numbers, limit: int) -> tuple[Numbers, Numbers, Numbers]:
+        """Return the newest engagements of each user: user, video and time, `limit` per user."""
+        rows = self._engagements(users)
         owners, videos, at = (
-            deeds[name][deeds["is_engaged"]] for name in ("user_id", "video_id", "at")
+            rows[name][rows["is_engaged"]] for name in ("user_id", "video_id", "at")
         )
-        newest = np.lexsort((-at.astype(int), owners))
-        firsts = np.searchsorted(owners, owners)
-        kept = np.zeros(len(owners), bool)
-        kept[newest[np.arange(len(owners)) - firsts < most]] = True
+        kept = newest_of_each(owners, at, limit)
         return owners[kept], videos[kept], at[kept]
 
     def _recent_engagements(self, users: Numbers) -> Columns:
@@ -386,7 +365,7 @@ class LargeWorld:
         return {"user_id": owners, "video_id": videos, "at": at}
 
     def _affinities(self, users: Numbers, rules: Rules) -> Columns:
-        """What the newest engagements add up to, each for its creator, its sound, its hashtags."""
+        """Return what the newest engagements add to creators, sounds and hashtags."""
         owners, videos, at = self._newest_engaged(users, LEARNED)
         sounds = self._sounds_of(videos)
         numbered, places = np.unique(videos, return_inverse=True)
@@ -409,7 +388,7 @@ class LargeWorld:
         return {name: column[order] for name, column in joined.items()}
 
     def _neighbours(self, ids: Numbers) -> Columns:
-        """30 neighbours of each of the tenth of the videos that is watched most, out of these."""
+        """Return 30 neighbours for each of the most watched tenth of videos, from that tenth."""
         most = max(1, self.videos // 10)
         sources = ids[rank_of_id(ids, self.videos) <= most]
         owners, places = repeat_owners(sources, np.full(len(sources), 30))

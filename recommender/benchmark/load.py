@@ -1,7 +1,7 @@
-"""Columns of rows straight into the tables of an empty database: COPY, or `executemany`.
+"""Write columns of rows straight into the tables of an empty database.
 
-On PostgreSQL the whole world is one transaction: indexes and foreign keys are made after the rows,
-which is faster, and where it is interrupted nothing was done. On SQLite each block is one.
+On PostgreSQL the whole world is one transaction with COPY; indexes and foreign keys are made last,
+which is faster. An interrupted load leaves nothing. On SQLite each block is a transaction.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from recommender.models import LearningState, ProfileVersion, ProfileWeight, Use
 from recommender.models.types import PREFIX, Base
 
 Progress: TypeAlias = Callable[[str], None]
-"""Told the name of each table when its rows are in."""
+"""Told the name of a table when its rows are written."""
 
 KEPT = {each.__tablename__ for each in (LearningState, ProfileVersion, ProfileWeight)}
-"""The tables that the migration writes rows of."""
+"""The tables that the migration fills."""
 
 CACHE_KIB = 256_000
 
 NEVER = np.iinfo(np.int64).min
-"""What NaT is as a number."""
+"""NaT as a number."""
 
 
 def load(engine: Engine, world: LargeWorld, progress: Progress | None = None) -> bool:
-    """Write a world into a database that holds nothing; one that holds this very world is kept.
+    """Write a world into an empty database, unless the database holds this very world.
 
     Args:
         engine: a prepared engine on an up-to-date database.
-        world: what to write.
-        progress: told the name of each table when its rows are in.
+        world: the world to write.
+        progress: told the name of a table when its rows are written.
 
     Returns:
-        Whether it was written.
+        Whether the world was written.
 
     Raises:
         RecommenderError: the database holds anything else.
@@ -80,16 +80,16 @@ def _tables_of_rows() -> list[Table]:
 
 
 def _tables(engine: Engine, world: LargeWorld) -> Iterator[tuple[Table, Iterator[Columns]]]:
-    rules = run_transaction(engine, affinities.rules, write=False)
+    rules = run_transaction(engine, affinities.read_rules, write=False)
     with engine.connect() as connection:
         half_life = connection.scalar(sa.select(LearningState.trend_half_life_days)) or 1.0
-    trend = affinities.exponent(rules.landmark, half_life, END)
+    trend = affinities.decay_exponent(rules.landmark, half_life, END)
     for name, blocks in world.tables(rules, trend):
         yield Base.metadata.tables[PREFIX + name], blocks
 
 
 def _finish(session: Session) -> None:
-    """Write what a refresh finds over all videos; that it is there says that the world is whole."""
+    """Write the learning state of a refresh, which marks the world as complete."""
     tables = Base.metadata.tables
     videos, captions = tables[f"{PREFIX}videos"], tables[f"{PREFIX}video_captions"]
     engaged = sa.func.sum(videos.c.engaged_views) * sa.literal(1.0, sa.Double)
@@ -121,7 +121,7 @@ def _load_sqlite(
 
 
 def _values(column: Any) -> Sequence[Any]:
-    """As SQLite takes them: times as microseconds."""
+    """Return values for SQLite: times are microseconds."""
     if not isinstance(column, np.ndarray):
         return list(column)
     if column.dtype.kind == "M":
@@ -150,13 +150,13 @@ def _load_postgresql(
 
 
 def _for_now(setting: str, value: str) -> sa.Select[str]:
-    """A setting of PostgreSQL until the transaction ends."""
+    """Return a statement that sets a PostgreSQL setting until the transaction ends."""
     return sa.select(sa.func.set_config(setting, value, sa.true()))
 
 
 @contextmanager
 def _unconstrained(connection: Connection) -> Iterator[None]:
-    """Tables emptied in this transaction, so that rows can be frozen, without indexes and keys."""
+    """Empty the tables and drop their indexes and foreign keys, then make them again."""
     tables = _tables_of_rows()
     driver: Any = connection.connection.driver_connection
     names = sql.SQL(", ").join(sql.Identifier(table.name) for table in tables)
@@ -193,7 +193,7 @@ def _copy(driver: Any, table: Table, blocks: Iterator[Columns]) -> None:
 
 
 def _lines(block: Columns) -> tuple[list[str], str]:
-    """The names of the columns, and the rows in COPY's text format: no text here needs escapes."""
+    """Return the column names, and the rows in COPY's text format without escapes."""
     line = "\t".join(["%s"] * len(block)) + "\n"
     return list(block), "".join(map(line.__mod__, zip(*map(_texts, block.values()), strict=True)))
 
@@ -207,7 +207,7 @@ def _texts(column: Any) -> Sequence[Any]:
 
 
 def _with_null(column: Any, null: str | None) -> Sequence[Any]:
-    """The values of an array, with what stands for NULL instead of NaN."""
+    """Return the values of an array, with `null` in place of NaN."""
     values: list[Any] = column.tolist()
     if column.dtype.kind == "f" and np.isnan(column).any():
         return [null if isnan(value) else value for value in values]

@@ -1,4 +1,4 @@
-"""How fast pages are, and what they cost, on a synthetic world in a database of one's own.
+"""Measure how fast pages are, and what they cost, on a synthetic world.
 
 Times are of whole pages as a host sees them: a connection of the pool, a transaction, the
 statements, the page, the commit. A *cold* page is the first of a viewer on a new connection; a
@@ -46,7 +46,7 @@ from recommender.settings import Settings
 FOR_YOU = "for_you@1"
 
 SEEN_BY_FEW = 2
-"""The first user has seen very many videos, and has figures of their own."""
+"""The id of the first usual user: user 1 has seen very many videos and is measured alone."""
 
 EVENTS_AT_ONCE, BATCHES = 1_000, 5
 
@@ -66,18 +66,17 @@ def measure(
     exact: int = 2,
     progress: Progress | None = None,
 ) -> Benchmark:
-    """Measure pages, and what they are compared with, in one run; pages and events are recorded.
+    """Measure pages and what they are compared with; record pages and events in the world.
 
     Args:
         engine: a prepared engine on a database that holds the world.
-        world: as it was written.
-        settings: of the engines of clients; those of the environment where None.
-        clients: how many ask at once, besides one alone.
-        count: pages of each kind, at least 2.
-        seconds: for so long clients ask.
-        exact: for so many viewers every video is scored by all signals, which takes long; 0 for
-            none.
-        progress: told what is measured next.
+        world: the world in the database.
+        settings: the settings of the clients' engines; the defaults if None.
+        clients: the number of concurrent clients.
+        count: the number of pages per kind, at least 2.
+        seconds: how long the concurrent clients ask for pages.
+        exact: the number of viewers for whom every video is scored by all signals, which is slow.
+        progress: told the name of the next step.
     """
     say = progress or (lambda _what: None)
     viewers = _viewers(world, count)
@@ -110,13 +109,13 @@ def measure(
 
 
 def _viewers(world: LargeWorld, count: int) -> list[str]:
-    """The keys of users from all over the table but the first."""
+    """Return the keys of users from all parts of the table, without the first user."""
     last = world.users - SEEN_BY_FEW
     return [world.user_key(SEEN_BY_FEW + last * each // count) for each in range(count)]
 
 
 def _page(engine: Engine, viewer: str, profile: str) -> float:
-    """The seconds that one page takes."""
+    """Return the seconds that one page takes."""
     record = profile == FOR_YOU
 
     def ask(session: Session) -> None:
@@ -153,7 +152,7 @@ def _together(
 
 
 def _client(ask: tuple[Settings, LargeWorld, int, int, float]) -> list[float]:
-    """Ask for pages of viewers of one's own until the time is up; a process of its own."""
+    """Ask for pages until the time is up and return their seconds; runs in its own process."""
     settings, world, place, clients, seconds = ask
     engine = create_engine(settings=settings)
     viewers = [world.user_key(user) for user in range(2 + place, world.users, clients)][:1_000]
@@ -168,10 +167,10 @@ def _client(ask: tuple[Settings, LargeWorld, int, int, float]) -> list[float]:
 
 
 def _by_hand(engine: Engine, viewers: Sequence[str]) -> float:
-    """What a page takes against the same statements sent through the driver: a ratio of medians.
+    """Return the time of a page, divided by that of its bare statements in the driver.
 
-    Each viewer's page is asked for once before, so that both find its rows in memory; by turns one
-    of them comes first.
+    Both times are medians. Each page is made once before, so that its rows are in memory. The two
+    ways take turns in coming first.
     """
     pages, bare = list[float](), list[float]()
     with Session(engine) as session:
@@ -203,7 +202,7 @@ def _seconds(do: Callable[[], object]) -> float:
 
 @contextmanager
 def _noted(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
-    """The statements sent meanwhile, with their values."""
+    """Collect the statements that are sent, with their values."""
     sent: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
@@ -215,7 +214,7 @@ def _noted(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
 
 
 def _whole(engine: Engine, viewers: Sequence[str]) -> dict[str, Any]:
-    """The reference formula over every video, in the database and in memory."""
+    """Measure the reference formula over every video, in the database and in memory."""
     times: dict[str, list[float]] = {"statement": [], "numpy": [], "classic": []}
     is_equal = True
     with _patient(engine) as session:
@@ -245,7 +244,7 @@ def _classic(session: Session, viewer: str) -> list[int]:
 
 @contextmanager
 def _patient(engine: Engine) -> Iterator[Session]:
-    """A session whose statements may take long."""
+    """Open a session without a statement timeout."""
     with Session(engine) as session:
         if engine.dialect.name != "sqlite":
             session.execute(sa.select(sa.func.set_config("statement_timeout", "0", sa.true())))
@@ -253,7 +252,7 @@ def _patient(engine: Engine) -> Iterator[Session]:
 
 
 def _exact(engine: Engine, viewers: Sequence[str]) -> dict[str, float]:
-    """How near the candidates' best come to the best of all videos."""
+    """Compare the best candidates with the best of all videos."""
     recalls, shares = [], []
     with _patient(engine) as session:
         for viewer in viewers:
@@ -277,7 +276,7 @@ def _scores(session: Session, request: FeedRequest, ranking: Any) -> dict[int, i
 
 
 def _every(shape: Shape, viewer: Viewer) -> Statement:
-    """The first of all videos that the filters let through: all are candidates."""
+    """Return the statement that ranks every video that passes the filters."""
     every: Statement = sa.select(
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
@@ -300,7 +299,7 @@ def _read(engine: Engine, viewers: Sequence[str]) -> dict[str, float | None]:
 
 
 def _events(engine: Engine, viewers: Sequence[str]) -> dict[str, float]:
-    """New watches of random videos a second."""
+    """Measure the watch events recorded per second."""
     run = uuid4().hex
     with Session(engine) as session:
         videos = session.scalars(sa.select(Video.key).order_by(Video.id.desc()).limit(5_000)).all()

@@ -1,7 +1,7 @@
-"""The reference formula over a whole catalogue in memory, by numpy: what benchmarks compare with.
+"""The reference formula over a whole catalogue in memory, with numpy, as a baseline.
 
-It is what a service would do that keeps every video in arrays and scores all of them for a page:
-fast, growing with the catalogue, and blind to the last swipe until the arrays are made anew.
+A service may keep every video in arrays and score all of them for a page. This is fast, but its
+time grows with the catalogue, and it ignores new events until the arrays are made again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from recommender.ranking.signals import COUNT_LIMIT
 
 AT_ONCE = 50_000
 
-DEEDS = ("completion", "likes", "shares")
-"""The signals of what the viewer did."""
+ENGAGEMENT_SIGNALS = ("completion", "likes", "shares")
+"""The signals of the viewer's own engagements."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Catalogue:
 
     Attributes:
         ids: the videos' rows.
-        columns: creator, sound, language, country and the time of publishing of each, as numbers.
-        codes: the number of each language and country.
-        tagged: for each hashtag where its videos begin in `places`; the next's beginning ends them.
-        places: where the videos of a hashtag stand in `ids`.
-        standing: where each video stands, by its row; -1 where it does not.
+        columns: creator, sound, language, country and publishing time per video, as numbers.
+        codes: a number for every language and country.
+        tagged: the index in `places` of the first video, by hashtag.
+        places: indexes in `ids`, in the order of the hashtags.
+        standing: the index in `ids`, by video id; -1 if the video is not published.
     """
 
     ids: Numbers
@@ -49,7 +49,7 @@ class Catalogue:
 
 
 def read_catalogue(session: Session) -> Catalogue:
-    """The catalogue as arrays.
+    """Return the catalogue as arrays.
 
     Args:
         session: the caller's transaction.
@@ -79,7 +79,7 @@ def _videos() -> sa.Select[*tuple[Any, ...]]:
 def _rows(
     session: Session, statement: sa.Select[*tuple[Any, ...]], codes: dict[str, int]
 ) -> Numbers:
-    """Rows as whole numbers: texts by their codes, 0 where NULL, times in microseconds."""
+    """Return rows as whole numbers: codes of texts, microseconds of times, 0 for NULL."""
 
     def number(value: Any) -> int:
         if value is None:
@@ -95,19 +95,19 @@ def _rows(
 
 
 def best(session: Session, request: FeedRequest, catalogue: Catalogue) -> list[int]:
-    """The rows of the first videos in the viewer's order, by the reference formula.
+    """Return the ids of the first videos by the reference formula.
 
     Args:
-        session: the caller's transaction; only what the viewer did and wants is read.
-        request: as `resolve` gives it, of the profile `classic`.
-        catalogue: all videos, as they were when it was read.
+        session: the caller's transaction, which reads the viewer's own rows.
+        request: a resolved request with the profile `classic`.
+        catalogue: the videos when they were read.
     """
     weights = request.profile.weights
     columns = catalogue.columns
     total = np.zeros(len(catalogue.ids))
-    deeds = _deeds(session, request, catalogue)
-    for position, name in enumerate(DEEDS, start=1):
-        total[deeds[:, 0].astype(int)] += weights[name] * deeds[:, position]
+    engagements = _engagements(session, request, catalogue)
+    for position, name in enumerate(ENGAGEMENT_SIGNALS, start=1):
+        total[engagements[:, 0].astype(int)] += weights[name] * engagements[:, position]
     total += weights["follows"] * _is_any(
         columns["creator"], _mine(session, request, Follow.creator_id)
     )
@@ -124,7 +124,7 @@ def best(session: Session, request: FeedRequest, catalogue: Catalogue) -> list[i
 
 
 def _first(request: FeedRequest, catalogue: Catalogue, keys: Numbers) -> list[int]:
-    """By score key, then the newest, then the last row; the arrays are in the order of the two."""
+    """Return the ids with the highest score keys; ties go to the newest, then the last row."""
     at = int(microseconds(request.as_of) or 0)
     end = int(np.searchsorted(catalogue.columns["at"], at, side="right"))
     keys, most = keys[:end], min(request.limit, end)
@@ -140,7 +140,7 @@ def _first(request: FeedRequest, catalogue: Catalogue, keys: Numbers) -> list[in
 
 
 def _is_any(column: Numbers, wanted: list[int]) -> Numbers:
-    """Whether each is one of a few: by a table as long as the numbers are high."""
+    """Return which values of a column are wanted."""
     there = np.zeros(int(max([column.max(initial=0), *wanted])) + 1, bool)
     there[wanted] = True
     found: Numbers = there[column]
@@ -152,14 +152,16 @@ def _mine(session: Session, request: FeedRequest, column: Any) -> list[int]:
     return list(session.scalars(sa.select(column).where(owner == request.user_id)))
 
 
-def _deeds(session: Session, request: FeedRequest, catalogue: Catalogue) -> Numbers:
-    """Where each video stands with which the viewer did something, and three signals of it."""
+def _engagements(session: Session, request: FeedRequest, catalogue: Catalogue) -> Numbers:
+    """Return the index and three signals of the videos that the viewer interacted with."""
     liked = is_now(Interaction.liked_at, Interaction.unliked_at)
     read = (Interaction.video_id, Interaction.completion, liked, Interaction.shares)
     rows = session.execute(sa.select(*read).where(Interaction.user_id == request.user_id)).all()
-    deeds = np.array([list(row) for row in rows], float).reshape(len(rows), len(read))
-    places = catalogue.standing[np.minimum(deeds[:, 0].astype(int), len(catalogue.standing) - 1)]
-    deeds[:, 0] = places
-    deeds[:, 3] = np.minimum(deeds[:, 3], COUNT_LIMIT)
-    found: Numbers = deeds[places >= 0]
+    engagements = np.array([list(row) for row in rows], float).reshape(len(rows), len(read))
+    places = catalogue.standing[
+        np.minimum(engagements[:, 0].astype(int), len(catalogue.standing) - 1)
+    ]
+    engagements[:, 0] = places
+    engagements[:, 3] = np.minimum(engagements[:, 3], COUNT_LIMIT)
+    found: Numbers = engagements[places >= 0]
     return found

@@ -1,4 +1,4 @@
-"""benchmark.results: TODO."""
+"""The figures that a benchmark measures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds: how many were measured, and below which a half, 95 and 99 of 100 are."""
+    """The number of measurements and their percentiles, in milliseconds."""
 
     count: int
     p50: float
@@ -18,7 +18,7 @@ class Times:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Times:
-        """Of some measurements, at least one."""
+        """Return the percentiles of at least one measurement in seconds."""
         ranked_times = sorted(seconds)
 
         def percentile(part: float) -> float:
@@ -30,14 +30,14 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """How long pages took.
+    """The times of one kind of pages.
 
     Attributes:
-        profile: which ranking; `for_you` is served and so recorded, others are previews.
-        state: cold or warm, or warm for a viewer who has seen very many videos.
-        clients: how many asked at once, each a process of its own.
-        times: milliseconds a page.
-        a_second: pages a second of all clients together.
+        profile: the ranking profile; `for_you` pages are recorded, others are previews.
+        state: cold, warm, or warm for a viewer who has seen very many videos.
+        clients: the number of concurrent clients, each a process.
+        times: milliseconds per page.
+        a_second: pages per second of all clients together.
     """
 
     profile: str
@@ -49,19 +49,19 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What one run found; `as_dict` is what `--format json` prints.
+    """The result of one run; `--format json` prints its `as_dict`.
 
     Attributes:
-        database: which, its version, and how many workers PostgreSQL may take for one statement.
-        videos: how many the catalogue has.
-        pages: how long pages took.
-        whole: milliseconds of the reference formula over every video: by one statement, and by
-            numpy on arrays in memory; and whether all three gave the same videos.
-        ratios: times as parts of each other.
-        exact: of the first videos of `for_you`, the part that scoring every video finds too
-            (recall), and the part of the best possible sum of scores; and of how many viewers.
-        events: recorded a second: one a transaction, and many.
-        read: rows and buffers that one page's statement reads, and rows joined for nothing; means.
+        database: the database, its version, and its parallel workers per statement.
+        videos: the number of videos in the catalogue.
+        pages: the times of pages, by kind.
+        whole: the times of the reference formula over every video, by one statement, by numpy and
+            by `classic`, and whether all three gave the same videos.
+        ratios: ratios between these times.
+        exact: the recall of `for_you` against scoring every video, its share of the best sum of
+            scores, and the number of viewers.
+        events: events recorded per second, with one and with many per transaction.
+        read: mean rows and buffers that the statement of a page reads, and rows it discards.
     """
 
     database: Mapping[str, Any]
@@ -74,5 +74,5 @@ class Benchmark:
     read: Mapping[str, float | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Nested plain values."""
+        """Return the result as nested plain values."""
         return asdict(self)

@@ -48,8 +48,8 @@ GROUPS = {
         "db": ("db", "Create, upgrade and check the database tables."),
         "doctor": ("doctor", "Check the database and suggest fixes. Read-only."),
         "audit": ("audit", "Check that every page served kept its promises. Read-only."),
-        "prune": ("prune", "Delete old events and sessions, but keep what was learned from them."),
-        "bench": ("bench", "Create a synthetic world in an empty database and measure page times."),
+        "prune": ("prune", "Delete old events and sessions; what was learned stays."),
+        "bench": ("bench", "Measure page times on a synthetic world in an empty database."),
     },
 }  # fmt: skip
 """The commands by group: each with its module in this package and its line of help.

@@ -17,23 +17,23 @@ from recommender.operations.audit import PROMISES, Audit
 
 @click.command()
 @click.option(
-    "--since", type=Time(), metavar="TIME", help="Only sessions that were served in since then."
+    "--since", type=Time(), metavar="TIME", help="Check only sessions served at this time or later."
 )
 @format_option
 @database_option
 def audit(since: datetime | None, form: str | None) -> None:
-    """Check every page served against what was promised; writes nothing."""
+    """Check that every page served kept its promises. Read-only."""
     with reading(longest=settings().rollup_timeout) as session:
-        found = recommender.audit(session, since=since)
+        result = recommender.audit(session, since=since)
     if form_of(form) == "table":
-        print_table([_row(found, name, value) for name, value in asdict(found).items()])
+        print_table([_row(result, name, value) for name, value in asdict(result).items()])
     else:
-        record = {**asdict(found), "broken": list(found.broken)}
+        record = {**asdict(result), "broken": list(result.broken)}
         print_records([record], form, whole=record)
-    if found.broken:
-        raise RecommenderError(f"promises were broken: {', '.join(found.broken)}")
+    if result.broken:
+        raise RecommenderError(f"promises were broken: {', '.join(result.broken)}")
 
 
-def _row(found: Audit, name: str, value: float | None) -> dict[str, object]:
-    word = "broken" if name in found.broken else "kept"
+def _row(result: Audit, name: str, value: float | None) -> dict[str, object]:
+    word = "broken" if name in result.broken else "kept"
     return {"name": name, "value": value, "promise": word if name in PROMISES else None}

@@ -24,35 +24,43 @@ LONGEST = 86_400.0
 
 
 @click.command()
-@click.option("--videos", type=SIZE, default=100_000, show_default=True, help="How many.")
-@click.option("--users", type=SIZE, help="How many; a tenth of the videos if left out.")
-@click.option("--follows", type=SIZE, help="About how many; 4.8 a video if left out.")
-@click.option("--interactions", type=SIZE, help="About how many; 10 a video if left out.")
+@click.option(
+    "--videos", type=SIZE, default=100_000, show_default=True, help="The number of videos."
+)
+@click.option("--users", type=SIZE, help="The number of users. Default: a tenth of the videos.")
+@click.option("--follows", type=SIZE, help="About the number of follows. Default: 4.8 per video.")
+@click.option(
+    "--interactions", type=SIZE, help="About the number of interactions. Default: 10 per video."
+)
 @click.option(
     "--hashtags", type=click.FloatRange(0.1, 10), default=3.9, show_default=True,
-    help="About how many a video has.",
+    help="About the number of hashtags per video.",
 )  # fmt: skip
-@click.option("--seed", type=int, default=26, show_default=True, help="Of the world's chance.")
+@click.option(
+    "--seed", type=int, default=26, show_default=True, help="The random seed of the world."
+)
 @click.option(
     "--clients", type=click.IntRange(1, 500), default=8, show_default=True,
-    help="How many ask at once.",
+    help="The number of concurrent clients.",
 )  # fmt: skip
 @click.option(
     "--pages", type=click.IntRange(2, 10_000), default=50, show_default=True,
-    help="How many of each kind to measure.",
+    help="The number of pages of each kind to measure.",
 )  # fmt: skip
 @click.option(
     "--seconds", type=click.FloatRange(0.1, 3_600), default=5.0, show_default=True,
-    help="For so long clients ask.",
+    help="How long the concurrent clients ask for pages.",
 )  # fmt: skip
 @click.option(
     "--exact", type=click.IntRange(0, 1_000), default=2, show_default=True, metavar="VIEWERS",
-    help="For so many, score every video by all signals to compare with, which takes long.",
+    help="The number of viewers for whom all videos are scored exactly. Slow.",
 )  # fmt: skip
-@click.option("--plot", "picture", metavar="PNG", help="Draw page time over catalogue size.")
+@click.option(
+    "--plot", "picture", metavar="PNG", help="Draw page times over the size of the catalogue."
+)
 @click.option(
     "--with", "earlier", multiple=True, metavar="JSON",
-    help="The output of another run, for the picture; repeatable.",
+    help="The JSON of another run, to draw it as well; repeatable.",
 )  # fmt: skip
 @format_option
 @database_option
@@ -71,10 +79,10 @@ def bench(
     seconds: float,
     exact: int,
 ) -> None:
-    """Make a synthetic world in an empty database, and measure how fast its pages are.
+    """Measure page times on a synthetic world in an empty database.
 
-    The world is kept: a second run with the same sizes measures it again. It is served pages and
-    recorded events.
+    The world is kept, so a second run with the same sizes measures it again. The run records pages
+    and events in it.
     """
     try:
         from recommender.benchmark import large_world  # noqa: PLC0415 - numpy is an extra
@@ -88,7 +96,7 @@ def bench(
     world = large_world.LargeWorld.of(
         videos, users, follows, interactions, hashtags_each=hashtags, seed=seed
     )
-    with writable() as engine:
+    with writable(makes_tables=True) as engine:
         load(engine, world, _say)
         found = measure(
             engine, world, settings=settings(), clients=clients, count=pages, seconds=seconds,
@@ -104,7 +112,7 @@ def _say(what: str) -> None:
 
 
 def _run(file: str) -> Mapping[str, Any]:
-    """An earlier run, checked before hours are spent on another."""
+    """Return an earlier run, checked before hours are spent on another."""
     try:
         found: Mapping[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
         _figures_of(found)
@@ -146,7 +154,7 @@ def _row(page: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each figure in a row of its own."""
+    """Return a row for each figure."""
     rows = [
         {"figure": f"{page['profile']}, {page['state']}, {page['clients']}", "value": each}
         for page in whole["pages"]
@@ -158,7 +166,7 @@ def _figures(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _draw(picture: str, runs: Sequence[Mapping[str, Any]]) -> None:
-    """The medians of each run, over the sizes of the catalogues."""
+    """Draw the medians of each run over the sizes of the catalogues."""
     ordered = sorted(runs, key=lambda run: int(run["videos"]))
     figures = [_figures_of(run) for run in ordered]
     series = {name: [each[name] for each in figures] for name in figures[0]}
@@ -169,7 +177,7 @@ def _draw(picture: str, runs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _figures_of(run: Mapping[str, Any]) -> dict[str, float]:
-    """What the picture shows of a run."""
+    """Return the figures of a run that the picture shows."""
     return {
         "for_you, recorded": _median(run, "for_you@1"),
         "classic": _median(run, "classic"),

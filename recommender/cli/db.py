@@ -15,14 +15,14 @@ from recommender.operations.roles import roles_sql
 
 @click.group()
 def db() -> None:
-    """Make, upgrade and inspect the database's tables."""
+    """Create, upgrade and check the database tables."""
 
 
 @db.command()
 @click.argument("revision", default="head")
 @database_option
 def upgrade(revision: str) -> None:
-    """Bring the database to a migration, the newest where none is given."""
+    """Upgrade the database to a migration, by default the newest."""
     if (path := sqlite_path()) and not path.exists():
         create_file(path)
     migrations.upgrade(settings(), revision)
@@ -33,7 +33,7 @@ def upgrade(revision: str) -> None:
 @click.argument("revision")
 @database_option
 def downgrade(revision: str) -> None:
-    """Take the database back to a migration, `base` for before the first: its data is lost."""
+    """Take the database back to a migration; `base` drops all tables and their data."""
     migrations.downgrade(settings(), revision)
     _say_current()
 
@@ -53,8 +53,8 @@ def history(form: str | None) -> None:
     with engine() as bind:
         revisions = migrations.history(bind)
     rows = [
-        {"revision": each.revision, "summary": each.summary, "applied": each.applied}
-        for each in revisions
+        {"revision": one.revision, "summary": one.summary, "applied": one.applied}
+        for one in revisions
     ]
     print_records(rows, form)
 
@@ -65,11 +65,11 @@ def history(form: str | None) -> None:
     type=click.FloatRange(0, 3600),
     default=0,
     metavar="SECONDS",
-    help="How long to wait for a database that cannot be reached yet.",
+    help="The time to wait for a database that cannot be reached yet.",
 )
 @database_option
 def check(wait: float) -> None:
-    """Exit 0 where the schema is just what this version needs, else 78."""
+    """Exit with 0 if the schema is what this version needs, else with 78."""
     with engine() as bind:
         wait_until_reachable(bind, wait)
         migrations.check(bind)
@@ -78,7 +78,7 @@ def check(wait: float) -> None:
 
 @db.command()
 def roles() -> None:
-    """Print the SQL of three roles for PostgreSQL, each with no more rights than it needs."""
+    """Print the SQL of three PostgreSQL roles with least privilege."""
     click.echo(roles_sql(), nl=False)
 
 

@@ -14,18 +14,20 @@ from recommender.operations.doctor import diagnose
 
 
 @click.command()
-@click.option("--plans", is_flag=True, help="Also rank some users' pages, and look at the plans.")
+@click.option(
+    "--plans", is_flag=True, help="Also rank some users' pages and check the query plans."
+)
 @format_option
 @database_option
 def doctor(form: str | None, *, plans: bool) -> None:
-    """Say what is not well with the database, and what to do; writes nothing."""
+    """Check the database and suggest fixes. Read-only."""
     with engine(longest=settings().rollup_timeout) as bind:
         findings = diagnose(bind, plans=plans)
-    wrong = [each for each in findings if not each.ok]
-    records = [asdict(each) for each in findings]
+    failed = [finding for finding in findings if not finding.ok]
+    records = [asdict(finding) for finding in findings]
     if form_of(form) == "table":
         print_table([{**row, "ok": "well" if row["ok"] else "not well"} for row in records])
     else:
         print_records(records, form)
-    if wrong:
-        raise RecommenderError(f"not well: {', '.join(each.check for each in wrong)}")
+    if failed:
+        raise RecommenderError(f"not well: {', '.join(finding.check for finding in failed)}")

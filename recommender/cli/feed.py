@@ -1,4 +1,4 @@
-"""``feed``, ``rank``, ``explain``: reading; only a feed that is served is written."""
+"""``feed``, ``rank`` and ``explain``, which only read, unless a feed is served."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ limit_option = click.option(
     type=click.IntRange(SMALLEST_LIMIT, LARGEST_LIMIT),
     default=DEFAULT_LIMIT,
     show_default=True,
-    help="How many videos at most.",
+    help="The largest number of videos.",
 )
 
 
@@ -35,12 +35,26 @@ limit_option = click.option(
 @profile_option
 @limit_option
 @as_of_option
-@click.option("--explain", "with_signals", is_flag=True, help="Show each signal's part.")
-@click.option("--record", is_flag=True, help="Serve the page: its videos do not come again.")
-@click.option("--cursor", metavar="CURSOR", help="Go on after the page that gave it.")
-@click.option("--rewatch", is_flag=True, help="Show what was seen again.")
-@click.option("--following", is_flag=True, help="Instead, the newest by whom USER follows.")
-@click.option("--trending", is_flag=True, help="Instead, what trends in USER's language, country.")
+@click.option(
+    "--explain", "with_signals", is_flag=True, help="Show what each signal adds to the score."
+)
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Serve the page and record it, so that its videos do not come again.",
+)
+@click.option(
+    "--cursor", metavar="CURSOR", help="Continue after the page that printed this cursor."
+)
+@click.option("--rewatch", is_flag=True, help="Show videos that were seen before.")
+@click.option(
+    "--following", is_flag=True, help="Show the newest videos of followed creators instead."
+)
+@click.option(
+    "--trending",
+    is_flag=True,
+    help="Show trending videos in the user's language and country instead.",
+)
 @format_option
 @database_option
 def feed(
@@ -53,7 +67,7 @@ def feed(
     form: str | None,
     **asked: Any,
 ) -> None:
-    """Print a user's For You feed, or a plain list; writes nothing, unless it is served."""
+    """Show a user's For You feed, or another list of videos."""
     is_plain = following or trending
     if following and trending:
         raise click.UsageError("--following and --trending exclude each other")
@@ -82,13 +96,15 @@ def feed(
     has_memory = page.request.known and not page.request.profile.is_reference
     may_rewatch = has_memory and not (is_plain or page.request.rewatch)
     if page.exhausted and may_rewatch and form_of(form) == "table":
-        click.echo(f"Nothing more is left for {user}; --rewatch shows what was seen.", err=True)
+        click.echo(
+            f"Nothing more is left for {user}; --rewatch shows videos that were seen.", err=True
+        )
 
 
 def _trending(
     session: Session, user: str, *, limit: int, cursor: str | None, as_of: datetime | None
 ) -> FeedPage:
-    """What trends in the user's language and country, anywhere where these are unknown."""
+    """Return trending videos for the user's language and country, if known."""
     viewer = resolve(session, user, timelines.TRENDING)
     page = timelines.trending(
         session, viewer.language, viewer.country, limit=limit, cursor=cursor, as_of=as_of
@@ -101,7 +117,9 @@ def _trending(
 @click.argument("videos", nargs=-1, required=True)
 @profile_option
 @as_of_option
-@click.option("--explain", "with_signals", is_flag=True, help="Show each signal's part.")
+@click.option(
+    "--explain", "with_signals", is_flag=True, help="Show what each signal adds to the score."
+)
 @format_option
 @database_option
 def rank(
@@ -112,7 +130,7 @@ def rank(
     with_signals: bool,  # noqa: FBT001 - click passes a flag by name
     form: str | None,
 ) -> None:
-    """Put the given videos in a user's order; no filter applies."""
+    """Sort the given videos for a user, without filtering."""
     with reading() as session:
         page = recommender.rank(session, user, videos, profile=profile, as_of=as_of)
     print_page(page, form, with_signals=with_signals)
@@ -129,7 +147,7 @@ def rank(
 def explain(
     user: str, video: str, profile: str | None, limit: int, as_of: datetime | None, form: str | None
 ) -> None:
-    """Say why a video stands where it stands in a user's feed."""
+    """Explain why a video has its place in a user's feed, or has none."""
     with reading() as session:
         explanation = recommender.explain(
             session, user, video, profile=profile, limit=limit, as_of=as_of

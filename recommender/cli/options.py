@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options that several commands share, and the settings of this run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _keep_url(ctx: click.Context, _parameter: click.Parameter, value: str | None
 
 
 def database_option(function: F) -> F:
-    """``--database-url``, before or after the command's name."""
+    """Add ``--database-url``, which may also stand before the command's name."""
     return click.option(
         "--database-url",
         metavar="URL",
@@ -36,9 +36,9 @@ def database_option(function: F) -> F:
 
 
 def settings() -> Settings:
-    """The settings of this run: the options, else the environment, else the defaults."""
-    given = click.get_current_context().find_root().meta.get("database_url")
-    return Settings.from_environment(database_url=given)
+    """Return the settings of this run: options, then the environment, then the defaults."""
+    url = click.get_current_context().find_root().meta.get("database_url")
+    return Settings.from_environment(database_url=url)
 
 
 class Time(click.ParamType[datetime]):
@@ -49,7 +49,7 @@ class Time(click.ParamType[datetime]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
-        """The time in UTC, else a usage error."""
+        """Return the time in UTC, or fail with a usage error."""
         try:
             return scalars.time(value)
         except InvalidValue as error:
@@ -64,7 +64,7 @@ class Length(click.ParamType[timedelta]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> timedelta:
-        """The length, else a usage error."""
+        """Return the length, or fail with a usage error."""
         if isinstance(value, timedelta):
             return value
         if not (matched := _LENGTH.fullmatch(value)) or not int(matched[1]):
@@ -73,36 +73,36 @@ class Length(click.ParamType[timedelta]):
 
 
 def format_option(function: F) -> F:
-    """``--format``: table on a terminal, else json."""
+    """Add ``--format``."""
     return click.option(
         "--format",
         "form",
         type=click.Choice(["table", "json", "jsonl", "csv"]),
-        help="How to print: table on a terminal, json otherwise.",
+        help="The output format. Default: table on a terminal, json otherwise.",
     )(function)
 
 
 def profile_option(function: F) -> F:
-    """``--profile``."""
+    """Add ``--profile``."""
     return click.option(
         "--profile",
         metavar="NAME[@VERSION]",
-        help="The ranking profile; the active one where left out.",
+        help="The ranking profile. Default: the active one.",
     )(function)
 
 
 def as_of_option(function: F) -> F:
-    """``--as-of``."""
+    """Add ``--as-of``."""
     return click.option(
-        "--as-of", type=Time(), metavar="TIME", help="The reading time; now where left out."
+        "--as-of", type=Time(), metavar="TIME", help="The reading time. Default: now."
     )(function)
 
 
 def author_option(function: F) -> F:
-    """``--author``."""
-    return click.option("--author", metavar="NAME", help="Who makes this version.")(function)
+    """Add ``--author``."""
+    return click.option("--author", metavar="NAME", help="Who made this version.")(function)
 
 
 def note_option(function: F) -> F:
-    """``--note``."""
-    return click.option("--note", metavar="TEXT", help="Why this version is made.")(function)
+    """Add ``--note``."""
+    return click.option("--note", metavar="TEXT", help="Why this version was made.")(function)

@@ -30,14 +30,14 @@ from recommender.ranking.request import Profile, ProfileRecord
 
 @click.group()
 def profiles() -> None:
-    """List, show, create, compare and activate ranking profiles."""
+    """List, create, compare and activate ranking profiles."""
 
 
 @profiles.command("list")
 @format_option
 @database_option
 def list_(form: str | None) -> None:
-    """List every version of every profile, and where it comes from."""
+    """List every version of every profile and its origin."""
     with reading() as session:
         found = list_profiles(session)
         origins = {(each.profile, each.version): each for each in profile_history(session)}
@@ -54,7 +54,7 @@ def list_(form: str | None) -> None:
 @format_option
 @database_option
 def show(profile: str, form: str | None) -> None:
-    """Show a profile's weights, and where they come from."""
+    """Show the weights of a profile version and their origin."""
     with reading() as session:
         found = get_profile(session, profile)
         origins = profile_history(session, found.name)
@@ -69,14 +69,14 @@ def show(profile: str, form: str | None) -> None:
     "weights",
     multiple=True,
     metavar="SIGNAL=WEIGHT",
-    help="A signal's weight, -100 to 100; once for each signal.",
+    help="The weight of a signal, -100 to 100; repeatable.",
 )
 @author_option
 @note_option
 @format_option
 @database_option
 def create(name: str, weights: tuple[str, ...], form: str | None, **said: Any) -> None:
-    """Make a new version of a profile; it serves once it is activated."""
+    """Create a new version of a profile; it serves once it is activated."""
     pairs: Any = {signal: weight for signal, _, weight in (each.partition("=") for each in weights)}
     if len(pairs) < len(weights):
         raise click.UsageError("--weight: a signal is given twice")
@@ -88,14 +88,14 @@ def create(name: str, weights: tuple[str, ...], form: str | None, **said: Any) -
 @click.argument("second", metavar="NAME[@VERSION]")
 @click.option(
     "--user", "users", multiple=True, metavar="USER",
-    help="Also how this user's page changes; repeatable.",
+    help="Also show how the page of this user changes; repeatable.",
 )  # fmt: skip
 @limit_option
 @as_of_option
 @format_option
 @database_option
 def diff(first: str, second: str, form: str | None, **asked: Any) -> None:
-    """Show what two versions weigh differently, and how users' pages change."""
+    """Compare the weights of two versions, and optionally users' pages."""
     with reading() as session:
         found = comparison.diff_profiles(session, first, second, **asked)
     weights = [
@@ -115,7 +115,7 @@ def diff(first: str, second: str, form: str | None, **asked: Any) -> None:
 
 
 def _places(one: FeedPage, other: FeedPage) -> list[dict[str, Any]]:
-    """Where each video of either page stands in both, None where it does not."""
+    """Return the position of each video on both pages, None if it is absent."""
     was = {item.video: item.position for item in one.items}
     now = {item.video: item.position for item in other.items}
     return [
@@ -129,12 +129,12 @@ def _places(one: FeedPage, other: FeedPage) -> list[dict[str, Any]]:
 @format_option
 @database_option
 def activate(profile: str, form: str | None) -> None:
-    """Let a version serve where no profile is asked for."""
+    """Make a version the one that serves by default."""
     _print(writing(lambda session: activate_profile(session, profile)), form)
 
 
 _LISTED = ("profile", "version", "active", "source", "parent", "author", "created_at", "note")
-"""What a table of versions has room for."""
+"""The columns of the table of versions."""
 
 
 def _record(profile: Profile) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _print(profile: Profile, form: str | None, record: ProfileRecord | None = No
 
 
 def _made(record: ProfileRecord | None) -> str:
-    """How a version came about, as the end of a sentence."""
+    """Return how a version was made, as the end of a sentence."""
     if record is None:
         return ""
     by = f" by {cell(record.author)}" if record.author else ""

@@ -17,20 +17,20 @@ from recommender.cli.output import print_records
     "--events-older-than",
     type=Length(),
     metavar="LENGTH",
-    help="Delete events of this age, such as 180d; older ones are refused from then on.",
+    help="Delete events older than this, such as 180d. Later imports refuse older events.",
 )
 @click.option(
     "--sessions-older-than",
     type=Length(),
     metavar="LENGTH",
-    help="Delete sessions whose last page is of this age, such as 30d.",
+    help="Delete sessions whose last page is older than this, such as 30d.",
 )
 @format_option
 @database_option
 def prune(
     events_older_than: timedelta | None, sessions_older_than: timedelta | None, form: str | None
 ) -> None:
-    """Delete old events and sessions; what they taught, and what was seen, stays."""
+    """Delete old events and sessions; what was learned stays."""
     if events_older_than is None and sessions_older_than is None:
         raise click.UsageError("give --events-older-than, --sessions-older-than or both")
     with readable() as bind:

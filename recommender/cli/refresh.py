@@ -20,17 +20,17 @@ LONGEST_WAIT = 86_400
 
 
 @click.command()
-@click.option("--rebuild", is_flag=True, help="Compute everything anew from the log.")
+@click.option("--rebuild", is_flag=True, help="Compute everything again from the log.")
 @click.option(
     "--every",
     type=click.IntRange(1, LONGEST_WAIT),
     metavar="SECONDS",
-    help="Again and again, with so long a pause between; Ctrl-C ends it.",
+    help="Repeat with a pause of this many seconds; Ctrl-C ends it.",
 )
 @format_option
 @database_option
 def refresh(*, rebuild: bool, every: int | None, form: str | None) -> None:
-    """Bring statistics, neighbours and terms up to date with what was recorded."""
+    """Bring statistics and similar videos up to date with new events."""
     with engine() as bind:
         if every is None:
             _print(_refresh(bind, rebuild=rebuild), form)

@@ -8,73 +8,66 @@ from typing import Any
 import click
 
 from recommender.cli.database import readable
-from recommender.cli.evaluate import figure_rows, interval_cell, progress_bars
+from recommender.cli.figures import figure_rows, interval_cell, targets
+from recommender.cli.log_options import sample_option, target_option
 from recommender.cli.options import Time, as_of_option, database_option, format_option, settings
 from recommender.cli.output import form_of, moment, print_records, print_table
+from recommender.cli.progress import progress_bars
 from recommender.evaluation import off_policy
-from recommender.evaluation.evaluate import SAMPLE
-from recommender.evaluation.log_replay import ENGAGED
 from recommender.evaluation.off_policy_estimator import Expectation
 
 
 @click.command()
 @click.option(
-    "--profile", required=True, metavar="NAME[@VERSION]", help="The candidate to be replayed."
+    "--profile", required=True, metavar="NAME[@VERSION]", help="The candidate profile to estimate."
 )
 @click.option(
     "--since", type=Time(), required=True, metavar="TIME",
-    help="Look at sessions that began then or later.",
+    help="Look at sessions that began at this time or later.",
 )  # fmt: skip
-@click.option("--until", type=Time(), metavar="TIME", help="And before this time.")
-@click.option(
-    "--target", default=ENGAGED, show_default=True, metavar="OUTCOME",
-    help="What is hoped for, such as like; or what each is worth: engaged=1,like=3,share=5.",
-)  # fmt: skip
-@click.option(
-    "--sample", type=click.IntRange(min=1), default=SAMPLE, show_default=True, metavar="USERS",
-    help="Look at the next pages of so many of those who came at most.",
-)  # fmt: skip
+@click.option("--until", type=Time(), metavar="TIME", help="Look at sessions before this time.")
+@target_option
+@sample_option
 @as_of_option
 @format_option
 @database_option
-def replay(form: str | None, **asked: Any) -> None:
-    """Say what a profile would have served to those who came; writes nothing.
+def replay(form: str | None, **options: Any) -> None:
+    """Estimate how another profile would have done. Read-only.
 
-    Pages that were served are put into the candidate's order, and what their first halves would
-    have led to is estimated. Beside it, what the next pages of the same people would be.
+    The pages that were served are put into the candidate profile's order. The outcome of their
+    first halves is estimated. The next pages of the same users are compared as well.
     """
     with readable(longest=settings().rollup_timeout) as bind, progress_bars() as progress:
-        found = off_policy.replay_profile(bind, settings=settings(), progress=progress, **asked)
-    _print(found, form)
+        result = off_policy.replay_profile(bind, settings=settings(), progress=progress, **options)
+    _print(result, form)
 
 
-def _print(found: off_policy.ProfileReplay, form: str | None) -> None:
-    whole = found.as_dict()
+def _print(result: off_policy.ProfileReplay, form: str | None) -> None:
+    whole = result.as_dict()
     if form_of(form) != "table":
         print_records(list(_figures(whole)), form, whole=whole)
         return
-    target = ", ".join(f"{name} {value:g}" for name, value in found.target.items())
     click.echo(
-        f"What {found.users:,} users were shown on {found.pages:,} pages, in the order of"
-        f" {found.profile}; target: {target}."
+        f"What {result.users:,} users were shown on {result.pages:,} pages, in the order of"
+        f" {result.profile}; target: {targets(result.target)}."
     )
-    print_table(_halves(found.hindsight))
-    for line in _remarks(found):
+    print_table(_halves(result.hindsight))
+    for line in _remarks(result):
         click.echo(line)
     click.echo(
-        f"\nThe next pages of {found.preview_users:,} of those who came, out of"
-        f" {found.videos:,} videos:"
+        f"\nThe next pages of {result.preview_users:,} of those who came, out of"
+        f" {result.videos:,} videos:"
     )
-    print_table([_preview_row(each) for each in found.previews])
-    click.echo(f"\n±: half of the 95 % interval over users; overlap: with {found.active}.")
+    print_table([_preview_row(preview) for preview in result.previews])
+    click.echo(f"\n±: half of the 95 % interval over users; overlap: with {result.active}.")
 
 
-def _halves(found: Expectation) -> list[dict[str, Any]]:
-    """What the first halves of pages led to, and would have."""
+def _halves(result: Expectation) -> list[dict[str, Any]]:
+    """Return the outcome of the first halves of pages, as served and as estimated."""
     rows = (
-        ("as served", found.logged, None, None),
-        ("reordered", found.expected, found.change, found.overlap),
-        ("the same, were places alike", found.unweighted, None, None),
+        ("as served", result.logged, None, None),
+        ("reordered", result.expected, result.change, result.overlap),
+        ("the same, were places alike", result.unweighted, None, None),
     )
     return [
         {
@@ -87,9 +80,9 @@ def _halves(found: Expectation) -> list[dict[str, Any]]:
     ]
 
 
-def _remarks(found: off_policy.ProfileReplay) -> Iterator[str]:
-    """What the estimate rests on, and what is to be doubted."""
-    hindsight = found.hindsight
+def _remarks(result: off_policy.ProfileReplay) -> Iterator[str]:
+    """Yield what the estimate rests on, and reasons to doubt it."""
+    hindsight = result.hindsight
     if hindsight.effective is None:
         yield "No video on trial led to the target: what a place is worth is unknown."
     else:
@@ -102,15 +95,15 @@ def _remarks(found: off_policy.ProfileReplay) -> Iterator[str]:
             f"What a place is worth, from {hindsight.trials:,} videos on trial with"
             f" {hindsight.trial_labels:,.0f} outcomes: {effects}."
         )
-    if found.left_out:
+    if result.left_out:
         yield (
-            f"{found.left_out:,} pages were left out, served without:"
-            f" {', '.join(found.not_recorded)}."
+            f"{result.left_out:,} pages were left out, served without:"
+            f" {', '.join(result.not_recorded)}."
         )
-    if found.is_flattered:
+    if result.is_flattered:
         yield (
-            f"{found.profile} has learned from what came before"
-            f" {moment(found.learned_until)}, and so is flattered: replay it from then on."
+            f"{result.profile} has learned from what came before"
+            f" {moment(result.learned_until)}, and so is flattered: replay it from then on."
         )
 
 
@@ -124,12 +117,12 @@ def _preview_row(preview: off_policy.PagePreview) -> dict[str, Any]:
 
 
 def _figures(whole: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each figure in a row of its own."""
+    """Yield a row for each figure."""
     hindsight = {**whole["hindsight"], "profile": whole["profile"]}
     effects = hindsight.pop("effects")
     hindsight |= {f"effect_{first}": value for first, value in effects.items()}
     parts = [("hindsight", hindsight), *(("preview", {**row}) for row in whole["previews"])]
     for part, figures in parts:
         profile = figures.pop("profile")
-        for each in figure_rows(figures):
-            yield {"part": part, "profile": profile, **each}
+        for figure in figure_rows(figures):
+            yield {"part": part, "profile": profile, **figure}

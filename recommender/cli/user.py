@@ -16,7 +16,7 @@ from recommender.operations.erase import erase_user
 
 @click.group()
 def user() -> None:
-    """Show, export or erase what is stored of a user, or forget what was learned."""
+    """Show, export, erase or reset the data of one user."""
 
 
 @user.command()
@@ -24,7 +24,7 @@ def user() -> None:
 @format_option
 @database_option
 def show(user: str, form: str | None) -> None:
-    """Show a user's own row, interests, follows, mutes and how much they did."""
+    """Show a user's profile, interests, follows, mutes and counts of events."""
     with reading() as session:
         summary = users.show_user(session, user)
     record = plain(asdict(summary))
@@ -39,9 +39,9 @@ def show(user: str, form: str | None) -> None:
 @click.argument("file", default="-")
 @database_option
 def export(user: str, file: str) -> None:
-    """Write all that is stored of a user to a file of JSON Lines, which `import` takes.
+    """Write all data of a user to a file of JSON Lines, which `import` can read.
 
-    FILE is compressed where its name ends in .gz; - or none is standard output.
+    FILE is compressed if its name ends in .gz. - or no FILE is standard output.
     """
     with readable() as bind:
         report = archive.export_user(bind, user, file)
@@ -53,9 +53,9 @@ def export(user: str, file: str) -> None:
 @format_option
 @database_option
 def erase(user: str, form: str | None) -> None:
-    """Erase a user, what they did, their videos, and what was learned of them, for ever.
+    """Erase a user for good: their events, their videos and what was learned from them.
 
-    Where it is interrupted, run it again. The answer is how many rows of each table are erased.
+    If it is interrupted, run it again. It prints the number of erased rows for each table.
     """
     with readable() as bind:
         try:
@@ -74,6 +74,6 @@ def erase(user: str, form: str | None) -> None:
 @click.argument("user")
 @database_option
 def reset(user: str) -> None:
-    """Forget what was learned of a user; follows, mutes and what they did stay."""
+    """Forget what was learned about a user, but keep follows, mutes and events."""
     writing(lambda session: users.reset_user(session, user))
     click.echo("Reset.", err=True)

@@ -20,7 +20,7 @@ def video() -> None:
 @click.argument("status", type=click.Choice(scalars.STATUSES))
 @database_option
 def status(video: str, status: str) -> None:
-    """Set a video's status; only what is published is shown."""
+    """Set the status of a video; feeds show only published videos."""
     is_new = writing(lambda session: videos.set_video_status(session, video, status))
     click.echo(f"Now {status}." if is_new else f"{status.capitalize()} before; nothing changed.",
                err=True)  # fmt: skip

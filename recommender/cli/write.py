@@ -16,11 +16,11 @@ from recommender.ingest import events, follows, mutes
 @click.command()
 @click.argument("user")
 @click.argument("video")
-@click.argument("kind", type=click.Choice(scalars.KINDS))
-@click.option("--completion", type=float, help="The part watched, 0 to 1.")
+@click.argument("kind", type=click.Choice(scalars.EVENT_KINDS))
+@click.option("--completion", type=float, help="The share of the video watched, 0 to 1.")
 @click.option("--watch-ms", type=int, help="The time watched, in milliseconds.")
-@click.option("--at", type=Time(), metavar="TIME", help="When; now where left out.")
-@click.option("--id", "key", help="The event's own id, to record it only once; goes with --at.")
+@click.option("--at", type=Time(), metavar="TIME", help="The time of the event. Default: now.")
+@click.option("--id", "key", help="The event's own id, so that it is recorded once. Needs --at.")
 @database_option
 def record(
     user: str,
@@ -31,7 +31,7 @@ def record(
     at: datetime | None,
     key: str | None,
 ) -> None:
-    """Record one event of a user with a video."""
+    """Record one event: something that a user did with a video."""
     if key is not None and at is None:
         raise click.UsageError("--id goes with --at: the same event has the same time")
     body: Any = {"at": at, "key": key, "watch_ms": watch_ms, "completion": completion}
@@ -44,7 +44,10 @@ def record(
 @click.argument("creator")
 @database_option
 def follow(user: str, creator: str) -> None:
-    """Let USER follow CREATOR, who is created on sight."""
+    """Make a user follow a creator.
+
+    An unknown CREATOR is created.
+    """
     is_new = writing(lambda session: follows.follow(session, user, creator))
     click.echo("Followed." if is_new else "Followed before; nothing changed.", err=True)
 
@@ -54,7 +57,7 @@ def follow(user: str, creator: str) -> None:
 @click.argument("creator")
 @database_option
 def unfollow(user: str, creator: str) -> None:
-    """Let USER no longer follow CREATOR."""
+    """Make a user stop following a creator."""
     followed = writing(lambda session: follows.unfollow(session, user, creator))
     click.echo("Unfollowed." if followed else "Not followed; nothing changed.", err=True)
 
@@ -65,7 +68,7 @@ def unfollow(user: str, creator: str) -> None:
 @click.argument("value")
 @database_option
 def mute(user: str, kind: str, value: str) -> None:
-    """Keep a creator, hashtag, sound or words of captions out of USER's feeds."""
+    """Hide a creator, hashtag, sound or keyword from a user's feeds."""
     is_new = writing(lambda session: mutes.mute(session, user, kind, value))
     click.echo("Muted." if is_new else "Muted before; nothing changed.", err=True)
 
@@ -76,6 +79,6 @@ def mute(user: str, kind: str, value: str) -> None:
 @click.argument("value")
 @database_option
 def unmute(user: str, kind: str, value: str) -> None:
-    """Let USER see again what was muted."""
+    """Remove a mute."""
     muted = writing(lambda session: mutes.unmute(session, user, kind, value))
     click.echo("Unmuted." if muted else "Not muted; nothing changed.", err=True)

@@ -117,7 +117,7 @@ def test_derived_rows_follow_from_what_they_are_derived_from(world: Engine) -> N
 
 
 def test_a_row_is_the_same_whichever_block_it_is_made_in(session: Session) -> None:
-    rules = affinities.rules(session)
+    rules = affinities.read_rules(session)
     users = np.arange(1, 41)
     one = SMALL._affinities(users, rules)
     parts = [SMALL._affinities(users[:13], rules), SMALL._affinities(users[13:], rules)]
@@ -255,6 +255,7 @@ def numbers(found: Any) -> Iterator[float]:
         yield found
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_world_that_it_makes(
     new_database: Callable[..., str], kind: str, tmp_path: Path
 ) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 import click
 import pytest
 
-from recommender import FILTERS, SIGNALS, cli
-from recommender.cli import COMMANDS, SUMMARIES
+from recommender import FILTERS, SIGNALS, cli, create_engine
+from recommender.cli import COMMANDS, GROUPS
 from recommender.cli.output import cell
+from recommender.database.transactions import writing
 from recommender.models.types import SCHEMA_REVISION
 from recommender.operations import erase
 from tests.support.worlds import EXAMPLE
@@ -157,6 +158,7 @@ def test_csv_leaves_nested_values_out(example: Run) -> None:
     assert not {"hashtags", "sources", "signals"} & set(rows[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--explain",)])
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_a_table_is_no_wider_than_the_terminal(
@@ -467,6 +469,7 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
             "low": "1.0", "high": "1.0"} in rows  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -611,6 +614,40 @@ def test_the_first_command_that_writes_leaves_a_new_postgresql_alone(
     assert "run `recommender db upgrade`" in err
 
 
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_demo_and_bench_make_the_tables_of_an_empty_database(
+    empty_database: str, run: Run, command: str
+) -> None:
+    sizes = (
+        "--videos",
+        "100",
+        "--pages",
+        "2",
+        "--seconds",
+        "0.1",
+        "--exact",
+        "0",
+        "--clients",
+        "1",
+    )
+    code, out, err = run(command, *(sizes if command == "bench" else ()), database=empty_database)
+    assert (code, bool(out)) == (0, True), err
+    assert run("db", "check")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_demo_and_bench_leave_a_database_with_other_tables_alone(
+    new_database: Callable[..., str], run: Run, command: str
+) -> None:
+    url = new_database("postgresql", migrated=False)
+    engine = create_engine(url)
+    with writing(engine).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE mine (id int)")
+    engine.dispose()
+    code, _, err = run(command, database=url)
+    assert (code, "run `recommender db upgrade`" in err) == (78, True)
+
+
 def test_the_database_option_stands_before_or_after_the_command(database: str, run: Run) -> None:
     for arguments in (
         ("--database-url", database, "db", "current"),
@@ -667,7 +704,9 @@ def test_a_database_that_is_cut_short_is_one_clear_message(example: Run, databas
     for suffix in ("-wal", "-shm"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)
     said = {each: example(*each) for each in (*READING, *WRITING)}
-    damaged = "Error: The file is damaged or no SQLite database: restore a backup, or name another"
+    damaged = (
+        "Error: The file is damaged or not an SQLite database: restore a backup, or name another"
+    )
     one_message = (69, "", f"{damaged} file. (database disk image is malformed)\n")
     assert {each: said[each] for each in said} == dict.fromkeys(said, one_message)
 
@@ -691,12 +730,29 @@ def test_db_goes_up_and_down(empty_database: str, run: Run) -> None:
 
 
 def test_help_of_every_command_is_its_summary(run: Run) -> None:
-    assert SUMMARIES.keys() == COMMANDS.keys()
-    for name, summary in SUMMARIES.items():
+    for name, (_, summary) in COMMANDS.items():
         command = cli.cli.get_command(click.Context(cli.cli), name)
         assert command is not None
         assert (command.help or "").splitlines()[0] == summary
         assert run(name, "--help")[0] == 0
+
+
+def test_help_lists_every_command_in_its_group(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run("--help")
+    _, *sections = re.split(r"^(\S.*):$", out.partition("Options:")[2], flags=re.MULTILINE)
+    listed = dict(zip(sections[::2], sections[1::2], strict=True))
+    for title, commands in GROUPS.items():
+        assert re.findall(r"^  (\S+)  ", listed[title], re.MULTILINE) == list(commands)
+    assert sum(map(len, GROUPS.values())) == len(COMMANDS)
+
+
+def test_help_imports_no_database() -> None:
+    code = "import sys, recommender.cli as c; c.run(['--help']); print('sqlalchemy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert done.stdout.endswith("False\n")
 
 
 def test_a_cell_cannot_move_the_cursor_or_turn_the_text_around() -> None:
@@ -730,6 +786,7 @@ def shell(command: str, folder: Path, **environment: str) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -752,6 +809,7 @@ def test_a_stream_that_is_full_or_closed_is_no_traceback(
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8:strict"])
 def test_a_terminal_that_cannot_show_a_character_gets_its_escape(
     tmp_path: Path, encoding: str
