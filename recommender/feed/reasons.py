@@ -120,10 +120,10 @@ def neighbour_query(viewer: Viewer, ids: Sequence[int]) -> Statement:
 
 
 def hashtag_query(viewer: Viewer, ids: Sequence[int]) -> Statement:
-    """Return the statement that says what the viewer thinks of each hashtag of some videos.
+    """Return the statement that rates the hashtags of some videos for the viewer.
 
     Its columns are the video, the hashtag's name, and one column for each name in `TAG_SIGNALS`:
-    above 0 if that signal speaks for the hashtag, else 0 or NULL. The order is that of the names.
+    above 0 if that signal speaks for the hashtag, else 0 or NULL. The rows are sorted by name.
 
     Args:
         viewer: the viewer, with the hashtags of what they saw last.
