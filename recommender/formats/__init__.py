@@ -1,1 +1,1 @@
-"""formats: TODO."""
+"""The interchange format: which values, texts and rows are accepted, without a database."""

@@ -1,4 +1,4 @@
-"""formats.rows: TODO."""
+"""The columns of interchange rows, and the parser of a row."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from recommender.errors import InvalidValue
 from recommender.formats.scalars import (
-    KINDS,
+    EVENT_KINDS,
     ORIENTATIONS,
     STATUSES,
     Parser,
     count,
-    each,
     fraction,
     key,
+    list_of,
     listed_key,
     one_of,
     parse_named,
@@ -26,23 +26,29 @@ from recommender.formats.text import hashtag, read_caption
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of an interchange row: how it is parsed, and whether a row must have it."""
+    """A column of an interchange row.
+
+    Attributes:
+        parse: the parser of a value that is not empty.
+        required: whether a row must have the column.
+        many: whether the value is a list.
+    """
 
     parse: Parser
     required: bool = False
     many: bool = False
 
-    def value(self, given: object) -> object:
-        """The parsed value; an empty cell is None, or the empty list.
+    def value(self, written: object) -> object:
+        """Return the parsed value; an empty cell is None, or the empty list.
 
         Raises:
-            InvalidValue: the value is not of this column's form, or is required and empty.
+            InvalidValue: the value has a wrong form, or is required and empty.
         """
-        if given is None or given == "":
+        if written is None or written == "":
             if self.required:
                 raise InvalidValue("is required and empty")
             return () if self.many else None
-        return self.parse(given)
+        return self.parse(written)
 
 
 Columns = Mapping[str, Column]
@@ -53,15 +59,15 @@ USER_COLUMNS: Columns = {
     "country": Column(key),
     "device": Column(key),
     "created_at": Column(time),
-    "interests": Column(each(hashtag), many=True),
-    "liked_sounds": Column(each(listed_key), many=True),
+    "interests": Column(list_of(hashtag), many=True),
+    "liked_sounds": Column(list_of(listed_key), many=True),
 }
 
 VIDEO_COLUMNS: Columns = {
     "id": Column(key, required=True),
     "creator": Column(key, required=True),
     "caption": Column(read_caption),
-    "hashtags": Column(each(hashtag), many=True),
+    "hashtags": Column(list_of(hashtag), many=True),
     "sound": Column(listed_key),
     "language": Column(key),
     "country": Column(key),
@@ -81,7 +87,7 @@ EVENT_COLUMNS: Columns = {
     "id": Column(key, required=True),
     "user": Column(key, required=True),
     "video": Column(key, required=True),
-    "kind": Column(one_of(KINDS), required=True),
+    "kind": Column(one_of(EVENT_KINDS), required=True),
     "at": Column(time, required=True),
     "watch_ms": Column(count),
     "completion": Column(fraction),
@@ -89,28 +95,28 @@ EVENT_COLUMNS: Columns = {
 
 
 def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
-    """The row with every value parsed; columns that the row has not stay absent.
+    """Return the row with all values parsed; absent columns stay absent.
 
     Raises:
-        InvalidValue: a column is unknown or missing, or a value not of its form; the message
+        InvalidValue: a column is unknown or missing, or a value has a wrong form. The message
             begins with the column's name.
     """
     if not isinstance(row, Mapping):
         raise InvalidValue(f"{shown(row)} is not a row of columns and values")
     check_names(columns, row.keys())
     parsed = {}
-    for name, given in row.items():
+    for name, value in row.items():
         column = columns[name]
-        parsed[name] = parse_named(name, column.parse if given else column.value, given)
+        parsed[name] = parse_named(name, column.parse if value else column.value, value)
     return parsed
 
 
 def check_names(columns: Columns, names: Iterable[str]) -> None:
-    """Raise `InvalidValue` where a name is unknown or a required one is missing."""
+    """Raise `InvalidValue` if a column is unknown or a required column is missing."""
     if names == columns.keys():
         return
-    given = list(names)
-    if unknown := [name for name in given if name not in columns]:
+    present = list(names)
+    if unknown := [name for name in present if name not in columns]:
         raise InvalidValue(f"unknown column {shown(unknown[0])}: there are {', '.join(columns)}")
-    if missing := [name for name in columns if columns[name].required and name not in given]:
+    if missing := [name for name in columns if columns[name].required and name not in present]:
         raise InvalidValue(f"column {missing[0]} is missing")

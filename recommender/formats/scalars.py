@@ -1,4 +1,9 @@
-"""formats.scalars: TODO."""
+"""Parsers of single values: keys, counts, fractions, times and lists.
+
+A parser takes a CSV cell (text), a JSON value or a Python value. It returns the value as the
+database stores it, or raises `InvalidValue` with one sentence. The same values are accepted on
+every database.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
-KINDS = (
+EVENT_KINDS = (
     "impression", "watch", "like", "unlike", "share", "comment", "save", "unsave",
     "not_interested", "report",
 )  # fmt: skip
@@ -66,7 +71,11 @@ def parse_named(name: str, parse: Callable[..., T], value: object, *bounds: Any)
 
 
 def text(value: object, longest: int = KEY_LENGTH) -> str:
-    """Any text of at most `longest` code points without NUL and lone surrogates."""
+    """Return a text of at most `longest` code points, without NUL and lone surrogates.
+
+    Raises:
+        InvalidValue: the value is no text, is too long, or has a character that no database stores.
+    """
     if not isinstance(value, str):
         raise InvalidValue(f"{shown(value)} is not text")
     if len(value) <= longest and value.isprintable():
@@ -74,26 +83,26 @@ def text(value: object, longest: int = KEY_LENGTH) -> str:
     if len(value) > longest:
         raise InvalidValue(f"is {len(value):,} characters long, more than {longest:,}")
     if refused := _REFUSED_IN_TEXT.search(value):
-        raise InvalidValue(f"has the character U+{ord(refused[0]):04X}, which no database keeps")
+        raise InvalidValue(f"has the character U+{ord(refused[0]):04X}, which no database stores")
     return value
 
 
 def key(value: object) -> str:
-    """A key of 1 to 255 code points, kept as written."""
+    """Return a key of 1 to 255 code points, as written, or raise `InvalidValue`."""
     if value == "":
         raise InvalidValue("is empty")
     return text(value)
 
 
 def listed_key(value: object) -> str:
-    """A key that can stand in a list of a CSV cell, so one without the list separator."""
+    """Return a key without the separator of CSV lists, or raise `InvalidValue`."""
     if LIST_SEPARATOR in (parsed := key(value)):
         raise InvalidValue(f"{shown(value)} has a {LIST_SEPARATOR}, which separates lists")
     return parsed
 
 
 def count(value: object) -> int:
-    """A whole number from 0 to 2,147,483,647."""
+    """Return a whole number from 0 to 2,147,483,647, or raise `InvalidValue`."""
     if isinstance(value, str):
         value = int(value) if _COUNT.fullmatch(value) else value
     elif isinstance(value, float):
@@ -106,7 +115,7 @@ def count(value: object) -> int:
 
 
 def number(value: object, low: float, high: float) -> float:
-    """A finite number from `low` to `high`."""
+    """Return a finite number from `low` to `high`, or raise `InvalidValue`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_number = is_number or (isinstance(value, str) and bool(_NUMBER.fullmatch(value)))
     try:
@@ -117,17 +126,21 @@ def number(value: object, low: float, high: float) -> float:
         raise InvalidValue(f"{shown(value)} is not a number")
     if not low <= parsed <= high:
         raise InvalidValue(f"{shown(value)} is not between {low:g} and {high:g}")
-    return parsed + 0.0  # never -0.0, which one database keeps and the other does not
+    return parsed + 0.0  # -0.0 becomes 0.0: PostgreSQL would store the sign, SQLite would not
 
 
 def fraction(value: object) -> float:
-    """A finite number from 0 to 1."""
+    """Return a number from 0 to 1, or raise `InvalidValue`."""
     return number(value, 0.0, 1.0)
 
 
 def time(value: object) -> datetime:
-    """A time from 1970 to 2100 with an offset and at most microseconds, in UTC."""
-    moment = value if isinstance(value, datetime) else _moment(value)
+    """Return a time in UTC, or raise `InvalidValue`.
+
+    Args:
+        value: a `datetime`, or ISO 8601 text; from 1970 to 2100, with an offset, to microseconds.
+    """
+    moment = value if isinstance(value, datetime) else _time_of_text(value)
     if moment.tzinfo is not UTC:
         moment = _in_utc(moment, value)
     if not EARLIEST <= moment < LATEST:
@@ -144,7 +157,7 @@ def _in_utc(moment: datetime, value: object) -> datetime:
         raise InvalidValue(f"{shown(value)} is not between 1970 and 2100") from None
 
 
-def _moment(value: object) -> datetime:
+def _time_of_text(value: object) -> datetime:
     matched = _TIME.fullmatch(value) if isinstance(value, str) else None
     if matched is None:
         raise InvalidValue(f"{shown(value)} is not a time such as 2026-01-31T12:00:00Z")
@@ -157,17 +170,17 @@ def _moment(value: object) -> datetime:
 
 
 def written_time(moment: datetime) -> str:
-    """A time in UTC as all output writes it, such as 2026-01-31T12:00:00Z."""
+    """Return a time in UTC as text, such as 2026-01-31T12:00:00Z."""
     return moment.isoformat().replace("+00:00", "Z")
 
 
 def now() -> datetime:
-    """The clock, in UTC: the default of every time that a caller leaves out."""
+    """Return the current time in UTC: the default of all times that a caller omits."""
     return datetime.now(UTC)
 
 
 def one_of(allowed: tuple[str, ...]) -> Parser:
-    """A parser for one of a few words."""
+    """Return a parser that accepts only the given words."""
 
     def word(value: object) -> str:
         if value not in allowed:
@@ -177,22 +190,22 @@ def one_of(allowed: tuple[str, ...]) -> Parser:
     return word
 
 
-def each(parse: Parser) -> Parser:
-    """A parser for a list: each part parsed, repeats left out, 300 at the most."""
+def list_of(parse: Parser) -> Parser:
+    """Return a parser of lists with at most 300 distinct entries; repeats are dropped."""
 
-    def many(value: object) -> tuple[object, ...]:
+    def entries_of(value: object) -> tuple[object, ...]:
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
             raise InvalidValue(f"{shown(value)} is not a list")
-        parts = tuple(dict.fromkeys(parse(part) for part in value))
-        if len(parts) > LIST_LENGTH:
-            raise InvalidValue(f"has {len(parts):,} entries, more than {LIST_LENGTH}")
-        return parts
+        entries = tuple(dict.fromkeys(parse(entry) for entry in value))
+        if len(entries) > LIST_LENGTH:
+            raise InvalidValue(f"has {len(entries):,} entries, more than {LIST_LENGTH}")
+        return entries
 
-    return many
+    return entries_of
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: quoted, and cut where it is long."""
+    """Return a value as messages show it: quoted, and cut to 60 characters."""
     try:
         written = repr(value)
     except (ValueError, RecursionError):
@@ -201,7 +214,7 @@ def shown(value: object) -> str:
 
 
 def is_key(value: str) -> bool:
-    """Whether a value can be a key."""
+    """Return whether a value can be a key."""
     try:
         return bool(key(value))
     except InvalidValue:

@@ -1,8 +1,7 @@
-"""How one field is read: a parser per kind of value, for files and for Python callers alike.
+"""Captions and hashtags: their canonical form, and the words and terms of a text.
 
-A parser takes what a CSV cell (text), a JSON value or a Python caller gives, returns the value as
-the database keeps it, and raises `InvalidValue` with one sentence about what is wrong. What is
-accepted does not depend on the database.
+Case and compatible characters are folded, so that different spellings of a word are one word.
+Scripts written without spaces, such as Thai and Chinese, are divided into their characters.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ _UNSPACED = (
     (0x1AFF0, 0x1B16F),  # Kana
     (0x20000, 0x3FFFF),  # Han
 )
-"""Where the characters of scripts written without spaces between words are."""
+"""The code points of scripts that are written without spaces between words."""
 
 _SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
-"""Where the variation selectors are: marks that show nothing of their own."""
+"""The code points of variation selectors, which show nothing of their own."""
 
 _URL = re.compile(r"(?:https?://|www\.|\w\.[a-z]{2,}/)\S*", re.IGNORECASE)
 
@@ -58,17 +57,18 @@ _TAG = re.compile("#+([au_][au_mv]*(?:j[au_mv]+)*)")
 
 
 def caption(value: object) -> str:
-    """A caption of at most 10,000 code points."""
+    """Return a caption of at most 10,000 code points, or raise `InvalidValue`."""
     return text(value, CAPTION_LENGTH)
 
 
 def hashtag(value: object) -> str:
-    """The one canonical form of a hashtag, 1 to 100 code points, without leading ``#``.
+    """Return the canonical form of a hashtag, 1 to 100 code points, without leading ``#``.
 
-    NFKC of case-folded NFKC, to a fixed point: one pass is not idempotent for hundreds of
-    characters.
+    Raises:
+        InvalidValue: the value is empty, too long, or has the separator of CSV lists.
     """
     name, before = text(value, CAPTION_LENGTH), None
+    # Repeated to a fixed point: one pass is not idempotent for hundreds of characters.
     while name != before:
         before = name
         name = _folded(name).strip().lstrip("#")
@@ -80,38 +80,38 @@ def hashtag(value: object) -> str:
 
 
 def _folded(written: str) -> str:
-    """One pass of folding, to be repeated until nothing changes."""
+    """Return a text after one pass of folding: NFKC of case-folded NFKC."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", written).casefold())
 
 
-class _Characters(dict[int, str | None]):
-    """What `str.translate` puts for each character, found out when it is first met."""
+class _TranslationTable(dict[int, str | None]):
+    """A table for `str.translate`, computed for a character when it first occurs."""
 
-    def __init__(self, put: Callable[[str], str | None]) -> None:
-        self._put = put
+    def __init__(self, translate: Callable[[str], str | None]) -> None:
+        self._translate = translate
 
     def __missing__(self, code: int) -> str | None:
-        put = self._put(chr(code))
-        if code < 0x20000:  # the rest is rare, and would only fill the memory
-            self[code] = put
-        return put
+        translation = self._translate(chr(code))
+        if code < 0x20000:  # higher code points are rare and would only fill the memory
+            self[code] = translation
+        return translation
 
 
 def _is_within(ranges: tuple[tuple[int, int], ...], character: str) -> bool:
     return any(first <= ord(character) <= last for first, last in ranges)
 
 
-def _shown_part(character: str) -> str | None:
-    """The character, None where it shows nothing of its own, such as a joiner or a selector."""
+def _visible(character: str) -> str | None:
+    """Return the character, or None if it shows nothing of its own, such as a joiner."""
     is_hidden = unicodedata.category(character) in {"Cf", "Me"}
     return None if is_hidden or _is_within(_SELECTORS, character) else character
 
 
 def _shape(character: str) -> str:
-    """What a character is to words and hashtags, as a letter for their patterns.
+    """Return the class of a character, as a letter for the patterns of words and hashtags.
 
-    ``a`` a letter or digit, ``m`` a combining mark; ``u`` and ``v`` the same in an unspaced script;
-    ``j`` a joiner; ``#``, ``&`` and ``_`` themselves; a space all else.
+    ``a`` is a letter or digit, ``m`` a combining mark; ``u`` and ``v`` are the same in an unspaced
+    script. ``j`` is a joiner. ``#``, ``&`` and ``_`` stand for themselves, a space for all others.
     """
     if character in _SPECIAL:
         return _SPECIAL[character]
@@ -122,50 +122,50 @@ def _shape(character: str) -> str:
     return ("mv" if is_mark else "au")[is_unspaced]
 
 
-_SHOWN = _Characters(_shown_part)
+_VISIBLE = _TranslationTable(_visible)
 
-_SHAPES = _Characters(_shape)
+_SHAPES = _TranslationTable(_shape)
 
 
 def words(text: object) -> str:
-    """The words of a text with a space between and around them; empty where there are none.
+    """Return the words of a text, with a space between and around them; empty without words.
 
     Case and compatible forms are folded as in a hashtag. A word is a run of letters, digits and
-    combining marks; in scripts without spaces between words every letter with its marks is one. So
-    a phrase is in a text where its words are a part of the text's: ``" a b "`` of ``" look a b "``.
+    combining marks. In unspaced scripts every letter with its marks is a word. So a text contains a
+    phrase if its words contain the phrase's words: ``" look a b "`` contains ``" a b "``.
     """
     written, before = str(text), None
     while written != before:
         before = written
-        written = written.lower() if written.isascii() else _folded(written.translate(_SHOWN))
-    found = [written[slice(*word.span())] for word in _WORD.finditer(written.translate(_SHAPES))]
-    return f" {' '.join(found)} " if found else ""
+        written = written.lower() if written.isascii() else _folded(written.translate(_VISIBLE))
+    matches = _WORD.finditer(written.translate(_SHAPES))
+    parts = [written[slice(*match.span())] for match in matches]
+    return f" {' '.join(parts)} " if parts else ""
 
 
-def letters(words: str) -> int:
-    """How many letters and digits words have, combining marks left out."""
+def letter_count(words: str) -> int:
+    """Return the number of letters and digits in words, without combining marks."""
     return sum(_SHAPES[ord(character)] in {"a", "u"} for character in words)
 
 
 def terms(words: str) -> tuple[int, ...]:
-    """What captions are matched by: 20 words of a text at most, as numbers from 0 to 2^63 - 1.
+    """Return the first 20 distinct terms of a text, as numbers from 0 to 2^63 - 1.
 
-    Words of one character and numbers say nothing; in scripts without spaces between words each
-    pair of neighbouring characters is taken.
+    Captions are compared by their terms. A term is a word; words of one character and numbers are
+    left out. In unspaced scripts a term is a pair of neighbouring characters.
 
     Args:
-        words: as the function of that name gives them.
+        words: the result of `words`.
     """
-    parts = words.split()
-    found: dict[str, None] = {}
-    for part, following in pairwise([*parts, ""]):
-        if _is_unspaced(part):
-            found |= {part + following: None} if _is_unspaced(following) else {}
-        elif len(part) > 1 and not part.isnumeric():
-            found[part] = None
-        if len(found) == MOST_TERMS:
+    distinct: dict[str, None] = {}
+    for word, following in pairwise([*words.split(), ""]):
+        if _is_unspaced(word):
+            distinct |= {word + following: None} if _is_unspaced(following) else {}
+        elif len(word) > 1 and not word.isnumeric():
+            distinct[word] = None
+        if len(distinct) == MOST_TERMS:
             break
-    return tuple(dict.fromkeys(map(_term, found)))
+    return tuple(dict.fromkeys(map(_term_number, distinct)))
 
 
 def _is_unspaced(word: str) -> bool:
@@ -173,31 +173,32 @@ def _is_unspaced(word: str) -> bool:
 
 
 @lru_cache(maxsize=2**16)
-def _term(word: str) -> int:
+def _term_number(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest()) >> 1
 
 
 def caption_hashtags(caption: str | None) -> tuple[str, ...]:
-    """The hashtags written in a caption, in canonical form and in its order, 300 at most.
+    """Return the first 300 hashtags of a caption, in canonical form and in order.
 
-    A `#` begins one, but not inside a word, after `&` or in a URL; letters, digits, marks and `_`
-    of any script follow. What `hashtag` refuses is none.
+    A hashtag is a `#` followed by letters, digits, marks and `_` of any script. It does not begin
+    inside a word, after `&`, or in a URL. Texts that `hashtag` refuses are left out.
     """
     if not caption or _HASHES.isdisjoint(caption):
         return ()
     plain = _URL.sub(lambda url: " " * len(url[0]), caption)
     shapes = plain.translate(_SHAPES)
-    found: dict[str, None] = {}
+    hashtags: dict[str, None] = {}
     end = 0
-    for tag in _TAG.finditer(shapes):
-        if tag.start() == end or shapes[tag.start() - 1] not in "am_&":
-            end = tag.end()
-            found |= dict.fromkeys(_canonical(plain[slice(*tag.span(1))]))
-    return tuple(found)[:LIST_LENGTH]
+    for match in _TAG.finditer(shapes):
+        if match.start() == end or shapes[match.start() - 1] not in "am_&":
+            end = match.end()
+            hashtags |= dict.fromkeys(_accepted_hashtag(plain[slice(*match.span(1))]))
+    return tuple(hashtags)[:LIST_LENGTH]
 
 
 @lru_cache(maxsize=2**14)
-def _canonical(written: str) -> tuple[str, ...]:
+def _accepted_hashtag(written: str) -> tuple[str, ...]:
+    """Return the hashtag in canonical form, or nothing if it is refused."""
     try:
         return (hashtag(written),)
     except InvalidValue:
@@ -205,7 +206,7 @@ def _canonical(written: str) -> tuple[str, ...]:
 
 
 class Caption(NamedTuple):
-    """A caption as written, and what it says: its words, terms and hashtags."""
+    """A caption as written, with its words, terms and hashtags."""
 
     text: str
     words: str
@@ -214,7 +215,7 @@ class Caption(NamedTuple):
 
 
 def read_caption(value: object) -> Caption:
-    """A caption of at most 10,000 code points with all that it says."""
+    """Return a caption of at most 10,000 code points, analysed, or raise `InvalidValue`."""
     written = caption(value)
-    found = words(written)
-    return Caption(written, found, terms(found), caption_hashtags(written))
+    caption_words = words(written)
+    return Caption(written, caption_words, terms(caption_words), caption_hashtags(written))

@@ -27,7 +27,7 @@ def keyword(value: object) -> str:
     kept = text.words(scalars.text(value, text.CAPTION_LENGTH))
     if not kept:
         raise InvalidValue(f"{scalars.shown(value)} has no letter and no digit")
-    if text.letters(kept) < 2:
+    if text.letter_count(kept) < 2:
         raise InvalidValue(f"{scalars.shown(value)} has fewer than two letters or digits")
     if len(kept.strip()) > KEYWORD_LENGTH:
         raise InvalidValue(f"{scalars.shown(value)} is longer than {KEYWORD_LENGTH} characters")

@@ -27,7 +27,7 @@ class Event:
         key: the event's own id, unique for the user; the same key again is the same event.
         user: the user's key.
         video: the video's key.
-        kind: one of `scalars.KINDS`.
+        kind: one of `scalars.EVENT_KINDS`.
         at: when, with an offset; kept in UTC.
         watch_ms: milliseconds watched, 0 to 2,147,483,647; None where unknown.
         completion: part of the video watched, 0 to 1; None where unknown.

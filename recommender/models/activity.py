@@ -13,7 +13,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
-from recommender.formats.scalars import KINDS
+from recommender.formats.scalars import EVENT_KINDS
 from recommender.models.catalog import Hashtag, Sound, User, Video
 from recommender.models.types import (
     CLUSTERED,
@@ -127,7 +127,7 @@ class EventRow(Base):
     __tablename__ = f"{PREFIX}events"
     __table_args__ = (
         key_length("key"),
-        one_of("kind", KINDS),
+        one_of("kind", EVENT_KINDS),
         is_fraction("completion"),
         not_negative("watch_ms"),
         CLUSTERED,

@@ -344,14 +344,14 @@ def test_the_form_of_every_single_character_is_its_own_form() -> None:
 
 
 def test_a_list_keeps_its_order_and_leaves_repeats_out() -> None:
-    parse = scalars.each(text.hashtag)
+    parse = scalars.list_of(text.hashtag)
     assert parse(["b", "#B", "a", "b"]) == ("b", "a")
     assert parse(name for name in "ba") == ("b", "a")
     assert parse([]) == ()
 
 
 def test_a_list_has_300_different_entries_at_most() -> None:
-    parse = scalars.each(text.hashtag)
+    parse = scalars.list_of(text.hashtag)
     names = [f"tag{number}" for number in range(301)]
     assert parse(names[:300] * 2) == tuple(names[:300])
     with pytest.raises(InvalidValue, match="has 301 entries, more than 300"):
@@ -361,13 +361,13 @@ def test_a_list_has_300_different_entries_at_most() -> None:
 @pytest.mark.parametrize("written", ["a", "a|b", b"a", 5, True, {"a": 1}, {}])
 def test_what_is_no_list_is_refused(written: Any) -> None:
     with pytest.raises(InvalidValue, match="is not "):
-        scalars.each(text.hashtag)(written)
+        scalars.list_of(text.hashtag)(written)
 
 
 @pytest.mark.parametrize("parts", [[None], [""], [5], [["a"]], [{"a": 1}], DEEP])
 def test_a_part_of_a_list_that_is_not_of_its_form_is_refused(parts: Any) -> None:
     with pytest.raises(InvalidValue):
-        scalars.each(text.hashtag)(parts)
+        scalars.list_of(text.hashtag)(parts)
 
 
 def test_one_of_a_few_words() -> None:

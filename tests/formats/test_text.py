@@ -19,7 +19,7 @@ from recommender import Counts, InvalidValue, reset_user, upsert_videos
 from recommender.errors import UnknownVideo
 from recommender.formats import scalars, text
 from recommender.ingest.videos import set_video_status as set_status
-from recommender.learning.affinities import rules
+from recommender.learning.affinities import read_rules
 from recommender.models import Affinity
 from recommender.models.tables import (
     AFFINITIES,
@@ -265,7 +265,7 @@ def remember(model: dict[str, dict[str, Any]], row: Mapping[str, Any]) -> None:
 
 def published(session: Session) -> dict[tuple[str, str, str], float]:
     """What all videos say of their creators, computed anew."""
-    state, found = rules(session), {}
+    state, found = read_rules(session), {}
     for video in videos(session).values():
         since = session.scalar(
             sa.select(USERS.c.learned_since).where(USERS.c.key == video["creator"])

@@ -163,7 +163,7 @@ def test_every_kind_has_a_row_in_the_table_above() -> None:
         for mark in test_what_each_kind_adds_to_the_state.pytestmark
         if mark.name == "parametrize"
     ]
-    assert {deed for deed, *_ in mark.args[1]} == set(scalars.KINDS)
+    assert {deed for deed, *_ in mark.args[1]} == set(scalars.EVENT_KINDS)
 
 
 def test_counts_add_and_times_and_parts_are_the_greatest(world: Session) -> None:
@@ -436,7 +436,7 @@ DURATIONS = {"short": 10_000, "long": 60_000, "unknown": None}
 BODY = st.fixed_dictionaries({
     "user": st.sampled_from(["viewer", "other"]),
     "video": st.sampled_from(sorted(DURATIONS)),
-    "kind": st.sampled_from(scalars.KINDS),
+    "kind": st.sampled_from(scalars.EVENT_KINDS),
     "at": st.integers(0, 5).map(at),
     "watch_ms": st.sampled_from([None, 0, 2500, 10_000, 18_000]),
     "completion": st.sampled_from([None, 0.0, 0.25, 0.5, 1.0]),
@@ -469,7 +469,7 @@ def expected_state(events: Sequence[Event], duration_ms: int | None) -> dict[str
     parts = [watched(event.watch_ms, event.completion, duration_ms) for event in watches]
     latest = {
         kind: max((event.at for event in events if event.kind == kind), default=None)
-        for kind in scalars.KINDS
+        for kind in scalars.EVENT_KINDS
     }
     return {
         "impressions": kinds["impression"] + kinds["watch"],

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import Event, Settings, record_many, run_transaction
 from recommender.formats import scalars
-from recommender.learning.affinities import RULES
+from recommender.learning.affinities import RULE_COLUMNS
 from recommender.learning.engagement import is_engaged, watched
 from recommender.models import Video
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
@@ -83,7 +83,7 @@ def affinities(session: Session) -> Affinities:
 
 def rules_of(session: Session) -> dict[str, Any]:
     state = table("learning_state")
-    row = session.execute(sa.select(*(state.c[name] for name in RULES))).one()
+    row = session.execute(sa.select(*(state.c[name] for name in RULE_COLUMNS))).one()
     return dict(row._mapping)
 
 
@@ -154,7 +154,7 @@ class Reference:
 BODY = st.fixed_dictionaries({
     "user": st.sampled_from(["viewer", "viewer", "other"]),
     "video": st.sampled_from(sorted(ABOUT)),
-    "kind": st.sampled_from(scalars.KINDS),
+    "kind": st.sampled_from(scalars.EVENT_KINDS),
     "at": st.integers(0, 5).map(moment),
     "watch_ms": st.sampled_from([None, 0, 2_999, 3_000, 10_000, 18_000]),
     "completion": st.sampled_from([None, 0.0, 0.25, 1.0]),
@@ -357,7 +357,7 @@ def test_affinities_are_squeezed_and_one_topic_is_no_more_than_one(session: Sess
     assert 0.99 < item.score < 1
 
 
-@pytest.mark.parametrize("kind_of_event", scalars.KINDS)
+@pytest.mark.parametrize("kind_of_event", scalars.EVENT_KINDS)
 def test_one_event_of_any_kind_is_six_statements_at_most(
     session: Session, kind_of_event: str
 ) -> None:
@@ -374,7 +374,7 @@ def streams(seed: int, users: Sequence[str]) -> list[list[Event]]:
     return [
         [
             make_event(
-                chance.choice(scalars.KINDS), chance.choice(sorted(ABOUT)), chance.choice(users),
+                chance.choice(scalars.EVENT_KINDS), chance.choice(sorted(ABOUT)), chance.choice(users),
                 at=moment(0) + timedelta(minutes=chance.randrange(9_999)),
                 watch_ms=chance.choice([None, 1_000, 60_000]),
             )

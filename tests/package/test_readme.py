@@ -99,7 +99,7 @@ def test_the_readmes_name_every_signal_filter_source_command_column_and_kind() -
     for columns in (USER_COLUMNS, VIDEO_COLUMNS, FOLLOW_COLUMNS, EVENT_COLUMNS):
         listed = ", ".join(f"{name}{'*' * column.required}" for name, column in columns.items())
         assert f"| {listed} |" in EVERYTHING
-    assert ", ".join(scalars.KINDS) in EVERYTHING.replace("\n  ", " ").replace("\n", " ")
+    assert ", ".join(scalars.EVENT_KINDS) in EVERYTHING.replace("\n  ", " ").replace("\n", " ")
     assert "|".join(MUTED) in EVERYTHING.replace("\\|", "|")
 
 
