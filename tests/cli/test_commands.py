@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,39 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run_one
 
 
+@pytest.fixture(scope="session")
+def example_database(new_database: Callable[..., str]) -> Callable[[str], str]:
+    """Gives the URL of a new database with the worked example; its rows are imported once."""
+
+    @cache
+    def template(kind: str) -> str:
+        url = new_database(kind)
+        for rows in ("users", "videos", "follows", "events"):
+            file = str(EXAMPLE / f"{rows}.csv")
+            assert cli.run(["import", rows, file, "--database-url", url, "--format", "json"]) == 0
+        return url
+
+    return lambda kind: new_database(kind, like=template(kind))
+
+
 @pytest.fixture
-def example(database: str, run: Run) -> Run:
+def database(kind: str, request: pytest.FixtureRequest, new_database: Callable[..., str]) -> str:
+    """The URL of a database of the test's own, with the worked example if the test asks for it."""
+    if "example" in request.fixturenames:
+        made: str = request.getfixturevalue("example_database")(kind)
+        return made
+    return new_database(kind)
+
+
+@pytest.fixture
+def example(database: str, run: Run, capsys: pytest.CaptureFixture[str]) -> Run:
     """The same, on a database with the worked example."""
-    for kind in ("users", "videos", "follows", "events"):
-        assert run("import", kind, str(EXAMPLE / f"{kind}.csv"), database=database)[0] == 0
-    return run
+    capsys.readouterr()
+
+    def run_one(*arguments: str, **options: Any) -> tuple[int, str, str]:
+        return run(*arguments, **{"database": database, **options})
+
+    return run_one
 
 
 def answer(result: tuple[int, str, str]) -> Any:
@@ -614,7 +642,7 @@ def test_the_first_command_that_writes_leaves_a_new_postgresql_alone(
     assert "run `recommender db upgrade`" in err
 
 
-@pytest.mark.parametrize("command", ["demo", "bench"])
+@pytest.mark.parametrize("command", ["demo", pytest.param("bench", marks=pytest.mark.slow)])
 def test_demo_and_bench_make_the_tables_of_an_empty_database(
     empty_database: str, run: Run, command: str
 ) -> None:
@@ -696,6 +724,7 @@ def test_a_database_that_is_read_only_is_read_and_not_written(
     assert example("export", "events", "-")[1] == before[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_database_that_is_cut_short_is_one_clear_message(example: Run, database: str) -> None:
     """T-27."""

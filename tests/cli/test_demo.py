@@ -162,6 +162,7 @@ def test_two_swipes_change_the_next_feed_also_the_second_time(database: str, dem
         ]
 
 
+@pytest.mark.slow
 def test_a_demo_in_which_all_is_seen_asks_for_another_database(
     engine: Engine, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_demo_in_which_all_is_seen_asks_for_another_database(
     assert "give the demo another database" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_demo_begins_where_its_world_began(database: str, engine: Engine, demo: Demo) -> None:
     load(engine, DemoWorld(beginning=NOON))
     assert "108 users, 420 videos, 180 follows, 1,911 events" in demo(database)
@@ -182,6 +184,7 @@ def test_the_demo_begins_where_its_world_began(database: str, engine: Engine, de
         assert len(rows_of(session, EventRow.__table__)) == 1_911 + 3
 
 
+@pytest.mark.slow
 def test_the_first_demo_prints_the_same_on_both_databases(
     new_database: Callable[..., str], demo: Demo
 ) -> None:

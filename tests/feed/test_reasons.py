@@ -116,7 +116,7 @@ def test_a_page_takes_two_statements_and_a_stranger_none(
 def test_every_signal_has_a_phrase_and_a_hosts_own_is_named(session: Session) -> None:
     make_user(session)
     for signal in recommender.SIGNALS:
-        ((phrase,),) = causes(session, item_with(**{signal.name: 0.5}))
+        ((phrase,),) = causes(session, item_with(1, **{signal.name: 0.5}))
         assert not phrase.startswith("its "), signal.name
     assert causes(session, item_with(boost=0.5)) == [("its boost is 0.5",)]
 
