@@ -37,8 +37,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import LogFiles, Settings, get_profile, refresh
-from recommender.cli.evaluate import Length, _page_row, _ranking_row
-from recommender.cli.options import Time
+from recommender.cli.evaluate import _page_row, _ranking_row
+from recommender.cli.options import Length, Time
 from recommender.cli.output import print_table
 from recommender.database.scratch import scratch_database
 from recommender.evaluation.evaluate import _Run
@@ -46,10 +46,10 @@ from recommender.evaluation.log_replay import Cut, Slice, Timeline
 from recommender.evaluation.rankers import (
     BASELINES,
     Impression,
+    PageRequest,
     Ranker,
-    Visit,
-    impressions_of,
-    of_profile,
+    profile_ranker,
+    read_impressions,
 )
 from recommender.evaluation.results import ScoredImpressions
 from recommender.models import Interaction, User, Video
@@ -146,13 +146,13 @@ class Collaborative:
             column = self.videos.get(impression.video)
             return 0.0 if values is None or column is None else float(values[column])
 
-        def page(visit: Visit) -> list[str]:
-            values = self.of_user(name, visit.user)
+        def page(request: PageRequest) -> list[str]:
+            values = self.of_user(name, request.user)
             if values is None:
-                return visit.first(visit.shelf.popular)
+                return request.first_new(request.catalogue.popular)
             keys = list(self.videos)
             order = (keys[column] for column in np.argsort(-values, kind="stable"))
-            return visit.first(key for key in order if key in visit.shelf.cards)
+            return request.first_new(key for key in order if key in request.catalogue.videos)
 
         return Ranker(name, score, page)
 
@@ -182,11 +182,11 @@ class Learned:
         def score(impression: Impression) -> float:
             return float(self.models[name].predict_proba([impression.values])[0][1])
 
-        def page(visit: Visit) -> list[str]:
-            found = visit.candidates
+        def page(request: PageRequest) -> list[str]:
+            found = request.candidates
             values = self.models[name].predict_proba([each[0] for each in found])[:, 1]
             order = np.argsort(-values, kind="stable")
-            return visit.first(found[place][3] for place in order)
+            return request.first_new(found[place][3] for place in order)
 
         return Ranker(name, score, page)
 
@@ -202,7 +202,7 @@ def collect(run: _Run, part: Slice, learned: Learned) -> None:
     """Note the signals and outcomes of a slice's impressions."""
     with Session(run.timeline.engine) as session:
         for user, outcomes in run._shown(part).items():
-            for each in impressions_of(session, user, list(outcomes), part.start, SETTINGS):
+            for each in read_impressions(session, user, list(outcomes), part.start, SETTINGS):
                 learned.known.append(each.values)
                 learned.outcomes.append(outcomes[each.video])
 
@@ -210,7 +210,7 @@ def collect(run: _Run, part: Slice, learned: Learned) -> None:
 SETTINGS = Settings.from_environment()
 
 
-def silent(*_: object) -> None:
+def no_progress(*_: object) -> None:
     pass
 
 
@@ -224,9 +224,9 @@ def main(folder: Path, cutoff: Any, warmup: timedelta, sample: int) -> None:
     begun = cutoff - warmup
     with scratch_database(None, SETTINGS) as engine:
         timeline = Timeline(engine, Cut(begun), SETTINGS)
-        timeline.read(files_of(folder), silent)
+        timeline.read(files_of(folder), no_progress)
         with Session(engine) as session:
-            for_you = of_profile(get_profile(session, "for_you"), "for_you")
+            for_you = profile_ranker(get_profile(session, "for_you"), "for_you")
         people, learned = Collaborative(), Learned()
         rankers: Sequence[Ranker] = [
             for_you,
@@ -234,7 +234,7 @@ def main(folder: Path, cutoff: Any, warmup: timedelta, sample: int) -> None:
             *(people.ranker(name) for name in COLLABORATIVE),
             *(learned.ranker(name) for name in ("logistic", "trees")),
         ]
-        run = _Run(timeline, rankers, "engaged", cutoff, timedelta(days=1), silent)
+        run = _Run(timeline, rankers, "engaged", cutoff, timedelta(days=1), no_progress)
         scored, numbers, shown = ScoredImpressions(), {}, None
         for part in timeline.slices(begun, timedelta(days=1)):
             click.echo(f"slice of {part.start}", err=True)
@@ -246,7 +246,7 @@ def main(folder: Path, cutoff: Any, warmup: timedelta, sample: int) -> None:
                 if shown is None:
                     later = [line for line in timeline.events if line.row["at"] >= cutoff]
                     view = replace(run, timeline=replace(timeline, events=later))
-                    shown = view.look_at_pages(sample, 0)
+                    shown = view.rank_pages(sample, 0)
             hidden = timeline.prepare(part)
             if part.start >= cutoff:
                 for _ in run._score(part, scored, numbers):
