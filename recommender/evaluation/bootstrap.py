@@ -1,4 +1,4 @@
-"""evaluation.bootstrap: TODO."""
+"""Bootstrap intervals over resampled units, such as users."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from operator import itemgetter
 from random import Random
 from typing import NamedTuple
 
-from recommender.evaluation.metrics import MOST_UNITS
+MAX_UNITS = 400
+"""The maximum number of units to resample. More units hardly improve an interval."""
 
 
 class Interval(NamedTuple):
-    """A value, and where 95 % of resampled ones are."""
+    """A value and its 95 % interval."""
 
     value: float
     low: float
@@ -27,39 +28,43 @@ def bootstrap(
     times: int = 200,
     seed: int = 0,
 ) -> Interval | None:
-    """A statistic of sums, with its 95 % interval over resampled units (Efron, 1979; percentiles).
-
-    More than `MOST_UNITS` are first dealt at random into so many groups, which are as independent
-    of each other as the units are; so the time hardly grows with the units.
+    """Return a statistic of sums with its bootstrap percentile interval (Efron, 1979).
 
     Args:
-        units: of each what was drawn, such as a user: as many numbers, which are summed.
-        statistic: of the sums over a sample of the units; None where it has none.
-        times: how many samples are drawn.
-        seed: the same seed draws the same samples, of any units of the same number.
+        units: one per independent unit, such as a user: numbers, which are summed by column.
+        statistic: of the sums over a sample of units; returns None if it is undefined.
+        times: the number of samples.
+        seed: the same seed draws the same samples for the same number of units.
 
     Returns:
-        None where the statistic of the units is None.
+        None if the statistic of all units is undefined.
     """
     columns = [list(column) for column in zip(*units, strict=True)]
     value = statistic([math.fsum(column) for column in columns]) if columns else None
     if value is None:
         return None
-    dealt = [_dealt(column, seed) for column in columns]
+    grouped = [_grouped(column, seed) for column in columns]
     drawn = (
-        statistic([sum(pick(column)) for column in dealt])
-        for pick in _picks(len(dealt[0]), times, seed)
+        statistic([sum(pick(column)) for column in grouped])
+        for pick in _picks(len(grouped[0]), times, seed)
     )
-    found = sorted(each for each in drawn if each is not None) or [value]
-    return Interval(value, _percentile(found, 0.025), _percentile(found, 0.975))
+    samples = sorted(sample for sample in drawn if sample is not None) or [value]
+    return Interval(value, _percentile(samples, 0.025), _percentile(samples, 0.975))
 
 
-def _dealt(column: Sequence[float], seed: int) -> Sequence[float]:
-    """The sums of `MOST_UNITS` groups, or the column itself where it is no longer than that."""
-    if len(column) <= MOST_UNITS:
+def mean_of_sums(sums: Sequence[float]) -> float | None:
+    """Return the mean of a sum and a count, a statistic for `bootstrap`; None if the count is 0."""
+    total, count = sums
+    return total / count if count else None
+
+
+def _grouped(column: Sequence[float], seed: int) -> Sequence[float]:
+    """Return a column of at most `MAX_UNITS` values: itself, or the sums of random groups."""
+    # Random groups are as independent as the units are, and the time stops growing with the units.
+    if len(column) <= MAX_UNITS:
         return column
     order = _shuffled(len(column), seed)
-    return [sum(column[place] for place in order[first::MOST_UNITS]) for first in range(MOST_UNITS)]
+    return [sum(column[place] for place in order[first::MAX_UNITS]) for first in range(MAX_UNITS)]
 
 
 @lru_cache(4)
@@ -73,14 +78,14 @@ def _shuffled(count: int, seed: int) -> Sequence[int]:
 def _picks(
     count: int, times: int, seed: int
 ) -> Sequence[Callable[[Sequence[float]], tuple[float, ...]]]:
-    """Functions that draw as many of a column as it has, each with others again and again."""
+    """Return functions that each draw a sample of a column, with replacement."""
     chance = Random(seed)  # noqa: S311 - not for secrets
     drawn = (chance.choices(range(count), k=count) for _ in range(times))
-    return [itemgetter(*each) if count > 1 else tuple for each in drawn]
+    return [itemgetter(*places) if count > 1 else tuple for places in drawn]
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
-    """Between the two nearest of ordered values."""
+    """Return a quantile of ordered values, by linear interpolation."""
     place = part * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)

@@ -1,7 +1,7 @@
-"""How good a feed is: what came later in a log, ranked by what was known before.
+"""Measure how good a feed is: rank the later part of a log by what was known before.
 
-Impressions are ranked slice by slice, each slice folded in only after all of it was scored
-(prequential: Dawid, 1984). Pages are those that the feed would have served at the cut.
+Impressions are ranked slice by slice. A slice is learned only after all of it was scored
+(prequential evaluation: Dawid, 1984). Pages are those that the feed would have served at the cut.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender.database.scratch import scratch_database
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_files import LogFiles
@@ -30,26 +29,27 @@ from recommender.evaluation.log_replay import (
     Timeline,
     check_length,
     cut_per_user,
+    no_progress,
+    scratch_timeline,
 )
 from recommender.evaluation.rankers import (
     BASELINES,
+    Catalogue,
+    PageRequest,
     Ranker,
-    Shelf,
-    Visit,
-    impressions_of,
-    of_profile,
-    visits,
-    without,
+    ablations,
+    page_requests,
+    profile_ranker,
+    read_impressions,
 )
 from recommender.evaluation.results import (
     ImpressionQuality,
     PageQuality,
+    RankedPages,
     ScoredImpressions,
-    ShownPages,
 )
 from recommender.formats import scalars
-from recommender.learning.affinities import RULES
-from recommender.learning.refresh import refresh
+from recommender.learning.affinities import RULE_COLUMNS
 from recommender.models import LearningState
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import REFERENCE, Profile
@@ -60,21 +60,21 @@ SAMPLE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation found; every interval is over users.
+    """The results of an evaluation. Every interval is over users.
 
     Attributes:
-        target: what was hoped for.
-        cutoff: when the log was cut, None where each user's was cut by itself.
-        until: what came then or later was left out, None where nothing.
-        slices: in how many slices impressions were ranked.
-        impressions: how many; one of a user, a video and a slice.
-        positives: how many of these led to the target.
-        impression_users: whose they are.
-        page_users: of how many users the pages were looked at.
-        videos: how many could be on a page.
+        target: the target outcome.
+        cutoff: when the log was cut, None if each user's log was cut separately.
+        until: events at this time or later were left out; None if there was no bound.
+        slices: the number of slices in which impressions were ranked.
+        impressions: their number; one per user, video and slice.
+        positives: the number of impressions that led to the target.
+        impression_users: the number of users with impressions.
+        page_users: the number of users whose pages were measured.
+        videos: the number of videos that could be on a page.
         ranking: each ranker over impressions.
         pages: each ranker over pages.
-        seconds: how long it took.
+        seconds: the duration.
     """
 
     target: str
@@ -91,7 +91,7 @@ class Evaluation:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The evaluation as `evaluate` prints it; an interval has a value, a low and a high end."""
+        """Return the evaluation as JSON; an interval has a value, a low and a high end."""
         plain = asdict(self)
         for name in ("cutoff", "until"):
             plain[name] = plain[name] and scalars.written_time(plain[name])
@@ -101,7 +101,7 @@ class Evaluation:
 
 
 def plain_figures(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures as JSON has them, in which an interval has a value, a low and a high end."""
+    """Return figures as JSON; an interval has a value, a low and a high end."""
     return {
         name: plain_figures(value) if isinstance(value, Mapping)
         else dict(zip(("value", "low", "high"), value, strict=True)) if isinstance(value, tuple)
@@ -126,55 +126,51 @@ def evaluate(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Replay a log: rank what came after a cut by what was known before, and compare.
+    """Replay a log: rank its later part by what was known before, and compare rankers.
 
-    What was known is imported into a scratch database, and refreshed as of the cut. The source is
-    only read. A database's own half-lives and weights of learning are in force, those of a new
-    database for files.
+    The earlier part is imported into a scratch database and refreshed as of the cut. The source is
+    only read. A database is evaluated with its own half-lives and weights of learning, files with
+    those of a new database.
 
     Args:
         source: a prepared engine, whose log is read, or files.
-        cutoff: where the log is cut, with an offset.
-        until: what comes then or later is left out.
-        holdout: cut each user's own log instead, before the last of their positive videos: this
-            part of them, above 0 and below 1. What others did later is then known, and the later
-            part is one slice.
-        profiles: ``name`` or ``name@version``, those of the source; the active one where empty.
-            Files know the built-in ones.
-        target: what is hoped for: ``engaged`` (an engaged view or any of the others), ``like``,
-            ``share``, ``save`` or ``comment``.
-        every: how long a slice is; each is scored as of its start.
-        ablate: whether the first profile is also evaluated without each of its signals.
-        sample: of how many users with later positives the pages are looked at, at most.
-        scratch: the URL of a database without this package's tables, of which nothing is left
-            afterwards; a SQLite file in a temporary folder where None.
-        seed: what the sample of users, and those that intervals are of, depend on.
-        settings: those of the environment where None.
-        progress: called with the name of a stage, how much of it is done, and of how much.
+        cutoff: the time at which the log is cut, with an offset.
+        until: events at this time or later are left out.
+        holdout: instead of a cutoff, the share of each user's positive videos to hold out, above 0
+            and below 1. Each log is cut before the last of them. The later behaviour of other users
+            is then known, and the later part is one slice.
+        profiles: ``name`` or ``name@version`` of the source; the active profile if empty. Files
+            have the built-in profiles only.
+        target: ``engaged`` (an engaged view or any of the others), ``like``, ``share``, ``save`` or
+            ``comment``.
+        every: the length of a slice. A slice is scored as of its start.
+        ablate: also evaluate the first profile without each of its signals.
+        sample: the maximum number of users whose pages are measured.
+        scratch: the URL of a database without this package's tables, which is emptied afterwards;
+            a temporary SQLite file if None.
+        seed: the random seed for the samples of users.
+        settings: those of the environment if None.
+        progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
-        InvalidValue: a value is not of its form, or nothing comes after the cut.
+        InvalidValue: a value is malformed, or nothing comes after the cut.
         UnknownProfile: there is no such profile or version.
         NotFound: there is no such file.
-        BadData: a row is not in the format, or names what is not there.
+        BadData: a row is not in the format, or names an unknown user or video.
     """
     started = time.monotonic()
     settings = settings or Settings.from_environment()
-    report = progress or _silent
+    report = progress or no_progress
     _check(target, every, sample)
     cut, start = _cut(source, cutoff, until, holdout, target, settings)
-    with scratch_database(scratch, settings) as engine, translate_errors():
-        profiled = engine if isinstance(source, LogFiles) else source
+    with scratch_timeline(cut, scratch, settings) as timeline, translate_errors():
+        profiled = timeline.engine if isinstance(source, LogFiles) else source
         rankers = _rankers(_profiles(profiled, profiles), ablate=ablate)
         if isinstance(source, Engine):
-            _learn_alike(source, engine, settings)
-        timeline = Timeline(engine, cut, settings)
-        timeline.read(source, report)
-        if not timeline.events:
-            raise InvalidValue("nothing in the log comes after the cut")
-        refresh(engine, as_of=start, settings=settings)
+            _learn_alike(source, timeline.engine, settings)
+        timeline.begin(source, start, report)
         run = _Run(timeline, rankers, target, start, None if holdout else every, report)
-        shown = run.look_at_pages(sample, seed)
+        shown = run.rank_pages(sample, seed)
         scored = run.rank_impressions()
     return Evaluation(
         target=target,
@@ -192,10 +188,6 @@ def evaluate(
     )
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    """No progress is wanted."""
-
-
 def _check(target: str, every: timedelta, sample: int) -> None:
     if target not in TARGETS:
         raise InvalidValue(f"target: {scalars.shown(target)} is not one of {', '.join(TARGETS)}")
@@ -204,10 +196,10 @@ def _check(target: str, every: timedelta, sample: int) -> None:
 
 
 def check_sample(sample: int) -> None:
-    """How many users are looked at.
+    """Check the number of users in a sample.
 
     Raises:
-        InvalidValue: it is no whole number of at least 1.
+        InvalidValue: it is not a whole number of at least 1.
     """
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 1:
         raise InvalidValue(f"sample: {scalars.shown(sample)} is no whole number of at least 1")
@@ -221,7 +213,7 @@ def _cut(
     target: str,
     settings: Settings,
 ) -> tuple[Cut, datetime]:
-    """Where the log is cut, and as of when its earlier part is refreshed."""
+    """Return the cut, and the time to refresh the earlier part as of."""
     if (cutoff is None) == (holdout is None):
         raise InvalidValue("cutoff: either a cutoff or a holdout must be given, and not both")
     if cutoff is not None:
@@ -238,7 +230,7 @@ def _cut(
 
 def _learn_alike(source: Engine, engine: Engine, settings: Settings) -> None:
     """Give the scratch database the source's half-lives and weights of learning."""
-    columns = [getattr(LearningState, name) for name in (*RULES, "trend_half_life_days")]
+    columns = [getattr(LearningState, name) for name in (*RULE_COLUMNS, "trend_half_life_days")]
     with Session(source) as session:
         rules = session.execute(sa.select(*columns)).one()._asdict()
     alike = sa.update(LearningState).values(rules)
@@ -246,10 +238,8 @@ def _learn_alike(source: Engine, engine: Engine, settings: Settings) -> None:
 
 
 def _profiles(engine: Engine, asked: Sequence[str]) -> dict[str, Profile]:
-    """The profiles to evaluate by their names, those asked for first; the reference is among them.
-
-    The profiles of a database are read there: the scratch database has the built-in ones only.
-    """
+    """Return the profiles to evaluate by name: those asked for, then the reference formula."""
+    # The engine is the source's: the scratch database has the built-in profiles only.
     with translate_errors(), Session(engine) as session:
         found = {name: get_profile(session, name) for name in asked}
         if not found:
@@ -261,31 +251,31 @@ def _profiles(engine: Engine, asked: Sequence[str]) -> dict[str, Profile]:
 
 
 def _label(name: str, profile: Profile) -> str:
-    """The name that a profile was asked for by, unless a baseline has it."""
+    """Return the name that a profile was asked for by, with the version if a baseline has it."""
     is_taken = any(name == baseline.name for baseline in BASELINES)
     return f"{name}@{profile.version}" if is_taken else name
 
 
 def _rankers(profiles: Mapping[str, Profile], *, ablate: bool) -> list[Ranker]:
-    """All that are compared, the profile asked for first at the head."""
+    """Return all rankers, beginning with the first profile asked for."""
     first = next(iter(profiles.values()))
     return [
-        *(of_profile(profile, name) for name, profile in profiles.items()),
+        *(profile_ranker(profile, name) for name, profile in profiles.items()),
         *BASELINES,
-        *(without(first) if ablate else ()),
+        *(ablations(first) if ablate else ()),
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One evaluation under way.
+    """An evaluation in progress.
 
     Attributes:
-        timeline: with all that was known at the start in its database.
-        rankers: what is compared.
-        target: what is hoped for.
+        timeline: its database holds the log up to the start.
+        rankers: the rankers to compare.
+        target: the target outcome.
         start: the cut.
-        every: how long a slice is, None for one of all.
+        every: the length of a slice, None for a single slice.
         report: told of the progress.
     """
 
@@ -296,30 +286,30 @@ class _Run:
     every: timedelta | None
     report: Progress
 
-    def look_at_pages(self, sample: int, seed: int) -> ShownPages:
-        """The pages of some of the users who later wanted what they had not seen before."""
+    def rank_pages(self, sample: int, seed: int) -> RankedPages:
+        """Return pages of a sample of the users with new positives later."""
         engine, settings = self.timeline.engine, self.timeline.settings
         with Session(engine) as session:
-            shelf = Shelf(session, self.start, settings)
-            shown = ShownPages(shelf.cards, shelf.users)
-            visits = self._visits(session, shelf, seed)
-            for (visit, wanted), done in zip(visits, range(1, sample + 1), strict=False):
+            catalogue = Catalogue(session, self.start, settings)
+            shown = RankedPages(catalogue.videos, catalogue.users)
+            page_requests = self._page_requests(session, catalogue, seed)
+            for (request, wanted), done in zip(page_requests, range(1, sample + 1), strict=False):
                 shown.relevant.append(wanted)
                 for ranker in self.rankers:
-                    shown.pages[ranker.name].append(ranker.page(visit))
+                    shown.pages[ranker.name].append(ranker.page(request))
                 self.report("pages", done, sample)
         self.report("pages", sample, sample)
         return shown
 
-    def _visits(
-        self, session: Session, shelf: Shelf, seed: int
-    ) -> Iterator[tuple[Visit, frozenset[str]]]:
-        """Users by chance, with what each of them wanted later."""
-        wanted = self.timeline.wanted(self.timeline.events, [self.target])
-        return visits(session, shelf, wanted, self.start, self.timeline.settings, seed)
+    def _page_requests(
+        self, session: Session, catalogue: Catalogue, seed: int
+    ) -> Iterator[tuple[PageRequest, frozenset[str]]]:
+        """Yield page requests of users in random order, with their later positives."""
+        wanted = self.timeline.positives(self.timeline.events, [self.target])
+        return page_requests(session, catalogue, wanted, self.start, self.timeline.settings, seed)
 
     def rank_impressions(self) -> ScoredImpressions:
-        """Score each slice's impressions as of its start, then let it be known."""
+        """Score each slice's impressions as of its start, then learn from the slice."""
         scored, total = ScoredImpressions(), len(self.timeline.events)
         numbers: dict[str, int] = {}
         done = 0
@@ -334,12 +324,12 @@ class _Run:
     def _score(
         self, part: Slice, scored: ScoredImpressions, numbers: dict[str, int]
     ) -> Iterator[float]:
-        """Score a slice's impressions, user by user; tell which part of the users is done."""
+        """Score a slice's impressions, user by user; yield the share of users done."""
         shown = self._shown(part)
         with Session(self.timeline.engine) as session:
             for done, (user, outcomes) in enumerate(shown.items(), start=1):
                 number = numbers.setdefault(user, len(numbers))
-                found = impressions_of(
+                found = read_impressions(
                     session, user, list(outcomes), part.start, self.timeline.settings
                 )
                 for impression in found:
@@ -350,9 +340,9 @@ class _Run:
                 yield done / len(shown)
 
     def _shown(self, part: Slice) -> dict[str, dict[str, bool]]:
-        """Of each user the videos shown in a slice, and whether each led to the target."""
+        """Return, per user, the videos shown in a slice, true if they led to the target."""
         shown = self.timeline.shown(part, [self.target])
         return {
-            user: {video: bool(each.led_to) for video, each in videos.items()}
+            user: {video: bool(each.outcomes) for video, each in videos.items()}
             for user, videos in shown.items()
         }

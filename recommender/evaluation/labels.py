@@ -1,7 +1,7 @@
-"""From what was shown to the rows of a sample: what an impression led to, and where it stood.
+"""Label impressions: what each led to, with its signals and its position in the session.
 
-Impressions are those of served pages, with the signals that they were served for, or those of a log
-that is replayed, with the signals as of the start of their slice.
+The impressions come from served pages, with the signals recorded with them, or from a replayed log,
+with the signals as of the start of their slice.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 from recommender.database.expressions import Number, Statement, age_days, is_true, number
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_replay import ENGAGED, TARGETS, Progress, Timeline
-from recommender.evaluation.rankers import impressions_of
+from recommender.evaluation.rankers import read_impressions
 from recommender.formats import scalars
-from recommender.learning.engagement import MOST_AHEAD
+from recommender.learning.engagement import MAX_CLOCK_SKEW
 from recommender.models import (
     FeedSession,
     Interaction,
@@ -32,13 +32,13 @@ from recommender.models import (
 from recommender.ranking.request import REFERENCE
 from recommender.ranking.signals import SIGNALS
 
-MOST_VALUE = 1_000_000.0
+MAX_VALUE = 1_000_000.0
 
-FIRSTS = (2, 3, 5, 9, 17, 33, 65)
-"""Where in a session a group of places begins that are taken to be alike; the first is of one."""
+GROUP_STARTS = (2, 3, 5, 9, 17, 33, 65)
+"""The first positions of the groups of positions that share an effect. Position 1 is a group."""
 
-PLACES = tuple(f"place_{first}" for first in FIRSTS)
-"""The features that say in which group of places an impression was."""
+PLACES = tuple(f"place_{first}" for first in GROUP_STARTS)
+"""The features for the group of positions of an impression."""
 
 _HAPPENED = {
     ENGAGED: Interaction.engaged_at.is_not(None),
@@ -47,18 +47,18 @@ _HAPPENED = {
     "save": Interaction.saved_at.is_not(None),
     "comment": Interaction.comments > 0,
 }
-"""Of each target the state of a user and a video that it led to."""
+"""The condition on the state of a user and a video, by target."""
 
 
 def target_values(target: str | Mapping[str, float]) -> dict[str, float]:
-    """What each outcome is worth: that of one target 1, or as declared.
+    """Return the value of each outcome; a single target has the value 1.
 
     Args:
         target: one of `TARGETS`, several with their values as ``engaged=1,like=3``, or these as a
             mapping; a value is above 0.
 
     Raises:
-        InvalidValue: it is not of its form.
+        InvalidValue: the target is malformed.
     """
     given: Mapping[str, Any]
     if isinstance(target, Mapping):
@@ -84,7 +84,7 @@ def _target(name: str) -> str:
 
 
 def _value(name: str, value: object) -> float:
-    worth = scalars.parse_named(f"target: {name}", scalars.number, value, 0, MOST_VALUE)
+    worth = scalars.parse_named(f"target: {name}", scalars.number, value, 0, MAX_VALUE)
     if not worth:
         raise InvalidValue(f"target: {name}: is worth nothing")
     return worth
@@ -93,7 +93,7 @@ def _value(name: str, value: object) -> float:
 def recorded_signals(
     connection: Connection, since: datetime, until: datetime
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The signals that every profile of the pages served between two times recorded, and others."""
+    """Return the signals recorded with every page served between two times, and the others."""
     served = sa.select(ServedVideo.profile_id).join(
         ProfileVersion, ProfileVersion.id == ServedVideo.profile_id
     )
@@ -109,7 +109,7 @@ def recorded_signals(
 
 
 def _between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """Served within two times, by another than the reference formula, which has no places."""
+    """Return the condition: served between two times, by a profile that records positions."""
     return (
         ServedVideo.served_at >= since,
         ServedVideo.served_at < until,
@@ -120,12 +120,13 @@ def _between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], 
 def served_rows(
     signals: Sequence[str], values: Mapping[str, float], since: datetime, until: datetime
 ) -> Statement:
-    """The impressions of served pages as rows of a sample: user, time, label, signals, places.
+    """Return a statement for the impressions of served pages.
 
-    Only videos that were shown, by an event of theirs; what stood below where a viewer stopped is
-    no verdict. And only those that were new to the viewer, so that all that happened came after: a
-    client's clock may be 5 minutes behind.
+    Its columns are user, time, label, signals, and the groups of positions. It selects only videos
+    with an event that proves that they were shown: positions that the viewer did not reach carry no
+    verdict. The videos were new to the viewer, so every outcome came later.
     """
+    # A client's clock may be 5 minutes behind, see MAX_CLOCK_SKEW.
     return (
         sa.select(
             ServedVideo.user_id,
@@ -139,19 +140,19 @@ def served_rows(
         )
         .join(Interaction, _is_same())
         .join(ProfileVersion, ProfileVersion.id == ServedVideo.profile_id)
-        .where(*_shown_anew(), *_between(since, until))
+        .where(*_first_shown(), *_between(since, until))
         .prefix_with("/* recommender.fit */")
     )
 
 
 def served_pages(values: Mapping[str, float], since: datetime, until: datetime) -> Statement:
-    """Every video of the sessions that began between two times, in the order of the places.
+    """Return a statement for the videos of the sessions that began between two times.
 
-    Each with its creator, sound and label, and with `is_shown`: whether it is an impression as in
-    `served_rows`; who rewatches at once has seen a video within the minutes that clocks may differ
-    by, so that in such a session nothing may have come before. Pages of the reference formula are
-    left out, which has no places.
+    They come in the order of their positions, with creator, sound and label. `is_shown` is true for
+    impressions as in `served_rows`. Pages of the reference formula have no positions and are left
+    out.
     """
+    # In a rewatch session a video may have been seen within the clock skew, so no tolerance then.
     served = ServedVideo
     was_new = sa.or_(~FeedSession.rewatch, Interaction.first_at >= served.served_at)
     return (
@@ -159,7 +160,7 @@ def served_pages(values: Mapping[str, float], since: datetime, until: datetime) 
             served.user_id, served.session, served.page, served.position, served.video_id,
             served.profile_id, served.score_key, served.explored, served.signals,
             Video.creator_id, Video.sound_id, Video.published_at,
-            is_true(sa.and_(*_shown_anew(), was_new)).label("is_shown"),
+            is_true(sa.and_(*_first_shown(), was_new)).label("is_shown"),
             _label(values).label("label"),
         )
         .join(FeedSession, _is_of_session())
@@ -173,7 +174,7 @@ def served_pages(values: Mapping[str, float], since: datetime, until: datetime) 
 
 
 def began_between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """Whether a session began at or after the one time and before the other."""
+    """Return the condition: the session began at `since` or later, and before `until`."""
     return FeedSession.started_at >= since, FeedSession.started_at < until
 
 
@@ -189,22 +190,22 @@ def _is_same() -> sa.ColumnElement[bool]:
     )
 
 
-def _shown_anew() -> tuple[sa.ColumnElement[bool], ...]:
-    """Whether a served video was shown, and had been new to its viewer."""
+def _first_shown() -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions: the served video was shown, and was new to its viewer."""
     age = age_days(Interaction.first_at, ServedVideo.served_at)
-    return Interaction.impressions > 0, age <= number(MOST_AHEAD / timedelta(days=1))
+    return Interaction.impressions > 0, age <= number(MAX_CLOCK_SKEW / timedelta(days=1))
 
 
 def _label(values: Mapping[str, float]) -> Number:
-    """The value of what happened, as a part of the value of all that could."""
+    """Return the value of the actual outcomes, as a share of the value of all outcomes."""
     worth = [number(value) * is_true(_HAPPENED[name]) for name, value in values.items()]
     total: Any = sum(worth[1:], start=worth[0])
     return total / number(math.fsum(values.values()))  # type: ignore[no-any-return] # a double
 
 
 def _places() -> list[Number]:
-    ends = (*(first - 1 for first in FIRSTS[1:]), sa.literal(2**31 - 1))
-    pairs = zip(FIRSTS, ends, strict=True)
+    ends = (*(first - 1 for first in GROUP_STARTS[1:]), sa.literal(2**31 - 1))
+    pairs = zip(GROUP_STARTS, ends, strict=True)
     return [is_true(ServedVideo.position.between(first, last)) for first, last in pairs]
 
 
@@ -215,13 +216,13 @@ def replayed_rows(
     values: Mapping[str, float],
     report: Progress,
 ) -> Iterator[tuple[Any, ...]]:
-    """The impressions of a log's later part as rows of a sample: user, time, label, signals.
+    """Yield the impressions of a log's later part: user, time, label, signals.
 
     Args:
-        timeline: with all that was known at the start in its database.
+        timeline: its database holds the log up to the start.
         start: the cut.
-        every: how long a slice is.
-        values: of the outcomes.
+        every: the length of a slice.
+        values: the values of the outcomes.
         report: told of the progress.
     """
     numbers: dict[str, int] = {}
@@ -231,11 +232,13 @@ def replayed_rows(
         with Session(timeline.engine) as session:
             for users, (user, videos) in enumerate(shown.items(), start=1):
                 number_of_user = numbers.setdefault(user, len(numbers))
-                found = impressions_of(session, user, list(videos), part.start, timeline.settings)
-                for each in found:
-                    at, led_to = videos[each.video]
-                    label = math.fsum(values[name] for name in led_to) / whole
-                    yield (number_of_user, at, label, *each.values)
+                impressions = read_impressions(
+                    session, user, list(videos), part.start, timeline.settings
+                )
+                for impression in impressions:
+                    at, outcomes = videos[impression.video]
+                    label = math.fsum(values[name] for name in outcomes) / whole
+                    yield (number_of_user, at, label, *impression.values)
                 report(
                     "fitting", done + len(part.events) * users // len(shown), len(timeline.events)
                 )

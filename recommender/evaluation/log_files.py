@@ -1,4 +1,4 @@
-"""evaluation.log_files: TODO."""
+"""Read a log, batch by batch, from a database or from interchange files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from recommender.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """Interchange files of a log, several of each kind where it is in parts.
+    """The interchange files of a log.
 
     Args:
-        users, videos, follows, events: paths.
+        users, videos, follows, events: paths; several if a kind is split into parts.
     """
 
     users: tuple[str, ...] = ()
@@ -44,30 +44,40 @@ class LogFiles:
 
 
 class Line(NamedTuple):
-    """A parsed row, and where it stands."""
+    """A parsed row and its place in a file.
+
+    Attributes:
+        row: its fields.
+        line: the line number, 0 for a row of a database.
+        file: the path, empty for a row of a database.
+    """
 
     row: dict[str, Any]
     line: int
     file: str
 
-    def error(self, said: object) -> BadData:
-        """What is wrong with it."""
-        return BadData(f"{self.file}: line {self.line}: {said}" if self.file else str(said))
+    def error(self, message: object) -> BadData:
+        """Return an error that names the place of the row."""
+        return BadData(f"{self.file}: line {self.line}: {message}" if self.file else str(message))
 
 
 def read_log(
     source: Engine | LogFiles, settings: Settings, kinds: Iterable[str] = KINDS
 ) -> Iterator[tuple[str, list[Line], int, int]]:
-    """The rows of a log, kind by kind, with how much was read of how much there is.
+    """Yield the rows of a log in batches, kind by kind.
 
     Args:
         source: a database, which is read in one transaction, or files.
-        settings: how many rows come at once.
-        kinds: which kinds; the order is that of `KINDS`.
+        settings: the batch size.
+        kinds: the kinds to read, always in the order of `KINDS`.
+
+    Yields:
+        The kind, its rows, the amount read, and the total amount: rows of a database, bytes of
+        files.
     """
-    wanted = [kind for kind in KINDS if kind in set(kinds)]
+    ordered = [kind for kind in KINDS if kind in set(kinds)]
     read = _read_files if isinstance(source, LogFiles) else _read_database
-    yield from read(source, wanted, settings)  # type: ignore[arg-type] # as the source is
+    yield from read(source, ordered, settings)  # type: ignore[arg-type] # the source's own reader
 
 
 def _read_files(
@@ -97,7 +107,7 @@ def _read_database(
 
 
 def _at_one_moment(engine: Engine) -> Engine:
-    """The same engine, on which all statements of a transaction see the same rows."""
+    """Return the engine with transactions that read from one snapshot."""
     if engine.dialect.name == "sqlite":
         return engine
     return engine.execution_options(isolation_level="REPEATABLE READ")

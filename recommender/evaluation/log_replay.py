@@ -1,7 +1,7 @@
-"""A log cut in two: what was known at a time is in a scratch database, what came later is kept.
+"""Replay a log in a scratch database: the earlier part is known, the later part follows in slices.
 
-The later part is folded in slice by slice. Nothing of it is in the database before its turn, but
-for the rows of users and videos that the earlier part, or the next slice, names.
+Nothing of the later part is in the database before its turn. The only exception: the rows of users
+and videos that the earlier part, or the next slice, names.
 """
 
 from __future__ import annotations
@@ -23,71 +23,75 @@ from recommender.errors import InvalidValue
 from recommender.evaluation.log_files import Line, LogFiles, read_log
 from recommender.files.batches import KINDS
 from recommender.formats import scalars
-from recommender.learning.engagement import POSITIVE, is_engaged
+from recommender.learning.engagement import POSITIVE_KINDS, is_engaged
 from recommender.learning.refresh import refresh
 from recommender.settings import Settings
 
 ENGAGED = "engaged"
 
-TARGETS = (ENGAGED, *POSITIVE)
-"""What an impression can be hoped to lead to: an engaged view or any of the others, or one."""
+TARGETS = (ENGAGED, *POSITIVE_KINDS)
+"""The outcomes to hope for. ``engaged`` is an engaged view or any of the others."""
 
 TIMES = {"users": "created_at", "videos": "published_at", "follows": "at", "events": "at"}
-"""The column that says when a row came to be; where it is empty, it always was."""
+"""The column with the time of a row. A row without a time belongs to the earlier part."""
 
 DAY = timedelta(days=1)
 
-SHORTEST_SLICE = timedelta(minutes=1)
+MIN_SLICE = timedelta(minutes=1)
 
 SHOWN = ("watch", "impression")
-"""The kinds of events that say that a video was shown."""
+"""The kinds of events that prove that a video was shown."""
 
-Row: TypeAlias = Mapping[str, Any]
+LogRow: TypeAlias = Mapping[str, Any]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 
+def no_progress(_stage: str, _done: int, _total: int) -> None:
+    """Report no progress."""
+
+
 def check_length(every: timedelta) -> None:
-    """Raise `InvalidValue` where slices would be shorter than a minute."""
-    if every < SHORTEST_SLICE:
+    """Raise `InvalidValue` if slices are shorter than a minute."""
+    if every < MIN_SLICE:
         raise InvalidValue(f"every: {every} is shorter than a minute")
 
 
-def is_positive(target: str, event: Row, duration_ms: int | None) -> bool:
-    """Whether an event is what is hoped for.
+def is_positive(target: str, event: LogRow, duration_ms: int | None) -> bool:
+    """Return whether an event is the target outcome.
 
     Args:
         target: one of `TARGETS`.
         event: a row of the kind events.
-        duration_ms: of its video, None where unknown.
+        duration_ms: the duration of its video, None if unknown.
     """
     kind = event["kind"]
     if target != ENGAGED:
         return bool(kind == target)
     watch = event.get("watch_ms"), event.get("completion"), duration_ms
-    return kind in POSITIVE or (kind == "watch" and is_engaged(*watch))
+    return kind in POSITIVE_KINDS or (kind == "watch" and is_engaged(*watch))
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a log is cut in two.
+    """The time or times at which a log is cut in two.
 
     Attributes:
-        at: when, for all rows but those of `of_user`.
-        of_user: when for the events and follows of each of these users.
-        until: what comes then or later is left out.
+        at: the time for all rows, except those of users in `of_user`.
+        of_user: the times for the events and follows of these users.
+        until: rows at this time or later are left out.
     """
 
     at: datetime
     of_user: Mapping[str, datetime] = field(default_factory=dict)
     until: datetime = scalars.LATEST
 
-    def time_of(self, kind: str, row: Row) -> datetime:
-        """When a row came to be."""
+    def time_of(self, kind: str, row: LogRow) -> datetime:
+        """Return the time of a row, the earliest possible time if it has none."""
         return row.get(TIMES[kind]) or scalars.EARLIEST
 
-    def is_later(self, kind: str, row: Row) -> bool:
-        """Whether a row belongs to the later part."""
+    def is_later(self, kind: str, row: LogRow) -> bool:
+        """Return whether a row belongs to the later part."""
         at = self.of_user.get(row["user"], self.at) if "user" in row else self.at
         return self.time_of(kind, row) >= at
 
@@ -95,19 +99,19 @@ class Cut:
 def cut_per_user(
     source: Engine | LogFiles, target: str, part: float, settings: Settings
 ) -> tuple[Cut, datetime]:
-    """A cut of each user's log before the last of their positive videos, and the log's end.
+    """Return a cut of each user's log before their last positive videos, and the log's end.
 
-    Of a user's videos with a positive event, in the order of the first such event, the last are
-    held out: that part of them, and at least one; none of a user with fewer than two.
+    A user's positive videos are ordered by their first positive event. The last share of them, at
+    least one, is held out. A user with fewer than two is not cut.
 
     Args:
         source: the log.
         target: one of `TARGETS`.
-        part: above 0, below 1.
-        settings: how many rows are read at once.
+        part: the share, above 0 and below 1.
+        settings: the batch size.
     """
     durations: dict[str, int | None] = {}
-    firsts: dict[str, dict[str, datetime]] = {}
+    first_times: dict[str, dict[str, datetime]] = {}
     end = scalars.EARLIEST
     for kind, lines, _, _ in read_log(source, settings, ("videos", "events")):
         if kind == "videos":
@@ -116,44 +120,49 @@ def cut_per_user(
         for row, _, _ in lines:
             end = max(end, row["at"])
             if is_positive(target, row, durations.get(row["video"])):
-                found = firsts.setdefault(row["user"], {})
-                found[row["video"]] = min(found.get(row["video"], row["at"]), row["at"])
+                times = first_times.setdefault(row["user"], {})
+                times[row["video"]] = min(times.get(row["video"], row["at"]), row["at"])
     of_user = {
-        user: sorted(found.values())[-max(1, round(part * len(found)))]
-        for user, found in firsts.items()
-        if len(found) > 1
+        user: sorted(times.values())[-max(1, round(part * len(times)))]
+        for user, times in first_times.items()
+        if len(times) > 1
     }
     return Cut(scalars.LATEST, of_user), end
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The events that came between two times, in the order of time."""
+    """The events between two times, in the order of time."""
 
     start: datetime
     end: datetime
     events: Sequence[Line]
 
 
-class Shown(NamedTuple):
-    """A video that was shown to a user: when first, and which of the targets it led to."""
+class ShownVideo(NamedTuple):
+    """A video that was shown to a user in a slice.
+
+    Attributes:
+        at: when it was first shown.
+        outcomes: the targets that it led to within the slice.
+    """
 
     at: datetime
-    led_to: set[str]
+    outcomes: set[str]
 
 
 @dataclass(slots=True)
 class Timeline:
-    """A scratch database, and what is yet to come into it.
+    """A scratch database, and the part of a log that is not in it yet.
 
     Attributes:
-        engine: on an empty, migrated database.
-        cut: what comes later.
-        settings: how many rows are written at once.
+        engine: of an empty, migrated database.
+        cut: separates the later part.
+        settings: the batch size, and the settings of learning.
         durations: of every video of the log, in milliseconds.
-        events, follows: the later ones; in the order of time once all is read. Follows that are
-            written are no longer there.
-        waiting: users and videos that nobody knows yet, by key.
+        events, follows: the later rows, in the order of time once all is read. Follows leave the
+            list when they are written.
+        waiting: later users and videos that are not in the database yet, by key.
     """
 
     engine: Engine
@@ -164,11 +173,28 @@ class Timeline:
     follows: list[Line] = field(default_factory=list)
     waiting: dict[str, dict[str, Line]] = field(default_factory=lambda: {"users": {}, "videos": {}})
 
-    def read(self, source: Engine | LogFiles, progress: Progress) -> None:
-        """Write what was known at the cut, and keep what came later.
+    def begin(self, source: Engine | LogFiles, start: datetime, progress: Progress) -> None:
+        """Read a log, and refresh what is learned from its earlier part.
+
+        Args:
+            source: the log.
+            start: the time to refresh as of.
+            progress: told of the rows that are read.
 
         Raises:
-            BadData: a row is not in the format, or names what is not there.
+            BadData: a row is not in the format, or names an unknown user or video.
+            InvalidValue: nothing comes after the cut.
+        """
+        self.read(source, progress)
+        if not self.events:
+            raise InvalidValue("nothing in the log comes after the cut")
+        refresh(self.engine, as_of=start, settings=self.settings)
+
+    def read(self, source: Engine | LogFiles, progress: Progress) -> None:
+        """Write the earlier part of a log to the database, and keep the later part.
+
+        Raises:
+            BadData: a row is not in the format, or names an unknown user or video.
         """
         for kind, lines, done, total in read_log(source, self.settings):
             if kind == "videos":
@@ -192,11 +218,11 @@ class Timeline:
                 kept.append(line)
 
     def write(self, kind: str, lines: Sequence[Line]) -> None:
-        """Write rows to the database, and before them the users and videos that they name."""
-        self.bring("users", (line.row["user"] for line in lines if "user" in line.row))
-        self.bring("videos", (line.row["video"] for line in lines if "video" in line.row))
-        for begun in range(0, len(lines), self.settings.batch_size):
-            self._write_batch(kind, lines[begun : begun + self.settings.batch_size])
+        """Write rows to the database, after the users and videos that they name."""
+        self.write_waiting("users", (line.row["user"] for line in lines if "user" in line.row))
+        self.write_waiting("videos", (line.row["video"] for line in lines if "video" in line.row))
+        for first in range(0, len(lines), self.settings.batch_size):
+            self._write_batch(kind, lines[first : first + self.settings.batch_size])
 
     def _write_batch(self, kind: str, lines: Sequence[Line]) -> None:
         rows = [line.row for line in lines]
@@ -207,8 +233,17 @@ class Timeline:
             first = min(applied.rejected)
             raise lines[first].error(applied.rejected[first])
 
-    def bring(self, kind: str, keys: Iterable[str], **changed: Any) -> list[Line]:
-        """Write the users or videos of these keys that are waiting; return them as they were."""
+    def write_waiting(self, kind: str, keys: Iterable[str], **changed: Any) -> list[Line]:
+        """Write the waiting users or videos with these keys.
+
+        Args:
+            kind: ``users`` or ``videos``.
+            keys: keys that are not waiting are ignored.
+            **changed: values to write in place of the log's.
+
+        Returns:
+            The rows written, as they are in the log.
+        """
         waiting = self.waiting[kind]
         lines = [waiting.pop(key) for key in dict.fromkeys(keys) if key in waiting]
         if lines:
@@ -216,7 +251,7 @@ class Timeline:
         return lines
 
     def slices(self, start: datetime, length: timedelta | None) -> Iterator[Slice]:
-        """The later events in slices that have one; one of all where no length is given."""
+        """Yield the later events in slices that are not empty; in one slice if length is None."""
 
         def number(line: Line) -> int:
             return math.floor((line.row["at"] - start) / length) if length else 0
@@ -227,16 +262,19 @@ class Timeline:
             yield Slice(first, end, list(events))
 
     def catch_up(self, end: datetime) -> None:
-        """Write the users, videos and follows that came to be before a time."""
+        """Write the users, videos and follows from before a time."""
         for kind, lines in self.waiting.items():
             due = [key for key, line in lines.items() if self.cut.time_of(kind, line.row) < end]
-            self.bring(kind, due)
+            self.write_waiting(kind, due)
         ended = bisect_left(self.follows, end, key=lambda line: line.row["at"])
         self.write("follows", self.follows[:ended])
         del self.follows[:ended]
 
     def walk(self, start: datetime, length: timedelta | None) -> Iterator[Slice]:
-        """The slices, each when all before it is known; what it names is there to be ranked."""
+        """Yield the slices; the database then knows everything before the slice.
+
+        The users and videos that the slice names are in the database too, to be ranked.
+        """
         done = 0
         for part in self.slices(start, length):
             if part.start > start:
@@ -248,46 +286,50 @@ class Timeline:
             if done < len(self.events):
                 self.fold(part, hidden)
 
-    def shown(self, part: Slice, targets: Iterable[str]) -> dict[str, dict[str, Shown]]:
-        """Of each user the videos that were shown in a slice, and what each led to in it."""
-        shown: dict[str, dict[str, Shown]] = {}
+    def shown(self, part: Slice, targets: Iterable[str]) -> dict[str, dict[str, ShownVideo]]:
+        """Return, per user, the videos shown in a slice with their outcomes in it."""
+        shown: dict[str, dict[str, ShownVideo]] = {}
         for row, _, _ in part.events:
             if row["kind"] in SHOWN:
                 videos = shown.setdefault(row["user"], {})
-                videos.setdefault(row["video"], Shown(row["at"], set()))
+                videos.setdefault(row["video"], ShownVideo(row["at"], set()))
         for row, _, _ in part.events:
             video = row["video"]
-            if found := shown.get(row["user"], {}).get(video):
+            if shown_video := shown.get(row["user"], {}).get(video):
                 duration = self.durations[video]
-                found.led_to.update(each for each in targets if is_positive(each, row, duration))
+                shown_video.outcomes.update(
+                    target for target in targets if is_positive(target, row, duration)
+                )
         return shown
 
-    def wanted(
+    def positives(
         self, events: Iterable[Line], targets: Sequence[str]
     ) -> dict[str, dict[str, set[str]]]:
-        """Of each user the videos that led to any of the targets, and to which of them."""
-        wanted: dict[str, dict[str, set[str]]] = {}
+        """Return, per user, the videos that led to any of the targets, and which targets."""
+        positives: dict[str, dict[str, set[str]]] = {}
         for row, _, _ in events:
             duration = self.durations[row["video"]]
-            if led_to := {each for each in targets if is_positive(each, row, duration)}:
-                wanted.setdefault(row["user"], {}).setdefault(row["video"], set()).update(led_to)
-        return wanted
+            if outcomes := {each for each in targets if is_positive(each, row, duration)}:
+                videos = positives.setdefault(row["user"], {})
+                videos.setdefault(row["video"], set()).update(outcomes)
+        return positives
 
     def prepare(self, part: Slice) -> list[Line]:
-        """Write the users and videos that a slice names, for they are to be ranked.
+        """Write the users and videos that a slice names, so that they can be ranked.
 
         Returns:
-            The videos: nobody learns of their publishing before the slice is folded in.
+            The videos. They stay unpublished until the slice is folded in.
         """
-        self.bring("users", (line.row["user"] for line in part.events))
-        return self.bring("videos", (line.row["video"] for line in part.events), status="review")
+        self.write_waiting("users", (line.row["user"] for line in part.events))
+        videos = (line.row["video"] for line in part.events)
+        return self.write_waiting("videos", videos, status="review")
 
     def fold(self, part: Slice, hidden: Sequence[Line]) -> None:
-        """Write what came in a slice.
+        """Write the rows of a slice.
 
         Args:
             part: the slice.
-            hidden: what `prepare` gave of it.
+            hidden: the videos that `prepare` returned for it.
         """
         for line in hidden:
             line.row.setdefault("status", "published")
@@ -297,22 +339,13 @@ class Timeline:
 
 
 @contextmanager
-def replayed(
-    log: Engine | LogFiles,
-    cut: Cut,
-    scratch: str | None,
-    settings: Settings,
-    report: Progress,
-) -> Iterator[Timeline]:
-    """A log in a scratch database: what came before a cut is known, what came later is waiting.
+def scratch_timeline(cut: Cut, scratch: str | None, settings: Settings) -> Iterator[Timeline]:
+    """Yield a timeline whose scratch database exists for the length of the block.
 
-    Raises:
-        InvalidValue: nothing comes after the cut.
+    Args:
+        cut: where the log is cut.
+        scratch: the URL of a database without this package's tables; None for a temporary file.
+        settings: as for `Timeline`.
     """
     with scratch_database(scratch, settings) as engine:
-        timeline = Timeline(engine, cut, settings)
-        timeline.read(log, report)
-        if not timeline.events:
-            raise InvalidValue("nothing in the log comes after the cut")
-        refresh(engine, as_of=cut.at, settings=settings)
-        yield timeline
+        yield Timeline(engine, cut, settings)

@@ -1,14 +1,15 @@
-"""Logistic regression where the data is elsewhere: Newton's method over sums, in pure Python.
+"""Logistic regression by Newton's method, over data that stays elsewhere.
 
-Whoever has the data gives, for some coefficients, the sums of `Sums`; all else is arithmetic over
-vectors as long as there are features. Each step of Newton's method is a weighted least squares
-(IRLS: Green, 1984). Features are brought to mean 0 and standard deviation 1 within, so that the
-ridge treats them alike; coefficients come out in the features' own units.
+The caller supplies sums over the data at given coefficients, see `Sums`. The rest is arithmetic on
+vectors with one entry per feature. Each step is a weighted least squares problem (IRLS: Green,
+1984). Features are standardised internally, so that the ridge penalty treats them alike.
+Coefficients are returned in the units of the features.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import mul
@@ -20,23 +21,33 @@ Vector: TypeAlias = Sequence[float]
 
 Matrix: TypeAlias = Sequence[Vector]
 
-ROUNDS = 100
-"""Steps of Newton's method at most."""
+MAX_STEPS = 100
+"""The maximum number of Newton steps."""
 
-NEARLY = 1e-6
-"""The longest step, in standard deviations, after which a fit has converged: errors square."""
+# Near the solution each step squares the error: after a step of 1e-6 it is about 1e-12.
+TOLERANCE = 1e-6
+"""The step length, in standard deviations, at which a fit has converged."""
 
-ROUNDING = 1e-9
-"""By which part a loss may grow, since sums are rounded."""
+LOSS_TOLERANCE = 1e-9
+"""The relative increase of a loss that counts as a rounding error."""
+
+EXACT_SCORES = 2_000
+"""The number of scores above which `fit_platt` rounds them."""
+
+SCORE_DIGITS = 2
+"""The decimal places that `fit_platt` rounds to, in standard deviations."""
+
+PLATT_RIDGE = 1e-6
+"""The ridge that keeps the slope of `fit_platt` finite if scores separate the outcomes."""
 
 
 class Sums(NamedTuple):
-    """Sums over impressions at some coefficients; the intercept, a feature of 1, comes first.
+    """Sums over the data at some coefficients. The intercept, a feature of 1, comes first.
 
     Attributes:
-        loss: Σ of minus the logarithm of the likelihood, in nats.
+        loss: Σ -log likelihood, in nats.
         gradient: Σ (label - probability) · feature.
-        information: Σ probability · (1 - probability) · feature · feature of each pair.
+        information: Σ probability · (1 - probability) · feature · feature, for all feature pairs.
     """
 
     loss: float
@@ -46,33 +57,33 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The means and standard deviations of features; of the intercept 0 and 1.
+    """The means and standard deviations of the features; 0 and 1 for the intercept.
 
     Attributes:
-        means: of each feature, the intercept first.
-        deviations: of each, above 0.
+        means: one per feature, the intercept first.
+        deviations: one per feature, above 0.
     """
 
     means: Vector
     deviations: Vector
 
     def raw(self, standard: Vector) -> list[float]:
-        """Coefficients of features in their own units, from those of standardised ones."""
-        own = [
+        """Convert coefficients of standardised features to the features' own units."""
+        raw = [
             value / deviation for value, deviation in zip(standard, self.deviations, strict=True)
         ]
-        own[0] -= math.fsum(map(mul, own[1:], self.means[1:]))
-        return own
+        raw[0] -= math.fsum(map(mul, raw[1:], self.means[1:]))
+        return raw
 
     def gradient(self, raw: Vector) -> list[float]:
-        """Sums of residual · feature, of standardised features."""
+        """Convert Σ residual · feature to standardised features."""
         return [
             (value - mean * raw[0]) / deviation
             for value, mean, deviation in zip(raw, self.means, self.deviations, strict=True)
         ]
 
     def products(self, raw: Matrix) -> list[list[float]]:
-        """Sums of weight · feature · feature, of standardised features."""
+        """Convert Σ weight · feature · feature to standardised features."""
         first, total = raw[0], raw[0][0]
         places = range(len(raw))
         means, deviations = self.means, self.deviations
@@ -92,17 +103,17 @@ class Scale:
 
 
 class Regression(NamedTuple):
-    """What was fitted, in the features' own units; the intercept comes first.
+    """A fitted model in the features' own units. The intercept comes first.
 
     Attributes:
         coefficients: on the logit.
-        errors: the standard errors of all but the intercept.
-        rounds: steps of Newton's method.
+        errors: the standard errors, without the intercept.
+        steps: the number of Newton steps.
     """
 
     coefficients: Vector
     errors: Vector
-    rounds: int
+    steps: int
 
 
 def fit_logistic(
@@ -111,34 +122,45 @@ def fit_logistic(
     scale: Scale,
     ridge: float,
 ) -> Regression:
-    """The coefficients that make labels most likely, less a penalty, and their standard errors.
+    """Fit a ridge logistic regression, with standard errors that are robust to grouping.
 
     The penalty is ridge / 2 times the sum of the squared standardised coefficients, without the
-    intercept. Labels may be any part of 1, as shares (Papke and Wooldridge, 1996).
+    intercept. Labels may be fractions from 0 to 1 (Papke and Wooldridge, 1996).
 
     Args:
-        sums_at: gives the sums at coefficients, which are in the features' own units.
-        scores_at: gives Σ g · gᵀ over independent groups of impressions, such as users, where g is
-            the group's part of the gradient.
-        scale: of the features.
+        sums_at: returns the sums at coefficients in the features' own units.
+        scores_at: returns Σ g · gᵀ over independent groups, such as users. g is the group's part
+            of the gradient.
+        scale: the scale of the features.
         ridge: above 0; 1 is a normal prior of variance 1 on each standardised coefficient.
 
     Raises:
-        RecommenderError: it did not converge.
+        RecommenderError: the fit did not converge.
     """
-    standard, sums = [0.0] * len(scale.means), _at(sums_at, scale, [0.0] * len(scale.means), ridge)
-    for rounds in range(1, ROUNDS + 1):
+    standard, sums, steps = _maximise(sums_at, scale, ridge)
+    coefficients = scale.raw(standard)
+    errors = _errors(sums.information, scale.products(scores_at(coefficients)), scale)
+    return Regression(coefficients, errors, steps)
+
+
+def _maximise(
+    sums_at: Callable[[Vector], Sums], scale: Scale, ridge: float
+) -> tuple[list[float], Sums, int]:
+    """Return the most likely standardised coefficients, their sums, and the number of steps."""
+    standard = [0.0] * len(scale.means)
+    sums = _penalised(sums_at, scale, standard, ridge)
+    for steps in range(1, MAX_STEPS + 1):
         step = solve(sums.information, sums.gradient)
-        standard, sums = _stepped(sums_at, scale, ridge, standard, sums, step)
-        if max(map(abs, step)) < NEARLY:
-            coefficients = scale.raw(standard)
-            errors = _errors(sums.information, scale.products(scores_at(coefficients)), scale)
-            return Regression(coefficients, errors, rounds)
-    raise RecommenderError(f"the fit did not converge in {ROUNDS} steps")
+        standard, sums = _take_step(sums_at, scale, ridge, standard, sums, step)
+        if max(map(abs, step)) < TOLERANCE:
+            return standard, sums, steps
+    raise RecommenderError(f"the fit did not converge in {MAX_STEPS} steps")
 
 
-def _at(sums_at: Callable[[Vector], Sums], scale: Scale, standard: Vector, ridge: float) -> Sums:
-    """The penalised sums, of standardised features."""
+def _penalised(
+    sums_at: Callable[[Vector], Sums], scale: Scale, standard: Vector, ridge: float
+) -> Sums:
+    """Return the sums for standardised features, with the penalty."""
     raw = sums_at(scale.raw(standard))
     penalties = [0.0, *(ridge * value for value in standard[1:])]
     information = scale.products(raw.information)
@@ -152,7 +174,7 @@ def _at(sums_at: Callable[[Vector], Sums], scale: Scale, standard: Vector, ridge
     )
 
 
-def _stepped(
+def _take_step(
     sums_at: Callable[[Vector], Sums],
     scale: Scale,
     ridge: float,
@@ -160,21 +182,21 @@ def _stepped(
     before: Sums,
     step: Vector,
 ) -> tuple[list[float], Sums]:
-    """The coefficients after a step, which is halved while it makes the loss worse."""
-    part = 1.0
+    """Return the coefficients and sums after a step, halved until the loss does not increase."""
+    size = 1.0
     while True:
-        moved = [value + part * change for value, change in zip(standard, step, strict=True)]
-        after = _at(sums_at, scale, moved, ridge)
-        is_better = after.loss <= before.loss + ROUNDING * abs(before.loss)
-        if is_better or part * max(map(abs, step)) < NEARLY:
+        moved = [value + size * change for value, change in zip(standard, step, strict=True)]
+        after = _penalised(sums_at, scale, moved, ridge)
+        is_better = after.loss <= before.loss + LOSS_TOLERANCE * abs(before.loss)
+        if is_better or size * max(map(abs, step)) < TOLERANCE:
             return moved, after
-        part /= 2
+        size /= 2
 
 
 def _errors(information: Matrix, scores: Matrix, scale: Scale) -> list[float]:
-    """The standard errors that hold whatever the labels' variance, and for groups that vary as one.
+    """Return the sandwich standard errors (Huber, 1967), clustered (Liang and Zeger, 1986).
 
-    The sandwich of Huber (1967), over groups as of Liang and Zeger (1986).
+    They hold for any variance of the labels, and for correlated labels within a group.
     """
     inverse = [solve(information, unit) for unit in _units(len(information))]
     variances = [
@@ -191,50 +213,110 @@ def _units(size: int) -> list[list[float]]:
 
 
 def solve(matrix: Matrix, vector: Vector) -> list[float]:
-    """The solution x of matrix · x = vector, by Cholesky's decomposition.
+    """Solve matrix · x = vector by the Cholesky decomposition.
 
     Args:
         matrix: symmetric and positive definite.
-        vector: as long as the matrix has rows.
+        vector: one entry per row of the matrix.
 
     Raises:
         RecommenderError: the matrix is not positive definite.
     """
-    lower = _decomposed(matrix)
-    found: list[float] = []
+    lower = _cholesky(matrix)
+    solution: list[float] = []
     for row, value in zip(lower, vector, strict=True):
-        found.append((value - math.fsum(map(mul, row, found))) / row[-1])
-    for place in reversed(range(len(found))):
-        below = range(place + 1, len(found))
-        found[place] -= math.fsum(lower[row][place] * found[row] for row in below)
-        found[place] /= lower[place][place]
-    return found
+        solution.append((value - math.fsum(map(mul, row, solution))) / row[-1])
+    for place in reversed(range(len(solution))):
+        below = range(place + 1, len(solution))
+        solution[place] -= math.fsum(lower[row][place] * solution[row] for row in below)
+        solution[place] /= lower[place][place]
+    return solution
 
 
-def _decomposed(matrix: Matrix) -> list[list[float]]:
-    """The lower triangle whose product with its transpose is the matrix."""
+def _cholesky(matrix: Matrix) -> list[list[float]]:
+    """Return the lower triangle whose product with its transpose is the matrix."""
     lower: list[list[float]] = []
     for place, row in enumerate(matrix):
-        own: list[float] = []
+        entries: list[float] = []
         for column in range(place):
-            rest = row[column] - math.fsum(map(mul, own, lower[column]))
-            own.append(rest / lower[column][column])
-        square = row[place] - math.fsum(map(mul, own, own))
+            rest = row[column] - math.fsum(map(mul, entries, lower[column]))
+            entries.append(rest / lower[column][column])
+        square = row[place] - math.fsum(map(mul, entries, entries))
         if not square > 0:
             raise RecommenderError("the fit has no solution: its equations are not definite")
-        lower.append([*own, math.sqrt(square)])
+        lower.append([*entries, math.sqrt(square)])
     return lower
 
 
-def bounded(values: Vector, most: float) -> float:
-    """What to multiply weights by, so that none is beyond a bound; the order they give stays.
+def bounded(values: Vector, limit: float) -> float:
+    """Return the factor that brings every value within a bound.
 
     Args:
         values: any finite numbers.
-        most: the bound, above 0.
+        limit: the bound on their absolute values, above 0.
 
     Returns:
-        1 where none is beyond it, else less.
+        1 if no value is beyond the bound, else less.
     """
     largest = max(map(abs, values), default=0.0)
-    return most / largest if largest > most else 1.0
+    return limit / largest if largest > limit else 1.0
+
+
+def logistic(logit: float) -> float:
+    """Return the probability of a logit."""
+    if logit < 0:
+        return 1 - logistic(-logit)
+    return 1 / (1 + math.exp(-logit))
+
+
+def fit_platt(scores: Sequence[float], outcomes: Sequence[bool]) -> tuple[float, float]:
+    """Fit the intercept and slope that turn scores into probabilities (Platt, 1999).
+
+    One positive and one negative at the mean score are added, so that the intercept is finite.
+    More than `EXACT_SCORES` scores are rounded to hundredths of their standard deviation.
+
+    Args:
+        scores: any finite numbers.
+        outcomes: one per score.
+
+    Returns:
+        The intercept and the slope of the logit; 0 and 0 without scores.
+
+    Raises:
+        RecommenderError: the fit did not converge.
+    """
+    if not scores:
+        return 0.0, 0.0
+    mean = math.fsum(scores) / len(scores)
+    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores)) or 1.0
+    values = [(score - mean) / spread for score in scores]
+    if len(values) > EXACT_SCORES:
+        values = [round(value, SCORE_DIGITS) for value in values]
+    counts = Counter(zip(values, map(float, outcomes), strict=True))
+    counts.update([(0.0, 1.0), (0.0, 0.0)])
+    points = [(value, label, count) for (value, label), count in counts.items()]
+    standardised = Scale([0.0, 0.0], [1.0, 1.0])
+    fitted, _, _ = _maximise(lambda b: _sums_of_points(points, *b), standardised, PLATT_RIDGE)
+    intercept, slope = fitted
+    return intercept - slope * mean / spread, slope / spread
+
+
+def _sums_of_points(
+    points: Sequence[tuple[float, float, int]], intercept: float, slope: float
+) -> Sums:
+    """Return the sums over points of one feature: its value, the label, and a count."""
+    loss = gradient0 = gradient1 = information00 = information01 = information11 = 0.0
+    for value, label, count in points:
+        logit = intercept + slope * value
+        power = math.exp(-abs(logit))
+        loss += count * (max(logit, 0.0) + math.log1p(power) - label * logit)
+        probability = (1.0 if logit >= 0 else power) / (1 + power)
+        residual = count * (label - probability)
+        weight = count * power / (1 + power) ** 2
+        gradient0 += residual
+        gradient1 += residual * value
+        information00 += weight
+        information01 += weight * value
+        information11 += weight * value * value
+    information = [[information00, information01], [information01, information11]]
+    return Sums(loss, [gradient0, gradient1], information)

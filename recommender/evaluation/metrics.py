@@ -1,7 +1,7 @@
 """Metrics of rankings: pure functions of numbers, without a database.
 
-Of scored impressions: AUC, GAUC, log loss, calibration. Of lists: recall, nDCG, MRR, hit rate. Of
-many lists together: coverage, Gini, diversity, novelty. And intervals, by the bootstrap.
+Scored impressions: AUC, GAUC, log loss, calibration. Lists: recall, nDCG, MRR, hit rate. Many lists
+together: coverage, Gini, diversity, novelty.
 """
 
 from __future__ import annotations
@@ -14,38 +14,24 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-NEARLY = 1e-15
-"""How near a probability may come to 0 or 1 in a logarithm."""
+MIN_PROBABILITY = 1e-15
+"""The smallest probability that `log_loss` takes a logarithm of."""
 
 BINS = 10
-"""How many bins of probabilities a calibration error is taken over."""
-
-MOST_UNITS = 400
-"""How many units a bootstrap draws from at most: more tell its interval hardly better."""
-
-MANY = 2_000
-
-FEW_DIGITS = 2
-"""Of how many scores on, and to how many digits of standard deviations, they are rounded to fit."""
-
-RIDGE = 1e-6
-"""What keeps a slope finite where scores separate the outcomes."""
-
-SHORTEST_STEP = 1e-6
-"""Of how small a part of a step on none is taken."""
+"""The number of probability bins of a calibration error."""
 
 
 def auc(scores: Sequence[float], outcomes: Sequence[bool]) -> float | None:
-    """How often a positive is scored above a negative; a tie counts half.
+    """Return the share of pairs in which the positive scores above the negative; ties count half.
 
     The area under the ROC curve, as Mann and Whitney (1947) count it.
 
     Args:
         scores: any numbers.
-        outcomes: as many, true where positive.
+        outcomes: one per score, true if positive.
 
     Returns:
-        0 to 1; None where all outcomes are the same.
+        0 to 1; None if all outcomes are the same.
     """
     parts = placements(scores, outcomes)
     if parts is None:
@@ -55,17 +41,17 @@ def auc(scores: Sequence[float], outcomes: Sequence[bool]) -> float | None:
 
 
 def placements(scores: Sequence[float], outcomes: Sequence[bool]) -> list[float] | None:
-    """Of each the part of those with the other outcome that it is on the right side of.
+    """Return, per score, the share of opposite outcomes that it is ranked correctly against.
 
-    The mean of the positives', and that of the negatives', is the AUC; how they vary says how
-    certain it is (DeLong and others, 1988).
+    The mean over the positives is the AUC, and so is the mean over the negatives. Their variance
+    tells how certain the AUC is (DeLong and others, 1988).
 
     Args:
         scores: any numbers.
-        outcomes: as many, true where positive.
+        outcomes: one per score, true if positive.
 
     Returns:
-        0 to 1 each; None where all outcomes are the same.
+        0 to 1 each; None if all outcomes are the same.
     """
     positives = sum(outcomes)
     negatives = len(outcomes) - positives
@@ -88,13 +74,13 @@ def placements(scores: Sequence[float], outcomes: Sequence[bool]) -> list[float]
 
 
 def gauc(users: Iterable[tuple[float | None, int]]) -> float | None:
-    """The mean AUC of users, weighted by their impressions (Zhu and others, "OCPC", 2017).
+    """Return the mean AUC of users, weighted by impressions (Zhu and others, "OCPC", 2017).
 
     Args:
-        users: of each the AUC, None where all outcomes were the same, and how many impressions.
+        users: per user the AUC, None if all outcomes were the same, and the impressions.
 
     Returns:
-        0 to 1; None where no user has an AUC.
+        0 to 1; None if no user has an AUC.
     """
     known = [(value, weight) for value, weight in users if value is not None]
     total = sum(weight for _, weight in known)
@@ -102,17 +88,17 @@ def gauc(users: Iterable[tuple[float | None, int]]) -> float | None:
 
 
 def log_loss(probabilities: Sequence[float], outcomes: Sequence[bool]) -> float:
-    """The mean of minus the logarithm of the probability that was given to what happened.
+    """Return the mean of -log of the probability given to the actual outcome.
 
     Args:
         probabilities: 0 to 1, at least one.
-        outcomes: as many.
+        outcomes: one per probability.
 
     Returns:
         0 or more, in nats.
     """
     losses = (
-        -math.log(max(NEARLY, probability if outcome else 1 - probability))
+        -math.log(max(MIN_PROBABILITY, probability if outcome else 1 - probability))
         for probability, outcome in zip(probabilities, outcomes, strict=True)
     )
     return math.fsum(losses) / len(probabilities)
@@ -121,14 +107,12 @@ def log_loss(probabilities: Sequence[float], outcomes: Sequence[bool]) -> float:
 def calibration_error(
     probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = BINS
 ) -> float:
-    """How far what was expected is from what happened, on average over bins of equal width.
-
-    The expected calibration error (Naeini and others, 2015).
+    """Return the expected calibration error over bins of equal width (Naeini and others, 2015).
 
     Args:
         probabilities: 0 to 1, at least one.
-        outcomes: as many.
-        bins: how many.
+        outcomes: one per probability.
+        bins: the number of bins.
 
     Returns:
         0 to 1.
@@ -137,49 +121,49 @@ def calibration_error(
 
 
 def gaps(probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = BINS) -> list[float]:
-    """How many more positives were expected than happened, in each bin of equal width.
+    """Return expected minus actual positives, per bin of equal width.
 
     Args:
         probabilities: 0 to 1.
-        outcomes: as many.
-        bins: how many.
+        outcomes: one per probability.
+        bins: the number of bins.
     """
-    found = [0.0] * bins
+    differences = [0.0] * bins
     for probability, outcome in zip(probabilities, outcomes, strict=True):
-        found[min(int(probability * bins), bins - 1)] += probability - outcome
-    return found
+        differences[min(int(probability * bins), bins - 1)] += probability - outcome
+    return differences
 
 
-def recall(shown: Sequence[Hashable], relevant: Collection[Hashable], most: int) -> float:
-    """The part of the relevant that is among the first shown.
+def recall(shown: Sequence[Hashable], relevant: Collection[Hashable], size: int) -> float:
+    """Return the share of the relevant items that are among the first shown.
 
     Args:
-        shown: the best first, each once.
+        shown: the best first, without repeats.
         relevant: at least one.
-        most: how many of the shown count.
+        size: the number of shown items that count.
 
     Returns:
         0 to 1.
     """
-    return len(set(shown[:most]) & set(relevant)) / len(relevant)
+    return len(set(shown[:size]) & set(relevant)) / len(relevant)
 
 
-def ndcg(shown: Sequence[Hashable], relevant: Collection[Hashable], most: int) -> float:
-    """The discounted gain of the relevant among the first shown, by that of the best order.
+def ndcg(shown: Sequence[Hashable], relevant: Collection[Hashable], size: int) -> float:
+    """Return the discounted gain of the first shown items, relative to the best order.
 
     Järvelin and Kekäläinen, 2002, with gains of 0 and 1.
 
     Args:
-        shown: the best first, each once.
+        shown: the best first, without repeats.
         relevant: at least one.
-        most: how many of the shown count.
+        size: the number of shown items that count.
 
     Returns:
         0 to 1.
     """
-    wanted = set(relevant)
-    gained = [_discount(place) for place, each in enumerate(shown[:most]) if each in wanted]
-    best = [_discount(place) for place in range(min(most, len(wanted)))]
+    positives = set(relevant)
+    gained = [_discount(place) for place, item in enumerate(shown[:size]) if item in positives]
+    best = [_discount(place) for place in range(min(size, len(positives)))]
     return math.fsum(gained) / math.fsum(best)
 
 
@@ -187,54 +171,54 @@ def _discount(place: int) -> float:
     return 1 / math.log2(place + 2)
 
 
-def reciprocal_rank(shown: Sequence[Hashable], relevant: Collection[Hashable], most: int) -> float:
-    """1 by the place of the first relevant among the first shown, 0 where none is.
+def reciprocal_rank(shown: Sequence[Hashable], relevant: Collection[Hashable], size: int) -> float:
+    """Return 1 / position of the first relevant item among the first shown; 0 if none is.
 
     Args:
-        shown: the best first, each once.
-        relevant: any.
-        most: how many of the shown count.
+        shown: the best first, without repeats.
+        relevant: any number of items.
+        size: the number of shown items that count.
 
     Returns:
         0 to 1.
     """
-    wanted = set(relevant)
-    places = (place for place, each in enumerate(shown[:most], start=1) if each in wanted)
+    positives = set(relevant)
+    places = (place for place, item in enumerate(shown[:size], start=1) if item in positives)
     return 1 / next(places, math.inf)
 
 
-def is_hit(shown: Sequence[Hashable], relevant: Collection[Hashable], most: int) -> float:
-    """1 where any of the relevant is among the first shown, else 0.
+def is_hit(shown: Sequence[Hashable], relevant: Collection[Hashable], size: int) -> float:
+    """Return 1 if any relevant item is among the first shown, else 0.
 
     Args:
         shown: the best first.
-        relevant: any.
-        most: how many of the shown count.
+        relevant: any number of items.
+        size: the number of shown items that count.
     """
-    return float(not set(relevant).isdisjoint(shown[:most]))
+    return float(not set(relevant).isdisjoint(shown[:size]))
 
 
 def coverage(lists: Iterable[Iterable[Hashable]], catalogue: int) -> float:
-    """The part of a catalogue that is on any list.
+    """Return the share of a catalogue that is on at least one list.
 
     Args:
-        lists: of what is in the catalogue.
-        catalogue: how many are in it, at least one.
+        lists: of catalogue items.
+        catalogue: the size of the catalogue, at least 1.
 
     Returns:
         0 to 1.
     """
-    return len({each for shown in lists for each in shown}) / catalogue
+    return len({item for shown in lists for item in shown}) / catalogue
 
 
 def gini(counts: Collection[int]) -> float:
-    """How unequal counts are: 0 where all are the same, near 1 where one has nearly all.
+    """Return the Gini coefficient: 0 if all counts are equal, near 1 if one has nearly all.
 
     Args:
-        counts: none below 0.
+        counts: 0 or more each.
 
     Returns:
-        0 to 1; 0 where there is nothing to share.
+        0 to 1; 0 if the sum is 0.
     """
     total = sum(counts)
     if not total:
@@ -244,13 +228,13 @@ def gini(counts: Collection[int]) -> float:
 
 
 def diversity(tags: Sequence[Collection[Hashable]]) -> float | None:
-    """How little two of a list have in common, on average: 1 less the Jaccard index of their tags.
+    """Return the intra-list diversity: the mean of 1 - Jaccard(tags) over all pairs in a list.
 
     Args:
-        tags: of each of the list; two without any have nothing in common.
+        tags: the tags of each item; two items without tags have nothing in common.
 
     Returns:
-        0 to 1; None of fewer than two.
+        0 to 1; None if there are fewer than two items.
     """
     pairs = [1 - _jaccard(set(one), set(other)) for one, other in combinations(tags, 2)]
     return math.fsum(pairs) / len(pairs) if pairs else None
@@ -261,110 +245,21 @@ def _jaccard(one: set[Hashable], other: set[Hashable]) -> float:
 
 
 def novelty(shown: Iterable[Hashable], viewers: Mapping[Hashable, int], users: int) -> float | None:
-    """How little known a list is: the mean of minus log2 of the part of users who know each.
-
-    Zhou and others, 2010; one more viewer and user than there are, so that it is finite.
+    """Return the mean of -log2 of the share of users who know an item (Zhou and others, 2010).
 
     Args:
         shown: the list.
-        viewers: how many users know each; 0 where it is not there.
-        users: how many there are.
+        viewers: the number of users who know an item; 0 if it is missing.
+        users: the number of users.
 
     Returns:
-        In bits, 0 or more; None of an empty list.
+        0 or more, in bits; None if the list is empty.
     """
-    bits = [-math.log2((viewers.get(each, 0) + 1) / (users + 1)) for each in shown]
+    # One viewer and one user are added, so that an item without viewers has a finite value.
+    bits = [-math.log2((viewers.get(item, 0) + 1) / (users + 1)) for item in shown]
     return math.fsum(bits) / len(bits) if bits else None
 
 
 def exposure(lists: Iterable[Iterable[T]]) -> Counter[T]:
-    """How often each is on a list."""
-    return Counter(each for shown in lists for each in shown)
-
-
-def logistic_fit(
-    scores: Sequence[float], outcomes: Sequence[bool], *, rounds: int = 30
-) -> tuple[float, float]:
-    """The intercept and slope that make probabilities of scores (Platt, 1999), by Newton's method.
-
-    One positive and one negative at the mean score are added, so that the intercept is finite.
-    More than `MANY` scores are rounded to a hundredth of their standard deviation.
-
-    Args:
-        scores: any finite numbers.
-        outcomes: as many.
-        rounds: of Newton's method at most.
-
-    Returns:
-        The intercept and the slope of the logit.
-    """
-    if not scores:
-        return 0.0, 0.0
-    mean = math.fsum(scores) / len(scores)
-    spread = math.sqrt(math.fsum((each - mean) ** 2 for each in scores) / len(scores)) or 1.0
-    values = [(each - mean) / spread for each in scores]
-    if len(values) > MANY:
-        values = [round(value, FEW_DIGITS) for value in values]
-    counts = Counter(zip(values, map(float, outcomes), strict=True))
-    counts.update([(0.0, 1.0), (0.0, 0.0)])
-    points = [(value, outcome, count) for (value, outcome), count in counts.items()]
-    intercept = slope = 0.0
-    for _ in range(rounds):
-        step = _newton_step(points, intercept, slope)
-        size = _step_size(points, intercept, slope, step)
-        intercept, slope = intercept + size * step[0], slope + size * step[1]
-        if size * max(map(abs, step)) < 1e-9:
-            break
-    return intercept - slope * mean / spread, slope / spread
-
-
-def _newton_step(
-    points: Sequence[tuple[float, float, int]], intercept: float, slope: float
-) -> tuple[float, float]:
-    gradient0 = hessian00 = hessian01 = 0.0
-    gradient1, hessian11 = -RIDGE * slope, RIDGE
-    for value, outcome, count in points:
-        probability = logistic(intercept + slope * value)
-        weight = count * probability * (1 - probability)
-        gradient0 += count * (outcome - probability)
-        gradient1 += count * (outcome - probability) * value
-        hessian00 += weight
-        hessian01 += weight * value
-        hessian11 += weight * value * value
-    determinant = hessian00 * hessian11 - hessian01 * hessian01
-    return (
-        (hessian11 * gradient0 - hessian01 * gradient1) / determinant,
-        (hessian00 * gradient1 - hessian01 * gradient0) / determinant,
-    )
-
-
-def _step_size(
-    points: Sequence[tuple[float, float, int]],
-    intercept: float,
-    slope: float,
-    step: tuple[float, float],
-) -> float:
-    """How much of a step to take: a whole one can go too far, where nearly all scores are equal."""
-    before, size = _penalty(points, intercept, slope), 1.0
-    while size > SHORTEST_STEP:
-        if _penalty(points, intercept + size * step[0], slope + size * step[1]) <= before:
-            return size
-        size /= 2
-    return 0.0
-
-
-def _penalty(points: Sequence[tuple[float, float, int]], intercept: float, slope: float) -> float:
-    """What is made small: the sum of log losses, and the ridge."""
-    logits = ((intercept + slope * value, outcome, count) for value, outcome, count in points)
-    losses = (
-        count * (max(logit, 0.0) + math.log1p(math.exp(-abs(logit))) - outcome * logit)
-        for logit, outcome, count in logits
-    )
-    return sum(losses) + RIDGE * slope * slope / 2
-
-
-def logistic(logit: float) -> float:
-    """The probability of a logit."""
-    if logit < 0:
-        return 1 - logistic(-logit)
-    return 1 / (1 + math.exp(-logit))
+    """Return the number of appearances of each item on the lists."""
+    return Counter(item for shown in lists for item in shown)

@@ -1,11 +1,11 @@
-"""What a profile would have served to those who came, before anybody is shown its pages.
+"""Off-policy evaluation: estimate what another profile would have achieved, from served pages.
 
-Two looks at it. In hindsight: pages that were served, in the order that the candidate gives to the
-same videos, and what their first halves would have led to (`counterfactual`). And as a preview: the
-pages that it would serve to the same people at the reading time, beside those of the active
-profile; what they would lead to, nobody knows. That of the past cannot be previewed: the database
-knows by now what people did with it.
+There are two parts. The estimate (`hindsight`) puts the videos of served pages into the order of
+the new profile, see `off_policy_estimator`. The preview compares the next pages of the new profile
+with those of the active one, for the same users. The outcomes of previewed pages are unknown.
 """
+
+# Past pages cannot be previewed: the database has learned from the reactions to them.
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from recommender.database import lookup
 from recommender.database.transactions import long_transaction, translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation import metrics
-from recommender.evaluation.bootstrap import Interval, bootstrap
+from recommender.evaluation.bootstrap import Interval, bootstrap, mean_of_sums
 from recommender.evaluation.evaluate import SAMPLE, check_sample, plain_figures
 from recommender.evaluation.labels import target_values
-from recommender.evaluation.log_replay import ENGAGED, Progress
+from recommender.evaluation.log_replay import ENGAGED, Progress, no_progress
 from recommender.evaluation.off_policy_estimator import Expectation
-from recommender.evaluation.off_policy_pages import Hindsight
+from recommender.evaluation.off_policy_pages import LoggedPages
 from recommender.evaluation.rankers import PAGE
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import reading_time
@@ -45,14 +45,14 @@ _Page: TypeAlias = Sequence[FeedItem]
 
 @dataclass(frozen=True, slots=True)
 class PagePreview:
-    """What a profile's next pages would be like.
+    """A summary of a profile's next pages.
 
     Attributes:
         profile: ``name@version``.
-        overlap: the part of a page that is on the active profile's too, 0 to 1, over users; None
-            where nobody has a page.
-        coverage: the part of the published videos that is on any page, 0 to 1.
-        creator_gini: how unequally the creators of these are shown, 0 to 1.
+        overlap: the share of a page that is also on the active profile's page, 0 to 1, averaged
+            over users; None if no user has a page.
+        coverage: the share of the published videos that is on any page, 0 to 1.
+        creator_gini: the Gini coefficient of creators' appearances, 0 to 1.
     """
 
     profile: str
@@ -63,26 +63,25 @@ class PagePreview:
 
 @dataclass(frozen=True, slots=True)
 class ProfileReplay:
-    """What a candidate would have served; every interval is over users.
+    """The off-policy evaluation of a profile. Every interval is over users.
 
     Attributes:
-        profile: the candidate, ``name@version``.
+        profile: the evaluated profile, ``name@version``.
         active: the profile that serves now.
-        target: the outcomes with their values; a label is the value of what a video led to, as a
-            part of the value of all.
-        since, until: sessions that began within were looked at; None where there is no end.
-        learned_until: what came before it the candidate has learned from; None where its weights
+        target: the outcomes with their values. A label is the value of a video's outcomes, as a
+            share of the value of all outcomes.
+        since, until: the bounds of the sessions' start; `until` is None if there is no end.
+        learned_until: the profile was learned from events before this time; None if its weights
             were chosen by hand.
-        users: who were shown what could be put into another order.
-        pages: on how many pages.
-        left_out: pages that could not be, since they were not recorded with all that the candidate
-            weighs.
-        not_recorded: the signals that were not.
-        hindsight: what the first halves of these pages led to, and would have.
-        preview_users: of how many users the next pages were looked at.
-        videos: how many are published.
-        previews: the candidate's pages, then the active profile's.
-        seconds: how long it took.
+        users: the number of users with pages that could be reordered.
+        pages: the number of these pages.
+        left_out: the number of pages served without a signal that the profile weighs.
+        not_recorded: these signals.
+        hindsight: the logged and the expected labels of the first halves of pages.
+        preview_users: the number of users whose next pages were compared.
+        videos: the number of published videos.
+        previews: the profile's next pages, then the active profile's.
+        seconds: the duration.
     """
 
     profile: str
@@ -103,11 +102,11 @@ class ProfileReplay:
 
     @property
     def is_flattered(self) -> bool:
-        """Whether the candidate has learned from some of what it was replayed on."""
+        """True if the profile was learned from some of the evaluated pages."""
         return self.learned_until is not None and self.since < self.learned_until
 
     def as_dict(self) -> dict[str, Any]:
-        """The replay as `replay` prints it; an interval has a value, a low and a high end."""
+        """Return the evaluation as JSON; an interval has a value, a low and a high end."""
         plain = asdict(self)
         for name in ("since", "until", "learned_until"):
             plain[name] = plain[name] and scalars.written_time(plain[name])
@@ -130,23 +129,23 @@ def replay_profile(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ProfileReplay:
-    """Say what a profile would have served to those who came; nothing is written.
+    """Estimate what a profile would have achieved on served pages. Read-only.
 
     Args:
         engine: a prepared engine, whose served pages are read.
-        profile: the candidate, ``name`` or ``name@version``.
-        since: sessions that began before it are left out, with an offset.
-        until: as well as those that began then or later.
-        target: what is hoped for: ``engaged``, ``like``, ``share``, ``save`` or ``comment``, or
-            several with their values as ``engaged=1,like=3``, or these as a mapping.
-        sample: of how many of those who came the next pages are looked at, at most.
-        as_of: the reading time of these; now where None.
-        seed: what the sample of users, and those that intervals are of, depend on.
-        settings: those of the environment where None.
-        progress: called with the name of a stage, how much of it is done, and of how much.
+        profile: the profile to evaluate, ``name`` or ``name@version``.
+        since: sessions that began before this time are left out, with an offset.
+        until: sessions that began at this time or later are left out.
+        target: ``engaged``, ``like``, ``share``, ``save`` or ``comment``; or several with their
+            values as ``engaged=1,like=3`` or a mapping.
+        sample: the maximum number of users whose next pages are compared.
+        as_of: the reading time of the next pages; now if None.
+        seed: the random seed for the samples of users.
+        settings: those of the environment if None.
+        progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
-        InvalidValue: a value is not of its form, or no page can be put into another order.
+        InvalidValue: a value is malformed, or no page can be reordered.
         UnknownProfile: there is no such profile or version.
     """
     started = time.monotonic()
@@ -154,7 +153,7 @@ def replay_profile(
     values, moment = target_values(target), reading_time(as_of)
     start, end = _bounds(since, until)
     check_sample(sample)
-    report = progress or _silent
+    report = progress or no_progress
     with (
         translate_errors(),
         engine.connect() as connection,
@@ -162,9 +161,9 @@ def replay_profile(
         Session(connection) as session,
     ):
         candidate, active = get_profile(session, profile), get_profile(session)
-        log = Hindsight(session, candidate, settings, sample, seed)
+        log = LoggedPages(session, candidate, settings, sample, seed)
         log.read(values, start, end, report)
-        shelf = _Shelf.at(session, moment)
+        catalogue = _CatalogueSize.at(session, moment)
         pages = [
             _pages(session, log.sampled, each, moment, settings, report)
             for each in (candidate, active)
@@ -182,17 +181,13 @@ def replay_profile(
             not_recorded=tuple(sorted(log.not_recorded)),
             hindsight=log.reordering.expectation(),
             preview_users=len(log.sampled),
-            videos=shelf.videos,
+            videos=catalogue.videos,
             previews=tuple(
-                shelf.preview(each.label, own, pages[1], seed)
+                catalogue.preview(each.label, own, pages[1], seed)
                 for each, own in zip((candidate, active), pages, strict=True)
             ),
             seconds=round(time.monotonic() - started, 3),
         )
-
-
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    """No progress is wanted."""
 
 
 def _bounds(since: datetime, until: datetime | None) -> tuple[datetime, datetime]:
@@ -203,7 +198,7 @@ def _bounds(since: datetime, until: datetime | None) -> tuple[datetime, datetime
 
 
 def _learned_until(session: Session, profile: Profile) -> datetime | None:
-    """What came before it a version has learned from; None where it was made by hand."""
+    """Return the time before which a version has learned; None if it was made by hand."""
     records = profile_history(session, profile.name)
     metrics_of = next(each.metrics for each in records if each.version == profile.version)
     learned = (metrics_of or {}).get("learned_until")
@@ -211,15 +206,15 @@ def _learned_until(session: Session, profile: Profile) -> datetime | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shelf:
-    """How many videos are published, and how many creators have any."""
+class _CatalogueSize:
+    """The number of published videos, and of their creators."""
 
     videos: int
     creators: int
 
     @classmethod
-    def at(cls, session: Session, as_of: datetime) -> _Shelf:
-        """What there is at a reading time."""
+    def at(cls, session: Session, as_of: datetime) -> _CatalogueSize:
+        """Count the videos and creators at a reading time."""
         counts = sa.select(sa.func.count(), sa.func.count(Video.creator_id.distinct()))
         published = counts.where(Video.status == "published", Video.published_at <= as_of)
         return cls(*session.execute(published.prefix_with("/* recommender.replay */")).one())
@@ -227,14 +222,16 @@ class _Shelf:
     def preview(
         self, profile: str, pages: Sequence[_Page], others: Sequence[_Page], seed: int
     ) -> PagePreview:
-        """The figures of a profile's pages, beside another's of the same users."""
+        """Return a summary of a profile's pages, compared with other pages of the same users."""
         shown = metrics.exposure([item.creator for item in page] for page in pages)
         unseen = [0] * (self.creators - len(shown))
         lists = ([item.video for item in page] for page in pages)
         return PagePreview(
             profile=profile,
             overlap=bootstrap(
-                [_common(*pair) for pair in zip(pages, others, strict=True)], _mean, seed=seed
+                [_common(*pair) for pair in zip(pages, others, strict=True)],
+                mean_of_sums,
+                seed=seed,
             ),
             coverage=metrics.coverage(lists, max(1, self.videos)),
             creator_gini=metrics.gini([*shown.values(), *unseen]),
@@ -249,7 +246,7 @@ def _pages(
     settings: Settings,
     report: Progress,
 ) -> list[_Page]:
-    """The next page of each of some users, who are given by their rows."""
+    """Return the next pages of users, who are given by their row ids."""
     found = lookup.find(
         session, [USERS.c.id], [(user,) for user in users], [USERS.c.id, USERS.c.key]
     )
@@ -265,12 +262,7 @@ def _pages(
 
 
 def _common(page: _Page, other: _Page) -> tuple[float, float]:
-    """The part of the longer page that is on both, and how many pages that is."""
+    """Return the share of the longer page that is on both, and 1 to count the pair."""
     longest = max(len(page), len(other))
     same = {item.video for item in page} & {item.video for item in other}
     return (len(same) / longest, 1.0) if longest else (0.0, 0.0)
-
-
-def _mean(sums: Sequence[float]) -> float | None:
-    total, count = sums
-    return total / count if count else None

@@ -1,23 +1,23 @@
-"""What another order of videos that were shown would have led to, from sums over users.
+"""Estimate the labels of another order of shown videos (off-policy evaluation).
 
-The videos of a page change places among themselves, and the first half of these places is looked
-at: what would a viewer have met who left halfway? What each video led to is known, but at another
-place, and people judge the first place otherwise than the twentieth. After the position-based model
-(Craswell and others, 2008) the probability of an outcome is the effect of the place times what the
-video is worth to the viewer. So a label counts the effect of the new place by that of the old one:
-it is weighted by an inverse propensity (Joachims and others, 2017; for whole rankings Li and
-others, "Offline Evaluation of Ranking Policies with Click Models", 2018). The sum is divided by the
-number of places (Horvitz and Thompson, 1952) and not by that of the weights (the self-normalised
-estimate of Swaminathan and Joachims, 2015), since these are no densities: a video that comes to
-better places shall count more. A weight is clipped, which may take something away, and adds
-nothing.
+The videos of a page swap positions, and the first half of the page is judged: what would a viewer
+have met who left halfway? The label of each video is known, but at another position, and positions
+differ in attention. In the position-based model (Craswell and others, 2008) the probability of an
+outcome is the effect of the position times the relevance of the video. So each label is weighted by
+the effect of its new position over that of its old one, an inverse propensity weight (Joachims and
+others, 2017; for rankings Li and others, "Offline Evaluation of Ranking Policies with Click
+Models", 2018). The sum is divided by the number of positions (Horvitz and Thompson, 1952). Weights
+are clipped, which may lower an estimate but never raises it.
 
-The effects of places come from the places kept for videos on trial, which hold any of these
-whatever its score: an experiment. The labels at two places are compared within each session, as
-Mantel and Haenszel (1959) do within strata, so that those who go far and like more are no effect of
-a place. All of it is sums over users: an interval over resampled users also says how unsure the
-effects are.
+The effects of positions come from the exploration candidates, which are placed at random whatever
+their score: an experiment. Labels at two positions are compared within sessions, as Mantel and
+Haenszel (1959) compare within strata. Otherwise eager viewers, who scroll further, would look like
+an effect of late positions. Everything is a sum over users, so a bootstrap interval also contains
+the uncertainty of the effects.
 """
+
+# Not the self-normalised estimate (SNIPS: Swaminathan and Joachims, 2015): the weights are not
+# density ratios, and a video that moves to a better position must count more.
 
 from __future__ import annotations
 
@@ -30,58 +30,58 @@ from operator import mul
 from random import Random
 from typing import NamedTuple
 
-from recommender.evaluation.bootstrap import Interval, bootstrap
-from recommender.evaluation.labels import FIRSTS
-from recommender.evaluation.metrics import MOST_UNITS
+from recommender.evaluation.bootstrap import MAX_UNITS, Interval, bootstrap, mean_of_sums
+from recommender.evaluation.labels import GROUP_STARTS
 
-GROUPS = range(len(FIRSTS) + 1)
+GROUPS = range(len(GROUP_STARTS) + 1)
 
 PAIRS = tuple(product(GROUPS, GROUPS))
 
 PRIOR = 20.0
-"""How many videos on trial, at places of average effect, are added to those of each group."""
+"""The number of average exploration candidates that are added to each group of positions."""
 
-MOST_WEIGHT = 10.0
-"""What a label counts at most."""
+MAX_WEIGHT = 10.0
+"""The maximum weight of a label."""
 
 ROUNDS = 1_000
+"""The maximum number of rounds that balance the effects."""
 
-NEARLY = 1e-9
-"""Of how many rounds, and to which change of an effect, effects are brought into balance."""
+TOLERANCE = 1e-9
+"""The change of an effect at which the effects are balanced."""
 
 
-class Shown(NamedTuple):
-    """A video that was shown: its place in the session, from 1, and what it led to, 0 to 1."""
+class LoggedVideo(NamedTuple):
+    """A shown video: its position in the session, from 1, and its label, 0 to 1."""
 
     position: int
     label: float
 
 
-class Reordered(NamedTuple):
-    """The videos of a page that were shown, in order; and their numbers in another order."""
+class ReorderedPage(NamedTuple):
+    """The shown videos of a page, and the permutation that puts them into another order."""
 
-    shown: Sequence[Shown]
+    shown: Sequence[LoggedVideo]
     order: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What first halves of pages led to, and what those in another order would have.
+    """The mean labels of the first halves of pages, as served and in another order.
 
     Attributes:
-        places: how many places these are.
-        logged: the mean label as it was, 0 to 1.
-        expected: that of the other order, each label weighted by the effects of places; None where
-            no video on trial led to anything, so that nothing is known of these.
-        change: how much more that is than as it was.
-        unweighted: the other order's, were all places alike.
-        overlap: the part of the videos that both orders have there, 0 to 1.
-        effects: of each group of places, by its first, as a multiple of the first place's.
-        effective: how many labels of equal weight would say as much as the weighted ones (Kish,
-            1965).
-        clipped: how many labels have a weight that was clipped.
-        trials: how many videos on trial the effects come from.
-        trial_labels: the sum of their labels: where that is below 100, effects are rough.
+        places: the number of positions in these halves.
+        logged: the mean label as served, 0 to 1.
+        expected: the estimate for the other order, with labels weighted by the effects of
+            positions; None if no exploration candidate led to the target.
+        change: `expected` minus `logged`.
+        unweighted: the estimate if all positions had the same effect.
+        overlap: the share of the videos that both orders have in the first half, 0 to 1.
+        effects: the effect of each group of positions, by its first position, as a multiple of the
+            effect of position 1.
+        effective: the effective sample size of the weighted labels (Kish, 1965).
+        clipped: the number of labels with a clipped weight.
+        trials: the number of exploration candidates that the effects come from.
+        trial_labels: the sum of their labels. Below 100 the effects are imprecise.
     """
 
     places: int
@@ -99,16 +99,17 @@ class Expectation:
 
 @dataclass(slots=True)
 class _Unit:
-    """The sums of a user, or of several.
+    """The sums of a user, or of several users.
 
     Attributes:
-        places: how many are looked at.
-        logged: sum of the labels there.
-        common: of how many the video is there in both orders.
-        moved: sum of labels by pair of groups, the old and the new.
-        counts: how many labels these are.
-        compared: of each pair of groups, labels on trial at the first by how often at the second.
-        trials, wanted: how many videos on trial were shown, and the sum of their labels.
+        places: the number of positions in first halves.
+        logged: the sum of the labels there.
+        common: the number of videos that both orders have there.
+        moved: the sum of labels by pair of groups, the old and the new.
+        counts: the number of labels by pair.
+        compared: by pair, the labels of exploration candidates in the first group times the share
+            of candidates in the second.
+        trials, wanted: the number of shown exploration candidates, and the sum of their labels.
     """
 
     places: int = 0
@@ -120,7 +121,7 @@ class _Unit:
     trials: int = 0
     wanted: float = 0.0
 
-    def add_page(self, page: Reordered) -> None:
+    def add_page(self, page: ReorderedPage) -> None:
         """Add the first half of a page's places."""
         half = len(page.shown) // 2
         self.places += half
@@ -132,12 +133,12 @@ class _Unit:
             self.moved[pair] += video.label
             self.counts[pair] += 1
 
-    def add_trials(self, trials: Sequence[Shown]) -> None:
-        """Add the videos on trial of one session."""
+    def add_trials(self, trials: Sequence[LoggedVideo]) -> None:
+        """Add the exploration candidates of one session."""
         labels, counts = [0.0 for _ in GROUPS], [0 for _ in GROUPS]
-        for each in trials:
-            labels[group_of(each.position)] += each.label
-            counts[group_of(each.position)] += 1
+        for video in trials:
+            labels[group_of(video.position)] += video.label
+            counts[group_of(video.position)] += 1
         self.trials += len(trials)
         self.wanted += math.fsum(labels)
         for pair, (one, other) in enumerate(PAIRS):
@@ -146,12 +147,12 @@ class _Unit:
 
 
 @dataclass(slots=True)
-class Reordering:
-    """The sums over pages whose videos are put into another order.
+class OffPolicyEstimator:
+    """The sums over reordered pages, and the estimates from them.
 
     Attributes:
-        seed: what the samples depend on that intervals are of.
-        units: one of each user, or of several where there are many: memory does not grow with them.
+        seed: the random seed of the intervals.
+        units: one per user; many users share `MAX_UNITS` units, so that memory is bounded.
     """
 
     seed: int = 0
@@ -161,32 +162,32 @@ class Reordering:
     def __post_init__(self) -> None:
         self._chance = Random(self.seed)  # noqa: S311 - not for secrets
 
-    def add(self, pages: Sequence[Reordered], trials: Sequence[Sequence[Shown]]) -> None:
-        """Add a user, who has not been added yet.
+    def add(self, pages: Sequence[ReorderedPage], trials: Sequence[Sequence[LoggedVideo]]) -> None:
+        """Add a user. Each user may be added once.
 
         Args:
-            pages: without what was on trial, which keeps its place.
-            trials: what was, of each session.
+            pages: the pages without exploration candidates, which keep their positions.
+            trials: the exploration candidates of each session.
         """
-        if len(self.units) < MOST_UNITS:
+        if len(self.units) < MAX_UNITS:
             self.units.append(_Unit())
             unit = self.units[-1]
         else:
             unit = self._chance.choice(self.units)
         for page in pages:
             unit.add_page(page)
-        for sitting in trials:
-            unit.add_trials(sitting)
+        for of_session in trials:
+            unit.add_trials(of_session)
 
     def expectation(self) -> Expectation:
-        """What the sums say."""
+        """Return the estimates from the sums."""
         counts = _summed(unit.counts for unit in self.units)
         compared = _summed(unit.compared for unit in self.units)
         trials = sum(unit.trials for unit in self.units)
         wanted = math.fsum(unit.wanted for unit in self.units)
         effects = _effects(compared, wanted / trials) if wanted else None
         ratios = [effects[new] / effects[old] for old, new in PAIRS] if effects else []
-        clipped = [n for n, ratio in zip(counts, ratios, strict=False) if ratio > MOST_WEIGHT]
+        clipped = [n for n, ratio in zip(counts, ratios, strict=False) if ratio > MAX_WEIGHT]
         return Expectation(
             places=sum(unit.places for unit in self.units),
             logged=self._interval([(unit.logged, unit.places) for unit in self.units]),
@@ -196,7 +197,7 @@ class Reordering:
                 [(math.fsum(unit.moved), unit.places) for unit in self.units]
             ),
             overlap=self._interval([(unit.common, unit.places) for unit in self.units]),
-            effects=_beside_the_first(effects) if effects else {},
+            effects=_relative_to_first(effects) if effects else {},
             effective=_effective(counts, effects) if effects else None,
             clipped=round(math.fsum(clipped)),
             trials=trials,
@@ -204,10 +205,10 @@ class Reordering:
         )
 
     def _interval(self, units: Sequence[tuple[float, float]]) -> Interval | None:
-        return bootstrap(units, _mean, seed=self.seed)
+        return bootstrap(units, mean_of_sums, seed=self.seed)
 
     def _weighted(self, *, logged: bool) -> Interval | None:
-        """The mean weighted label, less that of the log where asked for."""
+        """Return the mean weighted label, optionally minus the logged mean."""
         units = [
             (
                 unit.logged * logged, unit.places, unit.trials, unit.wanted,
@@ -219,17 +220,12 @@ class Reordering:
 
 
 def group_of(position: int) -> int:
-    """The group of a place in a session, counted from 0."""
-    return bisect_right(FIRSTS, position)
-
-
-def _mean(sums: Sequence[float]) -> float | None:
-    total, count = sums
-    return total / count if count else None
+    """Return the group of a position in a session; the first group is 0."""
+    return bisect_right(GROUP_STARTS, position)
 
 
 def _expected(sums: Sequence[float]) -> float | None:
-    """The weighted labels by the number of places, less what is to be taken away."""
+    """Return the weighted labels minus the first sum, per position."""
     less, places, trials, wanted = sums[:4]
     moved, compared = sums[4 : 4 + len(PAIRS)], sums[4 + len(PAIRS) :]
     if not places or not wanted:
@@ -239,20 +235,19 @@ def _expected(sums: Sequence[float]) -> float | None:
 
 
 def _weights(effects: Sequence[float]) -> list[float]:
-    """What a label counts that came from the first place of a pair to the second."""
-    return [min(MOST_WEIGHT, effects[new] / effects[old]) for old, new in PAIRS]
+    """Return the weight of a label that moves from the first group of a pair to the second."""
+    return [min(MAX_WEIGHT, effects[new] / effects[old]) for old, new in PAIRS]
 
 
 def _effects(compared: Sequence[float], mean: float) -> list[float]:
-    """The effects of the groups of places, 1 on average, from comparisons of each two.
+    """Return the effects of the groups of positions, 1 on average, from pairwise comparisons.
 
-    Were they known, what was compared of one with the other by the other's effect would be the same
-    as the other way round. They are brought into balance as the stationary distribution of a Markov
-    chain is.
+    At the true effects, each comparison of one group with another, times the other's effect,
+    balances its reverse. The balance is found like the stationary state of a Markov chain.
 
     Args:
-        compared: as `_Unit` has it, in the order of `PAIRS`.
-        mean: of all labels on trial, above 0.
+        compared: as in `_Unit`, in the order of `PAIRS`.
+        mean: the mean label of exploration candidates, above 0.
     """
     rates = [[compared[_pair(one, other)] for other in GROUPS] for one in GROUPS]
     against = [math.fsum(column) + PRIOR * mean for column in zip(*rates, strict=True)]
@@ -262,14 +257,17 @@ def _effects(compared: Sequence[float], mean: float) -> list[float]:
         found = [value / total for value, total in zip(raw, against, strict=True)]
         scale = len(found) / math.fsum(found)
         before, effects = effects, [value * scale for value in found]
-        if max(abs(one - other) for one, other in zip(before, effects, strict=True)) < NEARLY:
+        if max(abs(one - other) for one, other in zip(before, effects, strict=True)) < TOLERANCE:
             break
     return effects
 
 
-def _beside_the_first(effects: Sequence[float]) -> dict[int, float]:
-    """Each group's effect as a multiple of the first place's, by the group's first place."""
-    return {first: effect / effects[0] for first, effect in zip((1, *FIRSTS), effects, strict=True)}
+def _relative_to_first(effects: Sequence[float]) -> dict[int, float]:
+    """Return the effects by the group's first position, as multiples of the first effect."""
+    return {
+        first: effect / effects[0]
+        for first, effect in zip((1, *GROUP_STARTS), effects, strict=True)
+    }
 
 
 def _effective(counts: Sequence[float], effects: Sequence[float]) -> float:
@@ -280,7 +278,7 @@ def _effective(counts: Sequence[float], effects: Sequence[float]) -> float:
 
 
 def _pair(one: int, other: int) -> int:
-    """Where a pair stands in `PAIRS`."""
+    """Return the index of a pair in `PAIRS`."""
     return one * len(GROUPS) + other
 
 

@@ -1,8 +1,8 @@
-"""Pages that were served, in the order that another profile gives to the signals recorded.
+"""Read served pages, and put their videos into the order of another profile.
 
-That is all that a log tells: whatever else the profile would have found, nobody was shown. What was
-on trial does not depend on scores, and keeps its place. Rows come in batches, in the order of their
-users, so that memory does not grow with the log.
+The order follows from the recorded signals. The log cannot say how users would have reacted to
+videos they were never shown. Exploration candidates do not depend on scores, so they keep their
+positions. Rows come in batches, in the order of their users, so memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from sqlalchemy.orm import Session
 from recommender.errors import InvalidValue
 from recommender.evaluation.labels import began_between, served_pages
 from recommender.evaluation.log_replay import Progress
-from recommender.evaluation.off_policy_estimator import Reordered, Reordering, Shown
+from recommender.evaluation.off_policy_estimator import (
+    LoggedVideo,
+    OffPolicyEstimator,
+    ReorderedPage,
+)
 from recommender.feed.selection import ScoredCandidate, Spread, rearranged
 from recommender.models import FeedSession
 from recommender.ranking.profiles import list_profiles
@@ -32,26 +36,26 @@ from recommender.settings import Settings
 
 ROWS_AT_ONCE = 2_000
 
-FEWEST = 2
-"""How many videos it takes for another order."""
+MIN_VIDEOS = 2
+"""The minimum number of videos of a page that can be reordered."""
 
 
 @dataclass(slots=True)
-class Hindsight:
-    """Pages that were served, put into another order; in memory are those of one session at a time.
+class LoggedPages:
+    """Served pages in another order. One session is in memory at once.
 
     Attributes:
         session: the transaction.
-        candidate: gives the order.
-        settings: the damping of a page.
-        sample: how many users are sampled at most.
-        seed: what the samples of users depend on.
+        candidate: the profile that gives the order.
+        settings: the creator damping of a page.
+        sample: the maximum number of sampled users.
+        seed: the random seed for the samples of users.
         reordering: the sums.
-        sampled: the rows of some of those who came.
-        came: how many came.
-        users, pages: how many users and pages have another order.
-        left_out: how many pages have too little recorded for one.
-        not_recorded: the signals that those lack.
+        sampled: the row ids of the sampled users.
+        came: the number of users with served pages.
+        users, pages: the number of users and pages that were reordered.
+        left_out: the number of pages served without a signal that the profile weighs.
+        not_recorded: these signals.
     """
 
     session: Session
@@ -59,7 +63,7 @@ class Hindsight:
     settings: Settings
     sample: int
     seed: int
-    reordering: Reordering = field(init=False)
+    reordering: OffPolicyEstimator = field(init=False)
     sampled: list[int] = field(default_factory=list)
     came: int = 0
     users: int = 0
@@ -69,7 +73,7 @@ class Hindsight:
     _chance: Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reordering = Reordering(self.seed)
+        self.reordering = OffPolicyEstimator(self.seed)
         self._chance = Random(self.seed)  # noqa: S311 - not for secrets
 
     def read(
@@ -78,20 +82,20 @@ class Hindsight:
         """Read the sessions that began between two times.
 
         Raises:
-            InvalidValue: there is none, or the candidate weighs what was not recorded.
+            InvalidValue: there is none, or the profile weighs signals that were not recorded.
         """
         began = sa.select(sa.func.count()).select_from(FeedSession)
         total = self.session.scalar(began.where(*began_between(since, until))) or 0
         statement = served_pages(values, since, until)
         rows = self.session.execute(statement.execution_options(yield_per=ROWS_AT_ONCE))
-        # After the rows are fixed, so that those of a profile that is made meanwhile have weights.
+        # Read after the rows are fixed, so that profiles made in the meantime are known too.
         weights = {each.id: each.weights for each in list_profiles(self.session)}
         done = 0
         for user, served in groupby(rows, attrgetter("user_id")):
-            pages: list[Reordered] = []
-            trials: list[list[Shown]] = []
-            for _, sitting in groupby(served, attrgetter("session")):
-                videos = list(sitting)
+            pages: list[ReorderedPage] = []
+            trials: list[list[LoggedVideo]] = []
+            for _, of_session in groupby(served, attrgetter("session")):
+                videos = list(of_session)
                 trials.append(_trials(videos))
                 before = None
                 for _, page in groupby(videos, attrgetter("page")):
@@ -116,7 +120,7 @@ class Hindsight:
             )
 
     def _add(
-        self, user: int, pages: Sequence[Reordered], trials: Sequence[Sequence[Shown]]
+        self, user: int, pages: Sequence[ReorderedPage], trials: Sequence[Sequence[LoggedVideo]]
     ) -> None:
         self.came += 1
         if len(self.sampled) < self.sample:
@@ -129,10 +133,10 @@ class Hindsight:
 
     def _reordered(
         self, page: Sequence[Any], before: Any, weights: Mapping[int | None, Mapping[str, float]]
-    ) -> Iterator[Reordered]:
-        """A page in the candidate's order, without what was on trial, or nothing."""
+    ) -> Iterator[ReorderedPage]:
+        """Yield a page in the new order, without exploration candidates, if it can be reordered."""
         ranked = [row for row in page if row.is_shown and not row.explored]
-        if len(ranked) < FEWEST:
+        if len(ranked) < MIN_VIDEOS:
             return
         wanted = {name for name, weight in self.candidate.weights.items() if weight}
         if missing := wanted - weights[page[0].profile_id].keys():
@@ -141,12 +145,12 @@ class Hindsight:
             return
         numbers = {row.video_id: number for number, row in enumerate(ranked)}
         order = [row.video_id for row in self._order(page, before)]
-        yield Reordered(
+        yield ReorderedPage(
             [_shown(row) for row in ranked], [numbers[video] for video in order if video in numbers]
         )
 
     def _order(self, page: Sequence[Any], before: Any) -> Sequence[Any]:
-        """The videos of a page as the candidate spreads them; as they were where it served them."""
+        """Return the videos of a page in the new order; unchanged if the profile served it."""
         if page[0].profile_id == self.candidate.id:
             return page
         best = sorted(page, key=self._place, reverse=True)
@@ -158,15 +162,15 @@ class Hindsight:
             sound=before and before.sound_id,
             damping=self.settings.creator_damping,
         )
-        contenders = [self._contender(row) for row in best]
-        return [best[number] for number in rearranged(contenders, spread, held)]
+        scored = [self._selection_facts(row) for row in best]
+        return [best[number] for number in rearranged(scored, spread, held)]
 
     def _place(self, row: Any) -> tuple[int, datetime, int]:
-        """What every feed is ordered by."""
+        """Return the sort key of every feed."""
         return self._score_key(row), row.published_at, row.video_id
 
     def _score_key(self, row: Any) -> int:
-        """The candidate's score in billionths; a host's own signals keep their weights."""
+        """Return the score key in the new profile; a host's own signals keep their weights."""
         ours = (
             weight * row.signals.get(name, 0.0) for name, weight in self.candidate.weights.items()
         )
@@ -174,26 +178,24 @@ class Hindsight:
         total = sum([*ours, *own])
         return score_key_of(total)
 
-    def _contender(self, row: Any) -> ScoredCandidate:
-        """The reference formula's pages are not spread."""
+    def _selection_facts(self, row: Any) -> ScoredCandidate:
+        """Return the facts for diversity, without creator and sound for the reference formula."""
         if self.candidate.is_reference:
             return ScoredCandidate(self._score_key(row), None, None)
         return ScoredCandidate(self._score_key(row), row.creator_id, row.sound_id)
 
 
-def _trials(sitting: Sequence[Any]) -> list[Shown]:
-    """The videos of a session that only their trial brought there.
-
-    Those of higher scores than the last that was ranked get places by their scores, and are no more
-    on trial at later ones: with them, what is on trial would seem to be worth less and less.
-    """
-    last = min((row.score_key for row in sitting if not row.explored), default=None)
+def _trials(of_session: Sequence[Any]) -> list[LoggedVideo]:
+    """Return the videos of a session that are there only because of exploration."""
+    # A candidate that scores above the last ranked video would have been placed by its score. Such
+    # candidates are missing at later positions, so with them later positions would look worse.
+    last = min((row.score_key for row in of_session if not row.explored), default=None)
     return [
         _shown(row)
-        for row in sitting
+        for row in of_session
         if row.explored and row.is_shown and (last is None or row.score_key < last)
     ]
 
 
-def _shown(row: Any) -> Shown:
-    return Shown(row.position, row.label)
+def _shown(row: Any) -> LoggedVideo:
+    return LoggedVideo(row.position, row.label)

@@ -1,7 +1,7 @@
-"""What is compared: profiles, profiles without a signal, and baselines that anybody could think of.
+"""The rankers to compare: profiles, profiles without a signal (ablations), and simple baselines.
 
-A ranker scores impressions, and fills the page of a viewer. Every signal of an impression or a
-candidate is read once, and all rankers are arithmetic over these values.
+A ranker scores impressions, and fills a viewer's page. Each signal of an impression or a candidate
+is read once, and every ranker is arithmetic over these values.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from recommender.feed.statements import candidate_rows, page_rows
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
 from recommender.ranking.request import REFERENCE, FeedRequest, Profile
-from recommender.ranking.scoring import ranked_contenders, ranked_given, score_key_of
+from recommender.ranking.scoring import ranked_candidates, ranked_given, score_key_of
 from recommender.ranking.signals import SIGNALS
-from recommender.ranking.sources import was_on_trial
+from recommender.ranking.sources import was_exploration
 from recommender.settings import Settings
 
 PAGE = 20
-"""How many videos of a page are looked at."""
+"""The number of videos on a page."""
 
 _NAMES = [signal.name for signal in SIGNALS]
 
 _SIGNALS_OF = itemgetter(*_NAMES)
 
 _EVERY_SIGNAL = Profile("every_signal", 1, dict.fromkeys(_NAMES, 1.0))
-"""The profile by which all signals are read."""
+"""A profile that reads all signals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Impression:
-    """A video that was shown to a user, and what was known before.
+    """A video that was shown to a user, with its signals from before.
 
     Attributes:
         user, video: their keys.
-        values: that of each signal, in the order of `SIGNALS`.
-        published_at: of the video.
-        engaged_views: how many users had engaged with the video.
+        values: the values of the signals, in the order of `SIGNALS`.
+        published_at: when the video was published.
+        engaged_views: the number of users who had engaged with the video.
     """
 
     user: str
@@ -62,30 +62,30 @@ class Impression:
 
 @dataclass(frozen=True, slots=True)
 class Ranker:
-    """Something that ranks.
+    """A way to rank.
 
     Attributes:
-        name: as tables name it.
-        score: of an impression: the higher, the sooner it would be shown.
-        page: the keys of the videos on a viewer's page, in order.
+        name: its name in tables.
+        score: returns the score of an impression; higher scores are shown earlier.
+        page: returns the keys of the videos on a viewer's page, in order.
     """
 
     name: str
     score: Callable[[Impression], float]
-    page: Callable[[Visit], list[str]]
+    page: Callable[[PageRequest], list[str]]
 
 
-def impressions_of(
+def read_impressions(
     session: Session, user: str, videos: Sequence[str], as_of: datetime, settings: Settings
 ) -> list[Impression]:
-    """Every signal of videos that were shown to a user, as of a time before.
+    """Return the videos shown to a user, with every signal as of an earlier time.
 
     Args:
         session: on the scratch database.
         user: the viewer's key.
-        videos: keys.
+        videos: the keys of the videos.
         as_of: the reading time.
-        settings: those that shape signals.
+        settings: the settings of signals.
     """
     views = dict(_engaged_views(session, videos))
     request = resolve(session, user, _EVERY_SIGNAL, as_of=as_of, settings=settings)
@@ -107,8 +107,8 @@ def _engaged_views(session: Session, videos: Sequence[str]) -> Iterator[tuple[st
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """What is known of a video on the shelf; `tags` are its hashtags, creator and sound."""
+class CatalogueVideo:
+    """A published video. `tags` are its hashtags, creator and sound."""
 
     key: str
     creator: int
@@ -118,35 +118,35 @@ class Card:
     engaged_views: int
 
 
-class Shelf:
-    """The videos that could be shown at a time, by key, and as the baselines order them.
+class Catalogue:
+    """The published videos at a time, by key, and in the orders of the baselines.
 
     Args:
         session: on the scratch database.
         as_of: the time.
-        settings: those that shape the signal `quality`.
+        settings: the settings of the signal `quality`.
     """
 
     def __init__(self, session: Session, as_of: datetime, settings: Settings) -> None:
-        self.cards = {card.key: card for card in _cards(session, as_of)}
+        self.videos = {video.key: video for video in _published_videos(session, as_of)}
         self.users = session.scalar(sa.select(sa.func.count()).select_from(User)) or 0
         share = session.scalar(sa.select(LearningState.engaged_share)) or 0.0
         prior = settings.quality_prior
-        self.newest = self._ordered(lambda card: card.published_at)
-        self.popular = self._ordered(lambda card: card.engaged_views)
+        self.newest = self._ordered(lambda video: video.published_at)
+        self.popular = self._ordered(lambda video: video.engaged_views)
         self.rate = self._ordered(
-            lambda card: (card.engaged_views + prior * share) / (card.viewers + prior)
+            lambda video: (video.engaged_views + prior * share) / (video.viewers + prior)
         )
 
-    def _ordered(self, value: Callable[[Card], Any]) -> list[str]:
-        """The best first; equals in the order of every feed, the newest first."""
-        cards = reversed(self.cards.values())
-        best = sorted(cards, key=lambda card: (value(card), card.published_at), reverse=True)
-        return [card.key for card in best]
+    def _ordered(self, value: Callable[[CatalogueVideo], Any]) -> list[str]:
+        """Return the keys, the highest value first, ties with the newest first."""
+        videos = reversed(self.videos.values())
+        best = sorted(videos, key=lambda video: (value(video), video.published_at), reverse=True)
+        return [video.key for video in best]
 
 
-def _cards(session: Session, as_of: datetime) -> Iterator[Card]:
-    """The published videos, in the order of their ids."""
+def _published_videos(session: Session, as_of: datetime) -> Iterator[CatalogueVideo]:
+    """Yield the published videos in the order of their ids."""
     tags = (
         sa.select(sa.func.aggregate_strings(sa.cast(VideoHashtag.hashtag_id, sa.Text), ","))
         .where(VideoHashtag.video_id == Video.id)
@@ -159,34 +159,34 @@ def _cards(session: Session, as_of: datetime) -> Iterator[Card]:
         .order_by(Video.id)
     )
     for key, creator, sound, published_at, viewers, engaged, listed in session.execute(statement):
-        marks = {("hashtag", int(each)) for each in (listed.split(",") if listed else ())}
+        marks = {("hashtag", int(hashtag)) for hashtag in (listed.split(",") if listed else ())}
         marks |= {("creator", creator)} | ({("sound", sound)} if sound else set())
-        yield Card(key, creator, frozenset(marks), published_at, viewers, engaged)
+        yield CatalogueVideo(key, creator, frozenset(marks), published_at, viewers, engaged)
 
 
 @dataclass
-class Visit:
-    """A user who asks for a page at a time.
+class PageRequest:
+    """A request of a user for a page at a time.
 
     Attributes:
         session: on the scratch database.
         user: the viewer's key.
         as_of: the reading time.
-        settings: those of the feed.
-        shelf: what there is.
-        seen: the keys of what the viewer did anything with.
+        settings: the settings of the feed.
+        catalogue: the published videos.
+        seen: the keys of the videos that the viewer has a state with.
     """
 
     session: Session
     user: str
     as_of: datetime
     settings: Settings
-    shelf: Shelf
+    catalogue: Catalogue
     seen: frozenset[str]
 
     @cached_property
-    def request(self) -> FeedRequest:
-        """What the feed is asked for."""
+    def feed_request(self) -> FeedRequest:
+        """The request as the feed resolves it."""
         return resolve(
             self.session, self.user, _EVERY_SIGNAL,
             limit=PAGE, as_of=self.as_of, settings=self.settings,
@@ -194,72 +194,76 @@ class Visit:
 
     @cached_property
     def candidates(self) -> list[tuple[tuple[float, ...], datetime, int, str, ScoredCandidate]]:
-        """Every candidate of the feed: signals, time of publishing, row, key; not ranked yet."""
-        found = []
-        for row in candidate_rows(self.session, self.request, ranked_contenders, "evaluate"):
-            on_trial = was_on_trial(row.sources)
-            contender = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial)
-            about = (row.page_published_at, row.video_id, row.page_video, contender)
-            found.append((_values(row), *about))
-        return found
+        """The unranked candidates: signals, publishing time, row id, key, and selection facts."""
+        candidates = []
+        for row in candidate_rows(self.session, self.feed_request, ranked_candidates, "evaluate"):
+            on_trial = was_exploration(row.sources)
+            facts = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial)
+            about = (row.page_published_at, row.video_id, row.page_video, facts)
+            candidates.append((_values(row), *about))
+        return candidates
 
     @cached_property
     def own(self) -> int | None:
-        """The viewer's row."""
-        return self.request.user_id
+        """The row id of the viewer."""
+        return self.feed_request.user_id
 
     @cached_property
     def followed(self) -> frozenset[int]:
-        """The rows of the creators whom the viewer follows."""
+        """The row ids of the creators whom the viewer follows."""
         rows = sa.select(Follow.creator_id).where(Follow.user_id == self.own)
         return frozenset(self.session.scalars(rows))
 
-    def first(self, keys: Iterable[str], wanted: Callable[[Card], bool] | None = None) -> list[str]:
-        """The first of the shelf's videos that the viewer has not seen and did not publish."""
-        cards = (self.shelf.cards[key] for key in keys if key not in self.seen)
-        new = (card.key for card in cards if card.creator != self.own and _is(wanted, card))
+    def first_new(
+        self, keys: Iterable[str], condition: Callable[[CatalogueVideo], bool] | None = None
+    ) -> list[str]:
+        """Return the first videos that the viewer has not seen and did not publish."""
+        videos = (self.catalogue.videos[key] for key in keys if key not in self.seen)
+        new = (
+            video.key for video in videos if video.creator != self.own and _passes(condition, video)
+        )
         return list(islice(new, PAGE))
 
     def shuffled(self) -> Iterator[str]:
-        """The shelf in an order by chance, the same for the same user."""
+        """Yield the catalogue in a random order, the same for the same user."""
         chance = Random(f"page {self.user}")  # noqa: S311 - not for secrets
-        keys = self.shelf.newest
+        keys = self.catalogue.newest
         return (keys[place] for place in chance.sample(range(len(keys)), len(keys)))
 
 
-def _is(wanted: Callable[[Card], bool] | None, card: Card) -> bool:
-    return wanted is None or wanted(card)
+def _passes(condition: Callable[[CatalogueVideo], bool] | None, video: CatalogueVideo) -> bool:
+    return condition is None or condition(video)
 
 
-def visits(
+def page_requests(
     session: Session,
-    shelf: Shelf,
+    catalogue: Catalogue,
     wanted: Mapping[str, Iterable[str]],
     as_of: datetime,
     settings: Settings,
     seed: int,
-) -> Iterator[tuple[Visit, frozenset[str]]]:
-    """Users by chance, with what each of them wanted later and had not seen before.
+) -> Iterator[tuple[PageRequest, frozenset[str]]]:
+    """Yield page requests of users in random order, with their later positives not seen before.
 
     Args:
         session: on the scratch database.
-        shelf: the videos that there are.
-        wanted: of each user the keys of what they wanted later; who wanted nothing new is left out.
-        as_of: when they ask.
-        settings: those of the feed.
-        seed: what the order of the users depends on.
+        catalogue: the published videos.
+        wanted: per user, the keys of their later positives. Users without a new one are left out.
+        as_of: the time of the requests.
+        settings: the settings of the feed.
+        seed: the random seed for the order of the users.
     """
     users = sorted(wanted)
     Random(seed).shuffle(users)  # noqa: S311 - not for secrets
     for user in users:
-        seen = seen_by(session, user)
-        new = frozenset(key for key in wanted[user] if key in shelf.cards and key not in seen)
+        seen = seen_videos(session, user)
+        new = frozenset(key for key in wanted[user] if key in catalogue.videos and key not in seen)
         if new:
-            yield Visit(session, user, as_of, settings, shelf, seen), new
+            yield PageRequest(session, user, as_of, settings, catalogue, seen), new
 
 
-def seen_by(session: Session, user: str) -> frozenset[str]:
-    """The keys of what a user did anything with."""
+def seen_videos(session: Session, user: str) -> frozenset[str]:
+    """Return the keys of the videos that a user has a state with."""
     statement = (
         sa.select(Video.key)
         .join(Interaction, Interaction.video_id == Video.id)
@@ -278,42 +282,44 @@ def _value(signal: str) -> Callable[[Impression], float]:
     return lambda impression: impression.values[place]
 
 
-def _following(visit: Visit) -> list[str]:
-    followed = visit.followed
+def _following(request: PageRequest) -> list[str]:
+    followed = request.followed
     return (
-        visit.first(visit.shelf.newest, lambda card: card.creator in followed) if followed else []
+        request.first_new(request.catalogue.newest, lambda video: video.creator in followed)
+        if followed
+        else []
     )
 
 
 BASELINES = (
-    Ranker("random", _chance, lambda visit: visit.first(visit.shuffled())),
+    Ranker("random", _chance, lambda request: request.first_new(request.shuffled())),
     Ranker(
         "newest",
         lambda impression: impression.published_at.timestamp(),
-        lambda visit: visit.first(visit.shelf.newest),
+        lambda request: request.first_new(request.catalogue.newest),
     ),
     Ranker(
         "popular",
         lambda impression: float(impression.engaged_views),
-        lambda visit: visit.first(visit.shelf.popular),
+        lambda request: request.first_new(request.catalogue.popular),
     ),
-    Ranker("rate", _value("quality"), lambda visit: visit.first(visit.shelf.rate)),
+    Ranker("rate", _value("quality"), lambda request: request.first_new(request.catalogue.rate)),
     Ranker("following", _value("follows"), _following),
 )
-"""By chance, the newest, most engaged views, the highest rate of them, only whom one follows."""
+"""Random, newest, most engaged views, highest smoothed rate of engaged views, followed only."""
 
 
-def of_profile(profile: Profile, name: str) -> Ranker:
-    """A profile, as its feed ranks; the reference formula also shows what was seen."""
+def profile_ranker(profile: Profile, name: str) -> Ranker:
+    """Return the ranker of a profile. The reference formula also shows seen videos."""
     if profile.name == REFERENCE:
         return Ranker(name, _weighted(profile.weights), _reference_page)
-    return Ranker(name, _weighted(profile.weights), lambda visit: _page(profile.weights, visit))
+    return Ranker(name, _weighted(profile.weights), lambda request: _page(profile.weights, request))
 
 
-def without(profile: Profile) -> list[Ranker]:
-    """A profile with the weight of each of its signals, in turn, 0; the others stay as they are."""
+def ablations(profile: Profile) -> list[Ranker]:
+    """Return one ranker per signal of a profile, with the weight of that signal set to 0."""
     return [
-        of_profile(Profile("ablated", 1, {**profile.weights, signal: 0.0}), f"without {signal}")
+        profile_ranker(Profile("ablated", 1, {**profile.weights, signal: 0.0}), f"without {signal}")
         for signal, weight in profile.weights.items()
         if weight
     ]
@@ -324,27 +330,27 @@ def _weights(named: Mapping[str, float]) -> list[float]:
 
 
 def _weighted(named: Mapping[str, float]) -> Callable[[Impression], float]:
-    """The weighted sum, in whole billionths as every feed is ordered by."""
+    """Return a function from an impression to its score key, the order of every feed."""
     weights = _weights(named)
     return lambda impression: float(score_key_of(sum(map(mul, weights, impression.values))))
 
 
-def _page(named: Mapping[str, float], visit: Visit) -> list[str]:
-    """The page that the feed would serve by these weights, as a preview."""
+def _page(named: Mapping[str, float], request: PageRequest) -> list[str]:
+    """Return the page that the feed would serve with these weights, as a preview."""
     weights = _weights(named)
     keyed = [
-        (score_key_of(sum(map(mul, weights, values))), published_at, row, key, contender)
-        for values, published_at, row, key, contender in visit.candidates
+        (score_key_of(sum(map(mul, weights, values))), published_at, row, key, facts)
+        for values, published_at, row, key, facts in request.candidates
     ]
     keyed.sort(key=itemgetter(0, 1, 2), reverse=True)
-    contenders = [each[4]._replace(score_key=each[0]) for each in keyed]
-    places = select_places(visit.request, contenders) or []
+    candidates = [row[4]._replace(score_key=row[0]) for row in keyed]
+    places = select_places(request.feed_request, candidates) or []
     return [keyed[place.candidate][3] for place in places]
 
 
-def _reference_page(visit: Visit) -> list[str]:
+def _reference_page(request: PageRequest) -> list[str]:
     page = for_you(
-        visit.session, visit.user, profile=REFERENCE,
-        limit=PAGE, as_of=visit.as_of, record=False, settings=visit.settings,
+        request.session, request.user, profile=REFERENCE,
+        limit=PAGE, as_of=request.as_of, record=False, settings=request.settings,
     )  # fmt: skip
     return [item.video for item in page.items]

@@ -1,4 +1,4 @@
-"""From scores and pages to figures: how good each ranker is, with intervals over users."""
+"""Compute the figures of each ranker from scores and pages, with intervals over users."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from math import fsum
 from typing import Protocol, TypeAlias
 
 from recommender.evaluation import metrics
-from recommender.evaluation.bootstrap import Interval, bootstrap
+from recommender.evaluation.bootstrap import Interval, bootstrap, mean_of_sums
+from recommender.evaluation.logistic import fit_platt, logistic
 
 SIZES = (10, 20)
-"""How many of a page's first videos accuracy is measured over."""
+"""The numbers of first videos over which accuracy is measured."""
 
 ACCURACY = {
     "recall": metrics.recall,
@@ -24,24 +25,23 @@ ACCURACY = {
 }
 
 JUDGED_BY = f"ndcg@{max(SIZES)}"
-"""The figure of pages that rankers are compared by."""
+"""The page metric by which rankers are compared."""
 
 Sums: TypeAlias = Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
 class ImpressionQuality:
-    """How well a ranker tells impressions that led to the target from those that did not.
+    """The accuracy of a ranker over impressions.
 
     Attributes:
         ranker: its name.
-        gauc: the AUC of each user's own impressions, averaged with their number as weights, 0 to 1;
-            0.5 by chance.
-        change: how much more that is than the first ranker's, of the same users.
-        auc: of all impressions together, 0 to 1.
-        log_loss: in nats, of probabilities fitted to the scores of the slices before; None where
-            there is but one slice.
-        calibration_error: of these, 0 to 1.
+        gauc: the mean AUC of users, weighted by their impressions, 0 to 1; 0.5 by chance.
+        change: the GAUC minus the first ranker's, over the same users.
+        auc: over all impressions, 0 to 1.
+        log_loss: in nats, of probabilities fitted to the scores of earlier slices; None if there is
+            only one slice.
+        calibration_error: of the same probabilities, 0 to 1.
     """
 
     ranker: str
@@ -54,17 +54,16 @@ class ImpressionQuality:
 
 @dataclass(frozen=True, slots=True)
 class PageQuality:
-    """How well a ranker's pages hold what led to the target later.
+    """The quality of a ranker's pages, judged by later positives.
 
     Attributes:
         ranker: its name.
         accuracy: recall, nDCG, MRR and hit rate among the first 10 and 20, 0 to 1 each.
-        change: how much more the nDCG of 20 is than the first ranker's, of the same users.
-        coverage: the part of the videos that is on any page, 0 to 1.
-        creator_gini: how unequally creators are shown, 0 to 1.
-        diversity: how little two videos of a page have in common, of hashtags, creator and sound,
-            0 to 1.
-        novelty: how little known the videos of a page are, in bits.
+        change: the nDCG@20 minus the first ranker's, over the same users.
+        coverage: the share of the videos that is on any page, 0 to 1.
+        creator_gini: the Gini coefficient of creators' appearances, 0 to 1.
+        diversity: the intra-list diversity of hashtags, creator and sound, 0 to 1.
+        novelty: the mean novelty of the videos on a page, in bits.
     """
 
     ranker: str
@@ -78,13 +77,13 @@ class PageQuality:
 
 @dataclass(slots=True)
 class ScoredImpressions:
-    """Impressions in the order of their slices, and what each ranker made of them.
+    """Impressions in the order of their slices, with a score from each ranker.
 
     Attributes:
-        users: whose each is, numbered from 0.
-        outcomes: whether it led to the target.
-        scores: by ranker, the one that others are compared with first.
-        bounds: where each slice begins, and where the last one ends.
+        users: the user of each impression, numbered from 0.
+        outcomes: true if the impression led to the target.
+        scores: by ranker; the others are compared with the first.
+        bounds: the first index of each slice, and the end of the last one.
     """
 
     users: array[int] = field(default_factory=lambda: array("l"))
@@ -93,7 +92,7 @@ class ScoredImpressions:
     bounds: list[int] = field(default_factory=lambda: [0])
 
     def qualities(self, seed: int) -> tuple[ImpressionQuality, ...]:
-        """The figures of every ranker."""
+        """Return the figures of every ranker."""
         places = _places_of_users(self.users)
         outcomes = [[self.outcomes[place] for place in some] for some in places]
         first: list[float | None] = []
@@ -125,17 +124,17 @@ class ScoredImpressions:
         fitted = self._fitted(scores, places)
         return ImpressionQuality(
             ranker=name,
-            gauc=bootstrap(_weighed(own, weights), _mean, seed=seed),
-            change=bootstrap(_weighed(gains, weights), _mean, seed=seed),
+            gauc=bootstrap(_weighed(own, weights), mean_of_sums, seed=seed),
+            change=bootstrap(_weighed(gains, weights), mean_of_sums, seed=seed),
             auc=bootstrap(auc_units, _auc, seed=seed),
-            log_loss=bootstrap([unit[:2] for unit in fitted], _mean, seed=seed),
+            log_loss=bootstrap([unit[:2] for unit in fitted], mean_of_sums, seed=seed),
             calibration_error=bootstrap([unit[1:] for unit in fitted], _gap, seed=seed),
         )
 
     def _fitted(self, scores: Sequence[float], places: Sequence[Sequence[int]]) -> list[Sums]:
-        """Of each user: sum of losses, impressions, and by how much each bin was expected more.
+        """Return, per user, the sum of losses, the impressions, and the gap of each bin.
 
-        Those of the first slice are left out: nothing before it says what a score means.
+        The first slice is left out: no earlier scores tell what its scores mean.
         """
         chances = self._probabilities(scores)
         begun = self.bounds[1] if len(self.bounds) > 1 else 0
@@ -149,11 +148,11 @@ class ScoredImpressions:
         return units
 
     def _probabilities(self, scores: Sequence[float]) -> array[float]:
-        """Of each impression from the second slice on, by the scores of the slices before it."""
+        """Return probabilities from the second slice on, fitted to the earlier slices."""
         found = _doubles()
         for begun, ended in pairwise(self.bounds[1:]):
-            intercept, slope = metrics.logistic_fit(scores[:begun], self.outcomes[:begun])
-            found.extend(metrics.logistic(intercept + slope * s) for s in scores[begun:ended])
+            intercept, slope = fit_platt(scores[:begun], self.outcomes[:begun])
+            found.extend(logistic(intercept + slope * s) for s in scores[begun:ended])
         return found
 
 
@@ -169,25 +168,20 @@ def _places_of_users(users: Sequence[int]) -> list[list[int]]:
 
 
 def _weighed(values: Sequence[float | None], weights: Sequence[float]) -> list[Sums]:
-    """Units of which `_mean` gives the weighted mean; those without a value add nothing."""
+    """Return units for a weighted mean; units without a value add nothing."""
     return [
         (0.0, 0.0) if value is None else (value * weight, float(weight))
         for value, weight in zip(values, weights, strict=True)
     ]
 
 
-def _mean(sums: Sums) -> float | None:
-    total, count = sums
-    return total / count if count else None
-
-
 def _auc_units(
     scores: Sequence[float], outcomes: Sequence[bool], places: Sequence[Sequence[int]]
 ) -> list[Sums]:
-    """Of each user: their positives and their placements, their negatives and theirs, the AUC.
+    """Return, per user, the sums for `_auc`: placements and counts of both outcomes.
 
-    Samples of users are taken to compare with all impressions, not only with their own: to first
-    order that is the same (Obuchowski, 1997), and nothing has to be sorted anew.
+    A sample of users is compared with all impressions, not only with its own. To first order that
+    is the same (Obuchowski, 1997), and nothing has to be sorted again.
     """
     parts = metrics.placements(scores, outcomes)
     if parts is None:
@@ -197,12 +191,12 @@ def _auc_units(
         positives = [parts[place] for place in some if outcomes[place]]
         negatives = [parts[place] for place in some if not outcomes[place]]
         units.append((fsum(positives), len(positives), fsum(negatives), len(negatives)))
-    value = _mean((fsum(unit[0] for unit in units), sum(unit[1] for unit in units))) or 0.0
+    value = mean_of_sums((fsum(unit[0] for unit in units), sum(unit[1] for unit in units))) or 0.0
     return [(*unit, value * unit[1]) for unit in units]
 
 
 def _auc(sums: Sums) -> float | None:
-    """The two means say together how much a sample is above or below the value of all."""
+    """Return the AUC of a sample of users: the overall value plus both deviations from it."""
     above, positives, below, negatives, expected = sums
     if not positives or not negatives:
         return None
@@ -214,8 +208,8 @@ def _gap(sums: Sums) -> float | None:
     return fsum(map(abs, gaps)) / count if count else None
 
 
-class Shown(Protocol):
-    """A video that can be on a page."""
+class PageVideo(Protocol):
+    """The facts about a video that page metrics use."""
 
     @property
     def creator(self) -> int: ...  # noqa: D102
@@ -226,23 +220,23 @@ class Shown(Protocol):
 
 
 @dataclass(slots=True)
-class ShownPages:
-    """What each ranker showed to each of some users, and what they wanted.
+class RankedPages:
+    """The pages of each ranker for some users, and the users' later positives.
 
     Attributes:
-        videos: all that can be shown, by key.
-        users: how many users there are.
-        relevant: of each user the videos that led to the target later.
-        pages: by ranker, the one that others are compared with first; one for each of these users.
+        videos: all videos that can be shown, by key.
+        users: the number of users in the database.
+        relevant: per user, the videos that led to the target later.
+        pages: by ranker, one page per user; the others are compared with the first ranker.
     """
 
-    videos: Mapping[str, Shown]
+    videos: Mapping[str, PageVideo]
     users: int
     relevant: list[Collection[str]] = field(default_factory=list)
     pages: dict[str, list[list[str]]] = field(default_factory=lambda: defaultdict(list))
 
     def qualities(self, seed: int) -> tuple[PageQuality, ...]:
-        """The figures of every ranker."""
+        """Return the figures of every ranker."""
         first: list[float] = []
         found = []
         for name, pages in self.pages.items():
@@ -253,7 +247,7 @@ class ShownPages:
         return tuple(found)
 
     def _accuracy(self, pages: Sequence[Sequence[str]]) -> dict[str, list[float]]:
-        """The figures of accuracy, each of every user."""
+        """Return each accuracy metric, one value per user."""
         return {
             f"{name}@{size}": [
                 metric(page, wanted, size)
@@ -288,5 +282,5 @@ class ShownPages:
 
 
 def _interval(values: Sequence[float | None], seed: int) -> Interval | None:
-    """The mean over users, each counting the same."""
-    return bootstrap(_weighed(values, [1] * len(values)), _mean, seed=seed)
+    """Return the unweighted mean over users."""
+    return bootstrap(_weighed(values, [1] * len(values)), mean_of_sums, seed=seed)

@@ -1,1 +1,1 @@
-"""training: TODO."""
+"""Training: learn the weights of a profile from impressions or from page candidates."""

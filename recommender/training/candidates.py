@@ -44,7 +44,7 @@ from recommender.training.impression_statements import BITS, COMMENT, bound, sym
 
 
 @dataclass(frozen=True)
-class Choices:
+class CandidateSample:
     """A temporary table of candidates on a connection.
 
     Attributes:
@@ -72,7 +72,7 @@ class Choices:
         )  # fmt: skip
 
     @contextmanager
-    def opened(self) -> Iterator[Choices]:
+    def opened(self) -> Iterator[CandidateSample]:
         """The choices with their table, which is gone afterwards."""
         with self._transaction():
             self.table.create(self.connection)
@@ -162,7 +162,7 @@ def _bordered(matrix: Matrix, first: float) -> list[list[float]]:
     return [[first, *(0.0 for _ in matrix)], *([0.0, *row] for row in matrix)]
 
 
-def sums_query(choices: Choices, names: Sequence[str]) -> Statement:
+def sums_query(choices: CandidateSample, names: Sequence[str]) -> Statement:
     """One row: the loss, the gradient, and the upper triangle of the information.
 
     The information of a page is the covariance of the features under its probabilities.
@@ -180,7 +180,7 @@ def sums_query(choices: Choices, names: Sequence[str]) -> Statement:
     ).prefix_with(COMMENT)
 
 
-def scores_query(choices: Choices, names: Sequence[str]) -> Statement:
+def scores_query(choices: CandidateSample, names: Sequence[str]) -> Statement:
     """One row: the upper triangle of the sum, over users, of their gradients' products."""
     pages = _pages(choices, names)
     own = [sa.func.sum(pages.c[f"g{place}"]).label(f"g{place}") for place in range(len(names))]
@@ -189,7 +189,7 @@ def scores_query(choices: Choices, names: Sequence[str]) -> Statement:
     return sa.select(*(sa.func.sum(one * other) for one, other in pairs)).prefix_with(COMMENT)
 
 
-def _pages(choices: Choices, names: Sequence[str]) -> Subquery:
+def _pages(choices: CandidateSample, names: Sequence[str]) -> Subquery:
     """Of each page its user, loss, gradient, and mean features and products of two of them."""
     each = _powers(choices, names)
     features = [each.c[f"x_{name}"] for name in names]
@@ -212,7 +212,7 @@ def _pages(choices: Choices, names: Sequence[str]) -> Subquery:
     ).subquery("pages")
 
 
-def _powers(choices: Choices, names: Sequence[str]) -> Subquery:
+def _powers(choices: CandidateSample, names: Sequence[str]) -> Subquery:
     """Each candidate with its logit, its page's greatest, and its probability but for a factor."""
     table = choices.table
     features = [choices.value(name) for name in names]

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 from sqlalchemy import Engine
 
@@ -43,27 +42,28 @@ from recommender.evaluation.log_replay import (
     ENGAGED,
     Cut,
     Progress,
-    check_length,
-    replayed,
+    no_progress,
+    scratch_timeline,
 )
-from recommender.evaluation.logistic import bounded, fit_logistic
-from recommender.formats import scalars
-from recommender.models.types import LARGEST_WEIGHT
-from recommender.ranking.profiles import checked_name, checked_origin, create_profile, get_profile
+from recommender.evaluation.logistic import fit_logistic
+from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import Profile
-from recommender.ranking.signals import SIGNALS
 from recommender.settings import Settings
-from recommender.training.impressions import Quality, Sample, Totals
-from recommender.training.viewer_bias import fit_levels
-
-FEWEST_USERS = 2
-"""Whose impressions it takes for a standard error over users."""
-
-_NAMES = [signal.name for signal in SIGNALS]
+from recommender.training.impressions import ImpressionSample, Quality, Totals
+from recommender.training.versions import (
+    MIN_USERS,
+    SIGNAL_NAMES,
+    LearnedVersion,
+    LearnedWeights,
+    check_bounds,
+    check_request,
+    write_version,
+)
+from recommender.training.viewer_bias import fit_viewer_bias
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(LearnedVersion):
     """What a fit found. Weights and their errors are in the signals' own units, on the logit.
 
     Attributes:
@@ -119,20 +119,6 @@ class Fit:
     before: Quality
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fit as `fit` prints it."""
-        plain = asdict(self)
-        for name in ("since", "until", "learned_until"):
-            plain[name] = plain[name] and scalars.written_time(plain[name])
-        for name in ("without_variance", "not_recorded"):
-            plain[name] = list(plain[name])
-        return plain
-
-    def metrics(self) -> dict[str, Any]:
-        """What is stored with the version: all that its row and its weights do not say."""
-        known = ("profile", "parent", "weights")
-        return {name: value for name, value in self.as_dict().items() if name not in known}
-
 
 def fit(
     engine: Engine,
@@ -179,59 +165,29 @@ def fit(
     """
     started = time.monotonic()
     settings = settings or Settings.from_environment()
-    report = progress or silent
+    report = progress or no_progress
     values = target_values(target)
-    checked_name(name)
-    checked_origin(author, note)
-    check_length(every)
+    check_request(name, author, note, every)
     start, end = check_bounds(since, until, is_replay=log is not None)
     parent = run_transaction(engine, get_profile, write=False, settings=settings)
     with translate_errors():
         if log is None:
-            found = _of_served(engine, _Learner(parent, values, settings), start, end)
+            found = _of_served(engine, _ImpressionLearner(parent, values, settings), start, end)
         else:
-            learner = _Learner(parent, values, settings)
+            learner = _ImpressionLearner(parent, values, settings)
             found = _of_log(log, learner, Cut(start, until=end), every, scratch, report)
-    seconds = round(time.monotonic() - started, 3)
-    found = replace(found, since=since and start, until=until and end, seconds=seconds)
-    made = run_transaction(
-        engine,
-        lambda session: create_profile(
-            session, name, found.weights,
-            author=author, note=note, parent=parent.label, metrics=found.metrics(),
-        ),
-        settings=settings,
+    return write_version(
+        engine, name, found, author=author, note=note, started=started, settings=settings,
+        since=since and start, until=until and end,
     )  # fmt: skip
-    return replace(found, profile=made.label)
 
 
-def silent(_stage: str, _done: int, _total: int) -> None:
-    """No progress is wanted."""
-
-
-def check_bounds(
-    since: datetime | None, until: datetime | None, *, is_replay: bool
-) -> tuple[datetime, datetime]:
-    """Between which times something is looked at.
-
-    Raises:
-        InvalidValue: they are none, or a log that is replayed has no beginning.
-    """
-    if is_replay and since is None:
-        raise InvalidValue("since: a log that is replayed must be cut somewhere")
-    start = scalars.EARLIEST if since is None else scalars.time(since)
-    end = scalars.LATEST if until is None else scalars.time(until)
-    if end <= start:
-        raise InvalidValue(f"until: {scalars.written_time(end)} is not after since")
-    return start, end
-
-
-def _of_served(engine: Engine, learner: _Learner, start: datetime, end: datetime) -> Fit:
+def _of_served(engine: Engine, learner: _ImpressionLearner, start: datetime, end: datetime) -> Fit:
     """A fit of the pages that were served between two times."""
     with engine.connect() as connection:
         with long_transaction(connection, learner.settings):
             recorded, others = recorded_signals(connection, start, end)
-        sample = Sample(connection, (*recorded, *PLACES), learner.settings)
+        sample = ImpressionSample(connection, (*recorded, *PLACES), learner.settings)
         with sample.opened():
             sample.add_from(served_rows(recorded, learner.values, start, end))
             return learner.fit(sample, "served", others)
@@ -239,7 +195,7 @@ def _of_served(engine: Engine, learner: _Learner, start: datetime, end: datetime
 
 def _of_log(
     log: Engine | LogFiles,
-    learner: _Learner,
+    learner: _ImpressionLearner,
     cut: Cut,
     every: timedelta,
     scratch: str | None,
@@ -248,17 +204,18 @@ def _of_log(
     """A fit of what came after a cut of a log, replayed in a scratch database."""
     settings = learner.settings
     with (
-        replayed(log, cut, scratch, settings, report) as timeline,
+        scratch_timeline(cut, scratch, settings) as timeline,
         timeline.engine.connect() as connection,
     ):
-        sample = Sample(connection, tuple(_NAMES), settings)
+        timeline.begin(log, cut.at, report)
+        sample = ImpressionSample(connection, SIGNAL_NAMES, settings)
         with sample.opened():
             sample.add(replayed_rows(timeline, cut.at, every, learner.values, report))
             return learner.fit(sample, "replay", ())
 
 
 @dataclass(frozen=True, slots=True)
-class _Learner:
+class _ImpressionLearner:
     """What learns from a sample.
 
     Attributes:
@@ -271,7 +228,7 @@ class _Learner:
     values: Mapping[str, float]
     settings: Settings
 
-    def fit(self, sample: Sample, source: str, not_recorded: tuple[str, ...]) -> Fit:
+    def fit(self, sample: ImpressionSample, source: str, not_recorded: tuple[str, ...]) -> Fit:
         """The weights that a sample's earlier impressions say, and how good they are on the others.
 
         Raises:
@@ -282,7 +239,7 @@ class _Learner:
             raise InvalidValue("there are no impressions to learn from")
         totals = sample.totals(split)
         self._check(totals)
-        sample.settle(split)
+        sample.summarise_users(split)
         names, standard = sample.scale(split)
         found = fit_logistic(
             partial(sample.sums, names, until=split),
@@ -290,12 +247,9 @@ class _Learner:
             standard,
             self.settings.fit_ridge,
         )
-        effects = dict(zip(names, found.coefficients[1:], strict=True))
-        weights = {name: effects.get(name, 0.0) for name in _NAMES}
-        scale = bounded(list(weights.values()), LARGEST_WEIGHT)
-        errors = dict(zip(names, found.errors, strict=True))
-        signals = [name for name in _NAMES if name in sample.features]
-        levels = fit_levels(sample, effects, signals, split)
+        learned = LearnedWeights.of(names, found)
+        signals = [name for name in SIGNAL_NAMES if name in sample.features]
+        levels = fit_viewer_bias(sample, learned.effects, signals, split)
         return Fit(
             profile="",
             parent=self.parent.label,
@@ -307,27 +261,27 @@ class _Learner:
             impressions=totals.impressions,
             users=totals.users,
             mean=totals.labels / totals.impressions,
-            weights={name: within(weight * scale) for name, weight in weights.items()},
-            errors={name: errors[name] * scale for name in _NAMES if name in errors},
-            places={name: effects[name] for name in PLACES if name in effects},
-            without_variance=_others(_NAMES, (*names, *not_recorded)),
+            weights=learned.weights,
+            errors=learned.errors,
+            places={name: learned.effects[name] for name in PLACES if name in learned.effects},
+            without_variance=_others(SIGNAL_NAMES, (*names, *not_recorded)),
             not_recorded=not_recorded,
-            scale=scale,
+            scale=learned.scale,
             level=levels.coefficients,
             held_out=levels.held_out,
             auc=levels.auc,
             log_loss=levels.log_loss,
-            quality=_quality(sample, weights, split),
+            quality=_quality(sample, learned.raw, split),
             before=_quality(sample, self.parent.weights, split),
             seconds=0.0,
         )
 
     def _check(self, totals: Totals) -> None:
         """Refuse what nothing can be learned from."""
-        if totals.users < FEWEST_USERS:
+        if totals.users < MIN_USERS:
             raise InvalidValue(
                 f"impressions of {totals.users:,} users before the last that are held out are"
-                f" too few to learn from: it takes {FEWEST_USERS}"
+                f" too few to learn from: it takes {MIN_USERS}"
             )
         if not 0 < totals.labels < totals.impressions:
             said = "all" if totals.labels else "none"
@@ -336,16 +290,11 @@ class _Learner:
             )
 
 
-def within(weight: float) -> float:
-    """The weight, where it is not a rounding error beyond the bound."""
-    return max(-LARGEST_WEIGHT, min(LARGEST_WEIGHT, weight))
-
-
 def _others(names: Sequence[str], known: Container[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in known)
 
 
-def _quality(sample: Sample, weights: Mapping[str, float], since: datetime) -> Quality:
+def _quality(sample: ImpressionSample, weights: Mapping[str, float], since: datetime) -> Quality:
     """How well a profile's weights rank a sample, of the signals that it has."""
     known = {name: weight for name, weight in weights.items() if name in sample.features}
     return sample.quality(known, since)

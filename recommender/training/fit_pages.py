@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -37,32 +37,35 @@ from recommender.evaluation.log_replay import (
     Progress,
     Slice,
     Timeline,
-    check_length,
-    replayed,
+    no_progress,
+    scratch_timeline,
 )
-from recommender.evaluation.logistic import bounded, fit_logistic
-from recommender.evaluation.rankers import Shelf, Visit, of_profile, visits
-from recommender.evaluation.results import ShownPages
-from recommender.formats import scalars
-from recommender.models.types import LARGEST_WEIGHT
-from recommender.ranking.profiles import checked_name, checked_origin, create_profile, get_profile
+from recommender.evaluation.logistic import fit_logistic
+from recommender.evaluation.rankers import Catalogue, PageRequest, page_requests, profile_ranker
+from recommender.evaluation.results import RankedPages
+from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import Profile
-from recommender.ranking.signals import SIGNALS
 from recommender.settings import Settings
-from recommender.training.candidates import Choices
-from recommender.training.fit import FEWEST_USERS, check_bounds, silent, within
+from recommender.training.candidates import CandidateSample
+from recommender.training.versions import (
+    MIN_USERS,
+    SIGNAL_NAMES,
+    LearnedVersion,
+    LearnedWeights,
+    check_bounds,
+    check_request,
+    write_version,
+)
 
 EXPOSURE = ("freshness", "exploration")
 """Signals that say how little a video could be shown so far."""
-
-_NAMES = [signal.name for signal in SIGNALS]
 
 Outcomes = Mapping[str, set[str]]
 """What each of some videos led to."""
 
 
 @dataclass(frozen=True, slots=True)
-class PageFit:
+class PageFit(LearnedVersion):
     """What a fit over candidates found. Weights and their errors are in the signals' own units.
 
     Attributes:
@@ -111,20 +114,11 @@ class PageFit:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The fit as `fit` prints it; an interval has a value, a low and a high end."""
-        plain = {"over": "candidates", **asdict(self)}
-        for name in ("since", "until", "learned_until"):
-            plain[name] = plain[name] and scalars.written_time(plain[name])
+        """Return the fit as JSON; an interval has a value, a low and a high end."""
+        plain = {"over": "candidates", **LearnedVersion.as_dict(self)}
         for name in ("quality", "before"):
             plain[name] = plain_figures(plain[name])
-        for name in ("undetermined", "left_out"):
-            plain[name] = list(plain[name])
         return plain
-
-    def metrics(self) -> dict[str, Any]:
-        """What is stored with the version: all that its row and its weights do not say."""
-        known = ("profile", "parent", "weights")
-        return {name: value for name, value in self.as_dict().items() if name not in known}
 
 
 def fit_pages(
@@ -171,32 +165,24 @@ def fit_pages(
     started = time.monotonic()
     settings = settings or Settings.from_environment()
     values = target_values(target)
-    checked_name(name)
-    checked_origin(author, note)
-    check_length(every)
+    check_request(name, author, note, every)
     check_sample(sample)
     start, end = check_bounds(since, until, is_replay=True)
     parent = run_transaction(engine, get_profile, write=False, settings=settings)
-    report = progress or silent
+    report = progress or no_progress
     cut = Cut(start, until=end)
-    with translate_errors(), replayed(log, cut, scratch, settings, report) as timeline:
-        learner = _Learner(timeline, parent, values, every, sample, report)
+    with translate_errors(), scratch_timeline(cut, scratch, settings) as timeline:
+        timeline.begin(log, cut.at, report)
+        learner = _PageLearner(timeline, parent, values, every, sample, report)
         found = learner.fit()
-    seconds = round(time.monotonic() - started, 3)
-    found = replace(found, until=until and end, seconds=seconds)
-    made = run_transaction(
-        engine,
-        lambda session: create_profile(
-            session, name, found.weights,
-            author=author, note=note, parent=parent.label, metrics=found.metrics(),
-        ),
-        settings=settings,
+    return write_version(
+        engine, name, found, author=author, note=note, started=started, settings=settings,
+        until=until and end,
     )  # fmt: skip
-    return replace(found, profile=made.label)
 
 
 @dataclass(slots=True)
-class _Learner:
+class _PageLearner:
     """What learns from the pages of a log.
 
     Attributes:
@@ -232,7 +218,7 @@ class _Learner:
         timeline, done = self.timeline, 0
         last = timeline.events[-1].row["at"]
         with timeline.engine.connect() as connection:
-            choices = Choices(connection, tuple(_NAMES), timeline.settings)
+            choices = CandidateSample(connection, SIGNAL_NAMES, timeline.settings)
             with choices.opened():
                 for part in timeline.walk(timeline.cut.at, self.every):
                     if part.end > last:
@@ -243,26 +229,26 @@ class _Learner:
 
     def _rows(self, part: Slice, done: int) -> Iterator[tuple[Any, ...]]:
         """The candidates of a slice's pages as rows of `Choices`."""
-        wanted = self.timeline.wanted(part.events, list(self.values))
+        wanted = self.timeline.positives(part.events, list(self.values))
         with Session(self.timeline.engine) as session:
-            shelf = Shelf(session, part.start, self.timeline.settings)
-            found = self._visits(session, shelf, part, wanted)
-            for count, (visit, new) in enumerate(found, start=1):
+            catalogue = Catalogue(session, part.start, self.timeline.settings)
+            found = self._page_requests(session, catalogue, part, wanted)
+            for count, (request, new) in enumerate(found, start=1):
                 self.wanted += len(new)
-                yield from self._page(visit, wanted[visit.user])
+                yield from self._page(request, wanted[request.user])
                 seen = done + round(len(part.events) * count / min(self.sample, len(wanted)))
                 self.report("fitting", seen, len(self.timeline.events))
 
-    def _visits(
-        self, session: Session, shelf: Shelf, part: Slice, wanted: Mapping[str, Outcomes]
-    ) -> Iterator[tuple[Visit, frozenset[str]]]:
+    def _page_requests(
+        self, session: Session, catalogue: Catalogue, part: Slice, wanted: Mapping[str, Outcomes]
+    ) -> Iterator[tuple[PageRequest, frozenset[str]]]:
         """Some viewers by chance, with what each of them wanted in a slice; as `evaluate` does."""
-        found = visits(session, shelf, wanted, part.start, self.timeline.settings, 0)
+        found = page_requests(session, catalogue, wanted, part.start, self.timeline.settings, 0)
         return (each for _, each in zip(range(self.sample), found, strict=False))
 
-    def _page(self, visit: Visit, wanted: Outcomes) -> Iterator[tuple[Any, ...]]:
+    def _page(self, request: PageRequest, wanted: Outcomes) -> Iterator[tuple[Any, ...]]:
         """The positives of a page, and some of its other candidates; none without a positive."""
-        found = [(each[0], self._worth(wanted.get(each[3], set()))) for each in visit.candidates]
+        found = [(each[0], self._worth(wanted.get(each[3], set()))) for each in request.candidates]
         total = math.fsum(worth for _, worth in found)
         if not total:
             return
@@ -270,8 +256,8 @@ class _Learner:
         self.reached += len(positives)
         self.candidates += len(found)
         self.pages += 1
-        number = self.numbers.setdefault(visit.user, len(self.numbers))
-        others, copies = _drawn([each for each in found if not each[1]], visit)
+        number = self.numbers.setdefault(request.user, len(self.numbers))
+        others, copies = _sampled([each for each in found if not each[1]], request)
         for place, (values, worth) in enumerate([*positives, *others]):
             stands_for = 1.0 if worth else copies
             yield (self.pages, place, number, worth / total, stands_for, *values)
@@ -279,12 +265,12 @@ class _Learner:
     def _worth(self, led_to: set[str]) -> float:
         return math.fsum(self.values[name] for name in led_to)
 
-    def _learned(self, choices: Choices, last: Slice) -> PageFit:
+    def _learned(self, choices: CandidateSample, last: Slice) -> PageFit:
         """The weights, once all but the last slice is in the table."""
-        if len(self.numbers) < FEWEST_USERS:
+        if len(self.numbers) < MIN_USERS:
             raise InvalidValue(
                 f"pages of {len(self.numbers):,} users before the last slice have a candidate that"
-                f" led to: {', '.join(self.values)}; it takes {FEWEST_USERS}"
+                f" led to: {', '.join(self.values)}; it takes {MIN_USERS}"
             )
         determined = choices.determined()
         names = tuple(name for name in determined if name not in EXPOSURE)
@@ -296,11 +282,8 @@ class _Learner:
             choices.scale(names, self.pages),
             self.timeline.settings.fit_ridge,
         )
-        effects = dict(zip(names, found.coefficients[1:], strict=True))
-        weights = {name: effects.get(name, 0.0) for name in _NAMES}
-        scale = bounded(list(weights.values()), LARGEST_WEIGHT)
-        weights = {name: within(weight * scale) for name, weight in weights.items()}
-        shown = self._look_at(last, weights)
+        learned = LearnedWeights.of(names, found)
+        shown = self._last_pages(last, learned.weights)
         quality, before = (each.accuracy for each in shown.qualities(0))
         return PageFit(
             profile="",
@@ -313,37 +296,39 @@ class _Learner:
             users=len(self.numbers),
             candidates=self.candidates,
             reached=self.reached / self.wanted,
-            weights=weights,
-            errors={name: e * scale for name, e in zip(names, found.errors, strict=True)},
-            undetermined=tuple(name for name in _NAMES if name not in determined),
+            weights=learned.weights,
+            errors=learned.errors,
+            undetermined=tuple(name for name in SIGNAL_NAMES if name not in determined),
             left_out=tuple(name for name in determined if name not in names),
-            scale=scale,
+            scale=learned.scale,
             held_out=len(shown.relevant),
             quality=quality,
             before=before,
             seconds=0.0,
         )
 
-    def _look_at(self, part: Slice, weights: Mapping[str, float]) -> ShownPages:
+    def _last_pages(self, part: Slice, weights: Mapping[str, float]) -> RankedPages:
         """The pages of a slice by the new weights, and by the parent's."""
         timeline = self.timeline
-        new = of_profile(Profile("new", 1, weights), "new")
-        before = of_profile(self.parent, "before")
-        wanted = timeline.wanted(part.events, list(self.values))
+        new = profile_ranker(Profile("new", 1, weights), "new")
+        before = profile_ranker(self.parent, "before")
+        wanted = timeline.positives(part.events, list(self.values))
         with Session(timeline.engine) as session:
-            shelf = Shelf(session, part.start, timeline.settings)
-            shown = ShownPages(shelf.cards, shelf.users, pages={new.name: [], before.name: []})
-            for visit, relevant in self._visits(session, shelf, part, wanted):
+            catalogue = Catalogue(session, part.start, timeline.settings)
+            shown = RankedPages(
+                catalogue.videos, catalogue.users, pages={new.name: [], before.name: []}
+            )
+            for request, relevant in self._page_requests(session, catalogue, part, wanted):
                 shown.relevant.append(relevant)
                 for ranker in (new, before):
-                    shown.pages[ranker.name].append(ranker.page(visit))
+                    shown.pages[ranker.name].append(ranker.page(request))
         return shown
 
 
-def _drawn(others: Sequence[Any], visit: Visit) -> tuple[Sequence[Any], float]:
+def _sampled(others: Sequence[Any], request: PageRequest) -> tuple[Sequence[Any], float]:
     """Some of a page's other candidates by chance, and for how many each of them stands."""
-    most = visit.settings.fit_candidates
+    most = request.settings.fit_candidates
     if len(others) <= most:
         return others, 1.0
-    chance = Random(f"{visit.user} {visit.as_of}")  # noqa: S311 - not for secrets
+    chance = Random(f"{request.user} {request.as_of}")  # noqa: S311 - not for secrets
     return chance.sample(others, most), len(others) / most

@@ -28,7 +28,7 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.scoring import KEY_SCALE
 
 if TYPE_CHECKING:
-    from recommender.training.impressions import Sample
+    from recommender.training.impressions import ImpressionSample
 
 BITS = 1 / math.log(2)
 """The logarithm to base 2 of e."""
@@ -37,7 +37,9 @@ BITS = 1 / math.log(2)
 COMMENT = "/* recommender.fit */"
 
 
-def _judged(sample: Sample, names: Sequence[str], wanted: ColumnElement[bool]) -> Subquery:
+def judged_impressions(
+    sample: ImpressionSample, names: Sequence[str], wanted: ColumnElement[bool]
+) -> Subquery:
     """Each impression with its logit, probability and loss, and the features named."""
     centred = sample.centred(names, wanted)
     logit = (centred.c.own + _weighted(list(centred.c)[3:])).label("logit")
@@ -81,9 +83,11 @@ def _weighted(features: Sequence[ColumnElement[float]]) -> Number:
     return total  # type: ignore[no-any-return] # a sum of doubles
 
 
-def sums_query(sample: Sample, names: Sequence[str]) -> Statement:
+def sums_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
     """One row: the loss, the gradient, and the upper triangle of the information."""
-    judged = _judged(sample, names, sample.table.c.at < sa.bindparam("until", type_=UtcDateTime()))
+    judged = judged_impressions(
+        sample, names, sample.table.c.at < sa.bindparam("until", type_=UtcDateTime())
+    )
     features = [judged.c[f"x_{name}"] for name in names]
     weight = judged.c.probability * (number(1) - judged.c.probability)
     residual = (judged.c.label - judged.c.probability).label("residual")
@@ -100,9 +104,11 @@ def sums_query(sample: Sample, names: Sequence[str]) -> Statement:
     ).prefix_with(COMMENT)
 
 
-def scores_query(sample: Sample, names: Sequence[str]) -> Statement:
+def scores_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
     """One row: the upper triangle of the sum, over users, of their gradients' products."""
-    judged = _judged(sample, names, sample.table.c.at < sa.bindparam("until", type_=UtcDateTime()))
+    judged = judged_impressions(
+        sample, names, sample.table.c.at < sa.bindparam("until", type_=UtcDateTime())
+    )
     residual = judged.c.label - judged.c.probability
     values: list[Any] = [number(1), *(judged.c[f"x_{name}"] for name in names)]
     own = [sa.func.sum(residual * each).label(f"g{place}") for place, each in enumerate(values)]
@@ -112,7 +118,7 @@ def scores_query(sample: Sample, names: Sequence[str]) -> Statement:
     return sa.select(*sums).prefix_with(COMMENT)
 
 
-def quality_query(sample: Sample, names: Sequence[str]) -> Statement:
+def quality_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
     """One row: impressions, positives, pairs in order, the AUCs of users, and their weights.
 
     How often a positive is above a negative is the sum of the positives' ranks less what they have

@@ -47,8 +47,8 @@ from recommender.ranking.scoring import KEY_SCALE
 from recommender.settings import Settings
 from recommender.training.impression_statements import (
     COMMENT,
-    _judged,
     bound,
+    judged_impressions,
     quality_query,
     scores_query,
     share_logit,
@@ -80,7 +80,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ImpressionSample:
     """A temporary table of impressions on a connection.
 
     Attributes:
@@ -122,7 +122,7 @@ class Sample:
         )  # fmt: skip
 
     @contextmanager
-    def opened(self) -> Iterator[Sample]:
+    def opened(self) -> Iterator[ImpressionSample]:
         """The sample with its tables, which are gone afterwards."""
         tables = (self.table, self.users) if self.base is None else (self.table,)
         with self._transaction():
@@ -136,7 +136,7 @@ class Sample:
                 for table in tables:
                     table.drop(self.connection)
 
-    def settle(self, until: datetime) -> None:
+    def summarise_users(self, until: datetime) -> None:
         """Find what users are like, once all is there; their labels from a time on do not count."""
         totals, prior = self.totals(until), self.settings.fit_user_prior
         table, mean = self.table, totals.labels / totals.impressions
@@ -253,7 +253,7 @@ class Sample:
         self, names: Sequence[str], coefficients: Vector, since: datetime
     ) -> tuple[int, float | None]:
         """How many impressions there are from a time on, and their mean loss, in nats."""
-        judged = _judged(self, names, self.table.c.at >= since)
+        judged = judged_impressions(self, names, self.table.c.at >= since)
         mean = sa.select(sa.func.count(), sa.func.avg(judged.c.loss))
         count, loss = self._row(mean.prefix_with(COMMENT), bound(coefficients))
         return count, loss

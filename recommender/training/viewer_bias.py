@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from recommender.database.expressions import Number, Statement, is_true, number
 from recommender.evaluation.logistic import fit_logistic
 from recommender.training.impression_statements import COMMENT, share_logit
-from recommender.training.impressions import Sample
+from recommender.training.impressions import ImpressionSample
 
 INTERCEPT = "intercept"
 
@@ -29,13 +29,13 @@ OWN_SHARE = "own_share"
 SCORE = "score"
 """The feature that is the weighted sum."""
 
-STIFFNESS = 100.0
+RIDGE_FACTOR = 100.0
 """Of how many times the weights' ridge that of levels is: users, who tell them, are far fewer than
 impressions. Of 1 to 300 it lost least AUC and log loss where levels say much, and where nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
+class ViewerBias:
     """What was learned of viewers' levels, and how good the probabilities are with them.
 
     Attributes:
@@ -51,9 +51,9 @@ class Levels:
     log_loss: float | None
 
 
-def fit_levels(
-    sample: Sample, effects: Mapping[str, float], signals: Sequence[str], until: datetime
-) -> Levels:
+def fit_viewer_bias(
+    sample: ImpressionSample, effects: Mapping[str, float], signals: Sequence[str], until: datetime
+) -> ViewerBias:
     """Learn viewers' levels from a sample's impressions before a time; the others are held out.
 
     Args:
@@ -63,26 +63,28 @@ def fit_levels(
         until: the time; labels from then on are not known.
     """
     totals = sample.totals(until)
-    query = levels_query(sample, effects, signals, until, totals.labels / totals.impressions)
+    query = viewer_bias_query(sample, effects, signals, until, totals.labels / totals.impressions)
     features = (SCORE, OWN_SHARE, *signals)
-    with Sample(sample.connection, features, sample.settings, "levels", SCORE).opened() as levels:
+    with ImpressionSample(
+        sample.connection, features, sample.settings, "levels", SCORE
+    ).opened() as levels:
         levels.add_from(query)
         names, scale = levels.scale(until)
         found = fit_logistic(
             partial(levels.sums, names, until=until),
             partial(levels.scores, names, until=until),
             scale,
-            STIFFNESS * sample.settings.fit_ridge,
+            RIDGE_FACTOR * sample.settings.fit_ridge,
         )
         coefficients = dict(zip((INTERCEPT, *names), found.coefficients, strict=True))
         held_out, log_loss = levels.loss(names, found.coefficients, until)
         weights = {name: coefficients[name] for name in names}
         quality = levels.quality({SCORE: 1.0, **weights}, until)
-    return Levels(coefficients, held_out, quality.auc, log_loss)
+    return ViewerBias(coefficients, held_out, quality.auc, log_loss)
 
 
-def levels_query(
-    sample: Sample,
+def viewer_bias_query(
+    sample: ImpressionSample,
     effects: Mapping[str, float],
     signals: Sequence[str],
     until: datetime,

@@ -40,12 +40,19 @@ from recommender.database.scratch import scratch_database
 from recommender.evaluation import metrics
 from recommender.evaluation.evaluate import Evaluation, _Run
 from recommender.evaluation.log_replay import Cut, Timeline, cut_per_user, is_positive
-from recommender.evaluation.rankers import Shelf, Visit, impressions_of, of_profile, seen_by
+from recommender.evaluation.logistic import logistic
+from recommender.evaluation.rankers import (
+    Catalogue,
+    PageRequest,
+    profile_ranker,
+    read_impressions,
+    seen_videos,
+)
 from recommender.evaluation.results import (
     ImpressionQuality,
     PageQuality,
+    RankedPages,
     ScoredImpressions,
-    ShownPages,
 )
 from recommender.files.batches import KINDS
 from recommender.formats import scalars
@@ -206,6 +213,7 @@ def test_nobodys_page_holds_their_own_videos(tmp_path: Path) -> None:
     assert found["newest"].accuracy["mrr@10"] == (1, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_slice_knows_the_slices_before_it_and_not_itself(tmp_path: Path) -> None:
     first = [row for user in "pqr" for row in watches(user, 30, "C")]
     second = [*watches("v", 70, "Ca"), *(row for user in "pqr" for row in watches(user, 65, "aaB"))]
@@ -249,7 +257,7 @@ def test_log_loss_is_of_probabilities_fitted_to_the_slices_before(tmp_path: Path
 
 
 def test_the_change_is_against_the_first_row_for_the_same_users() -> None:
-    shown = ShownPages({}, 3, [{"a"}, {"b"}], {})
+    shown = RankedPages({}, 3, [{"a"}, {"b"}], {})
     shown.pages = {"one": [[], []], "other": [[], []]}
     scored = ScoredImpressions()
     scored.users.extend([0, 0, 1, 1])
@@ -277,7 +285,7 @@ def test_a_sample_of_users_gives_nearly_the_intervals_that_sorting_anew_gives() 
         taste = chance.gauss(0, 1)
         for _ in range(chance.randint(1, 12)):
             score = chance.gauss(0, 1)
-            outcome = chance.random() < metrics.logistic(score + taste)
+            outcome = chance.random() < logistic(score + taste)
             users.setdefault(user, []).append((score, outcome))
             scored.users.append(user)
             scored.outcomes.append(outcome)
@@ -321,18 +329,19 @@ def test_what_comes_at_until_or_later_is_left_out(tmp_path: Path) -> None:
     assert found.as_dict()["until"] == "2026-01-01T12:20:00Z"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_page_is_what_the_feed_would_serve(worlds: dict[str, Engine], kind: str) -> None:
     with Session(worlds[kind]) as session:
-        shelf = Shelf(session, WORLD.end, SETTINGS)
+        catalogue = Catalogue(session, WORLD.end, SETTINGS)
         for profile in recommender.list_profiles(session):
-            ranker = of_profile(profile, profile.name)
+            ranker = profile_ranker(profile, profile.name)
             for number in range(WORLD.viewer_count):
                 user = WORLD.viewer(number)
-                seen = seen_by(session, user)
-                visit = Visit(session, user, WORLD.end, SETTINGS, shelf, seen)
+                seen = seen_videos(session, user)
+                request = PageRequest(session, user, WORLD.end, SETTINGS, catalogue, seen)
                 asked = {"profile": profile.name, "as_of": WORLD.end}
-                assert ranker.page(visit) == names(preview(session, user, **asked))
+                assert ranker.page(request) == names(preview(session, user, **asked))
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -342,10 +351,10 @@ def test_an_impression_is_scored_as_the_database_scores_it(
     keys = [row["id"] for row in WORLD.videos()][:60]
     with Session(worlds[kind]) as session:
         for profile in recommender.list_profiles(session):
-            ranker = of_profile(profile, profile.name)
+            ranker = profile_ranker(profile, profile.name)
             asked = {"profile": profile.name, "as_of": WORLD.end}
             page = rank(session, "ana", keys, **asked)  # type: ignore[arg-type]
-            found = impressions_of(session, "ana", keys, WORLD.end, SETTINGS)
+            found = read_impressions(session, "ana", keys, WORLD.end, SETTINGS)
             scores = {each.video: ranker.score(each) / 1e9 for each in found}
             assert scores == {item.video: item.score for item in page.items}
 
@@ -356,6 +365,7 @@ def exported(engine: Engine, folder: Path) -> LogFiles:
     return LogFiles(*((str(folder / f"{kind}.csv"),) for kind in KINDS))
 
 
+@pytest.mark.slow
 def test_a_database_and_its_files_give_the_same_on_either_scratch_database(
     worlds: dict[str, Engine], tmp_path: Path, new_database: Callable[..., str]
 ) -> None:
@@ -381,21 +391,21 @@ Pages = dict[str, dict[str, list[str]]]
 def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Scores, Pages]]:
     """Evaluates; gives every score of each slice and ranker, and every page of ranker and user."""
     kept: dict[str, Any] = {}
-    visits = _Run._visits
+    page_requests = _Run._page_requests
 
     def spy(*given: Any) -> Iterator[Any]:
         kept["users"] = []
-        for visit, wanted in visits(*given):
-            kept["users"].append(visit.user)
-            yield visit, wanted
+        for request, wanted in page_requests(*given):
+            kept["users"].append(request.user)
+            yield request, wanted
 
-    def keep(self: ScoredImpressions | ShownPages, _seed: int) -> tuple[Any, ...]:
+    def keep(self: ScoredImpressions | RankedPages, _seed: int) -> tuple[Any, ...]:
         kept[type(self).__name__] = self
         return ()
 
-    monkeypatch.setattr(_Run, "_visits", spy)
+    monkeypatch.setattr(_Run, "_page_requests", spy)
     monkeypatch.setattr(ScoredImpressions, "qualities", keep)
-    monkeypatch.setattr(ShownPages, "qualities", keep)
+    monkeypatch.setattr(RankedPages, "qualities", keep)
 
     def run(source: LogFiles, **options: Any) -> tuple[Scores, Pages]:
         evaluate(source, **options)
@@ -457,6 +467,7 @@ def deleted_after(
     return {**rows, "events": events, "follows": follows, "videos": videos}
 
 
+@pytest.mark.slow
 def test_what_comes_after_a_slice_begins_changes_no_score_and_no_page(
     scored: Callable[..., tuple[Scores, Pages]], tmp_path: Path
 ) -> None:
@@ -580,6 +591,7 @@ def contents(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
         return {table.name: rows_of(session, table) for table in Base.metadata.sorted_tables}
 
 
+@pytest.mark.slow
 def test_a_database_is_evaluated_by_its_own_rules_of_learning(engine: Engine) -> None:
     run_transaction(engine, fill)
     options: dict[str, Any] = {"cutoff": at(13), "profiles": ["likes_whom"]}
@@ -597,6 +609,7 @@ def test_a_database_is_evaluated_by_its_own_rules_of_learning(engine: Engine) ->
     assert before.value != now.value == 0.5
 
 
+@pytest.mark.slow
 def test_a_profile_with_the_name_of_a_baseline_is_not_taken_for_it(engine: Engine) -> None:
     weights = {"freshness": 1.0}
     run_transaction(engine, lambda session: recommender.create_profile(session, "rate", weights))
@@ -622,6 +635,7 @@ def tables(url: str) -> list[str]:
         engine.dispose()
 
 
+@pytest.mark.slow
 def test_nothing_of_a_scratch_database_is_left(empty_database: str, tmp_path: Path) -> None:
     log = small_log(tmp_path)
     evaluate(log, cutoff=CUTOFF, scratch=empty_database)
@@ -748,6 +762,7 @@ def files_of(log: LogFiles) -> list[str]:
 MOMENT = ("--cutoff", "2026-01-01T12:00:00Z")
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_the_function_finds(run: Run, tmp_path: Path) -> None:
     log = small_log(tmp_path)
     code, out, err = run(*files_of(log), *MOMENT, "--sample", "1", "--every", "1h")

@@ -16,13 +16,13 @@ from recommender.evaluation.logistic import (
     Scale,
     Sums,
     Vector,
-    _at,
-    _stepped,
+    _penalised,
+    _take_step,
     bounded,
     fit_logistic,
+    logistic,
     solve,
 )
-from recommender.evaluation.metrics import logistic
 
 Rows = Sequence[tuple[Sequence[float], float]]
 
@@ -134,13 +134,13 @@ def test_a_step_that_goes_too_far_is_taken_in_part(start: Vector) -> None:
     scale = scale_of(rows)
 
     def penalised(standard: Vector) -> Sums:
-        return _at(lambda b: plain_sums(rows, b), scale, standard, 0.01)
+        return _penalised(lambda b: plain_sums(rows, b), scale, standard, 0.01)
 
     before = penalised(start)
     step = solve(before.information, before.gradient)
     whole = penalised([value + change for value, change in zip(start, step, strict=True)])
     assert whole.loss > 10 * before.loss
-    _, after = _stepped(lambda b: plain_sums(rows, b), scale, 0.01, start, before, step)
+    _, after = _take_step(lambda b: plain_sums(rows, b), scale, 0.01, start, before, step)
     assert after.loss < before.loss
 
 

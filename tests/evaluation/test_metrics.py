@@ -14,7 +14,8 @@ from sklearn.metrics import log_loss as peer_log_loss
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from recommender.evaluation import metrics
-from recommender.evaluation.bootstrap import bootstrap
+from recommender.evaluation.bootstrap import MAX_UNITS, bootstrap
+from recommender.evaluation.logistic import EXACT_SCORES, fit_platt, logistic
 
 IMPRESSIONS = st.lists(
     st.tuples(st.sampled_from([-2.0, -0.5, 0.0, 0.1, 1.0, 7.0]), st.booleans()), max_size=40
@@ -155,7 +156,8 @@ def mean(sums: Sequence[float]) -> float | None:
     return total / count if count else None
 
 
-@pytest.mark.parametrize("size", [60, metrics.MOST_UNITS * 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [60, MAX_UNITS * 3])
 def test_an_interval_holds_the_mean_of_what_was_drawn(size: int) -> None:
     chance = random.Random(5)  # noqa: S311 - not for secrets
     holds, widths = 0, []
@@ -186,21 +188,21 @@ def test_probabilities_of_scores_equal_scikit_learns(impressions: list[tuple[flo
     scores = [score for score, _ in impressions]
     outcomes = [outcome for _, outcome in impressions]
     assume(len(set(scores)) > 1)
-    intercept, slope = metrics.logistic_fit(scores, outcomes)
+    intercept, slope = fit_platt(scores, outcomes)
     mean = sum(scores) / len(scores)
     peer = LogisticRegression(C=1e9, tol=1e-6, max_iter=10_000, solver="newton-cholesky")
     values = [[score - mean] for score in [*scores, mean, mean]]
     peer.fit(values, [*outcomes, True, False])
     for score in set(scores):
-        ours = metrics.logistic(intercept + slope * score)
+        ours = logistic(intercept + slope * score)
         assert ours == pytest.approx(peer.predict_proba([[score - mean]])[0][1], abs=0.01)
 
 
 def test_probabilities_of_many_scores_equal_scikit_learns() -> None:
     chance = random.Random(3)  # noqa: S311 - not for secrets
-    scores = [chance.gauss(2, 0.5) for _ in range(metrics.MANY * 2)]
-    outcomes = [chance.random() < metrics.logistic(3 * score - 7) for score in scores]
-    intercept, slope = metrics.logistic_fit(scores, outcomes)
+    scores = [chance.gauss(2, 0.5) for _ in range(EXACT_SCORES * 2)]
+    outcomes = [chance.random() < logistic(3 * score - 7) for score in scores]
+    intercept, slope = fit_platt(scores, outcomes)
     peer = LogisticRegression(C=1e9).fit([[score] for score in scores], outcomes)
     assert slope == pytest.approx(peer.coef_[0][0], rel=0.01)
     assert intercept == pytest.approx(peer.intercept_[0], rel=0.01)
@@ -211,15 +213,15 @@ def test_probabilities_of_many_scores_equal_scikit_learns() -> None:
 def test_a_rare_score_that_tells_all_has_a_probability(others: int, liked: int) -> None:
     scores = [0.0] * others + [1e9] * liked
     outcomes = [False] * others + [True] * liked
-    intercept, slope = metrics.logistic_fit(scores, outcomes)
-    found = [metrics.logistic(intercept + slope * score) for score in scores]
+    intercept, slope = fit_platt(scores, outcomes)
+    found = [logistic(intercept + slope * score) for score in scores]
     assert metrics.log_loss(found, outcomes) < 0.1 * metrics.log_loss(
         [liked / len(scores)] * len(scores), outcomes
     ) + metrics.log_loss([1 / (others + 2)] * others, [False] * others)
 
 
 def test_no_scores_are_an_even_chance() -> None:
-    assert metrics.logistic_fit([], []) == (0.0, 0.0)
-    assert metrics.logistic(0) == 0.5
-    assert metrics.logistic(-800) == 0
-    assert metrics.logistic(800) == 1
+    assert fit_platt([], []) == (0.0, 0.0)
+    assert logistic(0) == 0.5
+    assert logistic(-800) == 0
+    assert logistic(800) == 1

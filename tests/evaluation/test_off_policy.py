@@ -26,7 +26,7 @@ from recommender import (
 from recommender.evaluation.bootstrap import Interval
 from recommender.evaluation.metrics import gini
 from recommender.evaluation.off_policy import ProfileReplay
-from recommender.evaluation.off_policy_pages import Hindsight
+from recommender.evaluation.off_policy_pages import LoggedPages
 from recommender.models import FeedSession, Interaction, ServedVideo, User, Video
 from tests.scenarios.simulation import seeded_sessions
 from tests.support.worlds import at, counted_statements, make_event, make_user, make_videos
@@ -129,6 +129,7 @@ def test_a_page_is_put_into_the_candidates_order(world: Engine) -> None:
     assert (found.profile, found.active, found.target) == ("new@1", "for_you@1", {"engaged": 1.0})
 
 
+@pytest.mark.slow
 def test_the_profile_that_served_would_have_served_the_same(world: Engine) -> None:
     serve(world, FOUR, ["v1", "v3"])
     serve(world, {"v5": (0.1, 0.1), "v6": (0.9, 0.9)}, ["v5"], first=5)  # as its host cut it
@@ -329,6 +330,7 @@ def test_of_pages_that_share_a_part_the_overlap_is_that_part(engine: Engine) -> 
     assert value(found.previews[1].overlap) == 1
 
 
+@pytest.mark.slow
 def test_a_sample_of_those_who_came_is_drawn_by_the_seed(world: Engine) -> None:
     """Everybody's page is the same here: who is sampled shows in the statements."""
     keys = [f"user{n}" for n in range(12)]
@@ -343,7 +345,7 @@ def test_a_sample_of_those_who_came_is_drawn_by_the_seed(world: Engine) -> None:
 
     def sampled(seed: int) -> list[int]:
         with Session(world) as session:
-            log = Hindsight(session, get_profile(session, "new"), Settings(), 3, seed)
+            log = LoggedPages(session, get_profile(session, "new"), Settings(), 3, seed)
             log.read({"engaged": 1.0}, at(), at(9), lambda *_: None)
             return sorted(log.sampled)
 

@@ -8,15 +8,14 @@ from random import Random
 
 import pytest
 
-from recommender.evaluation.bootstrap import Interval
-from recommender.evaluation.metrics import MOST_UNITS
+from recommender.evaluation.bootstrap import MAX_UNITS, Interval
 from recommender.evaluation.off_policy_estimator import (
     GROUPS,
-    MOST_WEIGHT,
+    MAX_WEIGHT,
     Expectation,
-    Reordered,
-    Reordering,
-    Shown,
+    LoggedVideo,
+    OffPolicyEstimator,
+    ReorderedPage,
     group_of,
 )
 
@@ -27,9 +26,9 @@ PAGE = 20
 PAGES = 4
 
 
-def of(*users: tuple[Sequence[Reordered], Sequence[Shown]]) -> Expectation:
+def of(*users: tuple[Sequence[ReorderedPage], Sequence[LoggedVideo]]) -> Expectation:
     """What the pages of users say, and what was on trial in a session of each."""
-    reordering = Reordering()
+    reordering = OffPolicyEstimator()
     for pages, trials in users:
         reordering.add(pages, [trials])
     return reordering.expectation()
@@ -40,8 +39,8 @@ def value(found: Interval | None) -> float:
     return found.value
 
 
-def page(labels: Sequence[float], order: Sequence[int], first: int = 1) -> Reordered:
-    return Reordered([Shown(first + n, label) for n, label in enumerate(labels)], order)
+def page(labels: Sequence[float], order: Sequence[int], first: int = 1) -> ReorderedPage:
+    return ReorderedPage([LoggedVideo(first + n, label) for n, label in enumerate(labels)], order)
 
 
 def test_the_first_half_of_another_order_is_looked_at() -> None:
@@ -53,23 +52,23 @@ def test_the_first_half_of_another_order_is_looked_at() -> None:
 
 
 def test_without_outcomes_on_trial_nothing_is_expected() -> None:
-    found = of(([page([1, 0, 0, 1], [3, 0, 1, 2])], [Shown(5, 0)]))
+    found = of(([page([1, 0, 0, 1], [3, 0, 1, 2])], [LoggedVideo(5, 0)]))
     assert (found.expected, found.change, found.effective, found.effects) == (None, None, None, {})
     assert found.trials == 1
     assert found.unweighted is not None
 
 
 def test_without_pages_there_is_nothing_but_what_places_are_worth() -> None:
-    found = of(((), [Shown(1, 1), Shown(2, 0)]))
+    found = of(((), [LoggedVideo(1, 1), LoggedVideo(2, 0)]))
     assert (found.places, found.logged, found.expected, found.overlap) == (0, None, None, None)
     assert found.effects[1] > found.effects[2]
 
 
 def test_places_are_told_apart_within_sessions_only() -> None:
     """Who is eager goes far; all together the far places would seem to be the better ones."""
-    eager = [*[Shown(1, 1)] * 10, *[Shown(20, 1)] * 200]
-    others = [*[Shown(1, 0)] * 190, *[Shown(20, 0)] * 10]
-    apart, together = Reordering(), Reordering()
+    eager = [*[LoggedVideo(1, 1)] * 10, *[LoggedVideo(20, 1)] * 200]
+    others = [*[LoggedVideo(1, 0)] * 190, *[LoggedVideo(20, 0)] * 10]
+    apart, together = OffPolicyEstimator(), OffPolicyEstimator()
     apart.add((), [eager, others])
     together.add((), [[*eager, *others]])
     assert apart.expectation().effects[17] == pytest.approx(1)
@@ -78,9 +77,9 @@ def test_places_are_told_apart_within_sessions_only() -> None:
 
 def test_a_session_says_as_much_as_it_has_videos_on_trial() -> None:
     """One of 200 says that the far place is better, a hundred of two that the first one is."""
-    one = [*[Shown(1, 0)] * 100, *[Shown(20, 1)] * 100]
-    reordering = Reordering()
-    reordering.add((), [one, *[[Shown(1, 1), Shown(20, 0)]] * 100])
+    one = [*[LoggedVideo(1, 0)] * 100, *[LoggedVideo(20, 1)] * 100]
+    reordering = OffPolicyEstimator()
+    reordering.add((), [one, *[[LoggedVideo(1, 1), LoggedVideo(20, 0)]] * 100])
     assert reordering.expectation().effects[17] == pytest.approx(1)
 
 
@@ -92,27 +91,31 @@ def test_many_comparisons_say_what_places_are_worth() -> None:
     assert list(found) == [1, 2, 3, 5, 9, 17, 33, 65]
 
 
-def trials(chance: Random, worth: float, count: int, last: int = 90) -> list[Shown]:
+def trials(chance: Random, worth: float, count: int, last: int = 90) -> list[LoggedVideo]:
     """Videos on trial at any places, as much worth."""
     places = [chance.randint(1, last) for _ in range(count)]
-    return [Shown(p, float(chance.random() < worth * EFFECTS[group_of(p)])) for p in places]
+    return [LoggedVideo(p, float(chance.random() < worth * EFFECTS[group_of(p)])) for p in places]
 
 
 def test_a_weight_is_clipped_and_says_so() -> None:
     """At the far place nothing was ever wanted on trial, and yet one is on the page."""
-    tried = [*[Shown(1, 1)] * 4000, *[Shown(20, 0)] * 4000]
+    tried = [*[LoggedVideo(1, 1)] * 4000, *[LoggedVideo(20, 0)] * 4000]
     found = of(([page([0, 1], [1, 0]), page([0, 1], [0, 1])], tried))
     assert found.clipped == 0
-    moved = Reordered([Shown(1, 0), Shown(20, 1)], [1, 0])
+    moved = ReorderedPage([LoggedVideo(1, 0), LoggedVideo(20, 1)], [1, 0])
     found = of(([moved], tried))
-    assert found.effects[17] < 1 / MOST_WEIGHT
-    assert value(found.expected) == MOST_WEIGHT
+    assert found.effects[17] < 1 / MAX_WEIGHT
+    assert value(found.expected) == MAX_WEIGHT
     assert found.clipped == 1
 
 
 def test_the_effective_size_is_less_where_weights_differ() -> None:
-    tried = [*[Shown(1, 1)] * 3000, *[Shown(20, 1)] * 1000, *[Shown(20, 0)] * 2000]
-    same = Reordered([Shown(1, 1), Shown(20, 1)], [0, 1])
+    tried = [
+        *[LoggedVideo(1, 1)] * 3000,
+        *[LoggedVideo(20, 1)] * 1000,
+        *[LoggedVideo(20, 0)] * 2000,
+    ]
+    same = ReorderedPage([LoggedVideo(1, 1), LoggedVideo(20, 1)], [0, 1])
     moved = same._replace(order=[1, 0])
     assert of(([same] * 9, tried)).effective == pytest.approx(9)
     found = of(([same, moved], tried))
@@ -123,11 +126,11 @@ def test_the_effective_size_is_less_where_weights_differ() -> None:
 
 def test_more_users_than_units_give_the_same_sums() -> None:
     chance = Random(2)  # noqa: S311 - not for secrets
-    users = [simulated_user(chance, [0, 0]) for _ in range(MOST_UNITS + 100)]
-    reordering = Reordering()
+    users = [simulated_user(chance, [0, 0]) for _ in range(MAX_UNITS + 100)]
+    reordering = OffPolicyEstimator()
     for pages, tried in users:
         reordering.add(pages, [tried])
-    assert len(reordering.units) == MOST_UNITS
+    assert len(reordering.units) == MAX_UNITS
     found = reordering.expectation()
     places = [(len(each.shown) // 2, each) for pages, _ in users for each in pages]
     labels = (each.shown[n].label for half, each in places for n in range(half))
@@ -140,7 +143,7 @@ Truth = list[float]
 
 def simulated_user(
     chance: Random, truth: Truth, order: Callable[[tuple[float, float]], float] | None = None
-) -> tuple[list[Reordered], list[Shown]]:
+) -> tuple[list[ReorderedPage], list[LoggedVideo]]:
     """Pages by a poor ranking, as far as the user went: those who like more go farther.
 
     Outcomes are chance, as probable as the place's effect times the video's worth. What the
@@ -150,18 +153,18 @@ def simulated_user(
     pages, tried = [], []
     for _ in range(PAGES):
         videos = sorted(((chance.random(), chance.random()) for _ in range(2 * PAGE)), reverse=True)
-        shown: list[tuple[Shown, tuple[float, float]]] = []
+        shown: list[tuple[LoggedVideo, tuple[float, float]]] = []
         for position in range(1, chance.randint(4, 5 + int(15 * eager)) + 1):
             is_trial = chance.random() < 0.15
             video = (chance.random(), chance.random()) if is_trial else videos.pop(0)
             wanted = chance.random() < EFFECTS[group_of(position)] * worth(video, eager)
-            each = Shown(position, float(wanted))
+            each = LoggedVideo(position, float(wanted))
             if is_trial:
                 tried.append(each)
             else:
                 shown.append((each, video))
         numbers = sorted(range(len(shown)), key=lambda n: -(order or candidate)(shown[n][1]))
-        pages.append(Reordered([each for each, _ in shown], numbers))
+        pages.append(ReorderedPage([each for each, _ in shown], numbers))
         for (place, _), number in zip(shown[: len(shown) // 2], numbers, strict=False):
             truth[0] += EFFECTS[group_of(place.position)] * worth(shown[number][1], eager)
             truth[1] += 1
@@ -177,6 +180,7 @@ def candidate(video: tuple[float, float]) -> float:
     return video[1]
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_and_a_naive_one_does_not() -> None:
     """Of more logs, and of other worlds, the README says how often."""
     truth, held, naive = [0.0, 0.0], 0, 0

@@ -39,14 +39,14 @@ from recommender.evaluation.labels import (
     target_values,
 )
 from recommender.evaluation.log_files import Line
-from recommender.evaluation.log_replay import Cut, Shown, Slice, Timeline
-from recommender.evaluation.logistic import Vector, fit_logistic
-from recommender.evaluation.metrics import logistic
+from recommender.evaluation.log_replay import Cut, ShownVideo, Slice, Timeline
+from recommender.evaluation.logistic import Vector, fit_logistic, logistic
 from recommender.formats import scalars
 from recommender.learning.refresh import refresh
 from recommender.models import FeedSession, Interaction, ServedVideo, User
-from recommender.training.fit import Fit, within
-from recommender.training.impressions import Quality, Sample, Totals
+from recommender.training.fit import Fit
+from recommender.training.impressions import ImpressionSample, Quality, Totals
+from recommender.training.versions import within
 from tests.evaluation.test_logistic import Rows, plain_scores, plain_sums, scale_of
 from tests.support.worlds import at, make_user, rows_of
 
@@ -145,6 +145,7 @@ def distances(found: Fit, weights: Mapping[str, float] = WEIGHTS) -> dict[str, f
     }
 
 
+@pytest.mark.slow
 def test_a_biased_log_with_places_gives_the_true_weights(engine: Engine) -> None:
     write_log(engine)
     found = fit(engine, "mine", settings=SETTINGS)
@@ -156,6 +157,7 @@ def test_a_biased_log_with_places_gives_the_true_weights(engine: Engine) -> None
     assert fit(engine, "mine", settings=SETTINGS).weights == pytest.approx(found.weights, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_what_tells_users_apart_is_not_the_worth_of_a_signal(engine: Engine) -> None:
     write_log(engine, lambda chance: [candidate(chance) for _ in range(PAGE)], eager=2.0)
     found = fit(engine, "mine", settings=SETTINGS)
@@ -163,6 +165,7 @@ def test_what_tells_users_apart_is_not_the_worth_of_a_signal(engine: Engine) -> 
     assert ratios == {name: pytest.approx(0.9, abs=0.2) for name in WEIGHTS}
 
 
+@pytest.mark.slow
 def test_what_is_the_same_for_each_user_has_no_weight(engine: Engine) -> None:
     def page(chance: Random) -> list[dict[str, float]]:
         same = chance.random()
@@ -174,18 +177,20 @@ def test_what_is_the_same_for_each_user_has_no_weight(engine: Engine) -> None:
     assert found.weights["language"] == 0
 
 
+@pytest.mark.slow
 def test_an_unbiased_log_gives_the_true_weights(engine: Engine) -> None:
     write_log(engine, lambda chance: [candidate(chance) for _ in range(PAGE)], seed=2)
     assert max(distances(fit(engine, "mine", settings=SETTINGS)).values()) <= 2
 
 
+@pytest.mark.slow
 def test_without_places_a_biased_log_misleads(engine: Engine) -> None:
     """The correction is what the test above rests on."""
     write_log(engine, users=100)
     until = scalars.LATEST
     with opened(engine, tuple(WEIGHTS)) as sample:
         sample.add_from(served_without_places(sample))
-        sample.settle(until)
+        sample.summarise_users(until)
         names, scale = sample.scale(until)
         found = fit_logistic(
             lambda b: sample.sums(names, b, until),
@@ -196,7 +201,7 @@ def test_without_places_a_biased_log_misleads(engine: Engine) -> None:
     assert max(off.values()) > 3
 
 
-def served_without_places(sample: Sample) -> Any:
+def served_without_places(sample: ImpressionSample) -> Any:
     rows = served_rows(sample.features, {"engaged": 1.0}, scalars.EARLIEST, scalars.LATEST)
     return rows.with_only_columns(*rows.selected_columns[: 3 + len(sample.features)])
 
@@ -206,9 +211,9 @@ class opened:  # noqa: N801 - it reads as the function that it is
 
     def __init__(self, engine: Engine, features: Sequence[str]) -> None:
         self.connection = engine.connect()
-        self.sample = Sample(self.connection, tuple(features), SETTINGS).opened()
+        self.sample = ImpressionSample(self.connection, tuple(features), SETTINGS).opened()
 
-    def __enter__(self) -> Sample:
+    def __enter__(self) -> ImpressionSample:
         return self.sample.__enter__()
 
     def __exit__(self, *raised: Any) -> None:
@@ -216,6 +221,7 @@ class opened:  # noqa: N801 - it reads as the function that it is
         self.connection.close()
 
 
+@pytest.mark.slow
 def test_weights_too_large_are_scaled_together(engine: Engine) -> None:
     def page(chance: Random) -> list[dict[str, float]]:
         return [{**candidate(chance), "freshness": chance.random() / 100} for _ in range(PAGE)]
@@ -244,7 +250,7 @@ def test_an_impression_is_when_it_was_first_shown(engine: Engine) -> None:
     part = Slice(at(), at(9), [Line(row, 0, "") for row in rows])
     timeline = Timeline(engine, Cut(at()), SETTINGS, durations={"v": None, "w": None})
     shown = timeline.shown(part, ["like", "share", "save"])
-    assert shown == {"u": {"v": Shown(at(2), {"like", "share"})}}
+    assert shown == {"u": {"v": ShownVideo(at(2), {"like", "share"})}}
 
 
 def test_signals_without_variance_have_no_weight_and_are_said(engine: Engine) -> None:
@@ -369,14 +375,14 @@ def drawn_sample(count: int, users: int) -> tuple[list[int], Rows]:
 
 
 @pytest.fixture
-def filled(engine: Engine) -> Iterator[tuple[Sample, list[int], Rows]]:
+def filled(engine: Engine) -> Iterator[tuple[ImpressionSample, list[int], Rows]]:
     owners, rows = drawn_sample(400, 23)
     with opened(engine, ["a", "b", "c", "same"]) as sample:
         sample.add(
             (owner, at(place), label, *values, 7.0)
             for place, (owner, (values, label)) in enumerate(zip(owners, rows, strict=True))
         )
-        sample.settle(at(CUT))
+        sample.summarise_users(at(CUT))
         yield sample, owners, rows
 
 
@@ -403,7 +409,7 @@ def without_own(values: Sequence[Any]) -> list[Any]:
 CUT = 300
 
 
-def test_sums_in_sql_are_those_of_python(filled: tuple[Sample, list[int], Rows]) -> None:
+def test_sums_in_sql_are_those_of_python(filled: tuple[ImpressionSample, list[int], Rows]) -> None:
     sample, owners, rows = filled
     rows, owners = settled(owners, rows)[:CUT], owners[:CUT]
     labels = math.fsum(label for _, label in rows)
@@ -432,7 +438,7 @@ def with_own(coefficients: Vector) -> list[float]:
     return [coefficients[0], 1.0, *coefficients[1:]]
 
 
-def test_quality_in_sql_is_that_of_python(filled: tuple[Sample, list[int], Rows]) -> None:
+def test_quality_in_sql_is_that_of_python(filled: tuple[ImpressionSample, list[int], Rows]) -> None:
     sample, owners, rows = filled
     held = rows[CUT:]
     wanted = [label > 0 for _, label in held]
@@ -491,6 +497,7 @@ def world_files(new_database: Callable[..., str], tmp_path: Any) -> LogFiles:
     return LogFiles(*((str(tmp_path / f"{kind}.csv"),) for kind in kinds))
 
 
+@pytest.mark.slow
 def test_a_replay_learns_from_the_impressions_that_evaluate_ranks(
     engine: Engine, world_files: LogFiles
 ) -> None:
@@ -608,6 +615,7 @@ def test_where_all_led_to_the_target_nothing_is_learned(engine: Engine) -> None:
         fit(engine, "mine", settings=SETTINGS)
 
 
+@pytest.mark.slow
 def test_the_ridge_is_a_setting(engine: Engine) -> None:
     write_log(engine, users=4, pages=2)
     weights = [

@@ -32,16 +32,21 @@ from recommender import (
 from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database.scratch import scratch_database
 from recommender.evaluation.evaluate import _Run
-from recommender.evaluation.log_replay import Cut, Timeline
+from recommender.evaluation.log_replay import Cut, Timeline, no_progress
 from recommender.evaluation.logistic import Matrix, Sums, Vector
-from recommender.evaluation.rankers import Ranker, Shelf, Visit, of_profile, seen_by
-from recommender.evaluation.results import ShownPages
+from recommender.evaluation.rankers import (
+    Catalogue,
+    PageRequest,
+    Ranker,
+    profile_ranker,
+    seen_videos,
+)
+from recommender.evaluation.results import RankedPages
 from recommender.formats import scalars
 from recommender.learning.refresh import refresh
 from recommender.models import Interaction
-from recommender.training.candidates import Choices
-from recommender.training.fit import silent
-from recommender.training.fit_pages import EXPOSURE, PageFit, _drawn, _Learner
+from recommender.training.candidates import CandidateSample
+from recommender.training.fit_pages import EXPOSURE, PageFit, _PageLearner, _sampled
 from tests.support.worlds import rows_of
 
 DAY = timedelta(days=1)
@@ -106,16 +111,16 @@ def close(found: Matrix, wanted: Matrix) -> bool:
 
 
 @contextmanager
-def opened(engine: Engine, *features: str) -> Iterator[Choices]:
+def opened(engine: Engine, *features: str) -> Iterator[CandidateSample]:
     with (
         engine.connect() as connection,
-        Choices(connection, features, SETTINGS).opened() as choices,
+        CandidateSample(connection, features, SETTINGS).opened() as choices,
     ):
         yield choices
 
 
 @pytest.fixture
-def filled(engine: Engine) -> Iterator[tuple[Choices, list[Row]]]:
+def filled(engine: Engine) -> Iterator[tuple[CandidateSample, list[Row]]]:
     rows = drawn_rows()
     with opened(engine, "a", "b", "same", "always") as choices:
         choices.add((*row[:5], *row[5]) for row in rows)
@@ -123,7 +128,9 @@ def filled(engine: Engine) -> Iterator[tuple[Choices, list[Row]]]:
 
 
 @pytest.mark.parametrize("b", [[0.0, 0.0], [0.3, -1.0], [-300.0, 9.0], [400.0, 5000.0]])
-def test_sums_in_sql_are_those_of_python(filled: tuple[Choices, list[Row]], b: list[float]) -> None:
+def test_sums_in_sql_are_those_of_python(
+    filled: tuple[CandidateSample, list[Row]], b: list[float]
+) -> None:
     choices, rows = filled
     pages = list(plain_pages(rows, [0, 1], b))
     wanted = Sums(
@@ -144,7 +151,7 @@ def test_sums_in_sql_are_those_of_python(filled: tuple[Choices, list[Row]], b: l
 
 
 def test_only_what_differs_within_a_page_says_something(
-    filled: tuple[Choices, list[Row]],
+    filled: tuple[CandidateSample, list[Row]],
 ) -> None:
     choices, rows = filled
     assert choices.determined() == ("a", "b")
@@ -186,10 +193,10 @@ def files_of(world: DemoWorld, folder: Path, new_database: Callable[..., str]) -
     return LogFiles(*((str(folder / f"{kind}.csv"),) for kind in kinds))
 
 
-def choices_of(visit: Visit, chance: Random, count: int) -> list[str]:
+def choices_of(request: PageRequest, chance: Random, count: int) -> list[str]:
     """What a viewer chooses out of the candidates of a page, by the true weights."""
     places = [NAMES.index(name) for name in WEIGHTS]
-    found = visit.candidates
+    found = request.candidates
     logits = [
         math.fsum(weight * each[0][place]
                   for place, weight in zip(places, WEIGHTS.values(), strict=True))
@@ -207,14 +214,16 @@ def write_choices(files: LogFiles, start: datetime, path: Path, chance: Random) 
         Session(engine) as session,
     ):
         timeline = Timeline(engine, Cut(start), Settings())
-        timeline.read(files, silent)
+        timeline.read(files, no_progress)
         refresh(engine, as_of=start)
-        shelf = Shelf(session, start, Settings())
+        catalogue = Catalogue(session, start, Settings())
         writer = csv.writer(text)
         writer.writerow(["id", "user", "video", "kind", "at"])
         for user in session.scalars(sa.select(models.User.key)).all():
-            visit = Visit(session, user, start, Settings(), shelf, seen_by(session, user))
-            for number, video in enumerate(choices_of(visit, chance, 5)):
+            request = PageRequest(
+                session, user, start, Settings(), catalogue, seen_videos(session, user)
+            )
+            for number, video in enumerate(choices_of(request, chance, 5)):
                 day = DAY * (number == 4)
                 when = scalars.written_time(start + day + timedelta(minutes=number))
                 writer.writerow([f"{user} {number}", user, video, "like", when])
@@ -233,6 +242,7 @@ def chosen(
     return replace(files, events=(*files.events, str(path))), start
 
 
+@pytest.mark.slow
 def test_a_log_of_choices_gives_the_true_weights(
     engine: Engine, chosen: tuple[LogFiles, datetime], new_database: Callable[..., str]
 ) -> None:
@@ -269,11 +279,11 @@ def figures(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: each and each.value for name, each in found.items()}
 
 
-def evaluated(files: LogFiles, cut: Cut, rankers: list[Ranker]) -> tuple[datetime, ShownPages]:
+def evaluated(files: LogFiles, cut: Cut, rankers: list[Ranker]) -> tuple[datetime, RankedPages]:
     """The pages of a log's last slice as `evaluate` looks at them, once all before it is known."""
     with scratch_database(None, Settings()) as engine:
         timeline = Timeline(engine, cut, Settings())
-        timeline.read(files, silent)
+        timeline.read(files, no_progress)
         refresh(engine, as_of=cut.at)
         for part in timeline.walk(cut.at, DAY):
             last = part
@@ -283,11 +293,12 @@ def evaluated(files: LogFiles, cut: Cut, rankers: list[Ranker]) -> tuple[datetim
             "engaged",
             last.start,
             None,
-            silent,
+            no_progress,
         )
-        return last.start, run.look_at_pages(5, 0)
+        return last.start, run.rank_pages(5, 0)
 
 
+@pytest.mark.slow
 def test_the_last_slice_is_held_out_and_measured_as_evaluate_does(
     engine: Engine, world_files: LogFiles
 ) -> None:
@@ -296,7 +307,9 @@ def test_the_last_slice_is_held_out_and_measured_as_evaluate_does(
     with Session(engine) as session:
         mine, before = get_profile(session, "mine"), get_profile(session, "for_you")
     assert mine.weights == found.weights
-    start, shown = evaluated(world_files, cut, [of_profile(mine, "a"), of_profile(before, "b")])
+    start, shown = evaluated(
+        world_files, cut, [profile_ranker(mine, "a"), profile_ranker(before, "b")]
+    )
     assert start == found.learned_until
     assert len(shown.relevant) == found.held_out == 5
     assert found.pages <= 5 * 2
@@ -332,13 +345,15 @@ def test_twice_is_the_same_and_only_a_version_is_written(
 
 
 def test_of_many_other_candidates_some_stand_for_all() -> None:
-    visit = Visit(None, "u", SMALL.end, replace(SETTINGS, fit_candidates=4), None, frozenset())
+    request = PageRequest(
+        None, "u", SMALL.end, replace(SETTINGS, fit_candidates=4), None, frozenset()
+    )
     others = list(range(10))
-    drawn, copies = _drawn(others, visit)
+    drawn, copies = _sampled(others, request)
     assert (len(set(drawn)), copies) == (4, 2.5)
-    assert _drawn(others, visit) == (drawn, copies)
-    assert _drawn(others, replace(visit, user="w"))[0] != drawn
-    assert _drawn(others[:4], visit) == ([0, 1, 2, 3], 1.0)
+    assert _sampled(others, request) == (drawn, copies)
+    assert _sampled(others, replace(request, user="w"))[0] != drawn
+    assert _sampled(others[:4], request) == ([0, 1, 2, 3], 1.0)
 
 
 class Candidates:
@@ -351,7 +366,7 @@ class Candidates:
 
 
 def test_a_share_is_the_part_of_what_the_page_led_to() -> None:
-    learner = _Learner(None, None, {"engaged": 1.0, "like": 3.0}, DAY, 9, silent)
+    learner = _PageLearner(None, None, {"engaged": 1.0, "like": 3.0}, DAY, 9, no_progress)
     wanted = {"a": {"engaged", "like"}, "b": {"engaged"}, "elsewhere": {"like"}}
     assert list(learner._page(Candidates(c=0.3, b=0.2, a=0.1), wanted)) == [
         (1, 0, 0, 0.2, 1.0, 0.2), (1, 1, 0, 0.8, 1.0, 0.1), (1, 2, 0, 0.0, 1.0, 0.3),
@@ -361,10 +376,10 @@ def test_a_share_is_the_part_of_what_the_page_led_to() -> None:
 
 
 def test_who_is_drawn_stands_for_others_and_who_was_wanted_for_one() -> None:
-    learner = _Learner(None, None, {"engaged": 1.0}, DAY, 9, silent)
-    visit = Candidates(a=0.1, b=0.2, c=0.3, d=0.4)
-    visit.settings = replace(SETTINGS, fit_candidates=1)
-    rows = list(learner._page(visit, {"a": {"engaged"}}))
+    learner = _PageLearner(None, None, {"engaged": 1.0}, DAY, 9, no_progress)
+    request = Candidates(a=0.1, b=0.2, c=0.3, d=0.4)
+    request.settings = replace(SETTINGS, fit_candidates=1)
+    rows = list(learner._page(request, {"a": {"engaged"}}))
     assert [row[3:5] for row in rows] == [(1, 1), (0, 3)]
 
 

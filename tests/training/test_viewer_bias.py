@@ -15,14 +15,14 @@ from recommender.evaluation import metrics
 from recommender.evaluation.labels import PLACES
 from recommender.evaluation.logistic import fit_logistic
 from recommender.training.fit import Fit
-from recommender.training.impressions import Sample
+from recommender.training.impressions import ImpressionSample
 from recommender.training.viewer_bias import (
     INTERCEPT,
     OWN_SHARE,
+    RIDGE_FACTOR,
     SCORE,
-    STIFFNESS,
-    fit_levels,
-    levels_query,
+    fit_viewer_bias,
+    viewer_bias_query,
 )
 from tests.evaluation.test_logistic import Rows, plain_scores, plain_sums, scale_of
 from tests.support.worlds import at
@@ -51,13 +51,13 @@ def drawn(seed: int = 5) -> list[Row]:
 
 
 @pytest.fixture
-def sample(engine: Engine) -> Iterator[Sample]:
+def sample(engine: Engine) -> Iterator[ImpressionSample]:
     with opened(engine, "abc") as sample:
         fill(sample, drawn())
         yield sample
 
 
-def fill(sample: Sample, rows: Sequence[Row]) -> None:
+def fill(sample: ImpressionSample, rows: Sequence[Row]) -> None:
     sample.add((user, at(minute), *rest) for user, minute, *rest in rows)
 
 
@@ -80,9 +80,9 @@ def plain_levels(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
     return found
 
 
-def test_a_level_is_what_was_known_of_the_viewer(sample: Sample) -> None:
+def test_a_level_is_what_was_known_of_the_viewer(sample: ImpressionSample) -> None:
     with sample.connection.begin():
-        query = levels_query(sample, EFFECTS, SIGNALS, at(CUT), mean_label(drawn()))
+        query = viewer_bias_query(sample, EFFECTS, SIGNALS, at(CUT), mean_label(drawn()))
         found = sample.connection.execute(query).all()
     wanted = [(user, at(minute), *rest) for user, minute, *rest in plain_levels(drawn())]
     for row, expected in zip(sorted(map(tuple, found)), sorted(wanted), strict=True):
@@ -90,8 +90,8 @@ def test_a_level_is_what_was_known_of_the_viewer(sample: Sample) -> None:
         assert row[2:] == pytest.approx(expected[2:], abs=1e-9)
 
 
-def test_levels_in_sql_are_those_of_python(sample: Sample) -> None:
-    found = fit_levels(sample, EFFECTS, SIGNALS, at(CUT))
+def test_levels_in_sql_are_those_of_python(sample: ImpressionSample) -> None:
+    found = fit_viewer_bias(sample, EFFECTS, SIGNALS, at(CUT))
     levels = plain_levels(drawn())
     early: Rows = [(list(row[3:]), row[2]) for row in levels if row[1] < CUT]
     owners = [row[0] for row in levels if row[1] < CUT]
@@ -100,7 +100,7 @@ def test_levels_in_sql_are_those_of_python(sample: Sample) -> None:
         lambda b: less_score(plain_sums(early, [b[0], 1.0, *b[1:]])),
         lambda b: [less(row) for row in less(plain_scores(early, owners, [b[0], 1.0, *b[1:]]))],
         scale_of(rest),
-        STIFFNESS * SETTINGS.fit_ridge,
+        RIDGE_FACTOR * SETTINGS.fit_ridge,
     ).coefficients
     assert list(found.coefficients) == [INTERCEPT, OWN_SHARE, *SIGNALS]
     assert list(found.coefficients.values()) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
@@ -125,15 +125,19 @@ def less_score(sums: Any) -> Any:
 def test_a_mean_that_differs_by_a_rounding_error_has_no_coefficient(engine: Engine) -> None:
     with opened(engine, "abc") as sample:
         fill(sample, [(*row[:5], 0.1) for row in drawn()])
-        assert list(fit_levels(sample, EFFECTS, SIGNALS, at(CUT)).coefficients) == [
+        assert list(fit_viewer_bias(sample, EFFECTS, SIGNALS, at(CUT)).coefficients) == [
             INTERCEPT, OWN_SHARE, "a",
         ]  # fmt: skip
 
 
-def test_a_level_of_signals_that_nobody_differs_in_is_the_share(sample: Sample) -> None:
-    assert list(fit_levels(sample, EFFECTS, (), at(CUT)).coefficients) == [INTERCEPT, OWN_SHARE]
+def test_a_level_of_signals_that_nobody_differs_in_is_the_share(sample: ImpressionSample) -> None:
+    assert list(fit_viewer_bias(sample, EFFECTS, (), at(CUT)).coefficients) == [
+        INTERCEPT,
+        OWN_SHARE,
+    ]
 
 
+@pytest.mark.slow
 def test_probabilities_tell_viewers_apart_and_the_ranking_stays(engine: Engine) -> None:
     """Every second user likes all videos by far more, which no order within a user tells."""
     write_log(engine, lambda chance: [candidate(chance) for _ in range(PAGE)], eager=4.0)
