@@ -1,9 +1,9 @@
-"""How migrations run: under a lock, on our own tables only, in one transaction.
+"""Run migrations: under a lock, on our own tables only, in one transaction.
 
-A migration that was released is never edited. One that adds an index to a table of an earlier one
-does just that: in an `autocommit_block` and CONCURRENTLY, after dropping what an interrupted one
-left (`if_exists`). One that rebuilds a table on SQLite says what it is (`copy_from`), since what is
-read from the database has forgotten AUTOINCREMENT.
+A released migration is never edited. A migration that adds an index to an existing table does
+nothing else: it uses an `autocommit_block` and CONCURRENTLY, after it has dropped the remains of
+an interrupted attempt (`if_exists`). A migration that rebuilds a table on SQLite passes the table
+as `copy_from`, because a table read from the database has lost AUTOINCREMENT.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ options = {
 
 
 def take_upgrade_lock(connection: sa.Connection, longest: float) -> None:
-    """Wait for other upgrades by polling: a blocked lock would deadlock with concurrent indexes.
+    """Wait for other upgrades by polling; a blocking lock would deadlock with concurrent indexes.
 
     Args:
         connection: to PostgreSQL; the lock is held until it closes.
-        longest: seconds to wait at most.
+        longest: the seconds to wait, at most.
 
     Raises:
         DatabaseBusy: another upgrade did not finish in that time.
@@ -58,7 +58,7 @@ def take_upgrade_lock(connection: sa.Connection, longest: float) -> None:
 
 
 def migrate(connection: sa.Connection) -> None:
-    """Run the asked-for migrations on a connection."""
+    """Run the requested migrations on a connection."""
     context.configure(connection=connection, **options)
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
@@ -72,13 +72,12 @@ def migrate(connection: sa.Connection) -> None:
 
 
 def check_references(connection: sa.Connection) -> None:
-    """Refuse what leaves a reference to nothing: foreign keys are off where a table is rebuilt.
-
-    Each table of ours by itself, since a host's own may have keys that SQLite cannot check.
+    """Check the references of our tables: foreign keys are off while SQLite rebuilds a table.
 
     Raises:
-        RecommenderError: a row of ours refers to one that is not there; nothing is changed.
+        RecommenderError: a row refers to a missing row; nothing is changed.
     """
+    # Table by table, because a host's table may have keys that SQLite cannot check.
     for name in sa.inspect(connection).get_table_names():
         if not name.startswith(PREFIX):
             continue
@@ -88,10 +87,10 @@ def check_references(connection: sa.Connection) -> None:
 
 
 def run_online() -> None:
-    """Migrate on the connection that the caller gave, else on one of our own."""
-    given = context.config.attributes.get("connection")
-    if given is not None:
-        migrate(given)
+    """Migrate on the caller's connection, else on a new one."""
+    host_connection = context.config.attributes.get("connection")
+    if host_connection is not None:
+        migrate(host_connection)
         return
     settings = context.config.attributes.get("settings") or Settings.from_environment()
     with migration_engine(settings).connect() as connection:
@@ -104,7 +103,7 @@ def run_online() -> None:
 
 
 def run_offline() -> None:
-    """Print the SQL for the database of the environment, with our limits on PostgreSQL."""
+    """Print the SQL for the configured database, with our time limits on PostgreSQL."""
     settings = context.config.attributes.get("settings") or Settings.from_environment()
     dialect = database_url(settings.database_url).get_backend_name()
     context.configure(dialect_name=dialect, literal_binds=True, **options)

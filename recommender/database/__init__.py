@@ -1,1 +1,1 @@
-"""database: TODO."""
+"""Access to SQLite and PostgreSQL: engines, transactions, bulk reads and writes, migrations."""

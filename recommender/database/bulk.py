@@ -1,8 +1,8 @@
-"""Set-based reads and writes: the one place where the two databases want different SQL.
+"""Set-based writes: insert, merge, delete and synchronise many rows.
 
-PostgreSQL takes a whole batch as arrays in one statement. SQLite takes a JSON list to look up, and
-``executemany`` to write, some rows at a time, with the statement compiled once. Rows are written in
-the order of their keys, so that two transactions never wait for each other in a circle.
+PostgreSQL gets a whole batch as arrays in one statement. SQLite gets ``executemany``, some rows per
+INSERT, with the statement compiled once. Rows are written in the order of their keys, so that two
+transactions do not deadlock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy import ARRAY, ColumnElement, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from recommender.database import bulk, lookup
+from recommender.database import lookup
 from recommender.database.lookup import (
     Key,
     Values,
@@ -40,20 +40,17 @@ Columns = Mapping[str, Sequence[Any]]
 Merge = Callable[[Any, Any], ColumnElement[Any]]
 
 ROWS_AT_ONCE = 16
-"""Rows of one INSERT on SQLite: beginning and ending one takes as long as writing a row.
+"""The rows of an INSERT on SQLite, whose fixed cost equals writing one row.
 
-Of a table with indexes it is one row: until an INSERT has ended, SQLite keeps a copy of each page
-that it changed, and an index has another for each row.
+A table with indexes gets one row per INSERT. Until an INSERT ends, SQLite keeps a copy of every
+page that it changed, and an index changes another page for every row.
 """
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Leaves garbage to its reference counts for the length of a batch, or of a command.
-
-    A batch makes some hundred thousand objects and no circles of them; looking for circles took a
-    fifth of its time.
-    """
+    """Disable the cyclic garbage collector while a batch or a command runs."""
+    # A batch makes about 100,000 objects without cycles; searching for them took 20 % of its time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -68,7 +65,7 @@ _WRITERS: dict[type, Callable[[Any], Any]] = {
     sa.Uuid: attrgetter("hex"),
     sa.JSON: json.dumps,
 }
-"""How SQLite is given values of a type; the others as they are."""
+"""The conversions of values for SQLite, by column type; other values stay as they are."""
 
 
 def insert(
@@ -79,23 +76,24 @@ def insert(
     conflict: Sequence[str] | None = (),
     merge: Mapping[str, Merge] | None = None,
 ) -> int:
-    """Insert rows that all have the same columns; where one is there already, merge or keep it.
+    """Insert rows with the same columns; merge or keep existing rows.
 
     Args:
         session: the transaction.
         table: the table.
-        rows: in the order of their keys; what is no column of the table is passed over.
-        conflict: the columns that a row is there already by; the primary key where empty, any
-            unique columns where None.
-        merge: for each column to change, a function of its old and new value; None keeps the row.
+        rows: in the order of their keys; names that are not columns of the table are ignored.
+        conflict: the columns that identify an existing row; empty for the primary key, None for any
+            unique columns.
+        merge: a function of the old and the new value for every column to change; None keeps the
+            existing row.
 
     Returns:
-        How many were inserted or merged.
+        The number of rows inserted or merged.
     """
     if not rows:
         return 0
-    given = _by_column(table, rows)
-    return insert_columns(session, table, given, conflict=conflict, merge=merge)
+    columns = _by_column(table, rows)
+    return insert_columns(session, table, columns, conflict=conflict, merge=merge)
 
 
 def insert_columns(
@@ -106,14 +104,14 @@ def insert_columns(
     conflict: Sequence[str] | None = (),
     merge: Mapping[str, Merge] | None = None,
 ) -> int:
-    """Insert rows given as columns, one or more, as `insert` does."""
-    found_by = None if conflict is None else tuple(conflict)
-    there = _Conflict(found_by, tuple((merge or {}).items()))
-    return _insert(session, table, columns, there)
+    """Insert one or more rows, given as columns, as `insert` does."""
+    identifying = None if conflict is None else tuple(conflict)
+    on_conflict = _Conflict(identifying, tuple((merge or {}).items()))
+    return _insert(session, table, columns, on_conflict)
 
 
 class _Conflict(NamedTuple):
-    """By which columns a row is there already, as `insert` takes them, and what is merged then."""
+    """The columns that identify an existing row, and the merges, as in `insert`."""
 
     columns: tuple[str, ...] | None = ()
     merges: tuple[tuple[str, Merge], ...] = ()
@@ -124,46 +122,48 @@ def _by_column(table: Table, rows: Sequence[Row]) -> Columns:
 
 
 def insert_new(session: Session, table: Table, columns: Columns) -> set[Key]:
-    """Insert the rows that are not there by primary key; return the keys of those inserted.
+    """Insert the rows whose primary key is new; return the keys of the inserted rows.
 
     Args:
         session: the transaction.
         table: the table.
-        columns: the rows' values by column; what is no column of the table is passed over.
+        columns: the values of the rows by column; names that are not columns of the table are
+            ignored.
     """
     if not columns:
         return set()
     key = list(table.primary_key)
     keys = list(zip(*(columns[column.name] for column in key), strict=True))
     if not is_sqlite(session):
-        found_by = tuple(table.primary_key.columns.keys())
-        rows = _insert_arrays(session, table, columns, _Conflict(), returning=found_by)
+        names = tuple(table.primary_key.columns.keys())
+        rows = _insert_arrays(session, table, columns, _Conflict(), returning=names)
         return set(map(tuple, rows.all()))
     if len(keys) == 1:
         return set(keys) if _insert(session, table, columns, _Conflict()) else set()
-    there = set(map(tuple, find(session, key, keys, key)))  # nobody else can write meanwhile
-    if there:
-        is_new = [each not in there for each in keys]
+    # SQLite has one writer, so no one else can insert after this read.
+    existing = set(map(tuple, find(session, key, keys, key)))
+    if existing:
+        is_new = [row_key not in existing for row_key in keys]
         columns = {name: list(compress(columns[name], is_new)) for name in columns}
-    if len(there) < len(keys):
+    if len(existing) < len(keys):
         _insert(session, table, columns, _Conflict())
-    return set(keys) - there
+    return set(keys) - existing
 
 
 def _insert(session: Session, table: Table, columns: Columns, conflict: _Conflict | None) -> int:
-    """Insert rows given as columns, of which none can be there already where `conflict` is None.
+    """Insert rows given as columns; without `conflict` all rows must be new.
 
     Returns:
-        How many were inserted or merged.
+        The number of rows inserted or merged.
     """
     if not is_sqlite(session):
         return _insert_arrays(session, table, columns, conflict).rowcount
     names = _known_names(table, columns)
     connection = lookup.connection(session)
-    given = (_written(table.c[name], columns[name]) for name in names)
-    rows, most = list(zip(*given, strict=True)), 1 if table.indexes else ROWS_AT_ONCE
+    values_of = (_written(table.c[name], columns[name]) for name in names)
+    rows, size_limit = list(zip(*values_of, strict=True)), 1 if table.indexes else ROWS_AT_ONCE
     count = 0
-    for size, values in _groups(rows, most):
+    for size, values in _groups(rows, size_limit):
         sql = _sqlite_insert(table, names, conflict, size)
         count += connection.exec_driver_sql(sql, values).rowcount
     return count
@@ -185,9 +185,9 @@ def _insert_arrays(
     )
 
 
-def _known_names(table: Table, given: Container[str]) -> tuple[str, ...]:
-    """The names of a table's columns that are given, in its order."""
-    return tuple(column.name for column in table.c if column.name in given)
+def _known_names(table: Table, names: Container[str]) -> tuple[str, ...]:
+    """Return the names that are columns of the table, in the order of the table."""
+    return tuple(column.name for column in table.c if column.name in names)
 
 
 @cache
@@ -204,18 +204,18 @@ def _postgresql_insert(
 
 
 def _written(column: sa.Column[Any], values: Sequence[Any]) -> Iterable[Any]:
-    """The values of a column as SQLite is given them."""
+    """Return the values of a column in the form that SQLite takes."""
     write = _WRITERS.get(type(column.type))
     return map(write, values) if write else values
 
 
-def _groups(rows: Sequence[Key], most: int) -> Iterator[tuple[int, list[Key]]]:
-    """Parameters of statements for so many rows each: most at a time, then the rest one by one."""
-    whole = len(rows) - len(rows) % most
-    for size, some in ((most, rows[:whole]), (1, rows[whole:])):
-        if some:
-            values = chain.from_iterable(some)
-            yield size, list(zip(*[values] * (size * len(some[0])), strict=True))
+def _groups(rows: Sequence[Key], size_limit: int) -> Iterator[tuple[int, list[Key]]]:
+    """Yield the rows per statement and their values: full groups first, then single rows."""
+    whole = len(rows) - len(rows) % size_limit
+    for size, group in ((size_limit, rows[:whole]), (1, rows[whole:])):
+        if group:
+            values = chain.from_iterable(group)
+            yield size, list(zip(*[values] * (size * len(group[0])), strict=True))
 
 
 @cache
@@ -225,7 +225,7 @@ def _sqlite_insert(
     conflict: _Conflict | None,
     rows: int,
 ) -> str:
-    """The SQL to insert so many rows, with a place for each column of each."""
+    """Return the SQL that inserts a number of rows, with a placeholder for every value."""
     dialect = sqlite.dialect(paramstyle="qmark")
     places: list[dict[str, Any]] = [
         {name: sa.bindparam(f"{name}_{row}") for name in names} for row in range(rows)
@@ -242,7 +242,9 @@ def _on_conflict(statement: Any, table: Table, conflict: _Conflict | None) -> An
     target = [table.c[name] for name in conflict.columns or table.primary_key.columns.keys()]
     if not conflict.merges:
         return statement.on_conflict_do_nothing(index_elements=target)
-    changed = {name: how(table.c[name], statement.excluded[name]) for name, how in conflict.merges}
+    changed = {
+        name: merge(table.c[name], statement.excluded[name]) for name, merge in conflict.merges
+    }
     return statement.on_conflict_do_update(index_elements=target, set_=changed)
 
 
@@ -253,10 +255,10 @@ def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
     columns = list(table.primary_key)
     if is_sqlite(session):
         matches = [column == sa.bindparam(f"gone_{column.name}") for column in columns]
-        gone = [
+        values = [
             {f"gone_{c.name}": part for c, part in zip(columns, key, strict=True)} for key in keys
         ]
-        lookup.connection(session).execute(sa.delete(table).where(*matches), gone)
+        lookup.connection(session).execute(sa.delete(table).where(*matches), values)
         return
     lookup.connection(session).execute(
         _postgresql_delete(table), listed_values(session, len(columns), keys)
@@ -269,23 +271,61 @@ def _postgresql_delete(table: Table) -> sa.Delete:
     return sa.delete(table).where(*(c == rows.c[c.name] for c in table.primary_key))
 
 
+def update_listed(
+    session: Session,
+    columns: Sequence[sa.Column[Any]],
+    rows: Sequence[Key],
+    changes: Mapping[str, Merge],
+    constants: Mapping[str, object] | None = None,
+) -> None:
+    """Update the rows of a list, in one statement.
+
+    Args:
+        session: the transaction.
+        columns: the table's key column, then the columns whose new values are listed.
+        rows: for each row its key and new values, in the order of `columns`.
+        changes: for each column to change, a function of its old and new value.
+        constants: further columns, each with one value for all rows.
+    """
+    constants = constants or {}
+    statement = _update_listed(
+        is_sqlite(session), tuple(columns), tuple(changes.items()), tuple(constants)
+    )
+    values = {f"new_{name}": value for name, value in constants.items()}
+    lookup.run(session, statement, {**listed_values(session, len(columns), rows), **values})
+
+
+@cache
+def _update_listed(
+    on_sqlite: bool,  # noqa: FBT001 - part of what the statement is cached by
+    columns: tuple[sa.Column[Any], ...],
+    changes: tuple[tuple[str, Merge], ...],
+    constants: tuple[str, ...],
+) -> sa.Update:
+    key, table = columns[0], columns[0].table
+    rows = lookup.listed(on_sqlite, columns)
+    values = {name: change(table.c[name], rows.c[name]) for name, change in changes}
+    values |= {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in constants}
+    return sa.update(table).where(key == rows.c[key.name]).values(values)
+
+
 def replace(old: Any, new: Any) -> ColumnElement[Any]:  # noqa: ARG001 - a Merge takes both
-    """The new value."""
+    """Return the new value."""
     return sa.type_coerce(new, new.type)
 
 
 def added(old: Any, new: Any) -> ColumnElement[Any]:
-    """The sum."""
+    """Return the sum."""
     return sa.type_coerce(old + new, old.type)
 
 
 def greatest(old: Any, new: Any) -> ColumnElement[Any]:
-    """The greater value; one that is NULL does not count."""
+    """Return the greater value, ignoring NULL."""
     return sa.case((sa.or_(old.is_(None), old < new), new), else_=old)
 
 
 def least(old: Any, new: Any) -> ColumnElement[Any]:
-    """The lesser value; one that is NULL does not count."""
+    """Return the smaller value, ignoring NULL."""
     return sa.case((sa.or_(old.is_(None), old > new), new), else_=old)
 
 
@@ -297,31 +337,31 @@ def synchronise(
     *,
     new: Container[Any] = (),
 ) -> set[Any]:
-    """Make a table's rows be the wanted ones, writing only what differs.
+    """Change a table's rows to the wanted rows; only differences are written.
 
     Args:
         session: the transaction.
-        table: the table; its primary key is its first columns, and the first of them its owner.
-        current: the rows as they are.
-        wanted: the rows as they shall be.
-        new: the owners that no other transaction knows of yet, and of whom no row is there: where
-            PostgreSQL need not look for a row, inserting it takes a third to a half less time.
+        table: the table. Its first columns are its primary key; the first column is the owner.
+        current: the existing rows.
+        wanted: the rows after the call.
+        new: owners without rows that no other transaction knows. PostgreSQL need not search for
+            their rows, which saves a third to a half of the time of an insert.
 
     Returns:
-        The owners of the rows that changed.
+        The owners of the changed rows.
     """
-    width, ordered, there = len(table.primary_key.columns), sorted(wanted), set(current)
+    width, ordered, existing = len(table.primary_key.columns), sorted(wanted), set(current)
     added = [row for row in ordered if row[0] in new]
     kept = [row for row in ordered if row[0] not in new]
-    changed = [row for row in kept if row not in there]
-    gone = sorted({row[:width] for row in there} - {row[:width] for row in kept})
-    delete(session, table, gone)
+    changed = [row for row in kept if row not in existing]
+    deleted = sorted({row[:width] for row in existing} - {row[:width] for row in kept})
+    delete(session, table, deleted)
     if changed:
         merge = {column.name: replace for column in table.c if not column.primary_key}
         insert_columns(session, table, _columns(table, changed), merge=merge)
     if added:
         _insert(session, table, _columns(table, added), None)
-    return {row[0] for row in (*added, *changed, *gone)}
+    return {row[0] for row in (*added, *changed, *deleted)}
 
 
 def _columns(table: Table, rows: Sequence[Values]) -> Columns:
@@ -329,11 +369,15 @@ def _columns(table: Table, rows: Sequence[Values]) -> Columns:
 
 
 def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
-    """New ids of a catalogue table, one or more, ascending, that no other transaction gets.
+    """Return new ids of a catalogue table, ascending, that no other transaction gets.
 
-    Reserved before the insert, so that rows get ids in the order of the file although they are
-    written in the order of their keys.
+    Args:
+        session: the transaction.
+        table: the table.
+        count: the number of ids, 1 or more.
     """
+    # Reserved before the insert: rows get ids in the order of the file, although they are written
+    # in the order of their keys.
     if is_sqlite(session):
         sequence = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq", sa.Integer))
         last = sa.select(sequence.c.seq).where(sequence.c.name == table.name)
@@ -347,5 +391,6 @@ def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
     return sorted(lookup.run(session, statement).scalars().one())
 
 
-def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bulk.Columns:
+def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Columns:
+    """Return rows as columns by name; no columns without rows."""
     return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}

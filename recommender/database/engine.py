@@ -1,4 +1,4 @@
-"""Engines, transactions and driver errors: what stands between this package and its databases."""
+"""Engines with this package's timeouts, pools and transactions; the check of the schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, event
@@ -23,20 +23,22 @@ from recommender.errors import (
 from recommender.models.types import SCHEMA_REVISION, VERSION_TABLE
 from recommender.settings import Settings
 
-if TYPE_CHECKING:
-    pass
-
 SQLITE_NAMES = ("sqlite", "sqlite+pysqlite")
 
 POSTGRESQL_NAMES = ("postgres", "postgresql", "postgresql+psycopg")
 
 WAL_PAGES = 16_000
-"""Pages of SQLite's WAL, some 64 MB, after which they are copied into the file: a batch of an
-import has some thousands all over it, and copying them after each wrote half as much again."""
+"""The pages of SQLite's WAL, about 64 MB, after which it is copied into the file.
+
+A batch of an import changes thousands of pages. Copying them after every batch wrote 50 % more.
+"""
 
 CACHE_KIB = 32_000
-"""What a connection keeps of SQLite's file at most: with 2,000, SQLite's own number, an import of
-170,000 events read 430,000 pages again, and with 32,000 a quarter of that."""
+"""The largest page cache of an SQLite connection.
+
+With SQLite's default, 2,000, an import of 170,000 events read 430,000 pages again; with 32,000 it
+read a quarter of that.
+"""
 
 LONGEST_MIGRATION = 86_400.0
 
@@ -44,10 +46,10 @@ _NOT_A_URL = "database URL: not of the form sqlite:///file.db or postgresql://us
 
 
 def database_url(url: str | URL) -> URL:
-    """The URL with its driver named.
+    """Return a database URL with its driver.
 
     Raises:
-        InvalidValue: not a URL, or of a database or a driver that is not supported.
+        InvalidValue: this is no URL, or its database or driver is not supported.
     """
     try:
         parsed = sa.make_url(url)
@@ -63,14 +65,14 @@ def database_url(url: str | URL) -> URL:
 
 
 def create_engine(url: str | URL | None = None, *, settings: Settings | None = None) -> Engine:
-    """An engine with timeouts, pool and transactions as this package wants them.
+    """Return an engine with the timeouts, pool and transactions that this package needs.
 
     Args:
-        url: the database; the settings' where None.
-        settings: those of the environment where None.
+        url: the database; None for the database of the settings.
+        settings: None for the settings of the environment.
 
     Raises:
-        InvalidValue: the URL is not one of SQLite or PostgreSQL.
+        InvalidValue: the URL does not name an SQLite or PostgreSQL database.
     """
     settings = settings or Settings.from_environment()
     parsed = database_url(settings.database_url if url is None else url)
@@ -96,9 +98,9 @@ def _new_engine(url: URL, options: dict[str, Any]) -> Engine:
 
 
 def _make_file(_dialect: Any, _record: Any, arguments: list[Any], _options: Any) -> None:
-    """Make a SQLite file that is not there for its owner alone, as its journal then is too."""
+    """Create a missing SQLite file that only its owner can read; its journal inherits the mode."""
     if not str(arguments[0]).startswith("file:"):
-        with suppress(OSError):  # SQLite says so in its own words
+        with suppress(OSError):  # SQLite reports the error when it opens the file
             os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
@@ -108,8 +110,10 @@ def _is_in_memory(url: URL) -> bool:
 
 
 _FLAGS = ("-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_plan")
-"""Compiling a page's statement takes half as long again as running it, and planning it, each time
-anew for the values of one page, a third; the plan is the same, since it walks indexes."""
+"""Compiling a page's statement (JIT) would add 50 % to its time, and planning it again 33 %.
+
+A generic plan is the same plan, because it walks indexes.
+"""
 
 _SILENCE = {
     "keepalives_idle": 15,
@@ -117,8 +121,9 @@ _SILENCE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""When a connection is given up whose other end says nothing at all, not even that it has heard:
-after half a minute (seconds, a count, milliseconds). A server that works on a statement answers.
+"""The limits after which a silent connection is closed: half a minute.
+
+A server that works on a long statement still answers these probes.
 """
 
 
@@ -148,16 +153,16 @@ def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
 
 
 def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
-    """Add to an engine, also a host's own, what this package's transactions need; return it.
+    """Prepare an engine, also one of the host, for this package's transactions; return it.
 
-    Call it before the engine's first connection. On SQLite: WAL (a file of 64 MB, and more during a
-    large transaction), a cache of 32 MB at most for each connection, foreign keys, a busy timeout,
-    real transactions, and BEGIN IMMEDIATE where the execution option ``recommender_write`` is set
-    on the engine or session before the first statement. On PostgreSQL nothing is needed.
+    Call it before the engine's first connection. On SQLite it sets WAL (a file of 64 MB, or more
+    during a large transaction), a cache of at most 32 MB per connection, foreign keys, a busy
+    timeout and real transactions. A transaction begins with BEGIN IMMEDIATE if the execution option
+    ``recommender_write`` is set before its first statement. On PostgreSQL it does nothing.
 
     Args:
         engine: an `Engine` or an `AsyncEngine`.
-        settings: those of the environment where None.
+        settings: None for the settings of the environment.
     """
     settings = settings or Settings.from_environment()
     sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
@@ -169,10 +174,10 @@ def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
 
 
 class _Connection(sqlite3.Connection):
-    """A connection to SQLite that ends its transaction when it is closed.
+    """An SQLite connection that ends its transaction when it is closed.
 
-    Without that the file stays locked as long as anything refers to a cursor, as the traceback of
-    an asynchronous task does that was cancelled.
+    Otherwise the file stays locked while anything refers to a cursor, such as the traceback of a
+    cancelled asynchronous task.
     """
 
     def close(self) -> None:
@@ -210,7 +215,7 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
 
 
 def _switch_to_wal(cursor: Any) -> None:
-    """Switch a file to WAL, unless it can only be read."""
+    """Switch a file to WAL, unless it is read-only."""
     try:
         cursor.execute("PRAGMA journal_mode = WAL")
     except sqlite3.OperationalError as error:
@@ -224,7 +229,7 @@ def _sqlite_begin(connection: Connection) -> None:
 
 
 def migration_engine(settings: Settings) -> Engine:
-    """An engine for migrations: a connection of its own, a short wait for locks, no time limit."""
+    """Return an engine for migrations: one connection, a short wait for locks, long statements."""
     changed = replace(
         settings,
         lock_timeout=settings.migration_lock_timeout,
@@ -237,7 +242,7 @@ def migration_engine(settings: Settings) -> Engine:
 
 
 def schema_revision(connection: Connection) -> str | None:
-    """The migration that the database is at, None where it has none of our tables."""
+    """Return the migration of the database, None if it was never migrated."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
@@ -245,7 +250,7 @@ def schema_revision(connection: Connection) -> str | None:
 
 
 def check_schema(connection: Connection) -> None:
-    """Raise `SchemaOutOfDate` unless the database is at the migration that this code needs."""
+    """Raise `SchemaOutOfDate` unless the database is at the migration of this package."""
     revision = schema_revision(connection)
     if revision is None:
         raise SchemaOutOfDate

@@ -1,4 +1,4 @@
-"""The few functions that the databases write differently, as SQL constructs."""
+"""SQL functions that the databases write differently, and named tricks for the planner."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _DIALECT = DefaultDialect()
 
 
 def constant(value: float | str, type_: TypeEngine[Any]) -> ColumnElement[Any]:
-    """A value that is written into a statement; never one that a user gave.
+    """Return a value that is written into a statement; never use it for user input.
 
     Args:
         value: a number or a text.
-        type_: of the value.
+        type_: the type of the value.
     """
     write = type_.literal_processor(_DIALECT)
     assert write is not None  # noqa: S101 - there is one for numbers and texts
@@ -41,25 +41,26 @@ def constant(value: float | str, type_: TypeEngine[Any]) -> ColumnElement[Any]:
 
 
 def written_out(statement: Statement) -> Statement:
-    """The same statement with the numbers and texts that it was built of written into it.
+    """Return a statement with its built-in numbers and texts written into the SQL.
 
-    What is to be given on execution stays a bound value, and so does a time.
+    Times and values that are passed on execution stay bound parameters.
     """
     written: Statement = visitors.replacement_traverse(statement, {}, _constant_of)  # type: ignore[assignment]
     return written
 
 
 def _constant_of(element: Any, **_: Any) -> ColumnElement[Any] | None:
-    is_built_in = isinstance(element, BindParameter) and not element.required
-    if not is_built_in or not isinstance(element.value, int | float | str):
+    is_literal = isinstance(element, BindParameter) and not element.required
+    if not is_literal or not isinstance(element.value, int | float | str):
         return None
     return constant(element.value, element.type)
 
 
 LARGEST_EXPONENT = 500
-"""Powers of 2 are taken within this: PostgreSQL raises an error where SQLite gives 0.
+"""The largest exponent of 2 in SQL, either sign.
 
-So do products; the least power leaves room for the least weight.
+The databases differ beyond it: on underflow PostgreSQL raises an error and SQLite returns 0. The
+smallest power also leaves room for a product with the smallest weight.
 """
 
 _DAY_US = 86_400_000_000.0
@@ -74,9 +75,9 @@ def _number(value: float) -> sa.ColumnElement[float]:
 
 
 class within(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
-    """A double, its least and its greatest value: the value, or the bound that it is beyond.
+    """A double limited to a lower and an upper bound.
 
-    The value is no NULL, which PostgreSQL passes over and SQLite gives back.
+    The value must not be NULL: PostgreSQL would ignore it and SQLite would return it.
     """
 
     type = Double()
@@ -84,7 +85,7 @@ class within(FunctionElement[float]):  # noqa: N801 - it reads as the SQL functi
 
 
 def bounded(value: Any, low: float, high: float) -> sa.ColumnElement[float]:
-    """A value that is no NULL, or the bound that it is beyond."""
+    """Return a value limited to two bounds; the value must not be NULL."""
     return within(value, _number(low), _number(high))
 
 
@@ -101,7 +102,7 @@ def _least_greatest(element: within, compiler: SQLCompiler, **options: Any) -> s
 
 
 class half_away(FunctionElement[float]):  # noqa: N801
-    """A number rounded to a whole one, halves away from zero, on every database alike."""
+    """A number rounded to an integer, halves away from zero, on every database."""
 
     type = Double()
     inherit_cache = True
@@ -114,14 +115,14 @@ def _round(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
 
 @compiles(half_away, "postgresql")
 def _truncate(element: half_away, compiler: SQLCompiler, **options: Any) -> str:
-    """PostgreSQL rounds halves of a double to even; this is SQLite's arithmetic."""
     (value,) = element.clauses
+    # PostgreSQL's round() takes halves of a double to even; this is SQLite's arithmetic.
     half = sa.case((value < _number(0), _number(-0.5)), else_=_number(0.5))
     return compiler.process(sa.func.trunc(value + half), **options)
 
 
 class exp2(FunctionElement[float]):  # noqa: N801
-    """2 to the power of a number that is no NULL, which is taken within 500 either way."""
+    """2 to the power of a number, which is limited to ±500 and must not be NULL."""
 
     type = Double()
     inherit_cache = True
@@ -129,8 +130,8 @@ class exp2(FunctionElement[float]):  # noqa: N801
 
 @compiles(exp2, "sqlite")
 def _registered(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
-    """`prepare_engine` registers the function: not every SQLite has one."""
     (value,) = element.clauses
+    # `prepare_engine` registers the function, because not every SQLite has one.
     exponent = bounded(value, -LARGEST_EXPONENT, LARGEST_EXPONENT)
     return compiler.process(sa.func.rec_exp2(exponent), **options)
 
@@ -143,7 +144,7 @@ def _power(element: exp2, compiler: SQLCompiler, **options: Any) -> str:
 
 
 class square_root(FunctionElement[float]):  # noqa: N801
-    """The square root of a number that is not negative, as a double."""
+    """The square root of a number of at least 0, as a double."""
 
     type = Double()
     inherit_cache = True
@@ -178,7 +179,7 @@ def _logarithm(element: logarithm, compiler: SQLCompiler, **options: Any) -> str
 
 
 class age_days(FunctionElement[float]):  # noqa: N801
-    """The days from a time to a reading time, less than 0 where it is later."""
+    """The days from a time to the reading time; negative if the time is later."""
 
     type = Double()
     inherit_cache = True
@@ -193,14 +194,14 @@ def _microseconds(element: age_days, compiler: SQLCompiler, **options: Any) -> s
 
 @compiles(age_days, "postgresql")
 def _interval(element: age_days, compiler: SQLCompiler, **options: Any) -> str:
-    """EXTRACT would do the same in decimals, and take longer than all signals together."""
     moment, as_of = element.clauses
+    # EXTRACT computes in decimals and would take longer than all signals together.
     seconds: sa.ColumnElement[float] = sa.func.date_part(_EPOCH, as_of - moment, type_=Double())
     return compiler.process(seconds / _number(_DAY_S), **options)
 
 
 class json_texts(FunctionElement[str]):  # noqa: N801
-    """The texts of a JSON list, one row each: a FROM clause by ``table_valued("value")``."""
+    """The texts of a JSON list as rows; use ``table_valued("value")`` in a FROM clause."""
 
     inherit_cache = True
 
@@ -221,47 +222,47 @@ Number = ColumnElement[float]
 
 
 def number(value: float) -> Number:
-    """A literal in double precision, never a decimal."""
+    """Return a literal in double precision, never a decimal."""
     return literal(float(value), Double())
 
 
 def is_true(condition: ColumnElement[bool]) -> Number:
-    """1 where the condition holds, 0 where it does not or is unknown."""
+    """Return 1 if the condition holds, 0 if it is false or NULL."""
     return sa.case((condition, number(1)), else_=number(0))
 
 
 def is_now(since: InstrumentedAttribute[object], until: InstrumentedAttribute[object]) -> Number:
-    """1 where a switch was last turned on, such as `liked_at` later than `unliked_at`."""
+    """Return 1 if a state is on, such as a `liked_at` later than `unliked_at`."""
     return is_true(sa.and_(since.is_not(None), sa.or_(until.is_(None), since > until)))
 
 
-def at_most(value: Number, most: float) -> Number:
-    """The value, or the most where it is more."""
-    return sa.case((value > number(most), number(most)), else_=value)
+def at_most(value: Number, limit: float) -> Number:
+    """Return the value, limited from above."""
+    return sa.case((value > number(limit), number(limit)), else_=value)
 
 
 def saturated(value: Number, half: Number) -> Number:
-    """A number squeezed between -1 and 1, half of that at `half`."""
+    """Return value / (half + |value|): between -1 and 1, and one half at `half`."""
     return value / (half + sa.func.abs(value))
 
 
 def named(statement: Statement, name: str) -> Statement:
-    """A statement that says what it is for."""
+    """Return a statement that begins with a comment naming its purpose."""
     return statement.prefix_with(f"/* recommender.{name} */")
 
 
 def fence(select: sa.Select[Any]) -> sa.Select[Any]:
-    """Return a select that PostgreSQL evaluates by itself, and does not merge into the outer one."""
+    """Return a select that PostgreSQL does not merge into the outer statement."""
     # OFFSET 0 is PostgreSQL's documented optimisation fence; SQLite ignores it.
     return select.offset(0)
 
 
 def opaque(value: ColumnElement[int], column: sa.SQLColumnExpression[int]) -> ColumnElement[int]:
-    """Return a value that the planner cannot know before it has read a column's row."""
+    """Return a value that the planner cannot know before it reads the column's row."""
     # Adding 0 times the column makes the join a lookup for each row instead of one scan.
     return value + 0 * column
 
 
 def materialized(statement: sa.CTE) -> sa.CTE:
-    """Return a CTE's statement that PostgreSQL evaluates once, however often it is read."""
+    """Return a CTE that PostgreSQL evaluates once, even if it is read several times."""
     return statement.prefix_with("MATERIALIZED", dialect="postgresql")

@@ -1,4 +1,7 @@
-"""database.lookup: TODO."""
+"""Reads by a list of keys, and in ranges of keys, with one statement for any number of keys.
+
+PostgreSQL gets the keys as arrays, SQLite as a JSON list.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ import sqlalchemy as sa
 from sqlalchemy import ARRAY, ColumnElement, Executable, FromClause, Table
 from sqlalchemy.orm import Session
 
-from recommender.database import lookup
 from recommender.database.expressions import Statement
 from recommender.models import User
 from recommender.models.tables import (
@@ -27,7 +29,7 @@ Values = tuple[Any, ...]
 
 
 _OURS: dict[str, Any] = {"mapper": User}
-"""Tells a session which of its engines holds the tables, if a host binds engines by class."""
+"""Selects the engine of these tables, for hosts that bind several engines by class."""
 
 
 def run(
@@ -52,7 +54,7 @@ def connection(session: Session) -> sa.Connection:
 
 
 def is_sqlite(session: Session) -> bool:
-    """Whether the session's database is SQLite."""
+    """Return whether the session's database is SQLite."""
     return session.get_bind(**_OURS).dialect.name == "sqlite"
 
 
@@ -63,22 +65,20 @@ def find(
     read: Sequence[ColumnElement[Any]],
     *,
     lock: bool = False,
-    hold: bool = False,
-    beside: Table | None = None,
+    key_share: bool = False,
 ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
-    """The rows of a table whose columns are one of many keys, whatever their number.
+    """Return the rows of a table that have one of the keys, for any number of keys.
 
     Args:
         session: the transaction.
         columns: integer or text columns of one table.
-        keys: one tuple of values for each key, one value for each of the columns.
+        keys: tuples with a value for every column.
         read: the columns to read.
-        lock: whether to lock the rows against other writers, in the order of their keys.
-        hold: whether to keep only their keys as they are, as a reference to them does: nobody waits
-            for that but an erasure, and one that came first has taken its row from here.
-        beside: a table of one row whose columns may be read as well.
+        lock: lock the rows against other writers, in the order of their keys.
+        key_share: lock only the keys of the rows, as a foreign key does. Only an erasure waits for
+            this lock; a row whose erasure came first is not returned.
     """
-    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock, hold, beside)
+    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock, key_share)
     values = listed_values(session, len(columns), keys)
     return run(session, statement, values).all()
 
@@ -89,23 +89,26 @@ def _find(
     columns: tuple[sa.Column[Any], ...],
     read: tuple[ColumnElement[Any], ...],
     lock: bool,  # noqa: FBT001
-    hold: bool,  # noqa: FBT001
-    beside: Table | None,
+    key_share: bool,  # noqa: FBT001
 ) -> Statement:
     table = columns[0].table
     rows = listed(on_sqlite, columns)
     matches = [column == rows.c[column.name] for column in columns]
     source = table.join(rows, sa.and_(*matches))
-    source = source if beside is None else source.join(beside, sa.true())
     statement = sa.select(*read).select_from(source)
-    if lock or hold:
+    if lock or key_share:
         ordered = statement.order_by(*columns)
-        return ordered.with_for_update(read=hold, key_share=True, of=table)
+        return ordered.with_for_update(read=key_share, key_share=True, of=table)
     return statement
 
 
 def listed(on_sqlite: bool, columns: tuple[sa.Column[Any], ...]) -> FromClause:  # noqa: FBT001
-    """Many keys as a FROM clause with the columns' names; its values are given on execution."""
+    """Return a FROM clause of many keys; `listed_values` gives its values on execution.
+
+    Args:
+        on_sqlite: whether the database is SQLite.
+        columns: the columns that the keys belong to, which also name the columns of the clause.
+    """
     if not on_sqlite:
         return unnested(columns)
     each = sa.func.json_each(sa.bindparam("listed", type_=sa.Text())).table_valued("value")
@@ -117,18 +120,22 @@ def listed(on_sqlite: bool, columns: tuple[sa.Column[Any], ...]) -> FromClause: 
 
 
 def listed_values(session: Session, width: int, keys: Sequence[Key]) -> dict[str, str]:
-    """The values that a statement with `listed` is executed with."""
+    """Return the bound values of a statement with `listed`.
+
+    Args:
+        session: the transaction.
+        width: the number of values of a key.
+        keys: the keys, none or more.
+    """
     if is_sqlite(session):
         return {"listed": json.dumps(keys)}
     return arrays(list(zip(*keys, strict=True)) or [()] * width)
 
 
 def unnested(columns: Sequence[sa.Column[Any]]) -> FromClause:
-    """Arrays, one for each column and given on execution, as a FROM clause of that many columns.
-
-    Each is selected, so that PostgreSQL plans for few rows and probes indexes. Knowing how many
-    there are it would rather read the whole of a table, and the more the table grows.
-    """
+    """Return a FROM clause of arrays, one per column; `arrays` gives their values on execution."""
+    # Scalar subqueries hide the number of rows from PostgreSQL: it then plans for few rows and
+    # probes indexes, instead of reading the whole table.
     types = [sa.Text() if isinstance(c.type, sa.Text) else c.type for c in columns]
     arrays = [
         sa.select(
@@ -141,11 +148,13 @@ def unnested(columns: Sequence[sa.Column[Any]]) -> FromClause:
 
 
 def arrays(columns: Sequence[Sequence[Any]]) -> dict[str, str]:
-    return {f"listed_{index}": _array_literal(each) for index, each in enumerate(columns)}
+    """Return the bound values of `unnested`, from the values of the columns."""
+    return {f"listed_{index}": _array_literal(values) for index, values in enumerate(columns)}
 
 
 def _array_literal(values: Sequence[Any]) -> str:
-    """PostgreSQL's own notation of an array; a driver that converts each element takes longer."""
+    """Return an array in PostgreSQL's own notation."""
+    # A driver that converts the elements one by one takes longer.
     types = set(map(type, values))
     if types <= _NUMBERS:
         parts = repr(list(values))[1:-1].replace("None", "NULL")
@@ -166,7 +175,7 @@ def _text_parts(values: Sequence[str]) -> str:
 
 
 def _part(value: Any) -> str:
-    """An element of any other type that is one of the known ones."""
+    """Return an element whose type is a subclass of a known type."""
     return next(write for known, write in _PARTS.items() if isinstance(value, known))(value)
 
 
@@ -176,7 +185,7 @@ def _text_part(value: str) -> str:
 
 
 _time_part = lru_cache(maxsize=10_000)(datetime.isoformat)
-"""Remembered, since one time is written to the log, the state and the pending counts."""
+"""Cached, because one time is written to the log, the state and the pending counts."""
 
 _NUMBERS = {int, float, bool, type(None)}
 
@@ -193,26 +202,26 @@ _PARTS: dict[type, Callable[[Any], str]] = {
 
 
 def end_of_next(
-    session: Session, key: Sequence[sa.Column[Any]], after: lookup.Key | None, most: int
-) -> lookup.Key | None:
-    """The last key of a table's next rows in the order of their keys, None where none is left.
+    session: Session, key: Sequence[sa.Column[Any]], after: Key | None, limit: int
+) -> Key | None:
+    """Return the last key of the next rows in the order of their keys, None if no row is left.
 
     Args:
         session: the transaction.
         key: the columns of the table's primary key.
-        after: the key that they come after; None to begin.
-        most: how many rows at most.
+        after: the key before the rows; None to begin.
+        limit: the number of rows, at most.
     """
-    some = sa.select(*key).where(*keys_in_range(key, after)).order_by(*key).limit(most).subquery()
-    ends = sa.select(some).order_by(*(column.desc() for column in some.c)).limit(1)
+    batch = sa.select(*key).where(*keys_in_range(key, after)).order_by(*key).limit(limit).subquery()
+    ends = sa.select(batch).order_by(*(column.desc() for column in batch.c)).limit(1)
     last = run(session, ends).one_or_none()
     return None if last is None else tuple(last)
 
 
 def keys_in_range(
-    key: Sequence[sa.Column[Any]], after: lookup.Key | None, last: lookup.Key | None = None
+    key: Sequence[sa.Column[Any]], after: Key | None, last: Key | None = None
 ) -> list[ColumnElement[bool]]:
-    """The rows whose keys come after one, and not after another; None is no bound."""
+    """Return the conditions of a range of keys: after `after`, up to `last`; None is no bound."""
     begun = [sa.tuple_(*key) > _bound(key, after)] if after else []
     return [*begun, sa.tuple_(*key) <= _bound(key, last)] if last else begun
 
@@ -222,16 +231,17 @@ def _bound(key: Sequence[sa.Column[Any]], values: Iterable[Any]) -> sa.Tuple:
 
 
 def ids(
-    session: Session, table: Table, names: Iterable[str], *, hold: bool = False
+    session: Session, table: Table, names: Iterable[str], *, key_share: bool = False
 ) -> dict[str, int]:
-    """The ids of those keys (of hashtags: names) that are there; `hold` as in `lookup.find`."""
+    """Return the ids of existing rows by key, hashtags by name; `key_share` as in `find`."""
     column = table.c[key_column(table)]
-    wanted = [(name,) for name in dict.fromkeys(names)]
-    if not wanted:
+    keys = [(name,) for name in dict.fromkeys(names)]
+    if not keys:
         return {}
-    found = lookup.find(session, [column], wanted, [column, table.c.id], hold=hold)
-    return {name: row_id for name, row_id in found}  # noqa: C416 - a Row is not a pair to mypy
+    rows = find(session, [column], keys, [column, table.c.id], key_share=key_share)
+    return {name: row_id for name, row_id in rows}  # noqa: C416 - a Row is not a pair to mypy
 
 
 def key_column(table: Table) -> str:
+    """Return the name of the column that holds a catalogue table's keys."""
     return "name" if table is HASHTAGS else "key"

@@ -1,4 +1,4 @@
-"""The schema's migrations, run with Alembic: upgrade, downgrade, current, history, check."""
+"""The migrations of the schema, run with Alembic: upgrade, downgrade, history, check."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from recommender.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One migration: its id, what it does, and whether it is in the database."""
+    """A migration: its id, a summary, and whether it is applied."""
 
     revision: str
     summary: str
@@ -34,61 +34,60 @@ class Revision:
 
 
 def migrations_folder() -> Path:
-    """Where the migrations are: in the package, or beside it in a checkout."""
+    """Return the folder of the migrations: in the package, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     packaged = package / "_migrations"
     return packaged if packaged.is_dir() else package.parent / "migrations"
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Bring the database to a migration; upgrades at the same time wait for each other.
+    """Upgrade the database to a migration; concurrent upgrades wait for each other.
 
-    It waits for a table that others hold no longer than `Settings.migration_lock_timeout`, since
-    whoever comes later waits behind it; then it lets them, and tries again, `Settings.tries` times
-    at most.
+    It waits for a locked table for at most `Settings.migration_lock_timeout`, because later queries
+    queue behind it. Then it lets them pass and tries again, `Settings.tries` times in total.
 
     Raises:
-        DatabaseBusy: others held a table on every try, or another upgrade did not finish.
+        DatabaseBusy: a table was locked on every try, or another upgrade did not finish.
         InvalidValue: there is no such migration.
         SchemaOutOfDate: the database is at a migration that this package does not know.
-        RecommenderError: the database refused.
+        RecommenderError: a database error.
     """
     _run(settings, command.upgrade, revision)
 
 
 def downgrade(settings: Settings, revision: str) -> None:
-    """Take the database back to a migration, or to before the first (``base``); waits alike.
+    """Downgrade the database to a migration, or to none (``base``); it waits as `upgrade` does.
 
-    What the tables and columns hold that it takes away is lost.
+    The data in the tables and columns that it removes is lost.
 
     Raises:
-        DatabaseBusy: others held a table on every try, or another upgrade did not finish.
+        DatabaseBusy: a table was locked on every try, or another upgrade did not finish.
         InvalidValue: there is no such migration.
         SchemaOutOfDate: the database is at a migration that this package does not know.
-        RecommenderError: the database refused.
+        RecommenderError: a database error.
     """
     _run(settings, command.downgrade, revision)
 
 
 def history(engine: Engine) -> tuple[Revision, ...]:
-    """Every migration, the newest first.
+    """Return all migrations, newest first.
 
     Raises:
         SchemaOutOfDate: the database is at a migration that this package does not know.
-        RecommenderError: the database refused.
+        RecommenderError: a database error.
     """
     script = ScriptDirectory.from_config(_config())
     with _alembic_errors(), engine.connect() as connection:
         current = schema_revision(connection) or "base"
-        applied = {each.revision for each in script.walk_revisions(head=current)}
+        applied = {migration.revision for migration in script.walk_revisions(head=current)}
     return tuple(
-        Revision(each.revision, each.doc.rstrip("."), each.revision in applied)
-        for each in script.walk_revisions()
+        Revision(migration.revision, migration.doc.rstrip("."), migration.revision in applied)
+        for migration in script.walk_revisions()
     )
 
 
 def check(engine: Engine) -> None:
-    """Raise `SchemaOutOfDate` unless the database is at head and has just the models' tables."""
+    """Raise `SchemaOutOfDate` unless the schema is at head and equals the models."""
     with translate_errors(), engine.connect() as connection:
         check_schema(connection)
         options = {
@@ -118,7 +117,8 @@ def _config(settings: Settings | None = None) -> Config:
 
 
 def _known(revision: str) -> str:
-    """The revision, where it is one: Alembic's own relative forms fail with tracebacks."""
+    """Return an existing revision, or raise `InvalidValue`."""
+    # Alembic's own relative forms, such as -1, would fail with tracebacks.
     script = ScriptDirectory.from_config(_config())
     if revision in {"head", "base", *(each.revision for each in script.walk_revisions())}:
         return revision

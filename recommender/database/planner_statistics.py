@@ -1,7 +1,7 @@
-"""What PostgreSQL knows of our tables when it plans: without it, a page reads tables for indexes.
+"""The planner statistics of PostgreSQL; without them, a page reads whole tables.
 
-Autovacuum writes it some time after an import, so whoever filled a table sees to it here. SQLite
-plans well without, and worse with.
+Autovacuum updates the statistics some time after an import, so callers that load many rows run
+ANALYZE here. SQLite does better without ANALYZE.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recommender.models.types import Base
 from recommender.settings import Settings
 
 FAR_OFF = 2.0
-"""Growth of a table after which PostgreSQL's statistics of it are made anew."""
+"""The growth of a table after which its statistics are outdated."""
 
 _TABLE = sa.table(
     "pg_class", *map(sa.column, ("oid", "relname", "relkind", "relpages", "reltuples")),
@@ -30,9 +30,9 @@ _STATISTICS = sa.table("pg_stats", sa.column("tablename"), schema="pg_catalog")
 
 
 def unplanned_tables(session: Session) -> list[str]:
-    """Our tables, with rows, whose statistics are missing or far off, sorted: on PostgreSQL only.
+    """Return our tables whose statistics are missing or outdated, sorted; PostgreSQL only.
 
-    It reads the catalogue and no table. Of a table that a role may not read nothing is known to it.
+    Empty tables are left out, and tables that the role may not read. Only the catalogue is read.
     """
     size = sa.func.pg_relation_size(sa.cast(_TABLE.c.oid, OID), type_=sa.BigInteger)
     block = sa.cast(sa.func.current_setting("block_size"), sa.BigInteger)
@@ -55,10 +55,10 @@ def unplanned_tables(session: Session) -> list[str]:
 
 
 def analyze(engine: Engine, settings: Settings) -> None:
-    """Let PostgreSQL look at our tables whose statistics are missing or far off.
+    """Run ANALYZE on our tables whose statistics are missing or outdated.
 
-    A table that another looks at is skipped, and so is one that the role may not; nothing is
-    raised, since what was written before is in.
+    Tables that are locked or that the role may not analyse are skipped. Errors are only logged,
+    because the rows that were loaded before are committed.
     """
     if engine.dialect.name == "sqlite":
         return

@@ -1,4 +1,4 @@
-"""A scratch database: empty before, and gone or empty afterwards."""
+"""A scratch database, which is deleted or emptied after use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from recommender.settings import Settings
 
 @contextmanager
 def scratch_database(url: str | None, settings: Settings) -> Iterator[Engine]:
-    """An engine on a migrated database without rows.
+    """Provide an engine on a migrated database without rows.
 
     Args:
-        url: of a database without this package's tables, which it has none of afterwards either;
-            a SQLite file in a temporary folder where None.
-        settings: all but the database.
+        url: a database without this package's tables; they are dropped afterwards. None for an
+            SQLite file in a temporary folder.
+        settings: all settings except the database.
 
     Raises:
         InvalidValue: the database has tables of this package.
@@ -59,7 +59,7 @@ def _migrated(settings: Settings) -> Iterator[Engine]:
 
 
 def _drop_version_table(settings: Settings) -> None:
-    """Drop what a migration back to the first leaves."""
+    """Drop the version table, which a full downgrade leaves."""
     engine = migration_engine(settings)
     try:
         with translate_errors(), engine.begin() as connection:
@@ -72,8 +72,8 @@ def _check_empty(settings: Settings) -> None:
     engine = create_engine(settings=settings)
     try:
         with translate_errors(), engine.connect() as connection:
-            there = set(sa.inspect(connection).get_table_names())
+            tables = set(sa.inspect(connection).get_table_names())
     finally:
         engine.dispose()
-    if there & set(Base.metadata.tables):
+    if tables & set(Base.metadata.tables):
         raise InvalidValue("scratch: the database has this package's tables, and may not have any")

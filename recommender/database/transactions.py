@@ -1,4 +1,4 @@
-"""database.transactions: TODO."""
+"""Transactions that are retried after conflicts, and the translation of driver errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 WRITE = "recommender_write"
-"""The execution option of a unit that writes; on SQLite it begins with BEGIN IMMEDIATE."""
+"""The execution option of transactions that write: BEGIN IMMEDIATE on SQLite."""
 
 LONGEST_DELAY = 10.0
 
@@ -78,7 +78,7 @@ E = TypeVar("E", bound="Engine | AsyncEngine")
 
 
 def writing(engine: Engine) -> Engine:
-    """The same engine, for units that write."""
+    """Return the same engine, for transactions that write."""
     return engine.execution_options(**{WRITE: True})
 
 
@@ -89,25 +89,24 @@ def run_transaction(
     write: bool = True,
     settings: Settings | None = None,
 ) -> T:
-    """Run a function in a transaction of its own, again where it clashed with another.
+    """Run a function in its own transaction; retry after conflicts.
 
-    The whole function is run again, at most `Settings.tries` times, after a deadlock, a
-    serialization failure, a lock that did not come free, or a lost connection; with waits that grow
-    fourfold, jittered, at most 10 seconds each. A connection lost while committing leaves open
-    whether the commit happened: what the function does must be safe to repeat, as events are by
-    their keys.
+    The whole function runs again after a deadlock, a serialization failure, a lock timeout or a
+    lost connection, `Settings.tries` times in total. The waits grow fourfold, with jitter, to at
+    most 10 seconds. The function must be safe to repeat: if a connection is lost during the commit,
+    no one knows if the commit happened. Events are safe to repeat because of their keys.
 
     Args:
         engine: a prepared engine.
         function: called with an open `Session`; it neither commits nor catches database errors.
-        write: whether it writes.
-        settings: those of the environment where None.
+        write: whether the function writes.
+        settings: None for the settings of the environment.
 
     Returns:
-        What the function returned.
+        The result of the function.
 
     Raises:
-        RecommenderError: the database refused; the driver's error is its ``__cause__``.
+        RecommenderError: a database error; the driver's error is its ``__cause__``.
     """
     settings = settings or Settings.from_environment()
     unit_engine = writing(engine) if write else engine
@@ -123,15 +122,15 @@ def run_transaction(
 def retried(
     unit: Callable[[], T], tries: int, is_passing: Callable[[DBAPIError], bool] | None = None
 ) -> T:
-    """What a unit of work gives, again after errors that another try may not meet.
+    """Return the result of a unit of work, which is repeated after transient errors.
 
     Args:
-        unit: begins a transaction of its own, and ends it.
-        tries: how often to try at most.
-        is_passing: which errors those are; clashes with others and lost connections where None.
+        unit: begins and ends its own transaction.
+        tries: the maximum number of attempts.
+        is_passing: tells transient errors; None for conflicts and lost connections.
 
     Raises:
-        DBAPIError: the driver's, of the last try.
+        DBAPIError: the driver's error in the last attempt, or an error that is not transient.
     """
     is_passing = is_passing or _is_retryable
     for attempt in range(tries):
@@ -150,7 +149,7 @@ def _delay(attempt: int) -> float:
 
 
 def is_busy(error: DBAPIError) -> bool:
-    """Whether others held what it needs for too long, or it clashed with them."""
+    """Return whether an error is a conflict with another transaction, or a lock timeout."""
     return _state(error).startswith(_BUSY)
 
 
@@ -159,7 +158,7 @@ def _is_retryable(error: DBAPIError) -> bool:
 
 
 def _state(error: DBAPIError) -> str:
-    """The SQLSTATE or SQLite's error name; a driver that names neither failed to connect."""
+    """Return the SQLSTATE or SQLite's error name; 08000 if a connection failed without either."""
     original: Any = error.orig
     state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
     is_operational = isinstance(error, sa.exc.OperationalError)
@@ -168,7 +167,7 @@ def _state(error: DBAPIError) -> str:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn the drivers' errors into this package's, by their codes and never by their texts."""
+    """Translate driver errors to this package's errors, by their codes and never by their texts."""
     try:
         yield
     except NoConnection as error:
@@ -181,8 +180,8 @@ def _translated(error: DBAPIError) -> RecommenderError:
     state = _state(error)
     for prefix, translation in (*_ERROR_OF_SQLSTATE, *_ERROR_OF_SQLITE):
         if state.startswith(prefix):
-            said = str(error.orig).strip().partition("\n")[0]
-            return translation(f"{translation().args[0]} ({said})")
+            message = str(error.orig).strip().partition("\n")[0]
+            return translation(f"{translation().args[0]} ({message})")
     if error.connection_invalidated:
         return DatabaseUnreachable()
     return RecommenderError(f"the database refused a statement ({state or type(error).__name__})")
@@ -190,7 +189,7 @@ def _translated(error: DBAPIError) -> RecommenderError:
 
 @contextmanager
 def long_transaction(connection: Connection, settings: Settings) -> Iterator[None]:
-    """A transaction whose statements may take as long as a refresh's."""
+    """Run a transaction whose statements may take as long as the statements of a refresh."""
     with connection.begin():
         if connection.dialect.name != "sqlite":
             longest = f"{settings.rollup_timeout * 1000:.0f}"

@@ -1,4 +1,4 @@
-"""The tables, and nothing else: every class here is one table of the database."""
+"""The tables: every class is one table of the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""models.activity: TODO."""
+"""The tables of what users do: follows, declared interests, events, states, mutes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from recommender.models.types import (
 
 
 class Follow(Base):
-    """A user follows a creator; `created_at` is NULL where nobody knows since when."""
+    """A user follows a creator; `created_at` is NULL if the time is unknown."""
 
     __tablename__ = f"{PREFIX}follows"
     __table_args__ = (Index(None, "creator_id"), CLUSTERED)
@@ -66,15 +66,15 @@ class UserSound(Base):
 
 
 class Interaction(Base):
-    """What one user did with one video so far: the events folded into a state.
+    """The state of a user with a video: their events, folded into one row.
 
-    Counts are numbers of events, `completion` the best part watched, `watch_ms` the sum. The user
-    likes the video now where `liked_at` is later than `unliked_at`; the same for saves. At
-    `engaged_at` they last watched it with interest, liked, shared, saved or commented on it.
-
-    No foreign keys, nor in what else recording writes: it found the video and holds the user's
-    row, neither is ever deleted, and each key costs as much as the rest of a row.
+    Counts are numbers of events. `completion` is the largest fraction watched, `watch_ms` the sum.
+    The user likes the video if `liked_at` is later than `unliked_at`; saves work alike.
+    `engaged_at` is the time of the last engaged view, like, share, save or comment.
     """
+
+    # The tables that recording writes have no foreign keys. Recording has found the video and has
+    # locked the user's row, neither is ever deleted, and a key costs as much as the rest of a row.
 
     __tablename__ = f"{PREFIX}interactions"
     __table_args__ = (
@@ -122,7 +122,7 @@ class Interaction(Base):
 
 
 class EventRow(Base):
-    """One event of the append-only log; the key makes recording it again a no-op."""
+    """An event of the append-only log; recording its key again is a no-op."""
 
     __tablename__ = f"{PREFIX}events"
     __table_args__ = (
@@ -144,10 +144,10 @@ class EventRow(Base):
 
 
 class PendingEvent(Base):
-    """What an event adds to its video's statistics, until a rollup has counted it.
+    """The increments of a video's statistics by an event that no refresh has counted yet.
 
-    `impressions` is 1 where it made the user a viewer of the video, `engaged_views` where it was
-    their first engaged view of it.
+    `impressions` is 1 if the event made the user a viewer of the video. `engaged_views` is 1 if it
+    was the user's first engaged view of the video.
     """
 
     __tablename__ = f"{PREFIX}events_pending"
@@ -195,7 +195,7 @@ class MutedSound(Base):
 
 
 class MutedKeyword(Base):
-    """Words that, one after another in a caption, keep its video from a user (`text.words`)."""
+    """A phrase whose videos a user does not want to see, as `text.words` writes it."""
 
     __tablename__ = f"{PREFIX}muted_keywords"
     __table_args__ = (key_length("keyword"), CLUSTERED)

@@ -1,9 +1,8 @@
-"""The tables of the catalogue, of what users did, and of profiles. No behaviour.
+"""The tables of the catalogue and of ranking profiles.
 
-Every name begins with the prefix, since the tables live beside a host's own. The catalogue's
-tables have an `id`; a table of one user's data has `user_id` first in its primary key and in every
-unique constraint, and no identity column, so that it can be distributed by user. The tables that
-are derived from these are in `learned`.
+Every name begins with the prefix, because the tables share a database with the host's tables. The
+tables of the catalogue have an `id`. A table of one user's data has `user_id` first in its primary
+key and in every unique constraint, and no identity column, so that it can be distributed by user.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from recommender.models.types import (
 )
 
 PROFILE_SOURCES = ("hand", "fit")
-"""How the weights of a profile's version came about."""
+"""The origins of the weights of a profile's version."""
 
 
 if TYPE_CHECKING:
@@ -52,9 +51,9 @@ if TYPE_CHECKING:
 
 
 class User(Base):
-    """Somebody who views, creates or both; `key` is the host's own id.
+    """A person who views, creates or both; `key` is the host's id.
 
-    What was learned about them counts only what they did after `learned_since`.
+    Learning only counts events after `learned_since`.
     """
 
     __tablename__ = f"{PREFIX}users"
@@ -84,7 +83,7 @@ class User(Base):
 
 
 class Sound(Base):
-    """A sound that videos use; `creator` is its owner where it has one."""
+    """A sound that videos use; `creator` is its owner, if any."""
 
     __tablename__ = f"{PREFIX}sounds"
     __table_args__ = (
@@ -112,11 +111,12 @@ class Hashtag(Base):
 
 
 class Video(Base):
-    """A video: the narrow row that scoring probes once per candidate.
+    """A video: the narrow row that scoring reads once per candidate.
 
-    The statistics are rollups as of `stats_at`: `impressions` and `engaged_views` count viewers;
-    `trending` is the logarithm to base 2 of their forward-decayed number, comparable at any time;
-    `neighbours_views` is what `engaged_views` was when the video's neighbours were found.
+    The statistics are rollups as of `stats_at`. `impressions` and `engaged_views` count viewers.
+    `trending` is the base-2 logarithm of the forward-decayed number of engaged viewers, comparable
+    at any time. `neighbours_views` is the value of `engaged_views` when the neighbours were
+    computed.
     """
 
     __tablename__ = f"{PREFIX}videos"
@@ -165,7 +165,7 @@ class Video(Base):
 
 
 class VideoCaption(Base):
-    """A video's caption, apart from the row that scoring probes, and its words (`text.words`)."""
+    """A video's caption and its words (`text.words`), outside the row that scoring reads."""
 
     __tablename__ = f"{PREFIX}video_captions"
     __table_args__ = (key_length("caption", 10_000),)
@@ -178,7 +178,7 @@ class VideoCaption(Base):
 
 
 class VideoTerm(Base):
-    """A word of a video's caption, as a number (`text.terms`); derived, so no foreign key."""
+    """A term of a video's caption, as a number (`text.terms`); derived, so no foreign key."""
 
     __tablename__ = f"{PREFIX}video_terms"
     __table_args__ = (CLUSTERED,)
@@ -188,11 +188,10 @@ class VideoTerm(Base):
 
 
 class VideoHashtag(Base):
-    """A hashtag of a video; `listed_at` is its `published_at` while it is published, else NULL.
+    """A hashtag of a video; `listed_at` is `published_at` while it is published, else NULL."""
 
-    No foreign keys: who writes it has both rows, neither is ever deleted, and the keys cost more
-    than the row.
-    """
+    # No foreign keys: the writer has both rows, neither is ever deleted, and the keys would cost
+    # more than the row.
 
     __tablename__ = f"{PREFIX}video_hashtags"
     __table_args__ = (Index(None, "hashtag_id", "listed_at", "video_id"), CLUSTERED)
@@ -203,10 +202,10 @@ class VideoHashtag(Base):
 
 
 class ProfileVersion(Base):
-    """An immutable version of a ranking profile; the one activated last serves by default.
+    """An immutable version of a ranking profile; the version activated last is the default.
 
-    `author` and `note` say who made it and why, `parent_id` what it was made from. `metrics` are
-    those that a fit found.
+    `author` and `note` say who made it and why. `parent_id` is the version that it was made from.
+    `metrics` are the metrics of a fit.
     """
 
     __tablename__ = f"{PREFIX}ranking_profiles"

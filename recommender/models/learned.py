@@ -1,6 +1,6 @@
-"""The tables of what is learned from behaviour, of what users muted, and of rollups. No behaviour.
+"""The tables of learned data: affinities, rollups and the learning state.
 
-Affinities, rollups and the learning state can be computed anew from the tables in `models`.
+They can be computed again from the tables in `catalog` and `activity`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from recommender.models.types import (
 from recommender.models.types import Base as Base  # noqa: PLC0414 - passed on
 
 SUBJECTS = ("creator", "hashtag", "sound")
-"""What a user can have an affinity to."""
+"""The kinds of things that a user can have an affinity to."""
 
 
 class Affinity(Base):
-    """What a user's behaviour says about a creator, hashtag or sound, by forward decay.
+    """A user's affinity to a creator, hashtag or sound, with forward decay.
 
-    `score` is a sum of contributions, each grown by 2 to the power of half-lives between the
-    landmark and its event, so that no row is rewritten for age (Cormode, Shkapenyuk, Srivastava
-    and Xu, "Forward Decay", 2009). No foreign keys: the rows are derived from events that have
-    them, and each costs as much as the rest of the row.
+    `score` is a sum of contributions. Each is multiplied by 2 to the power of the half-lives from
+    the landmark to its event, so that no row is rewritten as it ages (Cormode, Shkapenyuk,
+    Srivastava and Xu, "Forward Decay", 2009).
     """
+
+    # No foreign keys: the rows are derived, and a key costs as much as the rest of the row.
 
     __tablename__ = f"{PREFIX}affinities"
     __table_args__ = (one_of("subject", SUBJECTS), between("score", -1e300, 1e300), CLUSTERED)
@@ -51,7 +52,7 @@ class Affinity(Base):
 
 
 class VideoNeighbour(Base):
-    """Who engaged with the source engaged with the video, beyond chance: a rollup, 0 to 1."""
+    """The similarity of two videos by common engaged viewers beyond chance, 0 to 1: a rollup."""
 
     __tablename__ = f"{PREFIX}video_neighbours"
     __table_args__ = (
@@ -67,7 +68,7 @@ class VideoNeighbour(Base):
 
 
 class RecentEngagement(Base):
-    """The videos that a user engaged with last: a rollup that others' feeds may read."""
+    """One of the latest videos a user engaged with: a rollup that other users' feeds may read."""
 
     __tablename__ = f"{PREFIX}recent_engagements"
     __table_args__ = (Index(None, "video_id"), CLUSTERED)
@@ -78,7 +79,7 @@ class RecentEngagement(Base):
 
 
 class Term(Base):
-    """A word of captions and in how many of them it stands: a rollup."""
+    """A term and the number of captions that contain it: a rollup."""
 
     __tablename__ = f"{PREFIX}terms"
     __table_args__ = (not_negative("captions"), CLUSTERED)
@@ -88,11 +89,11 @@ class Term(Base):
 
 
 class LearningState(Base):
-    """The one row of facts that learning depends on, and of what rollups found.
+    """The one row of the learning rules and of the totals that rollups computed.
 
-    Half-lives are in days. The weights are what one event adds to an affinity, before it fades;
-    that of a watch is for all of a video much longer than `long_video_ms` (milliseconds), where the
-    score is half. Changing one of these means a rebuild.
+    Half-lives are in days. A weight is the contribution of one event to an affinity, before decay.
+    `watch_weight` is for a full view of a very long video; a full view of a video of
+    `long_video_ms` milliseconds counts half. A changed rule requires a rebuild.
     """
 
     __tablename__ = f"{PREFIX}learning_state"

@@ -1,4 +1,4 @@
-"""The tables of what was served: sessions and the videos of their pages. No behaviour."""
+"""The tables of served pages: sessions and the videos of their pages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from recommender.models.types import Base as Base  # noqa: PLC0414 - here it kno
 
 
 class FeedSession(Base):
-    """One sitting of a user: the pages that follow one another by cursors.
+    """A session of a user: pages that follow one another by cursors.
 
-    `next_position` is where the next page begins; whoever moves it on serves that page.
+    `next_position` is the first position of the next page. The first request to advance it serves
+    that page.
     """
 
     __tablename__ = f"{PREFIX}feed_sessions"
@@ -40,14 +41,16 @@ class FeedSession(Base):
 
 
 class ServedVideo(Base):
-    """A video of a page that was served, and why.
+    """A served video, and the reasons for its place.
 
-    `page` is the position of the page's first video, `asked` how many it could have had. `explored`
-    is true where the place was kept for a video on trial, `crowded` where every candidate left was
-    by the creator, or with the sound, of the video before. `signals` holds the value of each signal
-    that was not 0, and of a host's own also the weight; `profile_id` names the others' weights. No
-    foreign key to the video, since it would cost an index, and videos are never deleted.
+    `page` is the position of the page's first video, `asked` the requested number of videos.
+    `explored` is true if the place was kept for an exploration candidate. `crowded` is true if all
+    remaining candidates had the creator or the sound of the previous video. `signals` holds the
+    values of the signals that were not 0, and the weights of a host's own signals. `profile_id`
+    is the profile that holds the other weights.
     """
+
+    # No foreign key to the video: it would cost an index, and videos are never deleted.
 
     __tablename__ = f"{PREFIX}feed_items"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""The `Table` of each model, for statements that SQLAlchemy Core writes."""
+"""The `Table` objects of the models, for statements written with SQLAlchemy Core."""
 
 from __future__ import annotations
 

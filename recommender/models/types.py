@@ -1,4 +1,4 @@
-"""Column types, names and checks that all tables share."""
+"""The column types, names and checks that all tables share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PREFIX = "rec_"
 VERSION_TABLE = f"{PREFIX}alembic_version"
 
 SCHEMA_REVISION = "0001"
-"""The migration that this code needs, the head of `migrations/versions`."""
+"""The migration that this package needs: the head of `migrations/versions`."""
 
 LARGEST_WEIGHT = 100.0
 
@@ -38,7 +38,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(value: datetime | None) -> int | None:
-    """A time as SQLite keeps it: since 1970, exactly."""
+    """Return a time as SQLite stores it: microseconds since 1970."""
     return None if value is None else (value - _EPOCH) // _MICROSECOND
 
 
@@ -49,12 +49,12 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The column type of this database."""
+        """Return the column type of a database."""
         is_sqlite = dialect.name == "sqlite"
         return dialect.type_descriptor(BigInteger() if is_sqlite else DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """What the driver is given."""
+        """Return the value for the driver."""
         if value is not None and value.tzinfo is None:
             raise InvalidValue(f"the time {value} has no offset from UTC")
         return microseconds(value) if dialect.name == "sqlite" else value
@@ -64,7 +64,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         dialect: Dialect,
         coltype: object,  # noqa: ARG002 - SQLAlchemy gives both
     ) -> Callable[[Any], datetime | None]:
-        """The time in UTC that the driver's value stands for."""
+        """Return the function that converts a driver's value to a time in UTC."""
         return _from_microseconds if dialect.name == "sqlite" else _in_utc
 
 
@@ -114,26 +114,26 @@ class Base(DeclarativeBase):
 
 
 def key_length(column: str, longest: int = 255) -> CheckConstraint:
-    """The text is 1 to so many code points long."""
+    """Return a check that a text is 1 to `longest` code points long."""
     return CheckConstraint(f"length({column}) BETWEEN 1 AND {longest}", name=f"{column}_length")
 
 
 def one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
-    """The text is one of a few words."""
+    """Return a check that a text is one of the words."""
     listed = ", ".join(f"'{word}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
 def not_negative(*columns: str) -> CheckConstraint:
-    """None of the numbers is below 0."""
+    """Return a check that no number is below 0."""
     return CheckConstraint(" AND ".join(f"{c} >= 0" for c in columns), name="not_negative")
 
 
 def is_fraction(column: str) -> CheckConstraint:
-    """The number is from 0 to 1."""
+    """Return a check that a number is from 0 to 1."""
     return CheckConstraint(f"{column} BETWEEN 0 AND 1", name=column)
 
 
 def between(column: str, low: float, high: float) -> CheckConstraint:
-    """The number is within bounds, and so finite."""
+    """Return a check that a number is within bounds, and so finite."""
     return CheckConstraint(f"{column} BETWEEN {low:g} AND {high:g}", name=column)

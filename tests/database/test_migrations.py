@@ -93,6 +93,7 @@ def later(migrations_copy: Path) -> Path:
     return migrations_copy
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("later")
 def test_every_migration_goes_down_and_up_and_leaves_no_trace(empty_database: str) -> None:
     before, last = catalogue_of_new(empty_database), "base"
@@ -122,6 +123,7 @@ def violations(url: str) -> list[Any]:
     return rows(url, "PRAGMA foreign_key_check") if url.startswith("sqlite") else []
 
 
+@pytest.mark.slow
 def test_the_migrations_know_every_table_of_the_package() -> None:
     package = ROOT / "recommender"
     paths = [path.relative_to(ROOT) for path in package.glob("[a-z]*/[a-z]*.py")]
@@ -171,6 +173,7 @@ def fill(url: str) -> None:
     execute(url, MANY.format(at=at, engaged=engaged, numbers=NUMBERS[kind]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("later")
 def test_rows_outlive_later_migrations_and_the_way_back(database: str) -> None:
     fill(database)
@@ -187,6 +190,7 @@ def test_rows_outlive_later_migrations_and_the_way_back(database: str) -> None:
     assert rows(database, "SELECT DISTINCT pinned FROM rec_videos") == [(0,)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("later")
 def test_an_older_database_is_refused_then_upgraded_and_used(
     engine: Engine, database: str, monkeypatch: pytest.MonkeyPatch
@@ -266,6 +270,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "_delay", lambda _attempt: 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("later", "_short_waits")
 def test_writers_notice_nothing_of_later_migrations(engine: Engine, database: str) -> None:
     people(engine, 4, 4)
@@ -283,6 +288,7 @@ def test_writers_notice_nothing_of_later_migrations(engine: Engine, database: st
     assert sorted(shared.values()) == sorted(told.values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_short_waits")
 def test_writers_are_told_what_it_is_while_the_tables_are_away(
     engine: Engine, database: str, kind: str
@@ -304,6 +310,7 @@ def test_writers_are_told_what_it_is_while_the_tables_are_away(
     assert len(read(engine, models.EventRow.key)) == len(writers.acknowledged)
 
 
+@pytest.mark.slow
 def test_who_writes_and_who_takes_the_tables_away_do_not_wait_for_each_other(
     new_database: Callable[..., str],
 ) -> None:
@@ -357,6 +364,7 @@ def test_a_migration_lets_others_pass_and_tries_again(
     assert [key for (key,) in read(engine, models.EventRow.key)] == meanwhile
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("later")
 def test_a_migration_gives_up_after_its_tries(
     database: str, monkeypatch: pytest.MonkeyPatch
@@ -422,6 +430,7 @@ def killer(folder: Path) -> Iterator[Callable[[str, int], int]]:
         yield upgrade_until
 
 
+@pytest.mark.slow
 def test_an_upgrade_that_is_killed_at_any_statement_goes_on(database: str, later: Path) -> None:
     at = {}
     for revision in (SCHEMA_REVISION, "9001", "9002"):
@@ -447,6 +456,7 @@ def columns(found: dict[str, list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
     return [row for row in found["columns"] if row[0] in Base.metadata.tables]
 
 
+@pytest.mark.slow
 def test_a_first_upgrade_that_is_killed_leaves_nothing_behind(
     empty_database: str, migrations_copy: Path, database: str
 ) -> None:
@@ -457,6 +467,7 @@ def test_a_first_upgrade_that_is_killed_leaves_nothing_behind(
     assert catalogue(empty_database) == catalogue(database)
 
 
+@pytest.mark.slow
 def test_an_index_whose_making_was_interrupted_is_made_anew(
     new_database: Callable[..., str], later: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,12 +495,14 @@ def test_an_index_whose_making_was_interrupted_is_made_anew(
 
 
 SECOND_UPGRADE = """
-from pathlib import Path; from recommender.database import migrations as schema; from recommender.settings import Settings
+from pathlib import Path; from recommender.database import migrations as schema
+from recommender.settings import Settings
 schema.migrations_folder = lambda: Path(sys.argv[1])
 schema.upgrade(Settings(database_url=sys.argv[2], migration_lock_timeout=600))
 """
 
 
+@pytest.mark.slow
 def test_the_printed_sql_goes_down_as_well(database: str) -> None:
     printed = alembic(database, "downgrade", f"{SCHEMA_REVISION}:base", "--sql")
     if database.startswith("sqlite"):
@@ -504,6 +517,7 @@ def test_the_printed_sql_goes_down_as_well(database: str) -> None:
     assert {name for name in tables(database) if name.startswith(PREFIX)} <= {VERSION_TABLE}
 
 
+@pytest.mark.slow
 def test_the_printed_sql_waits_for_tables_no_longer_than_an_upgrade() -> None:
     printed = alembic("postgresql://", "upgrade", "head", "--sql")
     assert printed.index("SET LOCAL lock_timeout = 4000;") < printed.index("CREATE TABLE rec_users")

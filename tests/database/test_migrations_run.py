@@ -219,6 +219,7 @@ def alembic(url: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_ten_upgrades_at_once_all_succeed(empty_database: str, database: str) -> None:
     started = [
         subprocess.Popen(
@@ -282,6 +283,7 @@ def test_an_upgrade_is_one_transaction_of_all_its_migrations(
     assert rows(empty_database, "SELECT id FROM rec_half ORDER BY id") == [(1,), (2,)]
 
 
+@pytest.mark.slow
 def test_a_hosts_own_tables_of_the_same_names_are_left_alone(empty_database: str) -> None:
     execute(
         empty_database,
@@ -421,6 +423,7 @@ def test_history_says_what_is_applied(engine: Engine, database: str) -> None:
     assert {each.applied for each in migrations.history(engine)} == {False}
 
 
+@pytest.mark.slow
 def test_alembic_upgrades_and_checks_in_a_checkout(empty_database: str, database: str) -> None:
     assert alembic(empty_database, "upgrade", "head") == ""
     assert catalogue(empty_database) == catalogue(database)
@@ -428,6 +431,7 @@ def test_alembic_upgrades_and_checks_in_a_checkout(empty_database: str, database
     assert alembic(empty_database, "current").startswith(f"{SCHEMA_REVISION} (head)")
 
 
+@pytest.mark.slow
 def test_the_printed_sql_makes_the_same_schema(empty_database: str, database: str) -> None:
     printed = alembic(empty_database, "upgrade", "head", "--sql")
     if empty_database.startswith("sqlite"):
@@ -495,6 +499,7 @@ def awkward_database(
         admin.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
+@pytest.mark.slow
 def test_a_percent_sign_in_the_password_or_the_path_works(awkward_database: str) -> None:
     upgrade(awkward_database)
     bind = create_engine(awkward_database)
@@ -509,6 +514,7 @@ def test_a_percent_sign_in_the_password_or_the_path_works(awkward_database: str)
     assert alembic(awkward_database, "current").startswith(SCHEMA_REVISION)
 
 
+@pytest.mark.slow
 def test_a_percent_sign_in_the_folder_of_the_migrations_works(
     empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

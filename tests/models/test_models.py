@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import models
-from recommender.formats.scalars import KINDS, ORIENTATIONS, STATUSES
+from recommender.formats.scalars import EVENT_KINDS, ORIENTATIONS, STATUSES
 from recommender.models import (
     EventRow,
     Follow,
@@ -363,7 +363,7 @@ def refusal(session: Session, act: Callable[[], object]) -> str:
         (ProfileWeight, "weight", -100.0),
         (models.Hashtag, "name", "x" * 100),
         (VideoCaption, "caption", "x" * 10_000),
-        *((EventRow, "kind", kind) for kind in KINDS),
+        *((EventRow, "kind", kind) for kind in EVENT_KINDS),
         *((Video, "status", status) for status in STATUSES),
         *((Video, "orientation", orientation) for orientation in ORIENTATIONS),
     ],
