@@ -46,7 +46,7 @@ from tests.database.test_migrations_run import (
     tables,
     upgrade,
 )
-from tests.learning.test_refresh import people, read
+from tests.support.refresh_worlds import people, read
 from tests.support.worlds import NOON
 
 COLUMNS = """

@@ -16,7 +16,7 @@ from recommender.files import importer
 from recommender.files.importer import import_file
 from recommender.models import Base, User
 from recommender.settings import Settings
-from tests.learning.test_refresh import behave, people
+from tests.support.refresh_worlds import behave, people
 from tests.support.worlds import counted_statements
 
 MANY = importer.MANY

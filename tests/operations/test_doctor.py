@@ -28,7 +28,7 @@ from recommender.formats import scalars
 from recommender.models import Base, Interaction, LearningState, PendingEvent, Video, VideoHashtag
 from recommender.operations import doctor, erase, query_plans
 from recommender.operations.doctor import Finding
-from tests.learning.test_refresh import behave, people
+from tests.support.refresh_worlds import behave, people
 
 COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "statistics"]
 INDEXES = sum(len(table.indexes) for table in Base.metadata.tables.values())

@@ -50,7 +50,7 @@ from recommender.models import Base, EventRow, Interaction, PendingEvent, Sound,
 from recommender.operations import erase
 from recommender.operations.erase import _trend_without
 from recommender.operations.inventory import IMPERSONAL, NAMELESS, OF_OTHERS, OF_VIDEOS, PER_USER
-from tests.learning.test_refresh import (
+from tests.support.refresh_worlds import (
     behave,
     check,
     expected_neighbours,

@@ -33,7 +33,7 @@ from recommender import (
 )
 from recommender.files.importer import import_file
 from recommender.formats import scalars
-from recommender.learning.refresh import KEPT
+from recommender.learning.refresh import AFFINITIES_KEPT
 from recommender.models import (
     Affinity,
     EventRow,
@@ -49,7 +49,7 @@ from recommender.models import (
 )
 from recommender.operations import prune as prune_module
 from recommender.operations.prune import PruneReport
-from tests.learning.test_refresh import behave, check, everything, people, read
+from tests.support.refresh_worlds import behave, check, everything, people, read
 from tests.support.worlds import NOON, at, make_event, make_user, make_videos, names
 
 DAY = timedelta(days=1)
@@ -330,7 +330,7 @@ def test_a_rebuild_after_a_prune_keeps_what_cannot_be_learned_anew(
     refresh(world, as_of=NOON, rebuild=True)
     assert sums(world) == before
     warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-    assert warnings == [KEPT % "2026-01-06T12:00:00Z"]
+    assert warnings == [AFFINITIES_KEPT % "2026-01-06T12:00:00Z"]
 
 
 def test_a_rebuild_after_a_prune_mends_all_else(world: Engine) -> None:

@@ -21,7 +21,8 @@ from recommender.database import migrations
 from recommender.database.engine import create_engine
 from recommender.files.batches import KINDS
 from recommender.models import Affinity, PendingEvent
-from tests.learning.test_refresh import (
+from tests.operations.test_erase import Killed, counted, killed_after
+from tests.support.refresh_worlds import (
     behave,
     check,
     expected_statistics,
@@ -29,7 +30,6 @@ from tests.learning.test_refresh import (
     read,
     statistics,
 )
-from tests.operations.test_erase import Killed, counted, killed_after
 
 SMALL = Settings(batch_size=5, rollup_batch=5)
 

@@ -37,8 +37,8 @@ from recommender.database.engine import create_engine
 from recommender.database.transactions import translate_errors
 from recommender.models import EventRow, Interaction
 from tests.conftest import create_database
-from tests.learning.test_refresh import check, people, read
 from tests.support.postgres import Server, own_server
+from tests.support.refresh_worlds import check, people, read
 from tests.support.worlds import at
 
 WATCHES = 30
