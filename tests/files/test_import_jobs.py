@@ -40,7 +40,7 @@ from recommender.database.engine import create_engine
 from recommender.files.batches import Share
 from recommender.files.importer import MOST_JOBS, ImportReport
 from recommender.models import Affinity, EventRow, Interaction, PendingEvent, User
-from tests.operations.test_erase import counted
+from tests.support.erasures import counted
 from tests.support.refresh_worlds import read, statistics
 from tests.support.worlds import at
 

@@ -9,9 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -34,7 +33,6 @@ from recommender import (
     mute,
     prune,
     record,
-    record_many,
     record_page,
     refresh,
     reset_user,
@@ -46,12 +44,20 @@ from recommender.database.engine import create_engine
 from recommender.database.transactions import writing
 from recommender.formats import scalars
 from recommender.ingest.videos import set_video_status
-from recommender.models import Base, EventRow, Interaction, PendingEvent, Sound, User, Video
+from recommender.models import Base, EventRow, Sound, User, Video
 from recommender.operations import erase
 from recommender.operations.erase import _trend_without
 from recommender.operations.inventory import IMPERSONAL, NAMELESS, OF_OTHERS, OF_VIDEOS, PER_USER
+from tests.support.erasures import (
+    MARK,
+    Killed,
+    counted,
+    is_gone,
+    killed_after,
+    marked_world,
+    rows_with,
+)
 from tests.support.refresh_worlds import (
-    behave,
     check,
     expected_neighbours,
     keyed,
@@ -63,12 +69,7 @@ from tests.support.refresh_worlds import (
     until_done,
     watch,
 )
-from tests.support.worlds import NOON, at, counted_statements, make_event, names
-
-MARK = "mrkqz"
-"""In every text of the person, and in nothing else."""
-
-KINDS = ("watch", "like", "share", "save", "comment", "not_interested", "report", "impression")
+from tests.support.worlds import NOON, at, counted_statements, names
 
 
 @pytest.fixture(scope="module")
@@ -104,73 +105,6 @@ def owner(engine: Engine) -> int:
 in_the_world = pytest.mark.usefixtures("owner")
 
 
-def marked_world(engine: Engine) -> int:
-    """A person with rows in every table, among others who have as many; their id."""
-    people(engine, 6, 12)
-    behave(engine, 6, 12, 150)
-
-    def make(session: Session) -> None:
-        upsert_users(session, [{
-            "id": MARK, "language": MARK, "country": MARK, "device": MARK, "created_at": NOON,
-            "interests": [f"{MARK}-a", "h1"], "liked_sounds": [f"{MARK}-b", "s1"],
-        }])  # fmt: skip
-        upsert_videos(session, [
-            {"id": f"{MARK}-v{n}", "creator": MARK, "published_at": at(n), "language": MARK,
-             "country": MARK, "duration_ms": 9_000, "sound": f"{MARK}-{'cd'[n % 2]}",
-             "orientation": "square", "hashtags": [f"{MARK}-e{n}", "h2"],
-             "caption": f"{MARK} says {MARK} to h2 #{MARK}f"}
-            for n in range(5)
-        ])  # fmt: skip
-        owned = sa.update(Sound).where(Sound.key == f"{MARK}-c")
-        mine = sa.select(User.id).where(User.key == MARK).scalar_subquery()
-        session.execute(owned.values(creator_id=mine))
-        for other in ("u1", "u2"):
-            follow(session, MARK, other, at=NOON)
-            follow(session, other, MARK, at=NOON)
-        mute(session, "u3", "creator", MARK, at=NOON)
-        for kind, value in (("creator", "u3"), ("hashtag", f"{MARK}-g"), ("hashtag", "h4"),
-                            ("sound", f"{MARK}-h"), ("keyword", f"no {MARK}")):  # fmt: skip
-            mute(session, MARK, kind, value, at=NOON)
-        first = for_you(session, MARK, limit=3, as_of=at(10))
-        for_you(session, MARK, limit=3, as_of=at(10), cursor=first.cursor)
-        for_you(session, "u4", limit=9, as_of=at(10))
-
-    run_transaction(engine, make)
-    do_things(engine, "counted")
-    refresh(engine, as_of=at(99))
-    do_things(engine, "pending")
-    behave(engine, 6, 12, 20, seed=2)
-    return run_transaction(engine, reset)
-
-
-def reset(session: Session) -> int:
-    """Forget some of what was learned of the person; their id."""
-    reset_user(session, MARK, at=at(-999))
-    return session.scalars(sa.select(User.id).where(User.key == MARK)).one()
-
-
-def do_things(engine: Engine, when: str) -> None:
-    """The person watches others' videos and others theirs, engaged or not."""
-    shift = 0 if when == "counted" else 4
-    events = [
-        make_event("watch", f"v{n + shift}", MARK, at=at(20 + n + 999 * m),
-                   key=f"{MARK}-{when}-{n}-{m}", watch_ms=(20_000, 1_000)[n % 3 == 2])
-        for n in range(7) for m in range(2)
-    ]  # fmt: skip
-    events += [
-        make_event(kind, "v0", MARK, at=at(40), key=f"{MARK}-{when}-{kind}") for kind in KINDS
-    ]
-    events += [
-        make_event("watch", f"{MARK}-v{n}", f"u{n}", at=at(30), key=f"{when}-{n}", watch_ms=20_000)
-        for n in range(4)
-    ]
-    run_transaction(engine, lambda session: record_many(session, events))
-
-
-def rows_with(session: Session, column: Any, value: Any) -> int:
-    return session.scalar(sa.select(sa.func.count()).where(column.in_(value))) or 0
-
-
 def dumped(engine: Engine) -> str:
     """All that the database keeps: a SQLite file's bytes, or the text of every row."""
     if engine.dialect.name == "sqlite":
@@ -187,23 +121,6 @@ def dumped(engine: Engine) -> str:
             for table in Base.metadata.sorted_tables
             for row in connection.execute(sa.select(sa.cast(table.table_valued(), sa.Text)))
         )
-
-
-def counted(engine: Engine) -> dict[int, tuple[int, int]]:
-    """What the statistics must be: the viewers of each video, less what is still pending."""
-    found: dict[int, list[int]] = {}
-    state, waiting = Interaction, PendingEvent
-    for video_id, *numbers in read(engine, state.video_id, state.impressions, state.engaged_views,
-                                   state.user_id):  # fmt: skip
-        pair = found.setdefault(video_id, [0, 0])
-        pair[0] += numbers[0] > 0
-        pair[1] += numbers[1] > 0
-    for video_id, impressions, engaged, _ in read(
-        engine, waiting.video_id, waiting.impressions, waiting.engaged_views, waiting.key
-    ):
-        found[video_id][0] -= impressions
-        found[video_id][1] -= engaged
-    return {video_id: (v, e) for video_id, (v, e) in found.items() if v or e}
 
 
 def left(engine: Engine) -> dict[str, list[str]]:
@@ -480,28 +397,6 @@ def test_a_key_that_is_none_is_said(engine: Engine, key: str) -> None:
         erase_user(engine, key)
 
 
-class Killed(Exception):
-    """The process ends here."""
-
-
-@contextmanager
-def killed_after(engine: Engine, statements: int) -> Iterator[None]:
-    """The statement of that number is the last one that is sent."""
-    sent = 0
-
-    def count(*_: Any) -> None:
-        nonlocal sent
-        sent += 1
-        if sent == statements:
-            raise Killed
-
-    event.listen(engine, "after_cursor_execute", count)
-    try:
-        yield
-    finally:
-        event.remove(engine, "after_cursor_execute", count)
-
-
 def test_an_erasure_that_ends_after_any_statement_goes_on(
     engine: Engine,
     owner: int,
@@ -771,15 +666,6 @@ def test_a_page_ranked_before_is_not_recorded_after(engine: Engine) -> None:
             running.result()
     erase_user(engine, MARK)
     is_gone(engine, owner)
-
-
-def is_gone(engine: Engine, owner: int) -> None:
-    """Nothing is a person's any more, nor about them."""
-    with Session(engine) as session:
-        for column in (*(table.c.user_id for table in PER_USER), *OF_OTHERS):
-            assert rows_with(session, column, [owner]) == 0, column
-        shown = sa.select(Video.key).where(Video.creator_id == owner, Video.status != "removed")
-        assert session.scalars(shown).all() == []
 
 
 SLOWLY = """

@@ -21,7 +21,7 @@ from recommender.database import migrations
 from recommender.database.engine import create_engine
 from recommender.files.batches import KINDS
 from recommender.models import Affinity, PendingEvent
-from tests.operations.test_erase import Killed, counted, killed_after
+from tests.support.erasures import Killed, counted, killed_after
 from tests.support.refresh_worlds import (
     behave,
     check,

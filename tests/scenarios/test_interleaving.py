@@ -26,7 +26,7 @@ from recommender import (
     upsert_videos,
 )
 from recommender.models import Affinity, Interaction, ServedVideo, User, Video
-from tests.operations.test_erase import counted, is_gone
+from tests.support.erasures import counted, is_gone
 from tests.support.interleaving import Interleaving, Operation
 from tests.support.refresh_worlds import recent, statistics, trends
 from tests.support.worlds import at, names

@@ -1,0 +1,152 @@
+"""A world with a person to erase, interrupted erasures, and what must be left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
+
+from recommender import (
+    follow,
+    for_you,
+    mute,
+    record_many,
+    refresh,
+    reset_user,
+    run_transaction,
+    upsert_users,
+    upsert_videos,
+)
+from recommender.models import Interaction, PendingEvent, Sound, User, Video
+from recommender.operations.inventory import OF_OTHERS, PER_USER
+from tests.support.refresh_worlds import (
+    behave,
+    people,
+    read,
+)
+from tests.support.worlds import NOON, at, make_event
+
+MARK = "mrkqz"
+"""In every text of the person, and in nothing else."""
+
+
+KINDS = ("watch", "like", "share", "save", "comment", "not_interested", "report", "impression")
+
+
+def marked_world(engine: Engine) -> int:
+    """A person with rows in every table, among others who have as many; their id."""
+    people(engine, 6, 12)
+    behave(engine, 6, 12, 150)
+
+    def make(session: Session) -> None:
+        upsert_users(session, [{
+            "id": MARK, "language": MARK, "country": MARK, "device": MARK, "created_at": NOON,
+            "interests": [f"{MARK}-a", "h1"], "liked_sounds": [f"{MARK}-b", "s1"],
+        }])  # fmt: skip
+        upsert_videos(session, [
+            {"id": f"{MARK}-v{n}", "creator": MARK, "published_at": at(n), "language": MARK,
+             "country": MARK, "duration_ms": 9_000, "sound": f"{MARK}-{'cd'[n % 2]}",
+             "orientation": "square", "hashtags": [f"{MARK}-e{n}", "h2"],
+             "caption": f"{MARK} says {MARK} to h2 #{MARK}f"}
+            for n in range(5)
+        ])  # fmt: skip
+        owned = sa.update(Sound).where(Sound.key == f"{MARK}-c")
+        mine = sa.select(User.id).where(User.key == MARK).scalar_subquery()
+        session.execute(owned.values(creator_id=mine))
+        for other in ("u1", "u2"):
+            follow(session, MARK, other, at=NOON)
+            follow(session, other, MARK, at=NOON)
+        mute(session, "u3", "creator", MARK, at=NOON)
+        for kind, value in (("creator", "u3"), ("hashtag", f"{MARK}-g"), ("hashtag", "h4"),
+                            ("sound", f"{MARK}-h"), ("keyword", f"no {MARK}")):  # fmt: skip
+            mute(session, MARK, kind, value, at=NOON)
+        first = for_you(session, MARK, limit=3, as_of=at(10))
+        for_you(session, MARK, limit=3, as_of=at(10), cursor=first.cursor)
+        for_you(session, "u4", limit=9, as_of=at(10))
+
+    run_transaction(engine, make)
+    do_things(engine, "counted")
+    refresh(engine, as_of=at(99))
+    do_things(engine, "pending")
+    behave(engine, 6, 12, 20, seed=2)
+    return run_transaction(engine, reset)
+
+
+def reset(session: Session) -> int:
+    """Forget some of what was learned of the person; their id."""
+    reset_user(session, MARK, at=at(-999))
+    return session.scalars(sa.select(User.id).where(User.key == MARK)).one()
+
+
+def do_things(engine: Engine, when: str) -> None:
+    """The person watches others' videos and others theirs, engaged or not."""
+    shift = 0 if when == "counted" else 4
+    events = [
+        make_event("watch", f"v{n + shift}", MARK, at=at(20 + n + 999 * m),
+                   key=f"{MARK}-{when}-{n}-{m}", watch_ms=(20_000, 1_000)[n % 3 == 2])
+        for n in range(7) for m in range(2)
+    ]  # fmt: skip
+    events += [
+        make_event(kind, "v0", MARK, at=at(40), key=f"{MARK}-{when}-{kind}") for kind in KINDS
+    ]
+    events += [
+        make_event("watch", f"{MARK}-v{n}", f"u{n}", at=at(30), key=f"{when}-{n}", watch_ms=20_000)
+        for n in range(4)
+    ]
+    run_transaction(engine, lambda session: record_many(session, events))
+
+
+def rows_with(session: Session, column: Any, value: Any) -> int:
+    return session.scalar(sa.select(sa.func.count()).where(column.in_(value))) or 0
+
+
+def counted(engine: Engine) -> dict[int, tuple[int, int]]:
+    """What the statistics must be: the viewers of each video, less what is still pending."""
+    found: dict[int, list[int]] = {}
+    state, waiting = Interaction, PendingEvent
+    for video_id, *numbers in read(engine, state.video_id, state.impressions, state.engaged_views,
+                                   state.user_id):  # fmt: skip
+        pair = found.setdefault(video_id, [0, 0])
+        pair[0] += numbers[0] > 0
+        pair[1] += numbers[1] > 0
+    for video_id, impressions, engaged, _ in read(
+        engine, waiting.video_id, waiting.impressions, waiting.engaged_views, waiting.key
+    ):
+        found[video_id][0] -= impressions
+        found[video_id][1] -= engaged
+    return {video_id: (v, e) for video_id, (v, e) in found.items() if v or e}
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+@contextmanager
+def killed_after(engine: Engine, statements: int) -> Iterator[None]:
+    """The statement of that number is the last one that is sent."""
+    sent = 0
+
+    def count(*_: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == statements:
+            raise Killed
+
+    event.listen(engine, "after_cursor_execute", count)
+    try:
+        yield
+    finally:
+        event.remove(engine, "after_cursor_execute", count)
+
+
+def is_gone(engine: Engine, owner: int) -> None:
+    """Nothing is a person's any more, nor about them."""
+    with Session(engine) as session:
+        for column in (*(table.c.user_id for table in PER_USER), *OF_OTHERS):
+            assert rows_with(session, column, [owner]) == 0, column
+        shown = sa.select(Video.key).where(Video.creator_id == owner, Video.status != "removed")
+        assert session.scalars(shown).all() == []
