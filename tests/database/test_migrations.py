@@ -35,7 +35,8 @@ from recommender.database.transactions import run_transaction, writing
 from recommender.errors import DatabaseBusy, RecommenderError, SchemaOutOfDate, UnknownUser
 from recommender.models.types import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
 from recommender.settings import Settings
-from tests.database.test_migrations_run import (
+from tests.support.refresh_worlds import people, read
+from tests.support.schemas import (
     ROOT,
     alembic,
     catalogue,
@@ -46,7 +47,6 @@ from tests.database.test_migrations_run import (
     tables,
     upgrade,
 )
-from tests.support.refresh_worlds import people, read
 from tests.support.worlds import NOON
 
 COLUMNS = """

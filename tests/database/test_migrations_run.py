@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,6 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import Engine
 
@@ -27,107 +24,24 @@ from recommender.database.transactions import writing
 from recommender.errors import DatabaseBusy, InvalidValue, RecommenderError, SchemaOutOfDate
 from recommender.models.types import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
 from recommender.settings import Settings
+from tests.support.schemas import (
+    ROOT,
+    alembic,
+    catalogue,
+    downgrade,
+    environment,
+    execute,
+    rows,
+    scripts,
+    tables,
+    upgrade,
+)
 
-ROOT = Path(__file__).parents[2]
 UPGRADE_LOCK = 7_260_734_851_093_115
 CLASSIC = [
     ("completion", 0.4), ("likes", 0.3), ("shares", 0.25), ("follows", 0.35), ("hashtags", 0.2),
     ("sound", 0.15), ("language", 0.05), ("country", 0.02),
 ]  # fmt: skip
-
-POSTGRES_CATALOGUE = {
-    "columns": """
-        SELECT c.relname, row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum),
-               a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-               a.attidentity::text, l.collname, pg_get_expr(d.adbin, d.adrelid)
-        FROM pg_class c
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        LEFT JOIN pg_collation l ON l.oid = a.attcollation
-        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-        WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace""",
-    "constraints": """
-        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
-        FROM pg_constraint WHERE connamespace = 'public'::regnamespace""",
-    "indexes": """
-        SELECT indrelid::regclass::text, indexrelid::regclass::text, pg_get_indexdef(indexrelid)
-        FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-        WHERE relnamespace = 'public'::regnamespace""",
-    "sequences": """
-        SELECT sequencename, 1, data_type::text, start_value, increment_by, cycle
-        FROM pg_sequences WHERE schemaname = 'public'""",
-    "types": """
-        SELECT typname, typtype::text FROM pg_type
-        WHERE typtype IN ('e', 'd') AND typnamespace = 'public'::regnamespace""",
-    "functions": """
-        SELECT proname, pg_get_functiondef(oid) FROM pg_proc
-        WHERE pronamespace = 'public'::regnamespace""",
-    "triggers": """
-        SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) FROM pg_trigger
-        WHERE NOT tgisinternal""",
-}
-
-
-def catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """All that a database says of its tables, the version table's left out."""
-    parts = sqlite_catalogue(url) if url.startswith("sqlite") else postgres_catalogue(url)
-    return {
-        part: sorted((row for row in rows if not str(row[0]).startswith(VERSION_TABLE)), key=repr)
-        for part, rows in parts.items()
-    }
-
-
-def sqlite_catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    listed = "SELECT tbl_name, type, name, sql FROM sqlite_master"
-    master = [(*row[:3], as_written(row[3])) for row in connection.execute(listed)]
-    columns = "SELECT m.name, c.* FROM sqlite_master m, pragma_table_xinfo(m.name) c"
-    found = {"master": master, "columns": connection.execute(columns).fetchall()}
-    connection.close()
-    return found
-
-
-def as_written(statement: str | None) -> list[str]:
-    """The lines of a CREATE in any order, since neither that of constraints nor quotes say any."""
-    lines = (line.strip(" \t,") for line in (statement or "").replace('"', "").splitlines())
-    return sorted(line for line in lines if line)
-
-
-def postgres_catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    with psycopg.connect(url) as connection:
-        return {
-            part: connection.execute(query).fetchall() for part, query in POSTGRES_CATALOGUE.items()
-        }
-
-
-def tables(url: str) -> set[str]:
-    bind = create_engine(url)
-    found = set(sa.inspect(bind).get_table_names())
-    bind.dispose()
-    return found
-
-
-def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    bind = create_engine(url)
-    with bind.connect() as connection:
-        found = [tuple(row) for row in connection.execute(sa.text(query))]
-    bind.dispose()
-    return found
-
-
-def execute(url: str, *statements: str) -> None:
-    bind = create_engine(url)
-    with writing(bind).begin() as connection:
-        for statement in statements:
-            connection.execute(sa.text(statement))
-    bind.dispose()
-
-
-def upgrade(url: str, revision: str = "head", **settings: Any) -> None:
-    migrations.upgrade(Settings(database_url=url, **settings), revision)
-
-
-def downgrade(url: str, revision: str = "base", **settings: Any) -> None:
-    migrations.downgrade(Settings(database_url=url, **settings), revision)
 
 
 def test_a_migrated_database_is_what_the_models_say(
@@ -203,20 +117,6 @@ def test_an_upgraded_database_has_both_profiles_and_a_learning_state(empty_datab
 
 def script(name: str) -> str:
     return str(Path(sysconfig.get_path("scripts")) / name)
-
-
-def environment(url: str) -> dict[str, str]:
-    return {**os.environ, "RECOMMENDER_DATABASE_URL": url}
-
-
-def alembic(url: str, *arguments: str) -> str:
-    """What `alembic` prints in a checkout; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=ROOT, env=environment(url), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -332,10 +232,6 @@ def test_a_table_of_the_hosts_with_our_prefix_is_no_difference(engine: Engine) -
     with writing(engine).begin() as connection:
         connection.execute(sa.text("CREATE TABLE rec_center (id integer)"))
     migrations.check(engine)
-
-
-def scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(migrations.migrations_folder()))
 
 
 def test_the_code_needs_the_only_head_of_the_migrations() -> None:

@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 
 import recommender
 from recommender import create_engine, refresh, run_transaction
-from tests.database.test_migrations_run import execute
 from tests.scenarios import soak
 from tests.support.refresh_worlds import people
+from tests.support.schemas import execute
 from tests.support.worlds import make_event
 
 DURATIONS = {f"v{number}": 10_000 for number in range(12)}
