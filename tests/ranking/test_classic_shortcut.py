@@ -16,7 +16,7 @@ from recommender.feed.statements import page_rows
 from recommender.models import Video
 from recommender.ranking.classic import SEEDS, ranked_reference
 from recommender.ranking.scoring import ranked
-from tests.ranking.test_classic import load, worlds
+from tests.support.classic_worlds import load, worlds
 from tests.support.worlds import (
     NOON,
     at,
