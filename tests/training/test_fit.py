@@ -47,7 +47,7 @@ from recommender.models import FeedSession, Interaction, ServedVideo, User
 from recommender.training.fit import Fit
 from recommender.training.impressions import ImpressionSample, Quality, Totals
 from recommender.training.versions import within
-from tests.evaluation.test_logistic import Rows, plain_scores, plain_sums, scale_of
+from tests.support.plain_regression import Rows, plain_scores, plain_sums, scale_of
 from tests.support.worlds import at, make_user, rows_of
 
 WEIGHTS = {"follows": 1.0, "collaborative": 2.0, "quality": 3.0, "freshness": -0.8, "hashtags": 0.3}

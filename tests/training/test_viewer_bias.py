@@ -24,7 +24,7 @@ from recommender.training.viewer_bias import (
     fit_viewer_bias,
     viewer_bias_query,
 )
-from tests.evaluation.test_logistic import Rows, plain_scores, plain_sums, scale_of
+from tests.support.plain_regression import Rows, plain_scores, plain_sums, scale_of
 from tests.support.worlds import at
 from tests.training.test_fit import PAGE, SETTINGS, candidate, opened, write_log
 
