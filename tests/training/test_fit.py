@@ -40,7 +40,7 @@ from recommender.evaluation.labels import (
 )
 from recommender.evaluation.log_files import Line
 from recommender.evaluation.log_replay import Cut, ShownVideo, Slice, Timeline
-from recommender.evaluation.logistic import Vector, fit_logistic, logistic
+from recommender.evaluation.logistic import Vector, fit_logistic
 from recommender.formats import scalars
 from recommender.learning.refresh import refresh
 from recommender.models import FeedSession, Interaction, ServedVideo, User
@@ -48,93 +48,20 @@ from recommender.training.fit import Fit
 from recommender.training.impressions import ImpressionSample, Quality, Totals
 from recommender.training.versions import within
 from tests.support.plain_regression import Rows, plain_scores, plain_sums, scale_of
+from tests.support.served_logs import (
+    PAGE,
+    SETTINGS,
+    WEIGHTS,
+    candidate,
+    opened,
+    place_effect,
+    write_log,
+)
 from tests.support.worlds import at, make_user, rows_of
 
-WEIGHTS = {"follows": 1.0, "collaborative": 2.0, "quality": 3.0, "freshness": -0.8, "hashtags": 0.3}
-INTERCEPT = -1.5
-PAGE = 20
-SETTINGS = Settings(fit_held_out=0.1)
 WORLD = DemoWorld(viewer_count=16, creator_count=24, video_count=120)
 WORLD_CUTOFF = WORLD.end - timedelta(days=4)
 NAMES = [signal.name for signal in SIGNALS]
-
-
-def place_effect(position: int) -> float:
-    """People like what comes later less and less."""
-    return -0.45 * int(math.log2(position))
-
-
-def candidate(chance: Random) -> dict[str, float]:
-    return {
-        "follows": float(chance.random() < 0.3),
-        "collaborative": chance.random() ** 2,
-        "quality": min(1.0, max(0.0, chance.gauss(0.4, 0.12))),
-        "freshness": chance.random(),
-        "hashtags": float(chance.choice([0, 0, 0, 1, 2, 3])),
-    }
-
-
-def score(values: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    return sum(weights[name] * value for name, value in values.items())
-
-
-def biased_page(chance: Random) -> list[dict[str, float]]:
-    """The best of many by nearly the true weights; every tenth place is anybody's."""
-    found = sorted((candidate(chance) for _ in range(4 * PAGE)), key=lambda v: -score(v, WEIGHTS))
-    return [chance.choice(found) if chance.random() < 0.1 else found[n] for n in range(PAGE)]
-
-
-def write_log(
-    engine: Engine,
-    page: Callable[[Random], list[dict[str, float]]] = biased_page,
-    *,
-    users: int = 60,
-    pages: int = 5,
-    weights: Mapping[str, float] = WEIGHTS,
-    intercept: float = INTERCEPT,
-    seed: int = 0,
-    eager: float = 0.0,
-) -> None:
-    """Served pages of a ranking, and what followed from the true weights and places.
-
-    Every second user likes all videos by so much more, and has a collaborative signal twice as high
-    for it.
-    """
-    chance = Random(seed)  # noqa: S311 - not for secrets
-    sessions, served, states = [], [], []
-    with Session(engine) as session:
-        profile_id = get_profile(session).id
-    for user in range(1, users + 1):
-        for number in range(pages):
-            name, moment = UUID(int=user * 1000 + number), at(60 * number + user)
-            sessions.append(
-                {"user_id": user, "session": name, "next_position": PAGE + 1, "rewatch": False,
-                 "started_at": moment, "last_at": moment}
-            )  # fmt: skip
-            for position, values in enumerate(page(chance), start=1):
-                video = number * PAGE + position
-                is_eager = bool(eager and user % 2)
-                values["collaborative"] *= 1 + is_eager
-                logit = intercept + score(values, weights) + place_effect(position)
-                logit += eager * is_eager
-                is_wanted = chance.random() < logistic(logit)
-                served.append(
-                    {"user_id": user, "session": name, "position": position, "video_id": video,
-                     "page": 1, "asked": PAGE, "served_at": moment, "profile_id": profile_id,
-                     "score_key": 0, "sources": "", "explored": False, "crowded": False,
-                     "signals": {each: v for each, v in values.items() if v}}
-                )  # fmt: skip
-                states.append(
-                    {"user_id": user, "video_id": video, "impressions": 1, "first_at": moment,
-                     "last_at": moment, "engaged_at": moment if is_wanted else None}
-                )  # fmt: skip
-
-    def write(session: Session) -> None:
-        recommender.upsert_users(session, [{"id": f"u{n}"} for n in range(1, users + 1)])
-        for model, rows in ((FeedSession, sessions), (ServedVideo, served), (Interaction, states)):
-            session.execute(sa.insert(model), rows)
-
-    run_transaction(engine, write)
 
 
 def distances(found: Fit, weights: Mapping[str, float] = WEIGHTS) -> dict[str, float]:
@@ -204,21 +131,6 @@ def test_without_places_a_biased_log_misleads(engine: Engine) -> None:
 def served_without_places(sample: ImpressionSample) -> Any:
     rows = served_rows(sample.features, {"engaged": 1.0}, scalars.EARLIEST, scalars.LATEST)
     return rows.with_only_columns(*rows.selected_columns[: 3 + len(sample.features)])
-
-
-class opened:  # noqa: N801 - it reads as the function that it is
-    """A sample with its table on a connection of an engine."""
-
-    def __init__(self, engine: Engine, features: Sequence[str]) -> None:
-        self.connection = engine.connect()
-        self.sample = ImpressionSample(self.connection, tuple(features), SETTINGS).opened()
-
-    def __enter__(self) -> ImpressionSample:
-        return self.sample.__enter__()
-
-    def __exit__(self, *raised: Any) -> None:
-        self.sample.__exit__(*raised)
-        self.connection.close()
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ from recommender.training.viewer_bias import (
     viewer_bias_query,
 )
 from tests.support.plain_regression import Rows, plain_scores, plain_sums, scale_of
+from tests.support.served_logs import PAGE, SETTINGS, candidate, opened, write_log
 from tests.support.worlds import at
-from tests.training.test_fit import PAGE, SETTINGS, candidate, opened, write_log
 
 CUT = 50
 """The minute from which impressions are held out."""
