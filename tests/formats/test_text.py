@@ -30,7 +30,7 @@ from recommender.models.tables import (
     VIDEO_TERMS,
     VIDEOS,
 )
-from tests.ingest.test_upserts import videos, writes
+from tests.support.catalog_rows import videos, writes
 from tests.support.worlds import NOON, at, counted_statements, make_user, make_video, rows_of
 
 CAPTIONS_IN_USE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

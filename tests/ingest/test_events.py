@@ -47,7 +47,7 @@ from recommender.ingest.events import _row_of, apply_events
 from recommender.learning.engagement import is_engaged, watched
 from recommender.models import Base
 from recommender.models.tables import EVENTS, INTERACTIONS, PENDING
-from tests.ingest.test_upserts import just_before
+from tests.support.catalog_rows import just_before
 from tests.support.worlds import NOON, at, counted_statements, make_event, make_user, make_video
 
 COUNTS = (

@@ -17,7 +17,7 @@ from recommender.ingest.mutes import KINDS
 from recommender.models import Affinity, MutedKeyword, RecentEngagement, User
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS
 from recommender.operations.users import show_user
-from tests.ingest.test_upserts import in_order, writes
+from tests.support.catalog_rows import in_order, writes
 from tests.support.worlds import NOON, at, counted_statements, make_user, make_video, record
 
 MUTED = {"creator": "star", "hashtag": "#Spam", "sound": "song", "keyword": "Bad  Words!"}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from threading import Barrier
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import (
@@ -45,6 +44,7 @@ from recommender.models.tables import (
     VIDEOS,
 )
 from recommender.operations.users import show_user
+from tests.support.catalog_rows import in_order, just_before, members, videos, writes
 from tests.support.worlds import NOON, at, counted_statements, make_user, make_video, rows_of
 
 VIDEO: Mapping[str, Any] = {"creator": "c", "published_at": NOON}
@@ -87,52 +87,6 @@ def users(session: Session) -> dict[str, dict[str, Any]]:
         }
         for row in session.execute(sa.select(USERS.c.id, *columns))
     }
-
-
-def videos(session: Session) -> dict[str, dict[str, Any]]:
-    """Every video as an interchange row, with the times that its hashtags are listed at."""
-    names = ("language", "country", "duration_ms", "orientation", "status", "published_at")
-    query = (
-        sa.select(
-            VIDEOS.c.id, VIDEOS.c.key, *(VIDEOS.c[name] for name in names), CAPTIONS.c.caption,
-            SOUNDS.c.key.label("sound"), USERS.c.key.label("creator"),
-        )
-        .join(USERS, USERS.c.id == VIDEOS.c.creator_id)
-        .outerjoin(SOUNDS, SOUNDS.c.id == VIDEOS.c.sound_id)
-        .outerjoin(CAPTIONS, CAPTIONS.c.video_id == VIDEOS.c.id)
-    )  # fmt: skip
-    hashtags = members(session, VIDEO_HASHTAGS, "video_id", HASHTAGS, "hashtag_id")
-    listed: dict[int, set[Any]] = {}
-    for row in session.execute(sa.select(VIDEO_HASHTAGS)):
-        listed.setdefault(row.video_id, set()).add(row.listed_at)
-    shown = (*names, "caption", "sound", "creator")
-    return {
-        row.key: {
-            **{name: getattr(row, name) for name in shown},
-            "hashtags": hashtags.get(row.id, set()),
-            "listed_at": listed.get(row.id, set()),
-        }
-        for row in session.execute(query)
-    }
-
-
-def members(
-    session: Session, table: sa.Table, owner: str, named: sa.Table, member: str
-) -> dict[int, set[str]]:
-    name = named.c.get("name", named.c.get("key"))
-    query = sa.select(table.c[owner], name).join(named, named.c.id == table.c[member])
-    found: dict[int, set[str]] = {}
-    for owner_id, text in session.execute(query):
-        found.setdefault(owner_id, set()).add(text)
-    return found
-
-
-def in_order(session: Session, table: sa.Table, column: str = "key") -> list[str]:
-    return list(session.scalars(sa.select(table.c[column]).order_by(table.c.id)))
-
-
-def writes(sent: list[str]) -> list[str]:
-    return [statement for statement in sent if not statement.startswith("SELECT")]
 
 
 def test_a_user_with_every_column(session: Session) -> None:
@@ -623,22 +577,6 @@ def test_rows_are_written_in_the_order_of_their_keys(engine: Engine) -> None:
         pairs = [tuple(row) for row in session.execute(links)]
         assert pairs == sorted(pairs)
         assert len(pairs) == 60
-
-
-@contextmanager
-def just_before(engine: Engine, beginning: str, do: Callable[[], Any]) -> Iterator[None]:
-    """Do something, once, just before a statement that begins so is sent."""
-    done: list[bool] = []
-
-    def watch(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith(beginning) and not done:
-            done.append(True)
-            do()
-
-    event.listen(engine, "before_cursor_execute", watch)
-    yield
-    event.remove(engine, "before_cursor_execute", watch)
-    assert done
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])

@@ -31,7 +31,7 @@ from recommender.formats import scalars
 from recommender.models import User
 from recommender.operations.archive import CONTAINED, NAMES, WHOSE
 from recommender.operations.inventory import PER_USER
-from tests.ingest.test_upserts import just_before
+from tests.support.catalog_rows import just_before
 from tests.support.erasures import MARK, marked_world
 
 Lines = dict[str, list[dict[str, Any]]]
