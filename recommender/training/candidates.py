@@ -1,16 +1,16 @@
-"""Candidates of pages in a temporary table, and the sums over them that a choice model asks for.
+"""Page candidates in a temporary table, and the sums over them that a choice model needs.
 
-A row is a candidate of a page: whose page, which part of the page's positives it is, and its
-features. A page's positives are taken to be chosen from all its candidates, each with a probability
-that is the softmax of its weighted sum: the conditional logit (McFadden, "Conditional Logit
-Analysis of Qualitative Choice Behavior", 1973), with several positives of a page as in ListNet (Cao
-and others, 2007). What all candidates of a page share cancels out, so that nothing that tells
-viewers or days apart has a say, and there is no intercept. Every page counts the same.
+A row is a candidate of a page: the page, its share of the page's positives, and its features. The
+positives are taken to be chosen from all candidates, with the softmax of the weighted sums as
+probabilities: the conditional logit (McFadden, "Conditional Logit Analysis of Qualitative Choice
+Behavior", 1973), with several positives per page as in ListNet (Cao and others, 2007). What all
+candidates of a page share cancels out, so viewers and days have no influence, and there is no
+intercept. Every page counts the same.
 
-Positives are few. Of the other candidates only some are in the table, drawn by chance, each for as
-many as it was drawn from (McFadden, "Modelling the Choice of Residential Location", 1978).
+Positives are few. The other candidates are sampled at random, and weighted by the sampling rate
+(McFadden, "Modelling the Choice of Residential Location", 1978).
 
-Every answer is an aggregate: the rows stay in the database.
+Every answer is an aggregate, so the rows stay in the database.
 """
 
 from __future__ import annotations

@@ -1,21 +1,22 @@
-"""Weights that were learned from what people did: a new version of a profile.
+"""Learn the weights of a new profile version from impressions.
 
-The label of an impression is what it led to, as a part of the value of all that it could have led
-to, so that its expectation is the value model: Σ value · probability over outcomes. A logistic
-regression of it on the signals is a profile: its order is that of the expected value.
+The label of an impression is the value of its outcomes, as a share of the value of all outcomes. Its
+expectation is the value model, Σ value · probability. The weights are the coefficients of a
+logistic regression of the label on the signals, so the order is that of the expected value.
 
-A feed orders the videos of one user: weights are learned from what differs between impressions of
-the same user (`samples`). How much one viewer wants beside another is learned apart (`levels`).
+Weights are learned from differences between the impressions of one user, see `impressions`. The
+general level of a viewer is learned separately, see `viewer_bias`.
 
-Position bias: people judge what comes first otherwise than what comes late. In served pages the
-group of places that a video stood in is a factor of the regression, beside the signals, and no part
-of the profile, as in YouTube's ranking (Zhao and others, "Recommending What Video to Watch Next",
-2019). The places kept for videos on trial hold them at any score, which tells the effect of a place
-from that of a score. That the ranking chose by the signals what is seen at all needs no propensity
-weights: it bends the distribution of the signals, not that of the outcome given them. What stood
-below where a viewer stopped was not examined, and is left out (Craswell and others' cascade model,
-2008). A replayed log does not say where videos stood, and is not corrected.
+Position bias: viewers judge early positions differently from late ones. In served pages the group
+of positions is a factor of the regression and not part of the profile, as in YouTube's ranking
+(Zhao and others, "Recommending What Video to Watch Next", 2019). Exploration candidates appear at
+any score, which separates the effect of a position from that of a score. Positions that the viewer
+did not reach are left out (cascade model: Craswell and others, 2008). A replayed log has no
+positions and is not corrected.
 """
+
+# Selection by the ranking needs no propensity weights: it changes the distribution of the signals,
+# not that of the outcome given the signals.
 
 from __future__ import annotations
 
@@ -64,35 +65,32 @@ from recommender.training.viewer_bias import fit_viewer_bias
 
 @dataclass(frozen=True, slots=True)
 class Fit(LearnedVersion):
-    """What a fit found. Weights and their errors are in the signals' own units, on the logit.
+    """The results of a fit over impressions. Weights and errors are in the units of the signals.
 
     Attributes:
-        profile: the new version.
-        parent: the profile that served until now, ``name@version``.
-        source: ``served`` or ``replay``: whose impressions it learned from.
+        profile: the new version, ``name@version``.
+        parent: the profile that was active, ``name@version``.
+        source: ``served`` or ``replay``, the origin of the impressions.
         target: the outcomes with their values.
-        since, until: impressions within were looked at; None where there is no bound.
-        learned_until: those that came then or later were held out.
-        impressions: how many it learned from, the earlier ones.
-        users: whose they are.
-        mean: of their labels, 0 to 1.
-        weights: of each signal.
-        errors: their standard errors, over users; none of a signal that has no say.
-        places: of each group of places, by its first, the effect beside the first place's.
-        without_variance: signals that had one value throughout for each user: their weight is 0.
-        not_recorded: signals that not all of the pages were served with: their weight is 0.
-        scale: what weights and errors were multiplied by, so that no weight is too large; 1 where
-            none was.
-        level: what is added to the logit for the viewer, the same throughout a page: an intercept,
-            and coefficients of the logit of their share of labels before (``own_share``) and of the
-            mean of each signal over what they were shown until then.
-        held_out: how many later impressions there are, which it did not learn from.
-        auc: of the probabilities of these, the viewer's level, places and all; None where all
-            labels are alike.
+        since, until: the bounds of the impressions; None without a bound.
+        learned_until: impressions at this time or later were held out.
+        impressions: the number of impressions learned from.
+        users: the number of their users.
+        mean: their mean label, 0 to 1.
+        weights: the weight of every signal, on the logit.
+        errors: standard errors over users, of the signals with a coefficient.
+        places: the effect of each group of positions, relative to position 1.
+        without_variance: signals that never differed within a user; their weight is 0.
+        not_recorded: signals that some pages were served without; their weight is 0.
+        scale: the factor on weights and errors that keeps weights within the bound, at most 1.
+        level: the viewer bias on the logit: an intercept, and coefficients of the logit of the
+            earlier share of labels (``own_share``) and of the mean of each signal so far.
+        held_out: the number of held-out impressions.
+        auc: of their probabilities with viewer bias and positions; None if all labels are alike.
         log_loss: the mean loss of the same, in nats; None without any.
-        quality: how well the new version's weighted sum alone ranks these, as it orders pages.
-        before: how well the parent's does.
-        seconds: how long it took.
+        quality: the ranking quality of the new weighted sum on the held-out impressions.
+        before: the same for the parent.
+        seconds: the duration.
     """
 
     profile: str
@@ -135,32 +133,31 @@ def fit(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Learn the weights of a new version of a profile; it serves once it is activated.
+    """Learn the weights of a new profile version; it serves once it is activated.
 
-    From the pages that the database served, or from a log that is replayed: what came before a time
-    is known, and what came later is learned from, slice by slice, each as of its start. The last
-    impressions (`fit_held_out` of them) are held out, and say how good the weights are. Each step
-    is one statement that gives sums; impressions are in a temporary table and never leave it.
+    The impressions come from served pages, or from a replayed log, where each slice has its signals
+    as of its start. The last impressions (`fit_held_out`, a share) are held out to measure the
+    result. Impressions stay in a temporary table, and each step is one statement.
 
     Args:
-        engine: of the database that the version is written to.
-        name: of the profile, as for `create_profile`.
-        target: what is hoped for: ``engaged``, ``like``, ``share``, ``save`` or ``comment``; or
-            several with what each is worth, as ``engaged=1,like=3`` or a mapping.
-        since: served then or later; with a log where it is cut, with an offset.
-        until: what comes then or later is left out.
-        log: a prepared engine whose log is replayed, or files; the served pages where None.
-        every: how long a slice of the log is.
-        author: who makes the version, 1 to 255 characters.
-        note: why, 1 to 10,000 characters.
+        engine: of the database to write the version to.
+        name: the name of the profile, as for `create_profile`.
+        target: ``engaged``, ``like``, ``share``, ``save`` or ``comment``; or several with their
+            values, as ``engaged=1,like=3`` or a mapping.
+        since: the start of the served pages, or the cut of a log, with an offset.
+        until: impressions at this time or later are left out.
+        log: a prepared engine whose log is replayed, or files; None for the served pages.
+        every: the length of a slice of the log.
+        author: the author of the version, 1 to 255 characters.
+        note: the reason for it, 1 to 10,000 characters.
         scratch: as for `evaluate`.
-        settings: those of the environment where None.
-        progress: called with the name of a stage, how much of it is done, and of how much.
+        settings: those of the environment if None.
+        progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
-        InvalidValue: a value is not of its form, or the impressions say nothing.
+        InvalidValue: a value is malformed, or the impressions do not determine any weight.
         NotFound: there is no such file.
-        BadData: a row is not in the format, or names what is not there.
+        BadData: a row is not in the format, or names an unknown user or video.
         RecommenderError: the regression did not converge.
     """
     started = time.monotonic()
@@ -183,7 +180,7 @@ def fit(
 
 
 def _of_served(engine: Engine, learner: _ImpressionLearner, start: datetime, end: datetime) -> Fit:
-    """A fit of the pages that were served between two times."""
+    """Fit the pages that were served between two times."""
     with engine.connect() as connection:
         with long_transaction(connection, learner.settings):
             recorded, others = recorded_signals(connection, start, end)
@@ -201,7 +198,7 @@ def _of_log(
     scratch: str | None,
     report: Progress,
 ) -> Fit:
-    """A fit of what came after a cut of a log, replayed in a scratch database."""
+    """Fit the later part of a log, replayed in a scratch database."""
     settings = learner.settings
     with (
         scratch_timeline(cut, scratch, settings) as timeline,
@@ -216,12 +213,12 @@ def _of_log(
 
 @dataclass(frozen=True, slots=True)
 class _ImpressionLearner:
-    """What learns from a sample.
+    """The parameters of a fit over impressions.
 
     Attributes:
-        parent: the profile that served until now.
-        values: of the outcomes.
-        settings: those that shape the fit.
+        parent: the profile that is active.
+        values: the values of the outcomes.
+        settings: the settings of the fit.
     """
 
     parent: Profile
@@ -229,10 +226,10 @@ class _ImpressionLearner:
     settings: Settings
 
     def fit(self, sample: ImpressionSample, source: str, not_recorded: tuple[str, ...]) -> Fit:
-        """The weights that a sample's earlier impressions say, and how good they are on the others.
+        """Learn from the earlier impressions of a sample, and measure on the held-out ones.
 
         Raises:
-            InvalidValue: the impressions say nothing.
+            InvalidValue: the impressions do not determine any weight.
         """
         split = sample.time_of(1 - self.settings.fit_held_out)
         if split is None:
@@ -277,7 +274,7 @@ class _ImpressionLearner:
         )
 
     def _check(self, totals: Totals) -> None:
-        """Refuse what nothing can be learned from."""
+        """Raise `InvalidValue` if nothing can be learned from the impressions."""
         if totals.users < MIN_USERS:
             raise InvalidValue(
                 f"impressions of {totals.users:,} users before the last that are held out are"
@@ -295,6 +292,6 @@ def _others(names: Sequence[str], known: Container[str]) -> tuple[str, ...]:
 
 
 def _quality(sample: ImpressionSample, weights: Mapping[str, float], since: datetime) -> Quality:
-    """How well a profile's weights rank a sample, of the signals that it has."""
+    """Return the ranking quality of weights, limited to the sample's signals."""
     known = {name: weight for name, weight in weights.items() if name in sample.features}
     return sample.quality(known, since)

@@ -1,13 +1,12 @@
-"""Weights that choose a page: learned from which of a page's candidates its viewer came to want.
+"""Learn weights that choose a page: which of a page's candidates its viewer liked later.
 
-What was shown was chosen already, and weights that order it (`fitting`) were never told what is
-wrong with the rest. These are learned from all that a page could have held: a log is replayed slice
-by slice, the candidates of a viewer are those of the feed as of the slice's start, and those that
-led to the target within the slice are the positives. So does `evaluate` measure pages; the last
-slice is held out, and measured so.
+Served videos were already selected by the ranking, so weights over impressions (`fit`) never learn
+from the rest. These weights are learned from all candidates. A log is replayed slice by slice. The
+candidates are those of the feed at the start of the slice, and the positives are those that led to
+the target within the slice. The last slice is held out, and measured as `evaluate` measures pages.
 
-That something was not wanted may be for want of being shown. Signals that say how little a video
-was shown so far would learn nothing else, and hand the neglect of new videos on: they are left out.
+A video may have no positives only because no one saw it (exposure bias). Signals that measure how
+little a video was shown would learn that bias, so they are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""training.impression_statements: TODO."""
+"""The SQL for the sums over impressions that a logistic regression and its metrics need."""
 
 from __future__ import annotations
 

@@ -1,14 +1,11 @@
-"""Impressions in a temporary table, and the sums over them that a regression asks for.
+"""Impressions in a temporary table, and the sums over them that a logistic regression needs.
 
-A row is an impression: whose, when, its label from 0 to 1, and its features. Every answer is an
-aggregate: the rows stay in the database.
+A row is an impression: user, time, label from 0 to 1, and features. Every answer is an aggregate, so
+the rows stay in the database.
 
-A feed orders the videos of one user, and what tells users apart, such as how much they watch and
-how much was learned of them, would pass for the worth of a signal. So features count less their
-user's mean (Mundlak, 1978; Neuhaus and Kalbfleisch, 1998), and the logit begins with the user's own
-share of labels, smoothed. Features are columns: sums over JSON took half as long
-again. A subquery with OFFSET 0 is not merged into the query around it, on either database, so that
-what it computes is computed once for each row.
+A feed orders the videos of one user. Differences between users, such as how much they watch, must
+not pass for the value of a signal. So features are centred on their user's mean (Mundlak, 1978;
+Neuhaus and Kalbfleisch, 1998), and the logit begins with the user's own smoothed share of labels.
 """
 
 from __future__ import annotations

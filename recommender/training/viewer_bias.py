@@ -1,10 +1,10 @@
-"""How much a viewer wants at all: what tells viewers apart, and orders no page.
+"""Learn the viewer bias: how much a viewer likes videos in general.
 
-Weights over what differs within a viewer order their pages, and their sum does not say how much one
-viewer wants beside another. So a second regression begins with that sum, as it is, and learns the
-viewer's level: of the mean of each signal over what they had been shown until then, this page with
-it, and of their share of labels before (Mundlak, "On the pooling of time series and cross section
-data", 1978). All of it is known when a page is served, and the same for all of it.
+Weights from differences within a viewer order their pages, but their sum does not compare viewers.
+So a second regression takes that sum as an offset and learns the viewer bias. Its features are the
+viewer's earlier share of labels, and the mean of each signal so far, this page included (Mundlak,
+"On the pooling of time series and cross section data", 1978). All of it is known when a page is
+served. It is the same for the whole page, so it does not change the order.
 """
 
 from __future__ import annotations
