@@ -1,6 +1,6 @@
 """Learn the weights of a new profile version from impressions.
 
-The label of an impression is the value of its outcomes, as a share of the value of all outcomes. Its
+The label of an impression is the value of its outcomes, as a share of the maximum value. Its
 expectation is the value model, Σ value · probability. The weights are the coefficients of a
 logistic regression of the label on the signals, so the order is that of the expected value.
 

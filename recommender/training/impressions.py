@@ -1,6 +1,6 @@
 """Impressions in a temporary table, and the sums over them that a logistic regression needs.
 
-A row is an impression: user, time, label from 0 to 1, and features. Every answer is an aggregate, so
+A row is an impression: user, time, label from 0 to 1, and features. Answers are aggregates, so
 the rows stay in the database.
 
 A feed orders the videos of one user. Differences between users, such as how much they watch, must

@@ -409,7 +409,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Scores, Pages
 
     def run(source: LogFiles, **options: Any) -> tuple[Scores, Pages]:
         evaluate(source, **options)
-        impressions, shown = kept["ScoredImpressions"], kept["ShownPages"]
+        impressions, shown = kept["ScoredImpressions"], kept["RankedPages"]
         scores = {
             number: {name: sorted(each[begun:ended]) for name, each in impressions.scores.items()}
             for number, (begun, ended) in enumerate(pairwise(impressions.bounds), start=1)
