@@ -135,7 +135,11 @@ FILTERED: dict[str, tuple[dict[str, Any], Callable[[Session], object], list[str]
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", FILTERED)
+QUICK = ("review", "own", "watched", "rejected", "sound", "keyword")
+CASES = [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in FILTERED]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_what_is_not_shown_and_why(session: Session, case: str) -> None:
     columns, set_up, expected, reason = FILTERED[case]
     make_user(session)
@@ -177,13 +181,13 @@ def test_what_another_user_muted_or_saw_is_shown(session: Session) -> None:
     [
         ("CAT", {"cat", "cap", "two", "dot"}),
         ("cat dog", {"two", "dot"}),
-        ("cat cat", set()),
-        ("мир", {"мир"}),
+        pytest.param("cat cat", set(), marks=pytest.mark.slow),
+        pytest.param("мир", {"мир"}, marks=pytest.mark.slow),
         ("今天", {"han"}),
-        ("天天", {"han"}),
-        ("天今", set()),
+        pytest.param("天天", {"han"}, marks=pytest.mark.slow),
+        pytest.param("天今", set(), marks=pytest.mark.slow),
         ("STRASSE", {"street"}),
-        ("100%", {"percent"}),
+        pytest.param("100%", {"percent"}, marks=pytest.mark.slow),
         ("_", None),
     ],
 )
@@ -238,6 +242,7 @@ def test_a_video_that_goes_while_a_page_is_ranked_is_left_out(
     assert not page.exhausted
 
 
+@pytest.mark.slow
 def test_reading_changes_no_row(session: Session) -> None:
     load(session, random_world(2))
 
@@ -263,6 +268,7 @@ def test_a_stranger_is_no_error(session: Session) -> None:
     assert recommender.explain(session, "nobody", "a", as_of=NOON).rank == 2
 
 
+@pytest.mark.slow
 def test_explain_agrees_with_the_page(session: Session) -> None:
     world, weights = random_world(11, videos=60), random_weights(11)
     load(session, world)
@@ -284,6 +290,7 @@ def test_explain_agrees_with_the_page(session: Session) -> None:
                 assert explanation.rank == item.position
 
 
+@pytest.mark.slow
 def test_explain_of_what_only_a_long_page_shows(session: Session) -> None:
     """It is old, nothing leads to it, and 70 newer ones come first."""
     make_user(session)
@@ -454,7 +461,10 @@ def test_an_unknown_video_is_refused(session: Session) -> None:
             recommender.explain(session, "nobody", video)
 
 
-@pytest.mark.parametrize("name", ["é" * 31, "published_at", "key"])
+@pytest.mark.parametrize(
+    "name",
+    ["é" * 31, *(pytest.param(name, marks=pytest.mark.slow) for name in ("published_at", "key"))],
+)
 def test_a_hosts_signal_may_have_any_other_name(session: Session, name: str) -> None:
     make_videos(session, "v1")
     signals = {replace(ONE, name=name): 2.0}
@@ -485,6 +495,7 @@ def test_a_hosts_signal_that_is_null_is_one_clear_error(session: Session) -> Non
         recommender.explain(session, "viewer", "v1", signals=nameless, as_of=NOON)
 
 
+@pytest.mark.slow
 def test_times_before_any_data_and_far_ahead(session: Session) -> None:
     load(session, random_world(5))
     recommender.create_profile(session, "every", EVERY)
@@ -507,6 +518,7 @@ def test_as_many_as_may_be_are_left_out(session: Session) -> None:
     assert names(page(session, exclude=[])) == ["c", "b", "a"]
 
 
+@pytest.mark.slow
 def test_a_huge_condition_is_a_page_or_one_clear_error(session: Session) -> None:
     make_videos(session, "a", "b", "c")
     few = Video.key.in_([f"none{number}" for number in range(1_000)] + ["b"])
@@ -561,6 +573,7 @@ def pages(engine: Engine, seed: int) -> list[Any]:
     return shown
 
 
+@pytest.mark.slow
 def test_both_databases_give_the_same_pages(new_database: Callable[..., str]) -> None:
     shown = []
     for kind in ("sqlite", "postgresql"):

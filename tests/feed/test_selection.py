@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recommender.feed.selection import (
@@ -171,6 +171,7 @@ def test_the_next_video_of_a_creator_counts_less() -> None:
 
 
 @given(st.integers(1, 400), st.integers(1, 300), st.floats(0, 1), st.integers(0, 2**31))
+@settings(max_examples=30)
 def test_exploration_has_its_share_of_any_places_in_a_row(
     first: int, places: int, share: float, seed: int
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_cursor_presented_twice_gives_the_same_page(session: Session) -> None:
     assert serve(session, "u0", cursor=second.cursor).items == third.items
 
 
+@pytest.mark.slow
 def test_pages_of_a_session_are_spread_as_one(session: Session) -> None:
     """No two in a row by one creator, or with one sound, also where two pages meet."""
     make_user(session)
@@ -186,6 +187,7 @@ def make_star(session: Session, videos: int, *, others: int) -> None:
     session.execute(VIDEOS.update().values(impressions=1_000))
 
 
+@pytest.mark.slow
 def test_one_creators_many_do_not_hide_the_others(session: Session) -> None:
     """The best 100 are all by one creator, so that more candidates are read."""
     make_star(session, 130, others=15)
@@ -301,6 +303,7 @@ def test_a_forged_cursor_is_one_clear_error(session: Session, cursor: str) -> No
         serve(session, cursor=cursor)
 
 
+@pytest.mark.slow
 @given(st.text() | st.binary(max_size=30).map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
 def test_no_text_is_a_cursor_but_those_that_were_given(text: str) -> None:
     try:
@@ -310,6 +313,7 @@ def test_no_text_is_a_cursor_but_those_that_were_given(text: str) -> None:
     assert cursor_of(session, position) == text
 
 
+@pytest.mark.slow
 @given(st.uuids(), st.integers(0, 2**32 - 1))
 def test_a_cursor_names_its_session_and_position(session: UUID, position: int) -> None:
     assert read_cursor(cursor_of(session, position)) == (session, position)
@@ -492,6 +496,7 @@ def test_rewatch_is_true_or_false(session: Session, rewatch: Any) -> None:
         serve(session, rewatch=rewatch)
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_user_are_not_served_the_same(engine: Engine) -> None:
     run_transaction(engine, lambda session: make_world(session, 80))
 
@@ -510,6 +515,7 @@ def test_an_empty_page_is_not_recorded(session: Session) -> None:
     assert rows_of(session, SESSIONS) == []
 
 
+@pytest.mark.slow
 def test_one_cursor_is_one_page_for_all_who_ask_at_once(engine: Engine) -> None:
     run_transaction(engine, lambda session: make_world(session, 80))
     cursor = run_transaction(engine, lambda session: serve(session, limit=5)).cursor
@@ -545,6 +551,7 @@ for _ in range(8):
 """
 
 
+@pytest.mark.slow
 def test_processes_walk_one_session_side_by_side(database: str, engine: Engine) -> None:
     run_transaction(engine, lambda session: make_world(session, 80))
     cursor = run_transaction(engine, lambda session: serve(session, limit=5)).cursor
@@ -560,6 +567,7 @@ def test_processes_walk_one_session_side_by_side(database: str, engine: Engine) 
     assert len(videos) == len(set(videos)) == 40
 
 
+@pytest.mark.slow
 def test_a_session_is_stable_while_the_catalogue_changes(session: Session) -> None:
     """T-09: nothing twice, and nothing that was there throughout is left out."""
     chance = random.Random(9)  # noqa: S311 - not for secrets
@@ -593,6 +601,7 @@ def test_a_session_is_stable_while_the_catalogue_changes(session: Session) -> No
     assert not gone & set(shown)
 
 
+@pytest.mark.slow
 def test_readers_see_whole_batches_while_writers_write(engine: Engine) -> None:
     """T-08: no page has half a batch or a video twice, and no reader or writer fails."""
     run_transaction(engine, make_user)

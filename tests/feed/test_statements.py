@@ -88,6 +88,7 @@ def test_only_values_differ_between_lists_of_videos_to_rank(world: Session) -> N
     assert sent[2] == sent[5]
 
 
+@pytest.mark.slow
 def test_a_cached_statement_answers_as_a_new_one(world: Session) -> None:
     for profile in ("mine", "classic"):
         for user in ("u0", "nobody"):
@@ -101,6 +102,7 @@ def test_a_cached_statement_answers_as_a_new_one(world: Session) -> None:
             assert same.items == preview(world, user, **options).items
 
 
+@pytest.mark.slow
 def test_a_feed_inside_another_statement_keeps_its_values(world: Session) -> None:
     for user in ("u0", "u1"):
         feed = feed_query(recommender.resolve(world, user, "mine", as_of=NOON))
@@ -113,6 +115,7 @@ def test_the_number_of_cached_statements_is_limited() -> None:
     assert cached_statement.cache_info().maxsize == MAX_STATEMENTS
 
 
+@pytest.mark.slow
 def test_threads_share_cached_statements(engine: Engine) -> None:
     with Session(engine.execution_options(recommender_write=True)) as session, session.begin():
         load(session, random_world(7))
@@ -130,6 +133,7 @@ def test_threads_share_cached_statements(engine: Engine) -> None:
     assert cached_statement.cache_info().currsize == 2
 
 
+@pytest.mark.slow
 def test_sqlalchemy_knows_a_statement_that_is_built_again(engine: Engine) -> None:
     """Otherwise each dropped statement would fill its cache, by some megabytes."""
     compiled: dict[Any, Any] = {}

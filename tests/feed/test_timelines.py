@@ -51,6 +51,12 @@ def trending(session: Session, *where: str | None, **options: Any) -> FeedPage:
     return recommender.trending(session, *where, **{"as_of": NOON, **options})
 
 
+def first_quick(*values: Any) -> list[Any]:
+    """Return the values as parameters; all but the first run with the slow tests."""
+    first, *others = values
+    return [first, *(pytest.param(value, marks=pytest.mark.slow) for value in others)]
+
+
 def walk(ask: Callable[..., FeedPage], limit: int) -> Iterator[FeedPage]:
     """All pages, each asked for with the cursor of the one before."""
     cursor = None
@@ -114,7 +120,7 @@ def most_trending(world: World, language: str | None, country: str | None) -> li
 PLACES = [(None, None), ("en", None), (None, "MX"), ("es", "US"), ("xx", None), ("en", "xx")]
 
 
-@pytest.mark.parametrize("seed", [31, 32, 33, 34])
+@pytest.mark.parametrize("seed", first_quick(31, 32, 33, 34))
 def test_following_is_what_plain_python_says(session: Session, seed: int) -> None:
     world = tied_world(seed)
     load(session, world)
@@ -128,7 +134,7 @@ def test_following_is_what_plain_python_says(session: Session, seed: int) -> Non
     assert longest > 12
 
 
-@pytest.mark.parametrize("seed", [41, 42, 43])
+@pytest.mark.parametrize("seed", first_quick(41, 42, 43))
 def test_trending_is_what_plain_python_says(session: Session, seed: int) -> None:
     world = tied_world(seed)
     load(session, world)
@@ -208,6 +214,7 @@ def test_a_page_stays_full_whatever_the_filters_take_away(session: Session) -> N
         assert walked(lambda **options: following(session, **options), limit) == expected
 
 
+@pytest.mark.slow
 def test_a_prolific_creator_hides_nobody(session: Session) -> None:
     make_user(session)
     rows = [
@@ -251,7 +258,7 @@ def following_of_u0(session: Session, **options: Any) -> FeedPage:
     return following(session, "u0", **options)
 
 
-@pytest.mark.parametrize("seed", [51, 52])
+@pytest.mark.parametrize("seed", first_quick(51, 52))
 @pytest.mark.parametrize("ask", [following_of_u0, trending])
 def test_what_comes_and_goes_between_pages_neither_repeats_nor_skips_another(
     session: Session, ask: List, seed: int
@@ -388,7 +395,7 @@ def looked_at(plan: dict[str, Any]) -> float:
     return own + sum(looked_at(each) for each in plan.get("Plans", ()))
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", first_quick(*PAGES))
 def test_a_page_walks_an_index_and_costs_the_same_at_any_depth(
     own_session: Session, kind: str, name: str
 ) -> None:
@@ -435,6 +442,7 @@ def test_no_offset_grows_with_depth(own_session: Session, name: str) -> None:
     assert others
 
 
+@pytest.mark.slow
 def test_a_creator_of_many_videos_costs_no_more_than_one_of_few(
     own_session: Session, kind: str
 ) -> None:
@@ -509,6 +517,7 @@ def test_a_cursor_stands_for_its_place(place: ListPosition) -> None:
     assert ListPosition.of(place.cursor, place.by) == place
 
 
+@pytest.mark.slow
 @given(
     cursor=st.one_of(
         st.text(),
