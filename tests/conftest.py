@@ -1,11 +1,11 @@
-"""Both databases for every test: a savepoint that is rolled back, or a database of its own."""
+"""Fixtures for every test: both databases, sessions that are rolled back, and a time limit."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -22,11 +22,12 @@ from recommender.database.transactions import writing
 from recommender.settings import Settings
 from tests.support import postgres
 from tests.support.processes import heed_interrupts
+from tests.support.time_limit import fail_if_too_long
 
 DATABASES = ("sqlite", "postgresql")
 
 PREFIX = f"recommender_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
-"""What the databases of this process begin with: several may be given one server."""
+"""The prefix of this process's database names. Several processes may share one server."""
 
 hypothesis_settings.register_profile(
     "tests",
@@ -35,6 +36,14 @@ hypothesis_settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 hypothesis_settings.load_profile("tests")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport]:
+    """Fail a test that took too long and is not marked `slow`."""
+    report = yield
+    fail_if_too_long(report, is_slow=item.get_closest_marker("slow") is not None)
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +67,11 @@ def postgres_server() -> Iterator[str]:
 def new_database(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Callable[..., str]:
-    """Makes a database of a kind, migrated, empty or like one that nobody uses; gives its URL."""
+    """Return a function that creates a database and returns its URL.
+
+    The database is migrated, empty (`migrated=False`), or a copy of a database without connections
+    (`like=url`). Both kinds copy a template, so the migrations run once per process.
+    """
     folder = tmp_path_factory.mktemp("databases")
     counter = itertools.count()
     template = folder / "template.db"
@@ -99,9 +112,9 @@ def create_database(server: str, name: str, template: str) -> None:
 def migrations_copy(
     new_database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """The folder of a copy of the migrations, which are those that are run from then on."""
+    """A copy of the folder of migrations, used in place of the original during the test."""
     for name in DATABASES:
-        new_database(name)  # what others are copied from is made by the migrations as they are
+        new_database(name)  # so that the templates are made by the original migrations
     folder = tmp_path / "migrations"
     shutil.copytree(
         migrations.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__")
@@ -112,26 +125,26 @@ def migrations_copy(
 
 @pytest.fixture(params=DATABASES)
 def kind(request: pytest.FixtureRequest) -> str:
-    """The test runs once for each database."""
+    """The kind of database; the test runs once for each."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
 def database(kind: str, new_database: Callable[..., str]) -> str:
-    """The URL of a migrated database of the test's own."""
+    """The URL of a migrated database that no other test uses."""
     return new_database(kind)
 
 
 @pytest.fixture
 def empty_database(kind: str, new_database: Callable[..., str]) -> str:
-    """The URL of an empty database of the test's own; on SQLite a file that does not exist."""
+    """The URL of an empty database that no other test uses; on SQLite the file does not exist."""
     return new_database(kind, migrated=False)
 
 
 @pytest.fixture
 def engine(database: str) -> Iterator[Engine]:
-    """An engine on a database of the test's own, for tests that commit."""
+    """An engine on a database that no other test uses, for tests that commit."""
     bind = create_engine(database)
     yield bind
     bind.dispose()
@@ -161,6 +174,6 @@ def session(
 
 @pytest.fixture
 def own_session(engine: Engine) -> Iterator[Session]:
-    """A session on a database of the test's own, for tests that ANALYZE: no rollback undoes it."""
+    """A session on a database that no other test uses, for ANALYZE, which no rollback undoes."""
     with Session(writing(engine)) as opened:
         yield opened

@@ -1,1 +1,1 @@
-"""ingest: TODO."""
+"""Ingest: writing users, videos, follows, mutes and events that the host application reports."""

@@ -65,7 +65,7 @@ def record(
         session: the caller's transaction; nothing is committed.
         user: the user's key.
         video: the video's key.
-        kind: one of `scalars.KINDS`.
+        kind: one of `scalars.EVENT_KINDS`.
         at: when, with an offset; now where None.
         key: the event's own id; a new one where None. The same key with the same body is ignored.
         watch_ms: milliseconds watched, 0 to 2,147,483,647; None where unknown.

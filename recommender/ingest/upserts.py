@@ -1,79 +1,82 @@
-"""ingest.upserts: TODO."""
+"""Inserts and updates by key, which users and videos share.
+
+Rows are mappings with the columns of the interchange format. An absent column keeps its value, None
+clears it, and a list replaces the stored list. Transactions write tables in one order, so they
+cannot deadlock: users, sounds, hashtags, videos, then the tables of one user.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.database.lookup import ids, key_column
 from recommender.ingest.values import Counts
 from recommender.models.tables import USERS
 
 Row = Mapping[str, object]
 
+RowsByKey = Mapping[str, Mapping[str, Any]]
+"""Parsed rows by the key of their user or video."""
+
 USER_SCALARS = ("language", "country", "device", "created_at")
+"""The columns of users that an upsert writes; lists are in tables of their own."""
 
 VIDEO_SCALARS = (
     "creator_id", "sound_id", "language", "country", "duration_ms", "orientation", "status",
     "published_at",
 )  # fmt: skip
+"""The columns of videos that an upsert writes; lists are in tables of their own."""
 
 
-def ensure(session: Session, table: Table, names: Iterable[str]) -> dict[str, int]:
-    """The ids of keys (of hashtags: names), created on sight in the order given.
+def get_or_create_ids(session: Session, table: Table, keys: Iterable[str]) -> dict[str, int]:
+    """Return the ids of keys, and create the missing rows in the order given.
 
-    The erasure of a user among them waits until the transaction has ended.
+    The erasure of these users waits until the transaction has ended.
+
+    Args:
+        session: the caller's transaction.
+        table: users, sounds or hashtags.
+        keys: keys of users or sounds, or names of hashtags.
     """
-    wanted = list(dict.fromkeys(names))
+    unique = list(dict.fromkeys(keys))
     hold = table is USERS
-    found = ids(session, table, wanted, hold=hold)
-    found |= _insert_new(session, table, {name: {} for name in wanted if name not in found})
-    return found | ids(session, table, [name for name in wanted if name not in found], hold=hold)
+    ids = lookup.ids(session, table, unique, key_share=hold)
+    ids |= _insert_missing(session, table, {key: {} for key in unique if key not in ids})
+    # Another transaction may have inserted the others meanwhile.
+    return ids | lookup.ids(
+        session, table, [key for key in unique if key not in ids], key_share=hold
+    )
 
 
-def merged(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
+def merge_rows(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
+    """Merge rows of the same id, column by column; the last row that has a column wins."""
     merged: dict[str, dict[str, Any]] = {}
     for row in rows:
         merged.setdefault(str(row["id"]), {}).update(row)
     return merged
 
 
-def only(row: Row, names: Sequence[str]) -> dict[str, Any]:
+def select_columns(row: Row, names: Sequence[str]) -> dict[str, Any]:
+    """Return the named columns that a row has."""
     return {name: row[name] for name in names if name in row}
 
 
-def members(given: Mapping[str, Mapping[str, Any]], column: str) -> Iterator[str]:
-    return (member for row in given.values() for member in row.get(column, ()))
-
-
-def learned_since_of(
-    session: Session, column: sa.Column[Any], users: Iterable[object]
-) -> dict[int, datetime | None]:
-    """Since when what users do counts, by their ids; their rows are locked, so that a reset waits.
-
-    Before everything else, since users are the first to be written in every transaction.
-    """
-    wanted = [(user,) for user in users]
-    if not wanted:
-        return {}
-    read = [USERS.c.id, USERS.c.learned_since]
-    return {
-        row.id: row.learned_since for row in lookup.find(session, [column], wanted, read, lock=True)
-    }
+def list_members(rows: RowsByKey, column: str) -> Iterator[str]:
+    """Return the members of a list column in all rows."""
+    return (member for row in rows.values() for member in row.get(column, ()))
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """Rows after `save`: their ids, their scalars before and after, and what changed.
+class SavedRows:
+    """Rows of users or videos after `save_rows`, by key.
 
-    No other transaction knows yet of the ids of those that are new.
+    `new` are the ids of inserted rows, which no other transaction can see yet. `before` and `after`
+    are the scalar columns; inserted rows are not in `before`.
     """
 
     ids: Mapping[str, int]
@@ -81,77 +84,98 @@ class Saved:
     before: Mapping[str, Mapping[str, Any]]
     after: Mapping[str, Mapping[str, Any]]
 
-    def counts(self, owners: set[int]) -> Counts:
-        """The counts, where these rows also changed in other tables."""
+    def counts(self, changed_elsewhere: set[int]) -> Counts:
+        """Return the counts of a write.
+
+        Args:
+            changed_elsewhere: the ids of rows whose lists or captions changed.
+        """
         changed = {key for key in self.before if self.before[key] != self.after[key]}
-        changed |= {key for key in self.before if self.ids[key] in owners}
+        changed |= {key for key in self.before if self.ids[key] in changed_elsewhere}
         inserted = len(self.after) - len(self.before)
         return Counts(inserted, len(changed), len(self.before) - len(changed))
 
 
-def save(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row) -> Saved:
-    """Insert or update rows of a catalogue table by key; only the columns given change."""
+def save_rows(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row) -> SavedRows:
+    """Insert or update users or videos by key; only the columns in `rows` change.
+
+    Args:
+        session: the caller's transaction.
+        table: users or videos.
+        rows: scalar columns by key.
+        defaults: values of absent columns in new rows; None for others.
+    """
     names = USER_SCALARS if table is USERS else VIDEO_SCALARS
     empty = {**dict.fromkeys(names), **defaults}
-    found = _locked(session, table, list(rows), names)
-    new = {key: {**empty, **row} for key, row in rows.items() if key not in found}
-    inserted = _insert_new(session, table, new)
-    found |= _locked(session, table, [key for key in new if key not in inserted], names)
-    row_ids = inserted | {key: row_id for key, (row_id, _) in found.items()}
-    before = {key: row for key, (_, row) in found.items()}
+    existing = _lock_rows(session, table, list(rows), names)
+    new = {key: {**empty, **row} for key, row in rows.items() if key not in existing}
+    inserted = _insert_missing(session, table, new)
+    existing |= _lock_rows(session, table, [key for key in new if key not in inserted], names)
+    row_ids = inserted | {key: row_id for key, (row_id, _) in existing.items()}
+    before = {key: row for key, (_, row) in existing.items()}
     after = {key: {**before.get(key, empty), **row} for key, row in rows.items()}
-    for given in dict.fromkeys(tuple(row) for row in rows.values()):
-        changed = sorted(k for k in before if tuple(rows[k]) == given and before[k] != after[k])
+    # Rows with the same columns are written together, since an UPDATE names its columns.
+    for columns in dict.fromkeys(tuple(row) for row in rows.values()):
+        changed = sorted(k for k in before if tuple(rows[k]) == columns and before[k] != after[k])
         written = [{"id": row_ids[k], "key": k, **after[k]} for k in changed]
-        merge = dict.fromkeys(given, bulk.replace)
+        merge = dict.fromkeys(columns, bulk.replace)
         bulk.insert(session, table, written, conflict=["key"], merge=merge)
-    return Saved(row_ids, frozenset(inserted.values()), before, after)
+    return SavedRows(row_ids, frozenset(inserted.values()), before, after)
 
 
-def _insert_new(session: Session, table: Table, rows: Mapping[str, Row]) -> dict[str, int]:
-    """Insert rows by key; the ids of those that no other transaction inserted meanwhile."""
+def _insert_missing(session: Session, table: Table, rows: Mapping[str, Row]) -> dict[str, int]:
+    """Insert rows by key; return the ids of rows that no other transaction inserted first."""
     if not rows:
         return {}
-    column = key_column(table)
+    column = lookup.key_column(table)
     reserved = dict(zip(rows, bulk.reserve_ids(session, table, len(rows)), strict=True))
     written = [{"id": reserved[key], column: key, **rows[key]} for key in sorted(rows)]
     if bulk.insert(session, table, written, conflict=[column]) == len(rows):
         return reserved
-    there = ids(session, table, rows)
-    return {key: row_id for key, row_id in there.items() if row_id == reserved[key]}
+    current = lookup.ids(session, table, rows)
+    return {key: row_id for key, row_id in current.items() if row_id == reserved[key]}
 
 
-def _locked(
+def _lock_rows(
     session: Session, table: Table, keys: Sequence[str], names: Sequence[str]
 ) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Lock existing rows; return their ids and the named columns, by key."""
     if not keys:
         return {}
-    columns = [table.c[name] for name in names]
-    wanted = [(key,) for key in keys]
-    read = [table.c.key, table.c.id, *columns]
+    read = [table.c.key, table.c.id, *(table.c[name] for name in names)]
     return {
         row.key: (row.id, {name: getattr(row, name) for name in names})
-        for row in lookup.find(session, [table.c.key], wanted, read, lock=True)
+        for row in lookup.find(session, [table.c.key], [(key,) for key in keys], read, lock=True)
     }
 
 
 def replace_links(
     session: Session,
     table: Table,
-    saved: Saved,
-    given: Mapping[str, Mapping[str, Any]],
+    saved: SavedRows,
+    rows: RowsByKey,
     column: str,
     member_ids: Mapping[str, int],
 ) -> set[int]:
-    owners = {saved.ids[key]: row[column] for key, row in given.items() if column in row}
-    wanted = [(owner, member_ids[each]) for owner, members in owners.items() for each in members]
-    return bulk.synchronise(session, table, links_of(session, table, owners), wanted)
+    """Replace the stored lists of one column; return the ids of the owners that changed.
+
+    Args:
+        session: the caller's transaction.
+        table: the table of pairs of an owner and a member.
+        saved: the owners.
+        rows: the rows; those without the column keep their list.
+        column: the name of the list column.
+        member_ids: the ids of all members.
+    """
+    lists = {saved.ids[key]: row[column] for key, row in rows.items() if column in row}
+    links = [(owner, member_ids[member]) for owner, members in lists.items() for member in members]
+    return bulk.synchronise(session, table, read_links(session, table, lists), links)
 
 
-def links_of(session: Session, table: Table, owners: Iterable[int]) -> list[lookup.Values]:
-    """The rows of a table whose first column, their owner, is one of the owners."""
-    wanted = [(owner,) for owner in owners]
-    if not wanted:
+def read_links(session: Session, table: Table, owners: Iterable[int]) -> list[lookup.Values]:
+    """Return the rows of a table whose first column is one of the owners' ids."""
+    keys = [(owner,) for owner in owners]
+    if not keys:
         return []
     columns = list(table.c)
-    return [tuple(row) for row in lookup.find(session, columns[:1], wanted, columns)]
+    return [tuple(row) for row in lookup.find(session, columns[:1], keys, columns)]

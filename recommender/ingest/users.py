@@ -1,76 +1,98 @@
-"""ingest.users: TODO."""
+"""Users: create or update, find by key."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from recommender.database import lookup
 from recommender.errors import UnknownUser
+from recommender.formats import scalars
 from recommender.formats.rows import USER_COLUMNS, parse_row
-from recommender.formats.scalars import key, parse_named, shown
 from recommender.ingest.upserts import (
     USER_SCALARS,
     Row,
-    ensure,
-    members,
-    merged,
-    only,
+    get_or_create_ids,
+    list_members,
+    merge_rows,
     replace_links,
-    save,
+    save_rows,
+    select_columns,
 )
 from recommender.ingest.values import Applied, Counts
-from recommender.models import (
-    User,
-)
+from recommender.models import User
 from recommender.models.tables import HASHTAGS, SOUNDS, USER_HASHTAGS, USER_SOUNDS, USERS
 
 
 def upsert_users(session: Session, rows: Iterable[Row]) -> Counts:
-    """Create or update users; their interests and liked sounds are created on sight.
+    """Create or update users, and create missing interests and liked sounds.
 
     Args:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id` (required), `language`, `country`, `device`, `created_at`,
-            `interests`, `liked_sounds`. Of two rows of one id the later counts, column by column.
+            `interests`, `liked_sounds`. Rows of the same id are merged column by column; the
+            last value wins.
 
     Returns:
-        How many users were inserted, updated, unchanged.
+        The numbers of users inserted, updated and unchanged.
 
     Raises:
-        InvalidValue: a row is not of that form; nothing is written.
+        InvalidValue: a row is not valid; nothing is written.
     """
     return apply_users(session, [parse_row(USER_COLUMNS, row) for row in rows]).counts
 
 
 def apply_users(session: Session, rows: Sequence[Row]) -> Applied:
-    """Write user rows as `rows.parse_row` gives them; see `upsert_users`."""
-    given = merged(rows)
-    scalars = {key: only(row, USER_SCALARS) for key, row in given.items()}
-    saved = save(session, USERS, scalars, {})
-    sounds = ensure(session, SOUNDS, members(given, "liked_sounds"))
-    hashtags = ensure(session, HASHTAGS, members(given, "interests"))
-    changed = replace_links(session, USER_HASHTAGS, saved, given, "interests", hashtags)
-    changed |= replace_links(session, USER_SOUNDS, saved, given, "liked_sounds", sounds)
+    """Write user rows that `rows.parse_row` returned; see `upsert_users`."""
+    users = merge_rows(rows)
+    columns = {key: select_columns(row, USER_SCALARS) for key, row in users.items()}
+    saved = save_rows(session, USERS, columns, {})
+    sounds = get_or_create_ids(session, SOUNDS, list_members(users, "liked_sounds"))
+    hashtags = get_or_create_ids(session, HASHTAGS, list_members(users, "interests"))
+    changed = replace_links(session, USER_HASHTAGS, saved, users, "interests", hashtags)
+    changed |= replace_links(session, USER_SOUNDS, saved, users, "liked_sounds", sounds)
     return Applied(saved.counts(changed))
 
 
 def user_id(session: Session, user: str, *, hold: bool = False) -> int:
-    """The id of a user's row.
+    """Return the id of a user.
 
     Args:
         session: the caller's transaction.
         user: the user's key.
-        hold: whether an erasure of the user waits until the transaction has ended.
+        hold: make an erasure of the user wait until the transaction has ended.
 
     Raises:
+        InvalidValue: the key is not valid.
         UnknownUser: there is no such user.
     """
-    statement = sa.select(User.id).where(User.key == parse_named("user", key, user))
+    statement = sa.select(User.id).where(User.key == scalars.parse_named("user", scalars.key, user))
     if hold:
         statement = statement.with_for_update(read=True, key_share=True)
-    found = session.scalar(statement)
-    if found is None:
-        raise UnknownUser(f"there is no user {shown(user)}")
-    return found
+    row_id = session.scalar(statement)
+    if row_id is None:
+        raise UnknownUser(f"there is no user {scalars.shown(user)}")
+    return row_id
+
+
+def lock_learned_since(
+    session: Session, column: sa.Column[int] | sa.Column[str], users: Iterable[object]
+) -> dict[int, datetime | None]:
+    """Lock users, so that a reset waits; return the times until which all is forgotten, by id.
+
+    Every transaction must lock users before it writes anything else.
+
+    Args:
+        session: the caller's transaction.
+        column: the column of users that `users` has values of.
+        users: ids or keys.
+    """
+    keys = [(user,) for user in users]
+    if not keys:
+        return {}
+    read = [USERS.c.id, USERS.c.learned_since]
+    rows = lookup.find(session, [column], keys, read, lock=True)
+    return {row.id: row.learned_since for row in rows}

@@ -1,1 +1,1 @@
-"""learning: TODO."""
+"""Affinities, statistics and neighbours: what the feed learns from behaviour."""

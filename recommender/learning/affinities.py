@@ -1,8 +1,8 @@
-"""What one thing that a user did says about their interests, as numbers to add up.
+"""Affinities of users to creators, hashtags and sounds, as exponentially decayed sums.
 
-Forward decay (Cormode, Shkapenyuk, Srivastava and Xu, 2009): an engagement at time t adds its
-weight times 2 to the power of the half-lives from the landmark to t. Sums of such numbers age all
-alike, so that one factor brings them to any reading time and no row is rewritten for age.
+They use forward decay (Cormode, Shkapenyuk, Srivastava and Xu, 2009). An engagement at time t adds
+weight * 2 ** n, where n is the number of half-lives between a fixed landmark and t. All sums then
+decay by the same factor, which a reader applies once. No row is rewritten because of its age.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recommender.learning.engagement import FAST_SKIP_MS
 from recommender.models import LearningState
 from recommender.models.tables import AFFINITIES
 
-DAY = 86_400.0
+DAY_SECONDS = 86_400.0
 
 LARGEST_DECAY_EXPONENT = 950
 """The largest exponent of 2 in a forward-decayed score.
@@ -31,25 +31,25 @@ LARGEST_DECAY_EXPONENT = 950
 Python computes it. A sum of larger powers, each times a weight, could overflow a double.
 """
 
-RULES = (
+RULE_COLUMNS = (
     "landmark", "creator_half_life_days", "hashtag_half_life_days", "sound_half_life_days",
     "watch_weight", "like_weight", "save_weight", "share_weight", "comment_weight",
     "publish_weight", "skip_weight", "not_interested_weight", "report_weight", "long_video_ms",
 )  # fmt: skip
-"""The columns of the learning state that an affinity depends on."""
+"""The columns of the learning state that affinities depend on."""
 
 Key = tuple[int, str, int]
-"""A user's id, a subject of `SUBJECTS`, and the id of the creator, hashtag or sound."""
+"""A user's id, a subject of `SUBJECTS`, and the id of a creator, hashtag or sound."""
 
 
-def exponent(landmark: datetime, half_life_days: float, at: datetime) -> float:
-    """How many half-lives after the landmark a time is."""
-    return (at - landmark).total_seconds() / (half_life_days * DAY)
+def decay_exponent(landmark: datetime, half_life_days: float, at: datetime) -> float:
+    """Return the number of half-lives from the landmark to a time; negative before it."""
+    return (at - landmark).total_seconds() / (half_life_days * DAY_SECONDS)
 
 
-def half_lives(landmark: datetime, half_life_days: float, at: datetime) -> float:
-    """How many half-lives after the landmark a time is, at most 950 either way."""
-    return _bounded(exponent(landmark, half_life_days, at))
+def bounded_decay_exponent(landmark: datetime, half_life_days: float, at: datetime) -> float:
+    """Return the number of half-lives from the landmark to a time, from -950 to 950."""
+    return _bounded(decay_exponent(landmark, half_life_days, at))
 
 
 def _bounded(number: float) -> float:
@@ -59,7 +59,7 @@ def _bounded(number: float) -> float:
 
 
 class Subjects(NamedTuple):
-    """What a video is about: the ids of its creator, sound and hashtags, none or more of each."""
+    """The ids of a video's creator, sound and hashtags, to which users have affinities."""
 
     creators: tuple[int, ...] = ()
     sounds: tuple[int, ...] = ()
@@ -69,14 +69,15 @@ class Subjects(NamedTuple):
     def of(
         cls, creator_id: int | None, sound_id: int | None, hashtag_ids: tuple[int, ...]
     ) -> Subjects:
-        """Those of a video that may have no sound, or whose creator does not matter."""
-        creators, sounds = (() if one is None else (one,) for one in (creator_id, sound_id))
+        """Return the subjects of a video; None stands for no creator or no sound."""
+        creators = () if creator_id is None else (creator_id,)
+        sounds = () if sound_id is None else (sound_id,)
         return cls(creators, sounds, hashtag_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The learning state that affinities depend on; see `LearningState`."""
+    """The values of the learning state that affinities depend on; see `LearningState`."""
 
     landmark: datetime
     creator_half_life_days: float
@@ -93,7 +94,7 @@ class Rules:
     report_weight: float
     long_video_ms: int
 
-    def of_event(
+    def event_weight(
         self,
         kind: str,
         part: float | None,
@@ -102,16 +103,16 @@ class Rules:
         *,
         engaged: bool,
     ) -> float:
-        """The weight of one event that counts each time: a watch, share, comment or report.
+        """Return the weight of a watch, share, comment or report; 0 for other kinds.
 
-        A longer video watched to its end says more than a short one.
+        These events count every time they occur. A watched long video weighs more than a short one.
 
         Args:
-            kind: one of `scalars.KINDS`.
-            part: the part watched, 0 to 1, None where unknown.
-            watch_ms: milliseconds watched as the log has them, None where it does not say.
-            duration_ms: those that the video takes, None where unknown.
-            engaged: whether it is an engaged view.
+            kind: one of `scalars.EVENT_KINDS`.
+            part: the part watched, 0 to 1; None if unknown.
+            watch_ms: milliseconds watched, as recorded in the log; None if not recorded.
+            duration_ms: the video's duration in milliseconds; None if unknown.
+            engaged: True if the event is an engaged view.
         """
         if kind != "watch":
             return {
@@ -125,54 +126,64 @@ class Rules:
             return whole * duration / (duration + self.long_video_ms)
         return self.skip_weight if watch_ms is not None and watch_ms < FAST_SKIP_MS else 0.0
 
-    def of_state(
+    def state_weights(
         self, state: Mapping[str, Any], since: datetime | None
     ) -> set[tuple[str, float, datetime]]:
-        """What is on in a state: like, save, lack of interest; each with its weight and since when.
+        """Return the like, save and lack of interest that hold in a state.
+
+        These count once per user and video, however often they are set.
 
         Args:
             state: a row of interactions.
-            since: what was turned on at or before this time does not count.
+            since: the time until which everything is forgotten; None if nothing is.
+
+        Returns:
+            Triples of a name, its weight and the time it was set.
         """
-        found = set()
+        weights = set()
         for name, weight, on, off in (
             ("like", self.like_weight, state["liked_at"], state["unliked_at"]),
             ("save", self.save_weight, state["saved_at"], state["unsaved_at"]),
             ("no", self.not_interested_weight, state["not_interested_at"], None),
         ):
             if on and (off is None or on > off) and (since is None or on > since):
-                found.add((name, weight, on))
-        return found
+                weights.add((name, weight, on))
+        return weights
 
 
-class Learned:
-    """Contributions to affinities, summed by their keys and not yet written."""
+class AffinityChanges:
+    """Changes of affinities, summed by key and not yet written."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self._sums: defaultdict[Key, float] = defaultdict(float)
         self._half_lives = (
-            ("creator", rules.creator_half_life_days * DAY),
-            ("sound", rules.sound_half_life_days * DAY),
-            ("hashtag", rules.hashtag_half_life_days * DAY),
+            ("creator", rules.creator_half_life_days * DAY_SECONDS),
+            ("sound", rules.sound_half_life_days * DAY_SECONDS),
+            ("hashtag", rules.hashtag_half_life_days * DAY_SECONDS),
         )
 
     def add(self, user_id: int, subjects: Subjects, weight: float, at: datetime) -> None:
-        """Add one engagement of a user, or take it back by a weight of the other sign.
+        """Add one engagement of a user; a negated weight takes it back.
 
-        A video's hashtags share its weight, so that many of them do not say more than one.
+        Args:
+            user_id: the user's id.
+            subjects: the subjects of the video.
+            weight: the engagement's weight; may be negative.
+            at: the engagement's time.
         """
         if not weight:
             return
         seconds = (at - self.rules.landmark).total_seconds()
         for (subject, half_life), ids in zip(self._half_lives, subjects, strict=True):
             if ids:
-                grown = weight / len(ids) * 2.0 ** _bounded(seconds / half_life)
+                # Hashtags share the weight, so many of them count no more than one.
+                score = weight / len(ids) * 2.0 ** _bounded(seconds / half_life)
                 for subject_id in ids:
-                    self._sums[user_id, subject, subject_id] += grown
+                    self._sums[user_id, subject, subject_id] += score
 
     def write(self, session: Session) -> None:
-        """Add the sums to those in the database, in the order of their users."""
+        """Add the sums to the stored scores, in the order of users' ids."""
         if not self._sums:
             return
         keys = sorted(self._sums, key=itemgetter(0))
@@ -182,7 +193,7 @@ class Learned:
         bulk.insert_columns(session, AFFINITIES, columns, merge={"score": bulk.added})
 
 
-def rules(session: Session) -> Rules:
-    """The rules in force: one statement."""
-    columns = [getattr(LearningState, name) for name in RULES]
+def read_rules(session: Session) -> Rules:
+    """Return the rules in force, read by one statement."""
+    columns = [getattr(LearningState, name) for name in RULE_COLUMNS]
     return Rules(*lookup.run(session, sa.select(*columns)).one())

@@ -1,26 +1,43 @@
-"""learning.engagement: TODO."""
+"""The definitions of an engaged view and of a positive event.
+
+An engaged view is a watch that reached the end of the video, or lasted min(duration, 18 s). If the
+duration is unknown, it is a watch of 18 s. A positive event is a like, share, save or comment. A
+user is said to have engaged with a video after an engaged view or a positive event.
+
+`Interaction.engaged_at`, the recent engagements and the neighbours follow from these definitions.
+So do the labels of evaluation and training. They must not be defined anywhere else.
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 FAST_SKIP_MS = 3_000
-"""A watch that was known to be shorter and is not engaged is a fast skip."""
+"""A watch is a fast skip if it is known to be shorter than this and is not an engaged view."""
 
-MOST_AHEAD = timedelta(minutes=5)
-"""How far a client's clock may be ahead: an unlike could not undo a like of next year."""
+MAX_CLOCK_SKEW = timedelta(minutes=5)
+"""The longest time by which an event may lie in the future, since clients' clocks differ.
+
+Times further ahead are refused: an unlike of today could not undo a like dated next year.
+"""
 
 ENGAGED_MS = 18_000
-"""A view this long is engaged however long the video; KuaiRand's `long_view` is the same rule."""
+"""The watch time that makes an engaged view of any video, as KuaiRand's `long_view` does."""
 
-POSITIVE = ("like", "share", "save", "comment")
-"""The kinds of events that say, as an engaged view does, that the user wanted the video."""
+POSITIVE_KINDS = ("like", "share", "save", "comment")
+"""The kinds of events that count as positive. A watch is positive if it is an engaged view."""
 
 
 def watched(
     watch_ms: int | None, completion: float | None, duration_ms: int | None
 ) -> tuple[int | None, float | None]:
-    """Watched milliseconds and the part watched, each from the other where only one is known."""
+    """Return watch time and completion; if only one is known, compute the other.
+
+    Args:
+        watch_ms: milliseconds watched, or None.
+        completion: part of the video watched, 0 to 1, or None.
+        duration_ms: the video's duration in milliseconds, or None.
+    """
     if watch_ms is None and completion is not None and duration_ms is not None:
         watch_ms = round(completion * duration_ms)
     elif completion is None and watch_ms is not None and duration_ms:
@@ -29,7 +46,10 @@ def watched(
 
 
 def is_engaged(watch_ms: int | None, completion: float | None, duration_ms: int | None) -> bool:
-    """Whether a watch is an engaged view: to the end, or min(duration, 18 s) long."""
+    """Return True if a watch is an engaged view: to the end, or min(duration, 18 s) long.
+
+    The arguments are the same as for `watched`.
+    """
     watch_ms, completion = watched(watch_ms, completion, duration_ms)
     if completion is not None and completion >= 1:
         return True

@@ -1,4 +1,7 @@
-"""learning.refresh: TODO."""
+"""Refresh: the batch job that updates everything computed from the behaviour of all users.
+
+Each of its transactions locks the learning state first, so that refreshes take turns.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from sqlalchemy.orm import Session
 from recommender.database import lookup
 from recommender.database.planner_statistics import analyze
 from recommender.formats import scalars
-from recommender.learning.neighbours import find_neighbours, forget_neighbours
-from recommender.learning.rebuild import relearn
-from recommender.learning.statistics import Run, count_pending, recount, renew_recent
+from recommender.learning.neighbours import delete_leftover_neighbours, find_neighbours
+from recommender.learning.rebuild import rebuild_affinities
+from recommender.learning.statistics import RefreshRun, count_pending, recount, renew_recent
 from recommender.logs import LOGGER, log
 from recommender.models.tables import (
     CAPTIONS,
@@ -30,22 +33,29 @@ from recommender.models.tables import (
 )
 from recommender.settings import Settings
 
-USERS_AT_ONCE = 200
-"""Users of one batch of a rebuild, with all that they ever did in memory."""
+USERS_PER_BATCH = 200
+"""The number of users per batch of a rebuild; all their events are in memory."""
 
-FEWEST_CAPTIONS = 2
-"""A term of fewer captions brings no two videos together."""
+MIN_CAPTIONS = 2
+"""The number of captions from which a term is kept; a rarer term connects no videos."""
 
-KEPT = "Affinities and trends are kept: events until %s are pruned, and cannot be learned anew."
+AFFINITIES_KEPT = (
+    "Affinities and trends were kept, because events until %s are pruned and cannot be read again."
+)
+"""The warning of a rebuild after a prune."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshReport:
-    """What a refresh did, and in how many seconds.
+    """The report of a refresh, in numbers of rows and in seconds.
 
-    `events` were counted; `videos` got new statistics; the recent engagements of `users` changed;
-    `neighbours` is for how many videos neighbours were found anew, `terms` how many terms of
-    captions were counted anew.
+    Args:
+        events: pending events that were counted.
+        videos: videos whose statistics changed.
+        users: users whose recent engagements changed.
+        neighbours: videos whose neighbours were replaced.
+        terms: terms of captions that were counted.
+        seconds: how long the refresh took.
     """
 
     events: int
@@ -56,7 +66,7 @@ class RefreshReport:
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
-        """The report as `refresh` prints it."""
+        """Return the report as `recommender refresh` prints it."""
         return asdict(self)
 
 
@@ -67,26 +77,26 @@ def refresh(
     settings: Settings | None = None,
     rebuild: bool = False,
 ) -> RefreshReport:
-    """Bring what is derived in batches up to date, in transactions of its own.
+    """Update statistics, recent engagements, neighbours and terms, in its own transactions.
 
-    It can end at any point and be run by several at once: nothing is lost or counted twice. Events
-    that are recorded meanwhile may be left to the next refresh.
+    A refresh can be interrupted at any point, and several can run at once: no event is lost or
+    counted twice. Events that are recorded meanwhile may be left to the next refresh.
 
     Args:
         engine: a prepared engine.
-        as_of: the time that the statistics are of, with an offset; now where None.
-        settings: those of the environment where None.
-        rebuild: also compute affinities, statistics, neighbours and terms anew from the log, as
-            after a change of the learning state. Where events were pruned, affinities and trends
-            are kept as they are, and a warning says so.
+        as_of: the time of the statistics, with an offset; now if None.
+        settings: timeouts, sizes and parameters; read from the environment if None.
+        rebuild: also compute affinities, statistics, neighbours and terms again from the log, for
+            example after a change of the learning state. If events were pruned, affinities and
+            trends are kept as they are, and a warning is logged.
 
     Raises:
-        InvalidValue: the time is not of its form.
-        RecommenderError: the database refused; the batches before are in.
+        InvalidValue: the time is not valid.
+        RecommenderError: the database failed; earlier batches stay committed.
     """
     started = time.monotonic()
-    moment = scalars.time(scalars.now() if as_of is None else as_of)
-    run = Run(engine, moment, settings or Settings.from_environment())
+    time_of_refresh = scalars.time(scalars.now() if as_of is None else as_of)
+    run = RefreshRun(engine, time_of_refresh, settings or Settings.from_environment())
     count_pending(run)
     if rebuild:
         _rebuild(run)
@@ -100,19 +110,19 @@ def refresh(
     return report
 
 
-def _count_terms(run: Run, anew: bool, session: Session, state: Any) -> int:  # noqa: FBT001
-    """Count in how many captions each term stands, where there are enough more captions."""
+def _count_terms(run: RefreshRun, force: bool, session: Session, state: Any) -> int:  # noqa: FBT001
+    """Count the captions of each term, if their number has grown enough or `force` is set."""
     count = sa.select(sa.func.count()).select_from(CAPTIONS)
     captions = lookup.run(session, count).scalar() or 0
     has_grown = captions > state.captions and captions >= state.captions * run.settings.terms_growth
-    if not (anew or has_grown):
+    if not (force or has_grown):
         return 0
     lookup.run(session, sa.delete(TERMS))
     in_captions = sa.func.count()
     counted = (
         sa.select(VIDEO_TERMS.c.term, in_captions)
         .group_by(VIDEO_TERMS.c.term)
-        .having(in_captions >= FEWEST_CAPTIONS)
+        .having(in_captions >= MIN_CAPTIONS)
     )
     insert = sa.insert(TERMS).from_select(["term", "captions"], counted)
     lookup.run(session, insert)
@@ -120,8 +130,8 @@ def _count_terms(run: Run, anew: bool, session: Session, state: Any) -> int:  # 
     return lookup.run(session, sa.select(sa.func.count()).select_from(TERMS)).scalar() or 0
 
 
-def _finish(run: Run, session: Session, _state: Any) -> None:
-    """Write the share of engaged views of all, the greatest trend, and that all is done."""
+def _finish(run: RefreshRun, session: Session, _state: Any) -> None:
+    """Write the average share of engaged views, the greatest trend and the time of the refresh."""
     sums = sa.select(sa.func.sum(VIDEOS.c.impressions), sa.func.sum(VIDEOS.c.engaged_views))
     viewed, engaged = lookup.run(session, sums).one()
     greatest = sa.select(sa.func.max(VIDEOS.c.trending)).where(VIDEOS.c.status == "published")
@@ -133,26 +143,34 @@ def _finish(run: Run, session: Session, _state: Any) -> None:
     lookup.run(session, sa.update(LEARNING_STATE).values(changed))
 
 
-def _rebuild(run: Run) -> None:
-    """Compute anew what events added up to; neighbours and terms follow, since they are stale.
+def _rebuild(run: RefreshRun) -> None:
+    """Compute affinities, recent engagements and statistics again from the log.
 
-    What pruned events taught cannot be learned anew, so that affinities and trends are kept then.
+    The caller then replaces neighbours and terms, which this marks as outdated.
     """
     last = 0
     while users := run.locked(partial(_rebuild_users, run, last)):
         last = users[-1]
     run.locked(partial(recount, run))
-    if horizon := run.locked(forget_neighbours):
-        LOGGER.warning(KEPT, scalars.written_time(horizon))
+    if horizon := run.locked(_finish_rebuild):
+        LOGGER.warning(AFFINITIES_KEPT, scalars.written_time(horizon))
 
 
-def _rebuild_users(run: Run, after: int, session: Session, state: Any) -> list[int]:
-    """Learn anew what the next users' behaviour says; return their ids."""
+def _finish_rebuild(session: Session, state: Any) -> datetime | None:
+    """Delete leftover neighbours; return the time until which events are pruned, or None."""
+    delete_leftover_neighbours(session)
+    horizon: datetime | None = state.events_horizon
+    return horizon
+
+
+def _rebuild_users(run: RefreshRun, after: int, session: Session, state: Any) -> list[int]:
+    """Rebuild affinities and recent engagements of the next users; return their ids."""
     read = sa.select(USERS.c.id, USERS.c.key).where(USERS.c.id > after)
-    some = read.order_by(USERS.c.id).limit(USERS_AT_ONCE)
-    users = lookup.run(session, some).all()
+    batch = read.order_by(USERS.c.id).limit(USERS_PER_BATCH)
+    users = lookup.run(session, batch).all()
+    # Pruned events cannot be learned again, so affinities are kept after a prune.
     if users and not state.events_horizon:
-        relearn(session, [user.key for user in users])
+        rebuild_affinities(session, [user.key for user in users])
     if users:
         renew_recent(run, session, [user.id for user in users])
     return [user.id for user in users]

@@ -1,7 +1,7 @@
-"""What pending events add to the statistics of videos and to recent engagements.
+"""Statistics of videos and recent engagements of users, counted from pending events.
 
-What an event adds is deleted from the pending ones in the transaction that counts it, so that
-nothing is lost or counted twice wherever a refresh ends.
+The transaction that counts a pending event also deletes it. So a refresh that is interrupted at any
+point loses no event and counts none twice.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
-from recommender.database.lookup import end_of_next, keys_in_range
 from recommender.database.transactions import run_transaction
-from recommender.learning.affinities import DAY
+from recommender.learning.affinities import DAY_SECONDS
 from recommender.models.tables import (
     EVENTS,
     INTERACTIONS,
@@ -33,20 +32,24 @@ from recommender.models.tables import (
 )
 from recommender.settings import Settings
 
-MOST_TRENDING = 1e6
-"""Trends are kept within this either way, as the table's check wants it."""
+MAX_TREND = 1e6
+"""The largest absolute value of a trend; the table has a check constraint for it."""
 
-USERS_AT_ONCE = 5_000
+USERS_PER_BATCH = 5_000
+"""The number of ids per range of users that a recount reads."""
 
-VIDEOS_AT_ONCE = 5_000
-"""How many users are read and how many videos are written by one statement of a recount."""
+VIDEOS_PER_BATCH = 5_000
+"""The number of videos that one statement of a recount updates."""
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Run:
-    """One refresh: what it works with, and what it has done so far."""
+class RefreshRun:
+    """A running refresh: its engine, time and settings, and the work done so far.
+
+    `events` is the number of counted events. `videos` and `users` are the ids of changed rows.
+    """
 
     engine: Engine
     as_of: datetime
@@ -56,171 +59,175 @@ class Run:
     users: set[int] = field(default_factory=set)
 
     def locked(self, work: Callable[[Session, Any], T]) -> T:
-        """Run a function in a transaction, with the learning state's row, which it alone holds."""
+        """RefreshRun a function in a transaction that locks the learning state.
+
+        Args:
+            work: the function; it takes the session and the row of the learning state.
+
+        Returns:
+            The function's result.
+        """
         return run_transaction(
             self.engine, lambda s: work(s, self._lock(s)), settings=self.settings
         )
 
-    def count(
+    def add_done(
         self, *, events: int = 0, videos: Iterable[int] = (), users: Iterable[int] = ()
     ) -> None:
-        """Note what was done."""
+        """Add to the work done: a number of events, and the ids of changed videos and users."""
         self.events += events
         self.videos.update(videos)
         self.users.update(users)
 
     def _lock(self, session: Session) -> Any:
         if not lookup.is_sqlite(session):
-            longest = f"{self.settings.rollup_timeout * 1000:.0f}"
-            limit = sa.func.set_config("statement_timeout", longest, True)  # noqa: FBT003 - SQL's
-            lookup.run(session, sa.select(limit))
+            timeout_ms = f"{self.settings.rollup_timeout * 1000:.0f}"
+            setting = sa.func.set_config("statement_timeout", timeout_ms, True)  # noqa: FBT003 - SQL's
+            lookup.run(session, sa.select(setting))
         lock = sa.select(LEARNING_STATE).with_for_update()
         return lookup.run(session, lock).one()
 
 
 @dataclass(slots=True)
-class _Sums:
-    """What is added to one video's statistics; the exponents are those of its trend."""
+class _VideoCounts:
+    """Numbers to add to one video's statistics.
+
+    `exponents` are the decay exponents of the engaged views, from which the trend is computed.
+    """
 
     impressions: int = 0
     engaged_views: int = 0
     exponents: list[float] = field(default_factory=list)
 
     def add(self, impressions: int, engaged_views: int) -> None:
-        """Add viewers, and of these the engaged ones."""
+        """Add numbers of viewers and of engaged viewers."""
         self.impressions += impressions
         self.engaged_views += engaged_views
 
 
-def count_pending(run: Run) -> None:
-    """Count every pending event that was there, batch by batch in the order of their keys."""
+def count_pending(run: RefreshRun) -> None:
+    """Count the pending events in batches, in the order of their keys.
+
+    Events that are recorded meanwhile may be left to the next refresh.
+    """
     last: lookup.Key | None = None
     while True:
         rows, last = run.locked(partial(_count_batch, run, last))
         if last is None:
             return
-        run.count(events=len(rows))
+        run.add_done(events=len(rows))
 
 
 def _count_batch(
-    run: Run, after: lookup.Key | None, session: Session, state: Any
+    run: RefreshRun, after: lookup.Key | None, session: Session, state: Any
 ) -> tuple[Sequence[Any], lookup.Key | None]:
-    """Count the next pending events; return them and the last of their keys."""
-    rows, last = _take(session, after, run.settings.rollup_batch)
-    sums: dict[int, _Sums] = {}
+    """Count the next pending events; return them and the last key of their range."""
+    rows, last = _take_pending(session, after, run.settings.rollup_batch)
+    counts: dict[int, _VideoCounts] = {}
     for row in rows:
         if row.impressions or row.engaged_views:
-            video = sums.setdefault(row.video_id, _Sums())
+            video = counts.setdefault(row.video_id, _VideoCounts())
             video.add(row.impressions, row.engaged_views)
             if row.engaged_views:
-                video.exponents.append(_exponent(state, row.at))
-    _add(run, session, sums)
+                video.exponents.append(_trend_exponent(state, row.at))
+    _add_counts(run, session, counts)
     renew_recent(run, session, {row.user_id for row in rows})
     return rows, last
 
 
-def _take(
-    session: Session, after: lookup.Key | None, most: int
+def _take_pending(
+    session: Session, after: lookup.Key | None, limit: int
 ) -> tuple[Sequence[Any], lookup.Key | None]:
-    """Delete the next pending events and return them, with the key that they end at.
-
-    A range of keys is deleted, and counted what the deletion says was in it: others may have
-    recorded within the range since its end was read.
-    """
+    """Delete the next pending events; return them and the last key of their range."""
     key = list(PENDING.primary_key)
-    last = end_of_next(session, key, after, most)
+    last = lookup.end_of_next(session, key, after, limit)
     if last is None:
         return [], None
-    gone = sa.delete(PENDING).where(*keys_in_range(key, after, last))
-    taken = lookup.run(session, gone.returning(*PENDING.c)).all()
-    return taken, last
+    # Others may have recorded within the range since its end was read, so RETURNING says what
+    # there was to count.
+    delete = sa.delete(PENDING).where(*lookup.keys_in_range(key, after, last))
+    return lookup.run(session, delete.returning(*PENDING.c)).all(), last
 
 
-def _exponent(state: Any, at: datetime) -> float:
-    """How many of a trend's half-lives after the landmark a time is."""
-    days: float = (at - state.landmark).total_seconds() / DAY
+def _trend_exponent(state: Any, at: datetime) -> float:
+    """Return the number of half-lives of trends from the landmark to a time."""
+    days: float = (at - state.landmark).total_seconds() / DAY_SECONDS
     return days / float(state.trend_half_life_days)
 
 
 def _trend(exponents: Sequence[float]) -> float | None:
-    """The logarithm to base 2 of a sum of powers of 2, which itself may be no double."""
+    """Return log2 of the sum of 2 ** exponent, or None without exponents.
+
+    The largest exponent is taken out of the sum, because a double could not hold the sum itself.
+    """
     if not exponents:
         return None
-    most = max(exponents)
-    found = most + math.log2(math.fsum(2.0 ** (each - most) for each in exponents))
-    return max(-MOST_TRENDING, min(MOST_TRENDING, found))
+    largest = max(exponents)
+    trend = largest + math.log2(math.fsum(2.0 ** (each - largest) for each in exponents))
+    return max(-MAX_TREND, min(MAX_TREND, trend))
 
 
-def _add(run: Run, session: Session, sums: Mapping[int, _Sums]) -> None:
-    values = []
-    for video_id, old in lock_videos(session, sums, VIDEOS.c.trending):
-        new = sums[video_id]
-        trending = _trend(new.exponents if old is None else [old, *new.exponents])
-        values.append((video_id, new.impressions, new.engaged_views, trending))
-    _write(run, session, _adding(lookup.is_sqlite(session)), values)
+def _add_counts(run: RefreshRun, session: Session, counts: Mapping[int, _VideoCounts]) -> None:
+    """Add counts to the statistics of videos."""
+    rows = []
+    for video_id, trend in lock_videos(session, counts, VIDEOS.c.trending):
+        new = counts[video_id]
+        trending = _trend(new.exponents if trend is None else [trend, *new.exponents])
+        rows.append((video_id, new.impressions, new.engaged_views, trending))
+    changes = {"impressions": bulk.added, "engaged_views": bulk.added, "trending": bulk.replace}
+    _update_videos(run, session, rows, changes)
 
 
 def lock_videos(
     session: Session, video_ids: Iterable[int], *columns: sa.Column[Any]
 ) -> Iterator[tuple[Any, ...]]:
-    """Lock videos in the order of their keys, as the catalogue's writers do.
+    """Lock videos in the order of their keys, as the writers of the catalogue do.
+
+    Args:
+        session: the transaction.
+        video_ids: the ids of the videos.
+        columns: the columns to read.
 
     Returns:
-        Their ids and their values of the columns.
+        The videos' ids, each with its values of the columns.
     """
-    wanted = [(video_id,) for video_id in video_ids]
-    keys = [tuple(row) for row in lookup.find(session, [VIDEOS.c.id], wanted, [VIDEOS.c.key])]
-    found = lookup.find(session, [VIDEOS.c.key], keys, [VIDEOS.c.id, *columns], lock=True)
-    return (tuple(row) for row in found)
+    ids = [(video_id,) for video_id in video_ids]
+    keys = [tuple(row) for row in lookup.find(session, [VIDEOS.c.id], ids, [VIDEOS.c.key])]
+    rows = lookup.find(session, [VIDEOS.c.key], keys, [VIDEOS.c.id, *columns], lock=True)
+    return (tuple(row) for row in rows)
 
 
-def _write(run: Run, session: Session, statement: sa.Update, values: Sequence[lookup.Key]) -> None:
-    given = {**lookup.listed_values(session, len(_WRITTEN), sorted(values)), "as_of": run.as_of}
-    lookup.run(session, statement, given)
-    run.count(videos=(video_id for video_id, *_ in values))
+_STATISTICS = (VIDEOS.c.id, VIDEOS.c.impressions, VIDEOS.c.engaged_views, VIDEOS.c.trending)
 
 
-_WRITTEN = (VIDEOS.c.id, VIDEOS.c.impressions, VIDEOS.c.engaged_views, VIDEOS.c.trending)
-
-_AS_OF = sa.bindparam("as_of", type_=VIDEOS.c.stats_at.type)
-
-
-@cache
-def _adding(on_sqlite: bool) -> sa.Update:  # noqa: FBT001 - what the statement is cached by
-    rows = lookup.listed(on_sqlite, _WRITTEN)
-    statement = sa.update(VIDEOS).where(VIDEOS.c.id == rows.c.id)
-    return statement.values(
-        impressions=VIDEOS.c.impressions + rows.c.impressions,
-        engaged_views=VIDEOS.c.engaged_views + rows.c.engaged_views,
-        trending=rows.c.trending,
-        stats_at=_AS_OF,
-    )
+def _update_videos(
+    run: RefreshRun,
+    session: Session,
+    rows: Sequence[lookup.Key],
+    changes: Mapping[str, bulk.Merge],
+    **constants: object,
+) -> None:
+    """Update the statistics of videos from rows of `_STATISTICS`."""
+    constants = {**constants, "stats_at": run.as_of}
+    bulk.update_listed(session, _STATISTICS, sorted(rows), changes, constants)
+    run.add_done(videos=(video_id for video_id, *_ in rows))
 
 
-@cache
-def _replacing(on_sqlite: bool, keeps_trend: bool) -> sa.Update:  # noqa: FBT001
-    rows = lookup.listed(on_sqlite, _WRITTEN)
-    statement = sa.update(VIDEOS).where(VIDEOS.c.id == rows.c.id)
-    columns = _WRITTEN[1:-1] if keeps_trend else _WRITTEN[1:]
-    changed = {column.name: rows.c[column.name] for column in columns}
-    return statement.values(**changed, neighbours_views=0, stats_at=_AS_OF)
-
-
-def renew_recent(run: Run, session: Session, users: Iterable[int]) -> None:
-    """Make the recent engagements of users be the newest that they still mean.
-
-    The rows are compared here: a database whose statistics are old joins them each with each.
-    """
-    wanted = [(user_id,) for user_id in sorted(users)]
-    most = {"most": run.settings.recent_engagements}
-    given = {**lookup.listed_values(session, 1, wanted), **most}
-    newest = lookup.run(session, _newest(lookup.is_sqlite(session)), given)
-    there = lookup.find(session, [RECENT.c.user_id], wanted, list(RECENT.c))
-    run.count(users=bulk.synchronise(session, RECENT, map(tuple, there), map(tuple, newest)))
+def renew_recent(run: RefreshRun, session: Session, users: Iterable[int]) -> None:
+    """Replace the recent engagements of users by the newest that still count."""
+    user_ids = [(user_id,) for user_id in sorted(users)]
+    limit = {"limit": run.settings.recent_engagements}
+    values = {**lookup.listed_values(session, 1, user_ids), **limit}
+    newest = lookup.run(session, _newest_engagements(lookup.is_sqlite(session)), values)
+    current = lookup.find(session, [RECENT.c.user_id], user_ids, list(RECENT.c))
+    # Compared in Python: with outdated statistics, a database compares every row with every other.
+    changed = bulk.synchronise(session, RECENT, map(tuple, current), map(tuple, newest))
+    run.add_done(users=changed)
 
 
 @cache
-def _newest(on_sqlite: bool) -> Statement:  # noqa: FBT001
+def _newest_engagements(on_sqlite: bool) -> Statement:  # noqa: FBT001
+    """Build the SELECT of the newest engagements of listed users."""
     states = INTERACTIONS.c
     users = lookup.listed(on_sqlite, (states.user_id,))
     rank = sa.func.row_number().over(
@@ -241,38 +248,49 @@ def _newest(on_sqlite: bool) -> Statement:  # noqa: FBT001
         .subquery()
     )
     read = [ranked.c.user_id, ranked.c.video_id, ranked.c.at]
-    return sa.select(*read).where(ranked.c.rank <= sa.bindparam("most", type_=sa.Integer))
+    return sa.select(*read).where(ranked.c.rank <= sa.bindparam("limit", type_=sa.Integer))
 
 
-def recount(run: Run, session: Session, state: Any) -> None:
-    """Compute the statistics of all videos anew, without what is pending.
+def recount(run: RefreshRun, session: Session, state: Any) -> None:
+    """Compute the statistics of all videos again from states and log, without pending events.
 
-    Trends stay as they are where the log is pruned: it says no more when all of them began.
-    Users are read in ranges of ids: of each, what is not pending yet, as one statement sees it.
-    While the learning state is locked, nothing else counts what is pending.
+    If events were pruned, trends are kept: the log no longer has the time of every first view.
     """
-    sums: dict[int, _Sums] = {}
+    # Users are read in ranges of ids. One statement reads both the states and the pending events
+    # of a range. Nothing else counts pending events while the learning state is locked.
+    counts: dict[int, _VideoCounts] = {}
     last = lookup.run(session, sa.select(sa.func.max(USERS.c.id))).scalar() or 0
-    for low in range(0, last + 1, USERS_AT_ONCE):
-        users = {"low": low, "high": low + USERS_AT_ONCE}
+    for low in range(0, last + 1, USERS_PER_BATCH):
+        users = {"low": low, "high": low + USERS_PER_BATCH}
         for row in lookup.run(session, _COUNTS, users):
-            video = sums.setdefault(row.video_id, _Sums())
+            video = counts.setdefault(row.video_id, _VideoCounts())
             video.add(row.impressions, row.engaged_views)
         for row in lookup.run(session, _FIRST_ENGAGED, users):
-            sums.setdefault(row.video_id, _Sums()).exponents.append(_exponent(state, row.at))
-    after = ""
-    while videos := _lock_next(session, after):
+            video = counts.setdefault(row.video_id, _VideoCounts())
+            video.exponents.append(_trend_exponent(state, row.at))
+    _replace_statistics(run, session, counts, keeps_trend=state.events_horizon is not None)
+
+
+def _replace_statistics(
+    run: RefreshRun, session: Session, counts: Mapping[int, _VideoCounts], *, keeps_trend: bool
+) -> None:
+    """Replace the statistics of all videos, and mark their neighbours as outdated."""
+    replaced = _STATISTICS[1:-1] if keeps_trend else _STATISTICS[1:]
+    changes = {column.name: bulk.replace for column in replaced}
+    after, zero = "", _VideoCounts()
+    while videos := _lock_next_videos(session, after):
         after = videos[-1].key
-        nothing = _Sums()
-        each = [(row.id, sums.get(row.id, nothing)) for row in videos]
-        values = [(i, s.impressions, s.engaged_views, _trend(s.exponents)) for i, s in each]
-        keeps_trend = state.events_horizon is not None
-        _write(run, session, _replacing(lookup.is_sqlite(session), keeps_trend), values)
+        rows = []
+        for video in videos:
+            new = counts.get(video.id, zero)
+            rows.append((video.id, new.impressions, new.engaged_views, _trend(new.exponents)))
+        _update_videos(run, session, rows, changes, neighbours_views=0)
 
 
-def _lock_next(session: Session, after: str) -> Sequence[Any]:
+def _lock_next_videos(session: Session, after: str) -> Sequence[Any]:
+    """Lock the next videos in the order of their keys; return their ids and keys."""
     read = sa.select(VIDEOS.c.id, VIDEOS.c.key).where(VIDEOS.c.key > after)
-    read = read.order_by(VIDEOS.c.key).limit(VIDEOS_AT_ONCE).with_for_update(key_share=True)
+    read = read.order_by(VIDEOS.c.key).limit(VIDEOS_PER_BATCH).with_for_update(key_share=True)
     return lookup.run(session, read).all()
 
 
@@ -282,30 +300,31 @@ def _in_range(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
 
 
 def _counts() -> Statement:
-    """Viewers of each video, less those whose event is still pending."""
+    """Build the SELECT of viewers and engaged viewers per video, less the pending ones."""
     viewed = sa.select(
         INTERACTIONS.c.video_id,
         sa.case((INTERACTIONS.c.impressions > 0, 1), else_=0).label("impressions"),
         sa.case((INTERACTIONS.c.engaged_views > 0, 1), else_=0).label("engaged_views"),
     ).where(_in_range(INTERACTIONS.c.user_id))
-    waiting = sa.select(PENDING.c.video_id, -PENDING.c.impressions, -PENDING.c.engaged_views).where(
+    pending = sa.select(PENDING.c.video_id, -PENDING.c.impressions, -PENDING.c.engaged_views).where(
         _in_range(PENDING.c.user_id)
     )
-    each = sa.union_all(viewed, waiting).subquery()
+    rows = sa.union_all(viewed, pending).subquery()
     sums = [
-        sa.cast(sa.func.sum(each.c[name]), sa.BigInteger).label(name)
+        sa.cast(sa.func.sum(rows.c[name]), sa.BigInteger).label(name)
         for name in ("impressions", "engaged_views")
     ]
-    return sa.select(each.c.video_id, *sums).group_by(each.c.video_id)
+    return sa.select(rows.c.video_id, *sums).group_by(rows.c.video_id)
 
 
 def _first_engaged() -> Statement:
-    """When each user first had an engaged view of each video, unless that is still pending.
+    """Build the SELECT of the time of each user's first engaged view of each video.
 
-    Of somebody who is being erased, only what their state still has.
+    It leaves out views that are still pending. A view also needs a state, since the erasure of a
+    user deletes states before the log.
     """
     of_pair = (PENDING.c.user_id == EVENTS.c.user_id, PENDING.c.video_id == EVENTS.c.video_id)
-    waits = sa.exists().where(*of_pair, PENDING.c.engaged_views > 0)
+    is_pending = sa.exists().where(*of_pair, PENDING.c.engaged_views > 0)
     is_state = sa.and_(
         INTERACTIONS.c.user_id == EVENTS.c.user_id,
         INTERACTIONS.c.video_id == EVENTS.c.video_id,
@@ -314,7 +333,7 @@ def _first_engaged() -> Statement:
     return (
         sa.select(EVENTS.c.video_id, sa.func.min(EVENTS.c.at).label("at"))
         .join(INTERACTIONS, is_state)
-        .where(_in_range(EVENTS.c.user_id), EVENTS.c.engaged, ~waits)
+        .where(_in_range(EVENTS.c.user_id), EVENTS.c.engaged, ~is_pending)
         .group_by(EVENTS.c.user_id, EVENTS.c.video_id)
     )
 

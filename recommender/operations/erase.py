@@ -28,8 +28,8 @@ from recommender.database import bulk, lookup
 from recommender.database.transactions import run_transaction
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
-from recommender.learning.affinities import exponent
-from recommender.learning.statistics import MOST_TRENDING, Run, lock_videos
+from recommender.learning.affinities import decay_exponent
+from recommender.learning.statistics import MAX_TREND, RefreshRun, lock_videos
 from recommender.models.tables import (
     EVENTS,
     HASHTAGS,
@@ -109,7 +109,7 @@ def erase_user(engine: Engine, user: str, *, settings: Settings | None = None) -
         RecommenderError: the database refused; the batches before are done.
     """
     started = time.monotonic()
-    run = Run(engine, scalars.now(), settings or Settings.from_environment())
+    run = RefreshRun(engine, scalars.now(), settings or Settings.from_environment())
     key = scalars.parse_named("user", scalars.key, user)
     mark = partial(_mark, key=key, at=run.as_of)
     marked = run_transaction(engine, mark, settings=run.settings)
@@ -156,7 +156,7 @@ def unfinished(session: Session) -> int:
     return lookup.run(session, found).scalar() or 0
 
 
-def _erase(run: Run, user_id: int) -> Iterator[Done]:
+def _erase(run: RefreshRun, user_id: int) -> Iterator[Done]:
     """Erase one marked user, a transaction at a time.
 
     What others see goes first, what a rebuild could derive anew last.
@@ -174,7 +174,7 @@ def _erase(run: Run, user_id: int) -> Iterator[Done]:
     yield run.locked(partial(_finish, user_id))
 
 
-def _repeated(run: Run, step: Callable[[Session, Any], Done]) -> Iterator[Done]:
+def _repeated(run: RefreshRun, step: Callable[[Session, Any], Done]) -> Iterator[Done]:
     """Take a step in a transaction of its own until nothing is left to do."""
     while done := run.locked(step):
         yield done
@@ -229,11 +229,8 @@ def _rename(session: Session, table: Table, ids: Sequence[int], **changed: Any) 
     if ids:
         column = _key(table)
         values = [(row_id, NOBODY + token_hex(16)) for row_id in ids]
-        rows = lookup.listed(lookup.is_sqlite(session), (table.c.id, column))
-        statement = sa.update(table).where(table.c.id == rows.c.id)
-        statement = statement.values({column.name: rows.c[column.name], **changed})
-        given = lookup.listed_values(session, 2, values)
-        lookup.run(session, statement, given)
+        changes = {column.name: bulk.replace}
+        bulk.update_listed(session, (table.c.id, column), values, changes, changed)
     return len(ids)
 
 
@@ -294,7 +291,7 @@ def _uncount(on_sqlite: bool) -> sa.Update:  # noqa: FBT001
     return sa.update(INTERACTIONS).where(*is_state).values(left)
 
 
-def _engaged(run: Run, user_id: int) -> dict[int, Engaged]:
+def _engaged(run: RefreshRun, user_id: int) -> dict[int, Engaged]:
     """A user's engaged views of each video, by the log."""
     found: dict[int, Engaged] = {}
     after = ""
@@ -343,10 +340,16 @@ def _subtract(user_id: int, logged: Mapping[int, Engaged], session: Session, sta
     if done := _delete(NEIGHBOURS, NEIGHBOURS.c.video_id.in_(gone), session, state):
         return done
     changed = sorted((i, *after[i]) for i, *values in before if tuple(values) != after[i])
-    given = lookup.listed_values(session, 5, changed)
-    lookup.run(session, _replacing(lookup.is_sqlite(session)), given)
+    changes = {column.name: bulk.replace for column in _STATISTICS[1:]}
+    bulk.update_listed(session, _STATISTICS, changed, changes)
     bulk.delete(session, INTERACTIONS, [(user_id, row.video_id) for row in rows])
     return {INTERACTIONS.name: len(rows)}
+
+
+_STATISTICS = (
+    VIDEOS.c.id,
+    *(VIDEOS.c[name] for name in ("impressions", "engaged_views", "trending", "neighbours_views")),
+)
 
 
 def _without(
@@ -373,17 +376,9 @@ def _trend_without(trend: float | None, at: datetime, state: Any) -> float | Non
     """The logarithm to base 2 of what is left of a sum of powers of 2; None where it is nothing."""
     if trend is None:
         return None
-    gone = exponent(state.landmark, state.trend_half_life_days, at) - trend
+    gone = decay_exponent(state.landmark, state.trend_half_life_days, at) - trend
     left = -math.expm1(min(gone, 0.0) * math.log(2))
-    return max(-MOST_TRENDING, trend + math.log2(left)) if left > LEAST_LEFT else None
-
-
-@cache
-def _replacing(on_sqlite: bool) -> sa.Update:  # noqa: FBT001
-    names = ("impressions", "engaged_views", "trending", "neighbours_views")
-    rows = lookup.listed(on_sqlite, (VIDEOS.c.id, *(VIDEOS.c[name] for name in names)))
-    statement = sa.update(VIDEOS).where(VIDEOS.c.id == rows.c.id)
-    return statement.values({name: rows.c[name] for name in names})
+    return max(-MAX_TREND, trend + math.log2(left)) if left > LEAST_LEFT else None
 
 
 def _finish(user_id: int, session: Session, _state: Any) -> Done:

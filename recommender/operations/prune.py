@@ -29,7 +29,7 @@ from recommender.database.lookup import end_of_next, keys_in_range
 from recommender.database.transactions import run_transaction
 from recommender.errors import InvalidValue
 from recommender.formats import scalars
-from recommender.learning.engagement import MOST_AHEAD
+from recommender.learning.engagement import MAX_CLOCK_SKEW
 from recommender.logs import log
 from recommender.models.tables import (
     EVENTS,
@@ -95,7 +95,7 @@ def prune(
     """
     started = time.monotonic()
     moment = scalars.time(scalars.now() if as_of is None else as_of)
-    if moment > scalars.now() + MOST_AHEAD:
+    if moment > scalars.now() + MAX_CLOCK_SKEW:
         raise InvalidValue(f"as_of: {scalars.written_time(moment)} is in the future")
     events_until = _until(moment, "events_older_than", events_older_than)
     sessions_until = _until(moment, "sessions_older_than", sessions_older_than)

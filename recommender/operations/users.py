@@ -13,8 +13,8 @@ from recommender.database import lookup
 from recommender.errors import InvalidValue, UnknownUser
 from recommender.formats import scalars
 from recommender.ingest.users import user_id
-from recommender.learning.engagement import MOST_AHEAD
-from recommender.learning.rebuild import relearn
+from recommender.learning.engagement import MAX_CLOCK_SKEW
+from recommender.learning.rebuild import rebuild_affinities
 from recommender.models import (
     Follow,
     Hashtag,
@@ -144,7 +144,7 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
         UnknownUser: there is no such user.
     """
     since = scalars.time(scalars.now() if at is None else at)
-    if since > scalars.now() + MOST_AHEAD:
+    if since > scalars.now() + MAX_CLOCK_SKEW:
         raise InvalidValue(f"at: {scalars.written_time(since)} is in the future")
     row_id, before = _locked(session, user)
     horizon = session.scalar(sa.select(LearningState.events_horizon))
@@ -155,7 +155,7 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
         )
     if before is None or before < since:
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
-    relearn(session, [user])
+    rebuild_affinities(session, [user])
     is_forgotten = sa.and_(RecentEngagement.user_id == row_id, RecentEngagement.at <= since)
     session.execute(sa.delete(RecentEngagement).where(is_forgotten))
 

@@ -1,1 +1,1 @@
-"""ranking: TODO."""
+"""The one ranking statement: candidates, filters, features, signals and score."""

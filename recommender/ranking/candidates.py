@@ -1,4 +1,4 @@
-"""ranking.candidates: TODO."""
+"""The candidates of a request: the sources' videos, merged."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from recommender.ranking.viewer import Shape, Viewer
 
 
 def candidates(shape: Shape, viewer: Viewer) -> CTE:
-    """All candidates of a request: `video_id`, and `sources` as a sum of powers of 2.
+    """Return all candidates of a request: `video_id`, and `sources` as a sum of powers of 2.
 
-    The power of a source is its place in `SOURCES`. They are in the order of their ids, in which
-    what is read of each lies side by side.
+    The exponent of a source is its index in `SOURCES`.
     """
     rows = [_rows(shape, viewer, place, source) for place, source in enumerate(SOURCES)]
-    each = sa.union_all(*rows).subquery("each_source")
-    sources = sa.cast(sa.func.sum(each.c.source), Double).label("sources")
-    merged = sa.select(each.c.video_id, sources).group_by(each.c.video_id)
-    return merged.order_by(each.c.video_id).cte("candidates")
+    listed = sa.union_all(*rows).subquery("each_source")
+    sources = sa.cast(sa.func.sum(listed.c.source), Double).label("sources")
+    merged = sa.select(listed.c.video_id, sources).group_by(listed.c.video_id)
+    # In the order of ids, the rows that later steps read lie side by side.
+    return merged.order_by(listed.c.video_id).cte("candidates")
 
 
 def given_candidates(viewer: Viewer) -> CTE:
-    """The given videos as candidates that no source found."""
-    found: Statement = sa.select(
+    """Return the given videos as candidates without sources."""
+    videos: Statement = sa.select(
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
-    return found.where(Video.id.in_(viewer.given_videos())).cte("candidates")
+    return videos.where(Video.id.in_(viewer.given_videos())).cte("candidates")
 
 
 def source_names(sources: float) -> tuple[str, ...]:
-    """The names of the sources that the `sources` column of `feed_query` stands for.
+    """Return the names of the sources in a value of the `sources` column of `feed_query`.
 
     Args:
-        sources: a sum of powers of 2, each a place in `SOURCES`; 0 for none.
+        sources: a sum of powers of 2, whose exponents are indexes in `SOURCES`; 0 for none.
     """
-    return tuple(each.name for place, each in enumerate(SOURCES) if int(sources) >> place & 1)
+    return tuple(source.name for bit, source in enumerate(SOURCES) if int(sources) >> bit & 1)
 
 
 def _rows(shape: Shape, viewer: Viewer, place: int, source: Source) -> Statement:
@@ -51,7 +51,7 @@ def _rows(shape: Shape, viewer: Viewer, place: int, source: Source) -> Statement
 
 
 def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement:
-    """The ids of the candidates that a source finds, the best first."""
+    """Return the ids of a source's candidates, best first."""
     quota = quota_of(source, shape)
     found = source.select(viewer, quota)
     if source.name == BACKFILL:
@@ -63,11 +63,11 @@ def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement
 
 
 def quota_of(source: Source, shape: Shape) -> int:
-    """How many candidates a source gives at most, 1 at least: its part of all that may be."""
+    """Return the largest number of candidates of a source, at least 1, scaled by the setting."""
     return max(1, round(source.quota * shape.candidates / CANDIDATES))
 
 
 def _of_two_pages(viewer: Viewer, least: int) -> ColumnElement[int]:
-    """How many two pages hold, or the least where that is more."""
+    """Return the number of videos on two pages, but at least `least`."""
     two_pages = 2 * viewer.limit
     return sa.case((two_pages > least, two_pages), else_=least)

@@ -1,12 +1,11 @@
-"""The first videos of the reference formula, exactly, without scoring every video.
+"""The exact first page of the reference formula, without scoring every video.
 
-Nearly all of its signals come from lists that the databases can walk: what the viewer did, and the
-videos of declared hashtags, of followed creators, with declared sounds. The sum of a video's parts
-from these lists is its score but for its language and country, which add little. So only those can
-be on the page whose sum comes within that little of the score that so many others have for sure;
-only these are scored (partial sums with a threshold: Fagin, Lotem and Naor, 2003). Where that
-threshold is as low as what a language and a country are worth, the newest of each kind stand for
-all videos that are in no list.
+Most of its signals come from lists that an index gives: the viewer's interactions, and the videos
+of declared hashtags, followed creators and declared sounds. A video's partial sum over these lists
+lacks only language and country, which add little. A full page of scored videos gives a threshold.
+Only videos whose partial sum comes that close to it can be on the page, and only these are scored
+(partial sums with a threshold: Fagin, Lotem and Naor, 2003). If the threshold is no more than
+language and country can add, the newest videos of each kind stand for all videos in no list.
 """
 
 from __future__ import annotations
@@ -26,34 +25,35 @@ from recommender.ranking.signals import COUNT_LIMIT
 from recommender.ranking.viewer import Shape, Viewer
 
 SEEDS = 3
-"""How many videos of the largest sums are scored for each place of a page, for the threshold."""
+"""The number of videos per place of a page that are scored for the threshold."""
 
 ROUNDING = 2e-9
-"""Scores are compared in whole billionths; sums of doubles differ by less."""
+"""The tolerance of the threshold: more than two sums of doubles that are equal can differ."""
 
 
 def ranked_reference(shape: Shape, viewer: Viewer) -> Statement:
-    """What `ranked` gives for the reference formula; with a host's own signals it is that."""
+    """Return the same feed as `ranked` for the reference formula; it is `ranked` for host signals."""
     if shape.own:
         return ranked(shape, viewer)
     sums = _sums(viewer)
     least = _threshold(shape, viewer, sums)
-    contenders = sa.union(
+    possible = sa.union(
         sa.select(sums.c.video_id).where(sums.c.score > least - _others(viewer)),
         *_newest_of_each_kind(shape, viewer, least),
     ).cte("contenders")
-    return ordered(_among(shape, viewer, contenders)).limit(viewer.limit)
+    return ordered(_among(shape, viewer, possible)).limit(viewer.limit)
 
 
 def _sums(viewer: Viewer) -> CTE:
-    """The videos of all lists with the sums of their parts."""
+    """Return the videos of all lists with their partial sums."""
     parts = sa.union_all(*_lists(viewer)).subquery("parts")
     score = sa.func.sum(parts.c.score).label("score")
     return sa.select(parts.c.video_id, score).group_by(parts.c.video_id).cte("sums")
 
 
 def _lists(viewer: Viewer) -> Iterator[Statement]:
-    """The parts of each video of each list; outer joins keep databases from beginning at all."""
+    """Return the parts of the sums, one statement per list."""
+    # Outer joins keep the databases from starting at all videos.
     weights = viewer.weights
     mine = (
         weights["completion"] * Interaction.completion
@@ -88,12 +88,12 @@ def _part(video_id: Any, score: Number) -> Statement:
 
 
 def _others(viewer: Viewer) -> Number:
-    """What the signals that no list is walked for can add, and a little."""
+    """Return the most that language and country can add, plus the tolerance."""
     return viewer.weights["language"] + viewer.weights["country"] + number(ROUNDING)
 
 
 def _threshold(shape: Shape, viewer: Viewer, sums: CTE) -> ColumnElement[float]:
-    """The score of so many videos as a page has, or more; below all where there are fewer."""
+    """Return a score that a full page of videos reaches; -1 if there are too few videos."""
     largest = (
         sa.select(sums.c.video_id)
         .order_by(sums.c.score.desc())
@@ -115,10 +115,10 @@ def _threshold(shape: Shape, viewer: Viewer, sums: CTE) -> ColumnElement[float]:
 def _newest_of_each_kind(
     shape: Shape, viewer: Viewer, least: ColumnElement[float]
 ) -> Iterator[Statement]:
-    """The newest in the viewer's language or not, from their country or not; none where not needed.
+    """Return the newest videos by language and country match; none if not needed.
 
-    Those that are in no list differ in nothing else. Who is newer and of the same kind has no less
-    of a score, so that only the newest can be on the page.
+    Videos in no list differ in nothing else. Of two videos of one kind, the newer ranks higher, so
+    only the newest can be on the page.
     """
     needed = sa.case((least <= _others(viewer), viewer.limit), else_=sa.literal(0, BigInteger()))
     in_language, in_country = Video.language == viewer.language, Video.country == viewer.country
@@ -134,13 +134,11 @@ def _newest_of_each_kind(
 
 
 def _among(shape: Shape, viewer: Viewer, videos: FromClause) -> Statement:
-    """Some videos with their scores, by facts of these alone.
-
-    The filters are no conditions that an index has: SQLite would begin at all videos.
-    """
+    """Return some videos with their scores, from facts of these videos only."""
     facts = summed(
         candidate_interactions(viewer, videos),
         candidate_declared(viewer, videos),
     )
+    # As a computed value, no index matches the filters: SQLite would start at all videos.
     is_allowed = is_true(sa.and_(*allowed(shape, viewer)))
     return scored(shape, viewer, videos, facts=facts).where(is_allowed == number(1))

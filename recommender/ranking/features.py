@@ -1,4 +1,4 @@
-"""ranking.features: TODO."""
+"""The facts: sums per video over other tables, which signals read."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from recommender.models import (
 from recommender.ranking.viewer import Viewer
 
 MOST_TERMS = 200
-"""How many words of what the viewer engaged with are looked for, the most frequent first."""
+"""The largest number of the viewer's caption words that are compared, most frequent first."""
 
 FACTS = (
     "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
     "hashtag_affinity", "lately", "neighbours", "followed", "terms",
 )  # fmt: skip
-"""The columns that facts may have, each a sum over the rows of `fact_rows`."""
+"""The columns that facts may have: sums over the rows of `fact_rows`."""
 
 
 def gather_facts(
@@ -43,17 +43,17 @@ def gather_facts(
     few: bool = False,
     unseen: bool = False,
 ) -> Subquery:
-    """One row for each video that the viewer's rows, or the candidates, say something about.
+    """Return one row of facts per candidate, or per video that the viewer's rows name.
 
-    Every source of facts is rows of one UNION ALL with one GROUP BY: joining them would let the
-    database multiply rows that it underestimates.
+    All facts are rows of one UNION ALL with one GROUP BY. Joins would multiply rows if the
+    planner's estimates are too low.
 
     Args:
         viewer: the viewer.
-        candidates: the videos in question, with their `sources`; the reference formula looks at the
-            whole catalogue, and so at all that the viewer's rows name.
-        few: whether the candidates are fewer than what their neighbours and followers lead to.
-        unseen: whether the viewer has done nothing with any candidate.
+        candidates: the videos with their `sources`; None for the reference formula, which reads
+            the whole catalogue.
+        few: whether there are so few candidates that looking them up one by one is cheaper.
+        unseen: whether the viewer has no interaction with any candidate.
     """
     if candidates is None:
         return summed(interaction_facts(viewer), hashtag_facts(viewer))
@@ -68,7 +68,7 @@ def gather_facts(
 
 
 def summed(*parts: Statement) -> Subquery:
-    """Rows of facts, added up by video."""
+    """Return the sums of rows of facts per video."""
     names = [name for name in FACTS if any(name in part.selected_columns for part in parts)]
     rows = sa.union_all(*(_padded(part, names) for part in parts)).subquery("fact_rows")
     sums = [sa.func.sum(rows.c[name]).label(name) for name in names]
@@ -76,20 +76,20 @@ def summed(*parts: Statement) -> Subquery:
 
 
 def fact_row(video_id: ColumnElement[int], **values: ColumnElement[float]) -> Statement:
-    """A row of facts of a video."""
+    """Return a row of facts of a video."""
     facts = [value.label(name) for name, value in values.items()]
     return sa.select(video_id.label("video_id"), *facts)
 
 
 def _padded(rows: Statement, names: Sequence[str]) -> Statement:
-    """The same rows with all facts, 0 in those that they do not have."""
-    given = rows.selected_columns
-    facts = [given[name] if name in given else number(0).label(name) for name in names]
-    return rows.with_only_columns(given.video_id, *facts)
+    """Return the rows with all facts, 0 for missing ones."""
+    columns = rows.selected_columns
+    facts = [columns[name] if name in columns else number(0).label(name) for name in names]
+    return rows.with_only_columns(columns.video_id, *facts)
 
 
 def interaction_row(video_id: ColumnElement[int]) -> Statement:
-    """What the viewer did with a video."""
+    """Return the facts of one interaction."""
     return fact_row(
         video_id,
         completion=Interaction.completion.expression,
@@ -101,13 +101,13 @@ def interaction_row(video_id: ColumnElement[int]) -> Statement:
 
 
 def interaction_facts(viewer: Viewer) -> Statement:
-    """What the viewer did with each video."""
+    """Return the facts of all interactions of the viewer."""
     facts = interaction_row(Interaction.video_id.expression)
     return facts.where(Interaction.user_id == viewer.user_id)
 
 
 def hashtag_facts(viewer: Viewer) -> Statement:
-    """A row for each hashtag of a video that the viewer declared."""
+    """Return a row per video and hashtag that the viewer declared."""
     return (
         fact_row(VideoHashtag.video_id.expression, hashtags=number(1))
         .join(UserHashtag, UserHashtag.hashtag_id == VideoHashtag.hashtag_id)
@@ -116,11 +116,9 @@ def hashtag_facts(viewer: Viewer) -> Statement:
 
 
 def candidate_interactions(viewer: Viewer, candidates: FromClause) -> Statement:
-    """What the viewer did with each candidate.
-
-    Here and below, outer joins keep the database from beginning at the viewer's whole history, or
-    at all videos of a hashtag; their empty rows add nothing to a sum.
-    """
+    """Return the facts of the viewer's interactions with the candidates."""
+    # Here and below, outer joins keep the database from starting at the viewer's whole history, or
+    # at all videos of a hashtag; their empty rows add nothing to a sum.
     of_candidate = sa.and_(
         Interaction.user_id == viewer.user_id, Interaction.video_id == candidates.c.video_id
     )
@@ -129,10 +127,8 @@ def candidate_interactions(viewer: Viewer, candidates: FromClause) -> Statement:
 
 
 def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
-    """For each hashtag of a candidate what it says to the viewer, where it says anything.
-
-    What the viewer learned of many hashtags is probed; the few others are one table, for one join.
-    """
+    """Return a row per candidate and hashtag that the viewer declared, saw or has affinity to."""
+    # Affinities can be many and are looked up one by one; the rest is one small table to join.
     tastes = _hashtag_tastes(viewer)
     learned = sa.and_(
         Affinity.user_id == viewer.user_id,
@@ -155,7 +151,7 @@ def candidate_hashtags(viewer: Viewer, candidates: FromClause) -> Statement:
 
 
 def _hashtag_tastes(viewer: Viewer) -> Subquery:
-    """One row for each hashtag that the viewer declared, or saw lately."""
+    """Return one row per hashtag that the viewer declared or saw recently."""
     declared = sa.select(
         UserHashtag.hashtag_id, number(1).label("hashtags"), number(0).label("lately")
     ).where(UserHashtag.user_id == viewer.user_id)
@@ -166,7 +162,7 @@ def _hashtag_tastes(viewer: Viewer) -> Subquery:
 
 
 def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
-    """For each hashtag of a candidate, whether the viewer declared it."""
+    """Return a row per candidate and hashtag: 1 if the viewer declared it."""
     declared = sa.and_(
         UserHashtag.user_id == viewer.user_id, UserHashtag.hashtag_id == VideoHashtag.hashtag_id
     )
@@ -180,13 +176,13 @@ def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
 
 
 def neighbour_facts(viewer: Viewer, candidates: FromClause) -> Statement:
-    """A row for each candidate that is a neighbour of what the viewer engaged with lately."""
+    """Return a row per candidate that is a neighbour of recently engaged videos."""
     facts = fact_row(viewer.near.c.video_id, neighbours=viewer.near.c.similarity)
     return facts.where(viewer.near.c.video_id.in_(sa.select(candidates.c.video_id)))
 
 
 def followed_facts(viewer: Viewer) -> Statement:
-    """A row for each of those whom the viewer follows that engaged with a video lately."""
+    """Return a row per video and followed user who engaged with it recently."""
     return (
         fact_row(RecentEngagement.video_id.expression, followed=number(1))
         .join(Follow, Follow.creator_id == RecentEngagement.user_id)
@@ -195,14 +191,15 @@ def followed_facts(viewer: Viewer) -> Statement:
 
 
 def followed_among(viewer: Viewer, candidates: FromClause) -> Statement:
-    """The same of the candidates only; the sum keeps SQLite from looking up each with each."""
+    """Return the rows of `followed_facts` for many candidates."""
+    # The sum keeps SQLite from looking up every candidate for every followed user.
     return followed_facts(viewer).where(
         (RecentEngagement.video_id + 0).in_(sa.select(candidates.c.video_id))
     )
 
 
 def candidate_neighbours(viewer: Viewer, candidates: FromClause) -> Statement:
-    """For each candidate, each time that it is near to what the viewer engaged with lately."""
+    """Return a row per candidate and recently engaged video whose neighbour it is."""
     lately, near = viewer.recent, VideoNeighbour
     is_near = sa.and_(near.source_id == lately.c.video_id, near.video_id == candidates.c.video_id)
     return (
@@ -214,14 +211,14 @@ def candidate_neighbours(viewer: Viewer, candidates: FromClause) -> Statement:
 
 
 def candidate_followed(viewer: Viewer, candidates: FromClause) -> Statement:
-    """A row for each candidate of each of those whom the viewer follows that engaged with it."""
+    """Return the rows of `followed_facts` for few candidates."""
     return followed_facts(viewer).where(
         RecentEngagement.video_id.in_(sa.select(candidates.c.video_id))
     )
 
 
 def viewer_terms(viewer: Viewer) -> Subquery:
-    """The words of what the viewer engaged with lately, each 1 where rare and 0 where common."""
+    """Return the words of recently engaged captions with their rarity: 1 if rare, 0 if common."""
     lately = viewer.recent
     rarity = number(1) - sa.cast(Term.captions, Double) / viewer.common_captions
     return (
@@ -238,12 +235,9 @@ def viewer_terms(viewer: Viewer) -> Subquery:
 
 
 def candidate_terms(viewer: Viewer, candidates: FromClause) -> Statement:
-    """For each word of a candidate's caption how much it says to the viewer.
-
-    That the words' join says again whose word it is keeps PostgreSQL from looking the words up
-    anew for each candidate.
-    """
+    """Return a row per candidate and word of its caption that the viewer's words contain."""
     words = viewer_terms(viewer)
+    # The join repeats the video's id, so that PostgreSQL does not compute the words per candidate.
     is_said = sa.and_(words.c.term == VideoTerm.term, VideoTerm.video_id == candidates.c.video_id)
     return (
         fact_row(candidates.c.video_id, terms=words.c.rarity)

@@ -1,7 +1,7 @@
-"""Which videos a feed may show: one named predicate each.
+"""The filters of a feed: named predicates that every shown video fulfils.
 
-A filter reads the video's row and the viewer's bound values; it is true where the video may be
-shown. The order of `FILTERS` is the order in which an explanation lists them.
+A filter reads the video's row and the viewer's bound values; it is true if the video may be shown.
+`FILTERS` is in the order in which an explanation lists them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from recommender.models import (
 from recommender.ranking.viewer import Shape, Viewer
 
 VideoId: TypeAlias = ColumnElement[int] | InstrumentedAttribute[int]
-"""A column that names videos."""
+"""A column of video ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A named predicate over `Video`: true where the video may be shown to the viewer.
+    """A named predicate over `Video`: true if the video may be shown to the viewer.
 
-    `otherwise` says why not, after "Not shown: ".
+    `otherwise` is the reason in an explanation, after "Not shown: ".
     """
 
     name: str
@@ -46,11 +46,9 @@ class Filter:
 
 
 def none(rows: sa.Select[int]) -> ColumnElement[bool]:
-    """There is no such row.
-
-    A NOT EXISTS would say the same, but PostgreSQL makes a join of it, and then sorts a catalogue
-    instead of walking an index to the first few. Of `!=` it expects that nearly all rows pass.
-    """
+    """Return the condition that a SELECT has no row."""
+    # PostgreSQL would turn NOT EXISTS into a join, and sort the catalogue instead of reading the
+    # first rows of an index. With `!=` it expects that nearly all rows pass.
     found = rows.with_only_columns(sa.literal(1)).limit(1).scalar_subquery()
     return sa.func.coalesce(found, 0) != 1
 
@@ -61,12 +59,13 @@ def published(_viewer: Viewer) -> ColumnElement[bool]:
 
 
 def not_in_future(viewer: Viewer) -> ColumnElement[bool]:
-    """The video's time of publishing has come."""
+    """The video is published at or before the reading time."""
     return Video.published_at <= viewer.as_of
 
 
 def still_published(viewer: Viewer) -> ColumnElement[bool]:
-    """`published` and `not_in_future`, said so that no database begins at all such videos."""
+    """Return `published` and `not_in_future`, for candidates."""
+    # Written so that no index matches: a database would start at all published videos.
     is_out = [Video.status != status for status in STATUSES if status != "published"]
     return sa.and_(*is_out, Video.published_at <= viewer.as_of)
 
@@ -77,30 +76,30 @@ def not_own(viewer: Viewer) -> ColumnElement[bool]:
 
 
 def not_rejected(viewer: Viewer) -> ColumnElement[bool]:
-    """The viewer neither reported the video nor said that it does not interest them."""
+    """The viewer neither reported the video nor marked it as not interesting."""
     rejected = sa.or_(Interaction.not_interested_at.is_not(None), Interaction.reports > 0)
     return none(_interaction(viewer).where(rejected))
 
 
 def not_seen(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
-    """The viewer has done nothing with the video, not even seen it, nor was it served to them."""
+    """The viewer has no interaction with the video, and it was not served to them."""
     return sa.and_(none(_interaction(viewer, video_id)), none(_served(viewer, video_id)))
 
 
 def not_served(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
-    """The video was not on a page of this session."""
+    """The video was not served in this session."""
     return none(_served(viewer, video_id).where(ServedVideo.session == viewer.session))
 
 
 def _served(viewer: Viewer, video_id: VideoId) -> sa.Select[int]:
-    """To the viewer, on any page."""
+    """Return the rows of a video served to the viewer, on any page."""
     return sa.select(ServedVideo.video_id).where(
         ServedVideo.user_id == viewer.user_id, ServedVideo.video_id == video_id
     )
 
 
 def _interaction(viewer: Viewer, video_id: VideoId = Video.id) -> sa.Select[int]:
-    """Of the viewer with the video."""
+    """Return the viewer's interaction with a video."""
     return sa.select(Interaction.video_id).where(
         Interaction.user_id == viewer.user_id, Interaction.video_id == video_id
     )
@@ -124,11 +123,9 @@ def sound_not_muted(viewer: Viewer) -> ColumnElement[bool]:
 
 
 def hashtag_not_muted(viewer: Viewer) -> ColumnElement[bool]:
-    """The viewer muted none of the video's hashtags.
-
-    A CASE of the IN keeps PostgreSQL from sorting all that the viewer muted anew for each video.
-    """
+    """The viewer muted none of the video's hashtags."""
     muted = sa.select(MutedHashtag.hashtag_id).where(MutedHashtag.user_id == viewer.user_id)
+    # The CASE keeps PostgreSQL from sorting the muted hashtags again for every video.
     is_muted = sa.case((VideoHashtag.hashtag_id.in_(muted), 1), else_=0)
     found = sa.select(VideoHashtag.hashtag_id).where(
         VideoHashtag.video_id == Video.id, is_muted == 1
@@ -137,10 +134,8 @@ def hashtag_not_muted(viewer: Viewer) -> ColumnElement[bool]:
 
 
 def keyword_not_muted(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
-    """The video's caption has none of the words, or phrases, that the viewer muted.
-
-    It looks at the caption once for each of them, and so is asked last, of the best alone.
-    """
+    """The video's caption has no word or phrase that the viewer muted."""
+    # It searches the caption once per keyword, so it runs last and only for the top candidates.
     without = sa.func.replace(VideoCaption.words, MutedKeyword.keyword, "")
     muted = (
         sa.select(VideoCaption.video_id)
@@ -153,7 +148,7 @@ def keyword_not_muted(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnEle
 def _unless_any(
     viewer: Viewer, owner: InstrumentedAttribute[int], is_let_through: ColumnElement[bool]
 ) -> ColumnElement[bool]:
-    """True at once for a viewer who muted nothing of the kind, without a look at each video."""
+    """Return a condition that skips the check for viewers without mutes of the kind."""
     mutes = sa.select(sa.literal(1)).where(owner == viewer.user_id).limit(1).scalar_subquery()
     return sa.or_(mutes.is_(None), is_let_through)
 
@@ -171,14 +166,14 @@ FILTERS = (
 )
 
 EARLY = (published, not_in_future, not_seen)
-"""What takes most away, so that sources apply it."""
+"""The most selective filters, which sources apply themselves."""
 
 REFERENCE_FILTERS = FILTERS[:2]
 """The filters of the reference formula, which keeps own, seen and muted videos."""
 
 
 def filters_of(shape: Shape) -> tuple[Filter, ...]:
-    """The filters that apply to a request."""
+    """Return the filters that apply to a request."""
     if shape.is_reference:
         return REFERENCE_FILTERS
     if shape.rewatch:
@@ -187,7 +182,7 @@ def filters_of(shape: Shape) -> tuple[Filter, ...]:
 
 
 def _needed(shape: Shape) -> list[Filter]:
-    """The filters that apply, without the one that lets through all that another does."""
+    """Return the filters that apply, without `not_rejected` if `not_seen` implies it."""
     filters = filters_of(shape)
     is_implied = any(each.predicate is not_seen for each in filters)
     return [each for each in filters if not (is_implied and each.predicate is not_rejected)]
@@ -196,12 +191,12 @@ def _needed(shape: Shape) -> list[Filter]:
 def eligible(
     shape: Shape, viewer: Viewer, video_id: VideoId = Video.id
 ) -> list[ColumnElement[bool]]:
-    """What applies inside each source: what takes most away, and what the caller wants.
+    """Return the conditions inside a source: the most selective filters and the caller's own.
 
     Args:
-        shape: of the request.
-        viewer: its viewer.
-        video_id: of videos whose rows the source does not read; `Video.id` where it does.
+        shape: the shape of the request.
+        viewer: the viewer of the request.
+        video_id: the source's column of video ids; `Video.id` if it reads `Video`.
     """
     unread = [] if video_id is not Video.id else [published(viewer), not_in_future(viewer)]
     seen = [] if shape.rewatch else [not_seen(viewer, video_id)]
@@ -209,17 +204,14 @@ def eligible(
 
 
 def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
-    """What candidates that are `eligible` still have to fulfil, but for `keyword_not_muted`.
-
-    That they are published is asked of all: of some nobody asked, and of some an index said so,
-    which a host may forget.
-    """
+    """Return the filters left for `eligible` candidates, without `keyword_not_muted`."""
+    # Listed sources did not check publication, or trusted a column that the host may not update.
     others = [each for each in _needed(shape) if each.predicate not in (*EARLY, keyword_not_muted)]
     return [still_published(viewer), *(each.predicate(viewer) for each in others)]
 
 
 def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
-    """All that a video has to fulfil, what the request asks for included."""
+    """Return all conditions for a video, including the caller's own."""
     return [
         *(each.predicate(viewer) for each in _needed(shape)),
         *_requested(shape, viewer, Video.id),
@@ -227,11 +219,11 @@ def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
 
 
 def _requested(shape: Shape, viewer: Viewer, video_id: VideoId) -> list[ColumnElement[bool]]:
-    found = []
+    conditions = []
     if shape.goes_on and not_seen not in {each.predicate for each in filters_of(shape)}:
-        found.append(not_served(viewer, video_id))
+        conditions.append(not_served(viewer, video_id))
     if shape.where is not None:
-        found.append(shape.where)
+        conditions.append(shape.where)
     if viewer.excluded is not None:
-        found.append(video_id.not_in(sa.select(viewer.excluded.c.id)))
-    return found
+        conditions.append(video_id.not_in(sa.select(viewer.excluded.c.id)))
+    return conditions

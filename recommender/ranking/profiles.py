@@ -30,7 +30,7 @@ _VERSION = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
 
 def get_profile(session: Session, profile: str | None = None) -> Profile:
-    """A profile's version: one statement.
+    """Return a version of a profile, by one statement.
 
     Args:
         session: the caller's transaction.
@@ -49,12 +49,12 @@ def get_profile(session: Session, profile: str | None = None) -> Profile:
 
 
 def profile_of_id(session: Session, row_id: int) -> Profile:
-    """The version of a profile that a page was ranked by: one statement."""
+    """Return the version of a profile by its row id, by one statement."""
     return _profiles(session.execute(_read().where(ProfileVersion.id == row_id)))[0]
 
 
 def list_profiles(session: Session) -> list[Profile]:
-    """Every version of every profile, by name and version.
+    """Return every version of every profile, by name and version.
 
     Args:
         session: the caller's transaction.
@@ -63,11 +63,11 @@ def list_profiles(session: Session) -> list[Profile]:
 
 
 def profile_history(session: Session, name: str | None = None) -> list[ProfileRecord]:
-    """Where each version of a profile comes from, by name and version.
+    """Return the origins of versions, by name and version.
 
     Args:
         session: the caller's transaction.
-        name: of one profile; all where None.
+        name: the name of a profile; None for all.
 
     Raises:
         UnknownProfile: there is no such profile.
@@ -115,21 +115,21 @@ def create_profile(
     parent: str | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> Profile:
-    """Make a new version of a profile; it serves by default once it is activated.
+    """Create a version of a profile; it serves by default once it is activated.
 
-    A version never changes: whoever wants other weights makes the next one.
+    Versions never change: other weights are a new version.
 
     Args:
         session: the caller's transaction; nothing is committed.
         name: a letter, then letters, digits and ``_ . -``, at most 100 in all; not ``classic``.
-        weights: at least one signal's weight, -100 to 100 each.
-        author: who makes it, 1 to 255 characters.
-        note: why, 1 to 10,000 characters.
-        parent: ``name`` or ``name@version`` of what it is made from; its version before where None.
-        metrics: what a fit found, as JSON has it; None where the weights were chosen by hand.
+        weights: the weights by signal, at least one, -100 to 100.
+        author: the author, 1 to 255 characters.
+        note: the reason, 1 to 10,000 characters.
+        parent: ``name`` or ``name@version`` it is made from; None for the version before it.
+        metrics: the results of a fit, as JSON; None if the weights were chosen by hand.
 
     Raises:
-        InvalidValue: a name, weight, author or note is not of its form.
+        InvalidValue: a name, weight, author or note is malformed.
         UnknownSignal: there is no such signal.
         UnknownProfile: there is no such parent.
     """
@@ -137,11 +137,11 @@ def create_profile(
     if not weights:
         raise InvalidValue("weights: a profile needs at least one")
     checked = {signal_of(signal).name: checked_weight(signal, w) for signal, w in weights.items()}
-    said = checked_origin(author, note)
+    about = checked_origin(author, note)
     _lock(session)
     version, origin = _next(session, name, parent)
     row = ProfileVersion(
-        name=name, version=version, created_at=scalars.now(), parent_id=origin, **said,
+        name=name, version=version, created_at=scalars.now(), parent_id=origin, **about,
         source="hand" if metrics is None else "fit", metrics=metrics,
     )  # fmt: skip
     row.weights = [
@@ -154,7 +154,7 @@ def create_profile(
 
 
 def checked_name(name: str) -> str:
-    """The name of a profile that may have another version, or `InvalidValue`."""
+    """Return a name for a new version, or raise `InvalidValue`."""
     if not _NAME.fullmatch(name):
         raise InvalidValue(
             f"profile: {scalars.shown(name)} is not a letter followed by letters, digits, _ . or -"
@@ -165,7 +165,7 @@ def checked_name(name: str) -> str:
 
 
 def _next(session: Session, name: str, parent: str | None) -> tuple[int, int | None]:
-    """The number of a profile's next version, and the row of what it is made from."""
+    """Return the number of a profile's next version, and the row id of its parent."""
     newest = (
         sa.select(ProfileVersion.version, ProfileVersion.id)
         .where(ProfileVersion.name == name)
@@ -178,27 +178,27 @@ def _next(session: Session, name: str, parent: str | None) -> tuple[int, int | N
 
 
 def checked_origin(author: str | None, note: str | None) -> dict[str, str | None]:
-    """Who makes a version and why, as columns, or `InvalidValue`."""
+    """Return author and note as columns, or raise `InvalidValue`."""
     return {
-        "author": _said("author", author, scalars.KEY_LENGTH),
-        "note": _said("note", note, LONGEST_NOTE),
+        "author": _optional_text("author", author, scalars.KEY_LENGTH),
+        "note": _optional_text("note", note, LONGEST_NOTE),
     }
 
 
-def _said(name: str, value: str | None, longest: int) -> str | None:
+def _optional_text(name: str, value: str | None, longest: int) -> str | None:
     if value == "":
         raise InvalidValue(f"{name}: is empty")
     return None if value is None else scalars.parse_named(name, scalars.text, value, longest)
 
 
 def _lock(session: Session) -> None:
-    """Let makers of profiles wait for each other, so that they count versions up one by one."""
+    """Lock the creation of profiles, so that version numbers follow one another."""
     reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
     session.execute(reference.with_for_update())
 
 
 def activate_profile(session: Session, profile: str) -> Profile:
-    """Let a version serve where no profile is asked for, from now on.
+    """Activate a version: it serves requests that name no profile.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -207,24 +207,24 @@ def activate_profile(session: Session, profile: str) -> Profile:
     Raises:
         UnknownProfile: there is no such profile or version.
     """
-    found = get_profile(session, profile)
+    version = get_profile(session, profile)
     last = session.scalar(sa.select(sa.func.max(ProfileVersion.activated_at)))
     session.execute(
         sa.update(ProfileVersion)
-        .where(ProfileVersion.name == found.name, ProfileVersion.version == found.version)
+        .where(ProfileVersion.name == version.name, ProfileVersion.version == version.version)
         .values(activated_at=_after(last))
     )
-    return replace(found, active=True)
+    return replace(version, active=True)
 
 
 def _after(last: datetime | None) -> datetime:
-    """Now, or just after `last` where this machine's clock is behind it."""
+    """Return now, or just after `last` if this machine's clock is behind it."""
     now = scalars.now()
     return max(now, last + timedelta(microseconds=1)) if last else now
 
 
 def checked_weight(signal: str, weight: float) -> float:
-    """The weight of a signal, -100 to 100, or `InvalidValue`."""
+    """Return the weight of a signal, or raise `InvalidValue` if it is not -100 to 100."""
     name = f"weight of {signal}"
     return scalars.parse_named(name, scalars.number, weight, -LARGEST_WEIGHT, LARGEST_WEIGHT)
 

@@ -1,4 +1,4 @@
-"""The value objects that pass between the stages."""
+"""The resolved request, and the profile and learning state that it holds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from recommender.errors import InvalidValue
 from recommender.settings import Settings
 
 REFERENCE = "classic"
-"""The built-in formula over the whole catalogue, without filters or memory, for ever the same."""
+"""The name of the built-in, unchanging formula over the whole catalogue."""
 
 SMALLEST_LIMIT, DEFAULT_LIMIT, LARGEST_LIMIT = 1, 20, 500
 
 
 def check_limit(limit: int) -> int:
-    """The limit itself where it is 1 to 500, else `InvalidValue`."""
+    """Return the limit, or raise `InvalidValue` if it is not 1 to 500."""
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise InvalidValue(f"limit: {limit!r} is not a whole number")
     if not SMALLEST_LIMIT <= limit <= LARGEST_LIMIT:
@@ -46,24 +46,24 @@ class Profile:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is the reference formula, which keeps own, seen and muted videos."""
+        """True for the reference formula, which keeps own, seen and muted videos."""
         return self.name == REFERENCE
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRecord:
-    """Where one version of a ranking profile comes from.
+    """The origin of one version of a ranking profile.
 
     Attributes:
-        profile: its name.
-        version: its number.
-        created_at: when it was made, in UTC.
-        activated_at: when it was activated last, None where never.
-        source: ``hand`` or ``fit``: who chose its weights.
-        author: who made it, None where nobody said.
-        note: why, None where nobody said.
-        parent: ``name@version`` of what it was made from, None where from nothing.
-        metrics: what a fit found, as `Fit.as_dict` gives it; None where made by hand.
+        profile: the name.
+        version: the number.
+        created_at: the time of creation, in UTC.
+        activated_at: the time of the last activation, None if never.
+        source: ``hand`` or ``fit``: the origin of the weights.
+        author: the author, None if not given.
+        note: the reason, None if not given.
+        parent: ``name@version`` of the version it was made from, None if none.
+        metrics: the results of a fit (`Fit.as_dict`); None if made by hand.
     """
 
     profile: str
@@ -79,14 +79,14 @@ class ProfileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What the learning state says at a reading time.
+    """The learning state at a reading time.
 
     Attributes:
-        creator, hashtag, sound: what brings a stored affinity to the reading time.
-        trend: the half-lives that a trend has faded by since the landmark.
-        peak: the engaged viewers of late of the most trending video of all, as last refreshed.
+        creator, hashtag, sound: the factors from stored affinities to the reading time.
+        trend: the number of half-lives by which stored trends have faded.
+        peak: the recent engaged viewers of the most trending video, at the last refresh.
         engaged_share: engaged viewers by viewers, over all videos, 0 to 1.
-        captions: how many captions the words were counted in.
+        captions: the number of captions in which the words were counted.
     """
 
     creator: float
@@ -100,29 +100,29 @@ class Learning:
 
 @dataclass(frozen=True, slots=True)
 class FeedRequest:
-    """All that the scoring statement needs, resolved and validated once.
+    """A resolved and validated request for ranked videos.
 
     Attributes:
         user: the viewer's key as asked for.
-        user_id: the viewer's row, None for a stranger.
-        language: the viewer's language, None where unknown.
-        country: the viewer's country, None where unknown.
-        profile: the profile's version that scores.
+        user_id: the viewer's row, None if not in the database.
+        language: the viewer's language, None if unknown.
+        country: the viewer's country, None if unknown.
+        profile: the version of the profile that scores.
         as_of: the reading time, in UTC.
         learning: the learning state at the reading time.
-        device: the viewer's device, None where unknown.
-        learned_since: what the viewer did up to then counts no more, None where all counts.
-        limit: how many videos at most, 1 to 500.
+        device: the viewer's device, None if unknown.
+        learned_since: the time of the last reset: earlier behaviour is ignored; None for never.
+        limit: the largest number of videos, 1 to 500.
         where: the caller's own predicate over `Video`.
-        exclude: keys of videos that shall not come.
+        exclude: the keys of videos to leave out.
         signals: the host's own signals (`Signal`), each with its weight.
         settings: the numbers that shape signals and sources.
-        session: the session that the page goes on with, None where it begins one.
-        position: the place of the page's first video in the session, from 1.
-        next_position: where the session goes on; the page was served where that is later.
+        session: the session that the page continues, None for a new one.
+        position: the position of the page's first video in the session, from 1.
+        next_position: the session's next position; if later, the page was already served.
         last_creator, last_sound: the rows of the creator and sound of the video before the page.
-        rewatch: whether videos that were seen before the session may come again.
-        seed: what chance depends on, 0 to 2,147,483,646: the same seed gives the same page.
+        rewatch: whether videos seen before the session may be shown again.
+        seed: the random seed, 0 to 2,147,483,646; the same seed gives the same page.
     """
 
     user: str
@@ -152,14 +152,14 @@ class FeedRequest:
 
     @property
     def known(self) -> bool:
-        """Whether the viewer is in the database."""
+        """True if the viewer is in the database."""
         return self.user_id is not None
 
     @property
     def is_served(self) -> bool:
-        """Whether the page was served already."""
+        """True if the page was already served."""
         return self.position < self.next_position
 
     def chance(self) -> Random:
-        """What the page leaves to chance, the same for the same seed and place."""
+        """Return the random generator of the page, determined by seed and position."""
         return Random(f"{self.seed} {self.position}")  # noqa: S311 - not for secrets

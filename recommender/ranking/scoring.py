@@ -31,10 +31,13 @@ from recommender.ranking.sources import EXPLORATION, SOURCES, is_exploration
 from recommender.ranking.viewer import Shape, Viewer
 
 KEY_SCALE = 1_000_000_000
-"""The order is by whole billionths of a score: sums of doubles that are equal on paper tie."""
+"""The number of score-key units per unit of score.
+
+Rounding to billionths makes sums tie if they differ only by floating-point error.
+"""
 
 COLUMNS = frozenset({"video_id", "score_key", "sources"})
-"""The columns of a feed that are no signals."""
+"""The columns of a feed besides the signals."""
 
 PAGE_COLUMNS = (
     Video.key.label("page_video"),
@@ -42,31 +45,31 @@ PAGE_COLUMNS = (
     Video.sound_id.label("page_sound_id"),
     Video.published_at.label("page_published_at"),
 )
-"""What a contender for a place has besides its score, sources and signals."""
+"""The columns that a page needs besides score, sources and signals."""
 
 CANDIDATES_PER_PLACE = 3
-"""How many candidates there are for each place of a page, at first."""
+"""The number of candidates per place of a page."""
 
 EXTRA_CANDIDATES = 40
-"""How many more there are, whatever a page's length: the best of few are often by one creator."""
+"""The number of further candidates of any page: the best few are often by one creator."""
 
 
 def signal_of(name: str) -> Signal:
-    """The signal of that name.
+    """Return the signal of a name.
 
     Raises:
-        UnknownSignal: there is none.
+        UnknownSignal: there is no such signal.
     """
     for signal in SIGNALS:
         if signal.name == name:
             return signal
     raise UnknownSignal(
-        f"there is no signal {shown(name)}: there are {', '.join(each.name for each in SIGNALS)}"
+        f"there is no signal {shown(name)}: there are {', '.join(one.name for one in SIGNALS)}"
     )
 
 
 def score_of(key: int) -> float:
-    """The score that a score key stands for."""
+    """Return the score of a score key."""
     return key / KEY_SCALE
 
 
@@ -82,13 +85,13 @@ def score_key_of(score: float) -> int:
 
 
 def feed_query(request: FeedRequest) -> Statement:
-    """The ordered feed of a request, as a statement to run or to compose.
+    """Return the ordered feed of a request, as a statement to run or to compose.
 
-    Its columns are `video_id`, `score_key` (billionths of the score), `sources` (`source_names`
-    gives their names) and one for each signal of the profile. It selects from `Video`, so that
-    ``where`` and ``join`` can add a host's own tables; it is ordered by score key, then
-    `published_at`, then id, all descending, and limited. What ``where`` takes away is not replaced
-    by further candidates: a predicate that takes much away belongs into the request.
+    Its columns are `video_id`, `score_key` (billionths of the score), `sources` (see
+    `source_names`) and one per signal of the profile. It selects from `Video`, so ``where`` and
+    ``join`` can add a host's own tables. It is ordered by score key, `published_at` and id, all
+    descending, and limited. Videos that ``where`` removes are not replaced by further candidates:
+    a selective predicate belongs in the request.
 
     Args:
         request: as `resolve` gives it.
@@ -100,59 +103,56 @@ def feed_query(request: FeedRequest) -> Statement:
 
 
 def ranked(shape: Shape, viewer: Viewer) -> Statement:
-    """The ordered feed of a viewer."""
+    """Return the ordered feed of a viewer, limited to a page."""
     statement = ordered(unordered_feed(shape, viewer)).limit(viewer.limit)
     return statement.prefix_with("/* recommender.feed_query */")
 
 
 def pool_size(limit: Any) -> Any:
-    """How many contenders there are at first for a page of so many places, but for those on trial.
+    """Return the number of candidates for a page, without the exploration candidates.
 
     Args:
-        limit: a number, or an expression of one.
+        limit: the number of videos on the page, or an expression of it.
     """
     return CANDIDATES_PER_PLACE * limit + EXTRA_CANDIDATES
 
 
 def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
-    """The first contenders of the feed, `pool_size` a page, and all that are on trial; in order.
-
-    The signals are columns of a table that the score reads, so that each is worked out once: OFFSET
-    keeps the databases from writing them into the sum again, and from looking for muted keywords in
-    all: they look in the order of the scores, until there are enough.
-    """
-    trials = next(quota_of(each, shape) for each in SOURCES if each.name == EXPLORATION)
-    found = scored(
+    """Return the top `pool_size` candidates of a feed and all exploration candidates, in order."""
+    explored = next(quota_of(each, shape) for each in SOURCES if each.name == EXPLORATION)
+    scores = scored(
         shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
     )
-    valued = fence(found.add_columns(*PAGE_COLUMNS).where(*remaining(shape, viewer)))
-    each = valued.subquery("valued")
-    key = score_key({name: each.c[name] for name in shape.names}, viewer)
-    every = sa.select(*each.c, key)
+    # The first fence lets every signal be computed once, although the score reads it again.
+    valued = fence(scores.add_columns(*PAGE_COLUMNS).where(*remaining(shape, viewer)))
+    rows = valued.subquery("valued")
+    key = score_key({name: rows.c[name] for name in shape.names}, viewer)
+    every = sa.select(*rows.c, key)
+    # The second lets captions be searched for muted keywords in this order, until the limit.
     keyed = fence(
-        every.order_by(is_exploration(each.c.sources).desc(), *_in_order(every.selected_columns))
+        every.order_by(is_exploration(rows.c.sources).desc(), *_in_order(every.selected_columns))
     ).subquery("keyed")
     best = (
         sa.select(*keyed.c)
         .where(keyword_not_muted(viewer, keyed.c.video_id))
-        .limit(pool_size(viewer.limit) + trials)
+        .limit(pool_size(viewer.limit) + explored)
         .subquery("pool")
     )
     return sa.select(*best.c).order_by(*_in_order(best.c))
 
 
 def _in_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
-    """The one order of every feed, of contenders."""
+    """Return the one order of every feed, for the columns of candidates."""
     return columns.score_key.desc(), columns.page_published_at.desc(), columns.video_id.desc()
 
 
 def ranked_candidates(shape: Shape, viewer: Viewer) -> Statement:
-    """All contenders of the feed, in order."""
+    """Return all candidates of a feed, in order."""
     return ordered(unordered_feed(shape, viewer).add_columns(*PAGE_COLUMNS))
 
 
 def unordered_feed(shape: Shape, viewer: Viewer) -> Statement:
-    """The feed with its score keys, in no order and not limited."""
+    """Return a feed with its score keys, without order or limit."""
     if shape.is_reference:
         return scored(shape, viewer, None).where(*allowed(shape, viewer))
     found = scored(shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch)
@@ -160,13 +160,13 @@ def unordered_feed(shape: Shape, viewer: Viewer) -> Statement:
 
 
 def ranked_given(shape: Shape, viewer: Viewer) -> Statement:
-    """The given videos in the viewer's order; no filter applies."""
+    """Return the given videos in the viewer's order, without filters."""
     statement = ordered(_scored_given(shape, viewer))
     return statement.prefix_with("/* recommender.rank_query */")
 
 
 def explain_query(request: FeedRequest, video: str) -> Statement:
-    """One video's score and signals, and a column for each filter: whether it passes."""
+    """Return a video's score and signals, and a boolean column per filter."""
     shape, viewer = Shape.of(request), Viewer.of(request, [video])
     outcomes = [each.predicate(viewer).label(f"filter_{each.name}") for each in filters_of(shape)]
     statement = _scored_given(shape, viewer).add_columns(*outcomes)
@@ -174,9 +174,9 @@ def explain_query(request: FeedRequest, video: str) -> Statement:
 
 
 def ahead_query(request: FeedRequest, video_id: int, score_key: int) -> Statement:
-    """The videos of the whole filtered order that stand before this one, the nearest first.
+    """Return the videos ranked above a video in the unlimited feed, nearest first.
 
-    Each row has the video's key and how many there are.
+    Each row has the key of a video and the number of all these videos.
     """
     feed = feed_query(request).limit(None).order_by(None)
     shown_at, key = Video.published_at.label("page_published_at"), Video.key.label("page_video")
@@ -193,7 +193,7 @@ def ahead_query(request: FeedRequest, video_id: int, score_key: int) -> Statemen
 
 
 def sources_query(request: FeedRequest, video_id: int) -> Statement:
-    """The sources that found a video, as `candidates` gives them; no row where none did."""
+    """Return the sources that found a video, as in `candidates`; no row if none did."""
     found = candidates(Shape.of(request), Viewer.of(request))
     statement = sa.select(found.c.sources).where(found.c.video_id == video_id)
     return statement.prefix_with("/* recommender.sources_query */")
@@ -215,16 +215,16 @@ def scored(
     facts: Subquery | None = None,
     is_keyed: bool = True,
 ) -> Statement:
-    """The candidates, or every video, with score key, sources and signals, in no order.
+    """Return the candidates with score key, sources and signals, without order.
 
     Args:
-        shape: of the request.
-        viewer: its viewer.
-        among: the candidates, every video where None.
+        shape: the shape of the request.
+        viewer: the viewer of the request.
+        among: the candidates; None for every video.
         few: as for `gather_facts`.
         unseen: as for `gather_facts`.
-        facts: what the signals read; all that there is where None.
-        is_keyed: whether there is the score key.
+        facts: the facts that the signals read; None to gather all.
+        is_keyed: whether to add the score key.
     """
     if facts is None:
         facts = gather_facts(viewer, among, few=few, unseen=unseen)
@@ -245,30 +245,26 @@ def scored(
 
 
 def _own(signal: Signal, candidate: Candidate) -> Number:
-    """The expression of a host's signal, held in the range that it declares.
-
-    What is no number is NULL, as on SQLite; PostgreSQL holds it for more than infinity.
-    """
+    """Return the expression of a host's signal, clamped to its declared range."""
     value = signal.expression(candidate)
     if not isinstance(value, ColumnElement | InstrumentedAttribute):
         raise InvalidValue(
             f"signals: {signal.name} gives {shown(value)}, which is no SQL expression"
         )
     held = sa.cast(value, Double)
+    # NaN becomes NULL, as on SQLite: PostgreSQL orders it above infinity.
     return sa.case((held <= number(math.inf), bounded(held, signal.low, signal.high)))
 
 
 def _with_affinities(
     statement: Statement, candidate: Candidate, owner: ColumnElement[int]
 ) -> Statement:
-    """The statement with the viewer's affinities to each video's creator and sound.
+    """Return a statement with the viewer's affinities to the creator and sound of videos.
 
     Args:
-        statement: selects from `Video`.
-        candidate: whose signals read them.
-        owner: the viewer; as a sum with a column of `Video`, one affinity is looked up for each
-            video, where PostgreSQL would go through all of them for each, as it thinks that a
-            viewer has few.
+        statement: a SELECT from `Video`.
+        candidate: the candidate whose signals read the affinities.
+        owner: the viewer's id; opaque if every affinity must be looked up by its own key.
     """
     for affinity, subject, subject_id in (
         (candidate.creator, "creator", Video.creator_id),
@@ -284,13 +280,13 @@ def _with_affinities(
 
 
 def score_key(signals: Mapping[str, Number], viewer: Viewer) -> Label[int]:
-    """Σ weight · signal in whole billionths."""
+    """Return Σ weight · signal in whole billionths."""
     products = [viewer.weights[name] * value for name, value in signals.items()]
     total: ColumnElement[Any] = sum(products[1:], start=products[0])
     return sa.cast(half_away(total * number(KEY_SCALE)), BigInteger).label("score_key")
 
 
 def ordered(statement: Statement) -> Statement:
-    """The statement in the one order of every feed."""
+    """Return a statement in the one order of every feed."""
     key = statement.selected_columns.score_key
     return statement.order_by(key.desc(), Video.published_at.desc(), Video.id.desc())

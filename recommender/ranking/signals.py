@@ -1,9 +1,9 @@
-"""The signals: what speaks for a video to a viewer, one SQL expression each.
+"""The signals: one SQL expression per reason to show a video.
 
-A signal is a number in its declared range, never NULL, and depends on no clock but `as_of`. It
-reads a `Candidate`: the row of the video, the viewer's bound values, the viewer's affinities, and
-the *facts*, the sums by video over what all other rows say. Facts are gathered in one pass, since a
-subquery for each signal costs a walk for each video.
+A signal is a number in its declared range, never NULL, and reads no clock but `as_of`. It reads a
+`Candidate`: the video's row, the viewer's bound values and affinities, and the *facts*, sums per
+video over other tables. Facts are gathered in one pass, because a subquery per signal would run
+again for every video.
 """
 
 from __future__ import annotations
@@ -37,22 +37,21 @@ from recommender.ranking.features import FACTS
 from recommender.ranking.viewer import Viewer
 
 COUNT_LIMIT = 1_000_000
-"""How often a share or comment counts at most."""
+"""The largest number of shares or comments that counts."""
 
 LONGEST_AGE = 1e9
-"""Days at most that a video is old."""
+"""The largest age of a video, in days."""
 
 LEAST_AFFINITY = 1e-20
-"""What is nearer to 0, at the reading time, is no affinity."""
+"""The smallest absolute affinity at the reading time; smaller ones count as 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a signal may read: `Video`'s columns and those given here.
+    """The inputs of a signal, besides the columns of `Video`.
 
     Attributes:
-        facts: the sums by video; read by `fact`, since a statement has those of `FACTS` that it
-            needs.
+        facts: the sums per video; read them by `fact`, as a statement gathers only those it needs.
         viewer: the viewer's bound values.
         creator: the viewer's affinity to the video's creator.
         sound: the viewer's affinity to the video's sound.
@@ -64,10 +63,10 @@ class Candidate:
     sound: type[Affinity]
 
     def fact(self, name: str) -> Number:
-        """A fact of this video, 0 where the viewer has none, or none was asked for.
+        """Return a fact of this video, 0 if there is none or it was not gathered.
 
         Raises:
-            InvalidValue: it is none of `FACTS`.
+            InvalidValue: the name is not one of `FACTS`.
         """
         if name not in FACTS:
             raise InvalidValue(f"fact: {shown(name)} is not one of {', '.join(FACTS)}")
@@ -80,14 +79,14 @@ class Signal:
     """A named number in a declared range.
 
     Args:
-        name: as profiles name it; a host's own is one word of 63 bytes at most, and no other's in
-            any case.
+        name: its name in profiles; a host's own is one word of at most 63 bytes, unique without
+            regard to case.
         low: the least value.
         high: the greatest value.
-        expression: gives the SQL expression for a `Candidate`.
+        expression: a function from a `Candidate` to an SQL expression.
 
     Raises:
-        InvalidValue: the bounds are not from -1,000,000 to 1,000,000, the least first.
+        InvalidValue: the bounds are outside -1,000,000 to 1,000,000, or low is above high.
     """
 
     name: str
@@ -104,7 +103,7 @@ class Signal:
 
 
 def completion(candidate: Candidate) -> Number:
-    """The best part of this video that the viewer watched: who watched it to the end wanted it.
+    """The largest part of the video that the viewer watched in one view.
 
     Range: 0 to 1. Reads: interactions.
     """
@@ -112,7 +111,7 @@ def completion(candidate: Candidate) -> Number:
 
 
 def likes(candidate: Candidate) -> Number:
-    """The viewer likes the video now: the plainest praise.
+    """The viewer likes the video and has not taken the like back.
 
     Range: 0 or 1. Reads: interactions.
     """
@@ -120,7 +119,7 @@ def likes(candidate: Candidate) -> Number:
 
 
 def shares(candidate: Candidate) -> Number:
-    """How often the viewer shared the video: each time it was worth somebody else's time.
+    """The number of times that the viewer shared the video.
 
     Range: 0 to 1,000,000. Reads: interactions.
     """
@@ -128,7 +127,7 @@ def shares(candidate: Candidate) -> Number:
 
 
 def follows(candidate: Candidate) -> Number:
-    """The viewer follows the video's creator: a standing wish to see more.
+    """The viewer follows the video's creator.
 
     Range: 0 or 1. Reads: follows.
     """
@@ -137,9 +136,9 @@ def follows(candidate: Candidate) -> Number:
 
 
 def hashtags(candidate: Candidate) -> Number:
-    """How many of the video's hashtags are among the viewer's declared interests.
+    """The number of the video's hashtags among the viewer's declared interests.
 
-    Range: 0 to 300, the most hashtags that a video has. Reads: user_hashtags, video_hashtags.
+    Range: 0 to 300, the most that a video has. Reads: user_hashtags, video_hashtags.
     """
     return candidate.fact("hashtags")
 
@@ -162,7 +161,7 @@ def language(candidate: Candidate) -> Number:
 
 
 def country(candidate: Candidate) -> Number:
-    """The video is from the viewer's country, compared as written: the weakest of interests.
+    """The video is from the viewer's country, compared as written.
 
     Range: 0 or 1. Reads: users, videos.
     """
@@ -170,7 +169,7 @@ def country(candidate: Candidate) -> Number:
 
 
 def comments(candidate: Candidate) -> Number:
-    """How often the viewer commented on the video: it was worth an answer.
+    """The number of times that the viewer commented on the video.
 
     Range: 0 to 1,000,000. Reads: interactions.
     """
@@ -178,7 +177,7 @@ def comments(candidate: Candidate) -> Number:
 
 
 def saves(candidate: Candidate) -> Number:
-    """The viewer has saved the video, to see it again.
+    """The viewer has saved the video and not removed it again.
 
     Range: 0 or 1. Reads: interactions.
     """
@@ -186,9 +185,9 @@ def saves(candidate: Candidate) -> Number:
 
 
 def device(candidate: Candidate) -> Number:
-    """The video's orientation suits the viewer's device: upright on what is held in a hand.
+    """The video's orientation suits the viewer's device: portrait on handheld devices.
 
-    Range: 0 or 1; a square suits any device that is known. Reads: users, videos.
+    Range: 0 or 1; a square video suits every known device. Reads: users, videos.
     """
     viewer = candidate.viewer
     return sa.case(
@@ -200,7 +199,7 @@ def device(candidate: Candidate) -> Number:
 
 
 def creator_affinity(candidate: Candidate) -> Number:
-    """What the viewer's behaviour says about the creator, good or bad, the latest most.
+    """The viewer's affinity to the creator, learned from engagements and rejections.
 
     Range: -1 to 1. Reads: affinities.
     """
@@ -208,7 +207,7 @@ def creator_affinity(candidate: Candidate) -> Number:
 
 
 def hashtag_affinity(candidate: Candidate) -> Number:
-    """What the viewer's behaviour says about the video's hashtags together: its topics.
+    """The viewer's affinity to the video's hashtags together, its topics.
 
     Range: -1 to 1. Reads: affinities, video_hashtags.
     """
@@ -216,9 +215,10 @@ def hashtag_affinity(candidate: Candidate) -> Number:
 
 
 def lately(candidate: Candidate) -> Number:
-    """Of what the viewer saw last with its hashtags they engaged with more, or less, than usual.
+    """The viewer's recent engagement with the video's hashtags, compared with the average.
 
-    A share, so that it turns as soon as tastes do; what they rejected counts against.
+    It reads the videos seen last. It is a share, so it follows changes of taste at once; rejected
+    videos count against their hashtags.
 
     Range: -1 to 1. Reads: interactions, video_hashtags, learning_state.
     """
@@ -226,7 +226,7 @@ def lately(candidate: Candidate) -> Number:
 
 
 def sound_affinity(candidate: Candidate) -> Number:
-    """What the viewer's behaviour says about the video's sound: memes and songs come in waves.
+    """The viewer's affinity to the video's sound, learned from behaviour.
 
     Range: -1 to 1. Reads: affinities.
     """
@@ -234,16 +234,14 @@ def sound_affinity(candidate: Candidate) -> Number:
 
 
 def faded(score: Any, half: Number) -> Number:
-    """An affinity at the reading time, squeezed between -1 and 1; 0 where there is none.
-
-    The score is not multiplied, since PostgreSQL raises an error where the product is no double.
-    """
+    """Return an affinity at the reading time, mapped to -1 to 1; 0 if there is none."""
+    # The score is not multiplied: PostgreSQL raises an error if the product is not a double.
     is_some = sa.func.abs(score) > half * number(LEAST_AFFINITY)
     return sa.case((is_some, saturated(score, half)), else_=number(0))
 
 
 def caption(candidate: Candidate) -> Number:
-    """Words of the caption stand in captions that the viewer engaged with lately; rare ones count.
+    """Rare words that the caption shares with captions of recently engaged videos.
 
     Range: 0 to 1. Reads: interactions, video_terms, terms.
     """
@@ -251,16 +249,18 @@ def caption(candidate: Candidate) -> Number:
 
 
 def collaborative(candidate: Candidate) -> Number:
-    """Who engaged with what the viewer engaged with lately engaged with this one, beyond chance.
+    """Viewers of recently engaged videos engaged with this one too, more often than by chance.
 
-    Item-based collaborative filtering (Sarwar and others, 2001); that the newest count most carries
-    the session's context. Range: 0 to 1. Reads: interactions, video_neighbours.
+    Item-based collaborative filtering (Sarwar and others, 2001). The latest engagements weigh most,
+    which carries the session's context.
+
+    Range: 0 to 1. Reads: interactions, video_neighbours.
     """
     return saturated(candidate.fact("neighbours"), number(1))
 
 
 def social(candidate: Candidate) -> Number:
-    """People whom the viewer follows engaged with the video lately.
+    """People whom the viewer follows engaged with the video recently.
 
     Range: 0 to 1. Reads: follows, recent_engagements.
     """
@@ -268,7 +268,7 @@ def social(candidate: Candidate) -> Number:
 
 
 def quality(candidate: Candidate) -> Number:
-    """The part of its viewers that engaged with the video, begun with some of average interest.
+    """The share of the video's viewers who engaged, smoothed by viewers of average interest.
 
     Range: 0 to 1. Reads: videos, learning_state.
     """
@@ -279,7 +279,7 @@ def quality(candidate: Candidate) -> Number:
 
 
 def trending(candidate: Candidate) -> Number:
-    """Many engaged with the video of late, by forward decay, beside the most trending of all.
+    """Many users engaged recently (forward decay), compared with the most trending video.
 
     Range: 0 to 1. Reads: videos, learning_state.
     """
@@ -287,13 +287,13 @@ def trending(candidate: Candidate) -> Number:
 
 
 def trend(viewer: Viewer) -> Number:
-    """A video's trend at the reading time, squeezed between 0 and 1; 0 where there is none."""
+    """Return a video's trend at the reading time, mapped to 0 to 1; 0 if there is none."""
     now = saturated(exp2(Video.trending - viewer.trend), viewer.trend_scale)
     return sa.case((Video.trending.is_not(None), now), else_=number(0))
 
 
 def freshness(candidate: Candidate) -> Number:
-    """The video is new: 1 when published, half after each half-life.
+    """The video is new: 1 when published, halved after each half-life.
 
     Range: 0 to 1. Reads: videos.
     """
@@ -302,7 +302,7 @@ def freshness(candidate: Candidate) -> Number:
 
 
 def exploration(candidate: Candidate) -> Number:
-    """Few have seen the video, so that nobody can know yet how good it is.
+    """The video has few impressions, so its quality is not yet known.
 
     Range: 0 to 1. Reads: videos.
     """

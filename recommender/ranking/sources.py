@@ -1,10 +1,9 @@
-"""Where candidates come from: one SELECT of videos with a quota each.
+"""The sources of candidates: one SELECT of videos with a quota each.
 
-What a viewer has seen, and what the caller left out, takes nobody's place in a source, but that
-only so many are looked at: the newest of a hashtag, creator or sound, the nearest neighbours, the
-most trending. What they muted is no interest of theirs. A neighbour that is not published takes a
-place, and so does what trends and is published later, since to ask would be to read its row. The
-last source, the newest of all that every filter lets through, keeps a page full.
+Seen and excluded videos use up no candidate slots, but a source scans only a limited number of
+videos. Muted hashtags, sounds and creators are no interests. Unpublished neighbours and videos
+that trend before publication do use slots, as checking them would read their rows. The last
+source, the newest videos that pass every filter, keeps a page full.
 """
 
 from __future__ import annotations
@@ -35,27 +34,28 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
-"""No trend is less; as a bound it lets an index be walked in order."""
+"""The lower bound of all trends; as a condition it lets an index be read in order."""
 
 FOLLOWED_LIMIT = 5_000
-"""How many creators whom a viewer follows are looked at; it also keeps SQLite from beginning at all
-videos."""
+"""The largest number of followed creators that are read.
+
+The limit also keeps SQLite from starting at all videos.
+"""
 
 VIDEOS_PER_SUBJECT = 50
-"""How many videos of one hashtag, creator or sound are looked at."""
+"""The largest number of videos read per hashtag, creator or sound."""
 
 SCAN_FACTOR = 4
-"""How many of the newest of all hashtags, creators or sounds, and of the most trending, are looked
-at for each that a source gives: the viewer has seen some."""
+"""The number of videos scanned per candidate of a quota, as the viewer has seen some."""
 
 NEIGHBOUR_SCAN_FACTOR = 2
-"""How many neighbours are looked at for each that is given, the nearest first."""
+"""The number of neighbours scanned per candidate of a quota, nearest first."""
 
 NEW_VIDEO_LIMIT = 1_000
-"""How many new videos are looked at for those on trial."""
+"""The largest number of new videos scanned for exploration candidates."""
 
 SHUFFLE_STEP = 1_220_703_125
-"""How far apart in their circle videos on trial stand whose rows follow one another."""
+"""The distance in the shuffled cycle between two videos with consecutive ids."""
 
 MUTED = {
     "creator": MutedCreator.creator_id,
@@ -69,12 +69,11 @@ class Source:
     """A named source of candidates.
 
     Args:
-        name: as pages and explanations name it.
-        quota: how many candidates it gives at most, of `CANDIDATES` of all sources.
-        select: the ids of videos, the best first, as a SELECT from `Video`; of a viewer, and for so
-            many candidates.
-        is_listed: whether it is a SELECT from rows that name videos instead, so that theirs are
-            not read.
+        name: its name in pages and explanations.
+        quota: the largest number of its candidates; the quotas add up to `CANDIDATES`.
+        select: a function from a viewer and a quota to a SELECT of video ids from `Video`, best
+            first.
+        is_listed: whether the SELECT reads other tables that name videos, not `Video` itself.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Source:
 
 
 def following(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """The newest of the creators whom the viewer follows."""
+    """The newest videos by creators whom the viewer follows."""
     followed = (
         sa.select(Follow.creator_id)
         .where(Follow.user_id == viewer.user_id, _wanted(viewer, "creator", Follow.creator_id))
@@ -95,12 +94,12 @@ def following(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 
 def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """What others engaged with who also engaged with what the viewer engaged with lately."""
-    every = viewer.near
+    """Videos whose viewers also engaged with the viewer's recently engaged videos."""
+    near = viewer.near
     nearest = (
-        sa.select(every)
-        .where(every.c.video_id.is_not(None))
-        .order_by(every.c.similarity.desc(), every.c.video_id.desc())
+        sa.select(near)
+        .where(near.c.video_id.is_not(None))
+        .order_by(near.c.similarity.desc(), near.c.video_id.desc())
         .limit(NEIGHBOUR_SCAN_FACTOR * quota)
         .subquery("nearest")
     )
@@ -110,10 +109,8 @@ def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 
 def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """The newest of the hashtags that the viewer declared, or has the most affinity to.
-
-    A video is listed at one time by all of its hashtags, and so is one row here.
-    """
+    """The newest videos with hashtags that the viewer declared or has most affinity to."""
+    # All hashtags of a video have one `listed_at`, so DISTINCT leaves one row per video.
     tag, wanted = VideoHashtag, _wanted_hashtags(viewer)
     listed = (
         sa.select(tag.video_id, tag.listed_at.label("published_at"))
@@ -125,11 +122,8 @@ def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 
 def _wanted_hashtags(viewer: Viewer) -> CTE:
-    """The hashtags, and since when so many videos of each were published as are looked at.
-
-    Worked out once: the limit, more than there can be, sees to it on SQLite, and PostgreSQL, where
-    it thinks that there is one video, would still begin anew for each.
-    """
+    """Return the viewer's hashtags, with the publication time of the oldest video to read."""
+    # The limit is above any possible number: it makes SQLite compute the table once.
     declared = sa.select(UserHashtag.hashtag_id).where(
         UserHashtag.user_id == viewer.user_id, _wanted(viewer, "hashtag", UserHashtag.hashtag_id)
     )
@@ -153,7 +147,7 @@ def _wanted_hashtags(viewer: Viewer) -> CTE:
 
 
 def sounds(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """The newest with sounds that the viewer declared, or has the most affinity to."""
+    """The newest videos with sounds that the viewer declared or has most affinity to."""
     declared = sa.select(UserSound.sound_id).where(
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
@@ -162,7 +156,7 @@ def sounds(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 
 def creators(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """The newest of the creators to whom the viewer has the most affinity."""
+    """The newest videos by creators to whom the viewer has most affinity."""
     wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
     return _newest_of(viewer, Video.creator_id, wanted, quota)
 
@@ -186,27 +180,27 @@ def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
 def _wanted(
     viewer: Viewer, subject: str, column: InstrumentedAttribute[int]
 ) -> ColumnElement[bool]:
-    """The viewer did not mute it."""
+    """Return the condition that the viewer did not mute a subject."""
     muted = MUTED[subject]
     owner: ColumnElement[int] = muted.class_.user_id
     return column.not_in(sa.select(muted).where(owner == viewer.user_id))
 
 
 def trending(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """What trends in the viewer's language, or anywhere where that is unknown."""
+    """Trending videos in the viewer's language, or in any if it is unknown."""
     each = aliased(Video)
     is_spoken = [each.language == viewer.language] if viewer.has_language else []
     return _trending(each, quota, *is_spoken)
 
 
 def nearby(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """What trends in the viewer's country."""
+    """Trending videos in the viewer's country."""
     each = aliased(Video)
     return _trending(each, quota, each.country == viewer.country)
 
 
 def _trending(each: type[Video], quota: int, *where: ColumnElement[bool]) -> sa.Select[int]:
-    """The most trending of some videos, of which so many are looked at."""
+    """Return the most trending videos that fulfil the conditions."""
     most = (
         sa.select(each.id, each.trending)
         .where(each.status == "published", each.trending >= LEAST_TREND, *where)
@@ -218,11 +212,7 @@ def _trending(each: type[Video], quota: int, *where: ColumnElement[bool]) -> sa.
 
 
 def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
-    """New ones that few have seen, by chance: every video gets its trial.
-
-    OFFSET keeps the databases from asking of all new ones whether they are on trial: they are asked
-    one after another, until there are enough.
-    """
+    """New videos with few impressions, in random order: every video gets a chance."""
     each, its = aliased(Video), aliased(Video)
     new = (
         sa.select(each.id)
@@ -234,24 +224,23 @@ def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
         .subquery("new")
     )
     place = (new.c.id % CYCLE * SHUFFLE_STEP + viewer.trial_start) % CYCLE
+    # Fenced, impressions are read one video after another, until there are enough.
     shuffled = fence(sa.select(new.c.id).order_by(place, new.c.id)).subquery("shuffled")
     viewers = sa.select(its.impressions).where(its.id == shuffled.c.id).scalar_subquery()
     return sa.select(shuffled.c.id).where(viewers < viewer.trial_viewers)
 
 
 def newest(_viewer: Viewer, _quota: int) -> sa.Select[int]:
-    """The newest of all."""
+    """The newest videos of all."""
     return _newest()
 
 
 def _newest_of(
     viewer: Viewer, column: InstrumentedAttribute[Any], wanted: Subquery, quota: int
 ) -> sa.Select[int]:
-    """The newest of the creators, or with the sounds, that are wanted.
-
-    So many videos can only be by as many creators, those whose own newest is the newest; and each
-    is walked from its newest on, so that how many others it has costs nothing.
-    """
+    """Return the newest videos by the wanted creators, or with the wanted sounds."""
+    # n videos can come from at most n creators: those with the most recent uploads. Each creator's
+    # videos are read newest first, so the size of their back catalogue does not matter.
     subject = wanted.c[0].label("subject")
     newest_at = _nth_newest(viewer, column, wanted.c[0], 1)
     active = (
@@ -277,11 +266,11 @@ def _newest_of(
 
 
 def _newest_among(found: Statement, quota: int) -> sa.Select[int]:
-    """The newest of some videos, of which so many are looked at; no database begins at all.
+    """Return the newest of some videos.
 
     Args:
-        found: the columns `video_id` and `published_at`.
-        quota: how many the source gives.
+        found: a SELECT of `video_id` and `published_at`.
+        quota: the quota of the source.
     """
     each = found.subquery()
     newest = (
@@ -297,7 +286,7 @@ def _newest_among(found: Statement, quota: int) -> sa.Select[int]:
 def _nth_newest(
     viewer: Viewer, column: InstrumentedAttribute[Any], subject: ColumnElement[int], nth: int
 ) -> sa.ScalarSelect[datetime]:
-    """When the nth newest of one creator, or with one sound, was published."""
+    """Return the publication time of the nth newest video by a creator, or with a sound."""
     each = aliased(Video)
     return (
         sa.select(each.published_at)
@@ -330,13 +319,13 @@ SOURCES = (
 )
 
 CANDIDATES = sum(each.quota for each in SOURCES)
-"""Of how many the quotas are, which is what the setting `candidates` is where nobody sets it."""
+"""The sum of the quotas: the default of the setting `candidates`."""
 
 BACKFILL = "newest"
-"""The source that is never shorter than a page while there is anything left to show."""
+"""The source that fills a page while any video is left."""
 
 EXPLORATION = "fresh"
-"""The source of the videos on trial, which places are kept for."""
+"""The source of exploration candidates, for which places are reserved."""
 
 _EXPLORATION_POWER = 1 << next(
     place for place, each in enumerate(SOURCES) if each.name == EXPLORATION
@@ -344,10 +333,10 @@ _EXPLORATION_POWER = 1 << next(
 
 
 def is_exploration(sources: ColumnElement[float]) -> ColumnElement[bool]:
-    """Whether the `sources` column says that the source of videos on trial found a video."""
+    """Return the condition that a `sources` column names the exploration source."""
     return sa.cast(sources, BigInteger).bitwise_and(_EXPLORATION_POWER) != 0
 
 
 def was_exploration(sources: float) -> bool:
-    """The same of a value of that column."""
+    """Return True if a value of a `sources` column names the exploration source."""
     return bool(int(sources) & _EXPLORATION_POWER)

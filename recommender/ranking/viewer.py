@@ -1,7 +1,7 @@
-"""The viewer of one statement: bound values, and what they engaged with lately.
+"""The viewer of a statement: bound values and recent engagements.
 
-A statement's text depends on a request's `Shape` alone, so that it is built and compiled once for
-each; all else is one of `values_of`, bound by name in a statement that is kept.
+A statement's text depends only on the `Shape` of a request, so it is built and compiled once per
+shape. All else is bound by name when a kept statement runs; `values_of` gives the values.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.request import FeedRequest
 
 CYCLE = 2**31 - 1
-"""The places of the circle that videos on trial stand in."""
+"""The length of the cycle in which exploration candidates are shuffled."""
 
 HANDHELD = ("phone", "mobile", "ios", "android")
 """Devices that are held upright."""
 
 LEAST_WEIGHT = 1e-15
-"""A weight nearer to 0 is 0: no signal of this package is large enough to show it."""
+"""The smallest absolute weight; smaller ones are 0, as no signal makes them count."""
 
 _DOUBLES = (
     "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
@@ -47,7 +47,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
 }
-"""The values of a request but its weights, which are doubles too."""
+"""The types of a request's bound values; weights are doubles too."""
 
 _NOT_REJECTED = (Interaction.not_interested_at.is_(None), Interaction.reports == 0)
 
@@ -56,16 +56,16 @@ Bind = Callable[[str], BindParameter[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a statement's text depends on.
+    """The properties of a request that determine the text of its statements.
 
     Attributes:
-        signals: names of the profile's signals.
+        signals: the names of the profile's signals.
         is_reference: whether it is the reference formula.
         has_language: whether the viewer's language is known.
         has_excluded: whether the caller left videos out.
-        rewatch: whether videos that were seen before the session may come again.
-        goes_on: whether the page goes on with a session.
-        candidates: how many there are at most.
+        rewatch: whether videos seen before the session may be shown again.
+        goes_on: whether the page continues a session.
+        candidates: the largest number of candidates.
         where: the caller's own predicate over `Video`.
         own: the host's own signals.
     """
@@ -82,7 +82,7 @@ class Shape:
 
     @classmethod
     def of(cls, request: FeedRequest) -> Shape:
-        """The shape of a resolved request."""
+        """Return the shape of a resolved request."""
         return cls(
             signals=tuple(request.profile.weights),
             is_reference=request.profile.is_reference,
@@ -97,43 +97,40 @@ class Shape:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the profile's signals, and of the host's own."""
+        """The names of the profile's signals, then of the host's own."""
         return (*self.signals, *(signal.name for signal in self.own))
 
     @property
     def is_ours(self) -> bool:
-        """Whether nothing in it is of the host's own making, so that it comes again."""
+        """True if the host adds no SQL of its own, so that the statement can be kept."""
         return self.where is None and not self.own
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The viewer, and the request's numbers, as bound values of one statement.
-
-    Those of the viewer are NULL where unknown.
+    """The viewer and the request as bound values of one statement; unknown values are NULL.
 
     Attributes:
         has_language: whether the language is known.
-        suits_square, suits_portrait, suits_landscape: 1 where a video so shaped suits the viewer's
-            device, 0 where it does not or the device is unknown.
-        limit: how many videos the page has at most.
-        given, excluded_keys: the keys of the videos to rank, or left out, a JSON list each.
-        weights: the weight of each signal by its name.
+        suits_square, suits_portrait, suits_landscape: 1 if this orientation suits the viewer's
+            device, 0 if not or if the device is unknown.
+        limit: the largest number of videos on the page.
+        given, excluded_keys: the keys of the videos to rank, or to leave out, as JSON lists.
+        weights: the weights by signal name.
         history, history_scale, seen_lately, lately_prior, interests, trial_viewers, quality_prior,
             freshness_half_life: the settings of these names.
-        trend_scale: the engaged viewers of late at which a trend counts half: the setting of this
-            name, or a part of those of the most trending video where that is more.
-        engaged_share, trend: what the learning state says of these at the reading time.
-        creator_half, hashtag_half, sound_half: stored affinities of which their signal is half.
-        common_captions: in how many captions a word is common, 1 at least.
-        trial_since: when a video must have been published at the earliest to be on trial.
-        trial_start: where in the circle of videos on trial the page begins.
-        session: the session that the page is in, NULL where it is in none.
-        recent: the videos engaged with last, with the weight of each: the newest counts most.
-        near: the neighbours of these, with their similarity to all of them together.
-        lately: the hashtags of the videos seen last, with how much more than the average of all
-            users the viewer engaged with what has them.
-        excluded: the videos that the caller left out, None where none.
+        trend_scale: the recent engaged viewers at which a trend counts half: the setting, or a
+            share of the greatest trend if that is more.
+        engaged_share, trend: the learning state's values at the reading time.
+        creator_half, hashtag_half, sound_half: the stored affinities at which signals are half.
+        common_captions: the number of captions from which a word is common, at least 1.
+        trial_since: the earliest publication time of exploration candidates.
+        trial_start: the position in the shuffled cycle where the page begins.
+        session: the session of the page, NULL if none.
+        recent: the videos engaged with last, with weights: the latest counts most.
+        near: the neighbours of `recent`, with their summed similarity.
+        lately: the hashtags of the videos seen last, with the viewer's engagement above average.
+        excluded: the videos that the caller left out, None if none.
     """
 
     user_id: BindParameter[int]
@@ -175,7 +172,7 @@ class Viewer:
 
     @classmethod
     def of(cls, request: FeedRequest, given: Sequence[str] = ()) -> Viewer:
-        """The viewer of a resolved request, each value bound.
+        """Return the viewer of a resolved request, with its values bound.
 
         Args:
             request: as `resolve` gives it.
@@ -186,7 +183,7 @@ class Viewer:
 
     @classmethod
     def named(cls, shape: Shape) -> Viewer:
-        """Any viewer: `values_of` a request of this shape are given on execution."""
+        """Return any viewer of a shape: the values, from `values_of`, are given on execution."""
         return cls._of(shape, lambda name: sa.bindparam(name, type_=_type(name)))
 
     @classmethod
@@ -204,12 +201,12 @@ class Viewer:
         )
 
     def given_videos(self) -> sa.Select[int]:
-        """The ids of the videos to rank."""
+        """Return the ids of the videos to rank."""
         return _keyed(self.given)
 
 
 def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]:
-    """What a statement of the request's shape is executed with.
+    """Return the values for a statement of the request's shape, by name.
 
     Args:
         request: as `resolve` gives it.
@@ -252,7 +249,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
 
 
 def weights_of(request: FeedRequest) -> dict[str, float]:
-    """The weights of the profile's signals and of those that the host adds, by name."""
+    """Return the weights of the profile's signals and of the host's own, by name."""
     own = {signal.name: weight for signal, weight in request.signals.items()}
     return {**request.profile.weights, **own}
 
@@ -290,7 +287,7 @@ def _recent(values: Mapping[str, BindParameter[Any]]) -> CTE:
 
 
 def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
-    """Smoothed as if some more videos of each hashtag were seen, of average interest."""
+    """Return engagement above average per hashtag, smoothed by videos of average interest."""
     seen = _seen(values)
     number = sa.cast(sa.func.count(), Double)
     surplus = sa.func.sum(seen.c.engaged) - values["engaged_share"] * number
@@ -306,7 +303,7 @@ def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
 
 
 def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
-    """The videos seen last: in `engaged` 1 where the viewer did, -1 where they rejected it."""
+    """Return the videos seen last; `engaged` is 1 if engaged, -1 if rejected, else 0."""
     outcome = sa.case(
         (~sa.and_(*_NOT_REJECTED), sa.literal(-1.0, Double())),
         (Interaction.engaged_at > values["learned_since"], sa.literal(1.0, Double())),
@@ -325,7 +322,8 @@ def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
 
 
 def _near(recent: CTE) -> CTE:
-    """An outer join, so that no database begins at all neighbours; no neighbour joins no video."""
+    """Return the neighbours of recent videos with their summed similarity."""
+    # An outer join, so that no database starts at all neighbours.
     similarity = sa.func.sum(VideoNeighbour.similarity * recent.c.weight)
     return (
         sa.select(VideoNeighbour.video_id, similarity.label("similarity"))
@@ -337,11 +335,11 @@ def _near(recent: CTE) -> CTE:
 
 
 def _excluded(keys: BindParameter[str]) -> CTE:
-    """One list for all sources."""
+    """Return the excluded videos, once for all sources."""
     return _keyed(keys).cte("excluded")
 
 
 def _keyed(keys: BindParameter[str]) -> sa.Select[int]:
-    """The ids of the videos of a JSON list of keys: one value, however many they are."""
+    """Return the ids of the videos in a JSON list of keys, which is one bound value."""
     each = json_texts(keys).table_valued("value", name="listed")
     return sa.select(Video.id).where(Video.key.in_(sa.select(each.c.value)))

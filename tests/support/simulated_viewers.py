@@ -18,7 +18,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from recommender.benchmark.demo_world import BEGINNING, LENGTH, NEW_FOR, TOPICS, Row, DemoWorld
+from recommender.benchmark.demo_world import BEGINNING, LENGTH, NEW_FOR, TOPICS, DemoWorld, Row
 from recommender.database.transactions import run_transaction
 from recommender.feed.for_you import for_you
 from recommender.feed.values import FeedPage
