@@ -32,7 +32,7 @@ ROUNDING = 2e-9
 
 
 def ranked_reference(shape: Shape, viewer: Viewer) -> Statement:
-    """Return the same feed as `ranked` for the reference formula; it is `ranked` for host signals."""
+"""The tolerance of the threshold: sums of doubles that are equal on paper differ by less."""
     if shape.own:
         return ranked(shape, viewer)
     sums = _sums(viewer)
