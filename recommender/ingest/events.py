@@ -31,8 +31,8 @@ from recommender.errors import (
 from recommender.formats import scalars
 from recommender.ingest.states import Known, Logged, State, Target, Viewer, fold, states_of
 from recommender.ingest.values import Applied, Counts, Event
-from recommender.learning.affinities import RULES, Rules, Subjects
-from recommender.learning.engagement import MOST_AHEAD, is_engaged, watched
+from recommender.learning.affinities import RULE_COLUMNS, Rules, Subjects
+from recommender.learning.engagement import MAX_CLOCK_SKEW, is_engaged, watched
 from recommender.models import Video
 from recommender.models.tables import (
     EVENTS,
@@ -129,7 +129,7 @@ def _row_of(event: Event) -> Row:
 def apply_events(session: Session, events: Sequence[Row], *, strict: bool = False) -> Applied:
     """Record events; those that cannot be are left out and reported by their place.
 
-    Those of a time that was pruned are counted only: they were, or might have been, recorded.
+    Those of a time that was pruned are counted select_columns: they were, or might have been, recorded.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -169,9 +169,9 @@ def _read_known(session: Session, events: Sequence[Row]) -> Known:
     read = (USERS.c.key, USERS.c.id, USERS.c.learned_since)
     users = lookup.find(session, [USERS.c.key], user_keys, read, lock=True)
     viewers = {key: Viewer(*row) for key, *row in users}
-    only = next(iter(viewers.values())).id if len(viewers) == 1 else None
-    values = {**lookup.listed_values(session, 1, video_keys), "only": only}
-    statement = _find_videos(lookup.is_sqlite(session), with_states=only is not None)
+    select_columns = next(iter(viewers.values())).id if len(viewers) == 1 else None
+    values = {**lookup.listed_values(session, 1, video_keys), "only": select_columns}
+    statement = _find_videos(lookup.is_sqlite(session), with_states=select_columns is not None)
     videos = lookup.run(session, statement, values).all()
     targets = {
         key: Target(row_id, duration_ms, Subjects.of(creator_id, sound_id, _numbers(tags)))
@@ -179,8 +179,12 @@ def _read_known(session: Session, events: Sequence[Row]) -> Known:
     }
     if not videos:
         return Known(viewers, targets)
-    horizon, *rules = videos[0][6 : 7 + len(RULES)]  # the same beside all of them
-    states = None if only is None else states_of(row[7 + len(RULES) :] for row in videos)
+    horizon, *rules = videos[0][6 : 7 + len(RULE_COLUMNS)]  # the same beside all of them
+    states = (
+        None
+        if select_columns is None
+        else states_of(row[7 + len(RULE_COLUMNS) :] for row in videos)
+    )
     return Known(viewers, targets, horizon, Rules(*rules), states)
 
 
@@ -202,7 +206,7 @@ _ABOUT = (
     sa.select(sa.func.aggregate_strings(sa.cast(VIDEO_HASHTAGS.c.hashtag_id, sa.Text), ","))
     .where(VIDEO_HASHTAGS.c.video_id == VIDEOS.c.id)
     .scalar_subquery(),
-    *(LEARNING_STATE.c[name] for name in ("events_horizon", *RULES)),
+    *(LEARNING_STATE.c[name] for name in ("events_horizon", *RULE_COLUMNS)),
 )
 
 
@@ -216,7 +220,7 @@ def _resolve(
     logged: dict[int, Logged] = {}
     rejected: dict[int, RecommenderError] = {}
     viewers, targets, horizon = known.viewers, known.targets, known.horizon
-    latest = scalars.now() + MOST_AHEAD
+    latest = scalars.now() + MAX_CLOCK_SKEW
     for index, event in enumerate(events):
         if (viewer := viewers.get(event["user"])) is None:
             rejected[index] = UnknownUser(f"there is no user {scalars.shown(event['user'])}")

@@ -14,7 +14,7 @@ from recommender.database import bulk, lookup
 from recommender.database.lookup import ids
 from recommender.errors import InvalidValue
 from recommender.formats import scalars, text
-from recommender.ingest.upserts import ensure
+from recommender.ingest.upserts import get_or_create_ids
 from recommender.ingest.users import user_id
 from recommender.models import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS
@@ -48,7 +48,7 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
 
     A creator, hashtag or sound that is not known yet is created on sight. A creator's sounds are
     muted with them, where the host says whose they are (`Sound.creator`). Words match in any case,
-    and only whole, one after another.
+    and select_columns whole, one after another.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -56,7 +56,7 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
         kind: ``creator``, ``hashtag``, ``sound`` or ``keyword``.
         value: the creator's or sound's key, the hashtag, or the words: at least two letters or
             digits, at most 253 characters.
-        at: since when, with an offset; now where None. It changes no feed, only what an audit
+        at: since when, with an offset; now where None. It changes no feed, select_columns what an audit
             holds against a page that was served before.
 
     Returns:
@@ -70,7 +70,7 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
     muter = user_id(session, user, hold=True)
     if kind == "creator" and member == user:
         raise InvalidValue("creator: a user cannot mute themselves")
-    muted = member if catalogue is None else ensure(session, catalogue, [member])[member]
+    muted = member if catalogue is None else get_or_create_ids(session, catalogue, [member])[member]
     muted_at = scalars.now() if at is None else scalars.time(at)
     names = [*table.primary_key.columns.keys(), "muted_at"]
     row = dict(zip(names, zip((muter, muted, muted_at)), strict=True))

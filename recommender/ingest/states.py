@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.bulk import columns_of
-from recommender.learning.affinities import Learned, Rules, Subjects
-from recommender.learning.engagement import POSITIVE
+from recommender.learning.affinities import AffinityChanges, Rules, Subjects
+from recommender.learning.engagement import POSITIVE_KINDS
 from recommender.models.tables import INTERACTIONS, PENDING
 
 
@@ -35,7 +35,7 @@ class Known(NamedTuple):
     """Users and videos by their keys, and by which rules to learn, where there is any video.
 
     `horizon` is until when events are pruned, read after the users' rows were locked: whoever
-    prunes sets it first, and deletes a user's events only with that lock. `states` are those of the
+    prunes sets it first, and deletes a user's events select_columns with that lock. `states` are those of the
     user with the videos, where there is one user.
     """
 
@@ -96,7 +96,7 @@ State = dict[str, Any]
 def fold(session: Session, events: Sequence[Logged], known: Known) -> None:
     """Fold new events into their states, and learn from them."""
     assert known.rules  # noqa: S101 - they were read with the events' videos
-    learned = Learned(known.rules)
+    learned = AffinityChanges(known.rules)
     before = _states(session, events) if known.states is None else known.states
     states: dict[lookup.Key, State] = {}
     pending = []
@@ -159,26 +159,26 @@ def _fold_one(state: State, event: Logged) -> None:
         state["watch_ms"] += event.watched_ms or 0
         state["completion"] = max(state["completion"], event.part or 0.0)
         state["engaged_views"] += event.engaged
-    if event.engaged or kind in POSITIVE:
+    if event.engaged or kind in POSITIVE_KINDS:
         state["engaged_at"] = max(state["engaged_at"] or at, at)
     state["first_at"] = min(state["first_at"], at)
     state["last_at"] = max(state["last_at"], at)
 
 
-def _learn_event(learned: Learned, event: Logged) -> None:
+def _learn_event(learned: AffinityChanges, event: Logged) -> None:
     since = event.viewer.learned_since
     if since is None or event.at > since:
-        weight = learned.rules.of_event(
+        weight = learned.rules.event_weight(
             event.kind, event.part, event.watch_ms, event.target.duration_ms, engaged=event.engaged
         )
         learned.add(event.user_id, event.target.subjects, weight, event.at)
 
 
-def _learn_state(learned: Learned, event: Logged, before: State, after: State) -> None:
+def _learn_state(learned: AffinityChanges, event: Logged, before: State, after: State) -> None:
     """Learn what a like, save or lack of interest changed; a hundred likes are one."""
     since = event.viewer.learned_since
-    was = learned.rules.of_state(before, since)
-    now = learned.rules.of_state(after, since)
+    was = learned.rules.state_weights(before, since)
+    now = learned.rules.state_weights(after, since)
     for _, weight, at in now - was:
         learned.add(event.user_id, event.target.subjects, weight, at)
     for _, weight, at in was - now:

@@ -23,16 +23,16 @@ from recommender.formats.scalars import LIST_LENGTH, STATUSES, now, one_of, pars
 from recommender.ingest.upserts import (
     VIDEO_SCALARS,
     Row,
-    Saved,
-    ensure,
-    learned_since_of,
-    links_of,
-    merged,
-    only,
-    save,
+    SavedRows,
+    get_or_create_ids,
+    merge_rows,
+    read_links,
+    save_rows,
+    select_columns,
 )
+from recommender.ingest.users import lock_learned_since
 from recommender.ingest.values import Applied, Counts
-from recommender.learning.affinities import Learned, Subjects, rules
+from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
 from recommender.models import (
     User,
     Video,
@@ -74,13 +74,15 @@ def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
 
 def apply_videos(session: Session, rows: Sequence[Row]) -> Applied:
     """Write video rows as `rows.parse_row` gives them; see `upsert_videos`."""
-    given = merged(rows)
-    creators = ensure(session, USERS, (str(row["creator"]) for row in given.values()))
-    since = learned_since_of(session, USERS.c.key, creators)
-    sounds = ensure(session, SOUNDS, (str(r["sound"]) for r in given.values() if r.get("sound")))
-    hashtags = ensure(session, HASHTAGS, _named_hashtags(given))
+    given = merge_rows(rows)
+    creators = get_or_create_ids(session, USERS, (str(row["creator"]) for row in given.values()))
+    since = lock_learned_since(session, USERS.c.key, creators)
+    sounds = get_or_create_ids(
+        session, SOUNDS, (str(r["sound"]) for r in given.values() if r.get("sound"))
+    )
+    hashtags = get_or_create_ids(session, HASHTAGS, _named_hashtags(given))
     scalars = {key: _video_scalars(row, creators, sounds) for key, row in given.items()}
-    saved = save(session, VIDEOS, scalars, {"status": "published"})
+    saved = save_rows(session, VIDEOS, scalars, {"status": "published"})
     captions = _save_captions(session, saved, given)
     tags = _save_video_hashtags(session, saved, given, captions, hashtags)
     _learn_published(session, saved, tags, since)
@@ -127,7 +129,7 @@ def _written(caption: text.Caption | None) -> tuple[str, ...]:
 def _video_scalars(
     row: Row, creators: Mapping[str, int], sounds: Mapping[str, int]
 ) -> dict[str, Any]:
-    scalars = only(row, VIDEO_SCALARS)
+    scalars = select_columns(row, VIDEO_SCALARS)
     scalars["creator_id"] = creators[str(row["creator"])]
     if "sound" in row:
         scalars["sound_id"] = sounds.get(str(row["sound"]))
@@ -146,7 +148,7 @@ class _Changes:
 
 
 def _save_captions(
-    session: Session, saved: Saved, given: Mapping[str, Mapping[str, Any]]
+    session: Session, saved: SavedRows, given: Mapping[str, Mapping[str, Any]]
 ) -> _Changes:
     """Replace the captions that are given, with their words and terms.
 
@@ -155,7 +157,7 @@ def _save_captions(
         hashtags are given.
     """
     read = [k for k in saved.before if "caption" in given[k] or "hashtags" in given[k]]
-    found = {row[0]: row for row in links_of(session, CAPTIONS, (saved.ids[key] for key in read))}
+    found = {row[0]: row for row in read_links(session, CAPTIONS, (saved.ids[key] for key in read))}
     owners: dict[int, text.Caption | None] = {
         saved.ids[key]: row["caption"] for key, row in given.items() if "caption" in row
     }
@@ -175,17 +177,17 @@ def _save_captions(
 
 
 def _save_terms(
-    session: Session, saved: Saved, captions: Mapping[int, text.Caption | None]
+    session: Session, saved: SavedRows, captions: Mapping[int, text.Caption | None]
 ) -> None:
     """Replace the terms of the captions that changed."""
     wanted = [(owner, term) for owner, each in captions.items() if each for term in each.terms]
-    there = links_of(session, VIDEO_TERMS, captions.keys() - saved.new)
+    there = read_links(session, VIDEO_TERMS, captions.keys() - saved.new)
     bulk.synchronise(session, VIDEO_TERMS, there, wanted, new=saved.new)
 
 
 def _save_video_hashtags(
     session: Session,
-    saved: Saved,
+    saved: SavedRows,
     given: Mapping[str, Mapping[str, Any]],
     captions: _Changes,
     hashtags: Mapping[str, int],
@@ -197,13 +199,13 @@ def _save_video_hashtags(
     """
     touched = [key for key in given if _is_touched(saved, key, given[key])]
     there = (saved.ids[key] for key in touched if key in saved.before)
-    current = links_of(session, VIDEO_HASHTAGS, there)
+    current = read_links(session, VIDEO_HASHTAGS, there)
     kept: dict[int, list[int]] = {}
     for video_id, hashtag_id, _ in sorted(current):
         kept.setdefault(video_id, []).append(hashtag_id)
     before = {key: kept.get(saved.ids[key], []) for key in touched}
     old = {name for key in touched for name in captions.before[key]}
-    known = {**hashtags, **ensure(session, HASHTAGS, sorted(old - hashtags.keys()))}
+    known = {**hashtags, **get_or_create_ids(session, HASHTAGS, sorted(old - hashtags.keys()))}
     after = {}
     for key in touched:
         captioned = [
@@ -220,7 +222,7 @@ def _save_video_hashtags(
     return _Changes(before, after, changed)
 
 
-def _is_touched(saved: Saved, key: str, row: Row) -> bool:
+def _is_touched(saved: SavedRows, key: str, row: Row) -> bool:
     """Whether a video's hashtags, their `listed_at` or its creator's interests may change."""
     if key not in saved.before or "hashtags" in row or "caption" in row:
         return True
@@ -241,7 +243,7 @@ def _hashtags_after(
 
 
 def _learn_published(
-    session: Session, saved: Saved, tags: _Changes, since: dict[int, datetime | None]
+    session: Session, saved: SavedRows, tags: _Changes, since: dict[int, datetime | None]
 ) -> None:
     """Count each published video as an engagement of its creator with its hashtags and sound.
 
@@ -249,7 +251,7 @@ def _learn_published(
     now: growing until then would drown all that the creator did.
     """
     creators = {row["creator_id"] for row in saved.before.values()}
-    since |= learned_since_of(session, USERS.c.id, sorted(creators - since.keys()))
+    since |= lock_learned_since(session, USERS.c.id, sorted(creators - since.keys()))
     changed = []
     for key in tags.after:
         before = _published(saved.before.get(key), tags.before[key], since)
@@ -257,7 +259,7 @@ def _learn_published(
         if before != after:
             changed += [(part, sign) for part, sign in ((before, -1), (after, 1)) if part]
     if any(subjects != Subjects() for (_, subjects, _), _ in changed):
-        learned = Learned(rules(session))
+        learned = AffinityChanges(read_rules(session))
         for (creator_id, subjects, at), sign in changed:
             weight = sign * learned.rules.publish_weight
             learned.add(creator_id, subjects, weight, min(at, now()))

@@ -28,11 +28,11 @@ SEEDS = 3
 """The number of videos per place of a page that are scored for the threshold."""
 
 ROUNDING = 2e-9
-"""The tolerance of the threshold: more than two sums of doubles that are equal can differ."""
+"""The tolerance of the threshold: sums of doubles that are equal on paper differ by less."""
 
 
 def ranked_reference(shape: Shape, viewer: Viewer) -> Statement:
-"""The tolerance of the threshold: sums of doubles that are equal on paper differ by less."""
+    """Return the same feed as `ranked`, or `ranked` itself if the host adds signals."""
     if shape.own:
         return ranked(shape, viewer)
     sums = _sums(viewer)
