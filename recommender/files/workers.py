@@ -1,15 +1,15 @@
-"""Items made in a process of their own while the caller works on those before, or on others'."""
+"""Make items in a forked process while this process works on earlier items."""
 
 from __future__ import annotations
 
 import gc
-import os
-import pickle
+import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from recommender.database.bulk import uncollected
 from recommender.errors import RecommenderError
@@ -18,20 +18,23 @@ T = TypeVar("T")
 
 
 def can_fork() -> bool:
-    """Whether this process can be forked: a fork has the locks of other threads and not them."""
-    return hasattr(os, "fork") and threading.active_count() == 1
+    """Return whether this process can safely be forked."""
+    # A fork copies the locks that other threads hold, but not the threads that would release them.
+    # A daemon process of `multiprocessing` may not have children.
+    is_alone = threading.active_count() == 1 and not multiprocessing.current_process().daemon
+    return is_alone and "fork" in multiprocessing.get_all_start_methods()
 
 
 @contextmanager
 def made_ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
-    """The same items, made by a fork of this process that is one item ahead, or here without one.
+    """Give the same items, made by a fork if this process can be forked.
 
     Args:
-        items: as for `made_apart`, and made without a database.
+        items: as for `made_apart`; making them must not need the database.
     """
     if can_fork():
-        with made_apart(items) as made:
-            yield made
+        with made_apart(items) as received:
+            yield received
     else:
         yield items
 
@@ -40,70 +43,69 @@ def made_ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
 def made_apart(
     items: Iterator[T], begin: Callable[[], object] = gc.disable
 ) -> Iterator[Iterator[T]]:
-    """The same items, made by a fork of this process, which is killed at the end.
+    """Give the same items, made by a fork that ends with the context.
 
-    It is ahead by as many as a pipe holds. An interrupt is this process's to act on.
+    The fork is about one item ahead: it waits when the pipe is full. It ignores interrupts, which
+    this process handles.
 
     Args:
-        items: picklable; what they raise is raised here.
-        begin: what the fork does first, such as letting go of this process's connections.
+        items: picklable items. An error that they raise is raised here.
+        begin: the first call in the fork, for example to let go of inherited connections.
 
     Raises:
-        RecommenderError: from the items, where the fork was ended.
+        RecommenderError: from the items, if the fork was killed.
     """
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if not child:
-        _make(items, begin, read_end, write_end)
-    os.close(write_end)
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=_send_all, args=(items, begin, receiver, sender), daemon=True)
+    # `multiprocessing` closes sys.stdin in the fork, which may be what the items are read from.
+    stdin, sys.stdin = sys.stdin, None
     try:
-        with os.fdopen(read_end, "rb") as pipe:
-            yield _received(pipe)
+        process.start()
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        sys.stdin = stdin
+    sender.close()
+    try:
+        with receiver:
+            yield _received(receiver)
+    finally:
+        process.kill()
+        process.join()
+        process.close()
 
 
-def _received(pipe: BinaryIO) -> Iterator[T]:
+def _received(receiver: Any) -> Iterator[T]:
     while True:
         try:
             with uncollected():
-                made, error = pickle.load(pipe)  # noqa: S301 - our own fork wrote it
-        except (EOFError, pickle.UnpicklingError):
+                item, error = receiver.recv()
+        except (EOFError, OSError):
             raise RecommenderError("a process that this one needs was ended") from None
         if isinstance(error, StopIteration):
             return
         if error:
             raise error
-        yield made
+        yield item
 
 
-def _make(
-    items: Iterator[T], begin: Callable[[], object], read_end: int, write_end: int
-) -> NoReturn:
-    """Send items until none is left or nobody reads, and end without cleaning up.
-
-    Connections and buffers are the parent's to close.
-    """
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to act on
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.close(read_end)
-        begin()
-        with os.fdopen(write_end, "wb") as pipe:
-            while True:
-                made = _next(items)
-                pipe.write(pickle.dumps(made, pickle.HIGHEST_PROTOCOL))
-                pipe.flush()
-                if made[1]:
-                    break
-    finally:
-        os._exit(0)
+def _send_all(items: Iterator[T], begin: Callable[[], object], receiver: Any, sender: Any) -> None:
+    """Send items until none is left or the reader is gone; an error ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    receiver.close()
+    begin()
+    error = None
+    while not error:
+        item, error = _next(items)
+        try:
+            sender.send((item, error))
+        except BrokenPipeError:
+            return
 
 
 def _next(items: Iterator[T]) -> tuple[T | None, Exception | None]:
-    """The next item, or what came instead of it: an error, or `StopIteration`."""
+    """Return the next item, or the error that came instead, `StopIteration` at the end."""
     try:
         return next(items), None
-    except Exception as error:  # noqa: BLE001 - raised where the items are wanted
+    except Exception as error:  # noqa: BLE001 - the reader raises it
         return None, error

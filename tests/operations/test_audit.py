@@ -35,7 +35,7 @@ from recommender.models import (
     Video,
 )
 from recommender.operations.audit import PROMISES, Audit, audit
-from tests.support.readme import README
+from tests.support.readme import EVERYTHING
 from tests.support.worlds import (
     NOON,
     at,
@@ -630,4 +630,4 @@ def test_since_without_an_offset_is_usage(command: Command) -> None:
 
 def test_the_readme_names_every_promise_and_figure() -> None:
     for each in fields(Audit):
-        assert f"`{each.name}`" in README, each.name
+        assert f"`{each.name}`" in EVERYTHING, each.name

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.readme import BLOCKS, readable, steps
+from tests.support.readme import TOP, is_shown
+
+pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).parents[2]
 PARTS = ("recommender", "migrations", "alembic.ini", "pyproject.toml", "README.md")
@@ -25,7 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
             shutil.copytree(CHECKOUT / part, copy / part, ignore=ignored)
         else:
             shutil.copy(CHECKOUT / part, copy / part)
-    (command,) = [text for language, text in BLOCKS if language == "sh" and " demo" in text]
+    (command,) = [text for language, text in TOP.blocks if language == "sh" and " demo" in text]
     return copy, shell(command, copy)
 
 
@@ -41,7 +43,7 @@ def shell(command: str, folder: Path) -> str:
 
 
 def test_the_readmes_first_command_prints_the_demo(installed: tuple[Path, str]) -> None:
-    assert readable(installed[1]) == readable(steps()[0][1])
+    assert is_shown(installed[1], TOP.steps()[0][1])
 
 
 def test_the_wheel_works_in_an_empty_folder(installed: tuple[Path, str], tmp_path: Path) -> None:
@@ -67,7 +69,11 @@ def test_the_wheel_carries_the_migrations_and_types_and_nothing_else(
         str(Path("_migrations") / path.relative_to(CHECKOUT / "migrations"))
         for path in (CHECKOUT / "migrations").rglob("*.py")
     }
-    assert carried == modules | migrations | {"_migrations/script.py.mako", "py.typed"}
+    assert carried == modules | migrations | {
+        "_migrations/script.py.mako",
+        "__init__.pyi",
+        "py.typed",
+    }
     assert {
         path.name for path in site.iterdir() if path.name.startswith(("tests", "migr"))
     } == set()
