@@ -102,10 +102,20 @@ def postgres_template(postgres_server: str) -> str:
 
 
 def create_database(server: str, name: str, template: str) -> None:
+    """Create a database on a PostgreSQL server, in place of one with the same name."""
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         for statement in ("DROP DATABASE IF EXISTS {}", "CREATE DATABASE {} TEMPLATE {}"):
             names = [sql.Identifier(name), sql.Identifier(template)][: statement.count("{}")]
             connection.execute(sql.SQL(statement).format(*names))
+
+
+def drop_database(url: str) -> None:
+    """Drop a database on a PostgreSQL server: hundreds of them would fill the disk."""
+    if url.startswith("sqlite"):
+        return
+    server, _, name = url.rpartition("/")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -131,15 +141,19 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database(kind: str, new_database: Callable[..., str]) -> str:
+def database(kind: str, new_database: Callable[..., str]) -> Iterator[str]:
     """The URL of a migrated database that no other test uses."""
-    return new_database(kind)
+    url = new_database(kind)
+    yield url
+    drop_database(url)
 
 
 @pytest.fixture
-def empty_database(kind: str, new_database: Callable[..., str]) -> str:
+def empty_database(kind: str, new_database: Callable[..., str]) -> Iterator[str]:
     """The URL of an empty database that no other test uses; on SQLite the file does not exist."""
-    return new_database(kind, migrated=False)
+    url = new_database(kind, migrated=False)
+    yield url
+    drop_database(url)
 
 
 @pytest.fixture

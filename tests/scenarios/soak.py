@@ -1,9 +1,9 @@
-"""A soak: people come and go on a PostgreSQL of one's own for minutes, and it is restarted twice.
+"""A soak test: clients use a PostgreSQL server for minutes while it is restarted twice.
 
-``python -m tests.scenarios.soak --minutes 30`` prints what came of it, and ends with 1 where a promise was
-broken. Four writers and four readers, a refresh loop, a prune and an erasure each minute; a fast
-shutdown after a third of the time, a crash after two thirds. Clients write down, in files, what
-they were told; at the end the database is held against that.
+``python -m tests.scenarios.soak --minutes 30`` prints the results, and exits with 1 if a promise
+was broken. Four writers, four readers and a refresh loop run at once, with a prune and an erasure
+every minute. The server shuts down after a third of the time, and crashes after two thirds. Clients
+write the answers that they receive to files. In the end the database is compared with these files.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from recommender.benchmark.demo_world import DemoWorld
 from recommender.database import migrations
 from recommender.ingest.follows import apply_follows
 from recommender.models import EventRow, Interaction, User, Video
+from recommender.operations.audit import PROMISES
 from tests.support import postgres
 
 DAY = timedelta(days=1)
@@ -304,7 +305,7 @@ def broken(engine: Engine, folder: Path, durations: Mapping[str, int]) -> dict[s
         ),
         "events that no refresh counted": pending or 0,
         "videos shown twice to one person": sum(count > 1 for count in shown.values()),
-        **{f"audit: {name}": getattr(audit, name) for name in recommender.auditing.PROMISES},
+        **{f"audit: {name}": getattr(audit, name) for name in PROMISES},
         **{f"doctor: {check}": not doctor[check] for check in (
             "rollups", "erasures", "indexes", "copies", "statistics")},
         "transactions left open": idle(engine),

@@ -22,6 +22,7 @@ from recommender.database.engine import create_engine
 from recommender.files.batches import KINDS
 from recommender.models import Affinity, PendingEvent
 from tests.support.erasures import Killed, counted, killed_after
+from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import (
     behave,
     check,
@@ -85,7 +86,10 @@ def affinities(engine: Engine) -> dict[tuple[int, str, int], float]:
     return {tuple(key): score for *key, score in read(engine, *columns)}  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("kind_of_row", KINDS)
+@pytest.mark.parametrize(
+    "kind_of_row",
+    [pytest.param(kind, marks=[] if kind == "events" else [pytest.mark.slow]) for kind in KINDS],
+)
 def test_an_import_that_ends_after_any_statement_is_of_whole_batches(
     engine: Engine, small: Files, tmp_path: Path, kind_of_row: str
 ) -> None:
@@ -196,8 +200,15 @@ main()
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "times"),
+    [
+        (signal.SIGTERM, 143, 1),
+        pytest.param(signal.SIGINT, 130, 1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_import_says_how_far_it_came(
     engine: Engine,
     medium: Files,
@@ -222,6 +233,7 @@ def test_an_interrupted_import_says_how_far_it_came(
     is_as_uninterrupted(engine, medium, tmp_path / "again")
 
 
+@slow_on_postgresql
 def test_a_refresh_that_ends_after_any_statement_counts_once(engine: Engine) -> None:
     """T-16. Each run has new events to count, and ends one statement later than the run before."""
     people(engine, 4, 6)
@@ -247,6 +259,7 @@ def tables(database: str) -> set[str]:
     return found
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize(
     ("migrate", "target"), [(migrations.upgrade, "head"), (migrations.downgrade, "base")]
 )
@@ -331,6 +344,7 @@ def is_as_uninterrupted(engine: Engine, files: Files, folder: Path) -> None:
     sums_are_those_of_the_log(engine)
 
 
+@pytest.mark.slow
 def test_an_import_killed_at_30_points_goes_on(
     engine: Engine, database: str, medium: Files, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.pool import StaticPool
 import recommender
 from recommender import Candidate, Signal, create_engine, models
 from recommender.models import Base, Video
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import (
     NOON,
     at,
@@ -120,6 +121,7 @@ def everything(session: Session) -> list[str]:
     return names(preview(session, "user1", as_of=at(1)))
 
 
+@slow_on_postgresql
 def test_a_session_bound_by_class_to_several_databases(engine: Engine, tmp_path: Any) -> None:
     other = create_engine(f"sqlite:///{tmp_path}/other.db")
     HostBase.metadata.create_all(other)
@@ -175,6 +177,7 @@ def test_a_hosts_own_signal_moves_the_page(boosts: Session) -> None:
     assert names(against) == ["new", "middle", "old"]
 
 
+@slow_on_postgresql
 def test_a_hosts_own_signal_is_ranked_and_explained(boosts: Session) -> None:
     own: dict[str, Any] = {"as_of": at(10), "signals": {BOOST: 2.0}}
     ranked = recommender.rank(boosts, "viewer", ["new", "old"], **own)
@@ -223,6 +226,7 @@ def test_a_hosts_signal_needs_a_name_of_its_own(boosts: Session, names: tuple[st
         preview(boosts, "viewer", signals=signals)
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_a_hosts_predicate_reads_its_own_table(boosts: Session, profile: str) -> None:
     page = preview(boosts, "viewer", as_of=at(10), profile=profile, where=licensed("DE"))
@@ -242,6 +246,7 @@ def test_what_a_predicate_takes_away_takes_nobodys_place(boosts: Session) -> Non
     assert names(page) == ["new", "old"]
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_a_host_leaves_videos_out(boosts: Session, profile: str) -> None:
     page = preview(boosts, "viewer", as_of=at(10), profile=profile, exclude=["new", "unknown"])
@@ -252,6 +257,7 @@ def test_a_host_leaves_videos_out(boosts: Session, profile: str) -> None:
     assert names(page) == ["new"]
 
 
+@slow_on_postgresql
 def test_what_a_host_rolls_back_never_was(engine: Engine) -> None:
     with Session(engine.execution_options(recommender_write=True)) as session:
         worked_example(session)
@@ -275,6 +281,7 @@ def test_an_async_session_runs_everything(kind: str, database: str) -> None:
     assert asyncio.run(run()) == ["v5", "v6"]
 
 
+@slow_on_postgresql
 def test_an_async_session_swipes_and_the_next_page_knows(kind: str, database: str) -> None:
     url = sa.make_url(database).set(drivername=DRIVERS[kind])
 

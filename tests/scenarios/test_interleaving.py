@@ -212,10 +212,12 @@ def orders(steps: Sequence[int]) -> Iterator[list[int]]:
     ("pair", "fewest"),
     [
         (like_and_unlike, {"sqlite": 2, "postgresql": 10}),
-        (record_and_erase, {"sqlite": 8, "postgresql": 14}),
-        (two_pages_of_one_session, {"sqlite": 2, "postgresql": 8}),
-        (import_and_refresh, {"sqlite": 5, "postgresql": 28}),
-        (refresh_and_refresh, {"sqlite": 10, "postgresql": 28}),
+        pytest.param(record_and_erase, {"sqlite": 8, "postgresql": 14}, marks=pytest.mark.slow),
+        pytest.param(
+            two_pages_of_one_session, {"sqlite": 2, "postgresql": 8}, marks=pytest.mark.slow
+        ),
+        pytest.param(import_and_refresh, {"sqlite": 5, "postgresql": 28}, marks=pytest.mark.slow),
+        pytest.param(refresh_and_refresh, {"sqlite": 10, "postgresql": 28}, marks=pytest.mark.slow),
     ],
 )
 def test_two_end_as_one_after_the_other(

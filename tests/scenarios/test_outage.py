@@ -37,6 +37,7 @@ from recommender.database.engine import create_engine
 from recommender.database.transactions import translate_errors
 from recommender.models import EventRow, Interaction
 from tests.conftest import create_database
+from tests.support.kinds import slow_on_postgresql
 from tests.support.postgres import Server, own_server
 from tests.support.refresh_worlds import check, people, read
 from tests.support.worlds import at
@@ -75,6 +76,7 @@ def watch(session: Session, number: int, turn: int) -> None:
     record(session, user, video, "watch", key=key, at=at(turn), watch_ms=9_999)
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_across_restarts_is_there_once(own: Server, stoppable: str) -> None:
     """T-18."""
     acknowledged: list[str] = []
@@ -126,6 +128,7 @@ def test_an_idle_pool_survives_a_restart(own: Server, stoppable: str) -> None:
                 assert connection.scalar(sa.text("SELECT 1")) == 1
 
 
+@pytest.mark.slow
 def test_check_waits_for_a_server_that_is_starting(
     own: Server, stoppable: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +252,7 @@ def checked_out(engine: Engine) -> int:
     return held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_a_server_that_says_nothing_is_given_up(database: str, proxy: Proxy) -> None:
     """T-21."""
@@ -276,6 +280,7 @@ def test_a_network_that_goes_silent_is_noticed(new_database: Callable[..., str])
     assert told == [(30_000, 15, 5, 3), (7_000, 3, 5, 3)]
 
 
+@slow_on_postgresql
 def test_more_tasks_than_connections_wait_for_one(engine: Engine, database: str) -> None:
     """T-22. Fifty at once on five connections."""
     people(engine, 8, 6)

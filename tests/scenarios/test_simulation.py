@@ -36,6 +36,7 @@ from recommender.files.reader import read_rows
 from recommender.models import ServedVideo, Video
 from recommender.operations.audit import audit
 from tests.scenarios.simulation import SERIES, Days, main, run, seeded_sessions
+from tests.support.kinds import slow_on_postgresql
 from tests.support.simulated_viewers import ForYou, Share, Simulation, simulate
 from tests.support.worlds import preview
 
@@ -67,6 +68,7 @@ def surely_more(one: Share, other: Share) -> bool:
     return one.engaged_share - other.engaged_share > 4 * error
 
 
+@pytest.mark.slow
 def test_for_you_is_worth_more_than_chance_and_popularity(days: Days) -> None:
     assert {day.everybody.shown for each in days.values() for day in each} == {PLACES}
     later = {name: [day.everybody for day in each[1:]] for name, each in days.items()}
@@ -76,6 +78,7 @@ def test_for_you_is_worth_more_than_chance_and_popularity(days: Days) -> None:
         assert all(ours.engaged_share > theirs.engaged_share for ours, theirs in shares)
 
 
+@pytest.mark.slow
 def test_tastes_that_drift_are_followed_within_two_days(days: Days) -> None:
     """From the second day on, nine tenths as many views are engaged as before, at least."""
     drift = SMALL.drift or 0
@@ -88,12 +91,14 @@ def test_tastes_that_drift_are_followed_within_two_days(days: Days) -> None:
     assert 10 * after.engaged >= 9 * before.engaged
 
 
+@pytest.mark.slow
 def test_every_promise_holds_over_everything_that_was_served(
     simulated: tuple[Days, Engine],
 ) -> None:
     assert check_promises(simulated[1]) == SMALL.days * PLACES
 
 
+@slow_on_postgresql
 def test_promises_hold_where_little_is_left(engine: Engine) -> None:
     scarce = Simulation(viewer_count=3, video_count=84, new_each_day=12, days=2, pages=3)
     with seeded_sessions():
@@ -137,6 +142,7 @@ TRIAL = Simulation(viewer_count=40, video_count=600, new_each_day=24, days=1, pa
 EVENING = TRIAL.beginning(0) + timedelta(hours=17)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_every_new_video_gets_its_trial_and_good_ones_get_more(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +213,7 @@ def hashtags_of(items: Iterable[FeedItem]) -> set[str]:
     return {tag for item in items for tag in item.hashtags}
 
 
+@slow_on_postgresql
 def test_a_strangers_first_page_is_popular_and_of_many_topics(world: Session) -> None:
     page = first_page(world, "nobody")
     popular = [item for item in page if "trending" in item.sources]
@@ -215,6 +222,7 @@ def test_a_strangers_first_page_is_popular_and_of_many_topics(world: Session) ->
     assert max(len(with_tag(page, topic.name)) for topic in demo_world.TOPICS) <= 5
 
 
+@slow_on_postgresql
 def test_of_a_viewer_with_only_a_language_most_is_in_it(world: Session) -> None:
     recommender.upsert_users(world, [{"id": "viewer", "language": "de"}])
     spoken = {
@@ -230,6 +238,7 @@ def test_of_a_viewer_with_only_a_language_most_is_in_it(world: Session) -> None:
     assert spoken["nobody"] <= 6
 
 
+@slow_on_postgresql
 def test_three_interests_share_the_first_page_with_what_is_popular(world: Session) -> None:
     recommender.upsert_users(world, [{"id": "viewer", "interests": INTERESTS}])
     page = first_page(world, "viewer")
@@ -238,6 +247,7 @@ def test_three_interests_share_the_first_page_with_what_is_popular(world: Sessio
     assert len(with_tag(first_page(world, "nobody"), *INTERESTS)) < 8
 
 
+@slow_on_postgresql
 def test_ten_swipes_are_enough_to_tell(world: Session) -> None:
     recommender.upsert_users(world, [{"id": "viewer"}])
     at = WORLD.end - timedelta(minutes=9)
@@ -255,6 +265,7 @@ FIVE = range(1, 6)
 TOPIC_NAMES = {topic.name for topic in demo_world.TOPICS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_strangers_to_real_data_are_shown_popular_videos_of_many_topics(engine: Engine) -> None:
     if not (DATA / "kuairand").exists():
@@ -292,6 +303,7 @@ def real_rows(kind: str) -> Iterator[Any]:
 REAL_INTERESTS = ["topic1", "topic2", "topic3"]
 
 
+@pytest.mark.slow
 def test_the_report_is_a_table_and_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

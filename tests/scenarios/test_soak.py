@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sqlalchemy import Engine
 
 import recommender
 from recommender import create_engine, refresh, run_transaction
+from tests.conftest import drop_database
 from tests.scenarios import soak
 from tests.support.refresh_worlds import people
 from tests.support.schemas import execute
@@ -20,6 +22,7 @@ from tests.support.worlds import make_event
 DURATIONS = {f"v{number}": 10_000 for number in range(12)}
 
 
+@pytest.mark.slow
 def test_a_short_soak_breaks_no_promise() -> None:
     said: list[str] = []
     assert soak.soak(0.1, said.append) == 0
@@ -27,10 +30,13 @@ def test_a_short_soak_breaks_no_promise() -> None:
     assert [line for line in said if line.startswith("     0  ")] == said[-19:]
 
 
-@pytest.fixture
-def soaked(new_database: Callable[..., str], tmp_path: Path) -> Iterator[Engine]:
-    """What is left of a soak in which all went well; what clients were told is in `tmp_path`."""
-    engine = create_engine(new_database("postgresql"))
+@pytest.fixture(scope="module")
+def template(
+    new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """The URL of a database after a soak without faults, and the folder of what clients heard."""
+    url, folder = new_database("postgresql"), tmp_path_factory.mktemp("soaked")
+    engine = create_engine(url)
     people(engine, 7, 12)
     kinds = ("watch", "share", "comment", "impression", "like")
     events = [
@@ -40,10 +46,24 @@ def soaked(new_database: Callable[..., str], tmp_path: Path) -> Iterator[Engine]
     run_transaction(engine, lambda session: recommender.record_many(session, events))
     page = run_transaction(engine, lambda session: recommender.for_you(session, "u6", limit=3))
     refresh(engine)
-    tell(tmp_path, "events-0", *map(soak.as_told, events))
-    tell(tmp_path, "pages-0", {"user": "u6", "videos": [item.video for item in page.items]})
+    engine.dispose()
+    tell(folder, "events-0", *map(soak.as_told, events))
+    tell(folder, "pages-0", {"user": "u6", "videos": [item.video for item in page.items]})
+    return url, folder
+
+
+@pytest.fixture
+def soaked(
+    template: tuple[str, Path], new_database: Callable[..., str], tmp_path: Path
+) -> Iterator[Engine]:
+    """An engine on a copy of the template; `tmp_path` holds what clients were told."""
+    url, folder = template
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    copy = new_database("postgresql", like=url)
+    engine = create_engine(copy)
     yield engine
     engine.dispose()
+    drop_database(copy)
 
 
 def tell(folder: Path, what: str, *lines: object) -> None:

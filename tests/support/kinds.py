@@ -1,0 +1,16 @@
+"""The kinds of database that a test runs on."""
+
+from __future__ import annotations
+
+import pytest
+
+only_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
+"""For tests whose result cannot differ between the databases."""
+
+only_postgresql = pytest.mark.parametrize("kind", ["postgresql"])
+"""For tests of what SQLite does not have."""
+
+slow_on_postgresql = pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+)
+"""For tests that run on both databases, and take long on PostgreSQL."""
