@@ -55,7 +55,7 @@ MOST_TAGS = 12
 INTERESTS, LIKED_SOUNDS = 3, 2
 
 RECENT, LEARNED = 50, 20
-"""The recent engagements per user that feeds may read, and those that affinities come from."""
+"""The recent engagements per user that feeds may read, and the ones that affinities come from."""
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ class LargeWorld:
         }
 
     def _newest_engaged(self, users: Numbers, limit: int) -> tuple[Numbers, Numbers, Numbers]:
-        """Return the newest engagements of each user: user, video and time, `limit` per user."""
+        """Return every user's newest engagements: user, video and time, `limit` per user."""
         rows = self._engagements(users)
         owners, videos, at = (
             rows[name][rows["is_engaged"]] for name in ("user_id", "video_id", "at")

@@ -167,7 +167,7 @@ def _client(ask: tuple[Settings, LargeWorld, int, int, float]) -> list[float]:
 
 
 def _by_hand(engine: Engine, viewers: Sequence[str]) -> float:
-    """Return the time of a page, divided by that of its bare statements in the driver.
+    """Return the time of a page, divided by the time of its bare statements in the driver.
 
     Both times are medians. Each page is made once before, so that its rows are in memory. The two
     ways take turns in coming first.

@@ -58,7 +58,7 @@ The lines stand here so that listing them imports no command. A test compares th
 """
 
 COMMANDS = {name: entry for commands in GROUPS.values() for name, entry in commands.items()}
-"""The module and the line of help of each command, by its name."""
+"""The commands by name: their modules and lines of help."""
 
 _EXIT_BASE = 128
 """The number that a shell adds to the signal that ended a command."""

@@ -98,13 +98,13 @@ def bench(
     )
     with writable(makes_tables=True) as engine:
         load(engine, world, _say)
-        found = measure(
+        results = measure(
             engine, world, settings=settings(), clients=clients, count=pages, seconds=seconds,
             exact=exact, progress=_say,
         )  # fmt: skip
-    _print(found, form)
+    _print(results, form)
     if picture:
-        _draw(picture, [*others, found.as_dict()])
+        _draw(picture, [*others, results.as_dict()])
 
 
 def _say(what: str) -> None:
@@ -114,33 +114,33 @@ def _say(what: str) -> None:
 def _run(file: str) -> Mapping[str, Any]:
     """Return an earlier run, checked before hours are spent on another."""
     try:
-        found: Mapping[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-        _figures_of(found)
+        run: Mapping[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+        _figures_of(run)
     except FileNotFoundError:
         raise NotFound(f"there is no file {file}") from None
     except (KeyError, StopIteration, TypeError, ValueError):
         raise BadData(f"{file}: is not what `recommender bench --format json` prints") from None
-    return found
+    return run
 
 
-def _print(found: Benchmark, form: str | None) -> None:
-    whole = found.as_dict()
+def _print(results: Benchmark, form: str | None) -> None:
+    whole = results.as_dict()
     if form_of(form) != "table":
         print_records(_figures(whole), form, whole=whole)
         return
-    database = found.database
+    database = results.database
     click.echo(
-        f"{found.videos:,} videos in {database['name']} {database['version']};"
+        f"{results.videos:,} videos in {database['name']} {database['version']};"
         f" {database['parallel_workers']} parallel workers for a statement. Milliseconds:"
     )
-    print_table([_row(each) for each in whole["pages"]])
+    print_table([_row(page) for page in whole["pages"]])
     click.echo("\nThe reference formula over every video, milliseconds:")
     print_table([
         {"way": name, **times} for name, times in whole["whole"].items() if name != "equal"
     ])  # fmt: skip
     click.echo()
-    parts = {"ratio": found.ratios, "exact": found.exact, "events a second": found.events,
-             "rows of a page": found.read}  # fmt: skip
+    parts = {"ratio": results.ratios, "exact": results.exact, "events a second": results.events,
+             "rows of a page": results.read}  # fmt: skip
     print_table([
         {"figure": f"{part}: {name}", "value": value}
         for part, figures in parts.items()
@@ -156,20 +156,22 @@ def _row(page: Mapping[str, Any]) -> dict[str, Any]:
 def _figures(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each figure."""
     rows = [
-        {"figure": f"{page['profile']}, {page['state']}, {page['clients']}", "value": each}
+        {"figure": f"{page['profile']}, {page['state']}, {page['clients']}", "value": median}
         for page in whole["pages"]
-        for each in [page["times"]["p50"]]
+        for median in [page["times"]["p50"]]
     ]
     for part in ("ratios", "exact", "events", "read"):
-        rows += [{"figure": f"{part}, {name}", "value": each} for name, each in whole[part].items()]
+        rows += [
+            {"figure": f"{part}, {name}", "value": value} for name, value in whole[part].items()
+        ]
     return rows
 
 
 def _draw(picture: str, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the medians of each run over the sizes of the catalogues."""
+    """Draw every run's medians over the sizes of the catalogues."""
     ordered = sorted(runs, key=lambda run: int(run["videos"]))
     figures = [_figures_of(run) for run in ordered]
-    series = {name: [each[name] for each in figures] for name in figures[0]}
+    series = {name: [run_figures[name] for run_figures in figures] for name in figures[0]}
     plot(
         picture, "A page of 20, median", series, horizontal="videos", vertical="milliseconds",
         over=[run["videos"] for run in ordered],

@@ -38,7 +38,7 @@ def reading(*, longest: float | None = None) -> Iterator[Session]:
 
 @contextmanager
 def readable(*, longest: float | None = None) -> Iterator[Engine]:
-    """Make an engine on an existing, up-to-date database; `longest` is that of `reading`."""
+    """Make an engine on an existing, up-to-date database; `longest` is as in `reading`."""
     with engine(longest=longest) as bind:
         with translate_errors(), bind.connect() as connection:
             check_schema(connection)

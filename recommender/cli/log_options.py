@@ -23,7 +23,7 @@ _HOLDOUT = re.compile(r"per-user:(0?\.\d{1,9})", re.ASCII)
 
 
 class Holdout(click.ParamType[float]):
-    """The share of each user's positives to hold out, such as per-user:0.2."""
+    """The share of every user's positives to hold out, such as per-user:0.2."""
 
     name = "holdout"
 

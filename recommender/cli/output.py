@@ -92,7 +92,7 @@ def print_table(records: Sequence[Record], *, widest: int | None = None) -> None
 
     Args:
         records: the rows, with the same names.
-        widest: the largest width, in characters; that of the terminal if None.
+        widest: the largest width, in characters; the terminal's width if None.
     """
     from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and only tables need it
     from rich.console import Console  # noqa: PLC0415
@@ -178,7 +178,7 @@ def item_record(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
 
 
 def signals_record(item: FeedItem) -> dict[str, Any]:
-    """Return the value, weight and contribution of each signal."""
+    """Return the signals with their values, weights and contributions."""
     return {
         name: {"value": part.value, "weight": part.weight, "contribution": part.contribution}
         for name, part in item.signals.items()

@@ -39,10 +39,11 @@ def profiles() -> None:
 def list_(form: str | None) -> None:
     """List every version of every profile and its origin."""
     with reading() as session:
-        found = list_profiles(session)
-        origins = {(each.profile, each.version): each for each in profile_history(session)}
+        versions = list_profiles(session)
+        origins = {(record.profile, record.version): record for record in profile_history(session)}
     rows = [
-        {**_record(profile), **_origin(origins[profile.name, profile.version])} for profile in found
+        {**_record(profile), **_origin(origins[profile.name, profile.version])}
+        for profile in versions
     ]
     if form_of(form) == "table":
         rows = [{name: row[name] for name in _LISTED} for row in rows]
@@ -56,10 +57,10 @@ def list_(form: str | None) -> None:
 def show(profile: str, form: str | None) -> None:
     """Show the weights of a profile version and their origin."""
     with reading() as session:
-        found = get_profile(session, profile)
-        origins = profile_history(session, found.name)
-    record = next(each for each in origins if each.version == found.version)
-    _print(found, form, record)
+        version = get_profile(session, profile)
+        origins = profile_history(session, version.name)
+    record = next(origin for origin in origins if origin.version == version.version)
+    _print(version, form, record)
 
 
 @profiles.command()
@@ -75,12 +76,14 @@ def show(profile: str, form: str | None) -> None:
 @note_option
 @format_option
 @database_option
-def create(name: str, weights: tuple[str, ...], form: str | None, **said: Any) -> None:
+def create(name: str, weights: tuple[str, ...], form: str | None, **origin: Any) -> None:
     """Create a new version of a profile; it serves once it is activated."""
-    pairs: Any = {signal: weight for signal, _, weight in (each.partition("=") for each in weights)}
+    pairs: Any = {
+        signal: weight for signal, _, weight in (option.partition("=") for option in weights)
+    }
     if len(pairs) < len(weights):
         raise click.UsageError("--weight: a signal is given twice")
-    _print(writing(lambda session: create_profile(session, name, pairs, **said)), form)
+    _print(writing(lambda session: create_profile(session, name, pairs, **origin)), form)
 
 
 @profiles.command()
@@ -97,15 +100,20 @@ def create(name: str, weights: tuple[str, ...], form: str | None, **said: Any) -
 def diff(first: str, second: str, form: str | None, **asked: Any) -> None:
     """Compare the weights of two versions, and optionally users' pages."""
     with reading() as session:
-        found = comparison.diff_profiles(session, first, second, **asked)
+        difference = comparison.diff_profiles(session, first, second, **asked)
     weights = [
-        {"signal": name, found.first: one, found.second: other, "change": other - one}
-        for name, (one, other) in found.weights.items()
+        {"signal": name, difference.first: one, difference.second: other, "change": other - one}
+        for name, (one, other) in difference.weights.items()
     ]
-    pages = {user: _places(*both) for user, both in found.pages.items()}
+    pages = {user: _places(*both) for user, both in difference.pages.items()}
     if form_of(form) != "table":
         rows = [{"user": user, **row} for user, rows in pages.items() for row in rows]
-        whole = {"first": found.first, "second": found.second, "weights": weights, "pages": pages}
+        whole = {
+            "first": difference.first,
+            "second": difference.second,
+            "weights": weights,
+            "pages": pages,
+        }
         print_records(rows or weights, form, whole=whole)
         return
     print_table([row for row in weights if row["change"]])
@@ -115,7 +123,7 @@ def diff(first: str, second: str, form: str | None, **asked: Any) -> None:
 
 
 def _places(one: FeedPage, other: FeedPage) -> list[dict[str, Any]]:
-    """Return the position of each video on both pages, None if it is absent."""
+    """Return the videos' positions on both pages, None if absent."""
     was = {item.video: item.position for item in one.items}
     now = {item.video: item.position for item in other.items}
     return [

@@ -1,7 +1,7 @@
 """Measure how good a feed is: rank the later part of a log by what was known before.
 
 Impressions are ranked slice by slice. A slice is learned only after all of it was scored
-(prequential evaluation: Dawid, 1984). Pages are those that the feed would have served at the cut.
+(prequential evaluation: Dawid, 1984). The pages are what the feed would have served at the cut.
 """
 
 from __future__ import annotations
@@ -130,13 +130,13 @@ def evaluate(
 
     The earlier part is imported into a scratch database and refreshed as of the cut. The source is
     only read. A database is evaluated with its own half-lives and weights of learning, files with
-    those of a new database.
+    the defaults.
 
     Args:
         source: a prepared engine, whose log is read, or files.
         cutoff: the time at which the log is cut, with an offset.
         until: events at this time or later are left out.
-        holdout: instead of a cutoff, the share of each user's positive videos to hold out, above 0
+        holdout: instead of a cutoff, the share of every user's positive videos to hold out, above 0
             and below 1. Each log is cut before the last of them. The later behaviour of other users
             is then known, and the later part is one slice.
         profiles: ``name`` or ``name@version`` of the source; the active profile if empty. Files
@@ -149,7 +149,7 @@ def evaluate(
         scratch: the URL of a database without this package's tables, which is emptied afterwards;
             a temporary SQLite file if None.
         seed: the random seed for the samples of users.
-        settings: those of the environment if None.
+        settings: the settings to use; read from the environment if None.
         progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
@@ -241,12 +241,12 @@ def _profiles(engine: Engine, asked: Sequence[str]) -> dict[str, Profile]:
     """Return the profiles to evaluate by name: those asked for, then the reference formula."""
     # The engine is the source's: the scratch database has the built-in profiles only.
     with translate_errors(), Session(engine) as session:
-        found = {name: get_profile(session, name) for name in asked}
-        if not found:
+        profiles = {name: get_profile(session, name) for name in asked}
+        if not profiles:
             active = get_profile(session)
-            found = {active.name: active}
-        reference = found.get(REFERENCE) or get_profile(session, REFERENCE)
-    named = {_label(name, profile): profile for name, profile in found.items()}
+            profiles = {active.name: active}
+        reference = profiles.get(REFERENCE) or get_profile(session, REFERENCE)
+    named = {_label(name, profile): profile for name, profile in profiles.items()}
     return {**named, REFERENCE: reference}
 
 
@@ -293,8 +293,10 @@ class _Run:
             catalogue = Catalogue(session, self.start, settings)
             shown = RankedPages(catalogue.videos, catalogue.users)
             page_requests = self._page_requests(session, catalogue, seed)
-            for (request, wanted), done in zip(page_requests, range(1, sample + 1), strict=False):
-                shown.relevant.append(wanted)
+            for (request, positives), done in zip(
+                page_requests, range(1, sample + 1), strict=False
+            ):
+                shown.relevant.append(positives)
                 for ranker in self.rankers:
                     shown.pages[ranker.name].append(ranker.page(request))
                 self.report("pages", done, sample)
@@ -305,8 +307,10 @@ class _Run:
         self, session: Session, catalogue: Catalogue, seed: int
     ) -> Iterator[tuple[PageRequest, frozenset[str]]]:
         """Yield page requests of users in random order, with their later positives."""
-        wanted = self.timeline.positives(self.timeline.events, [self.target])
-        return page_requests(session, catalogue, wanted, self.start, self.timeline.settings, seed)
+        positives = self.timeline.positives(self.timeline.events, [self.target])
+        return page_requests(
+            session, catalogue, positives, self.start, self.timeline.settings, seed
+        )
 
     def rank_impressions(self) -> ScoredImpressions:
         """Score each slice's impressions as of its start, then learn from the slice."""
@@ -329,10 +333,10 @@ class _Run:
         with Session(self.timeline.engine) as session:
             for done, (user, outcomes) in enumerate(shown.items(), start=1):
                 number = numbers.setdefault(user, len(numbers))
-                found = read_impressions(
+                impressions = read_impressions(
                     session, user, list(outcomes), part.start, self.timeline.settings
                 )
-                for impression in found:
+                for impression in impressions:
                     scored.users.append(number)
                     scored.outcomes.append(outcomes[impression.video])
                     for ranker in self.rankers:
@@ -343,6 +347,6 @@ class _Run:
         """Return, per user, the videos shown in a slice, true if they led to the target."""
         shown = self.timeline.shown(part, [self.target])
         return {
-            user: {video: bool(each.outcomes) for video, each in videos.items()}
+            user: {video: bool(shown_video.outcomes) for video, shown_video in videos.items()}
             for user, videos in shown.items()
         }

@@ -51,7 +51,7 @@ _HAPPENED = {
 
 
 def target_values(target: str | Mapping[str, float]) -> dict[str, float]:
-    """Return the value of each outcome; a single target has the value 1.
+    """Return the outcomes with their values; a single target has the value 1.
 
     Args:
         target: one of `TARGETS`, several with their values as ``engaged=1,like=3``, or these as a
@@ -68,7 +68,7 @@ def target_values(target: str | Mapping[str, float]) -> dict[str, float]:
     elif "=" not in target:
         given = {target: 1.0}
     else:
-        pairs = [each.partition("=")[::2] for each in target.split(",")]
+        pairs = [outcome.partition("=")[::2] for outcome in target.split(",")]
         given = dict(pairs)
         if len(given) < len(pairs):
             raise InvalidValue(f"target: {scalars.shown(target)} names an outcome twice")
@@ -100,11 +100,11 @@ def recorded_signals(
     ids = connection.scalars(served.where(*_between(since, until)).distinct()).all()
     weighed = sa.select(ProfileWeight.signal).where(ProfileWeight.profile_id.in_(ids))
     by_all = weighed.group_by(ProfileWeight.signal).having(sa.func.count() == len(ids))
-    found = set(connection.scalars(by_all))
+    recorded = set(connection.scalars(by_all))
     names = [signal.name for signal in SIGNALS]
     return (
-        tuple(name for name in names if name in found),
-        tuple(name for name in names if name not in found),
+        tuple(name for name in names if name in recorded),
+        tuple(name for name in names if name not in recorded),
     )
 
 

@@ -77,7 +77,7 @@ class Cut:
     """The time or times at which a log is cut in two.
 
     Attributes:
-        at: the time for all rows, except those of users in `of_user`.
+        at: the time for all rows, except the rows of users in `of_user`.
         of_user: the times for the events and follows of these users.
         until: rows at this time or later are left out.
     """
@@ -99,7 +99,7 @@ class Cut:
 def cut_per_user(
     source: Engine | LogFiles, target: str, part: float, settings: Settings
 ) -> tuple[Cut, datetime]:
-    """Return a cut of each user's log before their last positive videos, and the log's end.
+    """Return a cut of every user's log before their last positives, and the log's end.
 
     A user's positive videos are ordered by their first positive event. The last share of them, at
     least one, is held out. A user with fewer than two is not cut.
@@ -309,7 +309,7 @@ class Timeline:
         positives: dict[str, dict[str, set[str]]] = {}
         for row, _, _ in events:
             duration = self.durations[row["video"]]
-            if outcomes := {each for each in targets if is_positive(each, row, duration)}:
+            if outcomes := {target for target in targets if is_positive(target, row, duration)}:
                 videos = positives.setdefault(row["user"], {})
                 videos.setdefault(row["video"], set()).update(outcomes)
         return positives

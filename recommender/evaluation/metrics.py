@@ -231,7 +231,7 @@ def diversity(tags: Sequence[Collection[Hashable]]) -> float | None:
     """Return the intra-list diversity: the mean of 1 - Jaccard(tags) over all pairs in a list.
 
     Args:
-        tags: the tags of each item; two items without tags have nothing in common.
+        tags: one set of tags per item; two items without tags have nothing in common.
 
     Returns:
         0 to 1; None if there are fewer than two items.
@@ -261,5 +261,5 @@ def novelty(shown: Iterable[Hashable], viewers: Mapping[Hashable, int], users: i
 
 
 def exposure(lists: Iterable[Iterable[T]]) -> Counter[T]:
-    """Return the number of appearances of each item on the lists."""
+    """Count how often every item appears on the lists."""
     return Counter(item for shown in lists for item in shown)

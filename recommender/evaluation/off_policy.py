@@ -2,7 +2,7 @@
 
 There are two parts. The estimate (`hindsight`) puts the videos of served pages into the order of
 the new profile, see `off_policy_estimator`. The preview compares the next pages of the new profile
-with those of the active one, for the same users. The outcomes of previewed pages are unknown.
+with the active profile's pages, for the same users. The outcomes of previewed pages are unknown.
 """
 
 # Past pages cannot be previewed: the database has learned from the reactions to them.
@@ -141,7 +141,7 @@ def replay_profile(
         sample: the maximum number of users whose next pages are compared.
         as_of: the reading time of the next pages; now if None.
         seed: the random seed for the samples of users.
-        settings: those of the environment if None.
+        settings: the settings to use; read from the environment if None.
         progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
@@ -165,8 +165,8 @@ def replay_profile(
         log.read(values, start, end, report)
         catalogue = _CatalogueSize.at(session, moment)
         pages = [
-            _pages(session, log.sampled, each, moment, settings, report)
-            for each in (candidate, active)
+            _pages(session, log.sampled, version, moment, settings, report)
+            for version in (candidate, active)
         ]
         return ProfileReplay(
             profile=candidate.label,
@@ -183,8 +183,8 @@ def replay_profile(
             preview_users=len(log.sampled),
             videos=catalogue.videos,
             previews=tuple(
-                catalogue.preview(each.label, own, pages[1], seed)
-                for each, own in zip((candidate, active), pages, strict=True)
+                catalogue.preview(version.label, own, pages[1], seed)
+                for version, own in zip((candidate, active), pages, strict=True)
             ),
             seconds=round(time.monotonic() - started, 3),
         )
@@ -200,7 +200,7 @@ def _bounds(since: datetime, until: datetime | None) -> tuple[datetime, datetime
 def _learned_until(session: Session, profile: Profile) -> datetime | None:
     """Return the time before which a version has learned; None if it was made by hand."""
     records = profile_history(session, profile.name)
-    metrics_of = next(each.metrics for each in records if each.version == profile.version)
+    metrics_of = next(record.metrics for record in records if record.version == profile.version)
     learned = (metrics_of or {}).get("learned_until")
     return scalars.time(learned) if learned else None
 
@@ -247,17 +247,17 @@ def _pages(
     report: Progress,
 ) -> list[_Page]:
     """Return the next pages of users, who are given by their row ids."""
-    found = lookup.find(
+    viewers = lookup.find(
         session, [USERS.c.id], [(user,) for user in users], [USERS.c.id, USERS.c.key]
     )
     pages: list[_Page] = []
-    for _, key in sorted(found):
+    for _, key in sorted(viewers):
         page = for_you(
             session, key, limit=PAGE, profile=profile.label, as_of=as_of, record=False,
             settings=settings,
         )  # fmt: skip
         pages.append(page.items)
-        report(f"pages of {profile.label}", len(pages), len(found))
+        report(f"pages of {profile.label}", len(pages), len(viewers))
     return pages
 
 

@@ -1,16 +1,16 @@
 """Estimate the labels of another order of shown videos (off-policy evaluation).
 
 The videos of a page swap positions, and the first half of the page is judged: what would a viewer
-have met who left halfway? The label of each video is known, but at another position, and positions
+have met who left halfway? Every video's label is known, but at another position, and positions
 differ in attention. In the position-based model (Craswell and others, 2008) the probability of an
 outcome is the effect of the position times the relevance of the video. So each label is weighted by
-the effect of its new position over that of its old one, an inverse propensity weight (Joachims and
-others, 2017; for rankings Li and others, "Offline Evaluation of Ranking Policies with Click
-Models", 2018). The sum is divided by the number of positions (Horvitz and Thompson, 1952). Weights
-are clipped, which may lower an estimate but never raises it.
+the effect of its new position over the effect of its old one. This is an inverse propensity weight
+(Joachims and others, 2017; for rankings Li and others, "Offline Evaluation of Ranking Policies with
+Click Models", 2018). The sum is divided by the number of positions (Horvitz and Thompson, 1952).
+Weights are clipped, which may lower an estimate but never raises it.
 
-The effects of positions come from the exploration candidates, which are placed at random whatever
-their score: an experiment. Labels at two positions are compared within sessions, as Mantel and
+The effects of positions come from the exploration candidates, which are placed at random regardless
+of their score: an experiment. Labels at two positions are compared within sessions, as Mantel and
 Haenszel (1959) compare within strata. Otherwise eager viewers, who scroll further, would look like
 an effect of late positions. Everything is a sum over users, so a bootstrap interval also contains
 the uncertainty of the effects.
@@ -76,7 +76,7 @@ class Expectation:
         change: `expected` minus `logged`.
         unweighted: the estimate if all positions had the same effect.
         overlap: the share of the videos that both orders have in the first half, 0 to 1.
-        effects: the effect of each group of positions, by its first position, as a multiple of the
+        effects: the effects of the groups of positions, by first position, as multiples of the
             effect of position 1.
         effective: the effective sample size of the weighted labels (Kish, 1965).
         clipped: the number of labels with a clipped weight.
@@ -109,7 +109,7 @@ class _Unit:
         counts: the number of labels by pair.
         compared: by pair, the labels of exploration candidates in the first group times the share
             of candidates in the second.
-        trials, wanted: the number of shown exploration candidates, and the sum of their labels.
+        trials, labels: the number of shown exploration candidates, and the sum of their labels.
     """
 
     places: int = 0
@@ -119,13 +119,13 @@ class _Unit:
     counts: list[int] = field(default_factory=lambda: [0] * len(PAIRS))
     compared: list[float] = field(default_factory=lambda: [0.0] * len(PAIRS))
     trials: int = 0
-    wanted: float = 0.0
+    labels: float = 0.0
 
     def add_page(self, page: ReorderedPage) -> None:
         """Add the first half of a page's places."""
         half = len(page.shown) // 2
         self.places += half
-        self.logged += math.fsum(each.label for each in page.shown[:half])
+        self.logged += math.fsum(video.label for video in page.shown[:half])
         self.common += sum(number < half for number in page.order[:half])
         for place, number in zip(page.shown, page.order[:half], strict=False):
             video = page.shown[number]
@@ -140,7 +140,7 @@ class _Unit:
             labels[group_of(video.position)] += video.label
             counts[group_of(video.position)] += 1
         self.trials += len(trials)
-        self.wanted += math.fsum(labels)
+        self.labels += math.fsum(labels)
         for pair, (one, other) in enumerate(PAIRS):
             if labels[one]:
                 self.compared[pair] += labels[one] * counts[other] / len(trials)
@@ -167,7 +167,7 @@ class OffPolicyEstimator:
 
         Args:
             pages: the pages without exploration candidates, which keep their positions.
-            trials: the exploration candidates of each session.
+            trials: the exploration candidates, one sequence per session.
         """
         if len(self.units) < MAX_UNITS:
             self.units.append(_Unit())
@@ -184,8 +184,8 @@ class OffPolicyEstimator:
         counts = _summed(unit.counts for unit in self.units)
         compared = _summed(unit.compared for unit in self.units)
         trials = sum(unit.trials for unit in self.units)
-        wanted = math.fsum(unit.wanted for unit in self.units)
-        effects = _effects(compared, wanted / trials) if wanted else None
+        labels = math.fsum(unit.labels for unit in self.units)
+        effects = _effects(compared, labels / trials) if labels else None
         ratios = [effects[new] / effects[old] for old, new in PAIRS] if effects else []
         clipped = [n for n, ratio in zip(counts, ratios, strict=False) if ratio > MAX_WEIGHT]
         return Expectation(
@@ -201,7 +201,7 @@ class OffPolicyEstimator:
             effective=_effective(counts, effects) if effects else None,
             clipped=round(math.fsum(clipped)),
             trials=trials,
-            trial_labels=wanted,
+            trial_labels=labels,
         )
 
     def _interval(self, units: Sequence[tuple[float, float]]) -> Interval | None:
@@ -211,7 +211,7 @@ class OffPolicyEstimator:
         """Return the mean weighted label, optionally minus the logged mean."""
         units = [
             (
-                unit.logged * logged, unit.places, unit.trials, unit.wanted,
+                unit.logged * logged, unit.places, unit.trials, unit.labels,
                 *unit.moved, *unit.compared,
             )
             for unit in self.units
@@ -226,11 +226,11 @@ def group_of(position: int) -> int:
 
 def _expected(sums: Sequence[float]) -> float | None:
     """Return the weighted labels minus the first sum, per position."""
-    less, places, trials, wanted = sums[:4]
+    less, places, trials, labels = sums[:4]
     moved, compared = sums[4 : 4 + len(PAIRS)], sums[4 + len(PAIRS) :]
-    if not places or not wanted:
+    if not places or not labels:
         return None
-    weights = _weights(_effects(compared, wanted / trials))
+    weights = _weights(_effects(compared, labels / trials))
     return (math.fsum(map(mul, weights, moved)) - less) / places
 
 
@@ -254,9 +254,9 @@ def _effects(compared: Sequence[float], mean: float) -> list[float]:
     effects = [1.0 for _ in GROUPS]
     for _ in range(ROUNDS):
         raw = [math.fsum(map(mul, row, effects)) + PRIOR * mean for row in rates]
-        found = [value / total for value, total in zip(raw, against, strict=True)]
-        scale = len(found) / math.fsum(found)
-        before, effects = effects, [value * scale for value in found]
+        balanced = [value / total for value, total in zip(raw, against, strict=True)]
+        scale = len(balanced) / math.fsum(balanced)
+        before, effects = effects, [value * scale for value in balanced]
         if max(abs(one - other) for one, other in zip(before, effects, strict=True)) < TOLERANCE:
             break
     return effects

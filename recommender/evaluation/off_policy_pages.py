@@ -89,7 +89,7 @@ class LoggedPages:
         statement = served_pages(values, since, until)
         rows = self.session.execute(statement.execution_options(yield_per=ROWS_AT_ONCE))
         # Read after the rows are fixed, so that profiles made in the meantime are known too.
-        weights = {each.id: each.weights for each in list_profiles(self.session)}
+        weights = {version.id: version.weights for version in list_profiles(self.session)}
         done = 0
         for user, served in groupby(rows, attrgetter("user_id")):
             pages: list[ReorderedPage] = []
@@ -99,9 +99,9 @@ class LoggedPages:
                 trials.append(_trials(videos))
                 before = None
                 for _, page in groupby(videos, attrgetter("page")):
-                    found = list(page)
-                    pages += self._reordered(found, before, weights)
-                    before = found[-1]
+                    page_rows = list(page)
+                    pages += self._reordered(page_rows, before, weights)
+                    before = page_rows[-1]
                 done += 1
                 report("reading", done, total)
             self._add(user, pages, trials)
@@ -138,8 +138,8 @@ class LoggedPages:
         ranked = [row for row in page if row.is_shown and not row.explored]
         if len(ranked) < MIN_VIDEOS:
             return
-        wanted = {name for name, weight in self.candidate.weights.items() if weight}
-        if missing := wanted - weights[page[0].profile_id].keys():
+        weighted = {name for name, weight in self.candidate.weights.items() if weight}
+        if missing := weighted - weights[page[0].profile_id].keys():
             self.left_out += 1
             self.not_recorded |= missing
             return
@@ -174,7 +174,7 @@ class LoggedPages:
         ours = (
             weight * row.signals.get(name, 0.0) for name, weight in self.candidate.weights.items()
         )
-        own = (math.prod(each) for each in row.signals.values() if isinstance(each, list))
+        own = (math.prod(factors) for factors in row.signals.values() if isinstance(factors, list))
         total = sum([*ours, *own])
         return score_key_of(total)
 

@@ -102,8 +102,8 @@ def _values(row: Any) -> tuple[float, ...]:
 
 def _engaged_views(session: Session, videos: Sequence[str]) -> Iterator[tuple[str, int]]:
     keys = [(key,) for key in videos]
-    found = lookup.find(session, [VIDEOS.c.key], keys, [VIDEOS.c.key, VIDEOS.c.engaged_views])
-    return ((key, views) for key, views in found)
+    rows = lookup.find(session, [VIDEOS.c.key], keys, [VIDEOS.c.key, VIDEOS.c.engaged_views])
+    return ((key, views) for key, views in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class CatalogueVideo:
 
 
 class Catalogue:
-    """The published videos at a time, by key, and in the orders of the baselines.
+    """The videos that are published at `as_of`, by key, and in the orders of the baselines.
 
     Args:
         session: on the scratch database.
@@ -166,7 +166,7 @@ def _published_videos(session: Session, as_of: datetime) -> Iterator[CatalogueVi
 
 @dataclass
 class PageRequest:
-    """A request of a user for a page at a time.
+    """A user's request for a page at `as_of`.
 
     Attributes:
         session: on the scratch database.
@@ -238,7 +238,7 @@ def _passes(condition: Callable[[CatalogueVideo], bool] | None, video: Catalogue
 def page_requests(
     session: Session,
     catalogue: Catalogue,
-    wanted: Mapping[str, Iterable[str]],
+    positives: Mapping[str, Iterable[str]],
     as_of: datetime,
     settings: Settings,
     seed: int,
@@ -248,16 +248,19 @@ def page_requests(
     Args:
         session: on the scratch database.
         catalogue: the published videos.
-        wanted: per user, the keys of their later positives. Users without a new one are left out.
+        positives: per user, the keys of their later positives. Users without a new one are
+            left out.
         as_of: the time of the requests.
         settings: the settings of the feed.
         seed: the random seed for the order of the users.
     """
-    users = sorted(wanted)
+    users = sorted(positives)
     Random(seed).shuffle(users)  # noqa: S311 - not for secrets
     for user in users:
         seen = seen_videos(session, user)
-        new = frozenset(key for key in wanted[user] if key in catalogue.videos and key not in seen)
+        new = frozenset(
+            key for key in positives[user] if key in catalogue.videos and key not in seen
+        )
         if new:
             yield PageRequest(session, user, as_of, settings, catalogue, seen), new
 

@@ -1,4 +1,4 @@
-"""Compute the figures of each ranker from scores and pages, with intervals over users."""
+"""Compute every ranker's figures from scores and pages, with intervals over users."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ class ScoredImpressions:
     """Impressions in the order of their slices, with a score from each ranker.
 
     Attributes:
-        users: the user of each impression, numbered from 0.
+        users: the impressions' users, numbered from 0.
         outcomes: true if the impression led to the target.
         scores: by ranker; the others are compared with the first.
-        bounds: the first index of each slice, and the end of the last one.
+        bounds: the index where every slice starts, and the end of the last slice.
     """
 
     users: array[int] = field(default_factory=lambda: array("l"))
@@ -96,15 +96,15 @@ class ScoredImpressions:
         places = _places_of_users(self.users)
         outcomes = [[self.outcomes[place] for place in some] for some in places]
         first: list[float | None] = []
-        found = []
+        figures = []
         for name, scores in self.scores.items():
             own = [
-                metrics.auc([scores[place] for place in some], each)
-                for some, each in zip(places, outcomes, strict=True)
+                metrics.auc([scores[place] for place in some], user_outcomes)
+                for some, user_outcomes in zip(places, outcomes, strict=True)
             ]
             first = first or own
-            found.append(self._quality(name, own, first, places, seed))
-        return tuple(found)
+            figures.append(self._quality(name, own, first, places, seed))
+        return tuple(figures)
 
     def _quality(
         self,
@@ -132,7 +132,7 @@ class ScoredImpressions:
         )
 
     def _fitted(self, scores: Sequence[float], places: Sequence[Sequence[int]]) -> list[Sums]:
-        """Return, per user, the sum of losses, the impressions, and the gap of each bin.
+        """Return, per user, the sum of losses, the number of impressions, and the gaps by bin.
 
         The first slice is left out: no earlier scores tell what its scores mean.
         """
@@ -149,11 +149,11 @@ class ScoredImpressions:
 
     def _probabilities(self, scores: Sequence[float]) -> array[float]:
         """Return probabilities from the second slice on, fitted to the earlier slices."""
-        found = _doubles()
+        probabilities = _doubles()
         for begun, ended in pairwise(self.bounds[1:]):
             intercept, slope = fit_platt(scores[:begun], self.outcomes[:begun])
-            found.extend(logistic(intercept + slope * s) for s in scores[begun:ended])
-        return found
+            probabilities.extend(logistic(intercept + slope * s) for s in scores[begun:ended])
+        return probabilities
 
 
 def _doubles() -> array[float]:
@@ -221,7 +221,7 @@ class PageVideo(Protocol):
 
 @dataclass(slots=True)
 class RankedPages:
-    """The pages of each ranker for some users, and the users' later positives.
+    """Every ranker's pages for some users, and the users' later positives.
 
     Attributes:
         videos: all videos that can be shown, by key.
@@ -238,20 +238,20 @@ class RankedPages:
     def qualities(self, seed: int) -> tuple[PageQuality, ...]:
         """Return the figures of every ranker."""
         first: list[float] = []
-        found = []
+        figures = []
         for name, pages in self.pages.items():
             values = self._accuracy(pages)
             first = first or values[JUDGED_BY]
             gains = [own - other for own, other in zip(values[JUDGED_BY], first, strict=True)]
-            found.append(self._quality(name, pages, values, gains, seed))
-        return tuple(found)
+            figures.append(self._quality(name, pages, values, gains, seed))
+        return tuple(figures)
 
     def _accuracy(self, pages: Sequence[Sequence[str]]) -> dict[str, list[float]]:
         """Return each accuracy metric, one value per user."""
         return {
             f"{name}@{size}": [
-                metric(page, wanted, size)
-                for page, wanted in zip(pages, self.relevant, strict=True)
+                metric(page, relevant, size)
+                for page, relevant in zip(pages, self.relevant, strict=True)
             ]
             for name, metric in ACCURACY.items()
             for size in SIZES
@@ -272,7 +272,9 @@ class RankedPages:
         novel = [metrics.novelty(page, viewers, self.users) for page in pages]
         return PageQuality(
             ranker=name,
-            accuracy={metric: _interval(each, seed) for metric, each in values.items()},
+            accuracy={
+                metric: _interval(user_values, seed) for metric, user_values in values.items()
+            },
             change=_interval(gains, seed),
             coverage=metrics.coverage(pages, max(1, len(self.videos))),
             creator_gini=metrics.gini([exposed[creator] for creator in creators]),

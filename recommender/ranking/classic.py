@@ -5,7 +5,7 @@ of declared hashtags, followed creators and declared sounds. A video's partial s
 lacks only language and country, which add little. A full page of scored videos gives a threshold.
 Only videos whose partial sum comes that close to it can be on the page, and only these are scored
 (partial sums with a threshold: Fagin, Lotem and Naor, 2003). If the threshold is no more than
-language and country can add, the newest videos of each kind stand for all videos in no list.
+language and country can add, the newest videos of every kind stand for all videos in no list.
 """
 
 from __future__ import annotations

@@ -272,10 +272,10 @@ def test_a_process_that_is_killed_stops_all(
 
 SIGNALLED = """
 import os, signal, sys
-from recommender import interchange
 from recommender.cli import main
+from recommender.files import importer
 
-together, number, parts = interchange._together, int(sys.argv[1]), 0
+together, number, parts = importer._together, int(sys.argv[1]), 0
 
 def told(shares):
     global parts
@@ -284,7 +284,7 @@ def told(shares):
         os.kill(os.getpid(), number)
     return together(shares)
 
-interchange._together = told
+importer._together = told
 sys.argv[1:] = sys.argv[2:]
 main()
 """
