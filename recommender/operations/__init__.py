@@ -1,1 +1,1 @@
-"""operations: TODO."""
+"""Check, prune and inspect a database, and export or erase a person's data."""

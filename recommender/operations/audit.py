@@ -1,7 +1,7 @@
-"""Whether what was served kept its promises: counts over every page, read and never written.
+"""Check the served pages against the recommender's promises; read-only.
 
-Each statement is an aggregate that reads its tables once, or by an index, and gives one row, or one
-for each number of videos or followers.
+Each statement is an aggregate that reads its tables once or uses an index. It returns one row, or
+one row per number of videos or followers.
 """
 
 from __future__ import annotations
@@ -39,41 +39,40 @@ PROMISES = (
     "repeats", "neighbours_creator", "neighbours_sound", "served_again", "muted", "own",
     "out_of_order",
 )  # fmt: skip
-"""The counts of an audit that are 0 where the recommender did what it says."""
+"""The counts of an audit that are 0 if the recommender kept its promises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What was served, and how often a promise about it was broken.
+    """Figures about the served pages, and the number of times each promise was broken.
 
-    The reference formula promises nothing of neighbours, of what was served before, of mutes and of
-    a user's own videos: its places are left out of those counts.
+    A place is one video at one position of a session. The reference formula makes no promises about
+    neighbours, repeats across sessions, mutes or own videos, so these counts leave out its places.
 
     Attributes:
-        sessions: sessions begun.
-        pages: pages with at least one video; an empty one leaves no trace.
-        items: places served: one for each video of a page.
+        sessions: sessions started.
+        pages: pages with at least one video; empty pages are not recorded.
+        items: places served.
         users: users with at least one place.
-        repeats: a promise: places whose video had an earlier place in the same session.
-        neighbours_creator: a promise: places, not marked crowded, by the creator of the place
-            before.
-        neighbours_sound: a promise: the same of the sound.
-        crowded: places marked so, since all else was by the creator, or with the sound, of the one
-            before.
-        served_again: a promise: places whose video was served to the same user in another session
-            before; rewatching sessions are left out.
-        seen_before: places whose video the user did something with before; the same are left out.
-            No promise, since events may come late.
-        muted: a promise: places whose video the user had muted by then and mutes still: by its
-            creator, a hashtag, its sound, whose sound it is, or words of its caption.
-        own: a promise: places of a user's own video.
-        out_of_order: a promise: sessions whose positions are not 1, 2, 3 and so on up to the next.
-        explored_share: places kept for videos on trial, of all, 0 to 1; None where there is none.
-        short_pages: pages with fewer videos than were asked for.
-        small_creators_share: places by the less followed half of all who have a published video
-            (at or below the median number of followers), of all, 0 to 1; None where there is none.
-        creator_gini: how unequally the places are shared by the creators who have any: 0 where all
-            have the same, towards 1 where one has nearly all; None where there is none.
+        repeats: promise: places whose video had an earlier place in the same session.
+        neighbours_creator: promise: places, not marked crowded, with the same creator as the
+            previous place.
+        neighbours_sound: promise: the same count for the sound.
+        crowded: places for which all candidates had the creator or the sound of the place before.
+        served_again: promise: places whose video was served to the same user in an earlier session;
+            rewatch sessions are left out.
+        seen_before: places whose video had an earlier event by the user; rewatch sessions are left
+            out. Not a promise, because events may arrive late.
+        muted: promise: places whose video was muted when it was served, and is still muted: by
+            creator, hashtag, sound, creator of the sound, or keyword in the caption.
+        own: promise: places with a video by the user.
+        out_of_order: promise: sessions whose positions are not 1, 2, 3 and so on without a gap.
+        explored_share: exploration places as a share of all, 0 to 1; None if there are no places.
+        short_pages: pages with fewer videos than requested.
+        small_creators_share: share of places, 0 to 1, by creators with a published video and at
+            most the median number of followers; None if there are no places.
+        creator_gini: Gini coefficient of places per creator, over creators with a place: 0 is equal
+            shares, near 1 is one creator with nearly all; None if there are no places.
     """
 
     sessions: int
@@ -96,23 +95,23 @@ class Audit:
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """The names of the promises that were broken."""
+        """The names of the broken promises."""
         return tuple(name for name in PROMISES if getattr(self, name))
 
 
 def audit(session: Session, *, since: datetime | None = None) -> Audit:
-    """Check every page that was ever served against what the recommender promises.
+    """Check every served page against the recommender's promises.
 
-    It reads all places several times: on many millions of them let PostgreSQL's
-    `statement_timeout` be minutes.
+    All places are read several times. For many millions of places, allow minutes in PostgreSQL's
+    `statement_timeout`.
 
     Args:
         session: the caller's transaction; nothing is written.
-        since: with an offset: only sessions in which a page was served then or later, each as a
-            whole; all where None.
+        since: a time with an offset: check only sessions with a page at or after this time, each
+            session as a whole; None checks all sessions.
 
     Raises:
-        InvalidValue: the time is not of its form.
+        InvalidValue: the time is malformed or has no offset.
     """
     since = None if since is None else scalars.time(since)
     totals = _one(session, _totals(since))
@@ -133,13 +132,13 @@ def audit(session: Session, *, since: datetime | None = None) -> Audit:
 
 
 def _one(session: Session, totals: Statement) -> dict[str, int]:
-    """The one row of a statement of sums; a sum of nothing is 0."""
+    """Return the single row of a statement of sums, with 0 for a sum over no rows."""
     (row,) = _all(session, totals)
     return {name: int(value or 0) for name, value in row._mapping.items()}  # noqa: SLF001 - its API
 
 
 def _count(session: Session, rows: Select[Any] | sa.CompoundSelect[Any]) -> int:
-    """How many rows there are."""
+    """Return the number of rows."""
     counted = sa.select(sa.func.count()).select_from(rows.subquery("places"))
     return int(_all(session, counted)[0][0])
 
@@ -150,22 +149,23 @@ def _all(session: Session, statement: Statement) -> Sequence[Any]:
 
 
 def _places(since: datetime | None, *columns: Any) -> Statement:
-    """Columns of every place of the sessions that are looked at."""
+    """Return a SELECT of columns over the places of the audited sessions."""
     places = sa.select(*columns).select_from(ServedVideo)
     if since is None:
         return places
-    lately = sa.select(FeedSession.user_id, FeedSession.session).where(FeedSession.last_at >= since)
-    return places.where(sa.tuple_(ServedVideo.user_id, ServedVideo.session).in_(lately))
+    audited = sa.select(FeedSession.user_id, FeedSession.session)
+    audited = audited.where(FeedSession.last_at >= since)
+    return places.where(sa.tuple_(ServedVideo.user_id, ServedVideo.session).in_(audited))
 
 
 def _promises_more() -> ColumnElement[bool]:
-    """The place is not of the reference formula, which promises an order and nothing else."""
+    """Match places outside the reference formula, which only promises an order."""
     reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
     return ServedVideo.profile_id.not_in(reference)
 
 
 def _totals(since: datetime | None) -> Statement:
-    """What there is, from the sessions and what each served."""
+    """Return the totals of the audited sessions."""
     served = _sessions(since)
     last = FeedSession.next_position - 1
     is_in_order = sa.and_(
@@ -188,7 +188,8 @@ def _totals(since: datetime | None) -> Statement:
 
 
 def _sessions(since: datetime | None) -> Subquery:
-    """Of each session what its pages are together; its positions are distinct by their key."""
+    """Return one row per session: the totals over its pages."""
+    # Positions are distinct by their key, so first, last and count are enough to find a gap.
     page = _pages(since)
     return (
         sa.select(
@@ -224,7 +225,7 @@ def _pages(since: datetime | None) -> Subquery:
 
 
 def _repeats(since: datetime | None) -> Statement:
-    """How often a video was served in a session after the first time."""
+    """Count the places of a video after its first place in a session."""
     key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.video_id)
     times = sa.func.count()
     served = (
@@ -234,7 +235,7 @@ def _repeats(since: datetime | None) -> Statement:
 
 
 def _neighbours(since: datetime | None) -> Statement:
-    """How many places are like the one before them, by what they promise."""
+    """Count the places with the creator or the sound of the previous place."""
     places = (
         _places(
             since,
@@ -260,17 +261,18 @@ def _of_the_place_before(column: Any) -> ColumnElement[Any]:
 
 
 def _is_new(since: datetime | None) -> ColumnElement[bool]:
-    """The place, of a session that is looked at, promises a video that is new to its user."""
-    is_looked_at = sa.true() if since is None else FeedSession.last_at >= since
-    return sa.and_(~FeedSession.rewatch, _promises_more(), is_looked_at)
+    """Match audited places that promise a video new to the user."""
+    is_audited = sa.true() if since is None else FeedSession.last_at >= since
+    return sa.and_(~FeedSession.rewatch, _promises_more(), is_audited)
 
 
 def _served_again(since: datetime | None) -> Statement:
-    """Each place whose video its user got first in another session, looked at or not.
+    """Return the places whose video was first served to the user in another session.
 
-    Of the few videos that a user got twice, which an index alone tells; SQLite would look for an
-    earlier place of every place among all of its user's.
+    The other session counts even if it is not audited.
     """
+    # Few videos are served twice to a user, and an index alone finds them. With a join to earlier
+    # places, SQLite would search all of the user's places for every place.
     video = (ServedVideo.user_id, ServedVideo.video_id)
     twice = sa.select(*video).group_by(*video).having(sa.func.count() > 1)
     order = (ServedVideo.served_at, ServedVideo.session)
@@ -300,7 +302,7 @@ def _own(since: datetime | None) -> Statement:
 
 
 def _muted(since: datetime | None) -> sa.CompoundSelect[Any]:
-    """Each place once, in however many ways its video was muted."""
+    """Return the places with a muted video, once even if several mutes apply."""
     key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.position)
     places = _places(since, *key).join(Video, Video.id == ServedVideo.video_id)
     places = places.where(_promises_more())
@@ -319,7 +321,7 @@ def _muted(since: datetime | None) -> sa.CompoundSelect[Any]:
 
 
 def _by_then(places: Statement, mute: Any, is_muted: ColumnElement[bool]) -> Statement:
-    """The places whose user had muted what they have, when they were served."""
+    """Return the places to which a mute applied when they were served."""
     is_the_users = mute.user_id == ServedVideo.user_id
     return places.join(mute, sa.and_(is_the_users, is_muted)).where(
         mute.muted_at <= ServedVideo.served_at
@@ -327,32 +329,32 @@ def _by_then(places: Statement, mute: Any, is_muted: ColumnElement[bool]) -> Sta
 
 
 def _by_creator(since: datetime | None) -> Subquery:
-    """How many places each creator has who has any."""
+    """Return the number of places per creator with a place."""
     places = _places(since, Video.creator_id, sa.func.count().label("places"))
     places = places.join(Video, Video.id == ServedVideo.video_id)
     return places.group_by(Video.creator_id).subquery("served_creators")
 
 
 def _by_places(since: datetime | None) -> Statement:
-    """How many creators have a number of places, for each such number in order."""
+    """Return the number of creators per number of places, in ascending order of places."""
     served = _by_creator(since)
     creators: Statement = sa.select(served.c.places, sa.func.count().label("creators"))
     return creators.group_by(served.c.places).order_by(served.c.places)
 
 
 def _gini(counts: Sequence[Any]) -> float | None:
-    """The Gini coefficient of numbers of places, each given with how many creators have it."""
+    """Return the Gini coefficient from groups of creators with equal numbers of places."""
     creators = places = weighted = 0
-    for each in counts:
-        ranks = each.creators * creators + each.creators * (each.creators + 1) // 2
-        weighted += each.places * ranks
-        creators += each.creators
-        places += each.places * each.creators
+    for group in counts:
+        ranks = group.creators * creators + group.creators * (group.creators + 1) // 2
+        weighted += group.places * ranks
+        creators += group.creators
+        places += group.places * group.creators
     return (2 * weighted - (creators + 1) * places) / (creators * places) if places else None
 
 
 def _by_followers(since: datetime | None) -> Statement:
-    """Creators with a published video, their places, and all places, by numbers of followers."""
+    """Count listed creators, their places and all places, grouped by number of followers."""
     creator, follow = _creators(), _followed()
     served = _by_creator(since)
     followers = sa.func.coalesce(follow.c.followers, 0)
@@ -372,26 +374,26 @@ def _by_followers(since: datetime | None) -> Statement:
 
 
 def _creators() -> Subquery:
-    """Each creator, and whether a video of theirs is published."""
+    """Return each creator with a flag: listed, if a video of the creator is published."""
     published = sa.func.count().filter(Video.status == "published")
     creators = sa.select(Video.creator_id, (published > 0).label("is_listed"))
     return creators.group_by(Video.creator_id).subquery("creators")
 
 
 def _followed() -> Subquery:
-    """How many followers each creator has who has any."""
+    """Return the number of followers per creator with a follower."""
     followed = sa.select(Follow.creator_id, sa.func.count().label("followers"))
     return followed.group_by(Follow.creator_id).subquery("followed")
 
 
 def _small_creators_share(groups: Sequence[Any]) -> float | None:
-    """The part of all places that the less followed half of the creators has."""
-    half = sum(each.creators for each in groups) / 2
-    places = sum(each.all_places for each in groups)
+    """Return the share of places by the less followed half of the listed creators."""
+    half = sum(group.creators for group in groups) / 2
+    places = sum(group.all_places for group in groups)
     creators = small = 0
-    for each in groups:
+    for group in groups:
         if creators >= half:
             break
-        creators += each.creators
-        small += each.places
+        creators += group.creators
+        small += group.places
     return float(small / places) if places else None

@@ -1,4 +1,4 @@
-"""Whether a database is as the recommender needs it: looked at, and never changed."""
+"""Check the health of a database and suggest fixes; read-only."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MOST_SKEW = timedelta(minutes=1)
 OLDEST_ROLLUPS = timedelta(hours=1)
 
 MOST_COUNTED = 1_000_000
-"""Events counted at most of those that wait for a refresh."""
+"""The limit up to which pending events are counted."""
 
 MOST_DEAD = 10_000
 
 DEAD_SHARE = 0.2
-"""Dead rows, of all, from which a table is worth a vacuum; those of autovacuum by default."""
+"""The share of dead rows above which a table needs a vacuum: autovacuum's default."""
 
 RELIST = (
     "UPDATE rec_video_hashtags SET listed_at = (SELECT published_at FROM rec_videos"
@@ -42,7 +42,7 @@ RELIST = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what was found, and what to do where it is not well."""
+    """The result of one check: the state found and, if it is not well, the fix."""
 
     check: str
     ok: bool
@@ -54,23 +54,24 @@ Check = Callable[[Session], Finding]
 
 
 def diagnose(engine: Engine, *, plans: bool = False) -> tuple[Finding, ...]:
-    """Look at what can go wrong with a database without anybody being told.
+    """Check a database for problems that cause no error message.
 
-    The clock; the backlog of what a refresh counts; indexes; values that are kept in two places;
-    on SQLite the journal, on PostgreSQL dead rows and planner statistics. It reads some tables
-    whole: on many millions of rows let PostgreSQL's `statement_timeout` be minutes.
+    The checks cover the clock, the events pending for a refresh, unfinished erasures, indexes and
+    values stored twice. SQLite adds the journal mode; PostgreSQL adds dead rows and planner
+    statistics. Some tables are read in full: for many millions of rows, allow minutes in
+    PostgreSQL's `statement_timeout`.
 
     Args:
         engine: a prepared engine.
-        plans: whether to rank a page for some users as well, and look at how it was found.
+        plans: also rank a page for a few users, and check the query plans.
 
     Returns:
-        What was found by each check, those of this database, in one order.
+        One finding per check of this kind of database, always in the same order.
 
     Raises:
         DatabaseUnreachable: the database cannot be reached.
-        SchemaOutOfDate: it is not at the migration that this package needs.
-        RecommenderError: the database refused.
+        SchemaOutOfDate: the schema is not at the migration that this package needs.
+        RecommenderError: the database reported an error.
     """
     with translate_errors(), Session(engine) as session:
         check_schema(lookup.connection(session))
@@ -92,65 +93,66 @@ def _database(session: Session) -> Finding:
 
 
 def _clock(session: Session) -> Finding:
-    """How far the server's clock is from this machine's, by which events are said to be late."""
+    """Compare the server's clock with the clock of this machine."""
+    # Events count as late by the clock of this machine.
     if lookup.is_sqlite(session):
-        return Finding("clock", True, "that of this machine")  # noqa: FBT003
+        return Finding("clock", True, "the clock of this machine")  # noqa: FBT003
     now = sa.select(sa.func.clock_timestamp(type_=UtcDateTime()))
     before = scalars.now()
     server: datetime = lookup.run(session, now).scalar_one()
     skew = server - (before + (scalars.now() - before) / 2)
-    found = f"{skew.total_seconds():+.1f} s at the server"
+    difference = f"{skew.total_seconds():+.1f} s at the server"
     return _finding(
-        "clock", found if abs(skew) > MOST_SKEW else None, found,
-        "set both clocks by NTP: reading times and times of events come from this machine's",
+        "clock", difference if abs(skew) > MOST_SKEW else None, difference,
+        "set both clocks by NTP: reading times and event times come from the clock of this machine",
     )  # fmt: skip
 
 
 def _rollups(session: Session) -> Finding:
-    """How many events no refresh has counted, and when one last did."""
+    """Check the number of pending events and the time of the last refresh."""
     some = sa.select(sa.literal(1)).select_from(PENDING).limit(MOST_COUNTED + 1).subquery()
     count = sa.select(sa.func.count()).select_from(some)
     waiting = lookup.run(session, count).scalar() or 0
     refreshed = sa.select(LEARNING_STATE.c.refreshed_at)
     at = lookup.run(session, refreshed).scalar()
-    said = f"more than {MOST_COUNTED:,}" if waiting > MOST_COUNTED else f"{waiting:,}"
+    number = f"more than {MOST_COUNTED:,}" if waiting > MOST_COUNTED else f"{waiting:,}"
     when = f"refreshed at {scalars.written_time(at)}" if at else "never refreshed"
-    found = f"{said} events wait, {when}"
+    backlog = f"{number} events wait, {when}"
     is_late = waiting and (at is None or scalars.now() - at > OLDEST_ROLLUPS)
     return _finding(
-        "rollups", found if is_late else None, found,
+        "rollups", backlog if is_late else None, backlog,
         "run `recommender refresh`, every few minutes",
     )  # fmt: skip
 
 
 def _indexes(session: Session) -> Finding:
-    """Whether every index of the models is there, and on PostgreSQL finished."""
+    """Check that every index of the models exists and, on PostgreSQL, is valid."""
     connection = lookup.connection(session)
     inspector = sa.inspect(connection)
     missing, count = [], 0
     for table in Base.metadata.tables.values():
-        there = {
-            (each["name"], *each["column_names"]) for each in inspector.get_indexes(table.name)
+        existing = {
+            (index["name"], *index["column_names"]) for index in inspector.get_indexes(table.name)
         }
-        wanted = {(str(each.name), *each.columns.keys()): each for each in table.indexes}
+        wanted = {(str(index.name), *index.columns.keys()): index for index in table.indexes}
         count += len(wanted)
-        missing += [wanted[key] for key in sorted(wanted.keys() - there)]
+        missing += [wanted[key] for key in sorted(wanted.keys() - existing)]
     invalid = [] if lookup.is_sqlite(session) else _invalid_indexes(session)
-    wrong = [f"{each.name} is missing" for each in missing]
+    wrong = [f"{index.name} is missing" for index in missing]
     wrong += [f"{name} is invalid" for name in invalid]
-    advice = [_made(session, each) for each in missing]
+    advice = [_made(session, index) for index in missing]
     advice += [f"REINDEX INDEX CONCURRENTLY {name}" for name in invalid]
     return _finding("indexes", ", ".join(wrong) or None, f"all {count}", "; ".join(advice))
 
 
 def _made(session: Session, index: Index) -> str:
-    """The statement that makes an index."""
+    """Return the CREATE INDEX statement."""
     dialect = lookup.connection(session).dialect
     return " ".join(str(CreateIndex(index).compile(dialect=dialect)).split())
 
 
 def _invalid_indexes(session: Session) -> list[str]:
-    """Those that were being made CONCURRENTLY when something ended it."""
+    """Return the names of the indexes left by an interrupted CREATE INDEX CONCURRENTLY."""
     index = sa.table("pg_index", *map(sa.column, ("indexrelid", "indrelid", "indisvalid")))
     name, owner = (
         sa.cast(sa.cast(column, postgresql.REGCLASS), sa.Text)
@@ -161,27 +163,27 @@ def _invalid_indexes(session: Session) -> list[str]:
 
 
 def _erasures(session: Session) -> Finding:
-    """Whether everybody whose erasure began is erased."""
+    """Check that no erasure is unfinished."""
     begun = erase.unfinished(session)
     return _finding(
         "erasures", f"{begun:,} not finished" if begun else None, "all finished",
-        "run `recommender user erase` of the same user again, unless it is under way",
+        "run `recommender user erase` for the same user again, unless it is still running",
     )  # fmt: skip
 
 
 def _copies(session: Session) -> Finding:
-    """Whether hashtags list each video by its time while it is published, and not otherwise."""
+    """Check that hashtags list published videos, and only these, by publication time."""
     listed = sa.case((VIDEOS.c.status == "published", VIDEOS.c.published_at))
     differs = VIDEO_HASHTAGS.c.listed_at.is_distinct_from(listed)
     pairs = sa.join(VIDEO_HASHTAGS, VIDEOS, VIDEOS.c.id == VIDEO_HASHTAGS.c.video_id)
     count = sa.select(sa.func.count()).select_from(pairs).where(differs)
     wrong = lookup.run(session, count).scalar()
-    said = f"{wrong:,} times of videos under hashtags are not the videos'"
-    return _finding("copies", said if wrong else None, "equal", RELIST)
+    difference = f"{wrong:,} listing times of hashtags differ from their videos"
+    return _finding("copies", difference if wrong else None, "equal", RELIST)
 
 
 def _statistics(session: Session) -> Finding:
-    """Whether the viewers of all videos, counted and waiting, are those of the states."""
+    """Check that the viewers of all videos, counted and pending, match the states."""
     wrong = []
     for name in ("impressions", "engaged_views"):
         column = INTERACTIONS.c[name]
@@ -190,28 +192,28 @@ def _statistics(session: Session) -> Finding:
             sa.select(sa.func.coalesce(sa.func.sum(table.c[name]), 0))
             for table in (VIDEOS, PENDING)
         ]
-        every = sa.select(*(each.scalar_subquery() for each in (viewers, *sums)))
-        states, counted, waiting = lookup.run(session, every).one()
+        totals = sa.select(*(total.scalar_subquery() for total in (viewers, *sums)))
+        states, counted, waiting = lookup.run(session, totals).one()
         if states != counted + waiting:
-            wrong.append(f"{name} are {int(counted + waiting):,}, those of states {states:,}")
+            wrong.append(f"{name} are {int(counted + waiting):,}, but {states:,} in the states")
     return _finding(
-        "statistics", "; ".join(wrong) or None, "those of the states",
+        "statistics", "; ".join(wrong) or None, "equal to the states",
         "run `recommender refresh --rebuild`",
     )  # fmt: skip
 
 
 def _journal(session: Session) -> Finding:
-    """Whether readers and a writer do without waiting for each other."""
+    """Check the journal mode: only a WAL lets readers and a writer work at the same time."""
     connection = lookup.connection(session)
     mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
     return _finding(
         "journal", None if mode in {"wal", "memory"} else f"the mode is {mode}", f"{mode}",
-        "open it once with `recommender.create_engine` or `prepare_engine` where it can be written",
+        "open it once, writable, with `recommender.create_engine` or `prepare_engine`",
     )  # fmt: skip
 
 
 def _dead_rows(session: Session) -> Finding:
-    """Whether autovacuum keeps up."""
+    """Check that autovacuum keeps up."""
     names = ("relname", "relid", "n_live_tup", "n_dead_tup")
     stat = sa.table("pg_stat_user_tables", *map(sa.column, names))
     dead, live = stat.c.n_dead_tup, stat.c.n_live_tup
@@ -223,25 +225,26 @@ def _dead_rows(session: Session) -> Finding:
     )
     rows = lookup.run(session, statement.order_by(stat.c.relname)).all()
     wrong = ", ".join(f"{name} has {count:,}" for name, count in rows)
-    advice = f"VACUUM ANALYZE {', '.join(name for name, _ in rows)}; let autovacuum come more often"
+    advice = f"VACUUM ANALYZE {', '.join(name for name, _ in rows)}; let autovacuum run more often"
     return _finding("dead_rows", wrong or None, "few", advice)
 
 
 def _planner(session: Session) -> Finding:
-    """Whether PostgreSQL knows how its tables are filled."""
+    """Check that PostgreSQL has planner statistics that fit its tables."""
     tables = ", ".join(unplanned_tables(session))
     wrong = f"missing or far off: {tables}" if tables else None
-    return _finding("planner", wrong, "there", f"ANALYZE {tables}")
+    return _finding("planner", wrong, "present", f"ANALYZE {tables}")
 
 
 def _plans(session: Session) -> Finding:
-    """Whether pages are found by short walks of indexes."""
-    done = check_plans(session)
-    most = max((plan.read or 0 for plan in done.plans.values()), default=0)
-    rows = f", of {most:,} rows at most" if most else ""
+    """Check that short index scans find the pages of a few users."""
+    checked = check_plans(session)
+    most_read = max((plan.read or 0 for plan in checked.plans.values()), default=0)
+    rows = f", of {most_read:,} rows at most" if most_read else ""
     return _finding(
-        "plans", "; ".join(done.findings) or None, f"{len(done.plans)} pages by indexes{rows}",
-        "see to `indexes` and `planner` first; on SQLite undo an ANALYZE by"
+        "plans", "; ".join(checked.findings) or None,
+        f"{len(checked.plans)} pages by indexes{rows}",
+        "fix `indexes` and `planner` first; on SQLite, undo an ANALYZE with"
         " DELETE FROM sqlite_stat1",
     )  # fmt: skip
 

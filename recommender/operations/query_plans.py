@@ -1,8 +1,8 @@
-"""Whether the database answers a page by short walks of indexes: its plans, read on its own data.
+"""Check that the database answers a page with short index scans: read plans on the real data.
 
-A page may cost what its candidates cost, and no more where the catalogue, a viewer's history or a
-creator grows. What would break that is seen in a plan: a large table read as a whole, more rows
-read than the sources' quotas lead to, or rows joined only to be thrown away.
+The cost of a page must depend only on the number of candidates, not on the size of the catalogue,
+the viewer's history or a creator's output. A plan shows three faults: a full scan of a large table,
+more rows read than the sources' quotas explain, and many joined rows that are discarded.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from recommender.ranking.viewer import Shape, values_of
 from recommender.settings import Settings
 
 BIG = 200_000
-"""A table of fewer rows may be read as a whole: for a thousand rows of it, that can be quicker."""
+"""A full scan is allowed for tables with fewer rows: it can be faster than an index."""
 
 ROWS_OF_A_PAGE = 50
-"""How many rows of a table stand on a page of it, at the least."""
+"""The least number of rows on one disk page of a table."""
 
 MOST_READ = 50_000
-"""Rows that the statement of a page may read: `CANDIDATES`, or fewer, and what each leads to."""
+"""Limit for rows read by the statement of a page with up to `CANDIDATES` candidates."""
 
 MOST_DISCARDED = 100_000
-"""Rows that its joins may bring together for nothing."""
+"""Limit for joined rows that a join filter discards."""
 
 SAMPLE = 3
 
@@ -51,15 +51,15 @@ _SCANNED = re.compile(r"^SCAN (rec_[a-z_]*[a-z])", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the database answered one statement.
+    """Figures about the plan of one statement.
 
     Attributes:
-        read: rows that were read from tables and indexes, those that a filter took away included,
-            those of a small table that was read as a whole, once, not; None where the database does
-            not say.
-        discarded: rows that joins brought together for nothing.
-        buffers: pages of tables and indexes that were looked at, in memory or not.
-        scanned: the tables that were read as a whole.
+        read: rows read from tables and indexes, including rows that a filter removed. One full scan
+            of a small table is not counted. None if the database does not report it.
+        discarded: joined rows that a join filter removed; None if the database does not report it.
+        buffers: pages of tables and indexes read, from memory or disk; None if the database does
+            not report it.
+        scanned: the tables with a full scan.
     """
 
     read: int | None
@@ -70,14 +70,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanCheck:
-    """What the plans of some viewers' pages are like, and what is wrong: a sentence each."""
+    """The plans of the pages by user key, and one sentence per fault."""
 
     plans: Mapping[str, Plan]
     findings: tuple[str, ...]
 
 
 class explained(Executable, sa.ClauseElement):  # noqa: N801 - it reads as the SQL that it is
-    """A statement to be explained; on PostgreSQL it is run, on SQLite only planned."""
+    """A statement to explain: PostgreSQL runs it, SQLite only plans it."""
 
     inherit_cache = False
 
@@ -103,20 +103,19 @@ def check_plans(
     as_of: datetime | None = None,
     settings: Settings | None = None,
 ) -> PlanCheck:
-    """Read the plans of some viewers' pages, and name what makes them slow.
+    """Check the query plans of pages for some users, and name the causes of slow pages.
 
-    A missing index, or statistics that are far off, are mostly why: `diagnose` names these. That
-    the reference formula reads as many rows as its lists have is no fault. Each page is ranked
-    once, and nothing is written.
+    The usual cause is a missing index or outdated planner statistics, which `diagnose` reports. The
+    reference formula may read any number of rows. Each page is ranked once; nothing is written.
 
     Args:
         session: the caller's transaction.
-        users: the viewers' keys; three of those in the database where None.
-        as_of: the reading time, with an offset; now where None.
-        settings: the numbers that shape sources; those of the environment where None.
+        users: the users' keys; None takes three users of the database.
+        as_of: the reading time, with an offset; None is now.
+        settings: the settings of the sources; None reads them from the environment.
 
     Raises:
-        InvalidValue: a user's key or the reading time is not of its form.
+        InvalidValue: a user's key or the reading time is malformed.
     """
     viewers = _sample(session) if users is None else users
     plans: dict[str, Plan] = {}
@@ -129,11 +128,11 @@ def check_plans(
 
 
 def page_plan(session: Session, request: FeedRequest) -> Plan:
-    """The plan of the one statement that ranks a page.
+    """Return the plan of the statement that ranks a page.
 
     Args:
         session: the caller's transaction.
-        request: as `resolve` gives it.
+        request: the request, from `resolve`.
     """
     is_reference = request.profile.is_reference
     ranking, finish = (ranked_reference, page_query) if is_reference else (top_candidates, named)
@@ -142,40 +141,41 @@ def page_plan(session: Session, request: FeedRequest) -> Plan:
 
 
 def plan_of(session: Session, statement: Executable, values: Mapping[str, Any]) -> Plan:
-    """How the database answers a statement.
+    """Return the plan of a statement.
 
     Args:
         session: the caller's transaction.
         statement: a SELECT.
-        values: what it is executed with.
+        values: the parameters of the statement.
     """
     rows = lookup.run(session, explained(statement), dict(values))
     if lookup.is_sqlite(session):
         steps = "\n".join(row[-1] for row in rows)
         return Plan(None, None, None, tuple(sorted(set(_SCANNED.findall(steps)))))
     top = rows.scalar_one()[0]["Plan"]
-    found = Plan(0, 0, top["Shared Hit Blocks"] + top["Shared Read Blocks"], ())
+    plan = Plan(0, 0, top["Shared Hit Blocks"] + top["Shared Read Blocks"], ())
     big = _big_tables(session)
     for node in _nodes(top):
-        found = _counted(found, node, big)
-    return found
+        plan = _counted(plan, node, big)
+    return plan
 
 
 def _counted(plan: Plan, node: Mapping[str, Any], big: frozenset[str]) -> Plan:
-    """A plan with what one of its nodes did; a table that is small may be read as a whole, once."""
+    """Return the plan with the rows of one node added."""
     loops, relation = node["Actual Loops"], node.get("Relation Name")
-    thrown = node.get("Rows Removed by Join Filter", 0) * loops
+    removed = node.get("Rows Removed by Join Filter", 0) * loops
     is_whole = node["Node Type"].endswith("Seq Scan") and loops
+    # One full scan of a small table is free.
     times = loops - 1 if is_whole and relation not in big else loops
-    looked_at = 0.0
+    read = 0.0
     if relation:
         parts = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
-        looked_at = sum(node.get(part, 0) for part in parts) * times
+        read = sum(node.get(part, 0) for part in parts) * times
     scanned = {*plan.scanned, str(relation)} if is_whole and relation in big else plan.scanned
     return replace(
         plan,
-        read=(plan.read or 0) + round(looked_at),
-        discarded=(plan.discarded or 0) + round(thrown),
+        read=(plan.read or 0) + round(read),
+        discarded=(plan.discarded or 0) + round(removed),
         scanned=tuple(sorted(scanned)),
     )
 
@@ -187,7 +187,7 @@ def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _most_read(request: FeedRequest) -> int | None:
-    """How many rows a page may read; None for any number."""
+    """Return the number of rows that a page may read; None for no limit."""
     if request.profile.is_reference:
         return None
     return round(MOST_READ * max(1, request.settings.candidates / CANDIDATES))
@@ -205,17 +205,18 @@ def _faults(user: str, plan: Plan, most_read: int | None) -> Iterator[str]:
 
 
 def _sample(session: Session) -> list[str]:
-    """The keys of users from all over the table."""
+    """Return the keys of users spread over the whole table."""
     last = session.scalar(sa.select(sa.func.max(User.id))) or 0
-    found: list[str] = []
+    keys: list[str] = []
     for number in range(SAMPLE):
         after = sa.select(User.key).where(User.id > last * number // SAMPLE)
-        found += session.scalars(after.order_by(User.id).limit(1)).all()
-    return list(dict.fromkeys(found))
+        keys += session.scalars(after.order_by(User.id).limit(1)).all()
+    return list(dict.fromkeys(keys))
 
 
 def _big_tables(session: Session) -> frozenset[str]:
-    """The tables that have many rows, by their size; it may never have been counted."""
+    """Return the names of the tables with many rows, judged by size on disk."""
+    # The size is always known; the planner's row counts may be missing.
     tables = sa.table("pg_class", sa.column("relname"), sa.column("oid"))
     pages = sa.func.pg_relation_size(tables.c.oid) / sa.func.current_setting("block_size").cast(
         sa.BigInteger

@@ -1,4 +1,4 @@
-"""Three roles for PostgreSQL, each with no more rights than it needs, as SQL to be run by hand."""
+"""Generate the SQL of three PostgreSQL roles with least privilege, to run by hand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from recommender.models.types import VERSION_TABLE, Base
 
 _SQL = """\
 -- Run this once as a superuser, in the database and after `recommender db upgrade`.
--- Then give each a password (in psql: \\password recommender_application) and use it in the URL.
+-- Then set a password for each role (in psql: \\password recommender_application), and use it in
+-- the URL.
 
 -- recommender_migrator owns the tables: `recommender db upgrade` and `db downgrade`.
--- recommender_application reads and writes rows: all else.
--- recommender_reader reads rows: feeds that are not served, reports.
+-- recommender_application reads and writes rows: every other command.
+-- recommender_reader only reads rows: reports, and feeds without serving.
 CREATE ROLE recommender_migrator LOGIN;
 CREATE ROLE recommender_application LOGIN;
 CREATE ROLE recommender_reader LOGIN;
@@ -33,7 +34,7 @@ GRANT USAGE ON SEQUENCE
 {sequences}
 TO recommender_application;
 
--- Whoever fills a table lets the planner know.
+-- The process that fills a table also runs ANALYZE on it.
 DO $$ BEGIN
 IF current_setting('server_version_num')::int >= 170000 THEN
 GRANT MAINTAIN ON
@@ -42,7 +43,7 @@ TO recommender_application;
 END IF;
 END $$;
 
--- The same for tables that later migrations make.
+-- The same rights for tables that later migrations create.
 ALTER DEFAULT PRIVILEGES FOR ROLE recommender_migrator IN SCHEMA public
 GRANT SELECT ON TABLES TO recommender_reader;
 ALTER DEFAULT PRIVILEGES FOR ROLE recommender_migrator IN SCHEMA public
@@ -53,9 +54,9 @@ GRANT USAGE ON SEQUENCES TO recommender_application;
 
 
 def roles_sql() -> str:
-    """The SQL of the roles: one that migrates, one for the application, one that reads.
+    """Return the SQL of the roles: migrator, application and reader.
 
-    It touches our own tables only, in the schema `public`; no password is in it.
+    It grants rights only on this package's tables, in the schema `public`. It has no passwords.
     """
     tables = sorted(Base.metadata.tables)
     with_ids = [name for name in tables if _has_identity(name)]

@@ -175,7 +175,7 @@ def test_a_copy_that_differs_is_mended_by_the_advice(world: Engine) -> None:
     run_sql(world, off, hidden)
     finding = found(world, "copies")
     assert wrong(world) == ["copies"]
-    assert finding.found == "2 times of videos under hashtags are not the videos'"
+    assert finding.found == "2 listing times of hashtags differ from their videos"
     run_sql(world, str(finding.advice))
     assert wrong(world) == []
 
