@@ -24,6 +24,7 @@ from recommender.cli.output import cell
 from recommender.database.transactions import writing
 from recommender.models.types import SCHEMA_REVISION
 from recommender.operations import erase
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import EXAMPLE
 
 CLASSIC = ("--profile", "classic")
@@ -115,6 +116,7 @@ def test_feed_prints_the_documented_json(example: Run) -> None:
     }
 
 
+@slow_on_postgresql
 def test_feed_is_for_you_where_no_profile_is_asked_for(example: Run) -> None:
     page = answer(example("feed", "user1", "--as-of", "2026-01-01T00:00:00Z"))
     assert (page["profile"], page["profile_version"]) == ("for_you", 1)
@@ -125,6 +127,7 @@ def test_feed_is_for_you_where_no_profile_is_asked_for(example: Run) -> None:
     )
 
 
+@slow_on_postgresql
 def test_feed_following_pages_on_by_cursor(example: Run) -> None:
     assert example("follow", "user1", "creator3")[0] == 0
     first = answer(example("feed", "user1", "--following", "--limit", "1"))
@@ -137,6 +140,7 @@ def test_feed_following_pages_on_by_cursor(example: Run) -> None:
     assert rest["items"][0]["sources"] == ["following"]
 
 
+@slow_on_postgresql
 def test_feed_trending_is_of_the_users_language_and_country(example: Run) -> None:
     page = answer(example("feed", "user1", "--trending"))
     assert (page["user"], page["known"], page["profile"]) == ("user1", True, "trending")
@@ -149,6 +153,7 @@ def test_feed_trending_is_of_the_users_language_and_country(example: Run) -> Non
     assert shown == ["v3", "v2", "v1"]
 
 
+@slow_on_postgresql
 def test_feed_explains_with_each_signals_part(example: Run) -> None:
     page = answer(example("feed", "user1", *CLASSIC, "--explain"))
     assert [item["score"] for item in page["items"]] == [1.45, 0.8, 0.0]
@@ -160,6 +165,7 @@ def test_feed_explains_with_each_signals_part(example: Run) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_feed_explains_with_every_signal_of_for_you(example: Run) -> None:
     (item,) = answer(example("feed", "user1", "--explain"))["items"]
     assert item["signals"].keys() == {signal.name for signal in SIGNALS}
@@ -167,6 +173,7 @@ def test_feed_explains_with_every_signal_of_for_you(example: Run) -> None:
     assert item["score"] == pytest.approx(sum(parts), abs=1e-7)
 
 
+@only_sqlite
 def test_json_lines_are_the_items(example: Run) -> None:
     code, out, _ = example("feed", "user1", *CLASSIC, "--format", "jsonl")
     assert (code, [json.loads(line)["video"] for line in out.splitlines()]) == (
@@ -175,6 +182,7 @@ def test_json_lines_are_the_items(example: Run) -> None:
     )
 
 
+@only_sqlite
 def test_csv_leaves_nested_values_out(example: Run) -> None:
     _, out, _ = example("feed", "user1", *CLASSIC, "--format", "csv", "--explain")
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -199,6 +207,7 @@ def test_a_table_is_no_wider_than_the_terminal(
         assert "v3" in out
 
 
+@only_sqlite
 def test_a_table_shows_the_sources_and_the_strongest_signals(example: Run) -> None:
     table = ("--format", "table", "--explain")
     words = example("feed", "user1", *CLASSIC, *table)[1].split()
@@ -209,6 +218,7 @@ def test_a_table_shows_the_sources_and_the_strongest_signals(example: Run) -> No
     assert {"quality", "exploration"} <= set(shown) <= {signal.name for signal in SIGNALS}
 
 
+@only_sqlite
 def test_a_table_counts_the_signals_that_it_leaves_out(example: Run) -> None:
     weights = [f"--weight={signal.name}=1" for signal in SIGNALS]
     assert example("profiles", "create", "every", *weights)[0] == 0
@@ -223,6 +233,7 @@ def test_a_table_counts_the_signals_that_it_leaves_out(example: Run) -> None:
     )
 
 
+@slow_on_postgresql
 def test_an_unknown_user_is_a_stranger(example: Run) -> None:
     page = answer(example("feed", "nobody", *CLASSIC))
     assert (page["known"], [item["video"] for item in page["items"]]) == (False, ["v3", "v2", "v1"])
@@ -262,6 +273,7 @@ def test_explain_prints_the_documented_json(example: Run) -> None:
     }
 
 
+@slow_on_postgresql
 def test_explain_says_why_a_video_is_not_shown(example: Run) -> None:
     explained = answer(example("explain", "user1", "v1"))
     assert (explained["shown"], explained["rank"], explained["displaced_by"]) == (False, None, [])
@@ -271,6 +283,7 @@ def test_explain_says_why_a_video_is_not_shown(example: Run) -> None:
     assert explained["signals"].keys() == {signal.name for signal in SIGNALS}
 
 
+@only_sqlite
 def test_explain_as_a_table_says_where_a_video_stands(example: Run) -> None:
     table = ("--format", "table")
     lines = example("explain", "user1", "v3", *CLASSIC, *table)[1].splitlines()
@@ -313,6 +326,7 @@ def test_record_changes_the_next_feed(example: Run) -> None:
     assert answer(example("feed", "user1"))["items"] == []
 
 
+@slow_on_postgresql
 def test_the_same_event_with_another_body_is_bad_data(example: Run) -> None:
     when = ("--at", "2026-01-01T00:00:00Z", "--id", "swipe")
     assert example("record", "user1", "v3", "like", *when)[0] == 0
@@ -355,6 +369,7 @@ def test_user_show(example: Run) -> None:
     }
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize(
     ("muted", "kept"),
     [("creator", "New"), ("hashtag", "new"), ("sound", "New"), ("keyword", "new words")],
@@ -401,6 +416,7 @@ def test_user_export_and_erase(example: Run, tmp_path: Path) -> None:
     assert "videos" not in out
 
 
+@slow_on_postgresql
 def test_an_interrupted_erasure_says_how_to_go_on(
     example: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,6 +461,7 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_versions_are_told_apart(example: Run) -> None:
     origin = ("--author", "ana", "--note", "to\tsee")
     example("profiles", "create", "calm", "--weight", "follows=2", *origin)
@@ -707,6 +724,7 @@ WRITING = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_database_that_is_read_only_is_read_and_not_written(
     example: Run, database: str, tmp_path: Path
@@ -792,6 +810,7 @@ def test_a_cell_cannot_move_the_cursor_or_turn_the_text_around() -> None:
     assert cell({"likes": 2.0}) == "likes 2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_import_exits_so(tmp_path: Path, number: int, code: int) -> None:
     file = tmp_path / "new.db"
@@ -869,6 +888,7 @@ def test_a_dry_run_makes_no_database(run: Run, tmp_path: Path) -> None:
     assert (code, file.exists()) == (78, False)
 
 
+@pytest.mark.slow
 def test_a_url_shows_no_password_however_it_is_given(
     new_database: Callable[..., str], run: Run
 ) -> None:

@@ -17,6 +17,7 @@ from recommender.benchmark.demo_world import NEW_FOR, TOPICS, DemoWorld, load
 from recommender.formats.rows import FOLLOW_COLUMNS, USER_COLUMNS, VIDEO_COLUMNS, parse_row
 from recommender.models import EventRow, Video
 from recommender.models.types import Base
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import NOON, rows_of
 
 Demo = Callable[[str], str]
@@ -121,6 +122,7 @@ def test_a_large_world_is_made_row_by_row() -> None:
     assert len(list(islice(world.events(), 100))) == 100
 
 
+@slow_on_postgresql
 def test_loading_a_world_twice_changes_nothing(engine: Engine) -> None:
     world = DemoWorld(viewer_count=10, creator_count=12, video_count=60)
     sizes = load(engine, world)
@@ -131,6 +133,7 @@ def test_loading_a_world_twice_changes_nothing(engine: Engine) -> None:
     assert counted == {name: sizes[name] for name in counted}
 
 
+@slow_on_postgresql
 def test_a_database_with_users_of_its_own_is_left_alone(engine: Engine) -> None:
     run_transaction(engine, lambda session: upsert_users(session, [{"id": "mine"}]))
     before = contents(engine)
@@ -139,6 +142,7 @@ def test_a_database_with_users_of_its_own_is_left_alone(engine: Engine) -> None:
     assert contents(engine) == before
 
 
+@pytest.mark.slow
 def test_two_swipes_change_the_next_feed_also_the_second_time(database: str, demo: Demo) -> None:
     for _ in range(2):
         printed = demo(database)
@@ -192,11 +196,13 @@ def test_the_first_demo_prints_the_same_on_both_databases(
     assert len(printed) == 1
 
 
+@slow_on_postgresql
 def test_the_demo_says_nothing_of_the_password(database: str, demo: Demo) -> None:
     with_password = database.replace("postgres@", "postgres:s3cret@")
     assert "s3cret" not in demo(with_password)
 
 
+@slow_on_postgresql
 def test_a_user_of_the_host_who_has_a_name_of_the_demo_stays_as_they_are(engine: Engine) -> None:
     mine = {"id": DemoWorld().viewer(0), "language": "pl", "interests": ["chess"]}
     run_transaction(engine, lambda session: upsert_users(session, [mine]))

@@ -58,6 +58,7 @@ from recommender.files.batches import KINDS
 from recommender.formats import scalars
 from recommender.models import LearningState
 from recommender.models.types import Base
+from tests.support.kinds import only_sqlite
 from tests.support.worlds import at, make_user, make_video, names, preview, rows_of
 
 CUTOFF = at()
@@ -191,6 +192,7 @@ def test_pages_are_as_worked_out_by_hand(tmp_path: Path) -> None:
     assert pages(found)["popular"].novelty == pytest.approx((sum(bits) / 4,) * 3)
 
 
+@pytest.mark.slow
 def test_a_page_holds_nothing_seen_and_nobody_is_asked_who_wanted_only_that(
     tmp_path: Path,
 ) -> None:
@@ -205,6 +207,7 @@ def test_a_page_holds_nothing_seen_and_nobody_is_asked_who_wanted_only_that(
     assert popular.value == pytest.approx((1 + 1 + 1 / 2) / 3)
 
 
+@pytest.mark.slow
 def test_nobodys_page_holds_their_own_videos(tmp_path: Path) -> None:
     log = written(tmp_path, videos=VIDEOS, events=[*BEFORE, *watches("by-d", 10, "AC")])
     found = pages(evaluate(log, cutoff=CUTOFF))
@@ -231,6 +234,7 @@ def test_a_slice_knows_the_slices_before_it_and_not_itself(tmp_path: Path) -> No
     assert popular.log_loss is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", ["", "a"])
 def test_a_slice_knows_what_came_while_nothing_was_seen(tmp_path: Path, seen: str) -> None:
     follows = [{"user": "u", "creator": "by-c", "at": at(minutes)} for minutes in (100, 650)]
@@ -241,6 +245,7 @@ def test_a_slice_knows_what_came_while_nothing_was_seen(tmp_path: Path, seen: st
     assert values(found, "gauc")["following"] == 1
 
 
+@pytest.mark.slow
 def test_log_loss_is_of_probabilities_fitted_to_the_slices_before(tmp_path: Path) -> None:
     scored = ScoredImpressions()
     scored.users.extend([0, 1, 0, 1])
@@ -313,6 +318,7 @@ def test_the_target_says_what_an_impression_is_hoped_to_lead_to(target: str) -> 
     assert not is_positive(target, whole, 10_000)
 
 
+@pytest.mark.slow
 def test_an_impression_leads_to_what_comes_in_its_slice(tmp_path: Path) -> None:
     like = {"id": "like", "user": "u", "video": "b", "kind": "like", "at": at(59)}
     found = evaluate(small_log(tmp_path, like), cutoff=CUTOFF, target="like")
@@ -322,6 +328,7 @@ def test_an_impression_leads_to_what_comes_in_its_slice(tmp_path: Path) -> None:
     assert (found.impressions, found.positives, found.page_users) == (6, 0, 1)
 
 
+@pytest.mark.slow
 def test_what_comes_at_until_or_later_is_left_out(tmp_path: Path) -> None:
     until = at(20).astimezone(timezone(2 * HOUR))
     found = evaluate(small_log(tmp_path), cutoff=CUTOFF, until=until)
@@ -344,6 +351,7 @@ def test_a_page_is_what_the_feed_would_serve(worlds: dict[str, Engine], kind: st
                 assert ranker.page(request) == names(preview(session, user, **asked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_an_impression_is_scored_as_the_database_scores_it(
     worlds: dict[str, Engine], kind: str
@@ -498,6 +506,7 @@ def same_users_are_shown_the_same(then: Pages, now: Pages) -> None:
         assert all(then[name][user] == now[name][user] for user in users)
 
 
+@pytest.mark.slow
 def test_who_publishes_in_a_slice_is_not_known_to_before_it_ends(
     scored: Callable[..., tuple[Scores, Pages]], tmp_path: Path
 ) -> None:
@@ -514,6 +523,7 @@ def test_who_publishes_in_a_slice_is_not_known_to_before_it_ends(
     assert with_own[2]["for_you"] > without_own[2]["for_you"]
 
 
+@pytest.mark.slow
 def test_an_event_may_name_what_was_not_there_yet(tmp_path: Path) -> None:
     early = [*watches("x", -50, "A"), *watches("u", 10, "Ab")]
     users = [{"id": "x", "created_at": at(5)}, {"id": "u", "created_at": at(90)}]
@@ -545,6 +555,7 @@ def test_a_holdout_cuts_each_users_own_last_positives(tmp_path: Path) -> None:
     assert recall.value == 1
 
 
+@pytest.mark.slow
 def test_a_holdout_does_not_know_whom_its_user_followed_later(tmp_path: Path) -> None:
     follows = [{"user": user, "creator": "by-c", "at": at(200)} for user in ("u", "w")]
     events = [*watches("u", 0, "ABCd"), *watches("w", 0, "abd")]
@@ -557,6 +568,7 @@ def test_a_holdout_does_not_know_whom_its_user_followed_later(tmp_path: Path) ->
     assert values(ranking(found), "gauc")["following"] == 0.5
 
 
+@pytest.mark.slow
 def test_each_signal_is_left_out_in_turn(tmp_path: Path, engine: Engine) -> None:
     weights = {"quality": 2.0, "follows": 0.001, "social": 1.0, "freshness": 0.0}
     run_transaction(engine, lambda session: recommender.create_profile(session, "mine", weights))
@@ -619,6 +631,7 @@ def test_a_profile_with_the_name_of_a_baseline_is_not_taken_for_it(engine: Engin
     assert found["rate@1"].auc == found["newest"].auc != found["rate"].auc
 
 
+@pytest.mark.slow
 def test_nothing_of_the_source_is_written(engine: Engine) -> None:
     run_transaction(engine, fill)
     before = contents(engine)
@@ -646,6 +659,7 @@ def test_nothing_of_a_scratch_database_is_left(empty_database: str, tmp_path: Pa
     assert tables(empty_database) == []
 
 
+@pytest.mark.slow
 def test_a_temporary_database_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = small_log(tmp_path)
     temporary = tmp_path / "temporary"
@@ -657,17 +671,20 @@ def test_a_temporary_database_is_gone(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(temporary.iterdir()) == []
 
 
+@only_sqlite
 def test_a_scratch_database_that_is_in_use_is_refused(database: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="scratch: the database has this package's tables"):
         evaluate(small_log(tmp_path), cutoff=CUTOFF, scratch=database)
     assert tables(database)
 
 
+@pytest.mark.slow
 def test_slices_without_events_are_passed_over(tmp_path: Path) -> None:
     log = small_log(tmp_path, *watches("w", 60 * 24 * 300, "b"))
     assert evaluate(log, cutoff=CUTOFF, every=timedelta(minutes=1)).slices == 7
 
 
+@pytest.mark.slow
 def test_progress_goes_from_stage_to_stage(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     evaluate(small_log(tmp_path), cutoff=CUTOFF, progress=lambda *each: told.append(each))
@@ -699,6 +716,7 @@ def test_what_is_asked_is_checked(tmp_path: Path, options: dict[str, Any], said:
         evaluate(small_log(tmp_path), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "said"),
     [

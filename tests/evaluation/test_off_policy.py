@@ -29,6 +29,7 @@ from recommender.evaluation.off_policy import ProfileReplay
 from recommender.evaluation.off_policy_pages import LoggedPages
 from recommender.models import FeedSession, Interaction, ServedVideo, User, Video
 from tests.scenarios.simulation import seeded_sessions
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import at, counted_statements, make_event, make_user, make_videos
 
 QUALITY = {"quality": 1.0}
@@ -138,6 +139,7 @@ def test_the_profile_that_served_would_have_served_the_same(world: Engine) -> No
     assert found.unweighted == found.logged
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_profile_that_served_gives_the_same_log(engine: Engine) -> None:
     """Pages of few creators and sounds that For You spread, ranked anew from what they recorded."""
 
@@ -178,6 +180,7 @@ def test_a_copy_of_the_profile_that_served_gives_the_same_log(engine: Engine) ->
     assert value(replayed(engine, "classic").hindsight.overlap) < 1
 
 
+@slow_on_postgresql
 def test_what_is_on_trial_keeps_its_place_and_says_what_places_are_worth(world: Engine) -> None:
     videos = {**FOUR, "v5": (0.1, 0.9), "v6": (0.5, 0.5)}
     serve(world, videos, ["v5"], v2={"explored": True}, v5={"explored": True})
@@ -187,6 +190,7 @@ def test_what_is_on_trial_keeps_its_place_and_says_what_places_are_worth(world: 
     assert (found.trials, found.trial_labels) == (1, 1)  # v2 would have been there by its score
 
 
+@slow_on_postgresql
 def test_only_what_was_shown_and_new_counts(world: Engine) -> None:
     seen_before, not_shown = {"first_at": at(-6)}, {"impressions": 0}
     serve(world, {**FOUR, "v5": (0.5, 0.9), "v6": (0.4, 0.8)}, ["v5", "v6"],
@@ -195,6 +199,7 @@ def test_only_what_was_shown_and_new_counts(world: Engine) -> None:
     assert (found.places, value(found.logged), value(found.unweighted)) == (2, 0, 0)
 
 
+@slow_on_postgresql
 def test_what_came_before_a_rewatch_is_no_outcome_of_it(world: Engine) -> None:
     """Who rewatches at once has seen it within the minutes that clocks may differ by."""
     minutes_ago, since = {"first_at": at(-2)}, {"first_at": at(1)}
@@ -207,6 +212,7 @@ def test_what_came_before_a_rewatch_is_no_outcome_of_it(world: Engine) -> None:
     assert (found.places, value(found.logged), value(found.unweighted)) == (1, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_profile_that_begins_to_serve_meanwhile_is_known_or_not_met(world: Engine) -> None:
     serve(world, FOUR, ["v1"])
 
@@ -226,6 +232,7 @@ def test_a_profile_that_begins_to_serve_meanwhile_is_known_or_not_met(world: Eng
     assert (made, found.pages >= 1) == ([True], True)
 
 
+@slow_on_postgresql
 def test_the_creator_of_the_video_before_counts_over_two_pages(world: Engine) -> None:
     """What would have come first is by the creator of the page before's last, and so comes next."""
     give(world, "v8", "c2")
@@ -235,6 +242,7 @@ def test_the_creator_of_the_video_before_counts_over_two_pages(world: Engine) ->
     assert (found.places, value(found.overlap), value(found.unweighted)) == (2, 1, 0)
 
 
+@slow_on_postgresql
 def test_the_reference_formula_spreads_nothing(world: Engine) -> None:
     give(world, "v2", "c1")
     liked = {"signals": {"likes": 1.0}}
@@ -243,12 +251,14 @@ def test_the_reference_formula_spreads_nothing(world: Engine) -> None:
     assert value(replayed(world, "classic").hindsight.overlap) == 0
 
 
+@only_sqlite
 def test_pages_of_the_reference_formula_have_no_places(world: Engine) -> None:
     serve(world, FOUR, profile="classic")
     with pytest.raises(InvalidValue, match="of classic"):
         replayed(world, "classic")
 
 
+@slow_on_postgresql
 def test_a_hosts_own_signal_keeps_its_weight(world: Engine) -> None:
     served = {"signals": {"quality": 0.9, "freshness": 0.1, "ours": [0.5, 4.0]}}
     serve(world, FOUR, ["v1"], v1=served)
@@ -257,6 +267,7 @@ def test_a_hosts_own_signal_keeps_its_weight(world: Engine) -> None:
     assert value(found.overlap) == 0.5
 
 
+@pytest.mark.slow
 def test_pages_that_recorded_too_little_are_left_out(world: Engine) -> None:
     weights = {"freshness": 1.0, "social": 2.0, "caption": 0.0}
     run_transaction(world, lambda session: create_profile(session, "social", weights))
@@ -270,6 +281,7 @@ def test_pages_that_recorded_too_little_are_left_out(world: Engine) -> None:
     assert (found.users, found.pages, found.left_out, found.not_recorded) == (1, 1, 1, ("social",))
 
 
+@slow_on_postgresql
 def test_sessions_that_began_within_two_times_are_whole(world: Engine) -> None:
     for number, begun in enumerate((0, 10, 20), start=1):
         videos = {f"v{2 * number + n}": (0.5, 0.5) for n in (0, 1)}
@@ -283,6 +295,7 @@ def test_sessions_that_began_within_two_times_are_whole(world: Engine) -> None:
         replayed(world, until=at())
 
 
+@slow_on_postgresql
 def test_the_label_is_the_value_of_what_happened(world: Engine) -> None:
     serve(world, FOUR, v1={"liked_at": at()})
     assert value(replayed(world, target="like").hindsight.logged) == 0.5
@@ -293,6 +306,7 @@ def test_the_label_is_the_value_of_what_happened(world: Engine) -> None:
     assert found.target == {"engaged": 1, "like": 4}
 
 
+@pytest.mark.slow
 def test_next_pages_are_compared_with_those_of_the_active_profile(world: Engine) -> None:
     """Two videos were served to ana, four to ben: six and four are left, out of eight."""
 
@@ -313,6 +327,7 @@ def test_next_pages_are_compared_with_those_of_the_active_profile(world: Engine)
         assert each.creator_gini == pytest.approx(gini([2, 2, 2, 2, 1, 1, 0, 0]))
 
 
+@pytest.mark.slow
 def test_of_pages_that_share_a_part_the_overlap_is_that_part(engine: Engine) -> None:
     def make(session: Session) -> None:
         make_user(session, "ana")
@@ -357,6 +372,7 @@ def test_a_sample_of_those_who_came_is_drawn_by_the_seed(world: Engine) -> None:
     assert replayed(world).preview_users == 12
 
 
+@pytest.mark.slow
 def test_what_the_candidate_learned_from_is_said(world: Engine) -> None:
     serve(world, FOUR)
     learned = {"learned_until": "2026-01-01T12:30:00Z"}
@@ -368,6 +384,7 @@ def test_what_the_candidate_learned_from_is_said(world: Engine) -> None:
     assert replayed(world).learned_until is None
 
 
+@pytest.mark.slow
 def test_it_only_reads_and_in_as_many_statements_for_any_log(world: Engine) -> None:
     serve(world, FOUR)
     with counted_statements(world) as sent:
@@ -380,6 +397,7 @@ def test_it_only_reads_and_in_as_many_statements_for_any_log(world: Engine) -> N
     assert {each.split()[0] for each in more} == {"SELECT", "WITH"}
 
 
+@only_sqlite
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -398,11 +416,13 @@ def test_what_is_not_of_its_form_is_refused(
         replayed(world, **options)
 
 
+@only_sqlite
 def test_an_unknown_profile_is_refused(world: Engine) -> None:
     with pytest.raises(UnknownProfile, match="there is no profile 'none'"):
         replayed(world, "none")
 
 
+@only_sqlite
 def test_progress_is_told_of_each_stage(world: Engine) -> None:
     serve(world, FOUR)
     told: list[tuple[str, int, int]] = []
@@ -413,6 +433,7 @@ def test_progress_is_told_of_each_stage(world: Engine) -> None:
     ]  # fmt: skip
 
 
+@only_sqlite
 def test_a_replay_is_plain_data(world: Engine) -> None:
     serve(world, FOUR, ["v1", "v3"])
     plain = replayed(world, until=at(9)).as_dict()
