@@ -1,8 +1,8 @@
-"""Events, recorded exactly once and folded into each user's state of each video.
+"""Events: each is recorded exactly once, and folded into the state of its user and video.
 
-The state does not depend on the order of the events: counts and sums add, the best part watched and
-all times are maxima or minima. Whoever records locks the rows of the users first, so that two
-writers of one user take turns, and touches no row that another user's write touches.
+A state does not depend on the order of events: counts and sums add up, the part watched and all
+times are maxima or minima. Recording locks the users' rows first, so that writers of one user take
+turns. It writes no row that recording for another user writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.database.bulk import columns_of
 from recommender.database.expressions import Statement
 from recommender.errors import (
     EventConflict,
@@ -29,7 +28,15 @@ from recommender.errors import (
     UnknownVideo,
 )
 from recommender.formats import scalars
-from recommender.ingest.states import Known, Logged, State, Target, Viewer, fold, states_of
+from recommender.ingest.states import (
+    EventContext,
+    EventUser,
+    EventVideo,
+    ResolvedEvent,
+    State,
+    fold_events,
+    states_by_pair,
+)
 from recommender.ingest.values import Applied, Counts, Event
 from recommender.learning.affinities import RULE_COLUMNS, Rules, Subjects
 from recommender.learning.engagement import MAX_CLOCK_SKEW, is_engaged, watched
@@ -43,7 +50,7 @@ from recommender.models.tables import (
     VIDEOS,
 )
 
-_BODY = ("video_id", "kind", "at", "watch_ms", "completion")
+_BODY_COLUMNS = ("video_id", "kind", "at", "watch_ms", "completion")
 
 Row = Mapping[str, Any]
 
@@ -59,27 +66,27 @@ def record(
     watch_ms: int | None = None,
     completion: float | None = None,
 ) -> bool:
-    """Record one event and fold it into the user's state, in the caller's transaction.
+    """Record one event, in the caller's transaction.
 
     Args:
         session: the caller's transaction; nothing is committed.
         user: the user's key.
         video: the video's key.
         kind: one of `scalars.EVENT_KINDS`.
-        at: when, with an offset; now where None.
-        key: the event's own id; a new one where None. The same key with the same body is ignored.
-        watch_ms: milliseconds watched, 0 to 2,147,483,647; None where unknown.
-        completion: part of the video watched, 0 to 1; None where unknown.
+        at: the time of the event, with an offset; now if None.
+        key: the event's id, unique per user; a random one if None. A repeated event is ignored.
+        watch_ms: milliseconds watched, 0 to 2,147,483,647; None if unknown.
+        completion: part of the video watched, 0 to 1; None if unknown.
 
     Returns:
-        Whether the event is new.
+        True if the event is new.
 
     Raises:
-        InvalidValue: a value is not of its form, or the time more than five minutes ahead.
+        InvalidValue: a value is not valid, or the time is more than five minutes ahead.
         UnknownUser: there is no such user.
         UnknownVideo: there is no such video.
-        EventConflict: the key was recorded before with another body.
-        EventTooOld: events of that time were pruned, so that it may have been recorded before.
+        EventConflict: the user has another event with this key.
+        EventTooOld: events of that time were pruned, so it may have been recorded before.
     """
     event = Event(
         key=str(uuid.uuid4()) if key is None else key,
@@ -94,27 +101,27 @@ def record(
 
 
 def record_many(session: Session, events: Iterable[Event]) -> Counts:
-    """Record events and fold them into their users' states, in the caller's transaction.
+    """Record events, in the caller's transaction.
 
     Args:
         session: the caller's transaction; nothing is committed.
-        events: in any order, with any repeats.
+        events: events in any order; repeated events are ignored.
 
     Returns:
-        How many events were new (`inserted`) and how many were there (`unchanged`).
+        The numbers of new events (`inserted`) and repeated ones (`unchanged`).
 
     Raises:
         InvalidValue: a time is more than five minutes ahead; nothing is written.
         UnknownUser: there is no such user; nothing is written.
         UnknownVideo: there is no such video; nothing is written.
-        EventConflict: a key was recorded before with another body; nothing is written.
+        EventConflict: a user has another event with a key; nothing is written.
         EventTooOld: events of that time were pruned; nothing is written.
     """
-    return apply_events(session, [_row_of(event) for event in events], strict=True).counts
+    return apply_events(session, [_interchange_row(event) for event in events], strict=True).counts
 
 
-def _row_of(event: Event) -> Row:
-    """The event as an interchange row."""
+def _interchange_row(event: Event) -> Row:
+    """Return the event as an interchange row."""
     return {
         "id": event.key,
         "user": event.user,
@@ -127,81 +134,81 @@ def _row_of(event: Event) -> Row:
 
 
 def apply_events(session: Session, events: Sequence[Row], *, strict: bool = False) -> Applied:
-    """Record events; those that cannot be are left out and reported by their place.
+    """Record events; leave out and report the events that cannot be recorded.
 
-    Those of a time that was pruned are counted select_columns: they were, or might have been, recorded.
+    Events of a time that was pruned are only counted, since they may have been recorded before.
 
     Args:
         session: the caller's transaction; nothing is committed.
-        events: rows as `rows.parse_row` gives them, in any order, with any repeats.
-        strict: raise the first that cannot be recorded instead, before anything is written.
+        events: rows that `rows.parse_row` returned, in any order; repeated events are ignored.
+        strict: raise the error of the first such event instead, and write nothing.
     """
-    known = _read_known(session, events)
-    logged, rejected = _resolve(known, events)
+    context = _read_context(session, events)
+    resolved, rejected = _resolve(context, events)
     if strict:
         _raise_first(rejected)
     too_old = {i for i, error in rejected.items() if isinstance(error, EventTooOld)}
-    some = session.begin_nested() if strict and len(logged) > 1 else nullcontext()
-    with some:
-        new, conflicts = _insert(session, logged)
+    savepoint = session.begin_nested() if strict and len(resolved) > 1 else nullcontext()
+    with savepoint:
+        new, conflicts = _insert_new(session, resolved)
         rejected |= {index: _conflict(session, events[index], conflicts[index])
                      for index in conflicts}  # fmt: skip
         if strict:
             _raise_first(rejected)
     if new:
-        fold(session, new, known)
-    unchanged = len(logged) - len(conflicts) - len(new)
+        fold_events(session, new, context)
+    unchanged = len(resolved) - len(conflicts) - len(new)
     counts = Counts(inserted=len(new), unchanged=unchanged, too_old=len(too_old))
     return Applied(counts, {i: rejected[i] for i in rejected if i not in too_old})
 
 
 def _raise_first(rejected: Mapping[int, RecommenderError]) -> None:
+    """Raise the error of the first event that has one."""
     if rejected:
         raise rejected[min(rejected)]
 
 
-def _read_known(session: Session, events: Sequence[Row]) -> Known:
-    """The users and videos of events, the users locked in the order of their keys."""
+def _read_context(session: Session, events: Sequence[Row]) -> EventContext:
+    """Return the users and videos of events; lock the users in the order of their keys."""
     user_keys = [(key,) for key in dict.fromkeys(event["user"] for event in events)]
     video_keys = [(key,) for key in dict.fromkeys(event["video"] for event in events)]
     if not events:
-        return Known({}, {})
+        return EventContext({}, {})
     read = (USERS.c.key, USERS.c.id, USERS.c.learned_since)
-    users = lookup.find(session, [USERS.c.key], user_keys, read, lock=True)
-    viewers = {key: Viewer(*row) for key, *row in users}
-    select_columns = next(iter(viewers.values())).id if len(viewers) == 1 else None
-    values = {**lookup.listed_values(session, 1, video_keys), "only": select_columns}
-    statement = _find_videos(lookup.is_sqlite(session), with_states=select_columns is not None)
-    videos = lookup.run(session, statement, values).all()
-    targets = {
-        key: Target(row_id, duration_ms, Subjects.of(creator_id, sound_id, _numbers(tags)))
-        for key, row_id, duration_ms, creator_id, sound_id, tags, *_ in videos
+    user_rows = lookup.find(session, [USERS.c.key], user_keys, read, lock=True)
+    users = {key: EventUser(*row) for key, *row in user_rows}
+    user_id = next(iter(users.values())).id if len(users) == 1 else None
+    values = {**lookup.listed_values(session, 1, video_keys), "only": user_id}
+    statement = _find_videos(lookup.is_sqlite(session), with_states=user_id is not None)
+    rows = lookup.run(session, statement, values).all()
+    videos = {
+        key: EventVideo(row_id, duration_ms, Subjects.of(creator_id, sound_id, _split_ids(tags)))
+        for key, row_id, duration_ms, creator_id, sound_id, tags, *_ in rows
     }
-    if not videos:
-        return Known(viewers, targets)
-    horizon, *rules = videos[0][6 : 7 + len(RULE_COLUMNS)]  # the same beside all of them
-    states = (
-        None
-        if select_columns is None
-        else states_of(row[7 + len(RULE_COLUMNS) :] for row in videos)
-    )
-    return Known(viewers, targets, horizon, Rules(*rules), states)
+    if not rows:
+        return EventContext(users, videos)
+    first = len(_VIDEO_COLUMNS) - len(RULE_COLUMNS) - 1
+    horizon, *rules = rows[0][first : len(_VIDEO_COLUMNS)]  # equal in all rows
+    states = None if user_id is None else states_by_pair(r[len(_VIDEO_COLUMNS) :] for r in rows)
+    return EventContext(users, videos, horizon, Rules(*rules), states)
 
 
 @cache
 def _find_videos(on_sqlite: bool, *, with_states: bool) -> Statement:  # noqa: FBT001 - cached by it
-    """Videos by their keys; and the states of one user with them, which saves a statement."""
+    """Build the SELECT of videos by key, with the states of one user (to save a statement)."""
     keys = lookup.listed(on_sqlite, (VIDEOS.c.key,))
     source = sa.join(VIDEOS, keys, VIDEOS.c.key == keys.c.key).join(LEARNING_STATE, sa.true())
     if not with_states:
-        return sa.select(*_ABOUT).select_from(source)
+        return sa.select(*_VIDEO_COLUMNS).select_from(source)
     of_user = sa.and_(
         INTERACTIONS.c.user_id == sa.bindparam("only"), INTERACTIONS.c.video_id == VIDEOS.c.id
     )
-    return sa.select(*_ABOUT, *INTERACTIONS.c).select_from(source.outerjoin(INTERACTIONS, of_user))
+    return sa.select(*_VIDEO_COLUMNS, *INTERACTIONS.c).select_from(
+        source.outerjoin(INTERACTIONS, of_user)
+    )
 
 
-_ABOUT = (
+_VIDEO_COLUMNS = (
     *(VIDEOS.c[name] for name in ("key", "id", "duration_ms", "creator_id", "sound_id")),
     sa.select(sa.func.aggregate_strings(sa.cast(VIDEO_HASHTAGS.c.hashtag_id, sa.Text), ","))
     .where(VIDEO_HASHTAGS.c.video_id == VIDEOS.c.id)
@@ -210,21 +217,23 @@ _ABOUT = (
 )
 
 
-def _numbers(listed: str | None) -> tuple[int, ...]:
-    return tuple(map(int, listed.split(","))) if listed else ()
+def _split_ids(joined: str | None) -> tuple[int, ...]:
+    """Return the ids in a text like `"1,2,3"`."""
+    return tuple(map(int, joined.split(","))) if joined else ()
 
 
 def _resolve(
-    known: Known, events: Sequence[Row]
-) -> tuple[dict[int, Logged], dict[int, RecommenderError]]:
-    logged: dict[int, Logged] = {}
+    context: EventContext, events: Sequence[Row]
+) -> tuple[dict[int, ResolvedEvent], dict[int, RecommenderError]]:
+    """Return the events with their users and videos, and the errors of the others, by index."""
+    resolved: dict[int, ResolvedEvent] = {}
     rejected: dict[int, RecommenderError] = {}
-    viewers, targets, horizon = known.viewers, known.targets, known.horizon
+    users, videos, horizon = context.users, context.videos, context.horizon
     latest = scalars.now() + MAX_CLOCK_SKEW
     for index, event in enumerate(events):
-        if (viewer := viewers.get(event["user"])) is None:
+        if (user := users.get(event["user"])) is None:
             rejected[index] = UnknownUser(f"there is no user {scalars.shown(event['user'])}")
-        elif (target := targets.get(event["video"])) is None:
+        elif (video := videos.get(event["video"])) is None:
             rejected[index] = UnknownVideo(f"there is no video {scalars.shown(event['video'])}")
         elif (at := event["at"]) > latest:
             rejected[index] = InvalidValue(f"at: {scalars.written_time(at)} is in the future")
@@ -234,60 +243,62 @@ def _resolve(
                 f" {scalars.written_time(horizon)} are pruned"
             )
         else:
-            logged[index] = _logged(event, viewer, target)
-    return logged, rejected
+            resolved[index] = _resolved(event, user, video)
+    return resolved, rejected
 
 
-def _logged(event: Row, viewer: Viewer, target: Target) -> Logged:
-    kind, duration_ms = event["kind"], target.duration_ms
+def _resolved(event: Row, user: EventUser, video: EventVideo) -> ResolvedEvent:
+    """Return an event with its user and video."""
+    kind, duration_ms = event["kind"], video.duration_ms
     watch_ms, completion = event.get("watch_ms"), event.get("completion")
     watched_ms, part, engaged = None, None, False
     if kind == "watch":
         watched_ms, part = watched(watch_ms, completion, duration_ms)
         engaged = is_engaged(watched_ms, part, duration_ms)
-    return Logged(
-        viewer.id, event["id"], target.id, kind, event["at"], watch_ms, completion, engaged,
-        watched_ms, part, viewer, target,
+    return ResolvedEvent(
+        user.id, event["id"], video.id, kind, event["at"], watch_ms, completion, engaged,
+        watched_ms, part, user, video,
     )  # fmt: skip
 
 
-def _insert(
-    session: Session, logged: Mapping[int, Logged]
-) -> tuple[list[Logged], dict[int, State]]:
-    """Insert what is not in the log yet.
+def _insert_new(
+    session: Session, resolved: Mapping[int, ResolvedEvent]
+) -> tuple[list[ResolvedEvent], dict[int, State]]:
+    """Insert the events that are not in the log yet.
 
     Returns:
-        The new events in the order given, and by the place of each conflicting one the
-        body that it conflicts with.
+        The new events in the order given. Then the conflicts: the recorded bodies, by the index
+        of the event with the same key and another body.
     """
-    first: dict[lookup.Key, Logged] = {}
-    for event in logged.values():
+    first: dict[lookup.Key, ResolvedEvent] = {}
+    for event in resolved.values():
         first.setdefault(event[:2], event)
     keys = sorted(first)
     rows = [first[key] for key in keys]
-    inserted = bulk.insert_new(session, EVENTS, columns_of(Logged._fields, rows))
+    inserted = bulk.insert_new(session, EVENTS, bulk.columns_of(ResolvedEvent._fields, rows))
     new = [event for key, event in first.items() if key in inserted]
-    if len(new) == len(logged):
+    if len(new) == len(resolved):
         return new, {}
-    recorded = _recorded(session, [key for key in keys if key not in inserted])
+    recorded = _read_bodies(session, [key for key in keys if key not in inserted])
     conflicts = {}
-    for index, event in logged.items():
+    for index, event in resolved.items():
         before = recorded.get(event[:2]) or first[event[:2]].body
         if before != event.body:
-            conflicts[index] = dict(zip(_BODY, before, strict=True))
+            conflicts[index] = dict(zip(_BODY_COLUMNS, before, strict=True))
     return new, conflicts
 
 
-def _recorded(session: Session, keys: Sequence[lookup.Key]) -> dict[lookup.Key, tuple[Any, ...]]:
-    """The bodies in the log of events that have these keys."""
+def _read_bodies(session: Session, keys: Sequence[lookup.Key]) -> dict[lookup.Key, tuple[Any, ...]]:
+    """Return the bodies of logged events by user id and key."""
     if not keys:
         return {}
     columns = [EVENTS.c.user_id, EVENTS.c.key]
-    read = (*columns, *(EVENTS.c[name] for name in _BODY))
+    read = (*columns, *(EVENTS.c[name] for name in _BODY_COLUMNS))
     return {row[:2]: row[2:] for row in map(tuple, lookup.find(session, columns, keys, read))}
 
 
 def _conflict(session: Session, event: Row, before: State) -> EventConflict:
+    """Return the error of an event whose key was recorded with another body."""
     video = session.scalar(sa.select(Video.key).where(Video.id == before["video_id"]))
     return EventConflict(
         f"event {scalars.shown(event['id'])} of user {scalars.shown(event['user'])} was recorded"
@@ -296,6 +307,7 @@ def _conflict(session: Session, event: Row, before: State) -> EventConflict:
 
 
 def _described(body: Row) -> str:
+    """Return an event's body as text for a message."""
     parts = [f"{body['kind']} of {scalars.shown(body['video'])}", scalars.written_time(body["at"])]
     parts += [
         f"{name} {body[name]}" for name in ("watch_ms", "completion") if body.get(name) is not None

@@ -1,4 +1,4 @@
-"""What a user does not want to see: creators, hashtags, sounds, and words of captions."""
+"""Mutes: creators, hashtags, sounds and words of captions that a user does not want to see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.database.lookup import ids
 from recommender.errors import InvalidValue
 from recommender.formats import scalars, text
 from recommender.ingest.upserts import get_or_create_ids
@@ -20,18 +19,23 @@ from recommender.models import MutedCreator, MutedHashtag, MutedKeyword, MutedSo
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS
 
 KEYWORD_LENGTH = 253
+"""The largest number of characters of a muted keyword."""
 
 
 def keyword(value: object) -> str:
-    """The words that a caption must have one after another, as `text.words` writes them."""
-    kept = text.words(scalars.text(value, text.CAPTION_LENGTH))
-    if not kept:
+    """Return a muted keyword as `text.words` writes it; a caption must have its words in sequence.
+
+    Raises:
+        InvalidValue: the keyword has fewer than two letters or digits, or is too long.
+    """
+    normalized = text.words(scalars.text(value, text.CAPTION_LENGTH))
+    if not normalized:
         raise InvalidValue(f"{scalars.shown(value)} has no letter and no digit")
-    if text.letter_count(kept) < 2:
+    if text.letter_count(normalized) < 2:
         raise InvalidValue(f"{scalars.shown(value)} has fewer than two letters or digits")
-    if len(kept.strip()) > KEYWORD_LENGTH:
+    if len(normalized.strip()) > KEYWORD_LENGTH:
         raise InvalidValue(f"{scalars.shown(value)} is longer than {KEYWORD_LENGTH} characters")
-    return kept
+    return normalized
 
 
 KINDS: dict[str, tuple[Any, Table | None, Callable[[object], str]]] = {
@@ -40,15 +44,17 @@ KINDS: dict[str, tuple[Any, Table | None, Callable[[object], str]]] = {
     "sound": (MutedSound.__table__, SOUNDS, scalars.listed_key),
     "keyword": (MutedKeyword.__table__, None, keyword),
 }
-"""Of each kind the table, the table of what is muted where it is a row, and how it is read."""
+"""The kinds of mutes: the table, the table of the muted rows, and the parser of a value.
+
+Keywords have no rows of their own, so their second table is None.
+"""
 
 
 def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | None = None) -> bool:
-    """Keep a creator, a hashtag, a sound or words of captions out of a user's feeds.
+    """Mute a creator, a hashtag, a sound or words of captions for a user.
 
-    A creator, hashtag or sound that is not known yet is created on sight. A creator's sounds are
-    muted with them, where the host says whose they are (`Sound.creator`). Words match in any case,
-    and select_columns whole, one after another.
+    A missing creator, hashtag or sound is created. Muting a creator also mutes the sounds that the
+    host assigned to them (`Sound.creator`). Keywords match whole words in sequence, in any case.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -56,14 +62,14 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
         kind: ``creator``, ``hashtag``, ``sound`` or ``keyword``.
         value: the creator's or sound's key, the hashtag, or the words: at least two letters or
             digits, at most 253 characters.
-        at: since when, with an offset; now where None. It changes no feed, select_columns what an audit
-            holds against a page that was served before.
+        at: when the mute began, with an offset; now if None. Only audits use it: pages that were
+            served earlier do not break a promise.
 
     Returns:
-        Whether it was not muted before.
+        True if the mute is new.
 
     Raises:
-        InvalidValue: the kind or the value is not of its form, or the user themselves.
+        InvalidValue: the kind or the value is not valid, or is the user themselves.
         UnknownUser: there is no such user.
     """
     table, catalogue, member = _parsed(kind, value)
@@ -81,31 +87,31 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
 
 
 def unmute(session: Session, user: str, kind: str, value: str) -> bool:
-    """Let a user see again what `mute` kept out.
+    """Remove a mute.
 
     Args:
         session: the caller's transaction; nothing is committed.
         user: the user's key.
         kind: ``creator``, ``hashtag``, ``sound`` or ``keyword``.
-        value: as it was muted, in any spelling that `mute` reads as the same.
+        value: what was muted; other spellings that `mute` treats as equal work too.
 
     Returns:
-        Whether it was muted before.
+        True if it was muted.
 
     Raises:
-        InvalidValue: the kind or the value is not of its form.
+        InvalidValue: the kind or the value is not valid.
         UnknownUser: there is no such user.
     """
     table, catalogue, member = _parsed(kind, value)
     muter = user_id(session, user)
-    muted = member if catalogue is None else ids(session, catalogue, [member]).get(member)
-    owner, what = table.primary_key
-    gone = sa.delete(table).where(owner == muter, what == muted)
-    result: Any = lookup.run(session, gone)
-    return bool(result.rowcount)
+    muted = member if catalogue is None else lookup.ids(session, catalogue, [member]).get(member)
+    owner, subject = table.primary_key
+    delete = sa.delete(table).where(owner == muter, subject == muted)
+    return bool(lookup.run(session, delete).rowcount)
 
 
 def _parsed(kind: str, value: object) -> tuple[Table, Table | None, str]:
+    """Return the tables of a kind, and the parsed value."""
     if kind not in KINDS:
         raise InvalidValue(f"kind: {scalars.shown(kind)} is not one of {', '.join(KINDS)}")
     table, catalogue, parse = KINDS[kind]

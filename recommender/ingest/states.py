@@ -1,4 +1,4 @@
-"""ingest.states: TODO."""
+"""States: the sums, maxima and times that all events of one user and one video add up to."""
 
 from __future__ import annotations
 
@@ -10,44 +10,48 @@ from typing import Any, NamedTuple
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.database.bulk import columns_of
 from recommender.learning.affinities import AffinityChanges, Rules, Subjects
 from recommender.learning.engagement import POSITIVE_KINDS
 from recommender.models.tables import INTERACTIONS, PENDING
 
 
-class Viewer(NamedTuple):
-    """The row of a user who did something, locked."""
+class EventUser(NamedTuple):
+    """The locked row of a user who has events in a batch."""
 
     id: int
     learned_since: datetime | None
 
 
-class Target(NamedTuple):
-    """A video that somebody did something with."""
+class EventVideo(NamedTuple):
+    """A video that has events in a batch."""
 
     id: int
     duration_ms: int | None
     subjects: Subjects
 
 
-class Known(NamedTuple):
-    """Users and videos by their keys, and by which rules to learn, where there is any video.
+class EventContext(NamedTuple):
+    """The users and videos that the events of a batch name, by key, and what else they need.
 
-    `horizon` is until when events are pruned, read after the users' rows were locked: whoever
-    prunes sets it first, and deletes a user's events select_columns with that lock. `states` are those of the
-    user with the videos, where there is one user.
+    `horizon` is the time until which events are pruned, or None. `rules` is None if no video was
+    found. `states` is None unless the batch is of one user.
     """
 
-    viewers: Mapping[str, Viewer]
-    targets: Mapping[str, Target]
+    # The horizon is read after the users were locked. A prune sets it first, and deletes a user's
+    # events only with that lock.
+    users: Mapping[str, EventUser]
+    videos: Mapping[str, EventVideo]
     horizon: datetime | None = None
     rules: Rules | None = None
     states: Mapping[lookup.Key, State] | None = None
 
 
-class Logged(NamedTuple):
-    """An event: its row of the log, how much was watched as far as known, its user and video."""
+class ResolvedEvent(NamedTuple):
+    """An event with ids in place of keys.
+
+    The first fields are the row of the log. `watched_ms` and `part` are the watch time and the part
+    watched; if the event has only one, the other is computed from the duration.
+    """
 
     user_id: int
     key: str
@@ -59,22 +63,26 @@ class Logged(NamedTuple):
     engaged: bool
     watched_ms: int | None
     part: float | None
-    viewer: Viewer
-    target: Target
+    user: EventUser
+    video: EventVideo
 
     @property
     def body(self) -> tuple[Any, ...]:
-        """What an event of the same key has in common with it, or is in conflict."""
+        """The fields that must be equal in another event of the same user and key."""
         return self[2:7]
 
 
-_STATE = tuple(INTERACTIONS.c.keys())
+_STATE_COLUMNS = tuple(INTERACTIONS.c.keys())
 
-_TIMES = tuple(name for name in _STATE if name.endswith("_at"))
+_TIME_COLUMNS = tuple(name for name in _STATE_COLUMNS if name.endswith("_at"))
 
-_NOTHING = {**dict.fromkeys(_STATE, 0), **dict.fromkeys(_TIMES), "completion": 0.0}
+_EMPTY_STATE = {
+    **dict.fromkeys(_STATE_COLUMNS, 0),
+    **dict.fromkeys(_TIME_COLUMNS),
+    "completion": 0.0,
+}
 
-_COUNTED = {
+_COUNT_COLUMN = {
     "impression": "impressions",
     "watch": "impressions",
     "share": "shares",
@@ -82,7 +90,7 @@ _COUNTED = {
     "report": "reports",
 }
 
-_TIMED = {
+_SWITCH_COLUMN = {
     "like": "liked_at",
     "unlike": "unliked_at",
     "save": "saved_at",
@@ -91,13 +99,20 @@ _TIMED = {
 }
 
 State = dict[str, Any]
+"""A row of interactions."""
 
 
-def fold(session: Session, events: Sequence[Logged], known: Known) -> None:
-    """Fold new events into their states, and learn from them."""
-    assert known.rules  # noqa: S101 - they were read with the events' videos
-    learned = AffinityChanges(known.rules)
-    before = _states(session, events) if known.states is None else known.states
+def fold_events(session: Session, events: Sequence[ResolvedEvent], context: EventContext) -> None:
+    """Fold new events into their states, and update affinities.
+
+    Args:
+        session: the caller's transaction.
+        events: events that are not in the log yet.
+        context: their users and videos.
+    """
+    assert context.rules  # noqa: S101 - they were read with the events' videos
+    affinities = AffinityChanges(context.rules)
+    before = _read_states(session, events) if context.states is None else context.states
     states: dict[lookup.Key, State] = {}
     pending = []
     for event in events:
@@ -105,54 +120,56 @@ def fold(session: Session, events: Sequence[Logged], known: Known) -> None:
         if (state := states.get(pair)) is None:
             state = states[pair] = dict(before.get(pair) or _new_state(event))
         was_seen, was_engaged = state["impressions"] > 0, state["engaged_views"] > 0
-        _fold_one(state, event)
-        # A pair of user and video counts once in the statistics of its video.
+        _fold_event(state, event)
+        # Statistics of a video count each user once.
         is_first_view = state["impressions"] > 0 and not was_seen
         is_first_engaged = state["engaged_views"] > 0 and not was_engaged
         counts = int(is_first_view), int(is_first_engaged)
         pending.append((event.user_id, event.key, event.video_id, event.at, *counts))
-        _learn_event(learned, event)
-    switched = {event[0:3:2]: event for event in events if event.kind in _TIMED}
+        _learn_event(affinities, event)
+    switched = {event[0:3:2]: event for event in events if event.kind in _SWITCH_COLUMN}
     for pair, event in switched.items():
-        _learn_state(learned, event, before.get(pair, _NOTHING), states[pair])
-    bulk.insert_columns(session, PENDING, columns_of(_PENDING, sorted(pending)))
-    _save(session, [states[pair] for pair in sorted(states)])
-    learned.write(session)
+        _learn_switches(affinities, event, before.get(pair, _EMPTY_STATE), states[pair])
+    bulk.insert_columns(session, PENDING, bulk.columns_of(_PENDING_COLUMNS, sorted(pending)))
+    _save_states(session, [states[pair] for pair in sorted(states)])
+    affinities.write(session)
 
 
-_PENDING = ("user_id", "key", "video_id", "at", "impressions", "engaged_views")
+_PENDING_COLUMNS = ("user_id", "key", "video_id", "at", "impressions", "engaged_views")
 
 
-def _states(session: Session, events: Sequence[Logged]) -> dict[lookup.Key, State]:
-    """The states before of the users and videos of events, where there are any."""
+def _read_states(session: Session, events: Sequence[ResolvedEvent]) -> dict[lookup.Key, State]:
+    """Return the existing states of the users and videos of events."""
     pairs = list(dict.fromkeys(event[0:3:2] for event in events))
     columns = [INTERACTIONS.c.user_id, INTERACTIONS.c.video_id]
-    return states_of(lookup.find(session, columns, pairs, tuple(INTERACTIONS.c)))
+    return states_by_pair(lookup.find(session, columns, pairs, tuple(INTERACTIONS.c)))
 
 
-def states_of(rows: Iterable[Sequence[Any]]) -> dict[lookup.Key, State]:
-    """Rows of the table, or of NULLs for none, by user and video."""
-    return {(row[0], row[1]): dict(zip(_STATE, row, strict=True)) for row in rows if row[0]}
+def states_by_pair(rows: Iterable[Sequence[Any]]) -> dict[lookup.Key, State]:
+    """Return states by user and video id; rows of NULLs are left out."""
+    return {(row[0], row[1]): dict(zip(_STATE_COLUMNS, row, strict=True)) for row in rows if row[0]}
 
 
-def _new_state(event: Logged) -> State:
+def _new_state(event: ResolvedEvent) -> State:
+    """Return the empty state of an event's user and video."""
     pair = {"user_id": event.user_id, "video_id": event.video_id}
-    return {**_NOTHING, **pair, "first_at": event.at, "last_at": event.at}
+    return {**_EMPTY_STATE, **pair, "first_at": event.at, "last_at": event.at}
 
 
-def _save(session: Session, states: Sequence[State]) -> None:
-    used = [name for name in _STATE if any(map(itemgetter(name), states))]
-    columns = columns_of(used, list(map(itemgetter(*used), states)))
+def _save_states(session: Session, states: Sequence[State]) -> None:
+    """Insert or replace states; columns that are empty in all of them are left out."""
+    used = [name for name in _STATE_COLUMNS if any(map(itemgetter(name), states))]
+    columns = bulk.columns_of(used, list(map(itemgetter(*used), states)))
     merge = {name: bulk.replace for name in used if not INTERACTIONS.c[name].primary_key}
     bulk.insert_columns(session, INTERACTIONS, columns, merge=merge)
 
 
-def _fold_one(state: State, event: Logged) -> None:
-    """Fold an event into a state."""
+def _fold_event(state: State, event: ResolvedEvent) -> None:
+    """Fold an event into a state; the result does not depend on the order of events."""
     kind, at = event.kind, event.at
-    if column := _COUNTED.get(kind):
+    if column := _COUNT_COLUMN.get(kind):
         state[column] += 1
-    elif column := _TIMED.get(kind):
+    elif column := _SWITCH_COLUMN.get(kind):
         state[column] = max(state[column] or at, at)
     if kind == "watch":
         state["plays"] += 1
@@ -165,21 +182,24 @@ def _fold_one(state: State, event: Logged) -> None:
     state["last_at"] = max(state["last_at"], at)
 
 
-def _learn_event(learned: AffinityChanges, event: Logged) -> None:
-    since = event.viewer.learned_since
+def _learn_event(affinities: AffinityChanges, event: ResolvedEvent) -> None:
+    """Add an event that counts every time: a watch, share, comment or report."""
+    since = event.user.learned_since
     if since is None or event.at > since:
-        weight = learned.rules.event_weight(
-            event.kind, event.part, event.watch_ms, event.target.duration_ms, engaged=event.engaged
+        weight = affinities.rules.event_weight(
+            event.kind, event.part, event.watch_ms, event.video.duration_ms, engaged=event.engaged
         )
-        learned.add(event.user_id, event.target.subjects, weight, event.at)
+        affinities.add(event.user_id, event.video.subjects, weight, event.at)
 
 
-def _learn_state(learned: AffinityChanges, event: Logged, before: State, after: State) -> None:
-    """Learn what a like, save or lack of interest changed; a hundred likes are one."""
-    since = event.viewer.learned_since
-    was = learned.rules.state_weights(before, since)
-    now = learned.rules.state_weights(after, since)
+def _learn_switches(
+    affinities: AffinityChanges, event: ResolvedEvent, before: State, after: State
+) -> None:
+    """Add the changes of a like, save or lack of interest; a hundred likes count as one."""
+    since = event.user.learned_since
+    was = affinities.rules.state_weights(before, since)
+    now = affinities.rules.state_weights(after, since)
     for _, weight, at in now - was:
-        learned.add(event.user_id, event.target.subjects, weight, at)
+        affinities.add(event.user_id, event.video.subjects, weight, at)
     for _, weight, at in was - now:
-        learned.add(event.user_id, event.target.subjects, -weight, at)
+        affinities.add(event.user_id, event.video.subjects, -weight, at)

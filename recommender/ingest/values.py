@@ -1,4 +1,4 @@
-"""ingest.values: TODO."""
+"""Values of the write side: events, and the results of writes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from recommender.errors import RecommenderError
+from recommender.formats import scalars
 from recommender.formats.rows import EVENT_COLUMNS
-from recommender.formats.scalars import parse_named
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a write of many rows did, and which rows, by their place, it had to leave out."""
+    """The result of a batch write: counts, and the errors of left-out rows by their index."""
 
     counts: Counts
     rejected: Mapping[int, RecommenderError] = field(default_factory=dict)
@@ -21,19 +21,19 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that one user did with one video.
+    """An event: one action of one user on one video.
 
     Args:
-        key: the event's own id, unique for the user; the same key again is the same event.
+        key: the event's id, unique per user; an event with the same key is the same event.
         user: the user's key.
         video: the video's key.
         kind: one of `scalars.EVENT_KINDS`.
-        at: when, with an offset; kept in UTC.
-        watch_ms: milliseconds watched, 0 to 2,147,483,647; None where unknown.
-        completion: part of the video watched, 0 to 1; None where unknown.
+        at: the time of the event, with an offset; kept in UTC.
+        watch_ms: milliseconds watched, 0 to 2,147,483,647; None if unknown.
+        completion: part of the video watched, 0 to 1; None if unknown.
 
     Raises:
-        InvalidValue: a field is not of its form.
+        InvalidValue: a field is not valid.
     """
 
     key: str
@@ -46,9 +46,9 @@ class Event:
 
     def __post_init__(self) -> None:
         for name, attribute, column in _EVENT_ATTRIBUTES:
-            given = getattr(self, attribute)
-            parsed = parse_named(name, column.parse if given else column.value, given)
-            if parsed is not given:
+            value = getattr(self, attribute)
+            parsed = scalars.parse_named(name, column.parse if value else column.value, value)
+            if parsed is not value:
                 object.__setattr__(self, attribute, parsed)
 
 
@@ -59,7 +59,7 @@ _EVENT_ATTRIBUTES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many rows a write inserted, updated, found as they were, and left out as too old."""
+    """The numbers of rows that a write inserted, updated, left unchanged, or refused as too old."""
 
     inserted: int = 0
     updated: int = 0

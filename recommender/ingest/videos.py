@@ -1,8 +1,7 @@
-"""The write side of the catalogue: users, videos, and who follows whom.
+"""Videos: create or update, with captions, hashtags and what they say of their creator.
 
-Rows are mappings with the columns of the interchange format: an absent column keeps its value, None
-clears it, a list replaces. A video also has the hashtags that its caption has. Catalogue tables are
-written before those of one user's data, in one order: users, sounds, hashtags, videos.
+A video has the hashtags that its row lists, and the hashtags in its caption. A published video
+counts as an engagement of its creator with its hashtags and sound.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from recommender.database import bulk, lookup
 from recommender.errors import UnknownVideo
 from recommender.formats import scalars, text
 from recommender.formats.rows import VIDEO_COLUMNS, parse_row
-from recommender.formats.scalars import LIST_LENGTH, STATUSES, now, one_of, parse_named, shown
 from recommender.ingest.upserts import (
     VIDEO_SCALARS,
     Row,
+    RowsByKey,
     SavedRows,
     get_or_create_ids,
     merge_rows,
@@ -33,10 +32,7 @@ from recommender.ingest.upserts import (
 from recommender.ingest.users import lock_learned_since
 from recommender.ingest.values import Applied, Counts
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
-from recommender.models import (
-    User,
-    Video,
-)
+from recommender.models import User, Video
 from recommender.models.tables import (
     CAPTIONS,
     HASHTAGS,
@@ -48,49 +44,49 @@ from recommender.models.tables import (
 )
 
 LEARNED_FROM = ("creator_id", "sound_id", "status", "published_at")
-"""The columns of a video that its creator's interests depend on."""
+"""The columns of a video on which its creator's affinities depend."""
 
 
 def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
-    """Create or update videos; creators, sounds and hashtags are created on sight.
+    """Create or update videos, and create missing creators, sounds and hashtags.
 
     Args:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id`, `creator`, `published_at` (required), `caption`, `hashtags`,
             `sound`, `language`, `country`, `duration_ms` (milliseconds), `orientation`, `status`.
-            Of two rows of one id the later counts, column by column. The hashtags written in the
-            caption are added to those given, up to 300 in all; where a caption is given without
-            hashtags, they replace those that were written in the caption before.
+            Rows of the same id are merged column by column; the last value wins. Hashtags in the
+            caption are added to the listed ones, up to 300 in all. A new caption without a list of
+            hashtags replaces only the hashtags of the previous caption.
 
     Returns:
-        How many videos were inserted, updated, unchanged.
+        The numbers of videos inserted, updated and unchanged.
 
     Raises:
-        InvalidValue: a row is not of that form; nothing is written.
+        InvalidValue: a row is not valid; nothing is written.
     """
     parsed = [parse_row(VIDEO_COLUMNS, row) for row in rows]
     return apply_videos(session, parsed).counts
 
 
 def apply_videos(session: Session, rows: Sequence[Row]) -> Applied:
-    """Write video rows as `rows.parse_row` gives them; see `upsert_videos`."""
-    given = merge_rows(rows)
-    creators = get_or_create_ids(session, USERS, (str(row["creator"]) for row in given.values()))
+    """Write video rows that `rows.parse_row` returned; see `upsert_videos`."""
+    videos = merge_rows(rows)
+    creator_keys = (str(row["creator"]) for row in videos.values())
+    creators = get_or_create_ids(session, USERS, creator_keys)
     since = lock_learned_since(session, USERS.c.key, creators)
-    sounds = get_or_create_ids(
-        session, SOUNDS, (str(r["sound"]) for r in given.values() if r.get("sound"))
-    )
-    hashtags = get_or_create_ids(session, HASHTAGS, _named_hashtags(given))
-    scalars = {key: _video_scalars(row, creators, sounds) for key, row in given.items()}
-    saved = save_rows(session, VIDEOS, scalars, {"status": "published"})
-    captions = _save_captions(session, saved, given)
-    tags = _save_video_hashtags(session, saved, given, captions, hashtags)
+    sound_keys = (str(row["sound"]) for row in videos.values() if row.get("sound"))
+    sounds = get_or_create_ids(session, SOUNDS, sound_keys)
+    hashtags = get_or_create_ids(session, HASHTAGS, _named_hashtags(videos))
+    columns = {key: _video_columns(row, creators, sounds) for key, row in videos.items()}
+    saved = save_rows(session, VIDEOS, columns, {"status": "published"})
+    captions = _save_captions(session, saved, videos)
+    tags = _save_video_hashtags(session, saved, videos, captions, hashtags)
     _learn_published(session, saved, tags, since)
     return Applied(saved.counts(captions.changed | tags.changed))
 
 
 def set_video_status(session: Session, video: str, status: str) -> bool:
-    """Publish a video, put it under review or remove it; a removed one can come back.
+    """Set the status of a video: published, in review or removed. All changes are allowed.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -98,81 +94,78 @@ def set_video_status(session: Session, video: str, status: str) -> bool:
         status: one of `scalars.STATUSES`.
 
     Returns:
-        Whether the video had another status before.
+        True if the status changed.
 
     Raises:
-        InvalidValue: the key or the status is not of its form.
+        InvalidValue: the key or the status is not valid.
         UnknownVideo: there is no such video.
     """
     row = {
-        "id": parse_named("video", scalars.key, video),
-        "status": parse_named("status", one_of(STATUSES), status),
+        "id": scalars.parse_named("video", scalars.key, video),
+        "status": scalars.parse_named("status", scalars.one_of(scalars.STATUSES), status),
     }
-    creator = sa.select(User.key).join(Video).where(Video.key == video)
-    creator = creator.with_for_update(read=True, key_share=True, of=User)
-    if (found := session.scalar(creator)) is None:
-        raise UnknownVideo(f"there is no video {shown(video)}")
-    return bool(apply_videos(session, [{**row, "creator": found}]).counts.updated)
+    statement = sa.select(User.key).join(Video).where(Video.key == video)
+    statement = statement.with_for_update(read=True, key_share=True, of=User)
+    if (creator := session.scalar(statement)) is None:
+        raise UnknownVideo(f"there is no video {scalars.shown(video)}")
+    return bool(apply_videos(session, [{**row, "creator": creator}]).counts.updated)
 
 
-def _named_hashtags(given: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The hashtags that rows name, those that their captions have included."""
-    for row in given.values():
+def _named_hashtags(videos: RowsByKey) -> Iterator[str]:
+    """Return the hashtags that rows list, and the hashtags in their captions."""
+    for row in videos.values():
         yield from row.get("hashtags", ())
-        yield from _written(row.get("caption"))
+        yield from _hashtags_in(row.get("caption"))
 
 
-def _written(caption: text.Caption | None) -> tuple[str, ...]:
+def _hashtags_in(caption: text.Caption | None) -> tuple[str, ...]:
     return caption.hashtags if caption else ()
 
 
-def _video_scalars(
+def _video_columns(
     row: Row, creators: Mapping[str, int], sounds: Mapping[str, int]
 ) -> dict[str, Any]:
-    scalars = select_columns(row, VIDEO_SCALARS)
-    scalars["creator_id"] = creators[str(row["creator"])]
+    """Return the scalar columns of a row, with ids in place of keys."""
+    columns = select_columns(row, VIDEO_SCALARS)
+    columns["creator_id"] = creators[str(row["creator"])]
     if "sound" in row:
-        scalars["sound_id"] = sounds.get(str(row["sound"]))
-    if "status" in scalars:
-        scalars["status"] = scalars["status"] or "published"
-    return scalars
+        columns["sound_id"] = sounds.get(str(row["sound"]))
+    if "status" in columns:
+        columns["status"] = columns["status"] or "published"
+    return columns
 
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """Something of videos after it was saved: before and after by their keys, and what changed."""
+    """Hashtags before and after a write, by video key, and the ids of the changed videos."""
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     changed: set[int]
 
 
-def _save_captions(
-    session: Session, saved: SavedRows, given: Mapping[str, Mapping[str, Any]]
-) -> _Changes:
-    """Replace the captions that are given, with their words and terms.
+def _save_captions(session: Session, saved: SavedRows, videos: RowsByKey) -> _Changes:
+    """Replace the captions in `videos`, with their words and terms.
 
     Returns:
-        The hashtags written in captions before and after: also in those of the videos whose
-        hashtags are given.
+        The hashtags in captions before and after, of videos whose caption or hashtags are written.
     """
-    read = [k for k in saved.before if "caption" in given[k] or "hashtags" in given[k]]
-    found = {row[0]: row for row in read_links(session, CAPTIONS, (saved.ids[key] for key in read))}
-    owners: dict[int, text.Caption | None] = {
-        saved.ids[key]: row["caption"] for key, row in given.items() if "caption" in row
+    to_read = [k for k in saved.before if "caption" in videos[k] or "hashtags" in videos[k]]
+    links = read_links(session, CAPTIONS, (saved.ids[key] for key in to_read))
+    existing = {row[0]: row for row in links}
+    captions: dict[int, text.Caption | None] = {
+        saved.ids[key]: row["caption"] for key, row in videos.items() if "caption" in row
     }
-    current = [found[owner] for owner in owners if owner in found]
-    wanted = [(owner, each.text, each.words) for owner, each in owners.items() if each]
-    changed = bulk.synchronise(session, CAPTIONS, current, wanted, new=saved.new)
-    _save_terms(session, saved, {owner: owners[owner] for owner in changed})
-    rows = {key: saved.ids[key] for key in given}
-    before = {
-        key: text.caption_hashtags(found[row][1]) if row in found else ()
-        for key, row in rows.items()
-    }
-    after = {
-        key: _written(owners[row]) if row in owners else before[key] for key, row in rows.items()
-    }
+    current = [existing[video_id] for video_id in captions if video_id in existing]
+    rows = [(video_id, c.text, c.words) for video_id, c in captions.items() if c]
+    changed = bulk.synchronise(session, CAPTIONS, current, rows, new=saved.new)
+    _save_terms(session, saved, {video_id: captions[video_id] for video_id in changed})
+    before, after = {}, {}
+    for key in videos:
+        row = existing.get(video_id := saved.ids[key])
+        before[key] = text.caption_hashtags(row[1]) if row else ()
+        is_written = video_id in captions
+        after[key] = _hashtags_in(captions[video_id]) if is_written else before[key]
     return _Changes(before, after, changed)
 
 
@@ -180,50 +173,53 @@ def _save_terms(
     session: Session, saved: SavedRows, captions: Mapping[int, text.Caption | None]
 ) -> None:
     """Replace the terms of the captions that changed."""
-    wanted = [(owner, term) for owner, each in captions.items() if each for term in each.terms]
-    there = read_links(session, VIDEO_TERMS, captions.keys() - saved.new)
-    bulk.synchronise(session, VIDEO_TERMS, there, wanted, new=saved.new)
+    terms = [(video_id, term) for video_id, c in captions.items() if c for term in c.terms]
+    current = read_links(session, VIDEO_TERMS, captions.keys() - saved.new)
+    bulk.synchronise(session, VIDEO_TERMS, current, terms, new=saved.new)
 
 
 def _save_video_hashtags(
     session: Session,
     saved: SavedRows,
-    given: Mapping[str, Mapping[str, Any]],
+    videos: RowsByKey,
     captions: _Changes,
     hashtags: Mapping[str, int],
 ) -> _Changes:
-    """Replace the hashtags that are given or written, and keep every `listed_at`.
+    """Replace the hashtags of videos, and update their copies of `listed_at`.
 
-    The hashtags before and after are those of the videos of which anything changed that a
-    hashtag's row or their creator's interests depend on.
+    Returns:
+        The ids of hashtags before and after, of videos whose hashtags, `listed_at` or creator's
+        affinities may change.
     """
-    touched = [key for key in given if _is_touched(saved, key, given[key])]
-    there = (saved.ids[key] for key in touched if key in saved.before)
-    current = read_links(session, VIDEO_HASHTAGS, there)
-    kept: dict[int, list[int]] = {}
+    affected = [key for key in videos if _is_affected(saved, key, videos[key])]
+    owners = (saved.ids[key] for key in affected if key in saved.before)
+    current = read_links(session, VIDEO_HASHTAGS, owners)
+    existing: dict[int, list[int]] = {}
     for video_id, hashtag_id, _ in sorted(current):
-        kept.setdefault(video_id, []).append(hashtag_id)
-    before = {key: kept.get(saved.ids[key], []) for key in touched}
-    old = {name for key in touched for name in captions.before[key]}
-    known = {**hashtags, **get_or_create_ids(session, HASHTAGS, sorted(old - hashtags.keys()))}
+        existing.setdefault(video_id, []).append(hashtag_id)
+    before = {key: existing.get(saved.ids[key], []) for key in affected}
+    old = {name for key in affected for name in captions.before[key]}
+    old_ids = get_or_create_ids(session, HASHTAGS, sorted(old - hashtags.keys()))
+    ids = {**hashtags, **old_ids}
     after = {}
-    for key in touched:
-        captioned = [
-            [known[name] for name in each[key]] for each in (captions.before, captions.after)
-        ]
-        tags = given[key].get("hashtags")
-        named = None if tags is None else [known[name] for name in tags]
-        after[key] = _hashtags_after(before[key], named, *captioned)
-    wanted: list[lookup.Values] = []
-    for key in touched:
+    for key in affected:
+        listed = videos[key].get("hashtags")
+        after[key] = _hashtags_after(
+            before[key],
+            None if listed is None else [ids[name] for name in listed],
+            [ids[name] for name in captions.before[key]],
+            [ids[name] for name in captions.after[key]],
+        )
+    links: list[lookup.Values] = []
+    for key in affected:
         video_id, at = saved.ids[key], _listed_at(saved.after[key])
-        wanted += [(video_id, hashtag_id, at) for hashtag_id in after[key]]
-    changed = bulk.synchronise(session, VIDEO_HASHTAGS, current, wanted, new=saved.new)
+        links += [(video_id, hashtag_id, at) for hashtag_id in after[key]]
+    changed = bulk.synchronise(session, VIDEO_HASHTAGS, current, links, new=saved.new)
     return _Changes(before, after, changed)
 
 
-def _is_touched(saved: SavedRows, key: str, row: Row) -> bool:
-    """Whether a video's hashtags, their `listed_at` or its creator's interests may change."""
+def _is_affected(saved: SavedRows, key: str, row: Row) -> bool:
+    """Return True if hashtags, their `listed_at` or the creator's affinities may change."""
     if key not in saved.before or "hashtags" in row or "caption" in row:
         return True
     return any(saved.before[key][name] != saved.after[key][name] for name in LEARNED_FROM)
@@ -231,24 +227,27 @@ def _is_touched(saved: SavedRows, key: str, row: Row) -> bool:
 
 def _hashtags_after(
     current: Sequence[int],
-    named: Sequence[int] | None,
-    written_before: Sequence[int],
-    written: Sequence[int],
+    listed: Sequence[int] | None,
+    in_old_caption: Sequence[int],
+    in_caption: Sequence[int],
 ) -> Sequence[int]:
-    """The hashtags of a video: those named, else those it had, and those written in its caption."""
-    if named is None and written == written_before:
+    """Return the ids of a video's hashtags after a write.
+
+    They are the listed hashtags and the hashtags in the caption. Without a list, the current
+    hashtags stay, except the hashtags of the old caption.
+    """
+    if listed is None and in_caption == in_old_caption:
         return current
-    others = set(current) - set(written_before) if named is None else named
-    return list(dict.fromkeys([*others, *written]))[:LIST_LENGTH]
+    others = set(current) - set(in_old_caption) if listed is None else listed
+    return list(dict.fromkeys([*others, *in_caption]))[: scalars.LIST_LENGTH]
 
 
 def _learn_published(
     session: Session, saved: SavedRows, tags: _Changes, since: dict[int, datetime | None]
 ) -> None:
-    """Count each published video as an engagement of its creator with its hashtags and sound.
+    """Learn from published videos, as engagements of their creators with hashtags and sound.
 
-    Where that changed, what it counted before is taken back. What is published later counts as of
-    now: growing until then would drown all that the creator did.
+    If such an engagement changed, the previous one is taken back.
     """
     creators = {row["creator_id"] for row in saved.before.values()}
     since |= lock_learned_since(session, USERS.c.id, sorted(creators - since.keys()))
@@ -259,11 +258,13 @@ def _learn_published(
         if before != after:
             changed += [(part, sign) for part, sign in ((before, -1), (after, 1)) if part]
     if any(subjects != Subjects() for (_, subjects, _), _ in changed):
-        learned = AffinityChanges(read_rules(session))
+        affinities = AffinityChanges(read_rules(session))
         for (creator_id, subjects, at), sign in changed:
-            weight = sign * learned.rules.publish_weight
-            learned.add(creator_id, subjects, weight, min(at, now()))
-        learned.write(session)
+            weight = sign * affinities.rules.publish_weight
+            # A time in the future would outweigh everything else the creator did, so it counts
+            # as now.
+            affinities.add(creator_id, subjects, weight, min(at, scalars.now()))
+        affinities.write(session)
 
 
 def _published(
@@ -271,7 +272,7 @@ def _published(
     hashtag_ids: Iterable[int],
     since: Mapping[int, datetime | None],
 ) -> tuple[int, Subjects, datetime] | None:
-    """What a video says of its creator's interests, and when; None where it says nothing."""
+    """Return the creator, subjects and time of a published video, or None if it does not count."""
     if video is None or video["status"] != "published":
         return None
     subjects = Subjects.of(None, video["sound_id"], tuple(sorted(hashtag_ids)))
@@ -283,4 +284,5 @@ def _published(
 
 
 def _listed_at(video: Row) -> object:
+    """Return the time by which hashtags list a video; None unless it is published."""
     return video["published_at"] if video["status"] == "published" else None

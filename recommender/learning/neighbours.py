@@ -165,7 +165,7 @@ def _similarity(
 ) -> ColumnElement[float]:
     """Return the cosine, shrunk towards 0 if the pair has few common viewers beyond chance.
 
-    The factor n / (n + shrinkage) is that of Bell and Koren (2007).
+    The factor n / (n + shrinkage) is from Bell and Koren (2007).
     """
     shrinkage = sa.bindparam("shrinkage", type_=sa.Double)
     return sa.type_coerce(excess / mean_viewers * (excess / (excess + shrinkage)), sa.Double)

@@ -37,7 +37,7 @@ _VIDEO_COLUMNS = (VIDEOS.c.id, VIDEOS.c.duration_ms, VIDEOS.c.creator_id, VIDEOS
 
 
 def rebuild_affinities(session: Session, user_keys: Sequence[str]) -> list[int]:
-    """Replace users' affinities by those that the log, their states and their own videos give.
+    """Compute users' affinities again from the log, their states and their own videos.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -121,7 +121,7 @@ def _states(session: Session, users: Sequence[int]) -> Sequence[Any]:
 
 
 def _own_videos(session: Session, users: Sequence[int]) -> Sequence[Any]:
-    """Return the published videos of which the users are the creators."""
+    """Return the published videos that the users created."""
     statement = sa.select(*_VIDEO_COLUMNS, VIDEOS.c.published_at).where(
         VIDEOS.c.status == "published"
     )

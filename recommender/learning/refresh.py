@@ -111,7 +111,7 @@ def refresh(
 
 
 def _count_terms(run: RefreshRun, force: bool, session: Session, state: Any) -> int:  # noqa: FBT001
-    """Count the captions of each term, if their number has grown enough or `force` is set."""
+    """Count the captions per term, if their number has grown enough or `force` is set."""
     count = sa.select(sa.func.count()).select_from(CAPTIONS)
     captions = lookup.run(session, count).scalar() or 0
     has_grown = captions > state.captions and captions >= state.captions * run.settings.terms_growth

@@ -318,7 +318,7 @@ def _counts() -> Statement:
 
 
 def _first_engaged() -> Statement:
-    """Build the SELECT of the time of each user's first engaged view of each video.
+    """Build the SELECT of the time of the first engaged view per user and video.
 
     It leaves out views that are still pending. A view also needs a state, since the erasure of a
     user deletes states before the log.

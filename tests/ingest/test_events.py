@@ -43,7 +43,7 @@ from recommender import (
     upsert_videos,
 )
 from recommender.formats import scalars
-from recommender.ingest.events import _row_of, apply_events
+from recommender.ingest.events import _interchange_row, apply_events
 from recommender.learning.engagement import is_engaged, watched
 from recommender.models import Base
 from recommender.models.tables import EVENTS, INTERACTIONS, PENDING
@@ -389,7 +389,7 @@ def test_of_a_batch_that_is_not_strict_the_good_events_are_in(world: Session) ->
         make_event("like", "nothing"),
         make_event("share"),
     ]
-    applied = apply_events(world, [_row_of(event) for event in batch])
+    applied = apply_events(world, [_interchange_row(event) for event in batch])
     assert applied.counts == Counts(inserted=2, unchanged=1)
     assert {place: type(error) for place, error in applied.rejected.items()} == {
         0: UnknownUser, 3: EventConflict, 4: UnknownVideo,

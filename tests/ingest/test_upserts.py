@@ -612,7 +612,7 @@ def test_a_name_that_another_transaction_creates_meanwhile_is_taken(
     engine: Engine, table: sa.Table
 ) -> None:
     def create() -> None:
-        run_transaction(engine, lambda session: upserts.ensure(session, table, ["b"]))
+        run_transaction(engine, lambda session: upserts.get_or_create_ids(session, table, ["b"]))
 
     rows = [{**FULL, "id": k, "creator": k, "sound": k, "hashtags": [k]} for k in "cba"]
     with just_before(engine, f"INSERT INTO {table.name} ", create):

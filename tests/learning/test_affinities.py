@@ -374,7 +374,9 @@ def streams(seed: int, users: Sequence[str]) -> list[list[Event]]:
     return [
         [
             make_event(
-                chance.choice(scalars.EVENT_KINDS), chance.choice(sorted(ABOUT)), chance.choice(users),
+                chance.choice(scalars.EVENT_KINDS),
+                chance.choice(sorted(ABOUT)),
+                chance.choice(users),
                 at=moment(0) + timedelta(minutes=chance.randrange(9_999)),
                 watch_ms=chance.choice([None, 1_000, 60_000]),
             )
