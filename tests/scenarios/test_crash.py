@@ -86,6 +86,7 @@ def affinities(engine: Engine) -> dict[tuple[int, str, int], float]:
     return {tuple(key): score for *key, score in read(engine, *columns)}  # type: ignore[misc]
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize(
     "kind_of_row",
     [pytest.param(kind, marks=[] if kind == "events" else [pytest.mark.slow]) for kind in KINDS],

@@ -133,6 +133,7 @@ def test_a_session_bound_by_class_to_several_databases(engine: Engine, tmp_path:
     other.dispose()
 
 
+@slow_on_postgresql
 def test_timelines_and_reports_of_such_a_session(engine: Engine) -> None:
     with Session(binds={Base: engine.execution_options(recommender_write=True)}) as session:
         worked_example(session)
@@ -146,6 +147,7 @@ def test_timelines_and_reports_of_such_a_session(engine: Engine) -> None:
         assert page.request.known
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_a_host_joins_its_own_table(session: Session, profile: str) -> None:
     worked_example(session)
@@ -163,6 +165,7 @@ def test_a_host_joins_its_own_table(session: Session, profile: str) -> None:
     assert [(row.key, row.region) for row in session.execute(statement)] == [("v3", "US")]
 
 
+@slow_on_postgresql
 def test_a_hosts_own_signal_moves_the_page(boosts: Session) -> None:
     moment = at(10)
     before = preview(boosts, "viewer", as_of=moment)
@@ -198,6 +201,7 @@ def test_a_hosts_signal_needs_a_range(low: float, high: float) -> None:
         Signal("boost", low, high, boosted)
 
 
+@slow_on_postgresql
 def test_a_hosts_signal_that_is_no_number_is_an_error(boosts: Session) -> None:
     def odd(_candidate: Candidate) -> sa.ColumnElement[float]:
         infinite = sa.literal(float("inf"), sa.Double)
@@ -238,6 +242,7 @@ def test_a_hosts_predicate_reads_its_own_table(boosts: Session, profile: str) ->
     assert nowhere.items == ()
 
 
+@slow_on_postgresql
 def test_what_a_predicate_takes_away_takes_nobodys_place(boosts: Session) -> None:
     for number in range(200):
         make_video(boosts, f"unlicensed-{number}", creator="star", published_at=at(5))
@@ -281,7 +286,7 @@ def test_an_async_session_runs_everything(kind: str, database: str) -> None:
     assert asyncio.run(run()) == ["v5", "v6"]
 
 
-@slow_on_postgresql
+@pytest.mark.slow
 def test_an_async_session_swipes_and_the_next_page_knows(kind: str, database: str) -> None:
     url = sa.make_url(database).set(drivername=DRIVERS[kind])
 

@@ -87,6 +87,7 @@ STATISTICS = "statistics other than the events"
 WAITS = "events that no refresh counted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "promises"),
     [
