@@ -132,6 +132,7 @@ def test_labels_may_be_shares() -> None:
     assert part == pytest.approx(fitted(whole, 1.0)[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_errors_say_how_far_weights_are_from_the_truth() -> None:
     truth = [-0.5, 1.0, -0.3]
     distances = []

@@ -40,6 +40,7 @@ def test_auc(scores: list[float], outcomes: list[bool], expected: float | None) 
     assert metrics.auc(scores, outcomes) == expected
 
 
+@pytest.mark.slow
 @given(IMPRESSIONS)
 def test_auc_equals_scikit_learns(impressions: list[tuple[float, bool]]) -> None:
     scores = [score for score, _ in impressions]

@@ -124,6 +124,7 @@ def test_the_effective_size_is_less_where_weights_differ() -> None:
     assert found.effective == pytest.approx((1 + weight) ** 2 / (1 + weight**2))
 
 
+@pytest.mark.slow
 def test_more_users_than_units_give_the_same_sums() -> None:
     chance = Random(2)  # noqa: S311 - not for secrets
     users = [simulated_user(chance, [0, 0]) for _ in range(MAX_UNITS + 100)]
