@@ -14,7 +14,7 @@ from recommender.database.bulk import uncollected
 from recommender.files import batches, importer
 from recommender.files.exporter import FORMATS, export_file
 
-KINDS = click.Choice(list(batches.KINDS))
+KINDS = click.Choice(list(batches.ROW_KINDS))
 
 
 @click.command("import")

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from recommender.database.transactions import translate_errors
 from recommender.errors import BadData, InvalidValue
-from recommender.files.batches import KINDS, read_file
+from recommender.files.batches import ROW_KINDS, read_file
 from recommender.files.exporter import exported
 from recommender.formats.rows import parse_row
 from recommender.models import Follow
@@ -62,20 +62,20 @@ class Line(NamedTuple):
 
 
 def read_log(
-    source: Engine | LogFiles, settings: Settings, kinds: Iterable[str] = KINDS
+    source: Engine | LogFiles, settings: Settings, kinds: Iterable[str] = ROW_KINDS
 ) -> Iterator[tuple[str, list[Line], int, int]]:
     """Yield the rows of a log in batches, kind by kind.
 
     Args:
         source: a database, which is read in one transaction, or files.
         settings: the batch size.
-        kinds: the kinds to read, always in the order of `KINDS`.
+        kinds: the kinds to read, always in the order of `ROW_KINDS`.
 
     Yields:
         The kind, its rows, the amount read, and the total amount: rows of a database, bytes of
         files.
     """
-    ordered = [kind for kind in KINDS if kind in set(kinds)]
+    ordered = [kind for kind in ROW_KINDS if kind in set(kinds)]
     read = _read_files if isinstance(source, LogFiles) else _read_database
     yield from read(source, ordered, settings)  # type: ignore[arg-type] # the source's own reader
 
@@ -97,7 +97,7 @@ def _read_database(
     with translate_errors(), Session(_at_one_moment(engine)) as session:
         total, done = _count_rows(session, kinds), 0
         for kind in kinds:
-            columns = KINDS[kind].columns
+            columns = ROW_KINDS[kind].columns
             rows = (dict(zip(columns, values, strict=True)) for values in exported(session, kind))
             while lines := [
                 Line(parse_row(columns, row), 0, "") for row in islice(rows, settings.batch_size)

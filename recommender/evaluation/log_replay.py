@@ -21,7 +21,7 @@ from recommender.database.scratch import scratch_database
 from recommender.database.transactions import run_transaction
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_files import Line, LogFiles, read_log
-from recommender.files.batches import KINDS
+from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
 from recommender.learning.engagement import POSITIVE_KINDS, is_engaged
 from recommender.learning.refresh import refresh
@@ -227,7 +227,9 @@ class Timeline:
     def _write_batch(self, kind: str, lines: Sequence[Line]) -> None:
         rows = [line.row for line in lines]
         applied = run_transaction(
-            self.engine, lambda session: KINDS[kind].apply(session, rows), settings=self.settings
+            self.engine,
+            lambda session: ROW_KINDS[kind].apply(session, rows),
+            settings=self.settings,
         )
         if applied.rejected:
             first = min(applied.rejected)

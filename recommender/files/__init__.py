@@ -1,1 +1,1 @@
-"""files: TODO."""
+"""Import and export users, videos, follows and events as CSV or JSON Lines."""

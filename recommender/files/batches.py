@@ -1,4 +1,4 @@
-"""The rows of interchange files, parsed and in batches, all of them or one share of them."""
+"""Read the rows of interchange files in parsed batches: all rows, or one share of the users."""
 
 from __future__ import annotations
 
@@ -21,41 +21,46 @@ from recommender.ingest.users import apply_users
 from recommender.ingest.values import Applied
 from recommender.ingest.videos import apply_videos
 
-IN_ARCHIVE = {"kind", "row"}
-"""What a line of a person's archive has (`archive.export_user`)."""
+ARCHIVE_KEYS = {"kind", "row"}
+"""The keys of a line of a person's archive (`archive.export_user`)."""
 
-FIRST_BATCH = 1_000
-"""Rows of the first batch that others are read ahead of; each has twice as many as the last."""
+FIRST_BATCH_ROWS = 1_000
+"""The number of rows of the first batch; each later batch has twice as many, up to the limit."""
 
-LONGEST_BATCH = 4_000_000
-"""Characters of a batch at most, but for its last row, so that long rows do not fill the memory."""
+MAX_BATCH_CHARACTERS = 4_000_000
+"""The number of characters after which a batch ends, to bound the memory for long rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of row: its name, its columns, and how many are written."""
+class RowKind:
+    """A kind of row: its name, its columns, and the function that writes a batch."""
 
     name: str
     columns: rows.Columns
     apply: Callable[[Session, Sequence[Any]], Applied]
 
     def parse(self, row: Mapping[str, object]) -> dict[str, Any]:
-        """A row of a file with every value parsed."""
+        """Return a row of a file with all values parsed."""
         return rows.parse_row(self.columns, row)
 
 
-KINDS: Mapping[str, Kind] = {
-    "users": Kind("users", rows.USER_COLUMNS, apply_users),
-    "videos": Kind("videos", rows.VIDEO_COLUMNS, apply_videos),
-    "follows": Kind("follows", rows.FOLLOW_COLUMNS, apply_follows),
-    "events": Kind("events", rows.EVENT_COLUMNS, apply_events),
+ROW_KINDS: Mapping[str, RowKind] = {
+    "users": RowKind("users", rows.USER_COLUMNS, apply_users),
+    "videos": RowKind("videos", rows.VIDEO_COLUMNS, apply_videos),
+    "follows": RowKind("follows", rows.FOLLOW_COLUMNS, apply_follows),
+    "events": RowKind("events", rows.EVENT_COLUMNS, apply_events),
 }
 
 
-class Entry(NamedTuple):
-    """A row of a file: where it begins, as it stands there, and parsed or what is wrong.
+class FileRow(NamedTuple):
+    """A row of a file.
 
-    One of another share is neither parsed nor wrong.
+    Attributes:
+        line: the number of its first line, from 1.
+        row: the row as the file has it; None if it belongs to another share.
+        size: its length in characters.
+        parsed: the parsed row; None if it is bad or belongs to another share.
+        error: the reason why it is bad, or None.
     """
 
     line: int
@@ -65,120 +70,118 @@ class Entry(NamedTuple):
     error: RecommenderError | None
 
 
-Batch = tuple[list[Entry], int]
-"""What one transaction takes of a file, and how many of its bytes were read by then."""
+Batch = tuple[list[FileRow], int]
+"""The rows of one transaction, and the number of bytes of the file read by then."""
 
-Refused = tuple[Entry, RecommenderError]
-"""A bad row and what is wrong with it."""
+RejectedRow = tuple[FileRow, RecommenderError]
+"""A bad row and the reason."""
 
 
-class Share(NamedTuple):
-    """The rows of some users: which part of how many that are about alike."""
+class UserShare(NamedTuple):
+    """One of `of` shares of the users, about equally large; `number` says which, from 0."""
 
     number: int
     of: int
 
     def has(self, row: object) -> bool:
-        """Whether a row is in it; one of no user is in some share as well."""
+        """Return whether a row belongs to the share; a row without a user belongs to one, too."""
         user = row.get("user") if isinstance(row, dict) else None
         written = user if isinstance(user, str) else ""
         return crc32(written.encode(errors="surrogatepass")) % self.of == self.number
 
 
-WHOLE = Share(0, 1)
+ALL_USERS = UserShare(0, 1)
 
 
-def read_file(kind: str, file: str, most: int) -> Generator[Batch, None, None]:
-    """The rows of a file, batch by batch, and how many of its bytes were read by then.
+def read_file(kind: str, file: str, limit: int) -> Generator[Batch, None, None]:
+    """Yield the batches of a file.
 
     Args:
-        kind: a key of `KINDS`.
+        kind: a key of `ROW_KINDS`.
         file: a path.
-        most: how many rows a batch has at most.
+        limit: the number of rows per batch at most.
 
     Raises:
         NotFound: there is no such file.
         NotPermitted: the file may not be read.
         BadData: a row is not in the format; the message names the file and the line.
     """
-    with opened(file) as binary, closing(batches_ahead(KINDS[kind], binary, most)) as batches:
+    with opened(file) as binary, closing(batches_ahead(ROW_KINDS[kind], binary, limit)) as batches:
         try:
             for batch, position in batches:
-                raise_first([(entry, entry.error) for entry in batch if entry.error])
+                raise_first([(row, row.error) for row in batch if row.error])
                 yield batch, position
         except BadData as error:
             raise BadData(f"{file}: {error}") from error
 
 
-def batches_ahead(kind: Kind, binary: BinaryIO, most: int) -> Generator[Batch, None, None]:
-    """The batches of a file; those of a long one are read ahead from the second on.
-
-    They grow from a small one, which is soon read, so that each is ready when it is wanted.
-    """
-    growing = takewhile(most.__gt__, (FIRST_BATCH << doubled for doubled in count()))
-    batches = _read(kind, binary, chain(growing, repeat(most)))
+def batches_ahead(kind: RowKind, binary: BinaryIO, limit: int) -> Generator[Batch, None, None]:
+    """Yield the batches of a file; another process reads ahead if the file is long."""
+    # The first batches are small, so that the writer need not wait for a full batch at the start.
+    growing = takewhile(limit.__gt__, (FIRST_BATCH_ROWS << doubled for doubled in count()))
+    batches = _read(kind, binary, chain(growing, repeat(limit)))
     if not (first := next(batches, None)):
         return
-    is_long = len(first[0]) == min(FIRST_BATCH, most)
-    with made_ahead(batches) if is_long else nullcontext(batches) as others:
+    is_long = len(first[0]) == min(FIRST_BATCH_ROWS, limit)
+    with made_ahead(batches) if is_long else nullcontext(batches) as later_batches:
         yield first
-        yield from others
+        yield from later_batches
 
 
-def read_batches(kind: Kind, binary: BinaryIO, most: int, share: Share) -> Iterator[Batch]:
-    """The batches of a file, made here and with the rows of other shares unparsed."""
-    return _read(kind, binary, repeat(most), share)
+def read_batches(kind: RowKind, binary: BinaryIO, limit: int, share: UserShare) -> Iterator[Batch]:
+    """Yield the batches of a file, read by this process; rows of other shares stay unparsed."""
+    return _read(kind, binary, repeat(limit), share)
 
 
 def _read(
-    kind: Kind, binary: BinaryIO, sizes: Iterable[int], share: Share = WHOLE
+    kind: RowKind, binary: BinaryIO, limits: Iterable[int], share: UserShare = ALL_USERS
 ) -> Iterator[Batch]:
-    entries = read_entries(kind, binary, share)
-    for most in sizes:
-        if not (batch := take(entries, most)):
+    file_rows = parsed_rows(kind, binary, share)
+    for limit in limits:
+        if not (batch := take(file_rows, limit)):
             return
         yield batch, binary.tell() if binary.seekable() else 0
 
 
-def take(entries: Iterator[Entry], most: int) -> list[Entry]:
-    """The next entries, as many as one transaction takes: neither too many nor too long."""
-    batch: list[Entry] = []
-    left = LONGEST_BATCH
-    while len(batch) < most and left > 0 and (entry := next(entries, None)):
-        batch.append(entry)
-        left -= entry.size
+def take(file_rows: Iterator[FileRow], limit: int) -> list[FileRow]:
+    """Return the next rows: at most `limit`, fewer if they are long."""
+    batch: list[FileRow] = []
+    characters_left = MAX_BATCH_CHARACTERS
+    while len(batch) < limit and characters_left > 0 and (row := next(file_rows, None)):
+        batch.append(row)
+        characters_left -= row.size
     return batch
 
 
-def read_entries(kind: Kind, binary: BinaryIO, share: Share = WHOLE) -> Iterator[Entry]:
-    """The rows of a kind that a file has, one after another."""
+def parsed_rows(kind: RowKind, binary: BinaryIO, share: UserShare = ALL_USERS) -> Iterator[FileRow]:
+    """Yield the rows of one kind that a file has."""
     for line, row, size, unreadable in read_rows(kind.columns, binary):
-        if not unreadable and row.keys() == IN_ARCHIVE:
+        if not unreadable and row.keys() == ARCHIVE_KEYS:
             if row["kind"] != kind.name:
                 continue
-            row = row["row"]  # noqa: PLW2901 - from here on as if it stood alone
+            row = row["row"]  # noqa: PLW2901 - from here on like a row outside an archive
         if share.of > 1 and not share.has(row):
-            yield Entry(line, None, size, None, None)
+            yield FileRow(line, None, size, None, None)
         elif unreadable:
-            yield Entry(line, row, size, None, unreadable)
+            yield FileRow(line, row, size, None, unreadable)
         else:
-            yield _entry(kind, line, row, size)
+            yield _parsed(kind, line, row, size)
 
 
-def _entry(kind: Kind, line: int, row: Any, size: int) -> Entry:
+def _parsed(kind: RowKind, line: int, row: Any, size: int) -> FileRow:
     try:
-        return Entry(line, row, size, kind.parse(row), None)
+        return FileRow(line, row, size, kind.parse(row), None)
     except InvalidValue as error:
-        return Entry(line, row, size, None, error)
+        return FileRow(line, row, size, None, error)
 
 
-def line_of(refused: Refused) -> int:
-    """The line that a bad row begins at."""
-    return refused[0].line
+def line_of(rejected: RejectedRow) -> int:
+    """Return the number of a bad row's first line."""
+    return rejected[0].line
 
 
-def raise_first(bad: Sequence[Refused]) -> None:
-    """Raise what is wrong with the first of some bad rows, if there are any."""
-    if bad:
-        entry, error = min(bad, key=line_of)
-        raise BadData(f"line {entry.line}: {error}") from error
+def raise_first(rejected: Sequence[RejectedRow]) -> None:
+    """Raise the error of the bad row with the lowest line, if there are bad rows."""
+    if rejected:
+        row, error = min(rejected, key=line_of)
+        raise BadData(f"line {row.line}: {error}") from error

@@ -1,8 +1,8 @@
-"""Writing users, videos, follows and events to files: CSV or JSON Lines, plain or gzip.
+"""Write users, videos, follows and events to files: CSV or JSON Lines, plain or gzip.
 
-Rows come in the order of their ids, so that importing them into an empty database gives the same
-feeds, ties included, and exporting that gives the same bytes. One statement reads one kind, in
-batches, so that memory does not grow with the table and the rows are of one moment.
+Rows are ordered by id. Imported into an empty database they give the same feeds, ties included, and
+exporting these gives the same bytes. One statement reads all rows of a kind, so they are a
+consistent snapshot. The rows are fetched in batches, so memory does not grow with the table.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import gzip
 import io
 import json
 import os
-import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session, aliased
 
 from recommender.database.expressions import Statement
 from recommender.database.transactions import translate_errors
-from recommender.errors import InvalidValue, NotFound, NotPermitted, StorageFailure
+from recommender.errors import NotFound, NotPermitted, StorageFailure
 from recommender.formats import scalars
 from recommender.formats.rows import (
     EVENT_COLUMNS,
@@ -49,19 +49,20 @@ from recommender.models import (
     VideoHashtag,
 )
 
-ROWS_AT_ONCE = 2_000
+FETCHED_ROWS = 2_000
+"""The number of rows fetched per batch."""
 
 FORMATS = ("csv", "jsonl")
 
 
 def _joined(name: Any, link: Any, *conditions: Any) -> Any:
-    """The names on the other side of a link table, as one text, in no order."""
+    """Return a scalar subquery: the names behind a link table, joined to one text in any order."""
     joined = sa.func.aggregate_strings(name, scalars.LIST_SEPARATOR)
     return sa.select(joined).join(link, conditions[0]).where(*conditions[1:]).scalar_subquery()
 
 
 def users_query() -> Statement:
-    """Every user, as rows of the kind users."""
+    """Return the SELECT of all users, as rows of the kind users."""
     interests = _joined(
         Hashtag.name, UserHashtag,
         UserHashtag.hashtag_id == Hashtag.id, UserHashtag.user_id == User.id,
@@ -74,7 +75,7 @@ def users_query() -> Statement:
 
 
 def videos_query() -> Statement:
-    """Every video, as rows of the kind videos."""
+    """Return the SELECT of all videos, as rows of the kind videos."""
     tags = _joined(
         Hashtag.name, VideoHashtag,
         VideoHashtag.hashtag_id == Hashtag.id, VideoHashtag.video_id == Video.id,
@@ -91,7 +92,7 @@ def videos_query() -> Statement:
 
 
 def follows_query() -> Statement:
-    """Every follow, as rows of the kind follows."""
+    """Return the SELECT of all follows, as rows of the kind follows."""
     creator = aliased(User)
     return (
         sa.select(User.key, creator.key, Follow.created_at)
@@ -102,7 +103,7 @@ def follows_query() -> Statement:
 
 
 def events_query() -> Statement:
-    """Every event of the log, as rows of the kind events."""
+    """Return the SELECT of all logged events, as rows of the kind events."""
     event = EventRow
     return (
         sa.select(event.key, User.key, Video.key, event.kind, event.at)
@@ -123,7 +124,7 @@ QUERIES: Mapping[str, tuple[Columns, Callable[[], Statement]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export did: rows written, and seconds."""
+    """The result of an export: the number of rows written, and the seconds it took."""
 
     kind: str
     file: str
@@ -131,18 +132,19 @@ class ExportReport:
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
-        """The report as `export` prints it."""
+        """Return the report as `export` prints it."""
         return asdict(self)
 
 
 def export_file(engine: Engine, kind: str, file: str, *, form: str | None = None) -> ExportReport:
-    """Write every row of a kind to a file, which is there whole or, after an error, not at all.
+    """Write all rows of a kind to a file. After an error there is no new file.
 
     Args:
         engine: a prepared engine.
         kind: ``users``, ``videos``, ``follows`` or ``events``.
-        file: a path, or ``-`` for standard output; compressed where it ends in ``.gz``.
-        form: ``csv`` or ``jsonl``; by the file's name where None, else csv.
+        file: a path, or ``-`` for standard output; a path that ends in ``.gz`` is compressed.
+        form: ``csv`` or ``jsonl``; None is ``jsonl`` for a path that ends in ``.jsonl`` or
+            ``.jsonl.gz``, else ``csv``.
 
     Raises:
         InvalidValue: there is no such kind or format.
@@ -150,31 +152,30 @@ def export_file(engine: Engine, kind: str, file: str, *, form: str | None = None
         NotPermitted: the file may not be written.
         StorageFailure: the disk is full or failing.
     """
-    if kind not in QUERIES:
-        raise InvalidValue(f"kind: {scalars.shown(kind)} is not one of {', '.join(QUERIES)}")
-    chosen = form or ("jsonl" if file.removesuffix(".gz").endswith(".jsonl") else "csv")
-    if chosen not in FORMATS:
-        raise InvalidValue(f"format: {scalars.shown(form)} is not one of {', '.join(FORMATS)}")
+    scalars.parse_named("kind", scalars.one_of(tuple(QUERIES)), kind)
+    by_name = "jsonl" if file.removesuffix(".gz").endswith(".jsonl") else "csv"
+    chosen = scalars.parse_named("format", scalars.one_of(FORMATS), form or by_name)
     started = time.monotonic()
     write = _write_json if chosen == "jsonl" else _write_csv
-    with translate_errors(), Session(engine) as session, created(file) as text:
+    with translate_errors(), Session(engine) as session, created_file(file) as text:
         written = write(text, QUERIES[kind][0], exported(session, kind))
     return ExportReport(kind, file, written, round(time.monotonic() - started, 3))
 
 
 def exported(session: Session, kind: str) -> Iterator[list[Any]]:
-    """The values of every row of a kind, as JSON Lines has them, in the order of its columns.
+    """Yield the values of every row of a kind, as JSON Lines has them, in the order of its columns.
 
     Args:
         session: the caller's transaction.
         kind: a key of `QUERIES`.
     """
     columns, query = QUERIES[kind]
-    return plain_rows(columns, session.execute(query().execution_options(yield_per=ROWS_AT_ONCE)))
+    return plain_rows(columns, session.execute(query().execution_options(yield_per=FETCHED_ROWS)))
 
 
 def _write_csv(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> int:
-    writer = csv.writer(text)  # ends lines with CRLF, without which it would not quote a lone CR
+    # Lines end with CRLF, because with LF alone the writer would not quote a lone CR.
+    writer = csv.writer(text)
     writer.writerow(columns)
     written = 0
     for values in rows:
@@ -194,7 +195,7 @@ def _write_json(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> in
 
 
 def plain_rows(columns: Columns, rows: Iterable[Any]) -> Iterator[list[Any]]:
-    """Each row's values as the formats have them: times as text, lists sorted."""
+    """Yield each row's values as the formats have them: times as text, lists sorted."""
     writers = [_plain_list if c.many else _plain_time if c.parse is scalars.time else _same
                for c in columns.values()]  # fmt: skip
     for row in rows:
@@ -214,8 +215,14 @@ def _plain_time(value: Any) -> str | None:
 
 
 @contextmanager
-def created(file: str) -> Iterator[TextIO]:
-    """The file to write, under another name until it is whole, readable by its owner only."""
+def created_file(file: str) -> Iterator[TextIO]:
+    """Open a file for writing, which gets its name when it is complete; only its owner may read it.
+
+    Raises:
+        NotFound: the file's folder does not exist.
+        NotPermitted: the file may not be written.
+        StorageFailure: the disk is full or failing.
+    """
     if file == "-":
         if sys.stdout is None:
             raise NotPermitted("there is no standard output")
@@ -229,11 +236,12 @@ def created(file: str) -> Iterator[TextIO]:
         with _device(path) as binary, _encoded(binary, compressed=file.endswith(".gz")) as text:
             yield text
         return
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    unfinished = None
     try:
-        with _opened(unfinished) as binary, _encoded(binary, file.endswith(".gz")) as text:
+        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as binary, _encoded(binary, file.endswith(".gz")) as text:
             yield text
-        unfinished.replace(path)
+        Path(unfinished).replace(path)
     except FileNotFoundError:
         raise NotFound(f"there is no folder {scalars.shown(str(path.parent))}") from None
     except (PermissionError, IsADirectoryError, NotADirectoryError):
@@ -241,11 +249,12 @@ def created(file: str) -> Iterator[TextIO]:
     except OSError as error:
         raise StorageFailure(f"the file {scalars.shown(file)}: {error.strerror}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        if unfinished:
+            Path(unfinished).unlink(missing_ok=True)
 
 
 def _device(path: Path) -> BinaryIO:
-    """What is no regular file, such as a pipe, to be written as it is."""
+    """Open a file that is not regular, such as a pipe, which is written in place."""
     try:
         return path.open("wb")
     except OSError as error:
@@ -254,14 +263,10 @@ def _device(path: Path) -> BinaryIO:
         ) from None
 
 
-def _opened(path: Path) -> BinaryIO:
-    """A new file: one that is there is not ours, and may lead elsewhere."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
 @contextmanager
 def _encoded(binary: BinaryIO, compressed: bool) -> Iterator[TextIO]:  # noqa: FBT001
-    """Text over bytes; compressed without a name and a time, so that equal rows are equal bytes."""
+    """Open a text stream over a binary stream, with gzip if `compressed`."""
+    # The gzip header has no name and no time, so that equal rows give equal bytes.
     plain: Any = gzip.GzipFile("", "wb", 6, binary, mtime=0) if compressed else binary
     text = io.TextIOWrapper(plain, encoding="utf-8", newline="")
     try:

@@ -1,7 +1,6 @@
-"""Importing users, videos, follows and events from files.
+"""Import users, videos, follows and events from files.
 
-Rows are read one after another and written in batches, each in a transaction of its own, so that
-memory does not grow with the file.
+Rows are written in batches, one transaction per batch, so memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from recommender.database.planner_statistics import analyze
 from recommender.database.transactions import run_transaction
 from recommender.errors import InvalidValue, NotPermitted, RecommenderError
 from recommender.files.batches import (
-    KINDS,
+    ROW_KINDS,
     Batch,
-    Entry,
-    Kind,
-    Refused,
-    Share,
+    FileRow,
+    RejectedRow,
+    RowKind,
+    UserShare,
     batches_ahead,
     line_of,
     raise_first,
@@ -45,17 +44,17 @@ from recommender.ingest.values import Applied, Counts
 from recommender.logs import LOGGER, log
 from recommender.settings import Settings
 
-MANY = 1_000
-"""New rows of an import after which PostgreSQL's statistics are looked at."""
+ANALYZED_ROWS = 1_000
+"""The number of new rows from which an import checks PostgreSQL's planner statistics."""
 
-MOST_JOBS = 16
+MAX_JOBS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did: rows read, inserted, updated, unchanged, rejected, and seconds.
+    """The result of an import: the numbers of rows, and the seconds it took.
 
-    `too_old` counts events of a time that was pruned, which are left out and are no error.
+    `too_old` counts events before the horizon of `prune`. They are left out and are no error.
     """
 
     kind: str
@@ -69,44 +68,44 @@ class ImportReport:
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
-        """The report as `import` prints it."""
+        """Return the report as `import` prints it."""
         return asdict(self)
 
 
-class Part(NamedTuple):
-    """What was written of a stretch of a file, or of one share of it.
+class Section(NamedTuple):
+    """The result for a section of a file, or for one share of its rows.
 
     Attributes:
-        last: the line that the stretch's last row begins at.
-        position: how many bytes of the file were read by then.
-        read: how many rows it had.
-        counts: what they did.
-        refused: those that were left out, or for which nothing was written, with the reason.
-        seconds: how long it took.
+        last: the first line of the section's last row.
+        position: the number of bytes of the file read by the end of the section.
+        read: the number of rows.
+        counts: the numbers of rows inserted, updated and so on.
+        rejected: the bad rows and the reasons.
+        seconds: the duration.
     """
 
     last: int
     position: int
     read: int
     counts: Counts
-    refused: list[Refused]
+    rejected: list[RejectedRow]
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Import:
-    """What is imported, and how."""
+    """The parameters of an import."""
 
     engine: Engine
-    kind: Kind
+    kind: RowKind
     file: str
     settings: Settings
     skip: bool
     dry_run: bool
     jobs: int
 
-    def apart(self) -> None:
-        """Let a fork leave this process's connections alone, and what is garbage to its counts."""
+    def begin_fork(self) -> None:
+        """Disable the cyclic garbage collector, and let go of this process's connections."""
         gc.disable()
         self.engine.dispose(close=False)
 
@@ -125,68 +124,66 @@ def import_file(
 ) -> ImportReport:
     """Import a file in batches, each in a transaction of its own.
 
-    Importing the same file again changes nothing that is in.
+    Importing a file again changes nothing.
 
     Args:
         engine: a prepared engine.
         kind: ``users``, ``videos``, ``follows`` or ``events``.
-        file: a path, or ``-`` for standard input. Of a person's archive (`export_user`), the rows
-            of this kind.
-        on_error: ``stop`` at the first bad row, or ``skip`` each and count it.
+        file: a path, or ``-`` for standard input. From a person's archive (`export_user`), only
+            the rows of this kind are imported.
+        on_error: ``stop`` at the first bad row, or ``skip`` and count bad rows.
         errors: a new file for the skipped rows, as JSON Lines with line, error and row.
-        dry_run: try each batch by itself and keep nothing, so that what clashes only across
-            batches is not seen.
-        jobs: how many processes import, 1 to 16, each the events of its share of the users: on
-            PostgreSQL only, and from a file, which each of them reads. They are forks with
-            connections of their own; beside other threads, or where there is no fork, one process
-            does it all, and says so in the log.
+        dry_run: write each batch and roll it back. Conflicts between batches are not found.
+        jobs: the number of importing processes, 1 to 16. More than one import events from a file
+            into PostgreSQL only. Each process reads the file and writes the events of its share of
+            the users. If this process cannot be forked, it imports alone and logs a warning.
         progress: called after each batch with the rows read in it and the bytes read so far.
-        settings: those of the environment where None.
+        settings: the settings; None reads them from the environment.
 
     Raises:
-        InvalidValue: there is no such kind, or it cannot be imported by so many processes.
+        InvalidValue: there is no such kind, or several processes cannot import it.
         NotFound: there is no such file.
-        NotPermitted: the file may not be read, or that of the errors not be made, as where it is
-            there already.
-        BadData: a line is not in the format; its batch is not written, those before it are, and
-            the message names the line and says how far the import came.
-        RecommenderError: a process was ended; the message says how far the import came.
+        NotPermitted: the file may not be read, or the file of errors exists or may not be created.
+        BadData: a row is not in the format. Its batch is not written, earlier batches are. The
+            message names the line and the last imported line.
+        RecommenderError: a process was killed; the message names the last imported line.
     """
-    if kind not in KINDS:
-        raise InvalidValue(f"kind: {scalars.shown(kind)} is not one of {', '.join(KINDS)}")
+    scalars.parse_named("kind", scalars.one_of(tuple(ROW_KINDS)), kind)
     if on_error not in {"stop", "skip"}:
         raise InvalidValue(f"on_error: {scalars.shown(on_error)} is neither stop nor skip")
     settings = settings or Settings.from_environment()
     jobs = _possible_jobs(jobs, engine, kind, file)
-    how = _Import(engine, KINDS[kind], file, settings, on_error == "skip", dry_run, jobs)
+    job = _Import(engine, ROW_KINDS[kind], file, settings, on_error == "skip", dry_run, jobs)
     started = time.monotonic()
-    counts, read, rejected, last_in = Counts(), 0, 0, 0
-    with _rejects(errors) as reject, _parts(how) as parts:
+    counts, read, rejected, last_line = Counts(), 0, 0, 0
+    with _error_file(errors) as write_error, _sections(job) as sections:
         try:
-            for part in parts:
-                raise_first([] if how.skip else part.refused)
-                for refused in part.refused:
-                    reject(*refused)
-                counts, read = counts + part.counts, read + part.read
-                rejected, last_in = rejected + len(part.refused), part.last
-                log(logging.DEBUG, f"import {kind} batch", rows=part.read, seconds=part.seconds)
+            for section in sections:
+                raise_first([] if job.skip else section.rejected)
+                for bad_row in section.rejected:
+                    write_error(*bad_row)
+                counts, read = counts + section.counts, read + section.read
+                rejected, last_line = rejected + len(section.rejected), section.last
+                seconds = section.seconds
+                log(logging.DEBUG, f"import {kind} batch", rows=section.read, seconds=seconds)
                 if progress:
-                    progress(part.read, part.position)
+                    progress(section.read, section.position)
         except RecommenderError as error:
-            raise type(error)(f"{file}: {error}; {_how_far(how, last_in)}") from error
-    if counts.inserted >= MANY and not dry_run:
+            raise type(error)(f"{file}: {error}; {_progress_text(job, last_line)}") from error
+    if counts.inserted >= ANALYZED_ROWS and not dry_run:
         analyze(engine, settings)
-    done = {**asdict(counts), "rejected": rejected, "seconds": round(time.monotonic() - started, 3)}
-    log(logging.INFO, f"import {kind}", read=read, **done)
-    return ImportReport(kind, file, read, **done)
+    seconds = round(time.monotonic() - started, 3)
+    totals = {**asdict(counts), "rejected": rejected, "seconds": seconds}
+    log(logging.INFO, f"import {kind}", read=read, **totals)
+    return ImportReport(kind, file, read, **totals)
 
 
 def _possible_jobs(jobs: int, engine: Engine, kind: str, file: str) -> int:
-    """As many as asked for, or one where this process cannot be forked."""
+    """Return the checked number of jobs, or 1 if this process cannot be forked."""
     if isinstance(jobs, bool) or not isinstance(jobs, int):
         raise InvalidValue(f"jobs: {scalars.shown(jobs)} is not a whole number")
-    if not 1 <= jobs <= MOST_JOBS:
-        raise InvalidValue(f"jobs: {jobs} is not between 1 and {MOST_JOBS}")
+    if not 1 <= jobs <= MAX_JOBS:
+        raise InvalidValue(f"jobs: {jobs} is not between 1 and {MAX_JOBS}")
     if jobs == 1:
         return 1
     if kind != "events":
@@ -202,93 +199,96 @@ def _possible_jobs(jobs: int, engine: Engine, kind: str, file: str) -> int:
         return jobs
 
 
-def _how_far(how: _Import, last_in: int) -> str:
-    if how.jobs == 1 or how.dry_run:
-        is_in = last_in and not how.dry_run
-        return f"lines 1 to {last_in} are in" if is_in else "nothing was imported"
-    known = f"lines 1 to {last_in} are in, later ones may be" if last_in else "some may be in"
+def _progress_text(job: _Import, last_line: int) -> str:
+    if job.jobs == 1 or job.dry_run:
+        is_kept = last_line and not job.dry_run
+        return f"lines 1 to {last_line} are in" if is_kept else "nothing was imported"
+    known = f"lines 1 to {last_line} are in, later ones may be" if last_line else "some may be in"
     return f"{known}, and importing them again is safe"
 
 
 @contextmanager
-def _parts(how: _Import) -> Iterator[Iterator[Part]]:
-    """The file, written part by part: here, or each by as many processes as there are shares."""
+def _sections(job: _Import) -> Iterator[Iterator[Section]]:
+    """Give the sections of the file, written by this process or by one process per share."""
     with ExitStack() as stack:
-        if how.jobs == 1:
-            binary = stack.enter_context(opened(how.file))
-            batches = batches_ahead(how.kind, binary, how.settings.batch_size)
-            yield _written(how, stack.enter_context(closing(batches)))
+        if job.jobs == 1:
+            binary = stack.enter_context(opened(job.file))
+            batches = batches_ahead(job.kind, binary, job.settings.batch_size)
+            yield _write_all(job, stack.enter_context(closing(batches)))
             return
-        shares = [
-            stack.enter_context(made_apart(_share_written(how, Share(n, how.jobs)), how.apart))
-            for n in range(how.jobs)
+        written_shares = [
+            stack.enter_context(
+                made_apart(_write_share(job, UserShare(number, job.jobs)), job.begin_fork)
+            )
+            for number in range(job.jobs)
         ]
-        yield map(_together, zip_longest(*shares))
+        yield map(_together, zip_longest(*written_shares))
 
 
-def _share_written(how: _Import, share: Share) -> Iterator[Part]:
-    most = how.settings.batch_size * share.of
-    with opened(how.file) as binary:
-        yield from _written(how, read_batches(how.kind, binary, most, share))
+def _write_share(job: _Import, share: UserShare) -> Iterator[Section]:
+    limit = job.settings.batch_size * share.of
+    with opened(job.file) as binary:
+        yield from _write_all(job, read_batches(job.kind, binary, limit, share))
 
 
-def _together(shares: Iterable[Part | None]) -> Part:
-    """One part of the shares of a stretch; one is missing where the file grew meanwhile."""
-    parts = [part for part in shares if part]
-    return Part(
-        last=min(part.last for part in parts),
-        position=min(part.position for part in parts),
-        read=sum(part.read for part in parts),
-        counts=sum((part.counts for part in parts), Counts()),
-        refused=sorted(chain(*(part.refused for part in parts)), key=line_of),
-        seconds=max(part.seconds for part in parts),
+def _together(shares: Iterable[Section | None]) -> Section:
+    """Return one result for all shares of a section."""
+    # A share is missing if the file grew while the processes read it.
+    sections = [section for section in shares if section]
+    return Section(
+        last=min(section.last for section in sections),
+        position=min(section.position for section in sections),
+        read=sum(section.read for section in sections),
+        counts=sum((section.counts for section in sections), Counts()),
+        rejected=sorted(chain(*(section.rejected for section in sections)), key=line_of),
+        seconds=max(section.seconds for section in sections),
     )
 
 
-def _written(how: _Import, stretches: Iterable[Batch]) -> Iterator[Part]:
-    """Write one stretch of a file after another; the last is that which stops the import."""
-    for entries, position in stretches:
-        begun = time.monotonic()
-        own = [entry for entry in entries if entry.parsed is not None or entry.error]
-        counts, refused, rows = Counts(), list[Refused](), iter(own)
-        while batch := take(rows, how.settings.batch_size):
-            written, left_out = _write(how, batch)
-            counts, refused = counts + written, refused + left_out
-            if refused and not how.skip:
+def _write_all(job: _Import, batches: Iterable[Batch]) -> Iterator[Section]:
+    """Write sections of a file; an error that stops the import is in the last section."""
+    for file_rows, position in batches:
+        started = time.monotonic()
+        own_rows = [row for row in file_rows if row.parsed is not None or row.error]
+        counts, rejected, remaining = Counts(), list[RejectedRow](), iter(own_rows)
+        while batch := take(remaining, job.settings.batch_size):
+            batch_counts, batch_rejected = _write(job, batch)
+            counts, rejected = counts + batch_counts, rejected + batch_rejected
+            if rejected and not job.skip:
                 break
-        took = time.monotonic() - begun
-        yield Part(entries[-1].line, position, len(own), counts, refused, took)
-        if refused and not how.skip:
+        seconds = time.monotonic() - started
+        yield Section(file_rows[-1].line, position, len(own_rows), counts, rejected, seconds)
+        if rejected and not job.skip:
             return
 
 
-def _write(how: _Import, batch: Sequence[Entry]) -> tuple[Counts, list[Refused]]:
-    """Write the good rows of a batch, and give back the bad ones in the order of their lines.
+def _write(job: _Import, batch: Sequence[FileRow]) -> tuple[Counts, list[RejectedRow]]:
+    """Write the good rows of a batch, and return the bad rows in the order of their lines.
 
-    Nothing is written where there is one and they are not to be skipped.
+    If there is a bad row and bad rows are not skipped, nothing is written.
     """
-    bad = [(entry, entry.error) for entry in batch if entry.error]
-    if bad and not how.skip:
-        return Counts(), bad
-    good = [entry for entry in batch if not entry.error]
+    rejected = [(row, row.error) for row in batch if row.error]
+    if rejected and not job.skip:
+        return Counts(), rejected
+    good = [row for row in batch if not row.error]
 
     def write(session: Session) -> Applied:
-        applied = how.kind.apply(session, [entry.parsed for entry in good])
-        if how.dry_run or (applied.rejected and not how.skip):
+        applied = job.kind.apply(session, [row.parsed for row in good])
+        if job.dry_run or (applied.rejected and not job.skip):
             session.rollback()
         return applied
 
     with uncollected():
-        applied = run_transaction(how.engine, write, settings=how.settings)
-    bad += [(good[index], error) for index, error in applied.rejected.items()]
-    return applied.counts, sorted(bad, key=line_of)
+        applied = run_transaction(job.engine, write, settings=job.settings)
+    rejected += [(good[index], error) for index, error in applied.rejected.items()]
+    return applied.counts, sorted(rejected, key=line_of)
 
 
 @contextmanager
-def _rejects(path: str | None) -> Iterator[Callable[[Entry, RecommenderError], None]]:
-    """A function that keeps a rejected row, in a file that only its owner may read."""
+def _error_file(path: str | None) -> Iterator[Callable[[FileRow, RecommenderError], None]]:
+    """Give a function that writes a bad row to a new file, which only its owner may read."""
     if path is None:
-        yield lambda _entry, _error: None
+        yield lambda _row, _error: None
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -298,8 +298,8 @@ def _rejects(path: str | None) -> Iterator[Callable[[Entry, RecommenderError], N
         ) from None
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as text:
 
-        def reject(entry: Entry, error: RecommenderError) -> None:
-            kept = {"line": entry.line, "error": str(error), "row": entry.row}
-            text.write(json.dumps(kept, ensure_ascii=False, default=str) + "\n")
+        def write_error(row: FileRow, error: RecommenderError) -> None:
+            line = {"line": row.line, "error": str(error), "row": row.row}
+            text.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
-        yield reject
+        yield write_error

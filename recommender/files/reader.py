@@ -1,4 +1,4 @@
-"""Reading rows from files: CSV or JSON Lines, plain or gzip, told by content and never by name."""
+"""Read rows from CSV or JSON Lines, plain or gzip; the content decides, not the file name."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from typing import Any, BinaryIO, NamedTuple, TextIO, cast
 from recommender.errors import BadData, InvalidValue, NotFound, NotPermitted
 from recommender.formats import rows, scalars
 
-LONGEST_LINE = 1_000_000
-"""Characters of one row at most: what a video with every list full takes, several times over."""
+MAX_ROW_CHARACTERS = 1_000_000
+"""The length limit of a row: several times the longest valid row of a video."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 
-MOST_EXPANSION = 200
-"""Times that gzip data may grow, past its first 50 MB: rows grow some 10 times, a bomb 1,000."""
+MAX_EXPANSION = 200
+"""The limit of expanded bytes per gzip byte: rows have about 10, a gzip bomb has 1,000."""
 
-_FREE_EXPANSION = 50_000_000
+UNCHECKED_BYTES = 50_000_000
+"""The number of expanded bytes from which the expansion is limited."""
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
-"""What `surrogateescape` makes of bytes that are not UTF-8, and no UTF-8 decodes to."""
+"""The characters that `surrogateescape` decodes invalid bytes to; valid UTF-8 never has them."""
 
 
 @contextmanager
 def opened(file: str) -> Iterator[BinaryIO]:
-    """The bytes of a path, or of standard input where it is ``-``.
+    """Open a path for reading bytes; ``-`` is standard input.
 
     Raises:
         NotFound: there is no such file.
@@ -57,14 +58,14 @@ def opened(file: str) -> Iterator[BinaryIO]:
         yield binary
 
 
-class Read(NamedTuple):
-    """A row as it stands in a file.
+class RawRow(NamedTuple):
+    """An unparsed row of a file.
 
     Attributes:
         line: the number of its first line, from 1.
-        row: its columns and values, unparsed; where it cannot be read, its text or cells.
+        row: its columns and values; its text or cells if it cannot be read.
         size: its length in characters.
-        error: what is wrong where it cannot be read.
+        error: the reason why it cannot be read, or None.
     """
 
     line: int
@@ -73,11 +74,11 @@ class Read(NamedTuple):
     error: BadData | None = None
 
 
-def read_rows(columns: rows.Columns, binary: BinaryIO) -> Iterator[Read]:
-    """The rows of a stream, one after another.
+def read_rows(columns: rows.Columns, binary: BinaryIO) -> Iterator[RawRow]:
+    """Yield the rows of a stream.
 
     Raises:
-        BadData: nothing can be read from here on; the message names the line.
+        BadData: the rest of the stream cannot be read; the message names the line.
     """
     text = _text(binary)
     lines = _Lines(text)
@@ -96,51 +97,51 @@ def _text(binary: BinaryIO) -> io.TextIOWrapper:
     if not isinstance(binary, io.BufferedReader):
         binary = io.BufferedReader(cast("io.RawIOBase", binary))
     is_gzip = binary.peek(2)[:2] == GZIP_MAGIC
-    plain = _Expanded(binary) if is_gzip else binary
+    plain = _LimitedGzip(binary) if is_gzip else binary
     return io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-class _Expanded(gzip.GzipFile):
-    """What gzip data stands for, unless that is absurdly much."""
+class _LimitedGzip(gzip.GzipFile):
+    """A gzip stream with a limited expansion."""
 
     def __init__(self, binary: BinaryIO) -> None:
-        self._compressed = _Counted(binary)
+        self._compressed = _CountingReader(binary)
         super().__init__(fileobj=cast("BinaryIO", self._compressed))
 
     def read1(self, size: int = -1) -> bytes:
-        """Some bytes of it.
+        """Return the next expanded bytes.
 
         Raises:
-            BadGzipFile: there are more than 200 times as many as were compressed.
+            BadGzipFile: the data expands more than 200 times.
         """
         expanded = super().read1(size)
-        most = max(_FREE_EXPANSION, MOST_EXPANSION * self._compressed.size)
-        if self.tell() > most:
-            raise gzip.BadGzipFile(f"it expands more than {MOST_EXPANSION} times")
+        limit = max(UNCHECKED_BYTES, MAX_EXPANSION * self._compressed.size)
+        if self.tell() > limit:
+            raise gzip.BadGzipFile(f"it expands more than {MAX_EXPANSION} times")
         return expanded
 
 
-class _Counted:
-    """A stream that knows how many bytes were read from it."""
+class _CountingReader:
+    """A stream that counts the bytes read from it."""
 
     def __init__(self, binary: BinaryIO) -> None:
         self._binary = binary
         self.size = 0
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        found = self._binary.read(size)
-        self.size += len(found)
-        return found
+        """Return the next bytes."""
+        data = self._binary.read(size)
+        self.size += len(data)
+        return data
 
 
 class _Lines:
-    """The lines of a text, counted from 1 as they are read, no row of them longer than is sane.
+    """The lines of a text, with line numbers and a limit for the length of a row.
 
     Attributes:
-        number: the line read last.
-        first: the first line of the row that is being read.
-        error: what is wrong with that row so far.
+        number: the number of the last line read, from 1.
+        first: the number of the current row's first line.
+        error: the first error of the current row, or None.
     """
 
     def __init__(self, text: TextIO) -> None:
@@ -160,23 +161,24 @@ class _Lines:
         self.number += 1
         self._left -= len(line)
         if self._left < 0:
-            raise BadData(f"line {self.first}: longer than {LONGEST_LINE:,} characters")
+            raise BadData(f"line {self.first}: longer than {MAX_ROW_CHARACTERS:,} characters")
         if not line.isascii() and _NOT_UTF8.search(line):
             self.error = BadData("not UTF-8")
         return line
 
     def begin_row(self) -> None:
-        """Let the next line be the first of a row."""
-        self.first, self._left, self.error = self.number + 1, LONGEST_LINE, None
+        """Start a new row with the next line."""
+        self.first, self._left, self.error = self.number + 1, MAX_ROW_CHARACTERS, None
 
-    def read(self, row: Any, error: BadData | None = None) -> Read:
-        """The row that was read, with what was noticed on the way; the next line begins another."""
-        read = Read(self.first, row, LONGEST_LINE - self._left, self.error or error)
+    def end_row(self, row: Any, error: BadData | None = None) -> RawRow:
+        """Return the current row with its first error, and start a new row."""
+        size = MAX_ROW_CHARACTERS - self._left
+        raw = RawRow(self.first, row, size, self.error or error)
         self.begin_row()
-        return read
+        return raw
 
     def is_json(self) -> bool:
-        """Whether the text is JSON Lines: no CSV header begins with a brace."""
+        """Return whether the text is JSON Lines: no CSV header begins with a brace."""
         while (line := self._text.readline(self._left + 1)).isspace():
             self.number += 1
         self._peeked = line
@@ -184,20 +186,21 @@ class _Lines:
         return line.lstrip().startswith("{")
 
 
-def _json_rows(lines: _Lines) -> Iterator[Read]:
+def _json_rows(lines: _Lines) -> Iterator[RawRow]:
     for line in lines:
         if line.strip():
             yield _json_row(lines, line)
         lines.begin_row()
 
 
-def _json_row(lines: _Lines, line: str) -> Read:
+def _json_row(lines: _Lines, line: str) -> RawRow:
     try:
         row = json.loads(line, object_pairs_hook=_without_repeats, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        said = getattr(error, "msg", error)  # without the position, which counts lines anew
-        return lines.read(line, BadData(f"not JSON: {said}"))
-    return lines.read(row, None if isinstance(row, dict) else BadData("not a JSON object"))
+        # Without the position, because its line number always is 1.
+        message = getattr(error, "msg", error)
+        return lines.end_row(line, BadData(f"not JSON: {message}"))
+    return lines.end_row(row, None if isinstance(row, dict) else BadData("not a JSON object"))
 
 
 def _no_number(name: str) -> None:
@@ -211,7 +214,7 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def _csv_rows(columns: rows.Columns, lines: _Lines) -> Iterator[Read]:
+def _csv_rows(columns: rows.Columns, lines: _Lines) -> Iterator[RawRow]:
     reader = csv.reader(lines, strict=True)
     header = _header(columns, next(reader, []), lines)
     lists = [name for name in header if columns[name].many]
@@ -221,13 +224,13 @@ def _csv_rows(columns: rows.Columns, lines: _Lines) -> Iterator[Read]:
             lines.begin_row()
             continue
         if len(cells) != len(header):
-            said = f"{len(cells)} cells under {len(header)} columns"
-            yield lines.read(cells, BadData(said))
+            message = f"{len(cells)} cells under {len(header)} columns"
+            yield lines.end_row(cells, BadData(message))
             continue
         row: dict[str, object] = dict(zip(header, cells, strict=True))
         for name in lists:
             row[name] = str(row[name]).split(scalars.LIST_SEPARATOR) if row[name] else ""
-        yield lines.read(row)
+        yield lines.end_row(row)
 
 
 def _header(columns: rows.Columns, header: list[str], lines: _Lines) -> list[str]:

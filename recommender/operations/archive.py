@@ -1,8 +1,8 @@
-"""All that is stored of one person, as one file of JSON Lines that can be imported again.
+"""Export everything stored about one person to a JSON Lines file that `import` can read.
 
-Each line is ``{"kind": …, "row": {…}}``. The kinds of the interchange format have its columns, and
-`import` takes them from the archive; the other lines are for reading, with names in place of ids:
-what was made of the events, what was inferred of them, and what was served and why.
+Each line is ``{"kind": …, "row": {…}}``. Lines of the interchange format's kinds have its columns,
+and `import` reads them from the archive. The other lines are for people to read and have names in
+place of ids: interactions, affinities, and the served videos with their scores and sources.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 from recommender.database.expressions import Statement
 from recommender.database.transactions import translate_errors
 from recommender.feed.resolve import learning_at
-from recommender.files.batches import IN_ARCHIVE
-from recommender.files.exporter import QUERIES, ROWS_AT_ONCE, ExportReport, created, plain_rows
+from recommender.files.batches import ARCHIVE_KEYS
+from recommender.files.exporter import FETCHED_ROWS, QUERIES, ExportReport, created_file, plain_rows
 from recommender.formats import scalars
 from recommender.ingest.users import user_id
 from recommender.models import UserHashtag, UserSound
@@ -48,10 +48,10 @@ WHOSE: Mapping[str, sa.Column[Any]] = {
     "follows": FOLLOWS.c.user_id,
     "events": EVENTS.c.user_id,
 }
-"""Of each kind of the interchange format, the column that says whose a row is."""
+"""The column with the owner's id, by kind of the interchange format."""
 
 CONTAINED = (FOLLOWS, EVENTS, UserHashtag.__table__, UserSound.__table__)
-"""The tables of one user's data that these kinds have."""
+"""The per-user tables that these kinds already contain."""
 
 OTHERS: tuple[Table, ...] = tuple(table for table in PER_USER if table not in CONTAINED)
 
@@ -62,44 +62,44 @@ NAMES: Mapping[str, tuple[Table, ColumnElement[Any]]] = {
     "sound": (SOUNDS, SOUNDS.c.key),
     "profile": (PROFILES, PROFILES.c.name + "@" + sa.cast(PROFILES.c.version, sa.Text)),
 }
-"""Of what an id stands for, the table, and what it is called there."""
+"""The table and the name column of the rows that an id column refers to."""
 
 Line = tuple[str, Mapping[str, Any]]
 
-_STREAMED = {"yield_per": ROWS_AT_ONCE}
+_STREAMED = {"yield_per": FETCHED_ROWS}
 
 
 def export_user(engine: Engine, user: str, file: str) -> ExportReport:
-    """Write all that is stored of a person to a file, as of one moment.
+    """Write everything stored about a person to a file, from one database snapshot.
 
-    It has their row, videos, follows and events in the interchange format, then their mutes, their
-    states of videos, affinities as they count at that moment, recent engagements, and the sessions
-    and videos that were served to them with scores, sources and signals. Other users are in it
-    only as creators whom the person follows, muted or has an affinity to.
+    First come their user row, videos, follows and events in the interchange format. Then come
+    mutes, interactions, affinities decayed to the time of the export, recent engagements, sessions
+    and served videos with scores, sources and signals. Other users appear only as creators whom the
+    person follows, muted or has an affinity for.
 
     Args:
         engine: a prepared engine.
         user: the user's key.
-        file: a path, or ``-`` for standard output; compressed where it ends in ``.gz``, and
-            readable by its owner only.
+        file: a path, or ``-`` for standard output; compressed if it ends in ``.gz``. Only
+            its owner can read the file.
 
     Raises:
-        InvalidValue: the key is not of its form.
+        InvalidValue: the key is malformed.
         UnknownUser: there is no such user.
         NotFound: the file's folder does not exist.
-        NotPermitted: the file may not be written.
+        NotPermitted: there is no permission to write the file.
         StorageFailure: the disk is full or failing.
     """
     started = time.monotonic()
-    is_sqlite = engine.dialect.name == "sqlite"  # where a transaction is of one moment anyway
+    is_sqlite = engine.dialect.name == "sqlite"  # its transactions always read one snapshot
     bind = engine if is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
     with translate_errors(), Session(bind) as session:
         owner = user_id(session, user)
-        with created(file) as text:
+        with created_file(file) as text:
             written = 0
             for kind, row in _lines(session, user, owner):
                 line = {"kind": kind, "row": row}
-                assert line.keys() == IN_ARCHIVE  # noqa: S101 - what `import` goes by
+                assert line.keys() == ARCHIVE_KEYS  # noqa: S101 - `import` expects these keys
                 text.write(json.dumps(line, ensure_ascii=False) + "\n")
                 written += 1
     return ExportReport("user", file, written, round(time.monotonic() - started, 3))
@@ -111,8 +111,8 @@ def _lines(session: Session, user: str, owner: int) -> Iterator[Line]:
     yield "archive", _plain({"user": user, "exported_at": moment, "learned_since": since})
     for kind, whose in WHOSE.items():
         columns, query = QUERIES[kind]
-        found = session.execute(query().where(whose == owner), execution_options=_STREAMED)
-        for values in plain_rows(columns, found):
+        result = session.execute(query().where(whose == owner), execution_options=_STREAMED)
+        for values in plain_rows(columns, result):
             yield kind, dict(zip(columns, values, strict=True))
     owned = sa.select(SOUNDS.c.key.label("sound")).where(SOUNDS.c.creator_id == owner)
     yield from _rows(session, "sounds", owned.order_by(SOUNDS.c.id))
@@ -127,13 +127,13 @@ def _rows(session: Session, kind: str, query: Statement) -> Iterator[Line]:
 
 
 def _of(table: Table, owner: int) -> Statement:
-    """The rows of a table that are a user's, with names for ids."""
+    """Return the query for a user's rows of a table, with names in place of ids."""
     columns = [_named(column) for column in table.c if column.name != "user_id"]
     return sa.select(*columns).where(table.c.user_id == owner).order_by(*table.primary_key)
 
 
 def _named(column: sa.Column[Any]) -> ColumnElement[Any]:
-    """The name that an id stands for; any other column as it is."""
+    """Return the name that an id column refers to, or any other column unchanged."""
     if column.name == "subject_id":
         subject = column.table.c.subject
         cases = [(subject == name, _name_of(name, column)) for name in SUBJECTS]
@@ -149,14 +149,14 @@ def _name_of(kind: str, column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
 
 
 def _as_of(session: Session, moment: datetime, affinities: Iterable[Line]) -> Iterator[Line]:
-    """Affinities faded until a moment, as a feed of then reads them."""
+    """Return affinities decayed to a time, as a feed at that time reads them."""
     learning = learning_at(session.execute(sa.select(LEARNING_STATE)).one(), moment)
     for kind, row in affinities:
         yield kind, {**row, "score": row["score"] * getattr(learning, row["subject"])}
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row as JSON has it."""
+    """Return a row with values that JSON can represent."""
     return dict(_plain_value(name, value) for name, value in row.items())
 
 

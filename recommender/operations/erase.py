@@ -1,10 +1,10 @@
-"""Erasing a person: what they were, did, made and were served, and what was learned of it.
+"""Erase a person: profile, videos, actions, served pages, and everything learned from them.
 
-The first transaction takes the person's key away, so that nobody finds them any more, and whoever
-still writes for them is waited for. What follows goes in batches, each a transaction of its own
-that holds the learning state: erasing and refreshing take turns, and statistics are at every point
-what is left of the log. While an erasure is unfinished, its row has a hash of the key in place of
-the key, by which the next run finds it.
+The first transaction replaces the person's key, so later lookups no longer find them. It waits for
+transactions that are still writing for the person. The rest runs in batches. Each batch is one
+transaction that locks the learning state, so erasures and refreshes take turns, and the statistics
+match the remaining log at every point. Until an erasure is complete, the user's row has a hash of
+the key in place of the key. The next run finds the row by this hash.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER
 from recommender.settings import Settings
 
 ROWS_AT_ONCE = 2_000
-"""Rows that a transaction deletes; it changes at most as many others."""
+"""The most rows that one transaction deletes. It updates at most as many other rows."""
 
 LEAST_LEFT = 2.0**-40
-"""Part of a trend below which what is left of it is but rounding."""
+"""The fraction of a trend below which the remainder is only rounding error."""
 
 NOBODY = "erased:"
-"""What the key of an erased row begins with."""
+"""The prefix of the key of an erased row."""
 
 STATISTICS = frozenset({"impressions", "engaged_views", "trending", "neighbours_views", "stats_at"})
-"""What a video has from its viewers, and keeps."""
+"""The columns of a removed video that keep their values: statistics from its viewers."""
 
 Done = Mapping[str, int]
-"""How many rows of each table a transaction erased; none where nothing was left."""
+"""The number of rows that a transaction erased, by table. Empty if no rows were left."""
 
 Engaged = tuple[int, datetime]
-"""How many engaged views of a video the log has of a user, and the time of the first."""
+"""The number of engaged views of one video by one user in the log, and the time of the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """The receipt of an erasure: rows erased of each table (named without `rec_`), and seconds.
+    """The receipt of an erasure: erased rows by table (named without `rec_`), and seconds.
 
-    Those of an erasure that goes on after an interruption are of the rest.
+    After an interruption, the receipt of the next run covers only the remaining rows.
     """
 
     user: str
@@ -75,38 +75,31 @@ class Erasure:
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
-        """The receipt as `user erase` prints it."""
+        """Return the receipt as `user erase` prints it."""
         return asdict(self)
 
 
 def erase_user(engine: Engine, user: str, *, settings: Settings | None = None) -> Erasure:
-    """Erase a person, in transactions of its own of at most 10,000 rows each.
+    """Erase a person, in transactions of at most 10,000 rows.
 
-    From its first transaction on there is no such user: nothing is recorded or served for them, and
-    whoever writes the key again makes a new one. It can end at any point; run again, it goes on.
+    After the first transaction the user no longer exists, and their key is free. An erasure can be
+    interrupted at any point; call it again to continue. The user's rows are deleted, and other
+    users' follows and mutes of them. Their videos get the status `removed` and lose caption,
+    hashtags, sound and key. Hashtags and sounds that nothing else uses get random names.
 
-    Rows of theirs are deleted, as are others' follows and mutes of them. Their videos are removed
-    and stay, without caption, hashtags, sound and key, for what others did with them. What they
-    added to other videos' statistics is taken off again, exactly; from trends, as exactly as
-    subtracting allows: where events came late, or nearly all of a trend was theirs, `refresh
-    --rebuild` computes it, unless events were pruned. Of a view that was pruned no more is taken
-    off than it can have added. The next refresh finds the neighbours of what they engaged with
-    anew.
-    Hashtags and sounds that nothing else has get random names.
-
-    What stays: others' affinities to them, for a row that says nothing; how many captions have a
-    word, until it is counted anew; hashtags that they had given up before; backups, and freed
-    pages until they are overwritten (`VACUUM`).
+    The user's views are subtracted from the statistics of other videos. Trends may be imprecise if
+    events arrived late or most of a trend came from this user; `refresh --rebuild` corrects them,
+    unless events were pruned. The operations README lists what stays.
 
     Args:
         engine: a prepared engine.
         user: the user's key.
-        settings: those of the environment where None.
+        settings: the settings; None reads the environment.
 
     Raises:
-        InvalidValue: the key is not of its form.
+        InvalidValue: the key is malformed.
         UnknownUser: there is no such user, and no unfinished erasure of one.
-        RecommenderError: the database refused; the batches before are done.
+        RecommenderError: the database failed; completed batches stay done.
     """
     started = time.monotonic()
     run = RefreshRun(engine, scalars.now(), settings or Settings.from_environment())
@@ -129,13 +122,13 @@ def _tables() -> Iterator[Table]:
 
 
 def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
-    """Take a user's key and whatever else their row says; the ids of all that it was the key of."""
+    """Clear a user's row, and return the ids of every unfinished erasure of this key."""
     unfinished = f"{NOBODY}{blake2b(key.encode(), digest_size=16).hexdigest()}:"
     locked = lookup.find(session, [USERS.c.key], [(key,)], [USERS.c.id], lock=True)
-    found = [row.id for row in locked]
+    ids = [row.id for row in locked]
     nothing = {column.name: None for column in USERS.c if column.nullable}
     taken = {**nothing, "key": unfinished + token_hex(16), "erased_at": at}
-    changed = sa.update(USERS).where(USERS.c.id.in_(found)).values(taken)
+    changed = sa.update(USERS).where(USERS.c.id.in_(ids)).values(taken)
     lookup.run(session, changed)
     marked = sa.select(USERS.c.id).where(
         _begins(USERS.c.key, unfinished), USERS.c.erased_at.is_not(None)
@@ -144,23 +137,22 @@ def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
 
 
 def _begins(column: sa.Column[Any], prefix: str) -> ColumnElement[bool]:
-    """Whether a key begins with a prefix that ends in a colon; SQLite has no index for LIKE."""
+    """Return the condition that a key starts with a prefix. The prefix must end in a colon."""
+    # A range, because SQLite does not use the index for LIKE. The character after ":" is ";".
     return sa.and_(column >= prefix, column < f"{prefix[:-1]};")
 
 
 def unfinished(session: Session) -> int:
-    """How many erasures have begun and not ended: interrupted, or under way."""
+    """Return the number of erasures that are interrupted or still running."""
     count = sa.select(sa.func.count()).select_from(USERS)
     is_marked = USERS.c.key.like(f"{NOBODY}%:%"), USERS.c.erased_at.is_not(None)
-    found = count.where(_begins(USERS.c.key, NOBODY), *is_marked)
-    return lookup.run(session, found).scalar() or 0
+    query = count.where(_begins(USERS.c.key, NOBODY), *is_marked)
+    return lookup.run(session, query).scalar() or 0
 
 
 def _erase(run: RefreshRun, user_id: int) -> Iterator[Done]:
-    """Erase one marked user, a transaction at a time.
-
-    What others see goes first, what a rebuild could derive anew last.
-    """
+    """Erase one marked user, and yield the result of every transaction."""
+    # First the data that other users can see; last the data that a rebuild can restore.
     own_videos = sa.select(VIDEOS.c.id).where(VIDEOS.c.creator_id == user_id)
     yield from _repeated(run, partial(_disown_sounds, user_id))
     yield from _repeated(run, partial(_remove_videos, user_id))
@@ -175,13 +167,13 @@ def _erase(run: RefreshRun, user_id: int) -> Iterator[Done]:
 
 
 def _repeated(run: RefreshRun, step: Callable[[Session, Any], Done]) -> Iterator[Done]:
-    """Take a step in a transaction of its own until nothing is left to do."""
+    """Run a step, each time in its own transaction, until it has no rows left."""
     while done := run.locked(step):
         yield done
 
 
 def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: Any) -> Done:
-    """Delete some rows; before, since the catalogue is written first, forget what only they had."""
+    """Delete a batch of rows, and rename the hashtags and sounds that only they used."""
     some = sa.select(*table.primary_key).where(where).limit(ROWS_AT_ONCE)
     keys = sorted(tuple(row) for row in lookup.run(session, some))
     if not keys:
@@ -189,6 +181,7 @@ def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: 
     done = {table.name: len(keys)}
     for named, column in ((HASHTAGS, "hashtag_id"), (SOUNDS, "sound_id")):
         if column in (names := table.primary_key.columns.keys()):
+            # First, because every writer locks the catalogue before other tables.
             ids = {key[names.index(column)] for key in keys}
             done[named.name] = _forget_unused(session, named, ids, table, ~where)
     bulk.delete(session, table, keys)
@@ -198,26 +191,30 @@ def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: 
 def _forget_unused(
     session: Session, named: Table, ids: Iterable[int], table: Table, stays: ColumnElement[bool]
 ) -> int:
-    """Give random names to those hashtags or sounds that nothing will have any more.
+    """Give random names to hashtags or sounds that no remaining row uses.
 
-    They are not deleted: somebody may just be about to refer to one.
+    They are not deleted, because a concurrent transaction may be about to refer to one.
 
     Args:
         session: the transaction.
         named: the table of hashtags or sounds.
-        ids: which of them.
-        table: a table that refers to them, and of which rows go.
-        stays: whether a row of it stays.
+        ids: the ids to check.
+        table: the table that refers to them and is about to lose rows.
+        stays: the condition for rows of `table` that stay.
+
+    Returns:
+        The number of renamed rows.
     """
     listed = lookup.listed(lookup.is_sqlite(session), (named.c.id,))
     name = "hashtag_id" if named is HASHTAGS else "sound_id"
-    uses = [each.c[name] == named.c.id for each in Base.metadata.sorted_tables if name in each.c]
+    tables = Base.metadata.sorted_tables
+    uses = [other.c[name] == named.c.id for other in tables if name in other.c]
     used = [sa.exists().where(use, stays if use.left.table is table else sa.true()) for use in uses]
     is_unused = sa.and_(~sa.or_(*used), ~_begins(_key(named), NOBODY))
     unused = sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(is_unused)
     given = lookup.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
-    found = lookup.run(session, unused, given).scalars()
-    return _rename(session, named, found.all())
+    unused_ids = lookup.run(session, unused, given).scalars()
+    return _rename(session, named, unused_ids.all())
 
 
 def _key(table: Table) -> sa.Column[Any]:
@@ -225,7 +222,7 @@ def _key(table: Table) -> sa.Column[Any]:
 
 
 def _rename(session: Session, table: Table, ids: Sequence[int], **changed: Any) -> int:
-    """Give random keys (to hashtags: names) to rows, and change other columns of them as well."""
+    """Give rows random keys (hashtags: random names), and set other columns too."""
     if ids:
         column = _key(table)
         values = [(row_id, NOBODY + token_hex(16)) for row_id in ids]
@@ -235,7 +232,7 @@ def _rename(session: Session, table: Table, ids: Sequence[int], **changed: Any) 
 
 
 def _remove_videos(user_id: int, session: Session, _state: Any) -> Done:
-    """Remove some of a user's videos, and whatever they say."""
+    """Remove a batch of a user's videos and clear their content."""
     is_done = sa.and_(
         _begins(VIDEOS.c.key, NOBODY),
         VIDEOS.c.status == "removed",
@@ -245,24 +242,24 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> Done:
     keys = lookup.run(session, some.limit(ROWS_AT_ONCE))
     wanted = [tuple(row) for row in keys]
     read = [VIDEOS.c.id, VIDEOS.c.sound_id]
-    found = lookup.find(session, [VIDEOS.c.key], wanted, read, lock=True)
-    said = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in STATISTICS}
-    ids = [video_id for video_id, _ in found]
-    sounds = {sound for _, sound in found if sound is not None}
+    videos = lookup.find(session, [VIDEOS.c.key], wanted, read, lock=True)
+    cleared = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in STATISTICS}
+    ids = [video_id for video_id, _ in videos]
+    sounds = {sound for _, sound in videos if sound is not None}
     forgotten = _forget_unused(session, SOUNDS, sounds, VIDEOS, VIDEOS.c.creator_id != user_id)
-    _rename(session, VIDEOS, ids, **said, status="removed", published_at=scalars.EARLIEST)
+    _rename(session, VIDEOS, ids, **cleared, status="removed", published_at=scalars.EARLIEST)
     return {VIDEOS.name: len(ids), SOUNDS.name: forgotten} if ids else {}
 
 
 def _disown_sounds(user_id: int, session: Session, _state: Any) -> Done:
-    """Let some of a user's sounds be nobody's; others' videos keep them."""
+    """Clear the creator of a batch of a user's sounds. Other users' videos keep the sounds."""
     some = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(ROWS_AT_ONCE)
     ids = lookup.run(session, some).scalars().all()
     return {SOUNDS.name: _rename(session, SOUNDS, ids, creator_id=None)} if ids else {}
 
 
 def _forget_pending(user_id: int, session: Session, _state: Any) -> Done:
-    """Let some of what no refresh has counted never have been: their states no longer count it."""
+    """Delete a batch of uncounted events, and reset the counts of their interactions."""
     some = sa.select(PENDING).where(PENDING.c.user_id == user_id).limit(ROWS_AT_ONCE)
     rows = lookup.run(session, some).all()
     if not rows:
@@ -292,8 +289,8 @@ def _uncount(on_sqlite: bool) -> sa.Update:  # noqa: FBT001
 
 
 def _engaged(run: RefreshRun, user_id: int) -> dict[int, Engaged]:
-    """A user's engaged views of each video, by the log."""
-    found: dict[int, Engaged] = {}
+    """Return a user's engaged views by video, read from the event log."""
+    engaged: dict[int, Engaged] = {}
     after = ""
     while rows := run_transaction(
         run.engine, partial(_next_events, user_id, after), write=False, settings=run.settings
@@ -301,13 +298,14 @@ def _engaged(run: RefreshRun, user_id: int) -> dict[int, Engaged]:
         after = rows[-1].key
         for row in rows:
             if row.engaged:
-                views, at = found.get(row.video_id, (0, row.at))
-                found[row.video_id] = views + 1, min(at, row.at)
-    return found
+                views, at = engaged.get(row.video_id, (0, row.at))
+                engaged[row.video_id] = views + 1, min(at, row.at)
+    return engaged
 
 
 def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
-    """The next of a user's log, by a range of its key: this is planned well without statistics."""
+    """Return the next batch of a user's events."""
+    # A range of the primary key, which both databases plan well without statistics.
     key = (EVENTS.c.user_id, EVENTS.c.key)
     begins = sa.tuple_(*key) > sa.tuple_(sa.literal(user_id), sa.literal(after))
     read = (
@@ -320,9 +318,9 @@ def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
 
 
 def _subtract(user_id: int, logged: Mapping[int, Engaged], session: Session, state: Any) -> Done:
-    """Delete some of a user's states, and take what they counted off the videos' statistics.
+    """Delete a batch of a user's interactions, and subtract them from the videos' statistics.
 
-    Where a video has no engaged view left, its neighbours go first, in transactions of their own.
+    If videos have no engaged view left, delete their neighbours first, in separate transactions.
     """
     mine = INTERACTIONS.c.user_id == user_id
     some = sa.select(INTERACTIONS).where(mine).order_by(INTERACTIONS.c.video_id)
@@ -336,8 +334,8 @@ def _subtract(user_id: int, logged: Mapping[int, Engaged], session: Session, sta
         video_id: _without(of_video[video_id], values, logged.get(video_id), state)
         for video_id, *values in before
     }
-    gone = [i for i, (_, views, *_) in after.items() if of_video[i].engaged_at and not views]
-    if done := _delete(NEIGHBOURS, NEIGHBOURS.c.video_id.in_(gone), session, state):
+    unviewed = [i for i, (_, views, *_) in after.items() if of_video[i].engaged_at and not views]
+    if done := _delete(NEIGHBOURS, NEIGHBOURS.c.video_id.in_(unviewed), session, state):
         return done
     changed = sorted((i, *after[i]) for i, *values in before if tuple(values) != after[i])
     changes = {column.name: bulk.replace for column in _STATISTICS[1:]}
@@ -355,7 +353,10 @@ _STATISTICS = (
 def _without(
     row: Any, values: Sequence[Any], logged: Engaged | None, state: Any
 ) -> tuple[int, int, float | None, int]:
-    """A video's statistics without one user's; those of its neighbours are out of date then."""
+    """Return a video's statistics without one user's views.
+
+    `neighbours_views` becomes 0 after an engagement, so that the next refresh updates neighbours.
+    """
     impressions, engaged_views, trending, neighbours_views = values
     if row.impressions:
         impressions = max(0, impressions - 1)
@@ -367,20 +368,20 @@ def _without(
 
 
 def _first_engaged(row: Any, logged: Engaged | None) -> datetime:
-    """When a user first had an engaged view; where it was pruned, no later than they had."""
+    """Return the time of a user's first engaged view, or a lower bound if events were pruned."""
     views, at = logged or (0, row.first_at)
     return at if views == row.engaged_views else row.first_at
 
 
 def _trend_without(trend: float | None, at: datetime, state: Any) -> float | None:
-    """The logarithm to base 2 of what is left of a sum of powers of 2; None where it is nothing."""
+    """Subtract one view from a trend, the log2 of a sum. Return None if nothing is left."""
     if trend is None:
         return None
-    gone = decay_exponent(state.landmark, state.trend_half_life_days, at) - trend
-    left = -math.expm1(min(gone, 0.0) * math.log(2))
+    difference = decay_exponent(state.landmark, state.trend_half_life_days, at) - trend
+    left = -math.expm1(min(difference, 0.0) * math.log(2))
     return max(-MAX_TREND, trend + math.log2(left)) if left > LEAST_LEFT else None
 
 
 def _finish(user_id: int, session: Session, _state: Any) -> Done:
-    """Take the last trace of a user's key."""
+    """Replace the hash of a user's key by a random key."""
     return {USERS.name: _rename(session, USERS, [user_id])}

@@ -1,7 +1,7 @@
-"""Where a person's data is: the tables, and the columns that say whose their rows are.
+"""The tables and columns with personal data.
 
-Every table is in one of these lists, and every column that refers to a user or to a user's video:
-a test compares them with the metadata, so that nobody adds one without a thought to erasing it.
+Every table is in one of these lists, and every column that refers to a user or to a user's video.
+A test compares the lists with the metadata, so a new column fails the test until it has a rule.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ PER_USER: tuple[Table, ...] = tuple(
     for table in reversed(Base.metadata.sorted_tables)
     if "user_id" in table.primary_key.columns
 )
-"""The tables of one user's data, those that refer to others first. Their rows are deleted."""
+"""The tables of a user's own data, referring tables first. Their rows are deleted."""
 
 OF_OTHERS = (FOLLOWS.c.creator_id, MUTED_CREATORS.c.creator_id)
-"""What other users said about a person. These rows are deleted."""
+"""Columns for other users' follows and mutes of a person. These rows are deleted."""
 
 OF_VIDEOS = (
     CAPTIONS.c.video_id,
@@ -43,11 +43,11 @@ OF_VIDEOS = (
     NEIGHBOURS.c.video_id,
     NEIGHBOURS.c.source_id,
 )
-"""What a person's own videos have. These rows are deleted."""
+"""Columns for data derived from a person's own videos. These rows are deleted."""
 
 NAMELESS = (USERS.c.id, VIDEOS.c.creator_id, SOUNDS.c.creator_id)
-"""What other users' rows refer to. These rows stay, under random keys and without what they said:
-what others did with a person's videos is theirs."""
+"""Columns of rows that other users' rows refer to. These rows stay with random keys and without
+content, because other users' actions on a person's videos belong to those other users."""
 
 IMPERSONAL = (HASHTAGS, TERMS, PROFILES, WEIGHTS, LEARNING_STATE)
-"""What is nobody's. A hashtag or sound that nothing else has gets a random name, too."""
+"""Tables without an owner. A hashtag that nothing else uses gets a random name."""

@@ -1,11 +1,11 @@
-"""`prune`: old events and old sessions, deleted in batches; what they left behind stays.
+"""`prune`: delete old events and old sessions in batches.
 
-The states, affinities and statistics that events added up to are rows of their own, and stay. Until
-when events are gone is written first, in the learning state: older ones are refused from then on,
-so that a replay of one that is gone cannot count twice. A user's events are deleted under the lock
-that whoever records for that user takes before reading this (under READ COMMITTED).
+Interactions, affinities and statistics are rows of their own and stay. `prune` first writes the
+events horizon to the learning state. From then on, older events are refused, so replaying a deleted
+event cannot count it twice. A user's events are deleted under the user's row lock. Writers take
+the same lock before they read the horizon (under READ COMMITTED).
 
-What was served stays seen: a place of a session leaves an interaction, without anything done.
+Served videos stay marked as seen: each served item leaves an interaction without actions.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from recommender.models.tables import (
 from recommender.settings import Settings
 
 ROWS_AT_ONCE = 10_000
-"""Rows that one transaction looks at, and so deletes, at most."""
+"""The most rows that one transaction reads, and so deletes."""
 
 YOUNGEST = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What was deleted, and in how many seconds.
+    """The numbers of deleted rows, and the seconds taken.
 
-    `events` of the log; `waiting` are as old and stay until a refresh has counted them; `sessions`
-    and their `items`, the videos served in them.
+    `events` were deleted from the log. `waiting` events are as old, but stay until a refresh has
+    counted them. `items` are the videos served in the deleted `sessions`.
     """
 
     events: int
@@ -63,7 +63,7 @@ class PruneReport:
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
-        """The report as `prune` prints it."""
+        """Return the report as `prune` prints it."""
         return asdict(self)
 
 
@@ -77,21 +77,20 @@ def prune(
 ) -> PruneReport:
     """Delete old events and old sessions, in transactions of at most 10,000 rows.
 
-    It can end at any point, and goes on when it is called again. What events added up to stays:
-    states, affinities, statistics. Where there are events that old, such events are refused from
-    then on, and `refresh` keeps affinities and trends when it rebuilds. Videos served in a session
-    that is deleted stay seen; its cursors are no longer known.
+    It can be interrupted at any point; call it again to continue. Interactions, affinities and
+    statistics stay. If events that old exist, such events are refused from then on, and a rebuild
+    keeps affinities and trends. Videos served in a deleted session stay marked as seen.
 
     Args:
         engine: a prepared engine.
-        events_older_than: the age from which events go, a day at least; none go where None.
-        sessions_older_than: the age of their last page from which sessions go; likewise.
-        as_of: the time that ages are of, with an offset; now where None.
-        settings: those of the environment where None.
+        events_older_than: the least age of events to delete, at least a day; None keeps all.
+        sessions_older_than: the least age of a session's last page, likewise.
+        as_of: the time from which ages count, with an offset; None means now.
+        settings: the settings; None reads the environment.
 
     Raises:
-        InvalidValue: an age is less than a day, or the time is not of its form or in the future.
-        RecommenderError: the database refused; the batches before are done.
+        InvalidValue: an age is less than a day, or the time is malformed or in the future.
+        RecommenderError: the database failed; completed batches stay done.
     """
     started = time.monotonic()
     moment = scalars.time(scalars.now() if as_of is None else as_of)
@@ -121,7 +120,7 @@ def _until(moment: datetime, name: str, age: timedelta | None) -> datetime | Non
 
 
 class _Pruning:
-    """One run: what it works with, and what it has done so far."""
+    """One run of `prune`: the engine, the settings, and the numbers of deleted rows so far."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine = engine
@@ -129,13 +128,13 @@ class _Pruning:
         self.done = {"events": 0, "waiting": 0, "sessions": 0, "items": 0}
 
     def events(self, until: datetime) -> None:
-        """Refuse events until a time from now on, and delete them, where there are any."""
+        """Refuse events up to a time from now on, and delete them, if there are any."""
         horizon = run_transaction(self.engine, partial(_set_horizon, until), settings=self.settings)
         if horizon:
             self._batches(partial(_prune_events, horizon))
 
     def sessions(self, until: datetime) -> None:
-        """Delete the sessions whose last page was served until a time."""
+        """Delete the sessions whose last page was served at or before a time."""
         self._batches(partial(_prune_sessions, until))
 
     def _batches(self, prune_next: Any) -> None:
@@ -152,14 +151,14 @@ class _Pruning:
 
 
 Done = tuple[lookup.Key | None, dict[str, int]]
-"""The last key that a batch looked at, None where there was none, and what it did."""
+"""The last key that a batch read (None if no rows were left), and the numbers of its rows."""
 
 
 def _set_horizon(until: datetime, session: Session) -> datetime | None:
-    """Write until when events are refused, unless they are until later.
+    """Write the events horizon, unless it is already later.
 
     Returns:
-        Until when; None where there is no event that old, so that nothing need be refused.
+        The horizon, or None if there is no event that old and none need be refused.
     """
     lock = sa.select(LEARNING_STATE.c.events_horizon).with_for_update()
     before = lookup.run(session, lock).scalar()
@@ -172,7 +171,7 @@ def _set_horizon(until: datetime, session: Session) -> datetime | None:
 
 
 def _prune_events(horizon: datetime, after: lookup.Key | None, session: Session) -> Done:
-    """Delete what is old and counted of the next events of the log."""
+    """Delete the old, counted events of the next batch of the log."""
     key = list(EVENTS.primary_key)
     last = end_of_next(session, key, after, ROWS_AT_ONCE)
     if last is None:
@@ -181,36 +180,36 @@ def _prune_events(horizon: datetime, after: lookup.Key | None, session: Session)
     owner = EVENTS.c.user_id
     waits = sa.exists().where(PENDING.c.user_id == owner, PENDING.c.key == EVENTS.c.key)
     counts = (sa.func.count().filter(waits), sa.func.count().filter(~waits))
-    found = sa.select(owner, *counts).where(*is_old).group_by(owner)
-    rows = lookup.run(session, found).all()
-    gone = 0
+    query = sa.select(owner, *counts).where(*is_old).group_by(owner)
+    rows = lookup.run(session, query).all()
+    deleted = 0
     if users := [user_id for user_id, _, counted in rows if counted]:
         _lock(session, users)
-        gone = _delete(session, EVENTS, [*is_old, ~waits])
-    return last, {"events": gone, "waiting": sum(waiting for _, waiting, _ in rows)}
+        deleted = _delete(session, EVENTS, [*is_old, ~waits])
+    return last, {"events": deleted, "waiting": sum(waiting for _, waiting, _ in rows)}
 
 
 def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session) -> Done:
-    """Delete what is old of the next sessions, each with all that was served in it."""
+    """Delete the old sessions of the next batch, with the items served in them."""
     key = list(SESSIONS.primary_key)
     last = end_of_next(session, key, after, ROWS_AT_ONCE)
     if last is None:
         return None, {}
     is_old = [*keys_in_range(key, after, last), SESSIONS.c.last_at <= until]
-    found = sa.select(*key, SESSIONS.c.next_position).where(*is_old).order_by(*key)
-    rows = lookup.run(session, found).all()
-    some = _as_many_as_fit(rows)
-    if not some:
+    query = sa.select(*key, SESSIONS.c.next_position).where(*is_old).order_by(*key)
+    rows = lookup.run(session, query).all()
+    batch = _as_many_as_fit(rows)
+    if not batch:
         return last, {}
-    if len(some) < len(rows):
-        last = (some[-1].user_id, some[-1].session)
-    users = sorted({row.user_id for row in some})
+    if len(batch) < len(rows):
+        last = (batch[-1].user_id, batch[-1].session)
+    users = sorted({row.user_id for row in batch})
     _lock(session, users)
     return last, _forget(session, users, until, after, last)
 
 
 def _as_many_as_fit(rows: Sequence[Any]) -> Sequence[Any]:
-    """The first sessions whose rows, and those that they leave behind, one transaction takes."""
+    """Return the first sessions whose deleted and inserted rows fit in one transaction."""
     left = ROWS_AT_ONCE
     for taken, row in enumerate(rows):
         left -= 2 * row.next_position - 1
@@ -226,29 +225,27 @@ def _forget(
     after: lookup.Key | None,
     last: lookup.Key,
 ) -> dict[str, int]:
-    """Delete some users' old sessions of a range of keys with their places, which stay seen.
-
-    Of others, whose rows are not locked, a page may just be served as of an old time.
-    """
+    """Delete the old sessions of locked users in a key range, and keep their videos as seen."""
+    # Only locked users: for any other user, a page with an old time may be written concurrently.
     key = list(SESSIONS.primary_key)
     locked = sa.select(lookup.listed(lookup.is_sqlite(session), (USERS.c.id,)).c.id)
     given = lookup.listed_values(session, 1, [(user_id,) for user_id in users])
     is_old = [SESSIONS.c.user_id.in_(locked), SESSIONS.c.last_at <= until]
-    place = [SERVED.c.user_id, SERVED.c.session]
-    of_old = sa.exists().where(*map(operator.eq, key, place), *is_old)
-    is_gone = [*keys_in_range(place, after, last), of_old]
-    _keep_seen(session, is_gone, given)
-    items = _delete(session, SERVED, is_gone, given)
+    item_key = [SERVED.c.user_id, SERVED.c.session]
+    of_old = sa.exists().where(*map(operator.eq, key, item_key), *is_old)
+    is_deleted = [*keys_in_range(item_key, after, last), of_old]
+    _keep_seen(session, is_deleted, given)
+    items = _delete(session, SERVED, is_deleted, given)
     sessions = _delete(session, SESSIONS, [*keys_in_range(key, after, last), *is_old], given)
     return {"sessions": sessions, "items": items}
 
 
 def _keep_seen(
-    session: Session, is_gone: Sequence[ColumnElement[bool]], given: Mapping[str, str]
+    session: Session, is_deleted: Sequence[ColumnElement[bool]], given: Mapping[str, str]
 ) -> None:
-    """Leave a state, of a user who did nothing yet, for each video of some places."""
+    """Insert an interaction without actions for every user and video of the served items."""
     pair, at = [SERVED.c.user_id, SERVED.c.video_id], SERVED.c.served_at
-    seen = sa.select(*pair, sa.func.min(at), sa.func.max(at)).where(*is_gone).group_by(*pair)
+    seen = sa.select(*pair, sa.func.min(at), sa.func.max(at)).where(*is_deleted).group_by(*pair)
     insert = (sqlite if lookup.is_sqlite(session) else postgresql).insert(INTERACTIONS)
     names = ["user_id", "video_id", "first_at", "last_at"]
     statement = insert.from_select(names, seen.order_by(*pair)).on_conflict_do_nothing()
@@ -256,7 +253,7 @@ def _keep_seen(
 
 
 def _lock(session: Session, user_ids: Iterable[int]) -> None:
-    """Lock users in the order of their keys, as whoever records does."""
+    """Lock users in the order of their keys, the order that other writers use."""
     wanted = [(user_id,) for user_id in sorted(set(user_ids))]
     keys = [tuple(row) for row in lookup.find(session, [USERS.c.id], wanted, [USERS.c.key])]
     lookup.find(session, [USERS.c.key], keys, [USERS.c.id], lock=True)
@@ -265,9 +262,9 @@ def _lock(session: Session, user_ids: Iterable[int]) -> None:
 def _delete(
     session: Session,
     table: Table,
-    is_gone: Sequence[ColumnElement[bool]],
+    is_deleted: Sequence[ColumnElement[bool]],
     given: Mapping[str, str] | None = None,
 ) -> int:
-    deleted = sa.delete(table).where(*is_gone)
-    gone: Any = lookup.run(session, deleted, given or {})
-    return int(gone.rowcount)
+    statement = sa.delete(table).where(*is_deleted)
+    result: Any = lookup.run(session, statement, given or {})
+    return int(result.rowcount)

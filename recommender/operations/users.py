@@ -1,4 +1,4 @@
-"""What is stored of one user."""
+"""Show or reset the data stored about one user."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ from recommender.models.tables import USERS
 
 @dataclass(frozen=True, slots=True)
 class UserSummary:
-    """A user's own row, what they declared, whom they follow, what they muted and what they did.
+    """A user's profile, declared interests, follows, mutes, and counts of their actions.
 
-    Counts are numbers of events, but `seen` and `liked`: videos seen, and liked now. What they
-    did until `learned_since` is no longer learned from.
+    `videos` counts the user's own videos, `seen` the videos they saw, and `liked` the videos they
+    like now. The other counts are numbers of events. Actions up to `learned_since` are ignored
+    when learning.
     """
 
     user: str
@@ -62,14 +63,14 @@ class UserSummary:
 
 
 def show_user(session: Session, user: str) -> UserSummary:
-    """What is stored of a user, in short.
+    """Return a summary of the data stored about a user.
 
     Args:
         session: the caller's transaction.
         user: the user's key.
 
     Raises:
-        InvalidValue: the key is not of its form.
+        InvalidValue: the key is malformed.
         UnknownUser: there is no such user.
     """
     row = session.get_one(User, user_id(session, user), populate_existing=True)
@@ -86,8 +87,8 @@ def show_user(session: Session, user: str) -> UserSummary:
         device=row.device,
         created_at=row.created_at,
         learned_since=row.learned_since,
-        interests=tuple(sorted(each.name for each in row.hashtags)),
-        liked_sounds=tuple(sorted(each.key for each in row.sounds)),
+        interests=tuple(sorted(hashtag.name for hashtag in row.hashtags)),
+        liked_sounds=tuple(sorted(sound.key for sound in row.sounds)),
         follows=tuple(sorted(session.scalars(creators))),
         **_muted(session, row.id),
         videos=session.scalar(videos) or 0,
@@ -128,19 +129,19 @@ def _totals(session: Session, row_id: int) -> dict[str, Any]:
 
 
 def reset_user(session: Session, user: str, *, at: datetime | None = None) -> None:
-    """Forget what was learned of a user: what they did until now never counts again.
+    """Reset a user's learned interests. Actions up to now no longer count.
 
-    What they did stays, as do their follows, mutes and declared interests; what they saw stays
-    seen.
+    The recorded actions, follows, mutes and declared interests stay. Videos they saw stay marked
+    as seen.
 
     Args:
         session: the caller's transaction; nothing is committed.
         user: the user's key.
-        at: until when, with an offset; now where None. An earlier time than that of a reset before
-            changes nothing about what counts.
+        at: the time up to which actions no longer count, with an offset; None means now. A time
+            before the previous reset has no effect on what counts.
 
     Raises:
-        InvalidValue: the key or the time is not of its form, or events after it are pruned.
+        InvalidValue: the key or time is malformed or in the future, or later events were pruned.
         UnknownUser: there is no such user.
     """
     since = scalars.time(scalars.now() if at is None else at)
@@ -150,8 +151,8 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
     horizon = session.scalar(sa.select(LearningState.events_horizon))
     if horizon and max(since, before or since) < horizon:
         raise InvalidValue(
-            f"at: events until {scalars.written_time(horizon)} are pruned, and cannot be learned"
-            " anew: reset to no earlier time"
+            f"at: events until {scalars.written_time(horizon)} are pruned and cannot be learned"
+            " again: choose that time or a later one"
         )
     if before is None or before < since:
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
@@ -161,9 +162,9 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
 
 
 def _locked(session: Session, user: str) -> tuple[int, datetime | None]:
-    """A user's id and since when they are learned from; others who learn of them wait."""
+    """Lock a user, and return their id and `learned_since`."""
     key = scalars.parse_named("user", scalars.key, user)
     read = [USERS.c.id, USERS.c.learned_since]
-    if not (found := lookup.find(session, [USERS.c.key], [(key,)], read, lock=True)):
+    if not (rows := lookup.find(session, [USERS.c.key], [(key,)], read, lock=True)):
         raise UnknownUser(f"there is no user {scalars.shown(user)}")
-    return found[0][0], found[0][1]
+    return rows[0][0], rows[0][1]

@@ -48,9 +48,9 @@ class CandidateSample:
     """A temporary table of candidates on a connection.
 
     Attributes:
-        connection: without a transaction; every method has one of its own.
-        features: names of the columns of features.
-        settings: how long a statement may take.
+        connection: without a transaction; every method opens its own.
+        features: the names of the features.
+        settings: the time limit of a statement, and the batch size.
     """
 
     connection: Connection
@@ -59,7 +59,7 @@ class CandidateSample:
 
     @cached_property
     def table(self) -> Table:
-        """The table, in the order of pages; features have a prefix, so that no name is taken."""
+        """The table, in the order of pages. A prefix keeps the names of features from colliding."""
         values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
         return Table(
             f"{PREFIX}choices", MetaData(),
@@ -73,7 +73,7 @@ class CandidateSample:
 
     @contextmanager
     def opened(self) -> Iterator[CandidateSample]:
-        """The choices with their table, which is gone afterwards."""
+        """Create the table, yield the sample, and drop the table."""
         with self._transaction():
             self.table.create(self.connection)
         try:
@@ -87,8 +87,8 @@ class CandidateSample:
         """Write candidates.
 
         Args:
-            rows: of each the page, its place in the page, its user's row, its share of the page's
-                positives (of all of a page 1), for how many it stands, the features in their order.
+            rows: tuples of the page, the position in the page, the user, the share of the page's
+                positives (1 in sum), the sampling weight, and the features in their order.
         """
         names, left = self.table.c.keys(), iter(rows)
         while batch := [
@@ -98,56 +98,57 @@ class CandidateSample:
                 self.connection.execute(self.table.insert(), batch)
 
     def determined(self) -> tuple[str, ...]:
-        """The features whose weights the choices tell.
+        """Return the features whose weights the pages determine.
 
-        Where no page chose any but the least there was, or any but the most, the likeliest weight
-        has no bound (Albert and Anderson, 1984), be it for want of a single candidate chosen.
+        If all positives are minima of their page, or all are maxima, the likelihood has no maximum
+        (separation: Albert and Anderson, 1984).
         """
         values = [self.value(name) for name in self.features]
         sides = (side for place, value in enumerate(values) for side in self._sides(place, value))
         pages = sa.select(*sides).group_by(self.table.c.page).subquery("pages")
-        found = self._row(sa.select(*map(sa.func.sum, pages.c)))
-        pairs = zip(self.features, found[::2], found[1::2], strict=True)
+        counts = self._row(sa.select(*map(sa.func.sum, pages.c)))
+        pairs = zip(self.features, counts[::2], counts[1::2], strict=True)
         return tuple(name for name, above, below in pairs if above and below)
 
     def _sides(self, place: int, value: Column[float]) -> tuple[Label[float], Label[float]]:
-        """Whether a page chose one above the least, and one below the most."""
+        """Return two flags of a page: a positive is above its minimum, one is below its maximum."""
         chosen = sa.case((self.table.c.share > number(0), value))
         above = is_true(sa.func.max(chosen) > sa.func.min(value))
         below = is_true(sa.func.min(chosen) < sa.func.max(value))
         return above.label(f"above{place}"), below.label(f"below{place}")
 
     def value(self, name: str) -> Column[float]:
-        """The column of a feature."""
+        """Return the column of a feature."""
         return self.table.c[f"x_{name}"]
 
     def scale(self, names: Sequence[str], pages: int) -> Scale:
-        """How much features differ within a page: the information where all are alike, per page.
+        """Return the deviations of features within a page.
 
         Args:
-            names: of features that differ.
-            pages: how many there are.
+            names: the names of features that vary.
+            pages: the number of pages.
         """
+        # With all coefficients 0, the information is the sum of the variances within pages.
         information = self.sums(names, [0.0] * (len(names) + 1)).information
         squares = (information[place][place] / pages for place in range(1, len(names) + 1))
         return Scale([0.0] * (len(names) + 1), [1.0, *map(math.sqrt, squares)])
 
     def sums(self, names: Sequence[str], coefficients: Vector) -> Sums:
-        """The sums over all pages, at coefficients of some of the features.
+        """Return the sums over all pages, at some coefficients.
 
         Args:
-            names: of the features.
-            coefficients: an intercept's, which says nothing of a choice, and theirs; the gradient
-                of the intercept is 0 and its information 1, so that it stays where it is.
+            names: the names of the features.
+            coefficients: an intercept, then a coefficient per feature.
         """
-        loss, *found = map(float, self._row(sums_query(self, names), bound(coefficients)))
+        loss, *sums = map(float, self._row(sums_query(self, names), bound(coefficients)))
         size = len(names)
-        return Sums(loss, [0.0, *found[:size]], _bordered(symmetric(found[size:], size), 1.0))
+        # An intercept cancels out. With gradient 0 and information 1 it never changes.
+        return Sums(loss, [0.0, *sums[:size]], _bordered(symmetric(sums[size:], size), 1.0))
 
     def scores(self, names: Sequence[str], coefficients: Vector) -> Matrix:
-        """Σ g · gᵀ over users, g being the gradient of each one's pages; the intercept's is 0."""
-        found = list(map(float, self._row(scores_query(self, names), bound(coefficients))))
-        return _bordered(symmetric(found, len(names)), 0.0)
+        """Return Σ g · gᵀ over users; g is the user's gradient, 0 for the intercept."""
+        upper = list(map(float, self._row(scores_query(self, names), bound(coefficients))))
+        return _bordered(symmetric(upper, len(names)), 0.0)
 
     def _row(self, statement: Statement, values: dict[str, float] | None = None) -> Any:
         with self._transaction():
@@ -158,12 +159,12 @@ class CandidateSample:
 
 
 def _bordered(matrix: Matrix, first: float) -> list[list[float]]:
-    """A matrix with an intercept before it, which has nothing in common with the features."""
+    """Return a matrix with an intercept before the features, uncorrelated with them."""
     return [[first, *(0.0 for _ in matrix)], *([0.0, *row] for row in matrix)]
 
 
 def sums_query(choices: CandidateSample, names: Sequence[str]) -> Statement:
-    """One row: the loss, the gradient, and the upper triangle of the information.
+    """Select one row: the loss, the gradient, and the upper triangle of the information.
 
     The information of a page is the covariance of the features under its probabilities.
     """
@@ -181,7 +182,7 @@ def sums_query(choices: CandidateSample, names: Sequence[str]) -> Statement:
 
 
 def scores_query(choices: CandidateSample, names: Sequence[str]) -> Statement:
-    """One row: the upper triangle of the sum, over users, of their gradients' products."""
+    """Select one row: the upper triangle of Σ g · gᵀ over users, g being their gradient."""
     pages = _pages(choices, names)
     own = [sa.func.sum(pages.c[f"g{place}"]).label(f"g{place}") for place in range(len(names))]
     users = fence(sa.select(*own).group_by(pages.c.user_id)).subquery("users")
@@ -190,38 +191,39 @@ def scores_query(choices: CandidateSample, names: Sequence[str]) -> Statement:
 
 
 def _pages(choices: CandidateSample, names: Sequence[str]) -> Subquery:
-    """Of each page its user, loss, gradient, and mean features and products of two of them."""
-    each = _powers(choices, names)
-    features = [each.c[f"x_{name}"] for name in names]
-    whole = sa.func.sum(each.c.power)
+    """Select pages with user, loss, gradient, and the means of features and of their products."""
+    row = _powers(choices, names).c
+    features = [row[f"x_{name}"] for name in names]
+    whole = sa.func.sum(row.power)
 
     def mean(value: Any) -> Any:
-        return sa.func.sum(each.c.power * value) / whole
+        return sa.func.sum(row.power * value) / whole
 
-    loss = logarithm(whole) + sa.func.min(each.c.top) - sa.func.sum(each.c.share * each.c.logit)
-    chosen = (sa.func.sum(each.c.share * value) - mean(value) for value in features)
+    loss = logarithm(whole) + sa.func.min(row.top) - sa.func.sum(row.share * row.logit)
+    gradient = (sa.func.sum(row.share * value) - mean(value) for value in features)
     pairs = combinations_with_replacement(enumerate(features), 2)
     return fence(
         sa.select(
-            sa.func.min(each.c.user_id).label("user_id"),
+            sa.func.min(row.user_id).label("user_id"),
             loss.label("loss"),
-            *(value.label(f"g{place}") for place, value in enumerate(chosen)),
+            *(value.label(f"g{place}") for place, value in enumerate(gradient)),
             *(mean(value).label(f"m{place}") for place, value in enumerate(features)),
             *(mean(one * other).label(f"p{i}_{j}") for (i, one), (j, other) in pairs),
-        ).group_by(each.c.page)
+        ).group_by(row.page)
     ).subquery("pages")
 
 
 def _powers(choices: CandidateSample, names: Sequence[str]) -> Subquery:
-    """Each candidate with its logit, its page's greatest, and its probability but for a factor."""
+    """Select candidates with logit, the page's maximum logit, and unnormalised probability."""
     table = choices.table
     features = [choices.value(name) for name in names]
     logit: Any = number(0)
     for place, feature in enumerate(features, start=1):
         logit += sa.bindparam(f"b{place}", type_=Double()) * feature
-    own = (table.c.page, table.c.user_id, table.c.share, table.c.copies, *features)
-    one = fence(sa.select(*own, logit.label("logit"))).subquery("logits")
-    top = sa.func.max(one.c.logit).over(partition_by=one.c.page).label("top")
-    two = fence(sa.select(*one.c, top)).subquery("tops")
-    power = two.c.copies * exp2((two.c.logit - two.c.top) * number(BITS))
-    return fence(sa.select(*two.c, power.label("power"))).subquery("powers")
+    columns = (table.c.page, table.c.user_id, table.c.share, table.c.copies, *features)
+    logits = fence(sa.select(*columns, logit.label("logit"))).subquery("logits")
+    # The maximum is subtracted so that the exponential cannot overflow.
+    top = sa.func.max(logits.c.logit).over(partition_by=logits.c.page).label("top")
+    tops = fence(sa.select(*logits.c, top)).subquery("tops")
+    power = tops.c.copies * exp2((tops.c.logit - tops.c.top) * number(BITS))
+    return fence(sa.select(*tops.c, power.label("power"))).subquery("powers")

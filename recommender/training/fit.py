@@ -2,7 +2,7 @@
 
 The label of an impression is the value of its outcomes, as a share of the maximum value. Its
 expectation is the value model, Σ value · probability. The weights are the coefficients of a
-logistic regression of the label on the signals, so the order is that of the expected value.
+logistic regression of the label on the signals, so they order by the expected value.
 
 Weights are learned from differences between the impressions of one user, see `impressions`. The
 general level of a viewer is learned separately, see `viewer_bias`.
@@ -10,13 +10,13 @@ general level of a viewer is learned separately, see `viewer_bias`.
 Position bias: viewers judge early positions differently from late ones. In served pages the group
 of positions is a factor of the regression and not part of the profile, as in YouTube's ranking
 (Zhao and others, "Recommending What Video to Watch Next", 2019). Exploration candidates appear at
-any score, which separates the effect of a position from that of a score. Positions that the viewer
+any score, which separates the effects of position and score. Positions that the viewer
 did not reach are left out (cascade model: Craswell and others, 2008). A replayed log has no
 positions and is not corrected.
 """
 
 # Selection by the ranking needs no propensity weights: it changes the distribution of the signals,
-# not that of the outcome given the signals.
+# not the distribution of the outcome given the signals.
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class Fit(LearnedVersion):
         mean: their mean label, 0 to 1.
         weights: the weight of every signal, on the logit.
         errors: standard errors over users, of the signals with a coefficient.
-        places: the effect of each group of positions, relative to position 1.
+        places: the effect of every group of positions, relative to position 1.
         without_variance: signals that never differed within a user; their weight is 0.
         not_recorded: signals that some pages were served without; their weight is 0.
         scale: the factor on weights and errors that keeps weights within the bound, at most 1.
         level: the viewer bias on the logit: an intercept, and coefficients of the logit of the
-            earlier share of labels (``own_share``) and of the mean of each signal so far.
+            earlier share of labels (``own_share``) and of the mean of every signal so far.
         held_out: the number of held-out impressions.
         auc: of their probabilities with viewer bias and positions; None if all labels are alike.
         log_loss: the mean loss of the same, in nats; None without any.
@@ -151,7 +151,7 @@ def fit(
         author: the author of the version, 1 to 255 characters.
         note: the reason for it, 1 to 10,000 characters.
         scratch: as for `evaluate`.
-        settings: those of the environment if None.
+        settings: read from the environment if None.
         progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
@@ -169,12 +169,12 @@ def fit(
     parent = run_transaction(engine, get_profile, write=False, settings=settings)
     with translate_errors():
         if log is None:
-            found = _of_served(engine, _ImpressionLearner(parent, values, settings), start, end)
+            result = _of_served(engine, _ImpressionLearner(parent, values, settings), start, end)
         else:
             learner = _ImpressionLearner(parent, values, settings)
-            found = _of_log(log, learner, Cut(start, until=end), every, scratch, report)
+            result = _of_log(log, learner, Cut(start, until=end), every, scratch, report)
     return write_version(
-        engine, name, found, author=author, note=note, started=started, settings=settings,
+        engine, name, result, author=author, note=note, started=started, settings=settings,
         since=since and start, until=until and end,
     )  # fmt: skip
 
@@ -238,13 +238,13 @@ class _ImpressionLearner:
         self._check(totals)
         sample.summarise_users(split)
         names, standard = sample.scale(split)
-        found = fit_logistic(
+        regression = fit_logistic(
             partial(sample.sums, names, until=split),
             partial(sample.scores, names, until=split),
             standard,
             self.settings.fit_ridge,
         )
-        learned = LearnedWeights.of(names, found)
+        learned = LearnedWeights.of(names, regression)
         signals = [name for name in SIGNAL_NAMES if name in sample.features]
         levels = fit_viewer_bias(sample, learned.effects, signals, split)
         return Fit(
@@ -281,9 +281,9 @@ class _ImpressionLearner:
                 f" too few to learn from: it takes {MIN_USERS}"
             )
         if not 0 < totals.labels < totals.impressions:
-            said = "all" if totals.labels else "none"
+            share = "all" if totals.labels else "none"
             raise InvalidValue(
-                f"{said} of {totals.impressions:,} impressions led to: {', '.join(self.values)}"
+                f"{share} of {totals.impressions:,} impressions led to: {', '.join(self.values)}"
             )
 
 

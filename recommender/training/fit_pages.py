@@ -1,9 +1,9 @@
-"""Learn weights that choose a page: which of a page's candidates its viewer liked later.
+"""Learn weights that select page candidates, from later positive outcomes in a log.
 
 Served videos were already selected by the ranking, so weights over impressions (`fit`) never learn
 from the rest. These weights are learned from all candidates. A log is replayed slice by slice. The
-candidates are those of the feed at the start of the slice, and the positives are those that led to
-the target within the slice. The last slice is held out, and measured as `evaluate` measures pages.
+feed at the start of a slice gives the candidates. Candidates with a target outcome within the slice
+are the positives. The last slice is held out, and measured as `evaluate` measures pages.
 
 A video may have no positives only because no one saw it (exposure bias). Signals that measure how
 little a video was shown would learn that bias, so they are left out.
@@ -57,39 +57,37 @@ from recommender.training.versions import (
 )
 
 EXPOSURE = ("freshness", "exploration")
-"""Signals that say how little a video could be shown so far."""
+"""Signals that measure how little a video was shown."""
 
 Outcomes = Mapping[str, set[str]]
-"""What each of some videos led to."""
+"""The outcomes by video key."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageFit(LearnedVersion):
-    """What a fit over candidates found. Weights and their errors are in the signals' own units.
+    """The results of a fit over candidates. Weights and errors are in the units of the signals.
 
     Attributes:
-        profile: the new version.
-        parent: the profile that served until now, ``name@version``.
+        profile: the new version, ``name@version``.
+        parent: the profile that was active, ``name@version``.
         target: the outcomes with their values.
-        since, until: the part of the log that was looked at; `until` None where there is no bound.
-        learned_until: what came then or later, the last slice, was held out.
-        pages: how many it learned from: those with a positive among their candidates.
-        users: whose they are.
-        candidates: how many these pages had.
-        reached: the part of what these viewers, and others, wanted that was among the candidates,
-            0 to 1.
-        weights: of each signal.
-        errors: their standard errors, over users; none of a signal that has no say.
-        undetermined: signals that the pages say nothing of, being the same for all candidates of
-            each, or that nothing chosen had more, or less, of than the rest: weight 0.
-        left_out: those of `EXPOSURE` otherwise: weight 0.
-        scale: what weights and errors were multiplied by, so that no weight is too large; 1 where
-            none was.
-        held_out: how many pages there are of the last slice.
-        quality: the new version's figures of these pages, as of `evaluate`: recall, nDCG, MRR and
-            hit rate among the first 10 and 20, 0 to 1 each.
-        before: those of the parent's pages.
-        seconds: how long it took.
+        since, until: the bounds of the log; `until` is None without a bound.
+        learned_until: events at this time or later, the last slice, were held out.
+        pages: the number of pages learned from. Each has a positive among its candidates.
+        users: the number of their viewers.
+        candidates: the number of their candidates.
+        reached: the recall of the candidates: the share of all positives among them, 0 to 1.
+        weights: the weight of every signal.
+        errors: standard errors over users, of the signals with a coefficient.
+        undetermined: signals whose weight the pages do not determine; their weight is 0. Either
+            they never differ within a page, or the positives are all minima or all maxima.
+        left_out: the other signals in `EXPOSURE`; their weight is 0.
+        scale: the factor on weights and errors that keeps weights within the bound, at most 1.
+        held_out: the number of pages of the last slice.
+        quality: the figures of the new version on these pages, as in `evaluate`: recall, nDCG, MRR
+            and hit rate among the first 10 and 20, from 0 to 1.
+        before: the same for the parent.
+        seconds: the duration.
     """
 
     profile: str
@@ -113,7 +111,7 @@ class PageFit(LearnedVersion):
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fit as JSON; an interval has a value, a low and a high end."""
+        """Return the fit as JSON; an interval has a value, a low and a high bound."""
         plain = {"over": "candidates", **LearnedVersion.as_dict(self)}
         for name in ("quality", "before"):
             plain[name] = plain_figures(plain[name])
@@ -136,29 +134,29 @@ def fit_pages(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> PageFit:
-    """Learn weights that choose a page out of candidates; the version serves once it is activated.
+    """Learn a version whose weights select page candidates; it serves once it is activated.
 
-    Each step is one statement that gives sums; candidates are in a temporary table.
+    Candidates stay in a temporary table. Each step is one statement that returns sums.
 
     Args:
-        engine: of the database that the version is written to.
-        name: of the profile, as for `create_profile`.
+        engine: of the database to write the version to.
+        name: the name of the profile, as for `create_profile`.
         log: a prepared engine whose log is replayed, or files.
-        since: where the log is cut, with an offset.
+        since: the cut of the log, with an offset.
         target: as for `fit`.
-        until: what comes then or later is left out.
-        every: how long a slice is; the last is held out.
-        sample: of how many viewers the pages are looked at in each slice, at most.
-        author: who makes the version, 1 to 255 characters.
-        note: why, 1 to 10,000 characters.
+        until: events at this time or later are left out.
+        every: the length of a slice; the last slice is held out.
+        sample: the maximum number of viewers per slice.
+        author: the author of the version, 1 to 255 characters.
+        note: the reason for the version, 1 to 10,000 characters.
         scratch: as for `evaluate`.
-        settings: those of the environment where None.
-        progress: called with the name of a stage, how much of it is done, and of how much.
+        settings: read from the environment if None.
+        progress: called with the name of a stage, the amount done, and the total.
 
     Raises:
-        InvalidValue: a value is not of its form, or the log says nothing.
-        NotFound: there is no such file.
-        BadData: a row is not in the format, or names what is not there.
+        InvalidValue: a value is malformed, or the log determines no weight.
+        NotFound: a file does not exist.
+        BadData: a row is malformed, or names an unknown user or video.
         RecommenderError: the regression did not converge.
     """
     started = time.monotonic()
@@ -173,27 +171,28 @@ def fit_pages(
     with translate_errors(), scratch_timeline(cut, scratch, settings) as timeline:
         timeline.begin(log, cut.at, report)
         learner = _PageLearner(timeline, parent, values, every, sample, report)
-        found = learner.fit()
+        result = learner.fit()
     return write_version(
-        engine, name, found, author=author, note=note, started=started, settings=settings,
+        engine, name, result, author=author, note=note, started=started, settings=settings,
         until=until and end,
     )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _PageLearner:
-    """What learns from the pages of a log.
+    """The state of a fit over the pages of a log.
 
     Attributes:
-        timeline: with all that was known at the cut in its database.
-        parent: the profile that served until now.
-        values: of the outcomes.
-        every: how long a slice is.
-        sample: of how many viewers of a slice the pages are looked at.
-        report: told of the progress.
-        numbers: of each viewer a number.
-        pages, candidates: how many were learned from.
-        wanted, reached: how many videos were wanted, and how many of them were candidates.
+        timeline: the log; its database has all that was known at the cut.
+        parent: the active profile.
+        values: the values of the outcomes.
+        every: the length of a slice.
+        sample: the maximum number of viewers per slice.
+        report: called with the progress.
+        numbers: a number for every viewer.
+        pages, candidates: the numbers of pages and candidates learned from.
+        wanted: the number of positives.
+        reached: the number of positives among the candidates.
     """
 
     timeline: Timeline
@@ -209,10 +208,10 @@ class _PageLearner:
     reached: int = 0
 
     def fit(self) -> PageFit:
-        """The weights that all slices but the last say, and how good their pages of the last are.
+        """Learn weights from all slices but the last, and measure them on the last.
 
         Raises:
-            InvalidValue: the log says nothing.
+            InvalidValue: the log determines no weight.
         """
         timeline, done = self.timeline, 0
         last = timeline.events[-1].row["at"]
@@ -227,36 +226,47 @@ class _PageLearner:
         raise AssertionError("the last event is in the last slice")
 
     def _rows(self, part: Slice, done: int) -> Iterator[tuple[Any, ...]]:
-        """The candidates of a slice's pages as rows of `Choices`."""
-        wanted = self.timeline.positives(part.events, list(self.values))
+        """Yield the candidates of a slice as rows of a `CandidateSample`."""
+        positives = self.timeline.positives(part.events, list(self.values))
         with Session(self.timeline.engine) as session:
             catalogue = Catalogue(session, part.start, self.timeline.settings)
-            found = self._page_requests(session, catalogue, part, wanted)
-            for count, (request, new) in enumerate(found, start=1):
-                self.wanted += len(new)
-                yield from self._page(request, wanted[request.user])
-                seen = done + round(len(part.events) * count / min(self.sample, len(wanted)))
+            requests = self._page_requests(session, catalogue, part, positives)
+            for count, (request, relevant) in enumerate(requests, start=1):
+                self.wanted += len(relevant)
+                yield from self._page(request, positives[request.user])
+                seen = done + round(len(part.events) * count / min(self.sample, len(positives)))
                 self.report("fitting", seen, len(self.timeline.events))
 
     def _page_requests(
-        self, session: Session, catalogue: Catalogue, part: Slice, wanted: Mapping[str, Outcomes]
+        self, session: Session, catalogue: Catalogue, part: Slice, positives: Mapping[str, Outcomes]
     ) -> Iterator[tuple[PageRequest, frozenset[str]]]:
-        """Some viewers by chance, with what each of them wanted in a slice; as `evaluate` does."""
-        found = page_requests(session, catalogue, wanted, part.start, self.timeline.settings, 0)
-        return (each for _, each in zip(range(self.sample), found, strict=False))
+        """Return the requests of a random sample of viewers with their positives in a slice."""
+        # The same order as in `evaluate`, so that the figures of both can be compared.
+        requests = page_requests(
+            session, catalogue, positives, part.start, self.timeline.settings, 0
+        )
+        # A sample may exceed `sys.maxsize`, which `islice` does not take.
+        return (request for _, request in zip(range(self.sample), requests, strict=False))
 
-    def _page(self, request: PageRequest, wanted: Outcomes) -> Iterator[tuple[Any, ...]]:
-        """The positives of a page, and some of its other candidates; none without a positive."""
-        found = [(each[0], self._worth(wanted.get(each[3], set()))) for each in request.candidates]
-        total = math.fsum(worth for _, worth in found)
+    def _page(self, request: PageRequest, outcomes: Outcomes) -> Iterator[tuple[Any, ...]]:
+        """Yield the positives of a page and a sample of its other candidates.
+
+        A page without positives yields nothing.
+        """
+        candidates = [
+            (candidate[0], self._worth(outcomes.get(candidate[3], set())))
+            for candidate in request.candidates
+        ]
+        total = math.fsum(worth for _, worth in candidates)
         if not total:
             return
-        positives = [each for each in found if each[1]]
+        positives = [candidate for candidate in candidates if candidate[1]]
         self.reached += len(positives)
-        self.candidates += len(found)
+        self.candidates += len(candidates)
         self.pages += 1
         number = self.numbers.setdefault(request.user, len(self.numbers))
-        others, copies = _sampled([each for each in found if not each[1]], request)
+        negatives = [candidate for candidate in candidates if not candidate[1]]
+        others, copies = _sampled(negatives, request)
         for place, (values, worth) in enumerate([*positives, *others]):
             stands_for = 1.0 if worth else copies
             yield (self.pages, place, number, worth / total, stands_for, *values)
@@ -265,7 +275,7 @@ class _PageLearner:
         return math.fsum(self.values[name] for name in led_to)
 
     def _learned(self, choices: CandidateSample, last: Slice) -> PageFit:
-        """The weights, once all but the last slice is in the table."""
+        """Return the fit, once all slices but the last are in the table."""
         if len(self.numbers) < MIN_USERS:
             raise InvalidValue(
                 f"pages of {len(self.numbers):,} users before the last slice have a candidate that"
@@ -275,15 +285,15 @@ class _PageLearner:
         names = tuple(name for name in determined if name not in EXPOSURE)
         if not names:
             raise InvalidValue(f"no signal tells what {self.pages:,} pages led to from the rest")
-        found = fit_logistic(
+        regression = fit_logistic(
             partial(choices.sums, names),
             partial(choices.scores, names),
             choices.scale(names, self.pages),
             self.timeline.settings.fit_ridge,
         )
-        learned = LearnedWeights.of(names, found)
-        shown = self._last_pages(last, learned.weights)
-        quality, before = (each.accuracy for each in shown.qualities(0))
+        learned = LearnedWeights.of(names, regression)
+        ranked = self._last_pages(last, learned.weights)
+        quality, before = (measured.accuracy for measured in ranked.qualities(0))
         return PageFit(
             profile="",
             parent=self.parent.label,
@@ -300,34 +310,34 @@ class _PageLearner:
             undetermined=tuple(name for name in SIGNAL_NAMES if name not in determined),
             left_out=tuple(name for name in determined if name not in names),
             scale=learned.scale,
-            held_out=len(shown.relevant),
+            held_out=len(ranked.relevant),
             quality=quality,
             before=before,
             seconds=0.0,
         )
 
     def _last_pages(self, part: Slice, weights: Mapping[str, float]) -> RankedPages:
-        """The pages of a slice by the new weights, and by the parent's."""
+        """Return the pages of a slice, ranked by the new weights and by the parent."""
         timeline = self.timeline
         new = profile_ranker(Profile("new", 1, weights), "new")
         before = profile_ranker(self.parent, "before")
-        wanted = timeline.positives(part.events, list(self.values))
+        positives = timeline.positives(part.events, list(self.values))
         with Session(timeline.engine) as session:
             catalogue = Catalogue(session, part.start, timeline.settings)
-            shown = RankedPages(
+            ranked = RankedPages(
                 catalogue.videos, catalogue.users, pages={new.name: [], before.name: []}
             )
-            for request, relevant in self._page_requests(session, catalogue, part, wanted):
-                shown.relevant.append(relevant)
+            for request, relevant in self._page_requests(session, catalogue, part, positives):
+                ranked.relevant.append(relevant)
                 for ranker in (new, before):
-                    shown.pages[ranker.name].append(ranker.page(request))
-        return shown
+                    ranked.pages[ranker.name].append(ranker.page(request))
+        return ranked
 
 
 def _sampled(others: Sequence[Any], request: PageRequest) -> tuple[Sequence[Any], float]:
-    """Some of a page's other candidates by chance, and for how many each of them stands."""
-    most = request.settings.fit_candidates
-    if len(others) <= most:
+    """Return a random sample of the other candidates of a page, and the weight of its rows."""
+    limit = request.settings.fit_candidates
+    if len(others) <= limit:
         return others, 1.0
     chance = Random(f"{request.user} {request.as_of}")  # noqa: S311 - not for secrets
-    return chance.sample(others, most), len(others) / most
+    return chance.sample(others, limit), len(others) / limit

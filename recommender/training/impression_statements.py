@@ -33,41 +33,43 @@ if TYPE_CHECKING:
 BITS = 1 / math.log(2)
 """The logarithm to base 2 of e."""
 
-
 COMMENT = "/* recommender.fit */"
+"""The comment of every statement, which names it in the logs of the database."""
 
 
 def judged_impressions(
-    sample: ImpressionSample, names: Sequence[str], wanted: ColumnElement[bool]
+    sample: ImpressionSample, names: Sequence[str], condition: ColumnElement[bool]
 ) -> Subquery:
-    """Each impression with its logit, probability and loss, and the features named."""
-    centred = sample.centred(names, wanted)
+    """Select impressions with the named features, logit, probability and loss."""
+    centred = sample.centred(names, condition)
     logit = (centred.c.own + _weighted(list(centred.c)[3:])).label("logit")
-    one = fence(sa.select(*centred.c, logit)).subquery("logits")
-    power = exp2(-sa.func.abs(one.c.logit) * number(BITS)).label("power")
-    two = fence(sa.select(*one.c, power)).subquery("powers")
-    is_likely = two.c.logit > number(0)
-    probability = sa.case((is_likely, number(1)), else_=two.c.power) / (number(1) + two.c.power)
-    above = sa.case((is_likely, two.c.logit), else_=number(0))
-    loss = above + logarithm(number(1) + two.c.power) - two.c.label * two.c.logit
-    columns = [column for column in two.c if column.key != "power"]
+    logits = fence(sa.select(*centred.c, logit)).subquery("logits")
+    # exp(-|logit|) cannot overflow, whatever the sign of the logit.
+    power = exp2(-sa.func.abs(logits.c.logit) * number(BITS)).label("power")
+    powers = fence(sa.select(*logits.c, power)).subquery("powers")
+    row = powers.c
+    is_likely = row.logit > number(0)
+    probability = sa.case((is_likely, number(1)), else_=row.power) / (number(1) + row.power)
+    above = sa.case((is_likely, row.logit), else_=number(0))
+    loss = above + logarithm(number(1) + row.power) - row.label * row.logit
+    columns = [column for column in row if column.key != "power"]
     judged = sa.select(*columns, probability.label("probability"), loss.label("loss"))
     return fence(judged).subquery("judged")
 
 
 def share_logit(labels: Any, count: Any, mean: float, prior: float) -> Number:
-    """The logit of a user's share of labels, which starts with some impressions of the mean."""
+    """Return the logit of a user's share of labels, smoothed by `prior` impressions of the mean."""
     share = (labels + number(prior * mean)) / (count + number(prior))
     return logarithm(share / (number(1) - share))
 
 
 def bound(coefficients: Vector) -> dict[str, float]:
-    """Coefficients as the values `b0`, `b1` and so on of a statement."""
+    """Return coefficients as the parameters `b0`, `b1` and so on of a statement."""
     return {f"b{place}": value for place, value in enumerate(coefficients)}
 
 
 def symmetric(upper: Sequence[float], size: int) -> list[list[float]]:
-    """The matrix whose upper triangle is given row by row."""
+    """Return the symmetric matrix with an upper triangle, given row by row."""
     matrix = [[0.0] * size for _ in range(size)]
     places = combinations_with_replacement(range(size), 2)
     for (row, column), value in zip(places, upper, strict=True):
@@ -76,7 +78,7 @@ def symmetric(upper: Sequence[float], size: int) -> list[list[float]]:
 
 
 def _weighted(features: Sequence[ColumnElement[float]]) -> Number:
-    """The intercept and the weighted sum of features."""
+    """Return the intercept plus the weighted sum of features."""
     total: Any = sa.bindparam("b0", type_=Double())
     for place, feature in enumerate(features, start=1):
         total += sa.bindparam(f"b{place}", type_=Double()) * feature
@@ -84,34 +86,36 @@ def _weighted(features: Sequence[ColumnElement[float]]) -> Number:
 
 
 def sums_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
-    """One row: the loss, the gradient, and the upper triangle of the information."""
+    """Select one row: the loss, the gradient, and the upper triangle of the information."""
     judged = judged_impressions(
         sample, names, sample.table.c.at < sa.bindparam("until", type_=UtcDateTime())
     )
     features = [judged.c[f"x_{name}"] for name in names]
     weight = judged.c.probability * (number(1) - judged.c.probability)
     residual = (judged.c.label - judged.c.probability).label("residual")
-    weighted = [(weight * each).label(f"w{place}") for place, each in enumerate(features, start=1)]
-    about = sa.select(judged.c.loss, residual, weight.label("w0"), *features, *weighted)
-    each = fence(about).subquery("weighted")
-    values: list[Any] = [number(1), *(each.c[f"x_{name}"] for name in names)]
-    weights = [each.c[f"w{place}"] for place in range(len(values))]
+    products = [
+        (weight * feature).label(f"w{place}") for place, feature in enumerate(features, start=1)
+    ]
+    rows = sa.select(judged.c.loss, residual, weight.label("w0"), *features, *products)
+    weighted = fence(rows).subquery("weighted")
+    values: list[Any] = [number(1), *(weighted.c[f"x_{name}"] for name in names)]
+    weights = [weighted.c[f"w{place}"] for place in range(len(values))]
     pairs = combinations_with_replacement(range(len(values)), 2)
     return sa.select(
-        sa.func.sum(each.c.loss),
-        *(sa.func.sum(each.c.residual * value) for value in values),
+        sa.func.sum(weighted.c.loss),
+        *(sa.func.sum(weighted.c.residual * value) for value in values),
         *(sa.func.sum(weights[j] * values[i]) for i, j in pairs),
     ).prefix_with(COMMENT)
 
 
 def scores_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
-    """One row: the upper triangle of the sum, over users, of their gradients' products."""
+    """Select one row: the upper triangle of Σ g · gᵀ over users, g being their gradient."""
     judged = judged_impressions(
         sample, names, sample.table.c.at < sa.bindparam("until", type_=UtcDateTime())
     )
     residual = judged.c.label - judged.c.probability
     values: list[Any] = [number(1), *(judged.c[f"x_{name}"] for name in names)]
-    own = [sa.func.sum(residual * each).label(f"g{place}") for place, each in enumerate(values)]
+    own = [sa.func.sum(residual * value).label(f"g{place}") for place, value in enumerate(values)]
     users = fence(sa.select(*own).group_by(judged.c.user_id)).subquery("users")
     pairs = combinations_with_replacement(users.c, 2)
     sums = (sa.func.sum(one * other) for one, other in pairs)
@@ -119,11 +123,11 @@ def scores_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
 
 
 def quality_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
-    """One row: impressions, positives, pairs in order, the AUCs of users, and their weights.
+    """Select one row: impressions, positives, ordered pairs, weighted AUCs of users, and weights.
 
-    How often a positive is above a negative is the sum of the positives' ranks less what they have
-    among themselves (Mann and Whitney, 1947); those that tie, in whole billionths as every feed is
-    ordered by, share their ranks.
+    The number of pairs with the positive above the negative is the rank sum of the positives, less
+    their ranks among themselves (Mann and Whitney, 1947). Equal scores share their mean rank.
+    Scores are compared in whole billionths, as in every feed.
     """
     table = sample.table
     is_positive = sa.case((table.c.label > number(0), number(1)), else_=number(0))
@@ -165,12 +169,12 @@ def quality_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
 
 
 def _own_ranks(count: Any) -> Any:
-    """The sum of the ranks 1, 2, 3 and so on."""
+    """Return the sum of the ranks 1 to `count`."""
     return count * (count + number(1)) / number(2)
 
 
 def _rank(value: Any, *among: Any) -> Any:
-    """The rank of a value, the least 1; equals have the mean of theirs."""
+    """Return the ascending rank of a value, from 1; equal values have their mean rank."""
     first = sa.func.rank().over(partition_by=among or None, order_by=value)
     equals = sa.func.count().over(partition_by=[*among, value])
     return sa.cast(first, Double) + (sa.cast(equals, Double) - number(1)) / number(2)

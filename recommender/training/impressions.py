@@ -56,7 +56,7 @@ from recommender.training.impression_statements import (
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How many impressions there are, whose, and the sum of their labels."""
+    """The number of impressions, the number of their users, and the sum of their labels."""
 
     impressions: int
     users: int
@@ -65,11 +65,11 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well scores tell labels above 0 from others, each None where all are alike.
+    """The ranking quality of scores; None if all labels are alike.
 
     Attributes:
-        auc: of all impressions together, 0 to 1.
-        gauc: of each user's own, averaged with their number as weights, 0 to 1.
+        auc: the probability that a positive label has the higher score, 0 to 1, all users together.
+        gauc: the mean AUC per user, weighted by the number of impressions, 0 to 1.
     """
 
     auc: float | None
@@ -81,12 +81,12 @@ class ImpressionSample:
     """A temporary table of impressions on a connection.
 
     Attributes:
-        connection: without a transaction; every method has one of its own.
-        features: names of the columns of features.
-        settings: how long a statement may take.
-        name: of the table, on the connection.
-        base: the feature that logits begin with, where the others count as they are; where None,
-            logits begin with the user's own share and features count less their user's mean.
+        connection: without a transaction; every method opens its own.
+        features: the names of the features.
+        settings: the time limit of a statement, and the priors.
+        name: the name of the table, unique on the connection.
+        base: the feature that is the offset of the logit; the others are then not centred. If None,
+            the offset is the user's share of labels, and features are centred on the user's mean.
     """
 
     connection: Connection
@@ -97,7 +97,7 @@ class ImpressionSample:
 
     @cached_property
     def table(self) -> Table:
-        """The table; features have a prefix, so that no name is taken."""
+        """The table of impressions. A prefix keeps the names of features from colliding."""
         values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
         return Table(
             f"{PREFIX}{self.name}", MetaData(),
@@ -109,7 +109,7 @@ class ImpressionSample:
 
     @cached_property
     def users(self) -> Table:
-        """Of each user the logit that impressions begin with, and the mean of each feature."""
+        """The table of users, with the offset of the logit and the mean of every feature."""
         values = [Column(f"x_{name}", Double, nullable=False) for name in self.features]
         return Table(
             f"{PREFIX}{self.name}_users", self.table.metadata,
@@ -120,7 +120,7 @@ class ImpressionSample:
 
     @contextmanager
     def opened(self) -> Iterator[ImpressionSample]:
-        """The sample with its tables, which are gone afterwards."""
+        """Create the tables, yield the sample, and drop the tables."""
         tables = (self.table, self.users) if self.base is None else (self.table,)
         with self._transaction():
             for table in tables:
@@ -134,21 +134,21 @@ class ImpressionSample:
                     table.drop(self.connection)
 
     def summarise_users(self, until: datetime) -> None:
-        """Find what users are like, once all is there; their labels from a time on do not count."""
+        """Fill the table of users from all impressions; labels at `until` or later do not count."""
         totals, prior = self.totals(until), self.settings.fit_user_prior
         table, mean = self.table, totals.labels / totals.impressions
         is_known = is_true(table.c.at < until)
         labels, count = sa.func.sum(is_known * table.c.label), sa.func.sum(is_known)
         means = (sa.func.avg(self.value(name)) for name in self.features)
-        found = sa.select(table.c.user_id, share_logit(labels, count, mean, prior), *means)
+        users = sa.select(table.c.user_id, share_logit(labels, count, mean, prior), *means)
         insert = self.users.insert()
         with self._transaction():
             self.connection.execute(
-                insert.from_select(self.users.c.keys(), found.group_by(table.c.user_id))
+                insert.from_select(self.users.c.keys(), users.group_by(table.c.user_id))
             )
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Write impressions: of each user's row, time, label, and the features in their order."""
+        """Write impressions: rows of user, time, label, and the features in their order."""
         names, left = self.table.c.keys(), iter(rows)
         while batch := [
             dict(zip(names, row, strict=True)) for row in islice(left, self.settings.batch_size)
@@ -157,33 +157,33 @@ class ImpressionSample:
                 self.connection.execute(self.table.insert(), batch)
 
     def add_from(self, statement: Statement) -> None:
-        """Write impressions that a statement selects, in the order of the columns."""
+        """Write the impressions that a statement selects, in the order of the columns."""
         names = self.table.c.keys()
         with self._transaction():
             self.connection.execute(self.table.insert().from_select(names, statement))
 
     def value(self, name: str) -> Column[float]:
-        """The column of a feature."""
+        """Return the column of a feature."""
         return self.table.c[f"x_{name}"]
 
     def time_of(self, part: float) -> datetime | None:
-        """The time of the impression that this part of them came before; None without any."""
+        """Return the time that a share of the impressions came before; None without any."""
         count = self._row(sa.select(sa.func.count()).select_from(self.table))[0]
         nth = sa.select(self.table.c.at).order_by(self.table.c.at).limit(1)
-        found = self._rows(nth.offset(int(count * part)))
-        return found[0][0] if found else None
+        rows = self._rows(nth.offset(int(count * part)))
+        return rows[0][0] if rows else None
 
     def totals(self, until: datetime) -> Totals:
-        """Those of the impressions before a time."""
+        """Return the totals of the impressions before a time."""
         table = self.table
-        about = sa.select(
+        totals = sa.select(
             sa.func.count(), sa.func.count(table.c.user_id.distinct()), sa.func.sum(table.c.label)
         ).where(table.c.at < until)
-        count, users, labels = self._row(about)
+        count, users, labels = self._row(totals)
         return Totals(count, users, labels or 0.0)
 
     def scale(self, until: datetime) -> tuple[tuple[str, ...], Scale]:
-        """The features that differ between impressions before a time, and how they are spread."""
+        """Return the features that vary before a time, with their means and deviations."""
         names = self._varying(self.table.c.at < until)
         values = self.centred(names, self.table.c.at < until)
         columns = list(values.c)[3:]
@@ -193,70 +193,68 @@ class ImpressionSample:
         spread = self._row(sa.select(sa.func.count(), *map(sa.func.avg, squares)))[1:]
         return names, Scale([0.0, *means], [1.0, *map(math.sqrt, spread)])
 
-    def _varying(self, wanted: ColumnElement[bool]) -> tuple[str, ...]:
-        """The features that differ between some impressions, of one user where that counts.
-
-        By more than a rounding error, which means have: by more than scores are told apart by.
-        """
+    def _varying(self, condition: ColumnElement[bool]) -> tuple[str, ...]:
+        """Return the features that vary: within some user if features are centred."""
         values = [self.value(name) for name in self.features]
+        # Means have rounding errors. Smaller differences than the resolution of scores are ignored.
         least = number(1 / KEY_SCALE)
-        differs = (sa.func.max(each) - sa.func.min(each) > least for each in values)
-        own = sa.select(*(is_true(each).label(f"d{n}") for n, each in enumerate(differs)))
-        groups = own.where(wanted)
+        differs = (sa.func.max(value) - sa.func.min(value) > least for value in values)
+        own = sa.select(*(is_true(varies).label(f"d{n}") for n, varies in enumerate(differs)))
+        groups = own.where(condition)
         if self.base is None:
             groups = groups.group_by(self.table.c.user_id)
-        found = self._row(
+        counts = self._row(
             sa.select(sa.func.count(), *map(sa.func.sum, groups.subquery("groups").c))
         )[1:]
-        pairs = zip(self.features, found, strict=True)
+        pairs = zip(self.features, counts, strict=True)
         return tuple(name for name, count in pairs if count and name != self.base)
 
-    def centred(self, names: Sequence[str], wanted: ColumnElement[bool]) -> Subquery:
-        """Some impressions: user, label, logit they begin with, and the features as they count."""
+    def centred(self, names: Sequence[str], condition: ColumnElement[bool]) -> Subquery:
+        """Select user, label, offset of the logit, and the features, centred without a `base`."""
         table, users = self.table, self.users
-        about = (table.c.user_id, table.c.label)
+        columns = (table.c.user_id, table.c.label)
         if self.base is None:
             values = [
                 (self.value(name) - users.c[f"x_{name}"]).label(f"x_{name}") for name in names
             ]
-            found = sa.select(*about, users.c.own, *values).join(
+            rows = sa.select(*columns, users.c.own, *values).join(
                 users, users.c.user_id == table.c.user_id
             )
         else:
             own = self.value(self.base).label("own")
-            found = sa.select(*about, own, *map(self.value, names))
-        return fence(found.where(wanted)).subquery("centred")
+            rows = sa.select(*columns, own, *map(self.value, names))
+        return fence(rows.where(condition)).subquery("centred")
 
     def sums(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Sums:
-        """The sums over the impressions before a time, at coefficients of some of the features.
+        """Return the sums over the impressions before a time, at some coefficients.
 
         Args:
-            names: of the features.
-            coefficients: the intercept's and theirs.
+            names: the names of the features.
+            coefficients: the intercept, then a coefficient per feature.
             until: the time.
         """
         row = self._row(sums_query(self, names), {**bound(coefficients), "until": until})
-        loss, *found = map(float, row)
+        loss, *sums = map(float, row)
         size = len(names) + 1
-        return Sums(loss, found[:size], symmetric(found[size:], size))
+        return Sums(loss, sums[:size], symmetric(sums[size:], size))
 
     def scores(self, names: Sequence[str], coefficients: Vector, until: datetime) -> Matrix:
-        """Σ g · gᵀ over users, g being the sums of (label - probability) · feature of each."""
+        """Return Σ g · gᵀ over users; g is the user's sum of (label - probability) · feature."""
         values = {**bound(coefficients), "until": until}
-        found = list(map(float, self._row(scores_query(self, names), values)))
-        return symmetric(found, len(names) + 1)
+        upper = list(map(float, self._row(scores_query(self, names), values)))
+        return symmetric(upper, len(names) + 1)
 
     def loss(
         self, names: Sequence[str], coefficients: Vector, since: datetime
     ) -> tuple[int, float | None]:
-        """How many impressions there are from a time on, and their mean loss, in nats."""
+        """Return the number of impressions since a time, and their mean loss in nats."""
         judged = judged_impressions(self, names, self.table.c.at >= since)
         mean = sa.select(sa.func.count(), sa.func.avg(judged.c.loss))
         count, loss = self._row(mean.prefix_with(COMMENT), bound(coefficients))
         return count, loss
 
     def quality(self, weights: Mapping[str, float], since: datetime) -> Quality:
-        """How well a weighted sum of some features tells the labels from a time on."""
+        """Return the ranking quality of a weighted sum of features since a time."""
         values = {**bound([0.0, *weights.values()]), "since": since}
         count, positives, above, own, compared = self._row(
             quality_query(self, tuple(weights)), values

@@ -2,7 +2,7 @@
 
 Weights from differences within a viewer order their pages, but their sum does not compare viewers.
 So a second regression takes that sum as an offset and learns the viewer bias. Its features are the
-viewer's earlier share of labels, and the mean of each signal so far, this page included (Mundlak,
+viewer's earlier share of labels, and the mean of every signal so far, this page included (Mundlak,
 "On the pooling of time series and cross section data", 1978). All of it is known when a page is
 served. It is the same for the whole page, so it does not change the order.
 """
@@ -24,25 +24,26 @@ from recommender.training.impressions import ImpressionSample
 INTERCEPT = "intercept"
 
 OWN_SHARE = "own_share"
-"""The feature that is the logit of the viewer's share of labels before, smoothed."""
+"""The name of a feature: the logit of the viewer's earlier share of labels, smoothed."""
 
 SCORE = "score"
-"""The feature that is the weighted sum."""
+"""The name of a feature: the weighted sum of the signals."""
 
 RIDGE_FACTOR = 100.0
-"""Of how many times the weights' ridge that of levels is: users, who tell them, are far fewer than
-impressions. Of 1 to 300 it lost least AUC and log loss where levels say much, and where nothing."""
+"""The ridge penalty for the viewer bias, as a multiple of the penalty for signal weights. It is
+larger because there are far fewer users than impressions. Of the factors from 1 to 300 it had the
+least loss of AUC and log loss, with strong viewer bias and without any."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewerBias:
-    """What was learned of viewers' levels, and how good the probabilities are with them.
+    """The coefficients of the viewer bias, and the quality of the probabilities with it.
 
     Attributes:
-        coefficients: of the intercept, the viewer's own share, and the means of signals.
-        held_out: how many later impressions there are.
-        auc: of their probabilities, all viewers together, 0 to 1; None where labels are alike.
-        log_loss: their mean loss, in nats; None without any.
+        coefficients: for the intercept, the viewer's share of labels, and the means of signals.
+        held_out: the number of held-out impressions.
+        auc: of their probabilities, all viewers together, 0 to 1; None if all labels are alike.
+        log_loss: the mean loss of the same, in nats; None without any.
     """
 
     coefficients: Mapping[str, float]
@@ -54,13 +55,13 @@ class ViewerBias:
 def fit_viewer_bias(
     sample: ImpressionSample, effects: Mapping[str, float], signals: Sequence[str], until: datetime
 ) -> ViewerBias:
-    """Learn viewers' levels from a sample's impressions before a time; the others are held out.
+    """Learn the viewer bias from the impressions before a time; the others are held out.
 
     Args:
         sample: with impressions before the time.
-        effects: what one unit of each feature adds to the logit, places and all; none is changed.
-        signals: the features whose means are looked at.
-        until: the time; labels from then on are not known.
+        effects: the coefficients of the weighted sum, positions included; they stay as they are.
+        signals: the signals whose means are features.
+        until: the time; labels at this time or later are not known.
     """
     totals = sample.totals(until)
     query = viewer_bias_query(sample, effects, signals, until, totals.labels / totals.impressions)
@@ -70,14 +71,14 @@ def fit_viewer_bias(
     ).opened() as levels:
         levels.add_from(query)
         names, scale = levels.scale(until)
-        found = fit_logistic(
+        regression = fit_logistic(
             partial(levels.sums, names, until=until),
             partial(levels.scores, names, until=until),
             scale,
             RIDGE_FACTOR * sample.settings.fit_ridge,
         )
-        coefficients = dict(zip((INTERCEPT, *names), found.coefficients, strict=True))
-        held_out, log_loss = levels.loss(names, found.coefficients, until)
+        coefficients = dict(zip((INTERCEPT, *names), regression.coefficients, strict=True))
+        held_out, log_loss = levels.loss(names, regression.coefficients, until)
         weights = {name: coefficients[name] for name in names}
         quality = levels.quality({SCORE: 1.0, **weights}, until)
     return ViewerBias(coefficients, held_out, quality.auc, log_loss)
@@ -90,14 +91,14 @@ def viewer_bias_query(
     until: datetime,
     mean: float,
 ) -> Statement:
-    """Each impression as a row of levels: user, time, label, score, own share, means of signals.
+    """Select impressions: user, time, label, score, earlier share of labels, means of signals.
 
     Args:
-        sample: as for `fit_levels`.
+        sample: as for `fit_viewer_bias`.
         effects: the same.
         signals: the same.
         until: the same.
-        mean: of the labels before the time, which every own share starts with.
+        mean: the mean label before the time, which smooths the shares of viewers.
     """
     table, prior = sample.table, sample.settings.fit_user_prior
     weighted = (number(effect) * sample.value(name) for name, effect in effects.items())
@@ -112,11 +113,11 @@ def viewer_bias_query(
 
 
 def _before(table: sa.Table, value: Number) -> Number:
-    """The sum over the viewer's impressions before this one's time."""
+    """Return the sum over the viewer's impressions before the time of the row."""
     total = sa.func.sum(value)
     return _until_then(table, total) - total.over(partition_by=[table.c.user_id, table.c.at])
 
 
 def _until_then(table: sa.Table, aggregate: sa.Function[float]) -> Number:
-    """The aggregate over the viewer's impressions until this one's time, and all at that."""
+    """Return the aggregate over the viewer's impressions up to the time of the row, inclusive."""
     return aggregate.over(partition_by=table.c.user_id, order_by=table.c.at)

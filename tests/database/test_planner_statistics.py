@@ -19,7 +19,7 @@ from recommender.settings import Settings
 from tests.support.refresh_worlds import behave, people
 from tests.support.worlds import counted_statements
 
-MANY = importer.MANY
+MANY = importer.ANALYZED_ROWS
 SETTINGS = Settings()
 
 on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -54,7 +54,7 @@ from recommender.evaluation.results import (
     RankedPages,
     ScoredImpressions,
 )
-from recommender.files.batches import KINDS
+from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
 from recommender.models import LearningState
 from recommender.models.types import Base
@@ -72,13 +72,13 @@ Rows = Iterable[Mapping[str, Any]]
 
 def written(folder: Path, **kinds: Rows) -> LogFiles:
     """A log as files: the users are those that rows name, where none are given."""
-    every = {kind: list(kinds.get(kind, ())) for kind in KINDS}
+    every = {kind: list(kinds.get(kind, ())) for kind in ROW_KINDS}
     named = {row["user"] for kind in ("follows", "events") for row in every[kind]}
     every["users"] = every["users"] or [{"id": user} for user in sorted(named)]
     for kind, rows in every.items():
         lines = [json.dumps({name: plain(v) for name, v in row.items()}) for row in rows]
         (folder / f"{kind}.jsonl").write_text("\n".join([*lines, ""]))
-    return LogFiles(*((str(folder / f"{kind}.jsonl"),) * bool(every[kind]) for kind in KINDS))
+    return LogFiles(*((str(folder / f"{kind}.jsonl"),) * bool(every[kind]) for kind in ROW_KINDS))
 
 
 def plain(value: Any) -> Any:
@@ -368,9 +368,9 @@ def test_an_impression_is_scored_as_the_database_scores_it(
 
 
 def exported(engine: Engine, folder: Path) -> LogFiles:
-    for kind in KINDS:
+    for kind in ROW_KINDS:
         export_file(engine, kind, str(folder / f"{kind}.csv"))
-    return LogFiles(*((str(folder / f"{kind}.csv"),) for kind in KINDS))
+    return LogFiles(*((str(folder / f"{kind}.csv"),) for kind in ROW_KINDS))
 
 
 @pytest.mark.slow
@@ -774,7 +774,9 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def files_of(log: LogFiles) -> list[str]:
-    return [part for kind in KINDS for file in getattr(log, kind) for part in (f"--{kind}", file)]
+    return [
+        part for kind in ROW_KINDS for file in getattr(log, kind) for part in (f"--{kind}", file)
+    ]
 
 
 MOMENT = ("--cutoff", "2026-01-01T12:00:00Z")

@@ -30,7 +30,7 @@ from recommender import (
     run_transaction,
 )
 from recommender.benchmark.demo_world import DemoWorld, load
-from recommender.files.batches import KINDS
+from recommender.files.batches import ROW_KINDS
 from recommender.models.types import Base
 from tests.conftest import DATABASES
 from tests.support.worlds import NOON, names, preview, rows_of
@@ -64,7 +64,7 @@ def empty(engine: Engine) -> None:
 
 def exported(engine: Engine, folder: Path, ending: str) -> dict[str, bytes]:
     written = {}
-    for kind in KINDS:
+    for kind in ROW_KINDS:
         path = folder / f"{kind}{ending}"
         export_file(engine, kind, str(path))
         written[kind] = path.read_bytes()
@@ -106,7 +106,7 @@ def test_an_export_imported_elsewhere_is_the_same_world(
         load(source, DemoWorld(viewer_count=12, creator_count=24, video_count=80))
         run_transaction(source, odd_world)
         before = exported(source, tmp_path, ending)
-        for kind in KINDS:
+        for kind in ROW_KINDS:
             report = import_file(target, kind, str(tmp_path / f"{kind}{ending}"))
             assert (report.inserted, report.rejected) == (report.read, 0)
         assert exported(target, tmp_path, ending) == before
@@ -167,13 +167,13 @@ def test_both_databases_export_the_same_bytes(pair: dict[str, Engine], tmp_path:
 
 def test_the_columns_are_those_of_the_interchange_format(engine: Engine, tmp_path: Path) -> None:
     load(engine, DemoWorld(viewer_count=2, creator_count=12, video_count=12))
-    for kind in KINDS:
+    for kind in ROW_KINDS:
         export_file(engine, kind, str(tmp_path / "rows.csv"))
         export_file(engine, kind, str(tmp_path / "rows.jsonl"))
         with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as text:
-            assert next(csv.reader(text)) == list(KINDS[kind].columns)
+            assert next(csv.reader(text)) == list(ROW_KINDS[kind].columns)
         first = (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()[0]
-        assert list(json.loads(first)) == list(KINDS[kind].columns)
+        assert list(json.loads(first)) == list(ROW_KINDS[kind].columns)
 
 
 def test_a_compressed_export_has_no_time_and_no_name(engine: Engine, tmp_path: Path) -> None:

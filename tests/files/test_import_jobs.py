@@ -37,8 +37,8 @@ from recommender import (
 )
 from recommender.cli import run
 from recommender.database.engine import create_engine
-from recommender.files.batches import Share
-from recommender.files.importer import MOST_JOBS, ImportReport
+from recommender.files.batches import UserShare
+from recommender.files.importer import MAX_JOBS, ImportReport
 from recommender.models import Affinity, EventRow, Interaction, PendingEvent, User
 from tests.support.erasures import counted
 from tests.support.refresh_worlds import read, statistics
@@ -225,7 +225,7 @@ def test_a_share_that_met_a_bad_row_writes_nothing_more(
     people: Engine, database: str, file: Callable[..., str]
 ) -> None:
     """The other share waits meanwhile for a user's row."""
-    one, other = (next(u for u in USERS if Share(n, 2).has({"user": u})) for n in (0, 1))
+    one, other = (next(u for u in USERS if UserShare(n, 2).has({"user": u})) for n in (0, 1))
     lines = [f"e{number},{one},v1,share,{at(number).isoformat()},," for number in range(20)]
     path = file([HEADER, f"e,{other},v1,share,{at().isoformat()},,", f"x,{one},v9,,,,", *lines])
     impatient = create_engine(database, settings=Settings(lock_timeout=1.0))
@@ -371,7 +371,7 @@ def test_beside_other_threads_one_process_does_it(
     ("kind_of_row", "jobs", "said"),
     [
         ("events", 0, "jobs: 0 is not between 1 and 16"),
-        ("events", MOST_JOBS + 1, "jobs: 17 is not between 1 and 16"),
+        ("events", MAX_JOBS + 1, "jobs: 17 is not between 1 and 16"),
         ("events", "2", "jobs: '2' is not a whole number"),
         ("events", 2.0, "jobs: 2.0 is not a whole number"),
         ("events", None, "jobs: None is not a whole number"),

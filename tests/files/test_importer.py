@@ -37,9 +37,9 @@ from recommender import (
     upsert_videos,
 )
 from recommender.database import lookup
-from recommender.files.batches import KINDS, raise_first, read_entries, read_file
+from recommender.files.batches import ROW_KINDS, parsed_rows, raise_first, read_file
 from recommender.files.importer import ImportReport
-from recommender.files.reader import LONGEST_LINE, read_rows
+from recommender.files.reader import MAX_ROW_CHARACTERS, read_rows
 from recommender.formats import scalars
 from recommender.formats.rows import USER_COLUMNS
 from recommender.formats.text import read_caption
@@ -63,7 +63,7 @@ def rows(kind: str, data: bytes) -> list[tuple[int, Any]]:
 
 def parsed(kind: str, binary: Any) -> Iterator[tuple[int, Any]]:
     """The rows up to the first bad one, which is raised as an import that stops raises it."""
-    for entry in read_entries(KINDS[kind], binary):
+    for entry in parsed_rows(ROW_KINDS[kind], binary):
         raise_first([(entry, entry.error)] if entry.error else [])
         yield entry.line, entry.parsed
 
@@ -253,13 +253,13 @@ BROKEN: dict[str, tuple[str, bytes, int, str]] = {
     "a long key": ("users", b"id\n" + b"a" * 256, 2, "id: is 256 characters long"),
     "an empty list part": ("users", b"id,interests\na,b||c\n", 2, "interests: '' is an empty hash"),
     "a long cell": ("users", b"id\n" + b"a" * 200_000, 2, "not CSV: field larger than field limit"),
-    "a long line": ("users", b"id\n" + b"a" * (LONGEST_LINE + 1), 2, "longer than 1,000,000 char"),
-    "a long header": ("users", b"a" * (LONGEST_LINE + 1), 1, "longer than 1,000,000 characters"),
+    "a long line": ("users", b"id\n" + b"a" * (MAX_ROW_CHARACTERS + 1), 2, "longer than 1,000,000 char"),
+    "a long header": ("users", b"a" * (MAX_ROW_CHARACTERS + 1), 1, "longer than 1,000,000 characters"),
     "a long json line": (
-        "users", b'{"id": "a"}\n{"id": "' + b"b" * LONGEST_LINE + b'"}', 2, "longer than 1,000,00",
+        "users", b'{"id": "a"}\n{"id": "' + b"b" * MAX_ROW_CHARACTERS + b'"}', 2, "longer than 1,000,00",
     ),
     "a long row of short lines": (
-        "users", b'id\na\n"' + b'","\n' * (LONGEST_LINE // 4) + b'"', 3, "longer than 1,000,000",
+        "users", b'id\na\n"' + b'","\n' * (MAX_ROW_CHARACTERS // 4) + b'"', 3, "longer than 1,000,000",
     ),
     "nan": ("events", WATCH % b'"completion": NaN', 1, "not JSON: NaN is no number in JSON"),
     "infinity": ("events", WATCH % b'"watch_ms": -Infinity', 1, "not JSON: -Infinity is"),
@@ -544,7 +544,7 @@ JSON = st.recursive(
 
 
 def some_columns(kind: str) -> st.SearchStrategy[list[str]]:
-    columns = KINDS[kind].columns
+    columns = ROW_KINDS[kind].columns
     required = [name for name in columns if columns[name].required]
     others = [name for name in columns if name not in required]
     chosen = st.lists(st.sampled_from(others), unique=True, max_size=3)
@@ -593,12 +593,12 @@ def json_files(draw: st.DrawFn, kind: str) -> bytes:
 
 def any_files(kind: str) -> st.SearchStrategy[bytes]:
     """Any bytes, with or without a beginning that leads further in."""
-    header = ",".join(KINDS[kind].columns).encode() + b"\n"
+    header = ",".join(ROW_KINDS[kind].columns).encode() + b"\n"
     beginnings = st.sampled_from([b"", header, b"{", b'{"id":', b"\xef\xbb\xbf", b"\x1f\x8b\x08"])
     return st.tuples(beginnings, st.binary(max_size=200)).map(b"".join)
 
 
-@pytest.mark.parametrize("kind_of_row", KINDS)
+@pytest.mark.parametrize("kind_of_row", ROW_KINDS)
 @pytest.mark.parametrize("form", [any_files, csv_files, json_files])
 def test_any_file_is_rows_or_an_error_of_ours(
     kind_of_row: str, form: Callable[[str], st.SearchStrategy[bytes]]
@@ -697,7 +697,7 @@ def test_what_was_skipped_can_be_mended_and_imported(
     assert import_file(viewer, "events", file(lines)).inserted == 3
 
 
-@pytest.mark.parametrize("kind_of_row", KINDS)
+@pytest.mark.parametrize("kind_of_row", ROW_KINDS)
 def test_a_dry_run_tells_the_same_and_keeps_nothing(
     viewer: Engine, file: Callable[..., str], kind_of_row: str
 ) -> None:

@@ -519,6 +519,7 @@ def expected_log(events: Iterable[Event]) -> Rows:
     }
 
 
+@pytest.mark.slow
 def test_any_order_any_batches_and_any_repeats_give_one_state(session: Session) -> None:
     upsert_users(session, [{"id": "viewer"}, {"id": "other"}])
     for video, duration_ms in DURATIONS.items():
@@ -603,6 +604,7 @@ print(*(os.waitpid(child, 0)[1] for child in children))
 """
 
 
+@pytest.mark.slow
 def test_no_share_of_eight_processes_is_lost(engine: Engine, database: str) -> None:
     """T-01."""
     prepare(engine, users=1, videos=1)
@@ -615,6 +617,7 @@ def test_no_share_of_eight_processes_is_lost(engine: Engine, database: str) -> N
         assert len(log(session)) == len(pending(session)) == 160
 
 
+@pytest.mark.slow
 def test_no_share_of_eight_asynchronous_tasks_is_lost(
     engine: Engine, database: str, kind: str
 ) -> None:
@@ -668,6 +671,7 @@ def test_the_same_events_from_eight_threads_count_once(engine: Engine) -> None:
         assert sum(row["watch_ms"] for row in states(session).values()) == 20_000
 
 
+@pytest.mark.slow
 def test_batches_in_any_order_from_eight_threads_never_deadlock(engine: Engine) -> None:
     prepare(engine, users=5, videos=5)
     pairs = [(f"u{u}", f"v{v}") for u in range(5) for v in range(5)]

@@ -501,6 +501,7 @@ def remember(model: dict[str, dict[str, Any]], row: dict[str, Any]) -> None:
     model[row["id"]] = video
 
 
+@pytest.mark.slow
 def test_upserts_equal_the_same_rules_in_plain_python(session: Session) -> None:
     @settings(max_examples=100)
     @given(batches=st.lists(st.lists(ROW, max_size=4), max_size=4))
@@ -528,6 +529,7 @@ def test_upserts_equal_the_same_rules_in_plain_python(session: Session) -> None:
     compare()
 
 
+@pytest.mark.slow
 def test_the_same_new_videos_from_eight_threads_are_there_once(engine: Engine) -> None:
     barrier = Barrier(8, timeout=60)
     once = Settings(tries=1)

@@ -176,6 +176,7 @@ def future(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scalars, "now", lambda: moment(99))
 
 
+@pytest.mark.slow
 def test_any_order_any_batches_and_any_repeats_learn_the_same(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +202,7 @@ def test_any_order_any_batches_and_any_repeats_learn_the_same(
     compare()
 
 
+@pytest.mark.slow
 def test_a_reset_in_between_forgets_what_was_until_then(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

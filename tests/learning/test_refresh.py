@@ -162,6 +162,7 @@ def test_what_does_not_interest_or_is_forgotten_is_not_recent(engine: Engine) ->
     assert [names[v] for v, _ in recent(engine)[min(recent(engine))]] == ["v2"]
 
 
+@pytest.mark.slow
 def test_two_refreshes_and_four_writers_lose_and_double_nothing(engine: Engine) -> None:
     people(engine, 8, 6)
     settings = Settings(rollup_batch=20, tries=20)
@@ -198,6 +199,7 @@ def command(database: str, *arguments: str, **environment: str) -> subprocess.Po
     )
 
 
+@pytest.mark.slow
 def test_a_refresh_that_is_killed_loses_and_doubles_nothing(engine: Engine, database: str) -> None:
     people(engine, 10, 12)
     behave(engine, 10, 12, 2000)
@@ -350,6 +352,7 @@ def test_events_that_come_during_a_rebuild_are_counted_once(
     check(engine)
 
 
+@pytest.mark.slow
 def test_two_rebuilds_and_four_writers_learn_all(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,6 +483,7 @@ def test_every_goes_on_after_what_waiting_helps_and_rebuilds_once(
     assert err.startswith("Error: Other transactions held the rows")
 
 
+@pytest.mark.slow
 def test_control_c_ends_every_cleanly(engine: Engine, database: str) -> None:
     people(engine, 1, 1)
     watch(engine, ("u0", "v0"))

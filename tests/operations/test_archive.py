@@ -26,7 +26,7 @@ from recommender import (
     record,
     run_transaction,
 )
-from recommender.files.batches import KINDS
+from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
 from recommender.models import User
 from recommender.operations.archive import CONTAINED, NAMES, WHOSE
@@ -70,7 +70,7 @@ def test_an_archive_has_every_column_of_every_table_of_the_person(
             columns = [called.get(c.name, c.name) for c in table.c if c.name != "user_id"]
             assert all(list(row) == columns for row in rows)
     for kind in WHOSE:
-        assert all(row.keys() == KINDS[kind].columns.keys() for row in found[kind])
+        assert all(row.keys() == ROW_KINDS[kind].columns.keys() for row in found[kind])
     assert found["sounds"] == [{"sound": f"{MARK}-c"}]
     kinds = {table.name.removeprefix("rec_") for table in PER_USER if table not in CONTAINED}
     assert found.keys() == {"archive", "sounds", *WHOSE, *kinds}

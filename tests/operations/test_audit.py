@@ -541,7 +541,9 @@ def gini(numbers: list[int]) -> float:
     return differences / (2 * len(numbers) * sum(numbers))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
+)
 def test_an_audit_counts_what_plain_python_counts(session: Session, seed: int) -> None:
     random_world(session, seed)
     for since in (None, at(12)):

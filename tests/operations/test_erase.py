@@ -397,6 +397,7 @@ def test_a_key_that_is_none_is_said(engine: Engine, key: str) -> None:
         erase_user(engine, key)
 
 
+@pytest.mark.slow
 def test_an_erasure_that_ends_after_any_statement_goes_on(
     engine: Engine,
     owner: int,
@@ -426,6 +427,7 @@ def test_an_erasure_that_ends_after_any_statement_goes_on(
     whole.dispose()
 
 
+@pytest.mark.slow
 def test_a_rebuild_amid_an_erasure_changes_nothing(
     engine: Engine, owner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +500,7 @@ def test_a_transaction_changes_few_rows(engine: Engine, monkeypatch: pytest.Monk
     assert 20 <= most <= 40
 
 
+@pytest.mark.slow
 def test_erasing_under_load_leaves_nothing(engine: Engine) -> None:
     """Four writers go on recording, following, muting and asking for pages of the person."""
     people(engine, 4, 12)
@@ -669,18 +672,19 @@ def test_a_page_ranked_before_is_not_recorded_after(engine: Engine) -> None:
 
 
 SLOWLY = """
-import sys, time, recommender, recommender.erasing
-from recommender.erasing import _delete
+import sys, time, recommender, recommender.operations.erase
+from recommender.operations.erase import _delete
 
 def slowly(table, *given):
     time.sleep(0.05 * (table.name == "rec_events"))
     return _delete(table, *given)
 
-recommender.erasing.ROWS_AT_ONCE, recommender.erasing._delete = 1, slowly
+recommender.operations.erase.ROWS_AT_ONCE, recommender.operations.erase._delete = 1, slowly
 recommender.erase_user(recommender.create_engine(sys.argv[1]), sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_an_erasure_that_is_killed_goes_on(engine: Engine, owner: int, database: str) -> None:
 
     def events() -> int:

@@ -351,7 +351,7 @@ def test_a_rebuild_after_a_prune_mends_all_else(world: Engine) -> None:
 def test_a_reset_to_a_time_before_the_horizon_is_refused(world: Engine) -> None:
     prune_events(world, 15)
     before = everything(world)
-    with pytest.raises(InvalidValue, match="are pruned, and cannot be learned anew"):
+    with pytest.raises(InvalidValue, match="are pruned and cannot be learned again"):
         run_transaction(world, lambda s: reset_user(s, "u1", at=NOW - 16 * DAY))
     assert everything(world) == before
     run_transaction(world, lambda s: reset_user(s, "u1", at=NOW - 15 * DAY))

@@ -112,12 +112,14 @@ def most_work(session: Session) -> int:
     return MOST_STEPS if session.get_bind().dialect.name == "sqlite" else MOST_READ
 
 
+@pytest.mark.slow
 def test_a_page_for_who_has_seen_thousands_costs_no_more(world: Session) -> None:
     assert seen(world, 1) > 15 * max(seen(world, user) for user in (2, 3, 4))
     many, *few = [work_of(world, user) for user in (1, 2, 3, 4)]
     assert many < 1.3 * max(few) < 1.3 * most_work(world)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_strict")
 def test_a_page_costs_no_more_where_a_followed_creator_has_thousands(
     world: Session, kind: str
@@ -143,6 +145,7 @@ def fill(
     session.execute(sa.insert(Base.metadata.tables[f"rec_{name}"]), rows)
 
 
+@pytest.mark.slow
 def test_a_page_for_who_has_learned_of_thousands_looks_up_those_of_its_videos(
     world: Session, kind: str
 ) -> None:
@@ -155,6 +158,7 @@ def test_a_page_for_who_has_learned_of_thousands_looks_up_those_of_its_videos(
     assert (plan(world, 5).discarded or 0) < 20_000
 
 
+@pytest.mark.slow
 def test_a_page_for_who_muted_thousands_goes_through_them_a_few_times(
     world: Session, kind: str
 ) -> None:

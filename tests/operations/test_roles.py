@@ -26,7 +26,7 @@ from recommender import (
     run_transaction,
 )
 from recommender.database import migrations
-from recommender.files.importer import MANY
+from recommender.files.importer import ANALYZED_ROWS
 from recommender.formats import scalars
 from recommender.models import Base, LearningState, User
 from recommender.models.types import VERSION_TABLE
@@ -114,8 +114,8 @@ def test_the_command_prints_the_sql(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_application_does_its_work(role_engine: Engines, tmp_path: Path) -> None:
     bind = role_engine("application")
     file = tmp_path / "users.csv"
-    file.write_text("id\n" + "".join(f"many{n}\n" for n in range(MANY)))
-    assert import_file(bind, "users", str(file)).inserted == MANY
+    file.write_text("id\n" + "".join(f"many{n}\n" for n in range(ANALYZED_ROWS)))
+    assert import_file(bind, "users", str(file)).inserted == ANALYZED_ROWS
     import_example(bind)
     refresh(bind)
     refresh(bind, rebuild=True)
@@ -140,7 +140,7 @@ def test_the_application_does_its_work(role_engine: Engines, tmp_path: Path) -> 
     with bind.connect() as connection:
         known = sa.text("SELECT reltuples FROM pg_class WHERE relname = 'rec_users'")
         version = connection.dialect.server_version_info or (0,)
-        assert (connection.scalar(known) >= MANY) == (version >= (17,))
+        assert (connection.scalar(known) >= ANALYZED_ROWS) == (version >= (17,))
 
 
 @pytest.mark.parametrize("role", ["application", "reader"])

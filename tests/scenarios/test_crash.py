@@ -19,7 +19,7 @@ from recommender import Settings, cli, export_file, import_file, refresh
 from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database import migrations
 from recommender.database.engine import create_engine
-from recommender.files.batches import KINDS
+from recommender.files.batches import ROW_KINDS
 from recommender.models import Affinity, PendingEvent
 from tests.support.erasures import Killed, counted, killed_after
 from tests.support.kinds import slow_on_postgresql
@@ -43,7 +43,7 @@ Files = dict[str, Path]
 def written(folder: Path, engine: Engine) -> Files:
     """What a database exports, a file for each kind."""
     folder.mkdir()
-    files = {kind: folder / f"{kind}.csv" for kind in KINDS}
+    files = {kind: folder / f"{kind}.csv" for kind in ROW_KINDS}
     for kind, file in files.items():
         export_file(engine, kind, str(file))
     return files
@@ -89,14 +89,17 @@ def affinities(engine: Engine) -> dict[tuple[int, str, int], float]:
 @slow_on_postgresql
 @pytest.mark.parametrize(
     "kind_of_row",
-    [pytest.param(kind, marks=[] if kind == "events" else [pytest.mark.slow]) for kind in KINDS],
+    [
+        pytest.param(kind, marks=[] if kind == "events" else [pytest.mark.slow])
+        for kind in ROW_KINDS
+    ],
 )
 def test_an_import_that_ends_after_any_statement_is_of_whole_batches(
     engine: Engine, small: Files, tmp_path: Path, kind_of_row: str
 ) -> None:
     """T-16. Each run ends one statement later than the run before."""
     whole = beginnings(small[kind_of_row])
-    for kind in list(KINDS)[: list(KINDS).index(kind_of_row)]:
+    for kind in list(ROW_KINDS)[: list(ROW_KINDS).index(kind_of_row)]:
         import_file(engine, kind, str(small[kind]))
     now = tmp_path / "now.csv"
     found = set()

@@ -31,7 +31,7 @@ from recommender import (
 )
 from recommender.benchmark import chart, demo_world
 from recommender.database.transactions import writing
-from recommender.files.batches import KINDS
+from recommender.files.batches import ROW_KINDS
 from recommender.files.reader import read_rows
 from recommender.models import ServedVideo, Video
 from recommender.operations.audit import audit
@@ -277,8 +277,8 @@ def test_strangers_to_real_data_are_shown_popular_videos_of_many_topics(engine: 
     def write(session: Session) -> None:
         recommender.upsert_users(session, [*users, {"id": "speaker", "language": "zh"}])
         recommender.upsert_users(session, [{"id": "interested", "interests": REAL_INTERESTS}])
-        assert not KINDS["videos"].apply(session, list(real_rows("videos"))).rejected
-        assert not KINDS["events"].apply(session, events).rejected
+        assert not ROW_KINDS["videos"].apply(session, list(real_rows("videos"))).rejected
+        assert not ROW_KINDS["events"].apply(session, events).rejected
 
     run_transaction(engine, write)
     refresh(engine, as_of=until)
@@ -294,7 +294,7 @@ def test_strangers_to_real_data_are_shown_popular_videos_of_many_topics(engine: 
 
 def real_rows(kind: str) -> Iterator[Any]:
     """The parsed rows of a file of the real data."""
-    spec = KINDS[kind]
+    spec = ROW_KINDS[kind]
     with (DATA / "kuairand" / f"{kind}.csv.gz").open("rb") as binary:
         for each in read_rows(spec.columns, binary):
             yield spec.parse(each.row)

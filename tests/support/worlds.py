@@ -89,11 +89,11 @@ def worked_example(session: Session) -> None:
 
 
 def _columns(kind: str) -> Any:
-    return recommender.files.batches.KINDS[kind].columns
+    return recommender.files.batches.ROW_KINDS[kind].columns
 
 
 def _apply(session: Session, kind: str, rows: Sequence[Any]) -> None:
-    spec = recommender.files.batches.KINDS[kind]
+    spec = recommender.files.batches.ROW_KINDS[kind]
     assert not spec.apply(session, [spec.parse(row) for row in rows]).rejected
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -62,6 +63,8 @@ from tests.support.worlds import at, make_user, rows_of
 WORLD = DemoWorld(viewer_count=16, creator_count=24, video_count=120)
 WORLD_CUTOFF = WORLD.end - timedelta(days=4)
 NAMES = [signal.name for signal in SIGNALS]
+
+on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
 
 def distances(found: Fit, weights: Mapping[str, float] = WEIGHTS) -> dict[str, float]:
@@ -155,6 +158,7 @@ def test_a_weight_is_not_refused_for_a_rounding_error() -> None:
     ]  # fmt: skip
 
 
+@on_sqlite
 def test_an_impression_is_when_it_was_first_shown(engine: Engine) -> None:
     kinds = {1: "like", 2: "impression", 3: "watch", 4: "share", 5: "watch"}
     rows = [{"user": "u", "video": "v", "kind": kind, "at": at(n)} for n, kind in kinds.items()]
@@ -165,6 +169,7 @@ def test_an_impression_is_when_it_was_first_shown(engine: Engine) -> None:
     assert shown == {"u": {"v": ShownVideo(at(2), {"like", "share"})}}
 
 
+@on_sqlite
 def test_signals_without_variance_have_no_weight_and_are_said(engine: Engine) -> None:
     write_log(engine, users=4, pages=2)
     found = fit(engine, "mine", settings=SETTINGS)
@@ -190,6 +195,7 @@ def test_what_not_every_profile_recorded_has_no_weight_and_is_said(engine: Engin
     assert "likes" not in found.without_variance
 
 
+@on_sqlite
 def test_a_version_keeps_what_the_fit_found(engine: Engine) -> None:
     write_log(engine, users=4, pages=2)
     found = fit(engine, "for_you", author="ana", note="first try", settings=SETTINGS)
@@ -261,6 +267,7 @@ def test_what_was_shown_and_new_is_learned_from(session: Session) -> None:
     assert found == (tuple(NAMES), ())
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("position", "place"),
     [(1, ""), (2, "place_2"), (3, "place_3"), (4, "place_3"), (5, "place_5"), (8, "place_5"),
@@ -287,9 +294,9 @@ def drawn_sample(count: int, users: int) -> tuple[list[int], Rows]:
 
 
 @pytest.fixture
-def filled(engine: Engine) -> Iterator[tuple[ImpressionSample, list[int], Rows]]:
+def filled(shared_engine: Engine) -> Iterator[tuple[ImpressionSample, list[int], Rows]]:
     owners, rows = drawn_sample(400, 23)
-    with opened(engine, ["a", "b", "c", "same"]) as sample:
+    with opened(shared_engine, ["a", "b", "c", "same"]) as sample:
         sample.add(
             (owner, at(place), label, *values, 7.0)
             for place, (owner, (values, label)) in enumerate(zip(owners, rows, strict=True))
@@ -376,25 +383,25 @@ def test_quality_in_sql_is_that_of_python(filled: tuple[ImpressionSample, list[i
     )
 
 
-def test_scores_that_are_equal_on_paper_tie(engine: Engine) -> None:
-    with opened(engine, ["a", "b"]) as sample:
+def test_scores_that_are_equal_on_paper_tie(shared_engine: Engine) -> None:
+    with opened(shared_engine, ["a", "b"]) as sample:
         sample.add([(1, at(), 1.0, 0.1, 0.2), (1, at(), 0.0, 0.3, 0.0)])  # 0.1 + 0.2 is not 0.3
         assert sample.quality({"a": 1.0, "b": 1.0}, at()) == Quality(0.5, 0.5)
 
 
-def test_a_sample_without_rows_has_no_quality(engine: Engine) -> None:
-    with opened(engine, ["a"]) as sample:
+def test_a_sample_without_rows_has_no_quality(shared_engine: Engine) -> None:
+    with opened(shared_engine, ["a"]) as sample:
         assert sample.time_of(0.8) is None
         assert sample.quality({"a": 1.0}, at()) == Quality(None, None)
         assert sample.totals(at()) == Totals(0, 0, 0)
         assert sample.loss(["a"], [0.0, 1.0], at()) == (0, None)
 
 
-def test_the_table_is_gone_afterwards_also_after_an_error(engine: Engine) -> None:
+def test_the_table_is_gone_afterwards_also_after_an_error(shared_engine: Engine) -> None:
     for _ in range(2):
-        with pytest.raises(sa.exc.DBAPIError), opened(engine, ["a"]) as sample:
+        with pytest.raises(sa.exc.DBAPIError), opened(shared_engine, ["a"]) as sample:
             sample.add([(1, at(), None, 0.0)])
-        with engine.connect() as connection:
+        with shared_engine.connect() as connection:
             assert sa.inspect(connection).get_temp_table_names() == []
 
 
@@ -432,6 +439,32 @@ def test_a_replay_learns_from_the_impressions_that_evaluate_ranks(
     assert quality.gauc == pytest.approx(ranked.ranking[0].gauc.value)
 
 
+@on_sqlite
+def test_a_small_log_is_replayed(engine: Engine, tmp_path: Path) -> None:
+    """Two users see two videos every hour, and like the one with their hashtag."""
+    lines = {
+        "users": ["id,interests", "a,cats", "b,cats"],
+        "videos": ["id,creator,published_at,hashtags"],
+        "events": ["id,user,video,kind,at"],
+    }
+    for hour in range(5):
+        for video, tag in ((f"v{hour}", "cats"), (f"w{hour}", "")):
+            lines["videos"].append(f"{video},c,{scalars.written_time(at(-60))},{tag}")
+            for minute, kind in enumerate(["impression", "like"] if tag else ["impression"]):
+                when = scalars.written_time(at(60 * hour + minute + 1))
+                lines["events"] += [
+                    f"{user}{video}{kind},{user},{video},{kind},{when}" for user in "ab"
+                ]
+    for name, rows in lines.items():
+        (tmp_path / name).write_text("\n".join(rows))
+    users, videos, events = ((str(tmp_path / name),) for name in lines)
+    found = fit(engine, "mine", log=LogFiles(users, videos, (), events), since=at())
+    assert (found.source, found.profile, found.users) == ("replay", "mine@1", 2)
+    assert (found.impressions + found.held_out, found.places) == (20, {})
+    assert found.weights["hashtags"] > 0
+
+
+@pytest.mark.slow
 def test_a_replay_of_files_or_of_a_database_writes_a_version_and_nothing_else(
     engine: Engine, world_files: LogFiles, new_database: Callable[..., str]
 ) -> None:
@@ -503,6 +536,7 @@ def test_other_targets_are_refused(target: Any, message: str) -> None:
         ({"author": "", "since": at(90_000)}, "author: is empty"),
     ],
 )
+@on_sqlite
 def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(
     engine: Engine, options: dict[str, Any], message: str
 ) -> None:
@@ -514,12 +548,14 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(
         assert len(profile_history(session)) == 2
 
 
+@on_sqlite
 def test_one_user_says_nothing(engine: Engine) -> None:
     write_log(engine, users=1, pages=2)
     with pytest.raises(InvalidValue, match=r"impressions of 1 users .* it takes 2"):
         fit(engine, "mine", settings=SETTINGS)
 
 
+@on_sqlite
 def test_where_all_led_to_the_target_nothing_is_learned(engine: Engine) -> None:
     write_log(engine, users=4, pages=2)
     run_transaction(engine, lambda s: s.execute(sa.update(Interaction).values(engaged_at=at())))

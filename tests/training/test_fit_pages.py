@@ -50,6 +50,8 @@ from recommender.training.fit_pages import EXPOSURE, PageFit, _PageLearner, _sam
 from tests.support.worlds import rows_of
 
 DAY = timedelta(days=1)
+
+on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 NAMES = [signal.name for signal in SIGNALS]
 WEIGHTS = {"hashtags": 0.6, "collaborative": 4.0, "trending": 2.0, "language": -0.7}
 SETTINGS = Settings(fit_candidates=60)
@@ -120,9 +122,9 @@ def opened(engine: Engine, *features: str) -> Iterator[CandidateSample]:
 
 
 @pytest.fixture
-def filled(engine: Engine) -> Iterator[tuple[CandidateSample, list[Row]]]:
+def filled(shared_engine: Engine) -> Iterator[tuple[CandidateSample, list[Row]]]:
     rows = drawn_rows()
-    with opened(engine, "a", "b", "same", "always") as choices:
+    with opened(shared_engine, "a", "b", "same", "always") as choices:
         choices.add((*row[:5], *row[5]) for row in rows)
         yield choices, rows
 
@@ -166,20 +168,20 @@ def test_only_what_differs_within_a_page_says_something(
     ("chosen", "told"), [((0.0, 0.0), ()), ((1.0, 1.0), ()), ((0.0, 1.0), ("a",)), ((0.5,), ("a",))]
 )
 def test_what_was_never_chosen_or_always_tells_no_weight(
-    engine: Engine, chosen: Sequence[float], told: tuple[str, ...]
+    shared_engine: Engine, chosen: Sequence[float], told: tuple[str, ...]
 ) -> None:
-    with opened(engine, "a") as choices:
+    with opened(shared_engine, "a") as choices:
         for page, value in enumerate(chosen):
             choices.add([(page, 0, 1, 1.0, 1.0, value)])
             choices.add((page, place, 1, 0.0, 1.0, other) for place, other in ((1, 0.0), (2, 1.0)))
         assert choices.determined() == told
 
 
-def test_the_table_is_gone_afterwards_also_after_an_error(engine: Engine) -> None:
+def test_the_table_is_gone_afterwards_also_after_an_error(shared_engine: Engine) -> None:
     for _ in range(2):
-        with pytest.raises(sa.exc.DBAPIError), opened(engine, "a") as choices:
+        with pytest.raises(sa.exc.DBAPIError), opened(shared_engine, "a") as choices:
             choices.add([(1, 1, 1, None, 1.0, 0.0)])
-        with engine.connect() as connection:
+        with shared_engine.connect() as connection:
             assert sa.inspect(connection).get_temp_table_names() == []
 
 
@@ -317,6 +319,7 @@ def test_the_last_slice_is_held_out_and_measured_as_evaluate_does(
     assert found.quality != found.before
 
 
+@pytest.mark.slow
 def test_twice_is_the_same_and_only_a_version_is_written(
     engine: Engine, world_files: LogFiles, new_database: Callable[..., str]
 ) -> None:
@@ -391,6 +394,25 @@ def test_who_is_drawn_stands_for_others_and_who_was_wanted_for_one() -> None:
         ({"every": timedelta(seconds=1)}, "every: 0:00:01 is shorter than a minute"),
         ({"sample": 0}, "sample: 0 is no whole number of at least 1"),
         ({"until": SMALL.end - 9 * DAY}, "is not after since"),
+    ],
+)
+@on_sqlite
+def test_malformed_values_are_refused_before_the_log_is_read(
+    engine: Engine, options: dict[str, Any], message: str
+) -> None:
+    files = LogFiles(("u",), ("v",), (), ("e",))  # none of them exists
+    given = {"name": "mine", "log": files, "since": SMALL.end - 5 * DAY, **options}
+    with pytest.raises(InvalidValue) as caught:
+        fit_pages(engine, **given)
+    assert message in str(caught.value)
+    with Session(engine) as session:
+        assert len(profile_history(session)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"since": SMALL.end + DAY}, "nothing in the log comes after the cut"),
         ({"every": 30 * DAY}, "pages of 0 users before the last slice have a candidate that led"),
         ({"target": "comment"}, "pages of 1 users before"),
@@ -425,6 +447,7 @@ def small_log(folder: Path, tags: Sequence[str], last: str) -> tuple[LogFiles, d
     return LogFiles(users, videos, (), events), since
 
 
+@on_sqlite
 def test_choices_that_tell_no_weight_are_refused(engine: Engine, tmp_path: Path) -> None:
     """All candidates are alike."""
     log, since = small_log(tmp_path, ["", "", "", ""], "like")

@@ -51,8 +51,8 @@ def drawn(seed: int = 5) -> list[Row]:
 
 
 @pytest.fixture
-def sample(engine: Engine) -> Iterator[ImpressionSample]:
-    with opened(engine, "abc") as sample:
+def sample(shared_engine: Engine) -> Iterator[ImpressionSample]:
+    with opened(shared_engine, "abc") as sample:
         fill(sample, drawn())
         yield sample
 
@@ -122,8 +122,10 @@ def less_score(sums: Any) -> Any:
     return sums._replace(gradient=less(sums.gradient), information=information)
 
 
-def test_a_mean_that_differs_by_a_rounding_error_has_no_coefficient(engine: Engine) -> None:
-    with opened(engine, "abc") as sample:
+def test_a_mean_that_differs_by_a_rounding_error_has_no_coefficient(
+    shared_engine: Engine,
+) -> None:
+    with opened(shared_engine, "abc") as sample:
         fill(sample, [(*row[:5], 0.1) for row in drawn()])
         assert list(fit_viewer_bias(sample, EFFECTS, SIGNALS, at(CUT)).coefficients) == [
             INTERCEPT, OWN_SHARE, "a",
