@@ -43,6 +43,7 @@ from recommender import (
 from recommender.database.engine import create_engine
 from recommender.database.transactions import writing
 from recommender.formats import scalars
+from recommender.ingest.follows import apply_follows
 from recommender.ingest.videos import set_video_status
 from recommender.models import Base, EventRow, Sound, User, Video
 from recommender.operations import erase
@@ -549,12 +550,8 @@ WRITES: dict[str, Callable[[Session], Any]] = {
     "upsert": lambda s: upsert_users(s, [{"id": MARK, "device": "tv"}]),
     "be followed": lambda s: follow(s, "u5", MARK),
     "be muted": lambda s: mute(s, "u5", "creator", MARK),
-    "import a follow": lambda s: recommender.catalog.apply_follows(
-        s, [{"user": "u5", "creator": MARK}]
-    ),
-    "import their follow": lambda s: recommender.catalog.apply_follows(
-        s, [{"user": MARK, "creator": "u5"}]
-    ),
+    "import a follow": lambda s: apply_follows(s, [{"user": "u5", "creator": MARK}]),
+    "import their follow": lambda s: apply_follows(s, [{"user": MARK, "creator": "u5"}]),
     "publish": lambda s: upsert_videos(
         s, [{"id": "late", "creator": MARK, "published_at": NOON, "caption": MARK}]
     ),
