@@ -128,7 +128,7 @@ def test_the_readme_gives_the_quota_of_every_source() -> None:
 def test_the_readme_gives_every_setting_that_shapes_a_ranking() -> None:
     every = fields_of(Settings)
     names = [setting.name for setting in every]
-    shaping = every[names.index("recent_engagements") : names.index("common_term") + 1]
+    shaping = every[names.index("recent_engagements") : names.index("candidates") + 1]
     for setting in shaping:
         doc = setting.metadata["doc"].rstrip(".")
         assert f"| `{setting.name}` | {doc} | {setting.default:g} |" in RANKING, setting.name

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -66,10 +67,10 @@ class Readme:
 
     def python_blocks(self) -> list[tuple[str, str]]:
         """The Python blocks, each with the text block right after it, which is its output."""
-        following = [*self.blocks[1:], ("", "")]
+        pairs = pairwise([*self.blocks, ("", "")])
         return [
             (code, text if after == "text" else "")
-            for (language, code), (after, text) in zip(self.blocks, following, strict=True)
+            for (language, code), (after, text) in pairs
             if language == "python"
         ]
 
@@ -92,7 +93,8 @@ def template() -> Path:
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     (folder / "late.jsonl").write_text(LATE)
     for kind in ("users", "videos", "follows", "events"):
-        run(f"recommender import {kind} {kind}.csv", folder)
+        printed = run(f"recommender import {kind} {kind}.csv", folder)
+        assert '"rejected": 0' in printed, printed
     with new_database(folder / "world.db") as engine:
         demo_world.load(engine, demo_world.DemoWorld())
     with new_database(folder / "live.db") as engine, seeded_sessions():
