@@ -38,21 +38,21 @@ SERIES = {
     "popular": ("popular", "everybody"),
     "random": ("random", "everybody"),
 }
-"""The curves by their names: a feed, and whose days."""
+"""The names of the curves: a feed, and a group of viewers."""
 
 Days = Mapping[str, Sequence[Day]]
 
 
 @contextmanager
 def seeded_sessions(seed: int = 0) -> Iterator[None]:
-    """Let For You name its sessions, and so all that it leaves to chance, the same every time."""
+    """Give sessions of For You the same names every time, and so the same random choices."""
     chance = Random(seed)  # noqa: S311 - a simulation, not a secret
     with patch.object(resolve, "uuid4", lambda: UUID(int=chance.getrandbits(128), version=4)):
         yield
 
 
 def run(simulation: Simulation, database_url: str) -> Days:
-    """The days of each feed; For You's in an empty database."""
+    """Return the days of all feeds. For You runs in an empty database."""
     settings = Settings(database_url=database_url)
     migrations.upgrade(settings)
     engine = create_engine(database_url)
@@ -68,7 +68,7 @@ def run(simulation: Simulation, database_url: str) -> Days:
 
 
 def curves(days: Days) -> dict[str, list[float]]:
-    """The share of engaged views of each curve, day by day."""
+    """Return the daily share of engaged views per curve."""
     return {
         name: [round(getattr(day, whose).engaged_share, 4) for day in days[of]]
         for name, (of, whose) in SERIES.items()
@@ -76,7 +76,7 @@ def curves(days: Days) -> dict[str, list[float]]:
 
 
 def rows(days: Days) -> Iterator[list[str]]:
-    """The curves as a table with a heading."""
+    """Yield the curves as a table with a heading."""
     shares = curves(days)
     yield ["day", *shares]
     for number, figures in enumerate(zip(*shares.values(), strict=True)):

@@ -55,7 +55,7 @@ DAY = timedelta(days=1)
 WRITERS = READERS = 4
 KINDS = ("watch",) * 6 + ("impression", "like", "unlike", "share", "comment", "save")
 NO_FAULT_OF_OURS = (DatabaseUnreachable, DatabaseBusy)
-"""What a client is told while the server is away; it asks again."""
+"""The errors of clients while the server is down; they ask again."""
 
 COUNTED = {"impression": "impressions", "share": "shares", "comment": "comments"}
 STATE = ("impressions", "plays", "shares", "comments", "watch_ms", "completion")
@@ -65,10 +65,10 @@ T = TypeVar("T")
 
 @dataclass
 class Load:
-    """What the clients share: the database, who is there, and what went otherwise than well.
+    """The state that clients share: the database, its users, and the errors.
 
-    `told` is the folder of what clients were told, `durations` are those of the videos in
-    milliseconds, `pause` is the mean number of seconds between two things that one client does.
+    `told` is the folder of recorded answers. `durations` are the lengths of the videos in
+    milliseconds. `pause` is the mean number of seconds between two requests of a client.
     """
 
     engine: Engine
@@ -86,11 +86,11 @@ class Load:
         event.listen(self.engine, "handle_error", self._count)
 
     def _count(self, context: Any) -> None:
-        """Count what the driver says, also where a second try helps."""
+        """Count errors of the driver, even if a second try helps."""
         self.retried[type(context.original_exception).__name__] += 1
 
     def answer(self, what: str, ask: Callable[[], T]) -> T:
-        """What is answered at last: who is told of an error of the server's asks again."""
+        """Ask until the server answers, and return the answer."""
         started = time.monotonic()
         while True:
             try:
@@ -101,11 +101,11 @@ class Load:
                 self.longest[what] = max(self.longest[what], time.monotonic() - started)
 
     def transact(self, what: str, work: Callable[[Session], T]) -> T:
-        """The same of a transaction."""
+        """Run a transaction until the server answers."""
         return self.answer(what, lambda: run_transaction(self.engine, work))
 
     def turns(self, chance: random.Random) -> Iterator[int]:
-        """The turns of one client, with pauses, until the soak is over."""
+        """Yield the turns of a client, with pauses, until the soak ends."""
         number = 0
         while not self.stop.wait(self.pause * chance.uniform(0.5, 1.5)):
             yield number
@@ -113,7 +113,7 @@ class Load:
 
 
 def write(load: Load, writer: int) -> None:
-    """Record what people do, some of it twice, and write down what was acknowledged."""
+    """Record events, some of them twice, and write down the acknowledged ones."""
     chance = random.Random(f"writer {writer}")  # noqa: S311 - not for secrets
     with (load.told / f"events-{writer}.jsonl").open("w") as told:
         for turn in load.turns(chance):
@@ -131,7 +131,7 @@ def write(load: Load, writer: int) -> None:
 
 
 def swipes(load: Load, chance: random.Random, name: str) -> Iterator[Event]:
-    """Some events of one user, of the last day; few are older than what is pruned by then."""
+    """Yield events of one user in the last day; a few are older than the pruning limit."""
     user = some(chance, load.people)
     age = DAY * 2 if chance.random() < 0.02 else (DAY - timedelta(minutes=2)) * chance.random()
     at = datetime.now(UTC) - age
@@ -144,12 +144,12 @@ def swipes(load: Load, chance: random.Random, name: str) -> Iterator[Event]:
 
 
 def some(chance: random.Random, names: list[str]) -> str:
-    """One of some names, the first the more often."""
+    """Return a random name; earlier names are more frequent."""
     return names[int(len(names) * chance.random() ** 2)]
 
 
 def as_told(one: Event) -> dict[str, Any]:
-    """An event as a line of a file."""
+    """Return an event as a line of a file."""
     names = ("key", "user", "video", "kind", "watch_ms", "completion")
     return {**{name: getattr(one, name) for name in names}, "at": one.at.isoformat()}
 
@@ -180,25 +180,25 @@ def scroll(load: Load, reader: int) -> None:
 
 
 def every(load: Load, seconds: float, do: Callable[[], Any]) -> None:
-    """Do something again and again until the soak is over."""
+    """Call a function repeatedly until the soak ends."""
     while not load.stop.wait(seconds):
         do()
 
 
 def refresh(load: Load) -> None:
-    """Count what waits."""
+    """Run a refresh."""
     load.answer("refresh", lambda: recommender.refresh(load.engine))
 
 
 def prune(load: Load) -> None:
-    """Prune what is a day old."""
+    """Prune events and sessions that are a day old."""
     ages = {"events_older_than": DAY, "sessions_older_than": DAY}
     report = load.answer("prune", lambda: recommender.prune(load.engine, **ages))
     tell(load, "pruned", report.as_dict())
 
 
 def erase(load: Load) -> None:
-    """Erase somebody who was busy; somebody else comes."""
+    """Erase an active user and add a new one."""
     gone = load.people.pop(0)
     try:
         load.answer("erase", lambda: recommender.erase_user(load.engine, gone))
@@ -210,13 +210,13 @@ def erase(load: Load) -> None:
 
 
 def tell(load: Load, what: str, value: object) -> None:
-    """Write down a line of a kind of which one thread writes."""
+    """Write down a line; only one thread writes lines of this kind."""
     with (load.told / f"{what}.jsonl").open("a") as file:
         file.write(json.dumps(value) + "\n")
 
 
 def told(folder: Path, what: str) -> Iterator[Any]:
-    """The lines of a kind, of all clients."""
+    """Yield the lines of a kind from all clients."""
     for path in sorted(folder.glob(f"{what}*.jsonl")):
         with path.open() as file:
             yield from map(json.loads, file)
@@ -224,7 +224,7 @@ def told(folder: Path, what: str) -> Iterator[Any]:
 
 @dataclass
 class Expected:
-    """What the database must hold by what clients were told."""
+    """The expected content of the database."""
 
     keys: dict[tuple[str, str], datetime] = field(default_factory=dict)
     states: dict[tuple[str, str], list[Any]] = field(
@@ -233,7 +233,7 @@ class Expected:
     engaged: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, line: Mapping[str, Any], duration: int) -> None:
-        """Fold one acknowledged event."""
+        """Add an acknowledged event."""
         pair = line["user"], line["video"]
         self.keys[line["user"], line["key"]] = datetime.fromisoformat(line["at"])
         state = self.states[pair]
@@ -246,14 +246,14 @@ class Expected:
                 self.engaged.add(pair)
 
     def statistics(self) -> dict[str, tuple[int, int]]:
-        """The viewers and the engaged viewers of each video that has any."""
+        """Return the numbers of viewers and engaged viewers per video."""
         viewers = Counter(video for (_, video), state in self.states.items() if state[0])
         engaged = Counter(video for _, video in self.engaged)
         return {video: (count, engaged[video]) for video, count in viewers.items()}
 
 
 def expected(folder: Path, durations: Mapping[str, int]) -> Expected:
-    """By all acknowledged events but those of the erased."""
+    """Return the content that follows from acknowledged events of users who were not erased."""
     erased = set(told(folder, "erased"))
     found = Expected()
     for each in told(folder, "events"):
@@ -263,17 +263,17 @@ def expected(folder: Path, durations: Mapping[str, int]) -> Expected:
 
 
 def rows(session: Session, *columns: Any) -> list[Any]:
-    """Columns of a table, whole."""
+    """Return all rows of some columns."""
     return list(session.execute(sa.select(*columns)))
 
 
 def differences(ours: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> int:
-    """At how many keys two mappings differ."""
+    """Return the number of keys with different values."""
     return sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
 
 
 def broken(engine: Engine, folder: Path, durations: Mapping[str, int]) -> dict[str, int]:
-    """How often each promise was broken, by the database and by what clients were told."""
+    """Return how often each promise was broken."""
     due = expected(folder, durations)
     with Session(engine) as session:
         horizon = session.scalar(sa.select(models.LearningState.events_horizon))
@@ -313,14 +313,14 @@ def broken(engine: Engine, folder: Path, durations: Mapping[str, int]) -> dict[s
 
 
 def idle(engine: Engine) -> int:
-    """How many other connections are in a transaction and do nothing."""
+    """Return the number of connections that are idle in a transaction."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
     with engine.connect() as connection:
         return int(connection.scalar(sa.text(query)) or 0)
 
 
 def memory() -> float:
-    """The megabytes that this process, all clients at once, has in memory."""
+    """Return the memory of this process in megabytes."""
     (line,) = (
         line for line in Path("/proc/self/status").read_text().splitlines()
         if line.startswith("VmRSS")
@@ -329,7 +329,7 @@ def memory() -> float:
 
 
 def make_world(engine: Engine) -> DemoWorld:
-    """Some hundred people, and more videos than they can see."""
+    """Create a few hundred users, and more videos than they can watch."""
     world = DemoWorld(
         viewer_count=300, video_count=3_000, beginning=datetime.now(UTC) - timedelta(days=90)
     )
@@ -344,7 +344,7 @@ def make_world(engine: Engine) -> DemoWorld:
 
 
 def clients(load: Load, seconds: float) -> list[Callable[[], None]]:
-    """What runs at once, for so long in all."""
+    """Return the functions that run concurrently."""
     minute = min(60, seconds / 6)
     return [
         *(partial(write, load, number) for number in range(WRITERS)),
@@ -357,7 +357,7 @@ def clients(load: Load, seconds: float) -> list[Callable[[], None]]:
 
 
 def run(server: postgres.Server, load: Load, seconds: float) -> list[str]:
-    """Let everybody do what they do for so long, restart the server twice; say what ended whom."""
+    """Run all clients, restart the server twice, and return the errors that ended a client."""
     started = time.monotonic()
     doing = clients(load, seconds)
     with ThreadPoolExecutor(len(doing)) as threads:
@@ -374,19 +374,19 @@ def run(server: postgres.Server, load: Load, seconds: float) -> list[str]:
 
 
 def restart(server: postgres.Server, how: Literal["fast", "immediate"]) -> None:
-    """End the server and start it again."""
+    """Stop the server and start it again."""
     server.stop(how)
     server.start()
 
 
 def wait(running: Iterable[Future[None]], until: float) -> None:
-    """Wait until a time, or until a client ended before it should."""
+    """Wait until a time, or until a client ends early."""
     while (left := until - time.monotonic()) > 0 and not any(each.done() for each in running):
         time.sleep(min(1.0, left))
 
 
 def soak(minutes: float, say: Callable[[str], None] = print) -> int:
-    """Soak, say what came of it, and count the promises that were broken."""
+    """Run the soak, print the results, and return the number of broken promises."""
     with (
         postgres.own_server(autovacuum="on", synchronous_commit="on") as server,
         tempfile.TemporaryDirectory(prefix="recommender-soak-") as folder,
@@ -410,7 +410,7 @@ def soak(minutes: float, say: Callable[[str], None] = print) -> int:
 
 
 def report(load: Load, ended: list[str], counts: Mapping[str, int]) -> Iterator[str]:
-    """What came of it, a line each."""
+    """Yield the lines of the report."""
     people = Counter(each["user"] for each in told(load.told, "events"))
     pages = list(told(load.told, "pages"))
     erased = list(told(load.told, "erased"))
@@ -436,7 +436,7 @@ def report(load: Load, ended: list[str], counts: Mapping[str, int]) -> Iterator[
 
 
 def main() -> int:
-    """Soak for as long as the command says."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     return min(1, soak(parser.parse_args().minutes))

@@ -1,4 +1,4 @@
-"""Wherever a process ends, what was done is whole, and doing it again goes on from there."""
+"""A process may end at any point: finished work is whole, and the next run goes on from there."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from tests.support.refresh_worlds import (
 SMALL = Settings(batch_size=5, rollup_batch=5)
 
 STEP = 9
-"""A migration ends at every so manieth of its statements."""
+"""The number of statements between two points at which a migration ends."""
 
 Files = dict[str, Path]
 
 
 def written(folder: Path, engine: Engine) -> Files:
-    """What a database exports, a file for each kind."""
+    """Export a database to one file per kind."""
     folder.mkdir()
     files = {kind: folder / f"{kind}.csv" for kind in ROW_KINDS}
     for kind, file in files.items():
@@ -54,7 +54,7 @@ def texts(files: Files) -> dict[str, str]:
 
 
 def world_of(folder: Path, database: str, world: DemoWorld) -> Files:
-    """The files of a world, as an uninterrupted import of them is exported again."""
+    """Return the exported files of a world."""
     engine = create_engine(database)
     load(engine, world)
     files = written(folder, engine)
@@ -75,7 +75,7 @@ def medium(new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFa
 
 
 def beginnings(file: Path) -> list[str]:
-    """A file as it is with so many whole batches in it."""
+    """Return the text of a file after 0, 1, 2, … whole batches."""
     header, *rows = file.read_text().splitlines(keepends=True)
     ends = [*range(0, len(rows), SMALL.batch_size), len(rows)]
     return ["".join([header, *rows[:end]]) for end in ends]
@@ -97,7 +97,7 @@ def affinities(engine: Engine) -> dict[tuple[int, str, int], float]:
 def test_an_import_that_ends_after_any_statement_is_of_whole_batches(
     engine: Engine, small: Files, tmp_path: Path, kind_of_row: str
 ) -> None:
-    """T-16. Each run ends one statement later than the run before."""
+    """Each run ends one statement later than the previous run."""
     whole = beginnings(small[kind_of_row])
     for kind in list(ROW_KINDS)[: list(ROW_KINDS).index(kind_of_row)]:
         import_file(engine, kind, str(small[kind]))
@@ -116,7 +116,7 @@ def test_an_import_that_ends_after_any_statement_is_of_whole_batches(
 
 
 def sums_are_those_of_the_log(engine: Engine) -> None:
-    """What was added up as events came is what a rebuild adds up; trends depend on their order."""
+    """Compare incremental sums with a rebuild, except trends, which depend on the order."""
     learned = affinities(engine)
     assert statistics(engine) == counted(engine)
     refresh(engine)
@@ -127,14 +127,14 @@ def sums_are_those_of_the_log(engine: Engine) -> None:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, database: str) -> Callable[..., int]:
-    """Runs the command in this process, in batches of five rows; gives its exit code."""
+    """A function that runs a command in this process, with batches of five rows."""
     monkeypatch.setenv("RECOMMENDER_DATABASE_URL", database)
     monkeypatch.setenv("RECOMMENDER_BATCH_SIZE", str(SMALL.batch_size))
     return lambda *arguments: cli.run(list(arguments))
 
 
 def ready(command: Callable[..., int], files: Files) -> None:
-    """Import all that events refer to."""
+    """Import users, videos and follows."""
     for kind in ("users", "videos", "follows"):
         assert command("import", kind, str(files[kind])) == 0
 
@@ -147,7 +147,6 @@ def test_an_import_on_a_full_disk_goes_on_when_there_is_space(
     command: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """T-25."""
     ready(command, medium)
     with engine.connect() as connection:
         pages = connection.scalar(sa.text("PRAGMA page_count"))
@@ -168,7 +167,7 @@ def test_an_import_on_a_full_disk_goes_on_when_there_is_space(
 
 
 def whole_batches(engine: Engine, files: Files, folder: Path) -> int:
-    """How many events are in; they must be batches of five of the file."""
+    """Return the number of stored events, which must be whole batches of the file."""
     now = folder / "now.csv"
     export_file(engine, "events", str(now))
     assert now.read_text() in beginnings(files["events"])
@@ -222,7 +221,7 @@ def test_an_interrupted_import_says_how_far_it_came(
     code: int,
     times: int,
 ) -> None:
-    """T-28. The second time, while the first is being heeded, it ends at once."""
+    """A second signal during the first one ends the process immediately."""
     ready(command, medium)
     signals = [str(int(number)), "30", str(times)]
     done = subprocess.run(
@@ -239,7 +238,7 @@ def test_an_interrupted_import_says_how_far_it_came(
 
 @slow_on_postgresql
 def test_a_refresh_that_ends_after_any_statement_counts_once(engine: Engine) -> None:
-    """T-16. Each run has new events to count, and ends one statement later than the run before."""
+    """Each run has new events, and ends one statement later than the previous run."""
     people(engine, 4, 6)
     for runs in count(1):
         behave(engine, 4, 6, 6, seed=runs)
@@ -270,7 +269,7 @@ def tables(database: str) -> set[str]:
 def test_a_migration_that_ends_after_any_statement_did_nothing(
     empty_database: str, migrate: Callable[[Settings, str], None], target: str
 ) -> None:
-    """T-16, T-17: at some of the statements; all take a minute."""
+    """Tested at some statements only: all of them take a minute."""
     settings = Settings(database_url=empty_database)
     if target == "base":
         migrations.upgrade(settings)
@@ -330,9 +329,9 @@ for point in range(30):
 
 
 def killed_at_30_points(database: str, events: Path, batch_size: int) -> list[int]:
-    """Import a file of events again and again, killed a thirtieth later each time; the exit codes.
+    """Import a file of events 30 times, killed a thirtieth later each time; return the exit codes.
 
-    Each point is a step of a batch, and up to 2 ms later: in a statement, between two, in a commit.
+    The kill comes up to 2 ms after a step of a batch: in a statement, between two, or in a commit.
     """
     batches = (len(events.read_text().splitlines()) - 1) // batch_size
     command = [sys.executable, "-c", KILLED, database, str(events), str(batch_size), str(batches)]
@@ -341,7 +340,7 @@ def killed_at_30_points(database: str, events: Path, batch_size: int) -> list[in
 
 
 def is_as_uninterrupted(engine: Engine, files: Files, folder: Path) -> None:
-    """Importing once more ends with the bytes, and with the sums, of a world that never ended."""
+    """Import again, and compare export and sums with an uninterrupted import."""
     reports = [import_file(engine, kind, str(file)) for kind, file in files.items()]
     assert all(report.rejected == report.updated == 0 for report in reports)
     assert texts(written(folder, engine)) == texts(files)
@@ -352,7 +351,7 @@ def is_as_uninterrupted(engine: Engine, files: Files, folder: Path) -> None:
 def test_an_import_killed_at_30_points_goes_on(
     engine: Engine, database: str, medium: Files, tmp_path: Path
 ) -> None:
-    """T-15, T-17: every run but the first is one that goes on."""
+    """Every run but the first one goes on from an earlier run."""
     for kind in ("users", "videos", "follows"):
         import_file(engine, kind, str(medium[kind]))
     engine.dispose()

@@ -1,4 +1,4 @@
-"""The package inside a host's application: its sessions, its engines, its own tables."""
+"""The package inside a host application, with its sessions, engines and tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HostBase(DeclarativeBase):
 
 
 class Licence(HostBase):
-    """A table of the host's own, keyed by the video's key."""
+    """A table of the host, keyed by the key of the video."""
 
     __tablename__ = "licences"
 
@@ -47,7 +47,7 @@ class Licence(HostBase):
 
 
 class Boost(HostBase):
-    """What the host's editors want to be seen, and how much: another table of its own."""
+    """A second table of the host: videos to promote, and how much."""
 
     __tablename__ = "boosts"
 
@@ -57,7 +57,7 @@ class Boost(HostBase):
 
 
 def boosted(_candidate: Candidate) -> sa.ColumnElement[float]:
-    """The strongest boost of the video."""
+    """Return the strongest boost of the video."""
     strongest = sa.select(sa.func.max(Boost.strength)).where(Boost.video == Video.key)
     return sa.func.coalesce(strongest.scalar_subquery(), sa.literal(0.0, sa.Double))
 
@@ -67,7 +67,7 @@ BOOST = Signal("boost", 0, 1, boosted)
 
 @pytest.fixture
 def boosts(session: Session) -> Session:
-    """Videos of which the host boosts some, and licences some to regions."""
+    """Videos, some of them boosted by the host, some licensed for regions."""
     HostBase.metadata.create_all(session.connection())
     make_user(session)
     for minute, video in enumerate(["old", "middle", "new"], start=1):
@@ -91,7 +91,7 @@ def licensed(region: str) -> sa.ColumnElement[bool]:
 
 
 def everything(session: Session) -> list[str]:
-    """A call of every function that takes a session."""
+    """Call every function that takes a session."""
     worked_example(session)
     recommender.upsert_users(session, [{"id": "user1", "interests": ["dance"]}])
     recommender.follow(session, "user1", "creator3")
@@ -224,7 +224,7 @@ def test_a_hosts_own_signal_goes_with_the_reference_formula(boosts: Session) -> 
      ("x" * 64,), ("é" * 32,)],
 )  # fmt: skip
 def test_a_hosts_signal_needs_a_name_of_its_own(boosts: Session, names: tuple[str, ...]) -> None:
-    """In a column's length, and in any case: SQLite takes columns for one that differ in it."""
+    """Also if it is too long for a column, or differs in case only, which SQLite ignores."""
     signals = {Signal(name, 0, 1, boosted): 1.0 for name in names}
     with pytest.raises(recommender.InvalidValue, match=r"^signals: .* is taken, or not one word"):
         preview(boosts, "viewer", signals=signals)

@@ -1,4 +1,4 @@
-"""T-05: whatever the order of their statements, two operations end as one after the other would."""
+"""Two concurrent operations give the result of one order, in any interleaving of statements."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from tests.support.refresh_worlds import recent, statistics, trends
 from tests.support.worlds import at, names
 
 WHOLE = 500
-"""Steps that no operation here has."""
+"""More steps than any operation here has."""
 
 POINTS = 8
-"""Where each of two is interrupted by the whole of the other, where it has so many steps."""
+"""The largest number of points at which an operation is interrupted by the whole other one."""
 
 BY_CHANCE = 14
-"""Random orders."""
+"""The number of random orders."""
 
 LONG_AGO = at(-60 * 24 * 30)
-"""When no video is on trial any more, so that chance has no part in a page."""
+"""A time so old that no video is explored, and pages are not random."""
 
 SMALL = Settings(batch_size=3, rollup_batch=2)
 
 
 class Pair(NamedTuple):
-    """Two operations on a little world, and what to compare afterwards."""
+    """Two operations on a small world, and the outcome to compare."""
 
     operations: tuple[Operation, Operation]
     outcome: Callable[[], Any]
 
 
 def said(operation: Operation) -> Operation:
-    """The operation, with an error of ours as what it returns."""
+    """Return an operation that returns the name of its error."""
 
     def run(engine: Engine) -> Any:
         try:
@@ -66,12 +66,12 @@ def said(operation: Operation) -> Operation:
 
 
 def unit(function: Callable[[Session], Any]) -> Operation:
-    """The operation that is one transaction."""
+    """Return an operation of one transaction."""
     return lambda engine: run_transaction(engine, function)
 
 
 def make(engine: Engine, name: str, videos: int = 2) -> int:
-    """A user and videos that nobody else has to do with; the user's id."""
+    """Create a user and videos without other users; return the id of the user."""
 
     def write(session: Session) -> int:
         upsert_users(session, [{"id": name}])
@@ -92,13 +92,13 @@ def rows(engine: Engine, *columns: Any, user_id: int) -> list[Any]:
 
 
 def learned(engine: Engine, user_id: int) -> list[Any]:
-    """A user's affinities, in the order of their subjects' ids."""
+    """Return the affinities of a user, ordered by the ids of their subjects."""
     found = rows(engine, Affinity.subject, Affinity.subject_id, Affinity.score, user_id=user_id)
     return [(subject, pytest.approx(score)) for subject, _, score in found]
 
 
 def of_videos(engine: Engine, name: str) -> list[Any]:
-    """What refreshing made of a world's videos, in the order of their keys."""
+    """Return the derived values of the videos of a world, ordered by key."""
     of_user = {video_id: when for each in recent(engine).values() for video_id, when in each}
     with Session(engine) as session:
         mine = sa.select(Video.id).where(Video.key.startswith(f"{name}-")).order_by(Video.key)
@@ -139,7 +139,7 @@ def record_and_erase(engine: Engine, name: str, _folder: Path) -> Pair:
 
 
 def two_pages_of_one_session(engine: Engine, name: str, _folder: Path) -> Pair:
-    """Two who ask with one cursor get one page; the catalogue is one, so that names compare."""
+    """Two requests with one cursor get one page. All worlds share one catalogue."""
     make(engine, "catalogue", videos=12)
     user_id = make(engine, name, videos=0)
     cursor = run_transaction(engine, lambda s: for_you(s, name, limit=3, as_of=at(0))).cursor
@@ -152,7 +152,7 @@ def two_pages_of_one_session(engine: Engine, name: str, _folder: Path) -> Pair:
 
 
 def import_and_refresh(engine: Engine, name: str, folder: Path) -> Pair:
-    """The second batch's keys lie between those of the first."""
+    """The keys of the second batch lie between the keys of the first."""
     user_id = make(engine, name, videos=6)
     file = folder / f"{name}.csv"
     numbers = (0, 2, 4, 1, 3, 5)
@@ -174,7 +174,7 @@ def import_and_refresh(engine: Engine, name: str, folder: Path) -> Pair:
 
 
 def refresh_and_refresh(engine: Engine, name: str, _folder: Path) -> Pair:
-    """Each batch of events is of the same two videos as the others."""
+    """All batches of events are about the same two videos."""
     make(engine, name)
 
     def watch(session: Session) -> None:
@@ -194,12 +194,12 @@ def refresh_and_refresh(engine: Engine, name: str, _folder: Path) -> Pair:
 
 
 def some(steps: int) -> Sequence[int]:
-    """Some of the points between the steps of an operation, evenly spread."""
+    """Return some points between the steps of an operation, evenly spread."""
     return sorted({1 + point * (steps - 1) // POINTS for point in range(POINTS)})
 
 
 def orders(steps: Sequence[int]) -> Iterator[list[int]]:
-    """Each interrupted by the whole of the other at some points, then orders by chance."""
+    """Yield orders in which one operation interrupts the other, then random orders."""
     for first in (0, 1):
         for point in some(steps[first]):
             yield [first] * point + [1 - first] * WHOLE
@@ -228,7 +228,7 @@ def test_two_end_as_one_after_the_other(
     pair: Callable[[Engine, str, Path], Pair],
     fewest: dict[str, int],
 ) -> None:
-    """Orders that locks make alike count once; SQLite's one lock leaves few."""
+    """Orders that become equal through locks count once. SQLite has one lock, so few remain."""
     different: set[tuple[int, ...]] = set()
     worlds = (f"w{number}" for number in count())
 

@@ -43,19 +43,19 @@ from tests.support.refresh_worlds import check, people, read
 from tests.support.worlds import at
 
 WATCHES = 30
-"""How many events are acknowledged between two restarts, at least."""
+"""The smallest number of acknowledged events between two restarts."""
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Server]:
-    """A server to be stopped; what it acknowledged survives a crash of its own."""
+    """A server that tests stop; acknowledged commits survive its crash."""
     with own_server(synchronous_commit="on") as server:
         yield server
 
 
 @pytest.fixture
 def stoppable(own: Server) -> str:
-    """The URL of a new, migrated database on it."""
+    """The URL of a new, migrated database on that server."""
     if not own.is_running:
         own.start()
     create_database(own.url, "stoppable", "template0")
@@ -78,7 +78,6 @@ def watch(session: Session, number: int, turn: int) -> None:
 
 @pytest.mark.slow
 def test_what_was_acknowledged_across_restarts_is_there_once(own: Server, stoppable: str) -> None:
-    """T-18."""
     acknowledged: list[str] = []
     is_done = False
 
@@ -115,7 +114,6 @@ def test_what_was_acknowledged_across_restarts_is_there_once(own: Server, stoppa
 
 
 def test_an_idle_pool_survives_a_restart(own: Server, stoppable: str) -> None:
-    """T-19."""
     with engine_of(stoppable) as engine:
         held = [engine.connect() for _ in range(5)]
         for connection in held:
@@ -132,7 +130,6 @@ def test_an_idle_pool_survives_a_restart(own: Server, stoppable: str) -> None:
 def test_check_waits_for_a_server_that_is_starting(
     own: Server, stoppable: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """T-20."""
     own.stop("fast")
     url = stoppable.replace("postgres@", "postgres:s3cret@")
     command = ["db", "check", "--database-url", url, "--wait"]
@@ -150,13 +147,13 @@ def test_check_waits_for_a_server_that_is_starting(
 
 
 class Proxy:
-    """Passes bytes between clients and a server, as many as it is told to."""
+    """A proxy between clients and a server that can cut or silence connections."""
 
     def __init__(self, port: int) -> None:
         self.left: float = math.inf
-        """Bytes of the server's that are passed on yet; the connection is cut after them."""
+        """The number of bytes from the server after which the connection is cut."""
         self.is_silent = False
-        """Whether a client is let in and then hears nothing."""
+        """True to accept clients and send them nothing."""
         self._server = ("127.0.0.1", port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = [self._listener]
@@ -168,7 +165,7 @@ class Proxy:
         return port
 
     def close(self) -> None:
-        """Cut every connection, and let nobody in any more."""
+        """Cut all connections and accept no more."""
         for each in self._sockets:
             _cut(each)
         for thread in self._threads:
@@ -227,7 +224,7 @@ LONG = sa.text("SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
 def test_a_result_that_is_cut_is_an_error_or_asked_for_again(
     database: str, proxy: Proxy, tries: int
 ) -> None:
-    """T-21. A megabyte is cut in its middle; its connection does not go back to the pool."""
+    """A result of a megabyte is cut; its connection does not go back to the pool."""
     calls = 0
 
     def unit(session: Session) -> int:
@@ -247,7 +244,7 @@ def test_a_result_that_is_cut_is_an_error_or_asked_for_again(
 
 
 def checked_out(engine: Engine) -> int:
-    """Connections that somebody holds."""
+    """Return the number of connections in use."""
     held: int = engine.pool.checkedout()  # type: ignore[attr-defined]
     return held
 
@@ -255,7 +252,6 @@ def checked_out(engine: Engine) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_a_server_that_says_nothing_is_given_up(database: str, proxy: Proxy) -> None:
-    """T-21."""
     proxy.is_silent = True
     with engine_of(through(proxy, database), connect_timeout=1) as engine:
         with pytest.raises(DatabaseUnreachable), translate_errors():
@@ -267,7 +263,7 @@ def test_a_server_that_says_nothing_is_given_up(database: str, proxy: Proxy) -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of the options are Linux's")
 def test_a_network_that_goes_silent_is_noticed(new_database: Callable[..., str]) -> None:
-    """T-21. No test can lose packets: what the system was told is looked at."""
+    """A test cannot lose packets, so this one reads the options of the socket."""
     url = new_database("postgresql")
     told: list[tuple[int, ...]] = []
     for query in ("", "?tcp_user_timeout=7000&keepalives_idle=3"):
@@ -282,7 +278,7 @@ def test_a_network_that_goes_silent_is_noticed(new_database: Callable[..., str])
 
 @slow_on_postgresql
 def test_more_tasks_than_connections_wait_for_one(engine: Engine, database: str) -> None:
-    """T-22. Fifty at once on five connections."""
+    """Fifty threads use five connections."""
     people(engine, 8, 6)
     with engine_of(database, pool_size=5, max_overflow=0) as few:
         most = 0
@@ -303,10 +299,7 @@ TASKS = 100
 
 
 def test_cancelled_tasks_leave_nothing_behind(engine: Engine, database: str, kind: str) -> None:
-    """T-23. Whoever was cancelled recorded once or not at all, and holds no connection.
-
-    Nobody is cancelled twice: aiosqlite would wait for ever for a connection that is being closed.
-    """
+    """A cancelled task recorded once or not at all, and holds no connection."""
     people(engine, 8, 6)
     engine.dispose()
     chance = random.Random(23)  # noqa: S311 - not for secrets
@@ -325,6 +318,7 @@ def test_cancelled_tasks_leave_nothing_behind(engine: Engine, database: str, kin
             tasks.append(asyncio.create_task(work(writing, turn % 8, turn)))
             for _ in range(chance.randrange(40)):
                 await asyncio.sleep(0)
+            # No task is cancelled twice: aiosqlite would wait forever for its connection.
             going = [task for task in tasks if not (task.done() or task.cancelling())]
             if going and chance.random() < 0.5:
                 chance.choice(going).cancel()
@@ -348,7 +342,7 @@ def test_cancelled_tasks_leave_nothing_behind(engine: Engine, database: str, kin
 
 
 def idle_in_transaction(engine: Engine) -> int:
-    """Connections with a transaction in which nothing happens; SQLite would let nobody write."""
+    """Return the number of connections that are idle in a transaction; on SQLite 0."""
     if engine.dialect.name == "sqlite":
         return 0
     query = sa.text(

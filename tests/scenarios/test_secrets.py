@@ -1,4 +1,4 @@
-"""Passwords that are never shown, files that only their owner reads, input that is never code."""
+"""Passwords are never shown, files are readable by their owner only, input is never executed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ARGUMENTS = (
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that refuses connections as long as the test runs."""
+    """A port that refuses connections during the test."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

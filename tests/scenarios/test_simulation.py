@@ -1,6 +1,6 @@
-"""What the feed is worth: simulated viewers, the trials of new videos, and those whom nobody knows.
+"""The quality of the feed: simulated viewers, exploration of new videos, unknown viewers.
 
-The same seed gives the same days: For You names its sessions by chance, which is seeded here.
+The same seed gives the same days, because the random names of sessions are seeded here.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def days(simulated: tuple[Days, Engine]) -> Days:
 
 
 def surely_more(one: Share, other: Share) -> bool:
-    """By more than four times what two shares of so many views differ by chance."""
+    """Return whether two shares differ by more than four standard errors."""
     both = one + other
     variance = both.engaged_share * (1 - both.engaged_share)
     error = sqrt(variance * (1 / one.shown + 1 / other.shown))
@@ -80,7 +80,7 @@ def test_for_you_is_worth_more_than_chance_and_popularity(days: Days) -> None:
 
 @pytest.mark.slow
 def test_tastes_that_drift_are_followed_within_two_days(days: Days) -> None:
-    """From the second day on, nine tenths as many views are engaged as before, at least."""
+    """From the second day on, engaged views reach at least nine tenths of their earlier number."""
     drift = SMALL.drift or 0
     drifting = [day.drifting for day in days["for_you"]]
     steady = [day.steady for day in days["for_you"]]
@@ -108,7 +108,7 @@ def test_promises_hold_where_little_is_left(engine: Engine) -> None:
 
 
 def check_promises(engine: Engine) -> int:
-    """Check everything that a database has served; return how many places that is."""
+    """Check everything that a database has served, and return the number of places."""
     with Session(engine) as session:
         rows = session.execute(_served()).all()
         audited = audit(session)
@@ -129,7 +129,7 @@ def check_promises(engine: Engine) -> int:
 
 
 def _served() -> sa.Select[*tuple[object, ...]]:
-    """All places in order, each with its video."""
+    """Return a query of all served places in order, with their videos."""
     about = (Video.creator_id, Video.sound_id, Video.published_at)
     return (
         sa.select(*ServedVideo.__table__.c, *about)
@@ -184,7 +184,7 @@ def world_urls() -> dict[str, str]:
 def world(
     kind: str, new_database: Callable[..., str], world_urls: dict[str, str]
 ) -> Iterator[Session]:
-    """A synthetic world in which statistics are up to date; what a test writes is rolled back."""
+    """A session on a synthetic world with current statistics, rolled back after the test."""
     if kind not in world_urls:
         world_urls[kind] = new_database(kind)
         engine = create_engine(world_urls[kind])
@@ -199,7 +199,7 @@ def world(
 
 
 def first_page(session: Session, user: str) -> Sequence[FeedItem]:
-    """A page of 20 at the end of the world, all of it."""
+    """Return a full page of 20 videos at the end of the world."""
     items = preview(session, user, as_of=WORLD.end).items
     assert len({item.video for item in items}) == 20
     return items
@@ -293,7 +293,7 @@ def test_strangers_to_real_data_are_shown_popular_videos_of_many_topics(engine: 
 
 
 def real_rows(kind: str) -> Iterator[Any]:
-    """The parsed rows of a file of the real data."""
+    """Yield the parsed rows of a file of real data."""
     spec = ROW_KINDS[kind]
     with (DATA / "kuairand" / f"{kind}.csv.gz").open("rb") as binary:
         for each in read_rows(spec.columns, binary):

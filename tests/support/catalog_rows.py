@@ -1,4 +1,4 @@
-"""Users and videos as a database holds them, and the statements that write."""
+"""Users and videos as they are stored, and the statements that write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recommender.models.tables import (
 
 
 def videos(session: Session) -> dict[str, dict[str, Any]]:
-    """Every video as an interchange row, with the times that its hashtags are listed at."""
+    """Return all videos as interchange rows, with the listing times of their hashtags."""
     names = ("language", "country", "duration_ms", "orientation", "status", "published_at")
     query = (
         sa.select(
@@ -68,7 +68,7 @@ def writes(sent: list[str]) -> list[str]:
 
 @contextmanager
 def just_before(engine: Engine, beginning: str, do: Callable[[], Any]) -> Iterator[None]:
-    """Do something, once, just before a statement that begins so is sent."""
+    """Call a function once, just before the first statement with this beginning."""
     done: list[bool] = []
 
     def watch(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:

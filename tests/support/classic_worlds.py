@@ -60,7 +60,7 @@ DEED = st.fixed_dictionaries({
 
 @st.composite
 def worlds(draw: st.DrawFn) -> dict[str, Any]:
-    """Few values and many videos, so that ties are everywhere."""
+    """Draw a world with few values and many videos, so that many scores are equal."""
     users = draw(st.lists(USER, min_size=2, max_size=3))
     videos = draw(st.lists(VIDEO, min_size=32, max_size=40))
     pair = st.tuples(st.integers(0, len(users) - 1), st.integers(0, len(videos) - 1), DEED)

@@ -1,4 +1,4 @@
-"""A world with a person to erase, interrupted erasures, and what must be left."""
+"""A world with a person to erase, interrupted erasures, and the expected result."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tests.support.refresh_worlds import (
 from tests.support.worlds import NOON, at, make_event
 
 MARK = "mrkqz"
-"""In every text of the person, and in nothing else."""
+"""A text that is part of every text of the person, and of no other text."""
 
 
 KINDS = ("watch", "like", "share", "save", "comment", "not_interested", "report", "impression")
 
 
 def marked_world(engine: Engine) -> int:
-    """A person with rows in every table, among others who have as many; their id."""
+    """Create a person with rows in every table, and other active users; return the id."""
     people(engine, 6, 12)
     behave(engine, 6, 12, 150)
 
@@ -77,13 +77,13 @@ def marked_world(engine: Engine) -> int:
 
 
 def reset(session: Session) -> int:
-    """Forget some of what was learned of the person; their id."""
+    """Reset the affinities of the person to an old date; return the id."""
     reset_user(session, MARK, at=at(-999))
     return session.scalars(sa.select(User.id).where(User.key == MARK)).one()
 
 
 def do_things(engine: Engine, when: str) -> None:
-    """The person watches others' videos and others theirs, engaged or not."""
+    """Record views by the person and of the person's videos, engaged or not."""
     shift = 0 if when == "counted" else 4
     events = [
         make_event("watch", f"v{n + shift}", MARK, at=at(20 + n + 999 * m),
@@ -105,7 +105,7 @@ def rows_with(session: Session, column: Any, value: Any) -> int:
 
 
 def counted(engine: Engine) -> dict[int, tuple[int, int]]:
-    """What the statistics must be: the viewers of each video, less what is still pending."""
+    """Return the expected statistics: viewers per video, without pending events."""
     found: dict[int, list[int]] = {}
     state, waiting = Interaction, PendingEvent
     for video_id, *numbers in read(engine, state.video_id, state.impressions, state.engaged_views,
@@ -122,12 +122,12 @@ def counted(engine: Engine) -> dict[int, tuple[int, int]]:
 
 
 class Killed(Exception):
-    """The process ends here."""
+    """The simulated end of the process."""
 
 
 @contextmanager
 def killed_after(engine: Engine, statements: int) -> Iterator[None]:
-    """The statement of that number is the last one that is sent."""
+    """Raise `Killed` after the given number of statements."""
     sent = 0
 
     def count(*_: Any) -> None:
@@ -144,7 +144,7 @@ def killed_after(engine: Engine, statements: int) -> Iterator[None]:
 
 
 def is_gone(engine: Engine, owner: int) -> None:
-    """Nothing is a person's any more, nor about them."""
+    """Check that no row of a user is left, nor any row about the user."""
     with Session(engine) as session:
         for column in (*(table.c.user_id for table in PER_USER), *OF_OTHERS):
             assert rows_with(session, column, [owner]) == 0, column

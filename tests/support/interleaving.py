@@ -1,4 +1,4 @@
-"""Two operations that go on one statement at a time, in a given order."""
+"""Run two operations statement by statement in a given order."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from recommender.database.engine import create_engine
 
 BOTH = (0, 1)
 LONGEST = 60.0
-"""Seconds after which two operations of which none goes on are given up."""
+"""The number of seconds without progress after which both operations fail."""
 
 Operation = Callable[[Engine], Any]
 
 
 class Interleaving:
-    """Lets two operations go on by turns, each on a connection of its own.
+    """Let two operations take turns, each on its own connection.
 
-    Each stops before every statement and every commit. One that waits for a lock is left to wait
-    while the other goes on; on SQLite, where waiting is polling, it is not let go at all until it
-    can begin.
+    An operation stops before every statement and every commit. If it waits for a lock, the other
+    one advances. On SQLite, which polls for locks, an operation starts a transaction only when the
+    lock is free.
     """
 
     def __init__(self, database: str) -> None:
@@ -71,12 +71,12 @@ class Interleaving:
             engine.dispose()
 
     def run(self, operations: Sequence[Operation], order: Iterable[int]) -> list[Any]:
-        """Run both to their ends; what each returned.
+        """Run both operations to the end and return their results.
 
         Args:
-            operations: two functions, each given an engine of its own.
-            order: whose turn it is, 0 or 1; where it cannot go on, and after the end of the order,
-                it is the other's. `steps` has who went on in truth.
+            operations: two functions that take an engine.
+            order: the index of the operation per step, 0 or 1. If that operation cannot advance,
+                the other one does. `steps` holds the actual order.
         """
         self.steps = []
         self._stopped_at = [None, None]
@@ -94,7 +94,7 @@ class Interleaving:
         return [future.result() for future in self._running]
 
     def _go(self, wanted: int) -> None:
-        """Let one go on by a step, the other where it cannot."""
+        """Advance an operation by one step, or the other one if it cannot advance."""
         for number in (wanted, 1 - wanted):
             if (statement := self._stopped_at[number]) and self._can_begin(statement):
                 self.steps.append(number)
@@ -104,18 +104,18 @@ class Interleaving:
                 return
 
     def _settle(self) -> None:
-        """Wait until each has stopped, ended, or waits for the other."""
+        """Wait until both operations have stopped, ended, or wait for a lock."""
         deadline = time.monotonic() + LONGEST
         while not all(self._waits(number) for number in self._going()):
             with self._changed:
                 self._changed.wait_for(lambda: not self._going(), timeout=0.002)
-            assert time.monotonic() < deadline, f"nobody goes on after {self.steps}"
+            assert time.monotonic() < deadline, f"no operation advances after {self.steps}"
 
     def _going(self) -> list[int]:
         return [n for n in BOTH if self._stopped_at[n] is None and not self._running[n].done()]
 
     def _waits(self, number: int) -> bool:
-        """Whether one that was let go waits for a lock of the other's."""
+        """Return whether a running operation waits for a lock of the other one."""
         if self._on_sqlite:
             return False
         query = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
@@ -123,7 +123,7 @@ class Interleaving:
         return bool(is_blocked)
 
     def _can_begin(self, statement: str) -> bool:
-        """Whether a statement would not have to wait for SQLite's one lock."""
+        """Return whether a statement can run without waiting for the lock of SQLite."""
         if statement != "BEGIN IMMEDIATE":
             return True
         try:

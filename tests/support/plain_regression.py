@@ -25,7 +25,7 @@ def scale_of(rows: Rows) -> Scale:
 
 
 def judged(rows: Rows, coefficients: Vector) -> list[tuple[list[float], float, float]]:
-    """Of each row the features with the intercept's, the label, and the logit."""
+    """Return features with an intercept, label and logit per row."""
     found = []
     for values, label in rows:
         features = [1.0, *values]
@@ -35,7 +35,7 @@ def judged(rows: Rows, coefficients: Vector) -> list[tuple[list[float], float, f
 
 
 def plain_sums(rows: Rows, coefficients: Vector) -> Sums:
-    """What SQL sums, by plain Python."""
+    """Return the sums that SQL computes, in plain Python."""
     each = judged(rows, coefficients)
     size = range(len(coefficients))
     p = [logistic(logit) for _, _, logit in each]
@@ -52,7 +52,7 @@ def plain_sums(rows: Rows, coefficients: Vector) -> Sums:
 
 
 def plain_scores(rows: Rows, groups: Sequence[int], coefficients: Vector) -> Matrix:
-    """Σ g · gᵀ over groups of rows."""
+    """Return Σ g · gᵀ over groups of rows, where g is the gradient of a group."""
     size = len(coefficients)
     sums: dict[int, list[float]] = {}
     for group, (x, y, z) in zip(groups, judged(rows, coefficients), strict=True):

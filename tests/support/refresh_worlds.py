@@ -1,4 +1,4 @@
-"""Worlds of random behaviour, and what a refresh must derive from their events."""
+"""Worlds with random events, and the expected results of a refresh in plain Python."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Statistics = dict[int, tuple[int, int]]
 
 
 def people(engine: Engine, users: int, videos: int) -> None:
-    """So many users, u0 the first, and videos, v0 the first, with hashtags and sounds."""
+    """Create users u0, u1, … and videos v0, v1, … with hashtags and sounds."""
 
     def write(session: Session) -> None:
         upsert_users(session, [{"id": f"u{n}"} for n in range(users)])
@@ -61,7 +61,7 @@ def people(engine: Engine, users: int, videos: int) -> None:
 
 
 def behave(engine: Engine, users: int, videos: int, events: int, seed: int = 1) -> None:
-    """Random events, a minute after one another from the seed's day on."""
+    """Record random events, one per minute. The seed is also the day of the first event."""
     chance = random.Random(seed)  # noqa: S311 - not for secrets
     made = [
         make_event(
@@ -76,7 +76,7 @@ def behave(engine: Engine, users: int, videos: int, events: int, seed: int = 1) 
 
 
 def watch(engine: Engine, *pairs: tuple[str, str], **body: Any) -> None:
-    """Engaged views of videos by users."""
+    """Record engaged views of videos by users."""
     body = {"watch_ms": 20_000, **body}
     events = [make_event("watch", video, user, **body) for user, video in pairs]
     run_transaction(engine, lambda session: record_many(session, events))
@@ -110,7 +110,7 @@ def trends(engine: Engine) -> dict[int, float]:
 
 
 def expected_trends(engine: Engine) -> dict[int, float]:
-    """From the first engaged view of each user and video; half-life 2 days, landmark 2026."""
+    """Compute trends from first engaged views, with a half-life of 2 days from 2026 on."""
     first: dict[tuple[int, int], Any] = {}
     columns = (EventRow.at, EventRow.user_id, EventRow.video_id, EventRow.engaged)
     for moment, user_id, video_id, engaged in read(engine, *columns):
@@ -176,7 +176,7 @@ def everything(engine: Engine) -> dict[str, list[Any]]:
 
 
 def check(engine: Engine) -> None:
-    """What a refresh that has caught up leaves behind."""
+    """Check everything that a complete refresh derives."""
     assert read(engine, PendingEvent.key) == []
     assert statistics(engine) == expected_statistics(engine)
     assert trends(engine) == pytest.approx(expected_trends(engine), abs=1e-9)
@@ -187,7 +187,7 @@ def check(engine: Engine) -> None:
 
 @contextmanager
 def until_done(work: Callable[[], Any], threads: ThreadPoolExecutor) -> Iterator[None]:
-    """Does work again and again, in a thread, as long as the block runs."""
+    """Repeat work in a thread until the block ends."""
     is_done = False
 
     def loop() -> None:

@@ -55,7 +55,7 @@ POSTGRES_CATALOGUE = {
 
 
 def catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """All that a database says of its tables, the version table's left out."""
+    """Return the catalogue of a database, without the version table."""
     parts = sqlite_catalogue(url) if url.startswith("sqlite") else postgres_catalogue(url)
     return {
         part: sorted((row for row in rows if not str(row[0]).startswith(VERSION_TABLE)), key=repr)
@@ -74,7 +74,7 @@ def sqlite_catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def as_written(statement: str | None) -> list[str]:
-    """The lines of a CREATE in any order, since neither that of constraints nor quotes say any."""
+    """Return the sorted lines of a CREATE: order and quotes have no meaning."""
     lines = (line.strip(" \t,") for line in (statement or "").replace('"', "").splitlines())
     return sorted(line for line in lines if line)
 
@@ -122,7 +122,7 @@ def environment(url: str) -> dict[str, str]:
 
 
 def alembic(url: str, *arguments: str) -> str:
-    """What `alembic` prints in a checkout; it must succeed."""
+    """Run `alembic` in the checkout and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "alembic", *arguments],
         cwd=ROOT, env=environment(url), capture_output=True, text=True, check=False,

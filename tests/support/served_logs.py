@@ -36,7 +36,7 @@ SETTINGS = Settings(fit_held_out=0.1)
 
 
 def place_effect(position: int) -> float:
-    """People like what comes later less and less."""
+    """Return the logit of a place: users engage less with later places."""
     return -0.45 * int(math.log2(position))
 
 
@@ -55,7 +55,7 @@ def score(values: Mapping[str, float], weights: Mapping[str, float]) -> float:
 
 
 def biased_page(chance: Random) -> list[dict[str, float]]:
-    """The best of many by nearly the true weights; every tenth place is anybody's."""
+    """Return the best candidates by the true weights, with a random one at every tenth place."""
     found = sorted((candidate(chance) for _ in range(4 * PAGE)), key=lambda v: -score(v, WEIGHTS))
     return [chance.choice(found) if chance.random() < 0.1 else found[n] for n in range(PAGE)]
 
@@ -71,7 +71,7 @@ def write_log(
     seed: int = 0,
     eager: float = 0.0,
 ) -> None:
-    """Served pages of a ranking, and what followed from the true weights and places.
+    """Write served pages, and the engagements that follow from the true weights and places.
 
     Every second user likes all videos by so much more, and has a collaborative signal twice as high
     for it.
@@ -114,7 +114,7 @@ def write_log(
 
 
 class opened:  # noqa: N801 - it reads as the function that it is
-    """A sample with its table on a connection of an engine."""
+    """Open a sample, whose table is on a connection of the engine."""
 
     def __init__(self, engine: Engine, features: Sequence[str]) -> None:
         self.connection = engine.connect()

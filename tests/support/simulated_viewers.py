@@ -1,8 +1,8 @@
-"""Viewers with hidden tastes who swipe through pages for days, to see what a feed is worth to them.
+"""Simulate viewers with hidden tastes, to measure how good a feed is for them.
 
-A viewer loves three topics and cares little for the others; a video has a quality that nobody
-states. Whether a viewer enjoys a video is chance, and depends on the seed, the two of them and the
-taste of the day alone: several feeds of one simulation are compared over the same luck.
+A viewer loves three topics and cares little for all others. A video has a hidden quality. Chance
+decides if a viewer enjoys a video. It depends only on the seed, the viewer, the video and the taste
+of the day, so that several feeds are compared with the same luck.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from recommender.learning.engagement import ENGAGED_MS
 from recommender.learning.refresh import refresh
 
 LOVED, OTHER = 0.7, 0.1
-"""How fond a viewer is of a loved topic, and of any other."""
+"""The probability of an engaged view for a loved topic and for any other topic."""
 
 AFTERWARDS = {"like": 0.25, "share": 0.06, "comment": 0.05, "save": 0.04}
-"""What follows an engaged view, and how often."""
+"""The events that follow an engaged view, with their probabilities."""
 
 FAST_SKIPS = 0.6
-"""Share of the other views that end within 3 seconds."""
+"""The share of views without engagement that end within 3 seconds."""
 
 NOT_INTERESTED = 0.02
-"""Share of the other views after which the viewer says so."""
+"""The share of views without engagement that the viewer marks as not interesting."""
 
 DAY = timedelta(days=1)
 MORNING, AWAKE = timedelta(hours=7), timedelta(hours=15)
-"""When in a day sessions begin at the earliest, and within how long."""
+"""The time of the first session of a day, and the span in which sessions begin."""
 
 VIDEOS_OF_A_CREATOR = 20
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedViewer:
-    """A user's key, and the topics that they love before and after the day of the drift."""
+    """The key of a user, and the loved topics before and after the day of the drift."""
 
     key: str
     before: frozenset[int]
@@ -58,13 +58,13 @@ class SimulatedViewer:
 
     @property
     def is_drifting(self) -> bool:
-        """Whether the taste changes on the day of the drift."""
+        """True if the taste changes on the day of the drift."""
         return self.before != self.after
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedVideo:
-    """A video as a row of the kind videos, its topic, and its hidden quality, 0 to 1."""
+    """A row of the kind videos, with a topic and a hidden quality from 0 to 1."""
 
     row: Row
     topic: int
@@ -74,7 +74,7 @@ class SimulatedVideo:
 
 @dataclass(frozen=True, slots=True)
 class Swipe:
-    """What a viewer did with a video that was shown: a watch, and what it led to."""
+    """The reaction of a viewer to a shown video: a watch and the events after it."""
 
     video: str
     is_engaged: bool
@@ -82,28 +82,28 @@ class Swipe:
 
 
 Page = tuple[Sequence[str], str | None]
-"""The videos of a page, and the cursor of the page after it."""
+"""The videos of a page, and the cursor of the next page."""
 
 
 class Feed(Protocol):
-    """What viewers swipe through."""
+    """A feed that serves pages to viewers."""
 
     def publish(self, videos: Sequence[Row]) -> None:
-        """Take new videos in."""
+        """Add new videos."""
 
     def page(self, viewer: str, limit: int, at: datetime, cursor: str | None) -> Page:
         """Serve a page to a viewer."""
 
     def record(self, viewer: str, swipes: Sequence[Swipe]) -> None:
-        """Take in what the viewer did with a page."""
+        """Record the reaction of a viewer to a page."""
 
     def refresh(self, at: datetime) -> None:
-        """Bring statistics up to date."""
+        """Refresh the statistics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many videos were shown, and how many of these views were engaged."""
+    """The numbers of shown videos and of engaged views."""
 
     shown: int = 0
     engaged: int = 0
@@ -113,13 +113,13 @@ class Share:
 
     @property
     def engaged_share(self) -> float:
-        """Engaged views per video shown, 0 to 1; 0 where none was shown."""
+        """Engaged views per shown video, 0 to 1; 0 if no video was shown."""
         return self.engaged / self.shown if self.shown else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What a day, counted from 0, was for the viewers whose taste drifts, and for the others."""
+    """The result of one day, for viewers with a drifting and with a steady taste."""
 
     number: int
     steady: Share
@@ -127,25 +127,25 @@ class Day:
 
     @property
     def everybody(self) -> Share:
-        """What it was for all viewers together."""
+        """The result of all viewers."""
         return self.steady + self.drifting
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """Who swipes through what, and for how long; the same values give the same luck.
+    """The parameters of a simulation. The same values give the same luck.
 
     Args:
-        seed: what chance depends on.
-        viewer_count: how many viewers there are.
-        video_count: how many videos there are at first, all more than a week old; 12 at least.
-        new_each_day: how many are published at the beginning of each day.
-        days: how many days it goes on.
-        sittings: how many sessions a viewer has each day.
-        pages: how many pages a session has.
-        limit: how many videos a page has, 1 to 500.
-        drift: the day from which every second viewer loves three other topics; None for never.
-        refresh_every: time from one refresh to the next.
+        seed: the seed of all chance.
+        viewer_count: the number of viewers.
+        video_count: the number of videos at the start, 12 or more, all older than a week.
+        new_each_day: the number of videos that are published at the beginning of a day.
+        days: the number of days.
+        sessions_per_day: the number of sessions of a viewer per day.
+        pages: the number of pages per session.
+        limit: the number of videos per page, 1 to 500.
+        drift: the day on which every second viewer changes to three other topics; None for never.
+        refresh_every: the time between two refreshes.
     """
 
     seed: int = 26
@@ -153,7 +153,7 @@ class Simulation:
     video_count: int = 2_000
     new_each_day: int = 60
     days: int = 30
-    sittings: int = 1
+    sessions_per_day: int = 1
     pages: int = 2
     limit: int = 20
     drift: int | None = None
@@ -171,33 +171,32 @@ class Simulation:
         return {str(row["id"]): self._video(index, row) for index, row in rows}
 
     def users(self) -> list[Row]:
-        """Viewers and creators as rows of the kind users, of whom nothing is known."""
+        """Return viewers and creators as rows of the kind users, with nothing but a key."""
         return [{"id": row["id"]} for row in self._world.users()]
 
     def published(self, day: int) -> list[Row]:
-        """The rows of the videos that are new on a day; on the first one also those of before."""
+        """Return the new videos of a day; for day 0 also all older videos."""
         rows = [video.row for video in self.videos.values()]
         end = self.video_count + (day + 1) * self.new_each_day
         return rows[end - self.new_each_day if day else 0 : end]
 
     def sessions(self, day: int) -> list[tuple[datetime, int]]:
-        """When sessions begin on a day, in order, and the number of the viewer of each."""
+        """Return the sessions of a day in order: start time and index of the viewer."""
         morning = self.beginning(day) + MORNING
         return sorted(
-            (morning + AWAKE * self._chance("session", day, index, sitting).random(), index)
+            (morning + AWAKE * self._chance("session", day, index, number).random(), index)
             for index in range(self.viewer_count)
-            for sitting in range(self.sittings)
+            for number in range(self.sessions_per_day)
         )
 
     def beginning(self, day: int) -> datetime:
-        """When a day begins."""
+        """Return the start of a day."""
         return BEGINNING + day * DAY
 
     def enjoyment(self, viewer: SimulatedViewer, video: SimulatedVideo, day: int) -> float:
-        """How probable an engaged view is, where a viewer is shown a video on a day.
+        """Return the probability of an engaged view.
 
-        The fondness for the video's topic, 0.7 where it is loved and else 0.1, times 0.5 to 1.5 by
-        the video's quality; 1 at most.
+        It is 0.7 for a loved topic and 0.1 for others, times 0.5 plus the quality; 1 at most.
         """
         has_drifted = self.drift is not None and day >= self.drift
         loved = viewer.after if has_drifted else viewer.before
@@ -205,7 +204,7 @@ class Simulation:
         return min(1.0, fondness * (0.5 + video.quality))
 
     def swipe(self, viewer: SimulatedViewer, video: str, at: datetime) -> Swipe:
-        """What a viewer does with a video that is shown at a time."""
+        """Return the reaction of a viewer to a video that is shown at `at`."""
         chance, shown = self._chance("swipe", viewer.key, video), self.videos[video]
         day = (at - BEGINNING) // DAY
         is_engaged = chance.random() < self.enjoyment(viewer, shown, day)
@@ -253,7 +252,7 @@ class Simulation:
 
 
 def simulate(simulation: Simulation, feed: Feed) -> Iterator[Day]:
-    """Let the viewers swipe through a new feed; say after each day what it was worth to them."""
+    """Let all viewers swipe through a new feed, and yield the daily results."""
     refreshed = simulation.beginning(0)
     for day in range(simulation.days):
         feed.publish(simulation.published(day))
@@ -269,7 +268,7 @@ def simulate(simulation: Simulation, feed: Feed) -> Iterator[Day]:
 
 
 def _session(simulation: Simulation, feed: Feed, viewer: SimulatedViewer, at: datetime) -> Share:
-    """A viewer's session, page by page, one video after the other."""
+    """Run one session of a viewer."""
     share, cursor = Share(), None
     for _ in range(simulation.pages):
         videos, cursor = feed.page(viewer.key, simulation.limit, at, cursor)
@@ -283,14 +282,14 @@ def _session(simulation: Simulation, feed: Feed, viewer: SimulatedViewer, at: da
 
 
 class ForYou:
-    """The For You feed of a database that holds nothing else."""
+    """The For You feed of a database without other content."""
 
     def __init__(self, engine: Engine, users: Sequence[Row]) -> None:
         self._engine = engine
         run_transaction(engine, lambda session: upsert_users(session, users))
 
     def publish(self, videos: Sequence[Row]) -> None:
-        """Take new videos in."""
+        """Add new videos."""
         run_transaction(self._engine, lambda session: upsert_videos(session, videos))
 
     def page(self, viewer: str, limit: int, at: datetime, cursor: str | None) -> Page:
@@ -300,21 +299,22 @@ class ForYou:
         return [item.video for item in page.items], page.cursor
 
     def record(self, viewer: str, swipes: Sequence[Swipe]) -> None:  # noqa: ARG002 - each event names the viewer
-        """Take in what the viewer did with a page."""
+        """Record the reaction of a viewer to a page."""
         events = [event for swipe in swipes for event in swipe.events]
         run_transaction(self._engine, lambda session: record_many(session, events))
 
     def refresh(self, at: datetime) -> None:
-        """Bring statistics up to date."""
+        """Refresh the statistics."""
         refresh(self._engine, as_of=at)
 
 
 @dataclass
 class Unseen:
-    """A feed of what its viewer has not seen, chosen without knowing the viewer; in memory.
+    """A feed in memory of unseen videos, chosen without knowledge of the viewer.
 
     Args:
-        choose: at most so many of the videos that are given, by how many viewers enjoyed each.
+        choose: takes unseen videos, the number of viewers that enjoyed each video, and a limit.
+            It returns at most `limit` of the videos.
     """
 
     choose: Callable[[Sequence[str], Counter[str], int], Sequence[str]]
@@ -323,7 +323,7 @@ class Unseen:
     _enjoyed: Counter[str] = field(default_factory=Counter)
 
     def publish(self, videos: Sequence[Row]) -> None:
-        """Take new videos in."""
+        """Add new videos."""
         self._videos += (str(row["id"]) for row in videos)
 
     def page(self, viewer: str, limit: int, at: datetime, cursor: str | None) -> Page:  # noqa: ARG002
@@ -332,20 +332,20 @@ class Unseen:
         return self.choose(unseen, self._enjoyed, limit), None
 
     def record(self, viewer: str, swipes: Sequence[Swipe]) -> None:
-        """Take in what the viewer did with a page."""
+        """Record the reaction of a viewer to a page."""
         self._seen[viewer].update(swipe.video for swipe in swipes)
         self._enjoyed.update(swipe.video for swipe in swipes if swipe.is_engaged)
 
     def refresh(self, at: datetime) -> None:
-        """Do nothing: every swipe is counted at once."""
+        """Do nothing: swipes are counted immediately."""
 
 
 def random_feed(seed: int) -> Unseen:
-    """Pages at random, the same for the same seed."""
+    """Return a feed of random pages, which depend on the seed only."""
     chance = random.Random(seed)  # noqa: S311 - a simulation, not a secret
     return Unseen(lambda videos, _, limit: chance.sample(videos, min(limit, len(videos))))
 
 
 def popular_feed() -> Unseen:
-    """Pages of what most viewers enjoyed so far."""
+    """Return a feed of the videos that most viewers enjoyed so far."""
     return Unseen(lambda videos, enjoyed, limit: nlargest(limit, videos, key=enjoyed.__getitem__))

@@ -1,4 +1,4 @@
-"""Small worlds in a line each, and pages as lists of names."""
+"""Make small worlds in few lines, and read pages as lists of names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _numbers = count()
 
 
 def at(minutes: float = 0) -> datetime:
-    """So many minutes after noon on the first day of 2026."""
+    """Return noon of 1 January 2026 plus some minutes."""
     return NOON + timedelta(minutes=minutes)
 
 
@@ -64,12 +64,12 @@ def names(page: FeedPage) -> list[str]:
 
 
 def preview(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
-    """A page of For You that is not served."""
+    """Return a page of For You without recording it as served."""
     return recommender.for_you(session, user, record=False, **options)
 
 
 def unspread(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
-    """The first of the feed in the order of its scores, before it is spread over a page."""
+    """Return the first candidates by score, before the rules of diversity apply."""
     request = recommender.resolve(session, user, **options)
     candidates = Candidates(page_rows(session, request, ranked, "unspread").all(), shown=True)
     items = placed_items(session, request, candidates, in_order(candidates))
@@ -81,7 +81,7 @@ def scores(page: FeedPage) -> dict[str, float]:
 
 
 def worked_example(session: Session) -> None:
-    """The example that the README and the contract use."""
+    """Load the worked example of the README."""
     for kind in ("users", "videos", "follows", "events"):
         with (EXAMPLE / f"{kind}.csv").open("rb") as binary:
             rows = list(recommender.files.reader.read_rows(_columns(kind), binary))
@@ -99,7 +99,7 @@ def _apply(session: Session, kind: str, rows: Sequence[Any]) -> None:
 
 @contextmanager
 def counted_statements(bind: Engine | sa.Connection) -> Iterator[list[str]]:
-    """The SQL that is sent meanwhile, savepoints left out."""
+    """Collect the statements that are sent, without savepoints."""
     sent: list[str] = []
 
     def count_one(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -114,6 +114,6 @@ def counted_statements(bind: Engine | sa.Connection) -> Iterator[list[str]]:
 
 
 def rows_of(session: Session, table: sa.Table, *columns: str) -> list[tuple[Any, ...]]:
-    """A table's rows, sorted; all columns where none is named."""
+    """Return the sorted rows of a table; all columns if none is named."""
     chosen: Iterable[sa.Column[Any]] = [table.c[name] for name in columns] or table.c
     return sorted(tuple(row) for row in session.execute(sa.select(*chosen)))
