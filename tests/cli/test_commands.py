@@ -729,7 +729,6 @@ WRITING = (
 def test_a_database_that_is_read_only_is_read_and_not_written(
     example: Run, database: str, tmp_path: Path
 ) -> None:
-    """T-26."""
     new = tmp_path / "new.csv"
     new.write_text("id\nnew\n")
     writing = (*WRITING, ("import", "users", str(new)))
@@ -745,7 +744,6 @@ def test_a_database_that_is_read_only_is_read_and_not_written(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_database_that_is_cut_short_is_one_clear_message(example: Run, database: str) -> None:
-    """T-27."""
     file = Path(database.removeprefix("sqlite:///"))
     file.write_bytes(file.read_bytes()[:100_000])
     for suffix in ("-wal", "-shm"):

@@ -484,7 +484,6 @@ def test_a_clock_that_goes_back_ends_no_session(session: Session) -> None:
 
 
 def test_a_clock_that_goes_back_serves_nothing_again(session: Session) -> None:
-    """T-31."""
     make_world(session)
     pages_shown = [names(serve(session, limit=3, as_of=at(minutes))) for minutes in (120, 60, 0)]
     assert len({name for page in pages_shown for name in page}) == 9
@@ -569,7 +568,7 @@ def test_processes_walk_one_session_side_by_side(database: str, engine: Engine) 
 
 @pytest.mark.slow
 def test_a_session_is_stable_while_the_catalogue_changes(session: Session) -> None:
-    """T-09: nothing twice, and nothing that was there throughout is left out."""
+    """Nothing twice, and nothing that was there throughout is left out."""
     chance = random.Random(9)  # noqa: S311 - not for secrets
     make_user(session)
     keys = [f"v{number}" for number in range(400)]
@@ -603,7 +602,7 @@ def test_a_session_is_stable_while_the_catalogue_changes(session: Session) -> No
 
 @pytest.mark.slow
 def test_readers_see_whole_batches_while_writers_write(engine: Engine) -> None:
-    """T-08: no page has half a batch or a video twice, and no reader or writer fails."""
+    """No page has half a batch or a video twice, and no reader or writer fails."""
     run_transaction(engine, make_user)
 
     def write(number: int) -> None:

@@ -783,7 +783,7 @@ print(len(peaks), peaks[2], peaks[-1], most())
 def test_memory_does_not_grow_with_the_file(
     database: str, file: Callable[..., str], tmp_path: Path
 ) -> None:
-    """T-30. Beyond what three batches take, a file of thirty takes at most 8 MB more.
+    """Beyond what three batches take, a file of thirty takes at most 8 MB more.
 
     What SQLite keeps of its own file, which has a bound, is left out of it.
     """

@@ -606,7 +606,6 @@ print(*(os.waitpid(child, 0)[1] for child in children))
 
 @pytest.mark.slow
 def test_no_share_of_eight_processes_is_lost(engine: Engine, database: str) -> None:
-    """T-01."""
     prepare(engine, users=1, videos=1)
     engine.dispose()
     command = [sys.executable, "-c", PROCESSES, database, "20"]
@@ -621,7 +620,6 @@ def test_no_share_of_eight_processes_is_lost(engine: Engine, database: str) -> N
 def test_no_share_of_eight_asynchronous_tasks_is_lost(
     engine: Engine, database: str, kind: str
 ) -> None:
-    """T-01."""
     prepare(engine, users=1, videos=1)
     driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg_async"}[kind]
 
