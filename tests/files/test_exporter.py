@@ -95,8 +95,21 @@ def odd_world(session: Session) -> None:
         recommender.record(session, one, other, "watch", at=NOON, key=one, completion=0.1)
 
 
-@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".csv.gz", ".jsonl.gz"])
-@pytest.mark.parametrize("first", DATABASES)
+QUICK_EXPORTS = {("sqlite", ".csv"), ("postgresql", ".jsonl.gz")}
+
+
+@pytest.mark.parametrize(
+    ("first", "ending"),
+    [
+        pytest.param(
+            first,
+            ending,
+            marks=[] if (first, ending) in QUICK_EXPORTS else pytest.mark.slow,
+        )
+        for first in DATABASES
+        for ending in (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
+    ],
+)
 def test_an_export_imported_elsewhere_is_the_same_world(
     pair: dict[str, Engine], tmp_path: Path, first: str, ending: str
 ) -> None:
@@ -122,6 +135,7 @@ TEXTS = st.text(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(keys=st.lists(TEXTS, min_size=1, max_size=4, unique=True), caption=TEXTS)
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])

@@ -153,7 +153,15 @@ def done(engine: Engine, path: str, folder: Path, **how: Any) -> Done:
 
 
 @postgresql
-@pytest.mark.parametrize(("jobs", "batch_size"), [(2, 1), (3, 4), (2, 50), (8, 1_000)])
+@pytest.mark.parametrize(
+    ("jobs", "batch_size"),
+    [
+        (2, 50),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        pytest.param(3, 4, marks=pytest.mark.slow),
+        pytest.param(8, 1_000, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("lines", [[HEADER, *bad_lines()], json_lines()], ids=["csv", "json"])
 def test_more_processes_do_what_one_does(
     people: Engine,
@@ -187,7 +195,9 @@ def keys_of(lines: list[str]) -> set[str]:
 
 
 @postgresql
-@pytest.mark.parametrize("place", [0, 4, 60, 100])
+@pytest.mark.parametrize(
+    "place", [60, *(pytest.param(place, marks=pytest.mark.slow) for place in (0, 4, 100))]
+)
 @pytest.mark.parametrize("bad", ["x,u1,v1", f"x,u0,v9,like,{at().isoformat()},,"])
 def test_a_bad_row_stops_all(
     people: Engine, file: Callable[..., str], place: int, bad: str
@@ -238,7 +248,7 @@ def test_a_share_that_met_a_bad_row_writes_nothing_more(
 
 
 @postgresql
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_that_is_killed_stops_all(
     people: Engine, file: Callable[..., str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -292,7 +302,12 @@ main()
 
 @postgresql
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupt_stops_all_and_says_how_far_it_came(
     people: Engine, database: str, file: Callable[..., str], number: int, code: int

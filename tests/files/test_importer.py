@@ -598,8 +598,17 @@ def any_files(kind: str) -> st.SearchStrategy[bytes]:
     return st.tuples(beginnings, st.binary(max_size=200)).map(b"".join)
 
 
-@pytest.mark.parametrize("kind_of_row", ROW_KINDS)
-@pytest.mark.parametrize("form", [any_files, csv_files, json_files])
+QUICK_FORMS = {(any_files, "users"), (csv_files, "follows"), (json_files, "follows")}
+
+
+@pytest.mark.parametrize(
+    ("form", "kind_of_row"),
+    [
+        pytest.param(form, kind, marks=[] if (form, kind) in QUICK_FORMS else pytest.mark.slow)
+        for form in (any_files, csv_files, json_files)
+        for kind in ROW_KINDS
+    ],
+)
 def test_any_file_is_rows_or_an_error_of_ours(
     kind_of_row: str, form: Callable[[str], st.SearchStrategy[bytes]]
 ) -> None:
@@ -630,7 +639,10 @@ REAL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "name", "kind_of_row"), REAL)
+@pytest.mark.parametrize(
+    ("source", "name", "kind_of_row"),
+    [pytest.param(*file, marks=[] if file[1] == "follows" else pytest.mark.slow) for file in REAL],
+)
 def test_real_data_is_read_completely(source: str, name: str, kind_of_row: str) -> None:
     folder = DATA / source
     path = folder / f"{name}.csv.gz"
@@ -778,6 +790,7 @@ print(len(peaks), peaks[2], peaks[-1], most())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read where Linux tells it")
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_memory_does_not_grow_with_the_file(

@@ -602,8 +602,19 @@ def test_promises_that_were_kept_exit_0(command: Command) -> None:
     assert (shown["items"], shown["explored_share"], shown["broken"]) == (2, 0.0, [])
 
 
-@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "table"])
-@pytest.mark.parametrize("broken", ["own", "served_again", "served_again own"])
+@pytest.mark.parametrize(
+    ("form", "broken"),
+    [
+        ("json", "served_again own"),
+        ("table", "served_again"),
+        *(
+            pytest.param(form, broken, marks=pytest.mark.slow)
+            for form in ("json", "jsonl", "csv", "table")
+            for broken in ("own", "served_again", "served_again own")
+            if (form, broken) not in {("json", "served_again own"), ("table", "served_again")}
+        ),
+    ],
+)
 def test_promises_that_were_broken_are_named_and_exit_1(
     command: Command, broken: str, form: str
 ) -> None:

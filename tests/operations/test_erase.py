@@ -592,9 +592,20 @@ def small_world(engine: Engine) -> int:
     return next(row_id for row_id, key in read(engine, User.id, User.key) if key == MARK)
 
 
+QUICK_WRITES = {"upsert", "record", "follow"}
+
+
 @pytest.mark.parametrize("kind", ["postgresql"])
 @pytest.mark.parametrize(
-    ("name", "statement"), [*((name, 2) for name in WRITES), ("be followed", 3), ("be muted", 3)]
+    ("name", "statement"),
+    [
+        *(
+            pytest.param(name, 2, marks=[] if name in QUICK_WRITES else pytest.mark.slow)
+            for name in WRITES
+        ),
+        pytest.param("be followed", 3, marks=pytest.mark.slow),
+        pytest.param("be muted", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_an_erasure_that_begins_amid_a_write(engine: Engine, name: str, statement: int) -> None:
     """It waits for who has found the person, and is done before who has not.
@@ -629,7 +640,10 @@ def test_an_erasure_that_begins_amid_a_write(engine: Engine, name: str, statemen
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK_WRITES else pytest.mark.slow) for name in WRITES],
+)
 def test_who_comes_after_an_erasure_began_finds_nobody(engine: Engine, name: str) -> None:
     owner = small_world(engine)
 

@@ -512,6 +512,7 @@ def test_a_cursor_of_a_pruned_session_is_no_longer_known(served: Engine) -> None
         run_transaction(served, lambda session: serve(session, cursor))
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 @pytest.mark.parametrize("age", [timedelta(0), -DAY, DAY - timedelta(microseconds=1)])
 @pytest.mark.parametrize("name", ["events_older_than", "sessions_older_than"])
 def test_an_age_is_a_day_at_least(engine: Engine, name: str, age: timedelta) -> None:

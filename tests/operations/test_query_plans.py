@@ -83,6 +83,7 @@ def seen(session: Session, user: int) -> int:
     return session.scalar(count) or 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_strict")
 def test_no_page_reads_a_large_table_as_a_whole_or_more_than_its_quotas(world: Session) -> None:
     found = check_plans(world, [WORLD.user_key(user) for user in range(1, 9)], as_of=END)
@@ -90,6 +91,7 @@ def test_no_page_reads_a_large_table_as_a_whole_or_more_than_its_quotas(world: S
     assert [each.scanned for each in found.plans.values()] == [()] * 8
 
 
+@pytest.mark.slow
 def test_a_strangers_page_keeps_to_them_too(world: Session) -> None:
     assert check_plans(world, ["a stranger"], as_of=END).findings == ()
 
@@ -173,6 +175,7 @@ def quota(name: str) -> int:
     return next(each.quota for each in SOURCES if each.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_muted_keywords_are_looked_for_in_the_captions_of_the_best(world: Session) -> None:
     before = work_of(world, 5)
@@ -183,6 +186,7 @@ def test_muted_keywords_are_looked_for_in_the_captions_of_the_best(world: Sessio
     assert more / len(keywords) < most + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_of_new_videos_no_more_are_looked_at_than_are_given(world: Session) -> None:
     request = resolve(world, WORLD.user_key(5), as_of=END)
@@ -197,6 +201,7 @@ def test_of_new_videos_no_more_are_looked_at_than_are_given(world: Session) -> N
     assert (given, plan_of(world, statement, {}).read) == (fresh.quota, read)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_strict")
 def test_a_plan_counts_what_is_read_thrown_away_and_read_as_a_whole(
     world: Session, kind: str
@@ -238,6 +243,7 @@ def test_a_small_table_may_be_read_as_a_whole_but_once(
     assert (found.read, found.scanned) == (read, scanned)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_strict")
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_table_that_is_read_as_a_whole_is_named(world: Session) -> None:
@@ -247,6 +253,7 @@ def test_a_table_that_is_read_as_a_whole_is_named(world: Session) -> None:
     assert f"the page of {WORLD.user_key(2)} read the whole of rec_videos" in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["classic", "for_you"])
 def test_the_page_that_is_served_is_looked_at(world: Session, profile: str) -> None:
     recommender.activate_profile(world, profile)
@@ -271,6 +278,7 @@ def test_each_fault_is_a_sentence(changed: dict[str, object], said: list[str]) -
     assert found == [f"the page of ana {each}" for each in said]
 
 
+@pytest.mark.slow
 def test_a_page_may_read_more_where_it_may_have_more_candidates(world: Session, kind: str) -> None:
     most = Settings(candidates=7_200)
     found = check_plans(world, [WORLD.user_key(5)], as_of=END, settings=most)
@@ -279,6 +287,7 @@ def test_a_page_may_read_more_where_it_may_have_more_candidates(world: Session, 
         assert (found.plans[WORLD.user_key(5)].read or 0) > 1.3 * (plan(world, 5).read or 0)
 
 
+@pytest.mark.slow
 def test_three_users_are_looked_at_where_none_are_named(world: Session) -> None:
     found = list(check_plans(world, as_of=END).plans)
     assert found == [WORLD.user_key(user) for user in (1, 501, 1001)]
