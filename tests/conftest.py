@@ -104,9 +104,10 @@ def postgres_template(postgres_server: str) -> str:
 def create_database(server: str, name: str, template: str) -> None:
     """Create a database on a PostgreSQL server, in place of one with the same name."""
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        for statement in ("DROP DATABASE IF EXISTS {}", "CREATE DATABASE {} TEMPLATE {}"):
-            names = [sql.Identifier(name), sql.Identifier(template)][: statement.count("{}")]
-            connection.execute(sql.SQL(statement).format(*names))
+        named, like = sql.Identifier(name), sql.Identifier(template)
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(named))
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        connection.execute(create.format(named, like))
 
 
 def drop_database(url: str) -> None:
