@@ -26,6 +26,9 @@ from tests.support.time_limit import fail_if_too_long
 
 DATABASES = ("sqlite", "postgresql")
 
+CopyOf = Callable[[str, Callable[[Engine], object]], str]
+"""A kind of database and a function that fills an empty one, to the URL of a copy."""
+
 PREFIX = f"recommender_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 """The prefix of this process's database names. Several processes may share one server."""
 
@@ -91,6 +94,22 @@ def new_database(
         return f"{server}/{name}"
 
     return new
+
+
+@pytest.fixture(scope="session")
+def copy_of(new_database: Callable[..., str]) -> CopyOf:
+    """Return a function that makes a world once per kind of database, and copies it."""
+    originals: dict[tuple[str, Callable[[Engine], object]], str] = {}
+
+    def copy(kind: str, make: Callable[[Engine], object]) -> str:
+        if (kind, make) not in originals:
+            originals[kind, make] = new_database(kind)
+            bind = create_engine(originals[kind, make])
+            make(bind)
+            bind.dispose()
+        return new_database(kind, like=originals[kind, make])
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from recommender.formats import scalars
 from recommender.models import Base, Interaction, LearningState, PendingEvent, Video, VideoHashtag
 from recommender.operations import doctor, erase, query_plans
 from recommender.operations.doctor import Finding
+from tests.conftest import CopyOf, drop_database
+from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import behave, people
 
 COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "statistics"]
@@ -38,12 +40,27 @@ PARTIAL = "rec_interactions_user_id_engaged_at_ix"
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def world(engine: Engine) -> Engine:
-    """A world that is well."""
+def make_world(engine: Engine) -> None:
+    """Create a world without faults."""
     people(engine, 6, 8)
     behave(engine, 6, 8, 60)
     refresh(engine)
+
+
+@pytest.fixture
+def database(
+    kind: str, new_database: Callable[..., str], copy_of: CopyOf, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of a database that no other test uses; it holds the world if the test asks for it."""
+    is_filled = "world" in request.fixturenames
+    url = copy_of(kind, make_world) if is_filled else new_database(kind)
+    yield url
+    drop_database(url)
+
+
+@pytest.fixture
+def world(engine: Engine) -> Engine:
+    """An engine on the world."""
     return engine
 
 
@@ -113,6 +130,7 @@ def test_a_clock_that_is_off(
     assert (clock.advice is None) == clock.ok
 
 
+@slow_on_postgresql
 def test_events_that_wait_too_long(world: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     behave(world, 6, 8, 5, 2)
     assert found(world, "rollups").ok
@@ -129,6 +147,7 @@ def test_events_that_wait_too_long(world: Engine, monkeypatch: pytest.MonkeyPatc
     assert wrong(world) == []
 
 
+@slow_on_postgresql
 def test_an_erasure_that_was_interrupted(world: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -169,6 +188,7 @@ def test_an_invalid_index_is_made_anew_by_the_advice(world: Engine) -> None:
     assert wrong(world) == []
 
 
+@slow_on_postgresql
 def test_a_copy_that_differs_is_mended_by_the_advice(world: Engine) -> None:
     off = sa.update(VideoHashtag).where(VideoHashtag.video_id == 1).values(listed_at=None)
     hidden = sa.update(Video).where(Video.id == 2).values(status="review")
@@ -190,6 +210,7 @@ def test_statistics_that_differ_are_mended_by_the_advice(world: Engine, column: 
     assert wrong(world) == []
 
 
+@slow_on_postgresql
 def test_statistics_count_what_waits(world: Engine) -> None:
     behave(world, 6, 8, 40, 2)
     assert found(world, "statistics").ok

@@ -49,6 +49,8 @@ from recommender.models import (
 )
 from recommender.operations import prune as prune_module
 from recommender.operations.prune import PruneReport
+from tests.conftest import CopyOf, drop_database
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.refresh_worlds import behave, check, everything, people, read
 from tests.support.worlds import NOON, at, make_event, make_user, make_videos, names
 
@@ -59,13 +61,28 @@ SUMS = (Interaction, Affinity, Video, RecentEngagement, VideoNeighbour, PendingE
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def world(engine: Engine) -> Engine:
-    """Ten users who behaved on two days, counted."""
+def make_world(engine: Engine) -> None:
+    """Create ten users with events on two days, and refresh."""
     people(engine, 10, 12)
     for day in (1, 9):
         behave(engine, 10, 12, 200, day)
     refresh(engine, as_of=NOON)
+
+
+@pytest.fixture
+def database(
+    kind: str, new_database: Callable[..., str], copy_of: CopyOf, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of a database that no other test uses; it holds the world if the test asks for it."""
+    is_filled = "world" in request.fixturenames
+    url = copy_of(kind, make_world) if is_filled else new_database(kind)
+    yield url
+    drop_database(url)
+
+
+@pytest.fixture
+def world(engine: Engine) -> Engine:
+    """An engine on the world."""
     return engine
 
 
@@ -116,6 +133,7 @@ def test_old_events_go_and_what_they_added_up_to_stays(world: Engine) -> None:
     assert prune_events(world, 15).events == 0
 
 
+@slow_on_postgresql
 def test_the_event_at_the_horizon_goes_and_the_next_one_stays(engine: Engine) -> None:
     people(engine, 1, 1)
     edge = NOW - 5 * DAY
@@ -130,6 +148,7 @@ def test_the_event_at_the_horizon_goes_and_the_next_one_stays(engine: Engine) ->
     assert write(engine, make_event("watch", "v0", "u0", at=moments[2])).inserted == 1
 
 
+@slow_on_postgresql
 @in_batches
 def test_an_event_that_no_refresh_has_counted_stays_until_one_has(engine: Engine) -> None:
     people(engine, 10, 12)
@@ -143,6 +162,7 @@ def test_an_event_that_no_refresh_has_counted_stays_until_one_has(engine: Engine
     assert (second.events, second.waiting) == (200, 0)
 
 
+@slow_on_postgresql
 def test_of_one_user_what_is_counted_goes_and_what_waits_stays(engine: Engine) -> None:
     people(engine, 1, 2)
     write(engine, make_event("watch", "v0", "u0", at=at(), key="counted"))
@@ -191,6 +211,7 @@ def test_an_import_counts_what_is_too_old_and_goes_on(engine: Engine, tmp_path: 
     assert everything(engine) == before
 
 
+@slow_on_postgresql
 def test_where_nothing_is_that_old_nothing_is_refused(world: Engine) -> None:
     oldest = min(moment for (moment,) in read(world, EventRow.at))
     there = read(world, EventRow.key)
@@ -200,6 +221,7 @@ def test_where_nothing_is_that_old_nothing_is_refused(world: Engine) -> None:
     assert horizon(world) == oldest
 
 
+@slow_on_postgresql
 def test_the_horizon_never_goes_back(world: Engine) -> None:
     prune_events(world, 15)
     after = horizon(world)
@@ -230,6 +252,7 @@ def test_a_transaction_deletes_so_many_events_at_most(
     assert sum(deleted) == report.events == 200
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize(("most", "sessions"), [(3, [1, 1]), (17, [1, 1]), (18, [2])])
 def test_a_transaction_deletes_so_many_sessions_at_most(
     served: Engine, deleted: list[int], monkeypatch: pytest.MonkeyPatch, most: int,
@@ -333,6 +356,7 @@ def test_a_rebuild_after_a_prune_keeps_what_cannot_be_learned_anew(
     assert warnings == [AFFINITIES_KEPT % "2026-01-06T12:00:00Z"]
 
 
+@slow_on_postgresql
 def test_a_rebuild_after_a_prune_mends_all_else(world: Engine) -> None:
     before = sums(world)
     prune_events(world, 15)
@@ -348,6 +372,7 @@ def test_a_rebuild_after_a_prune_mends_all_else(world: Engine) -> None:
     assert sums(world) == before
 
 
+@slow_on_postgresql
 def test_a_reset_to_a_time_before_the_horizon_is_refused(world: Engine) -> None:
     prune_events(world, 15)
     before = everything(world)
@@ -361,6 +386,7 @@ def test_a_reset_to_a_time_before_the_horizon_is_refused(world: Engine) -> None:
     run_transaction(world, lambda s: reset_user(s, "u1"))
 
 
+@slow_on_postgresql
 def test_what_comes_later_adds_to_what_pruned_events_taught(
     engine: Engine, kind: str, new_database: Callable[..., str]
 ) -> None:
@@ -439,12 +465,14 @@ def test_a_page_served_as_of_an_old_time_amid_a_prune_stays(
     assert prune_sessions(engine, 15).sessions == 1
 
 
+@slow_on_postgresql
 def test_the_last_page_says_how_old_a_session_is(served: Engine) -> None:
     assert prune(served, sessions_older_than=30 * DAY, as_of=NOW).sessions == 0
     later = NOW + timedelta(minutes=1)
     assert prune(served, sessions_older_than=30 * DAY, as_of=later).sessions == 2
 
 
+@slow_on_postgresql
 def test_a_state_that_is_there_stays_and_counts_go_on_from_nothing(served: Engine) -> None:
     (first, second, *_), _ = shown_items(served)
     watched = make_event("watch", first, "viewer", at=NOW - 29 * DAY, completion=1.0)
@@ -475,6 +503,7 @@ def shown_items(engine: Engine) -> tuple[list[str], list[str]]:
     return [r.key for r in rows[:4]], [r.key for r in rows[4:]]
 
 
+@slow_on_postgresql
 def test_explanations_say_the_same_after_a_prune(served: Engine) -> None:
     (first, second, third, _), _ = shown_items(served)
     day = NOW - 29 * DAY
@@ -498,6 +527,7 @@ def test_explanations_say_the_same_after_a_prune(served: Engine) -> None:
     assert reasons() == before
 
 
+@slow_on_postgresql
 def test_a_cursor_of_a_pruned_session_is_no_longer_known(served: Engine) -> None:
     settings = Settings(session_lifetime=90 * 86_400)
 
@@ -512,7 +542,7 @@ def test_a_cursor_of_a_pruned_session_is_no_longer_known(served: Engine) -> None
         run_transaction(served, lambda session: serve(session, cursor))
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
+@only_sqlite
 @pytest.mark.parametrize("age", [timedelta(0), -DAY, DAY - timedelta(microseconds=1)])
 @pytest.mark.parametrize("name", ["events_older_than", "sessions_older_than"])
 def test_an_age_is_a_day_at_least(engine: Engine, name: str, age: timedelta) -> None:
@@ -521,6 +551,7 @@ def test_an_age_is_a_day_at_least(engine: Engine, name: str, age: timedelta) -> 
     assert horizon(engine) is None
 
 
+@slow_on_postgresql
 def test_no_time_is_before_1970_and_none_is_in_the_future(engine: Engine) -> None:
     assert prune(engine, events_older_than=timedelta(days=999_999)).events == 0
     with pytest.raises(InvalidValue, match="in the future"):
@@ -550,6 +581,7 @@ def test_the_command_prunes_and_says_what_waits(world: Engine, run: Run) -> None
     assert "is too old: events until" in err
 
 
+@only_sqlite
 @pytest.mark.parametrize(
     "arguments", [[], ["--events-older-than", "0d"], ["--sessions-older-than", "often"]]
 )
@@ -557,6 +589,7 @@ def test_what_to_prune_is_asked_for(run: Run, arguments: list[str]) -> None:
     assert run("prune", *arguments)[0] == 2
 
 
+@only_sqlite
 def test_an_age_below_a_day_is_usage(run: Run) -> None:
     code, _, err = run("prune", "--events-older-than", "23h")
     assert (code, err) == (2, "Error: events_older_than: 23:00:00 is less than a day\n")
