@@ -45,6 +45,7 @@ from recommender.formats.rows import USER_COLUMNS
 from recommender.formats.text import read_caption
 from recommender.models import User, tables
 from recommender.models.types import Base
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import EXAMPLE, NOON, at, make_user, make_video, preview, rows_of
 
 EXAMPLES = int(os.environ.get("RECOMMENDER_TEST_EXAMPLES", "300"))
@@ -143,6 +144,7 @@ def test_a_row_means_the_same_in_every_form(
     assert rows("videos", data.rstrip(b"\n") if pack is plain else data) == rows("videos", data)
 
 
+@only_sqlite
 @pytest.mark.parametrize("name", ["users.csv", "users.jsonl.gz", "x"])
 @pytest.mark.parametrize("pack", [plain, gzip.compress])
 @pytest.mark.parametrize("text", [b"id\na\nb\n", b'{"id": "a"}\n{"id": "b"}'])
@@ -476,6 +478,7 @@ def test_what_a_row_refers_to_must_be_there(
     assert import_file(engine, kind, again).unchanged == 1
 
 
+@only_sqlite
 @pytest.mark.parametrize("pack", [plain, gzip.compress])
 def test_a_dash_is_standard_input(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
@@ -488,6 +491,7 @@ def test_a_dash_is_standard_input(
     assert not stdin.closed
 
 
+@only_sqlite
 @pytest.mark.parametrize("name", ["missing.csv", ".", "file/inside", "a\0b", "x" * 300])
 def test_a_file_that_is_not_there_is_not_found(
     engine: Engine, file: Callable[..., str], tmp_path: Path, name: str
@@ -511,6 +515,7 @@ def test_a_file_that_may_not_be_read_is_not_permitted(
     assert caught.value.exit_code == 77
 
 
+@only_sqlite
 @pytest.mark.parametrize("kind_of_row", ["", "Users", "sounds"])
 def test_an_unknown_kind_of_row_is_refused(engine: Engine, kind_of_row: str) -> None:
     with pytest.raises(InvalidValue, match="is not one of users, videos, follows, events"):
@@ -709,6 +714,7 @@ def test_what_was_skipped_can_be_mended_and_imported(
     assert import_file(viewer, "events", file(lines)).inserted == 3
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize("kind_of_row", ROW_KINDS)
 def test_a_dry_run_tells_the_same_and_keeps_nothing(
     viewer: Engine, file: Callable[..., str], kind_of_row: str
@@ -761,6 +767,7 @@ def test_a_row_too_deep_to_be_written_again_is_skipped_all_the_same(
         assert (report.rejected, json.loads(kept.read_text("utf-8"))["line"]) == (1, 1)
 
 
+@slow_on_postgresql
 def test_two_hundred_thousand_keys_are_looked_up_at_once(session: Session) -> None:
     make_user(session, "u77")
     keys = [f"u{number}" for number in range(200_000)]
@@ -792,7 +799,7 @@ print(len(peaks), peaks[2], peaks[-1], most())
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read where Linux tells it")
-@pytest.mark.parametrize("kind", ["sqlite"])
+@only_sqlite
 def test_memory_does_not_grow_with_the_file(
     database: str, file: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ from recommender.operations.archive import CONTAINED, NAMES, WHOSE
 from recommender.operations.inventory import PER_USER
 from tests.support.catalog_rows import just_before
 from tests.support.erasures import MARK, marked_world
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 
 Lines = dict[str, list[dict[str, Any]]]
 
@@ -102,6 +103,7 @@ def test_an_archive_says_what_the_person_is_did_and_made(engine: Engine, tmp_pat
     }
 
 
+@slow_on_postgresql
 def test_an_archive_has_no_other_users_but_creators(engine: Engine, tmp_path: Path) -> None:
     marked_world(engine)
     run_transaction(
@@ -121,6 +123,7 @@ def test_an_archive_has_no_other_users_but_creators(engine: Engine, tmp_path: Pa
     assert named <= creators
 
 
+@slow_on_postgresql
 def test_an_affinity_is_what_a_feed_of_that_moment_counts(engine: Engine, tmp_path: Path) -> None:
     marked_world(engine)
     found = exported(engine, tmp_path)
@@ -187,7 +190,7 @@ def test_an_archive_is_of_one_moment(engine: Engine, tmp_path: Path) -> None:
     assert shares == logged == [shares[0], shares[0] + 1]
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
+@only_sqlite
 def test_only_the_owner_may_read_an_archive(engine: Engine, tmp_path: Path) -> None:
     marked_world(engine)
     file = tmp_path / "person.jsonl.gz"
@@ -197,7 +200,7 @@ def test_only_the_owner_may_read_an_archive(engine: Engine, tmp_path: Path) -> N
     assert parsed(gzip.decompress(file.read_bytes()).decode())["users"][0]["id"] == MARK
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
+@only_sqlite
 def test_an_archive_that_cannot_be_leaves_no_file(engine: Engine, tmp_path: Path) -> None:
     file = tmp_path / "none.jsonl"
     with pytest.raises(UnknownUser, match="there is no user 'nobody'"):

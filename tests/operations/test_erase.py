@@ -58,6 +58,7 @@ from tests.support.erasures import (
     marked_world,
     rows_with,
 )
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.refresh_worlds import (
     check,
     expected_neighbours,
@@ -246,6 +247,7 @@ def test_statistics_are_those_of_what_is_left(engine: Engine) -> None:
     assert (statistics(engine), trends(engine)) == (once[0], pytest.approx(once[1], abs=1e-9))
 
 
+@slow_on_postgresql
 def test_what_no_refresh_had_counted_changes_no_statistics(engine: Engine) -> None:
     people(engine, 3, 3)
     watch(engine, ("u0", "v0"), ("u1", "v0"), ("u1", "v1"))
@@ -258,6 +260,7 @@ def test_what_no_refresh_had_counted_changes_no_statistics(engine: Engine) -> No
     assert refresh(engine, as_of=at(9)).events == 0
 
 
+@slow_on_postgresql
 def test_the_only_viewer_leaves_a_video_as_it_was(engine: Engine) -> None:
     people(engine, 2, 4)
     watch(engine, ("u1", "v0"), ("u1", "v3"))
@@ -267,6 +270,7 @@ def test_the_only_viewer_leaves_a_video_as_it_was(engine: Engine) -> None:
     assert (statistics(engine), trends(engine), neighbours(engine)) == ({}, {}, {})
 
 
+@slow_on_postgresql
 def test_neighbours_of_what_they_engaged_with_are_found_anew(engine: Engine) -> None:
     people(engine, 8, 6)
     videos = [f"v{n}" for n in range(6)]
@@ -305,6 +309,7 @@ def test_a_trend_without_one_of_its_views(
     assert found == (expected if expected is None else pytest.approx(expected, abs=1e-12))
 
 
+@slow_on_postgresql
 def test_of_pruned_views_no_more_is_taken_off_a_trend_than_they_added(engine: Engine) -> None:
     people(engine, 5, 3)
     later = NOON + timedelta(days=8)
@@ -325,6 +330,7 @@ def test_of_pruned_views_no_more_is_taken_off_a_trend_than_they_added(engine: En
     )
 
 
+@slow_on_postgresql
 def test_what_others_have_stays(engine: Engine, owner: int) -> None:
 
     def others() -> dict[str, list[Any]]:
@@ -376,6 +382,7 @@ def test_an_erased_person_is_not_found_and_the_key_is_free(engine: Engine) -> No
     assert MARK not in dumped(engine).lower()
 
 
+@slow_on_postgresql
 def test_a_host_may_have_keys_like_those_of_the_erased(engine: Engine) -> None:
     taken = f"erased:{MARK}"
     upsert: list[Callable[[Session], Any]] = [
@@ -392,6 +399,7 @@ def test_a_host_may_have_keys_like_those_of_the_erased(engine: Engine) -> None:
     assert erase_user(engine, "erased:").rows["users"] == 1
 
 
+@only_sqlite
 @pytest.mark.parametrize("key", ["", "a" * 256, "a\0"])
 def test_a_key_that_is_none_is_said(engine: Engine, key: str) -> None:
     with pytest.raises(recommender.InvalidValue, match="user: "):
@@ -449,6 +457,7 @@ def test_a_rebuild_amid_an_erasure_changes_nothing(
     check(engine)
 
 
+@slow_on_postgresql
 @in_the_world
 def test_a_rebuild_between_what_was_not_counted_and_what_was(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
@@ -467,6 +476,7 @@ def test_a_rebuild_between_what_was_not_counted_and_what_was(
     check(engine)
 
 
+@slow_on_postgresql
 @in_the_world
 def test_an_unfinished_erasure_of_a_key_that_came_back(engine: Engine) -> None:
     with pytest.raises(Killed), killed_after(engine, 9):
@@ -477,6 +487,7 @@ def test_an_unfinished_erasure_of_a_key_that_came_back(engine: Engine) -> None:
     assert MARK not in dumped(engine).lower()
 
 
+@slow_on_postgresql
 def test_a_transaction_changes_few_rows(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(erase, "ROWS_AT_ONCE", 20)
     people(engine, 3, 90)
@@ -719,6 +730,7 @@ def test_an_erasure_that_is_killed_goes_on(engine: Engine, owner: int, database:
     check(engine)
 
 
+@slow_on_postgresql
 def test_statements_do_not_grow_with_the_rows(engine: Engine) -> None:
     people(engine, 2, 60)
     watch(engine, *(("u0", f"v{n}") for n in range(60)))
