@@ -161,9 +161,16 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database(kind: str, new_database: Callable[..., str]) -> Iterator[str]:
-    """The URL of a migrated database that no other test uses."""
-    url = new_database(kind)
+def database(
+    kind: str, new_database: Callable[..., str], copy_of: CopyOf, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of a migrated database that no other test uses.
+
+    If the test asks for `world`, and its module has a function `make_world`, the database is a copy
+    of that world.
+    """
+    make = getattr(request.module, "make_world", None)
+    url = copy_of(kind, make) if make and "world" in request.fixturenames else new_database(kind)
     yield url
     drop_database(url)
 

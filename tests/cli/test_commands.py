@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from recommender.cli.output import cell
 from recommender.database.transactions import writing
 from recommender.models.types import SCHEMA_REVISION
 from recommender.operations import erase
+from tests.conftest import drop_database
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import EXAMPLE
 
@@ -63,12 +64,14 @@ def example_database(new_database: Callable[..., str]) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def database(kind: str, request: pytest.FixtureRequest, new_database: Callable[..., str]) -> str:
-    """The URL of a database of the test's own, with the worked example if the test asks for it."""
-    if "example" in request.fixturenames:
-        made: str = request.getfixturevalue("example_database")(kind)
-        return made
-    return new_database(kind)
+def database(
+    kind: str, request: pytest.FixtureRequest, new_database: Callable[..., str]
+) -> Iterator[str]:
+    """The URL of a database that no other test uses; it holds the example if the test asks."""
+    is_filled = "example" in request.fixturenames
+    url = request.getfixturevalue("example_database")(kind) if is_filled else new_database(kind)
+    yield url
+    drop_database(url)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from recommender.formats import scalars
 from recommender.models import Base, Interaction, LearningState, PendingEvent, Video, VideoHashtag
 from recommender.operations import doctor, erase, query_plans
 from recommender.operations.doctor import Finding
-from tests.conftest import CopyOf, drop_database
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import behave, people
 
@@ -45,17 +44,6 @@ def make_world(engine: Engine) -> None:
     people(engine, 6, 8)
     behave(engine, 6, 8, 60)
     refresh(engine)
-
-
-@pytest.fixture
-def database(
-    kind: str, new_database: Callable[..., str], copy_of: CopyOf, request: pytest.FixtureRequest
-) -> Iterator[str]:
-    """The URL of a database that no other test uses; it holds the world if the test asks for it."""
-    is_filled = "world" in request.fixturenames
-    url = copy_of(kind, make_world) if is_filled else new_database(kind)
-    yield url
-    drop_database(url)
 
 
 @pytest.fixture
@@ -141,7 +129,7 @@ def test_events_that_wait_too_long(world: Engine, monkeypatch: pytest.MonkeyPatc
     assert (late.ok, late.advice) == (False, "run `recommender refresh`, every few minutes")
     run_sql(world, sa.update(LearningState).values(refreshed_at=None))
     assert found(world, "rollups").found == "5 events wait, never refreshed"
-    monkeypatch.setattr(doctor, "MOST_COUNTED", 4)
+    monkeypatch.setattr(doctor, "MAX_COUNTED", 4)
     assert found(world, "rollups").found.startswith("more than 4 events wait")
     refresh(world)
     assert wrong(world) == []
@@ -236,7 +224,7 @@ def test_a_journal_that_is_not_a_wal(world: Engine, database: str) -> None:
 def test_dead_rows_are_found_and_vacuumed_by_the_advice(
     world: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "MOST_DEAD", 20)
+    monkeypatch.setattr(doctor, "MIN_DEAD_ROWS", 20)
     assert "rec_interactions" not in found(world, "dead_rows").found
     run_sql(world, *[sa.update(Interaction).values(watch_ms=n) for n in range(3)])
     run_sql(world, "SELECT pg_stat_force_next_flush()")

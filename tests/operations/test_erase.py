@@ -47,8 +47,8 @@ from recommender.ingest.follows import apply_follows
 from recommender.ingest.videos import set_video_status
 from recommender.models import Base, EventRow, Sound, User, Video
 from recommender.operations import erase
-from recommender.operations.erase import _trend_without
 from recommender.operations.inventory import IMPERSONAL, NAMELESS, OF_OTHERS, OF_VIDEOS, PER_USER
+from recommender.operations.viewer_subtraction import trend_without
 from tests.support.erasures import (
     MARK,
     Killed,
@@ -74,34 +74,21 @@ from tests.support.refresh_worlds import (
 from tests.support.worlds import NOON, at, counted_statements, names
 
 
-@pytest.fixture(scope="module")
-def worlds() -> dict[str, str]:
-    """Of each kind of database the URL of one with the marked world, once there is one."""
-    return {}
+def make_world(engine: Engine) -> None:
+    """Create the marked world."""
+    marked_world(engine)
 
 
 @pytest.fixture
-def database(
-    kind: str,
-    new_database: Callable[..., str],
-    worlds: dict[str, str],
-    request: pytest.FixtureRequest,
-) -> str:
-    """A database of the test's own; where the test has an `owner`, with the marked world."""
-    if "owner" not in request.fixturenames:
-        return new_database(kind)
-    if kind not in worlds:
-        worlds[kind] = new_database(kind)
-        bind = create_engine(worlds[kind])
-        marked_world(bind)
-        bind.dispose()
-    return new_database(kind, like=worlds[kind])
+def world(engine: Engine) -> Engine:
+    """An engine on the marked world."""
+    return engine
 
 
 @pytest.fixture
-def owner(engine: Engine) -> int:
+def owner(world: Engine) -> int:
     """The id of the person of the marked world."""
-    return next(row_id for row_id, key in read(engine, User.id, User.key) if key == MARK)
+    return next(row_id for row_id, key in read(world, User.id, User.key) if key == MARK)
 
 
 in_the_world = pytest.mark.usefixtures("owner")
@@ -305,7 +292,7 @@ def test_a_trend_without_one_of_its_views(
     trend: float | None, days: int, expected: float | None
 ) -> None:
     state = type("State", (), {"landmark": NOON, "trend_half_life_days": 2.0})
-    found = _trend_without(trend, NOON + timedelta(days=days), state)
+    found = trend_without(trend, NOON + timedelta(days=days), state)
     assert found == (expected if expected is None else pytest.approx(expected, abs=1e-12))
 
 
@@ -415,7 +402,7 @@ def test_an_erasure_that_ends_after_any_statement_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each run ends one statement later than the run before, so that runs that go on end, too."""
-    monkeypatch.setattr(erase, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(erase, "MAX_ERASED_ROWS", 10)
     whole = create_engine(new_database(kind))
     marked_world(whole)
     erase_user(whole, MARK)
@@ -440,7 +427,7 @@ def test_an_erasure_that_ends_after_any_statement_goes_on(
 def test_a_rebuild_amid_an_erasure_changes_nothing(
     engine: Engine, owner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erase, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(erase, "MAX_ERASED_ROWS", 10)
     step = 0
     while True:
         step += 9
@@ -489,7 +476,7 @@ def test_an_unfinished_erasure_of_a_key_that_came_back(engine: Engine) -> None:
 
 @slow_on_postgresql
 def test_a_transaction_changes_few_rows(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(erase, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(erase, "MAX_ERASED_ROWS", 20)
     people(engine, 3, 90)
     for n in range(90):
         watch(engine, ("u0", f"v{n}"), ("u1", f"v{n}"), ("u0", f"v{n}"))
@@ -701,7 +688,7 @@ def slowly(table, *given):
     time.sleep(0.05 * (table.name == "rec_events"))
     return _delete(table, *given)
 
-recommender.operations.erase.ROWS_AT_ONCE, recommender.operations.erase._delete = 1, slowly
+recommender.operations.erase.MAX_ERASED_ROWS, recommender.operations.erase._delete = 1, slowly
 recommender.erase_user(recommender.create_engine(sys.argv[1]), sys.argv[2])
 """
 

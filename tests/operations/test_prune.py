@@ -49,7 +49,6 @@ from recommender.models import (
 )
 from recommender.operations import prune as prune_module
 from recommender.operations.prune import PruneReport
-from tests.conftest import CopyOf, drop_database
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.refresh_worlds import behave, check, everything, people, read
 from tests.support.worlds import NOON, at, make_event, make_user, make_videos, names
@@ -70,25 +69,14 @@ def make_world(engine: Engine) -> None:
 
 
 @pytest.fixture
-def database(
-    kind: str, new_database: Callable[..., str], copy_of: CopyOf, request: pytest.FixtureRequest
-) -> Iterator[str]:
-    """The URL of a database that no other test uses; it holds the world if the test asks for it."""
-    is_filled = "world" in request.fixturenames
-    url = copy_of(kind, make_world) if is_filled else new_database(kind)
-    yield url
-    drop_database(url)
-
-
-@pytest.fixture
 def world(engine: Engine) -> Engine:
     """An engine on the world."""
     return engine
 
 
-@pytest.fixture(params=[prune_module.ROWS_AT_ONCE, 7])
+@pytest.fixture(params=[prune_module.MAX_PRUNED_ROWS, 7])
 def _batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prune_module, "ROWS_AT_ONCE", request.param)
+    monkeypatch.setattr(prune_module, "MAX_PRUNED_ROWS", request.param)
 
 
 in_batches = pytest.mark.usefixtures("_batch")
@@ -246,7 +234,7 @@ def deleted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_transaction_deletes_so_many_events_at_most(
     world: Engine, deleted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune_module, "ROWS_AT_ONCE", 30)
+    monkeypatch.setattr(prune_module, "MAX_PRUNED_ROWS", 30)
     report = prune_events(world, 15)
     assert max(deleted) <= 30
     assert sum(deleted) == report.events == 200
@@ -259,14 +247,14 @@ def test_a_transaction_deletes_so_many_sessions_at_most(
     sessions: list[int],
 ) -> None:  # fmt: skip
     """A session of four videos takes nine rows: itself, its places, and what is left of them."""
-    monkeypatch.setattr(prune_module, "ROWS_AT_ONCE", most)
+    monkeypatch.setattr(prune_module, "MAX_PRUNED_ROWS", most)
     prune_sessions(served, 15)
     assert [count for count in deleted[1::2] if count] == sessions
     assert [count for count in deleted[::2] if count] == [4 * count for count in sessions]
 
 
 def test_a_prune_that_ends_midway_goes_on(world: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prune_module, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(prune_module, "MAX_PRUNED_ROWS", 20)
     before, delete, calls = sums(world), prune_module._delete, iter(range(5))
 
     def fail_later(*arguments: Any) -> int:
