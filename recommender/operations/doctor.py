@@ -22,14 +22,14 @@ from recommender.models.types import Base, UtcDateTime
 from recommender.operations import erase
 from recommender.operations.query_plans import check_plans
 
-MOST_SKEW = timedelta(minutes=1)
+MAX_CLOCK_OFFSET = timedelta(minutes=1)
 
-OLDEST_ROLLUPS = timedelta(hours=1)
+MAX_REFRESH_AGE = timedelta(hours=1)
 
-MOST_COUNTED = 1_000_000
+MAX_COUNTED = 1_000_000
 """The limit up to which pending events are counted."""
 
-MOST_DEAD = 10_000
+MIN_DEAD_ROWS = 10_000
 
 DEAD_SHARE = 0.2
 """The share of dead rows above which a table needs a vacuum: autovacuum's default."""
@@ -103,22 +103,22 @@ def _clock(session: Session) -> Finding:
     skew = server - (before + (scalars.now() - before) / 2)
     difference = f"{skew.total_seconds():+.1f} s at the server"
     return _finding(
-        "clock", difference if abs(skew) > MOST_SKEW else None, difference,
+        "clock", difference if abs(skew) > MAX_CLOCK_OFFSET else None, difference,
         "set both clocks by NTP: reading times and event times come from the clock of this machine",
     )  # fmt: skip
 
 
 def _rollups(session: Session) -> Finding:
     """Check the number of pending events and the time of the last refresh."""
-    some = sa.select(sa.literal(1)).select_from(PENDING).limit(MOST_COUNTED + 1).subquery()
+    some = sa.select(sa.literal(1)).select_from(PENDING).limit(MAX_COUNTED + 1).subquery()
     count = sa.select(sa.func.count()).select_from(some)
     waiting = lookup.run(session, count).scalar() or 0
     refreshed = sa.select(LEARNING_STATE.c.refreshed_at)
     at = lookup.run(session, refreshed).scalar()
-    number = f"more than {MOST_COUNTED:,}" if waiting > MOST_COUNTED else f"{waiting:,}"
+    number = f"more than {MAX_COUNTED:,}" if waiting > MAX_COUNTED else f"{waiting:,}"
     when = f"refreshed at {scalars.written_time(at)}" if at else "never refreshed"
     backlog = f"{number} events wait, {when}"
-    is_late = waiting and (at is None or scalars.now() - at > OLDEST_ROLLUPS)
+    is_late = waiting and (at is None or scalars.now() - at > MAX_REFRESH_AGE)
     return _finding(
         "rollups", backlog if is_late else None, backlog,
         "run `recommender refresh`, every few minutes",
@@ -220,7 +220,7 @@ def _dead_rows(session: Session) -> Finding:
     statement = sa.select(stat.c.relname, dead).where(
         stat.c.relname.in_(list(Base.metadata.tables)),
         sa.func.pg_table_is_visible(stat.c.relid),
-        dead >= MOST_DEAD,
+        dead >= MIN_DEAD_ROWS,
         dead > DEAD_SHARE * (live + dead),
     )
     rows = lookup.run(session, statement.order_by(stat.c.relname)).all()

@@ -9,13 +9,12 @@ the key in place of the key. The next run finds the row by this hash.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from hashlib import blake2b
 from secrets import token_hex
 from typing import Any
@@ -28,8 +27,7 @@ from recommender.database import bulk, lookup
 from recommender.database.transactions import run_transaction
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
-from recommender.learning.affinities import decay_exponent
-from recommender.learning.statistics import MAX_TREND, RefreshRun, lock_videos
+from recommender.learning.statistics import RefreshRun, lock_videos
 from recommender.models.tables import (
     EVENTS,
     HASHTAGS,
@@ -42,25 +40,27 @@ from recommender.models.tables import (
 )
 from recommender.models.types import PREFIX, Base
 from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER
+from recommender.operations.viewer_subtraction import (
+    VIDEO_STATISTICS,
+    LoggedViews,
+    statistics_without,
+    uncounted,
+)
 from recommender.settings import Settings
 
-ROWS_AT_ONCE = 2_000
+MAX_ERASED_ROWS = 2_000
 """The most rows that one transaction deletes. It updates at most as many other rows."""
 
-LEAST_LEFT = 2.0**-40
-"""The fraction of a trend below which the remainder is only rounding error."""
-
-NOBODY = "erased:"
+ERASED_PREFIX = "erased:"
 """The prefix of the key of an erased row."""
 
-STATISTICS = frozenset({"impressions", "engaged_views", "trending", "neighbours_views", "stats_at"})
+KEPT_COLUMNS = frozenset(
+    {"impressions", "engaged_views", "trending", "neighbours_views", "stats_at"}
+)
 """The columns of a removed video that keep their values: statistics from its viewers."""
 
-Done = Mapping[str, int]
+ErasedRows = Mapping[str, int]
 """The number of rows that a transaction erased, by table. Empty if no rows were left."""
-
-Engaged = tuple[int, datetime]
-"""The number of engaged views of one video by one user in the log, and the time of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _tables() -> Iterator[Table]:
 
 def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
     """Clear a user's row, and return the ids of every unfinished erasure of this key."""
-    unfinished = f"{NOBODY}{blake2b(key.encode(), digest_size=16).hexdigest()}:"
+    unfinished = f"{ERASED_PREFIX}{blake2b(key.encode(), digest_size=16).hexdigest()}:"
     locked = lookup.find(session, [USERS.c.key], [(key,)], [USERS.c.id], lock=True)
     ids = [row.id for row in locked]
     nothing = {column.name: None for column in USERS.c if column.nullable}
@@ -145,12 +145,12 @@ def _begins(column: sa.Column[Any], prefix: str) -> ColumnElement[bool]:
 def unfinished(session: Session) -> int:
     """Return the number of erasures that are interrupted or still running."""
     count = sa.select(sa.func.count()).select_from(USERS)
-    is_marked = USERS.c.key.like(f"{NOBODY}%:%"), USERS.c.erased_at.is_not(None)
-    query = count.where(_begins(USERS.c.key, NOBODY), *is_marked)
+    is_marked = USERS.c.key.like(f"{ERASED_PREFIX}%:%"), USERS.c.erased_at.is_not(None)
+    query = count.where(_begins(USERS.c.key, ERASED_PREFIX), *is_marked)
     return lookup.run(session, query).scalar() or 0
 
 
-def _erase(run: RefreshRun, user_id: int) -> Iterator[Done]:
+def _erase(run: RefreshRun, user_id: int) -> Iterator[ErasedRows]:
     """Erase one marked user, and yield the result of every transaction."""
     # First the data that other users can see; last the data that a rebuild can restore.
     own_videos = sa.select(VIDEOS.c.id).where(VIDEOS.c.creator_id == user_id)
@@ -166,15 +166,15 @@ def _erase(run: RefreshRun, user_id: int) -> Iterator[Done]:
     yield run.locked(partial(_finish, user_id))
 
 
-def _repeated(run: RefreshRun, step: Callable[[Session, Any], Done]) -> Iterator[Done]:
+def _repeated(run: RefreshRun, step: Callable[[Session, Any], ErasedRows]) -> Iterator[ErasedRows]:
     """Run a step, each time in its own transaction, until it has no rows left."""
     while done := run.locked(step):
         yield done
 
 
-def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: Any) -> Done:
+def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: Any) -> ErasedRows:
     """Delete a batch of rows, and rename the hashtags and sounds that only they used."""
-    some = sa.select(*table.primary_key).where(where).limit(ROWS_AT_ONCE)
+    some = sa.select(*table.primary_key).where(where).limit(MAX_ERASED_ROWS)
     keys = sorted(tuple(row) for row in lookup.run(session, some))
     if not keys:
         return {}
@@ -210,7 +210,7 @@ def _forget_unused(
     tables = Base.metadata.sorted_tables
     uses = [other.c[name] == named.c.id for other in tables if name in other.c]
     used = [sa.exists().where(use, stays if use.left.table is table else sa.true()) for use in uses]
-    is_unused = sa.and_(~sa.or_(*used), ~_begins(_key(named), NOBODY))
+    is_unused = sa.and_(~sa.or_(*used), ~_begins(_key(named), ERASED_PREFIX))
     unused = sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(is_unused)
     given = lookup.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
     unused_ids = lookup.run(session, unused, given).scalars()
@@ -225,25 +225,25 @@ def _rename(session: Session, table: Table, ids: Sequence[int], **changed: Any) 
     """Give rows random keys (hashtags: random names), and set other columns too."""
     if ids:
         column = _key(table)
-        values = [(row_id, NOBODY + token_hex(16)) for row_id in ids]
+        values = [(row_id, ERASED_PREFIX + token_hex(16)) for row_id in ids]
         changes = {column.name: bulk.replace}
         bulk.update_listed(session, (table.c.id, column), values, changes, changed)
     return len(ids)
 
 
-def _remove_videos(user_id: int, session: Session, _state: Any) -> Done:
+def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Remove a batch of a user's videos and clear their content."""
     is_done = sa.and_(
-        _begins(VIDEOS.c.key, NOBODY),
+        _begins(VIDEOS.c.key, ERASED_PREFIX),
         VIDEOS.c.status == "removed",
         VIDEOS.c.published_at == scalars.EARLIEST,
     )
     some = sa.select(VIDEOS.c.key).where(VIDEOS.c.creator_id == user_id, ~is_done)
-    keys = lookup.run(session, some.limit(ROWS_AT_ONCE))
+    keys = lookup.run(session, some.limit(MAX_ERASED_ROWS))
     wanted = [tuple(row) for row in keys]
     read = [VIDEOS.c.id, VIDEOS.c.sound_id]
     videos = lookup.find(session, [VIDEOS.c.key], wanted, read, lock=True)
-    cleared = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in STATISTICS}
+    cleared = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in KEPT_COLUMNS}
     ids = [video_id for video_id, _ in videos]
     sounds = {sound for _, sound in videos if sound is not None}
     forgotten = _forget_unused(session, SOUNDS, sounds, VIDEOS, VIDEOS.c.creator_id != user_id)
@@ -251,16 +251,16 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> Done:
     return {VIDEOS.name: len(ids), SOUNDS.name: forgotten} if ids else {}
 
 
-def _disown_sounds(user_id: int, session: Session, _state: Any) -> Done:
+def _disown_sounds(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Clear the creator of a batch of a user's sounds. Other users' videos keep the sounds."""
-    some = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(ROWS_AT_ONCE)
+    some = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(MAX_ERASED_ROWS)
     ids = lookup.run(session, some).scalars().all()
     return {SOUNDS.name: _rename(session, SOUNDS, ids, creator_id=None)} if ids else {}
 
 
-def _forget_pending(user_id: int, session: Session, _state: Any) -> Done:
+def _forget_pending(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Delete a batch of uncounted events, and reset the counts of their interactions."""
-    some = sa.select(PENDING).where(PENDING.c.user_id == user_id).limit(ROWS_AT_ONCE)
+    some = sa.select(PENDING).where(PENDING.c.user_id == user_id).limit(MAX_ERASED_ROWS)
     rows = lookup.run(session, some).all()
     if not rows:
         return {}
@@ -272,25 +272,13 @@ def _forget_pending(user_id: int, session: Session, _state: Any) -> Done:
         pair[1] += row.engaged_views
     values = sorted((video_id, *pair) for video_id, pair in counts.items() if any(pair))
     given = {**lookup.listed_values(session, 3, values), "user": user_id}
-    lookup.run(session, _uncount(lookup.is_sqlite(session)), given)
+    lookup.run(session, uncounted(lookup.is_sqlite(session)), given)
     return {PENDING.name: len(rows)}
 
 
-@cache
-def _uncount(on_sqlite: bool) -> sa.Update:  # noqa: FBT001
-    names = ("impressions", "engaged_views")
-    rows = lookup.listed(on_sqlite, (INTERACTIONS.c.video_id, *(INTERACTIONS.c[n] for n in names)))
-    is_state = (
-        INTERACTIONS.c.user_id == sa.bindparam("user", type_=sa.BigInteger),
-        INTERACTIONS.c.video_id == rows.c.video_id,
-    )
-    left = {n: sa.case((rows.c[n] > 0, 0), else_=INTERACTIONS.c[n]) for n in names}
-    return sa.update(INTERACTIONS).where(*is_state).values(left)
-
-
-def _engaged(run: RefreshRun, user_id: int) -> dict[int, Engaged]:
+def _engaged(run: RefreshRun, user_id: int) -> dict[int, LoggedViews]:
     """Return a user's engaged views by video, read from the event log."""
-    engaged: dict[int, Engaged] = {}
+    engaged: dict[int, LoggedViews] = {}
     after = ""
     while rows := run_transaction(
         run.engine, partial(_next_events, user_id, after), write=False, settings=run.settings
@@ -312,76 +300,40 @@ def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
         sa.select(EVENTS.c.key, EVENTS.c.video_id, EVENTS.c.at, EVENTS.c.engaged)
         .where(begins, EVENTS.c.user_id <= user_id)
         .order_by(*key)
-        .limit(ROWS_AT_ONCE)
+        .limit(MAX_ERASED_ROWS)
     )
     return lookup.run(session, read).all()
 
 
-def _subtract(user_id: int, logged: Mapping[int, Engaged], session: Session, state: Any) -> Done:
+def _subtract(
+    user_id: int, logged: Mapping[int, LoggedViews], session: Session, state: Any
+) -> ErasedRows:
     """Delete a batch of a user's interactions, and subtract them from the videos' statistics.
 
     If videos have no engaged view left, delete their neighbours first, in separate transactions.
     """
     mine = INTERACTIONS.c.user_id == user_id
     some = sa.select(INTERACTIONS).where(mine).order_by(INTERACTIONS.c.video_id)
-    rows = lookup.run(session, some.limit(ROWS_AT_ONCE)).all()
+    rows = lookup.run(session, some.limit(MAX_ERASED_ROWS)).all()
     if not rows:
         return {}
     of_video = {row.video_id: row for row in rows}
     read = [VIDEOS.c[name] for name in ("impressions", "engaged_views", "trending")]
     before = list(lock_videos(session, of_video, *read, VIDEOS.c.neighbours_views))
     after = {
-        video_id: _without(of_video[video_id], values, logged.get(video_id), state)
+        video_id: statistics_without(of_video[video_id], values, logged.get(video_id), state)
         for video_id, *values in before
     }
     unviewed = [i for i, (_, views, *_) in after.items() if of_video[i].engaged_at and not views]
     if done := _delete(NEIGHBOURS, NEIGHBOURS.c.video_id.in_(unviewed), session, state):
         return done
     changed = sorted((i, *after[i]) for i, *values in before if tuple(values) != after[i])
-    changes = {column.name: bulk.replace for column in _STATISTICS[1:]}
-    bulk.update_listed(session, _STATISTICS, changed, changes)
+    changes = {column.name: bulk.replace for column in VIDEO_STATISTICS[1:]}
+    bulk.update_listed(session, VIDEO_STATISTICS, changed, changes)
     bulk.delete(session, INTERACTIONS, [(user_id, row.video_id) for row in rows])
     return {INTERACTIONS.name: len(rows)}
 
 
-_STATISTICS = (
-    VIDEOS.c.id,
-    *(VIDEOS.c[name] for name in ("impressions", "engaged_views", "trending", "neighbours_views")),
-)
-
-
-def _without(
-    row: Any, values: Sequence[Any], logged: Engaged | None, state: Any
-) -> tuple[int, int, float | None, int]:
-    """Return a video's statistics without one user's views.
-
-    `neighbours_views` becomes 0 after an engagement, so that the next refresh updates neighbours.
-    """
-    impressions, engaged_views, trending, neighbours_views = values
-    if row.impressions:
-        impressions = max(0, impressions - 1)
-    if row.engaged_views:
-        engaged_views = max(0, engaged_views - 1)
-        at = _first_engaged(row, logged)
-        trending = _trend_without(trending, at, state) if engaged_views else None
-    return impressions, engaged_views, trending, 0 if row.engaged_at else neighbours_views
-
-
-def _first_engaged(row: Any, logged: Engaged | None) -> datetime:
-    """Return the time of a user's first engaged view, or a lower bound if events were pruned."""
-    views, at = logged or (0, row.first_at)
-    return at if views == row.engaged_views else row.first_at
-
-
-def _trend_without(trend: float | None, at: datetime, state: Any) -> float | None:
-    """Subtract one view from a trend, the log2 of a sum. Return None if nothing is left."""
-    if trend is None:
-        return None
-    difference = decay_exponent(state.landmark, state.trend_half_life_days, at) - trend
-    left = -math.expm1(min(difference, 0.0) * math.log(2))
-    return max(-MAX_TREND, trend + math.log2(left)) if left > LEAST_LEFT else None
-
-
-def _finish(user_id: int, session: Session, _state: Any) -> Done:
+def _finish(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Replace the hash of a user's key by a random key."""
     return {USERS.name: _rename(session, USERS, [user_id])}

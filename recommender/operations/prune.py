@@ -42,10 +42,10 @@ from recommender.models.tables import (
 )
 from recommender.settings import Settings
 
-ROWS_AT_ONCE = 10_000
+MAX_PRUNED_ROWS = 10_000
 """The most rows that one transaction reads, and so deletes."""
 
-YOUNGEST = timedelta(days=1)
+MIN_AGE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def prune(
 def _until(moment: datetime, name: str, age: timedelta | None) -> datetime | None:
     if age is None:
         return None
-    if age < YOUNGEST:
+    if age < MIN_AGE:
         raise InvalidValue(f"{name}: {age} is less than a day")
     return (
         max(moment - age, scalars.EARLIEST) if age < moment - scalars.EARLIEST else scalars.EARLIEST
@@ -150,7 +150,7 @@ class _Pruning:
             log(logging.DEBUG, "prune batch", **done, seconds=time.monotonic() - started)
 
 
-Done = tuple[lookup.Key | None, dict[str, int]]
+PrunedBatch = tuple[lookup.Key | None, dict[str, int]]
 """The last key that a batch read (None if no rows were left), and the numbers of its rows."""
 
 
@@ -170,10 +170,10 @@ def _set_horizon(until: datetime, session: Session) -> datetime | None:
     return horizon
 
 
-def _prune_events(horizon: datetime, after: lookup.Key | None, session: Session) -> Done:
+def _prune_events(horizon: datetime, after: lookup.Key | None, session: Session) -> PrunedBatch:
     """Delete the old, counted events of the next batch of the log."""
     key = list(EVENTS.primary_key)
-    last = end_of_next(session, key, after, ROWS_AT_ONCE)
+    last = end_of_next(session, key, after, MAX_PRUNED_ROWS)
     if last is None:
         return None, {}
     is_old = [*keys_in_range(key, after, last), EVENTS.c.at <= horizon]
@@ -189,10 +189,10 @@ def _prune_events(horizon: datetime, after: lookup.Key | None, session: Session)
     return last, {"events": deleted, "waiting": sum(waiting for _, waiting, _ in rows)}
 
 
-def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session) -> Done:
+def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session) -> PrunedBatch:
     """Delete the old sessions of the next batch, with the items served in them."""
     key = list(SESSIONS.primary_key)
-    last = end_of_next(session, key, after, ROWS_AT_ONCE)
+    last = end_of_next(session, key, after, MAX_PRUNED_ROWS)
     if last is None:
         return None, {}
     is_old = [*keys_in_range(key, after, last), SESSIONS.c.last_at <= until]
@@ -210,7 +210,7 @@ def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session)
 
 def _as_many_as_fit(rows: Sequence[Any]) -> Sequence[Any]:
     """Return the first sessions whose deleted and inserted rows fit in one transaction."""
-    left = ROWS_AT_ONCE
+    left = MAX_PRUNED_ROWS
     for taken, row in enumerate(rows):
         left -= 2 * row.next_position - 1
         if left < 0:

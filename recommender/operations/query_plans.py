@@ -32,19 +32,19 @@ from recommender.ranking.sources import CANDIDATES
 from recommender.ranking.viewer import Shape, values_of
 from recommender.settings import Settings
 
-BIG = 200_000
+LARGE_TABLE_ROWS = 200_000
 """A full scan is allowed for tables with fewer rows: it can be faster than an index."""
 
-ROWS_OF_A_PAGE = 50
+ROWS_PER_BLOCK = 50
 """The least number of rows on one disk page of a table."""
 
-MOST_READ = 50_000
+MAX_READ = 50_000
 """Limit for rows read by the statement of a page with up to `CANDIDATES` candidates."""
 
-MOST_DISCARDED = 100_000
+MAX_DISCARDED = 100_000
 """Limit for joined rows that a join filter discards."""
 
-SAMPLE = 3
+SAMPLED_USERS = 3
 
 _SCANNED = re.compile(r"^SCAN (rec_[a-z_]*[a-z])", re.MULTILINE)
 
@@ -190,7 +190,7 @@ def _most_read(request: FeedRequest) -> int | None:
     """Return the number of rows that a page may read; None for no limit."""
     if request.profile.is_reference:
         return None
-    return round(MOST_READ * max(1, request.settings.candidates / CANDIDATES))
+    return round(MAX_READ * max(1, request.settings.candidates / CANDIDATES))
 
 
 def _faults(user: str, plan: Plan, most_read: int | None) -> Iterator[str]:
@@ -200,7 +200,7 @@ def _faults(user: str, plan: Plan, most_read: int | None) -> Iterator[str]:
         return
     if (plan.read or 0) > most_read:
         yield f"the page of {user} read {plan.read:,} rows, more than {most_read:,}"
-    if (plan.discarded or 0) > MOST_DISCARDED:
+    if (plan.discarded or 0) > MAX_DISCARDED:
         yield f"the page of {user} joined {plan.discarded:,} rows for nothing"
 
 
@@ -208,8 +208,8 @@ def _sample(session: Session) -> list[str]:
     """Return the keys of users spread over the whole table."""
     last = session.scalar(sa.select(sa.func.max(User.id))) or 0
     keys: list[str] = []
-    for number in range(SAMPLE):
-        after = sa.select(User.key).where(User.id > last * number // SAMPLE)
+    for number in range(SAMPLED_USERS):
+        after = sa.select(User.key).where(User.id > last * number // SAMPLED_USERS)
         keys += session.scalars(after.order_by(User.id).limit(1)).all()
     return list(dict.fromkeys(keys))
 
@@ -222,6 +222,6 @@ def _big_tables(session: Session) -> frozenset[str]:
         sa.BigInteger
     )
     statement = sa.select(tables.c.relname).where(
-        tables.c.relname.in_(list(Base.metadata.tables)), pages * ROWS_OF_A_PAGE > BIG
+        tables.c.relname.in_(list(Base.metadata.tables)), pages * ROWS_PER_BLOCK > LARGE_TABLE_ROWS
     )
     return frozenset(lookup.run(session, statement).scalars())

@@ -25,8 +25,8 @@ from recommender.models import Interaction, Video
 from recommender.models.types import Base
 from recommender.operations import query_plans
 from recommender.operations.query_plans import (
-    MOST_DISCARDED,
-    MOST_READ,
+    MAX_DISCARDED,
+    MAX_READ,
     Plan,
     check_plans,
     page_plan,
@@ -45,7 +45,7 @@ WORLD = LargeWorld(videos=24_000, users=1_500, follows=60_000, interactions=90_0
 MOST_STEPS = 1_000_000
 """Steps of SQLite's machine that a page may take."""
 
-NOBODY = Plan(0, 0, 0, ())
+EMPTY_PLAN = Plan(0, 0, 0, ())
 
 UNKNOWN = range(10**9, 10**9 + 3_000)
 """Ids of what no video of the world has."""
@@ -54,7 +54,7 @@ UNKNOWN = range(10**9, 10**9 + 3_000)
 @pytest.fixture
 def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """The world's large tables are large enough."""
-    monkeypatch.setattr(query_plans, "BIG", 10_000)
+    monkeypatch.setattr(query_plans, "LARGE_TABLE_ROWS", 10_000)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def work_of(session: Session, user: int) -> int:
 
 def most_work(session: Session) -> int:
     """How much a page may cost where everything has its usual size."""
-    return MOST_STEPS if session.get_bind().dialect.name == "sqlite" else MOST_READ
+    return MOST_STEPS if session.get_bind().dialect.name == "sqlite" else MAX_READ
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_a_small_table_may_be_read_as_a_whole_but_once(
         "Node Type": node_type, "Relation Name": "rec_big" if of_big else "rec_small",
         "Actual Loops": loops, "Actual Rows": 60_000, "Rows Removed by Filter": 10_000,
     }  # fmt: skip
-    found = query_plans._counted(NOBODY, told, frozenset({"rec_big"}))
+    found = query_plans._counted(EMPTY_PLAN, told, frozenset({"rec_big"}))
     assert (found.read, found.scanned) == (read, scanned)
 
 
@@ -266,15 +266,15 @@ def test_the_page_that_is_served_is_looked_at(world: Session, profile: str) -> N
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"read": MOST_READ}, []),
-        ({"read": MOST_READ + 1}, [f"read {MOST_READ + 1:,} rows, more than {MOST_READ:,}"]),
-        ({"discarded": MOST_DISCARDED}, []),
-        ({"discarded": MOST_DISCARDED + 1}, [f"joined {MOST_DISCARDED + 1:,} rows for nothing"]),
+        ({"read": MAX_READ}, []),
+        ({"read": MAX_READ + 1}, [f"read {MAX_READ + 1:,} rows, more than {MAX_READ:,}"]),
+        ({"discarded": MAX_DISCARDED}, []),
+        ({"discarded": MAX_DISCARDED + 1}, [f"joined {MAX_DISCARDED + 1:,} rows for nothing"]),
         ({"scanned": ("rec_a", "rec_b")}, ["read the whole of rec_a", "read the whole of rec_b"]),
     ],
 )
 def test_each_fault_is_a_sentence(changed: dict[str, object], said: list[str]) -> None:
-    found = list(query_plans._faults("ana", replace(NOBODY, **changed), MOST_READ))
+    found = list(query_plans._faults("ana", replace(EMPTY_PLAN, **changed), MAX_READ))
     assert found == [f"the page of ana {each}" for each in said]
 
 

@@ -1,0 +1,260 @@
+"""The SELECT statements of an audit.
+
+Each statement is an aggregate that reads its tables once or uses an index. `since` limits it to
+sessions with a page at or after that time; None includes all sessions.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Subquery
+
+from recommender.database.expressions import Statement
+from recommender.models import (
+    FeedSession,
+    Follow,
+    Interaction,
+    MutedCreator,
+    MutedHashtag,
+    MutedKeyword,
+    MutedSound,
+    ProfileVersion,
+    ServedVideo,
+    Sound,
+    Video,
+    VideoCaption,
+    VideoHashtag,
+)
+from recommender.ranking.request import REFERENCE
+
+
+def _places(since: datetime | None, *columns: Any) -> Statement:
+    """Return a SELECT of columns over the places of the audited sessions."""
+    places = sa.select(*columns).select_from(ServedVideo)
+    if since is None:
+        return places
+    audited = sa.select(FeedSession.user_id, FeedSession.session)
+    audited = audited.where(FeedSession.last_at >= since)
+    return places.where(sa.tuple_(ServedVideo.user_id, ServedVideo.session).in_(audited))
+
+
+def _promises_more() -> ColumnElement[bool]:
+    """Match places outside the reference formula, which only promises an order."""
+    reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
+    return ServedVideo.profile_id.not_in(reference)
+
+
+def totals(since: datetime | None) -> Statement:
+    """Return the totals of the audited sessions."""
+    served = _sessions(since)
+    last = FeedSession.next_position - 1
+    is_in_order = sa.and_(
+        sa.func.coalesce(served.c.places, 0) == last,
+        sa.func.coalesce(served.c.first, 1) == 1,
+        sa.func.coalesce(served.c.last, 0) == last,
+    )
+    is_its = sa.and_(
+        served.c.user_id == FeedSession.user_id, served.c.session == FeedSession.session
+    )
+    sums = ("pages", "places", "explored", "short_pages")
+    totals = sa.select(
+        sa.func.count().label("sessions"),
+        sa.func.count(served.c.user_id.distinct()).label("users"),
+        *(sa.func.sum(served.c[name]).label(name) for name in sums),
+        sa.func.count().filter(~is_in_order).label("out_of_order"),
+    )
+    totals = totals.select_from(FeedSession).outerjoin(served, is_its)
+    return totals if since is None else totals.where(FeedSession.last_at >= since)
+
+
+def _sessions(since: datetime | None) -> Subquery:
+    """Return one row per session: the totals over its pages."""
+    # Positions are distinct by their key, so first, last and count are enough to find a gap.
+    page = _pages(since)
+    return (
+        sa.select(
+            page.c.user_id,
+            page.c.session,
+            sa.func.count().label("pages"),
+            sa.func.sum(page.c.places).label("places"),
+            sa.func.min(page.c.first).label("first"),
+            sa.func.max(page.c.last).label("last"),
+            sa.func.sum(page.c.explored).label("explored"),
+            sa.func.count().filter(page.c.places < page.c.asked).label("short_pages"),
+        )
+        .group_by(page.c.user_id, page.c.session)
+        .subquery("served_sessions")
+    )
+
+
+def _pages(since: datetime | None) -> Subquery:
+    key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.page)
+    return (
+        _places(
+            since,
+            *key,
+            sa.func.count().label("places"),
+            sa.func.max(ServedVideo.asked).label("asked"),
+            sa.func.min(ServedVideo.position).label("first"),
+            sa.func.max(ServedVideo.position).label("last"),
+            sa.func.count().filter(ServedVideo.explored).label("explored"),
+        )
+        .group_by(*key)
+        .subquery("pages")
+    )
+
+
+def repeats(since: datetime | None) -> Statement:
+    """Count the places of a video after its first place in a session."""
+    key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.video_id)
+    times = sa.func.count()
+    served = (
+        _places(since, times.label("times")).group_by(*key).having(times > 1).subquery("served")
+    )
+    return sa.select(sa.func.sum(served.c.times - 1).label("repeats"))
+
+
+def neighbours(since: datetime | None) -> Statement:
+    """Count the places with the creator or the sound of the previous place."""
+    places = (
+        _places(
+            since,
+            ServedVideo.crowded,
+            sa.and_(~ServedVideo.crowded, _promises_more()).label("is_promise"),
+            (Video.creator_id == _of_the_place_before(Video.creator_id)).label("creator"),
+            (Video.sound_id == _of_the_place_before(Video.sound_id)).label("sound"),
+        )
+        .join(Video, Video.id == ServedVideo.video_id)
+        .subquery("places")
+    )
+    is_broken = places.c.is_promise
+    return sa.select(
+        sa.func.count().filter(is_broken, places.c.creator).label("neighbours_creator"),
+        sa.func.count().filter(is_broken, places.c.sound).label("neighbours_sound"),
+        sa.func.count().filter(places.c.crowded).label("crowded"),
+    )
+
+
+def _of_the_place_before(column: Any) -> ColumnElement[Any]:
+    session = (ServedVideo.user_id, ServedVideo.session)
+    return sa.func.lag(column).over(partition_by=session, order_by=ServedVideo.position)
+
+
+def _is_new(since: datetime | None) -> ColumnElement[bool]:
+    """Match audited places that promise a video new to the user."""
+    is_audited = sa.true() if since is None else FeedSession.last_at >= since
+    return sa.and_(~FeedSession.rewatch, _promises_more(), is_audited)
+
+
+def served_again(since: datetime | None) -> Statement:
+    """Return the places whose video was first served to the user in another session.
+
+    The other session counts even if it is not audited.
+    """
+    # Few videos are served twice to a user, and an index alone finds them. With a join to earlier
+    # places, SQLite would search all of the user's places for every place.
+    video = (ServedVideo.user_id, ServedVideo.video_id)
+    twice = sa.select(*video).group_by(*video).having(sa.func.count() > 1)
+    order = (ServedVideo.served_at, ServedVideo.session)
+    first = sa.func.first_value(ServedVideo.session).over(partition_by=video, order_by=order)
+    places = (
+        sa.select(ServedVideo.session, first.label("first"), _is_new(since).label("is_new"))
+        .join(FeedSession)
+        .where(sa.tuple_(*video).in_(twice))
+        .subquery("places")
+    )
+    return sa.select(places.c.session).where(places.c.is_new, places.c.first != places.c.session)
+
+
+def seen_before(since: datetime | None) -> Statement:
+    """Return the places whose video had an earlier event by the user."""
+    is_before = sa.and_(
+        Interaction.user_id == ServedVideo.user_id,
+        Interaction.video_id == ServedVideo.video_id,
+        Interaction.first_at < ServedVideo.served_at,
+    )
+    places = sa.select(ServedVideo.position).join(FeedSession).join(Interaction, is_before)
+    return places.where(_is_new(since))
+
+
+def own_videos(since: datetime | None) -> Statement:
+    """Return the places with a video by the user."""
+    is_own = sa.and_(Video.id == ServedVideo.video_id, Video.creator_id == ServedVideo.user_id)
+    return _places(since, ServedVideo.position).join(Video, is_own).where(_promises_more())
+
+
+def muted_videos(since: datetime | None) -> sa.CompoundSelect[Any]:
+    """Return the places with a muted video, once even if several mutes apply."""
+    key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.position)
+    places = _places(since, *key).join(Video, Video.id == ServedVideo.video_id)
+    places = places.where(_promises_more())
+    with_sound = places.join(Sound, Sound.id == Video.sound_id)
+    with_hashtag = places.join(VideoHashtag, VideoHashtag.video_id == Video.id)
+    with_caption = places.join(VideoCaption, VideoCaption.video_id == Video.id)
+    is_hashtag = MutedHashtag.hashtag_id == VideoHashtag.hashtag_id
+    without = sa.func.replace(VideoCaption.words, MutedKeyword.keyword, "")
+    return sa.union(
+        _by_then(places, MutedCreator, MutedCreator.creator_id == Video.creator_id),
+        _by_then(places, MutedSound, MutedSound.sound_id == Video.sound_id),
+        _by_then(with_sound, MutedCreator, MutedCreator.creator_id == Sound.creator_id),
+        _by_then(with_hashtag, MutedHashtag, is_hashtag),
+        _by_then(with_caption, MutedKeyword, without != VideoCaption.words),
+    )
+
+
+def _by_then(places: Statement, mute: Any, is_muted: ColumnElement[bool]) -> Statement:
+    """Return the places to which a mute applied when they were served."""
+    is_the_users = mute.user_id == ServedVideo.user_id
+    return places.join(mute, sa.and_(is_the_users, is_muted)).where(
+        mute.muted_at <= ServedVideo.served_at
+    )
+
+
+def _by_creator(since: datetime | None) -> Subquery:
+    """Return the number of places per creator with a place."""
+    places = _places(since, Video.creator_id, sa.func.count().label("places"))
+    places = places.join(Video, Video.id == ServedVideo.video_id)
+    return places.group_by(Video.creator_id).subquery("served_creators")
+
+
+def creators_by_places(since: datetime | None) -> Statement:
+    """Return the number of creators per number of places, in ascending order of places."""
+    served = _by_creator(since)
+    creators: Statement = sa.select(served.c.places, sa.func.count().label("creators"))
+    return creators.group_by(served.c.places).order_by(served.c.places)
+
+
+def creators_by_followers(since: datetime | None) -> Statement:
+    """Count listed creators, their places and all places, grouped by number of followers."""
+    creator, follow = _creators(), _followed()
+    served = _by_creator(since)
+    followers = sa.func.coalesce(follow.c.followers, 0)
+    places = sa.func.sum(served.c.places)
+    return (
+        sa.select(
+            sa.func.count().filter(creator.c.is_listed).label("creators"),
+            sa.func.coalesce(places.filter(creator.c.is_listed), 0).label("places"),
+            sa.func.coalesce(places, 0).label("all_places"),
+        )
+        .select_from(creator)
+        .outerjoin(follow, follow.c.creator_id == creator.c.creator_id)
+        .outerjoin(served, served.c.creator_id == creator.c.creator_id)
+        .group_by(followers)
+        .order_by(followers)
+    )
+
+
+def _creators() -> Subquery:
+    """Return each creator with a flag: listed, if a video of the creator is published."""
+    published = sa.func.count().filter(Video.status == "published")
+    creators = sa.select(Video.creator_id, (published > 0).label("is_listed"))
+    return creators.group_by(Video.creator_id).subquery("creators")
+
+
+def _followed() -> Subquery:
+    """Return the number of followers per creator with a follower."""
+    followed = sa.select(Follow.creator_id, sa.func.count().label("followers"))
+    return followed.group_by(Follow.creator_id).subquery("followed")
