@@ -110,8 +110,8 @@ def _clock(session: Session) -> Finding:
 
 def _rollups(session: Session) -> Finding:
     """Check the number of pending events and the time of the last refresh."""
-    some = sa.select(sa.literal(1)).select_from(PENDING).limit(MAX_COUNTED + 1).subquery()
-    count = sa.select(sa.func.count()).select_from(some)
+    pending_events = sa.select(sa.literal(1)).select_from(PENDING).limit(MAX_COUNTED + 1).subquery()
+    count = sa.select(sa.func.count()).select_from(pending_events)
     waiting = lookup.run(session, count).scalar() or 0
     refreshed = sa.select(LEARNING_STATE.c.refreshed_at)
     at = lookup.run(session, refreshed).scalar()
@@ -134,9 +134,9 @@ def _indexes(session: Session) -> Finding:
         existing = {
             (index["name"], *index["column_names"]) for index in inspector.get_indexes(table.name)
         }
-        wanted = {(str(index.name), *index.columns.keys()): index for index in table.indexes}
-        count += len(wanted)
-        missing += [wanted[key] for key in sorted(wanted.keys() - existing)]
+        expected = {(str(index.name), *index.columns.keys()): index for index in table.indexes}
+        count += len(expected)
+        missing += [expected[key] for key in sorted(expected.keys() - existing)]
     invalid = [] if lookup.is_sqlite(session) else _invalid_indexes(session)
     wrong = [f"{index.name} is missing" for index in missing]
     wrong += [f"{name} is invalid" for name in invalid]

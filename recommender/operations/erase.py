@@ -174,8 +174,8 @@ def _repeated(run: RefreshRun, step: Callable[[Session, Any], ErasedRows]) -> It
 
 def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: Any) -> ErasedRows:
     """Delete a batch of rows, and rename the hashtags and sounds that only they used."""
-    some = sa.select(*table.primary_key).where(where).limit(MAX_ERASED_ROWS)
-    keys = sorted(tuple(row) for row in lookup.run(session, some))
+    batch = sa.select(*table.primary_key).where(where).limit(MAX_ERASED_ROWS)
+    keys = sorted(tuple(row) for row in lookup.run(session, batch))
     if not keys:
         return {}
     done = {table.name: len(keys)}
@@ -212,8 +212,8 @@ def _forget_unused(
     used = [sa.exists().where(use, stays if use.left.table is table else sa.true()) for use in uses]
     is_unused = sa.and_(~sa.or_(*used), ~_begins(_key(named), ERASED_PREFIX))
     unused = sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(is_unused)
-    given = lookup.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
-    unused_ids = lookup.run(session, unused, given).scalars()
+    parameters = lookup.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
+    unused_ids = lookup.run(session, unused, parameters).scalars()
     return _rename(session, named, unused_ids.all())
 
 
@@ -238,11 +238,11 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
         VIDEOS.c.status == "removed",
         VIDEOS.c.published_at == scalars.EARLIEST,
     )
-    some = sa.select(VIDEOS.c.key).where(VIDEOS.c.creator_id == user_id, ~is_done)
-    keys = lookup.run(session, some.limit(MAX_ERASED_ROWS))
-    wanted = [tuple(row) for row in keys]
+    batch = sa.select(VIDEOS.c.key).where(VIDEOS.c.creator_id == user_id, ~is_done)
+    keys = lookup.run(session, batch.limit(MAX_ERASED_ROWS))
+    video_keys = [tuple(row) for row in keys]
     read = [VIDEOS.c.id, VIDEOS.c.sound_id]
-    videos = lookup.find(session, [VIDEOS.c.key], wanted, read, lock=True)
+    videos = lookup.find(session, [VIDEOS.c.key], video_keys, read, lock=True)
     cleared = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in KEPT_COLUMNS}
     ids = [video_id for video_id, _ in videos]
     sounds = {sound for _, sound in videos if sound is not None}
@@ -253,15 +253,15 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
 
 def _disown_sounds(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Clear the creator of a batch of a user's sounds. Other users' videos keep the sounds."""
-    some = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(MAX_ERASED_ROWS)
-    ids = lookup.run(session, some).scalars().all()
+    batch = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(MAX_ERASED_ROWS)
+    ids = lookup.run(session, batch).scalars().all()
     return {SOUNDS.name: _rename(session, SOUNDS, ids, creator_id=None)} if ids else {}
 
 
 def _forget_pending(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Delete a batch of uncounted events, and reset the counts of their interactions."""
-    some = sa.select(PENDING).where(PENDING.c.user_id == user_id).limit(MAX_ERASED_ROWS)
-    rows = lookup.run(session, some).all()
+    batch = sa.select(PENDING).where(PENDING.c.user_id == user_id).limit(MAX_ERASED_ROWS)
+    rows = lookup.run(session, batch).all()
     if not rows:
         return {}
     bulk.delete(session, PENDING, sorted((row.user_id, row.key) for row in rows))
@@ -271,8 +271,8 @@ def _forget_pending(user_id: int, session: Session, _state: Any) -> ErasedRows:
         pair[0] += row.impressions
         pair[1] += row.engaged_views
     values = sorted((video_id, *pair) for video_id, pair in counts.items() if any(pair))
-    given = {**lookup.listed_values(session, 3, values), "user": user_id}
-    lookup.run(session, uncounted(lookup.is_sqlite(session)), given)
+    parameters = {**lookup.listed_values(session, 3, values), "user": user_id}
+    lookup.run(session, uncounted(lookup.is_sqlite(session)), parameters)
     return {PENDING.name: len(rows)}
 
 
@@ -313,8 +313,8 @@ def _subtract(
     If videos have no engaged view left, delete their neighbours first, in separate transactions.
     """
     mine = INTERACTIONS.c.user_id == user_id
-    some = sa.select(INTERACTIONS).where(mine).order_by(INTERACTIONS.c.video_id)
-    rows = lookup.run(session, some.limit(MAX_ERASED_ROWS)).all()
+    batch = sa.select(INTERACTIONS).where(mine).order_by(INTERACTIONS.c.video_id)
+    rows = lookup.run(session, batch.limit(MAX_ERASED_ROWS)).all()
     if not rows:
         return {}
     of_video = {row.video_id: row for row in rows}

@@ -229,19 +229,19 @@ def _forget(
     # Only locked users: for any other user, a page with an old time may be written concurrently.
     key = list(SESSIONS.primary_key)
     locked = sa.select(lookup.listed(lookup.is_sqlite(session), (USERS.c.id,)).c.id)
-    given = lookup.listed_values(session, 1, [(user_id,) for user_id in users])
+    parameters = lookup.listed_values(session, 1, [(user_id,) for user_id in users])
     is_old = [SESSIONS.c.user_id.in_(locked), SESSIONS.c.last_at <= until]
     item_key = [SERVED.c.user_id, SERVED.c.session]
     of_old = sa.exists().where(*map(operator.eq, key, item_key), *is_old)
     is_deleted = [*keys_in_range(item_key, after, last), of_old]
-    _keep_seen(session, is_deleted, given)
-    items = _delete(session, SERVED, is_deleted, given)
-    sessions = _delete(session, SESSIONS, [*keys_in_range(key, after, last), *is_old], given)
+    _keep_seen(session, is_deleted, parameters)
+    items = _delete(session, SERVED, is_deleted, parameters)
+    sessions = _delete(session, SESSIONS, [*keys_in_range(key, after, last), *is_old], parameters)
     return {"sessions": sessions, "items": items}
 
 
 def _keep_seen(
-    session: Session, is_deleted: Sequence[ColumnElement[bool]], given: Mapping[str, str]
+    session: Session, is_deleted: Sequence[ColumnElement[bool]], parameters: Mapping[str, str]
 ) -> None:
     """Insert an interaction without actions for every user and video of the served items."""
     pair, at = [SERVED.c.user_id, SERVED.c.video_id], SERVED.c.served_at
@@ -249,13 +249,13 @@ def _keep_seen(
     insert = (sqlite if lookup.is_sqlite(session) else postgresql).insert(INTERACTIONS)
     names = ["user_id", "video_id", "first_at", "last_at"]
     statement = insert.from_select(names, seen.order_by(*pair)).on_conflict_do_nothing()
-    lookup.run(session, statement, given)
+    lookup.run(session, statement, parameters)
 
 
 def _lock(session: Session, user_ids: Iterable[int]) -> None:
     """Lock users in the order of their keys, the order that other writers use."""
-    wanted = [(user_id,) for user_id in sorted(set(user_ids))]
-    keys = [tuple(row) for row in lookup.find(session, [USERS.c.id], wanted, [USERS.c.key])]
+    id_keys = [(user_id,) for user_id in sorted(set(user_ids))]
+    keys = [tuple(row) for row in lookup.find(session, [USERS.c.id], id_keys, [USERS.c.key])]
     lookup.find(session, [USERS.c.key], keys, [USERS.c.id], lock=True)
 
 
@@ -263,8 +263,8 @@ def _delete(
     session: Session,
     table: Table,
     is_deleted: Sequence[ColumnElement[bool]],
-    given: Mapping[str, str] | None = None,
+    parameters: Mapping[str, str] | None = None,
 ) -> int:
     statement = sa.delete(table).where(*is_deleted)
-    result: Any = lookup.run(session, statement, given or {})
+    result: Any = lookup.run(session, statement, parameters or {})
     return int(result.rowcount)

@@ -25,7 +25,7 @@ GRANT USAGE ON SCHEMA public TO recommender_application, recommender_reader;
 {owners}
 
 GRANT SELECT ON
-{every}
+{all_tables}
 TO recommender_application, recommender_reader;
 GRANT INSERT, UPDATE, DELETE ON
 {tables}
@@ -60,10 +60,12 @@ def roles_sql() -> str:
     """
     tables = sorted(Base.metadata.tables)
     with_ids = [name for name in tables if _has_identity(name)]
-    every = [*tables, VERSION_TABLE]
+    all_tables = [*tables, VERSION_TABLE]
     return _SQL.format(
-        owners="\n".join(f"ALTER TABLE {name} OWNER TO recommender_migrator;" for name in every),
-        every=_listed(every),
+        owners="\n".join(
+            f"ALTER TABLE {name} OWNER TO recommender_migrator;" for name in all_tables
+        ),
+        all_tables=_listed(all_tables),
         tables=_listed(tables),
         sequences=_listed([f"{name}_id_seq" for name in with_ids]),
     )
