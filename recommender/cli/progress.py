@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from recommender.evaluation.log_replay import Progress
+if TYPE_CHECKING:  # the module is slow to import
+    from recommender.evaluation.log_replay import Progress
 
 
 def say(message: str) -> None:
