@@ -136,20 +136,20 @@ def distinct_pairs(**columns: Numbers) -> dict[str, Numbers]:
 
 
 def affinity_sums(
-    subject: str, owners: Numbers, found: Numbers, at: Numbers, rules: Rules
+    subject: str, owners: Numbers, subject_ids: Numbers, at: Numbers, rules: Rules
 ) -> dict[str, Numbers]:
     """Return the affinities of one subject, summed with forward decay as in `learning`."""
     landmark = np.datetime64(rules.landmark.replace(tzinfo=None), "us")
     half_life = getattr(rules, f"{subject}_half_life_days") * DAY_US
     grown = rules.watch_weight / 2 * 2.0 ** ((at - landmark).astype(float) / half_life)
-    order = np.lexsort((found, owners))
-    owners, found, grown = owners[order], found[order], grown[order]
+    order = np.lexsort((subject_ids, owners))
+    owners, subject_ids, grown = owners[order], subject_ids[order], grown[order]
     is_first = np.ones(len(owners), bool)
-    is_first[1:] = (owners[1:] != owners[:-1]) | (found[1:] != found[:-1])
+    is_first[1:] = (owners[1:] != owners[:-1]) | (subject_ids[1:] != subject_ids[:-1])
     starts = np.flatnonzero(is_first)
     return {
         "user_id": owners[starts],
         "subject": np.full(len(starts), subject, object),
-        "subject_id": found[starts],
+        "subject_id": subject_ids[starts],
         "score": np.add.reduceat(grown, starts) if len(starts) else grown,
     }

@@ -177,7 +177,7 @@ class LargeWorld:
         device = (self.chance("device", ids) * len(DEVICES)).astype(int)
         return {
             "id": ids,
-            "key": [self.user_key(each) for each in ids.tolist()],
+            "key": [self.user_key(user_id) for user_id in ids.tolist()],
             **self._user_facts(ids),
             "device": np.array(DEVICES, object)[device],
             "created_at": np.full(len(ids), before_end(PUBLISHED_DAYS)),
@@ -197,12 +197,12 @@ class LargeWorld:
         """Return when videos were published, in the order of their ids."""
         part = (videos - self.chance("published", videos)) / self.videos
         span = (part * PUBLISHED_DAYS * DAY_US).astype("m8[us]")
-        found: Numbers = before_end(PUBLISHED_DAYS) + span
-        return found
+        times: Numbers = before_end(PUBLISHED_DAYS) + span
+        return times
 
     def _is_published(self, videos: Numbers) -> Numbers:
-        found: Numbers = self.chance("status", videos) >= 0.02
-        return found
+        is_published: Numbers = self.chance("status", videos) >= 0.02
+        return is_published
 
     def _quality(self, videos: Numbers) -> Numbers:
         """Return the probability that a viewer engages with each video, 0.1 to 0.7."""
@@ -217,9 +217,9 @@ class LargeWorld:
         sounds = self._sounds_of(ids)
         return {
             "id": ids,
-            "key": [f"video{each}" for each in ids.tolist()],
+            "key": [f"video{row_id}" for row_id in ids.tolist()],
             "creator_id": self.creators(ids),
-            "sound_id": [each or None for each in sounds.tolist()],
+            "sound_id": [row_id or None for row_id in sounds.tolist()],
             **owners,
             "duration_ms": 6_000 + (self.chance("duration", ids) * 168).astype(int) * 500,
             "orientation": np.where(self.chance("upright", ids) < 0.9, "portrait", "landscape"),
@@ -238,7 +238,7 @@ class LargeWorld:
 
     @cached_property
     def _term_numbers(self) -> Numbers:
-        return np.array([text.terms(text.words(each))[0] for each in self._vocabulary])
+        return np.array([text.terms(text.words(word))[0] for word in self._vocabulary])
 
     def _words_of(self, videos: Numbers) -> list[Numbers]:
         """Return indexes in the vocabulary, for every word of the captions."""
@@ -248,14 +248,14 @@ class LargeWorld:
         ]
 
     def _captions(self, ids: Numbers) -> Columns:
-        said = [self._vocabulary[each] for each in self._words_of(ids)]
-        captions = list(map(" ".join, zip(*said, strict=True)))
-        return {"video_id": ids, "caption": captions, "words": [f" {each} " for each in captions]}
+        words = [self._vocabulary[item] for item in self._words_of(ids)]
+        captions = list(map(" ".join, zip(*words, strict=True)))
+        return {"video_id": ids, "caption": captions, "words": [f" {item} " for item in captions]}
 
     def _video_terms(self, ids: Numbers) -> Columns:
-        terms = [self._term_numbers[each] for each in self._words_of(ids)]
-        owners, found = np.repeat(ids, WORDS_OF_A_CAPTION), np.column_stack(terms).ravel()
-        return distinct_pairs(video_id=owners, term=found)
+        terms = [self._term_numbers[numbers] for numbers in self._words_of(ids)]
+        owners, term_ids = np.repeat(ids, WORDS_OF_A_CAPTION), np.column_stack(terms).ravel()
+        return distinct_pairs(video_id=owners, term=term_ids)
 
     def _terms(self, ids: Numbers) -> Columns:
         """Return the expected number of captions with each word."""
@@ -273,8 +273,8 @@ class LargeWorld:
         draws = self.hashtags_each * 1.03  # some are drawn twice
         many = np.minimum(MOST_TAGS, skewed_counts(self.chance("tags", videos), draws))
         owners, places = repeat_owners(videos, many)
-        found = self._pick("tag", owners * MOST_TAGS + places, self.hashtags)
-        rows = distinct_pairs(video_id=owners, hashtag_id=found)
+        hashtags = self._pick("tag", owners * MOST_TAGS + places, self.hashtags)
+        rows = distinct_pairs(video_id=owners, hashtag_id=hashtags)
         return np.asarray(rows["video_id"]), np.asarray(rows["hashtag_id"])
 
     def _video_hashtags(self, ids: Numbers) -> Columns:
@@ -286,21 +286,21 @@ class LargeWorld:
 
     def _interests(self, users: Numbers) -> Columns:
         owners, places = repeat_owners(users, np.full(len(users), INTERESTS))
-        found = self._pick("interest", owners * INTERESTS + places, self.hashtags)
-        return distinct_pairs(user_id=owners, hashtag_id=found)
+        hashtags = self._pick("interest", owners * INTERESTS + places, self.hashtags)
+        return distinct_pairs(user_id=owners, hashtag_id=hashtags)
 
     def _liked_sounds(self, users: Numbers) -> Columns:
         owners, places = repeat_owners(users, np.full(len(users), LIKED_SOUNDS))
-        found = self._pick("liked", owners * LIKED_SOUNDS + places, self.sounds)
-        return distinct_pairs(user_id=owners, sound_id=found)
+        sounds = self._pick("liked", owners * LIKED_SOUNDS + places, self.sounds)
+        return distinct_pairs(user_id=owners, sound_id=sounds)
 
     def _follows(self, users: Numbers) -> Columns:
         draws = self.follows / self.users * 1.16  # some are drawn twice
         many = np.minimum(self.users, skewed_counts(self.chance("follows", users), draws))
         owners, places = repeat_owners(users, many)
-        found = self._pick("followed", owners * self.users + places, self.users)
-        others = found != owners
-        return distinct_pairs(user_id=owners[others], creator_id=found[others])
+        creators = self._pick("followed", owners * self.users + places, self.users)
+        others = creators != owners
+        return distinct_pairs(user_id=owners[others], creator_id=creators[others])
 
     def _watched(self, users: Numbers) -> tuple[Numbers, Numbers]:
         """Return who interacted with which video, half by popularity and half at random."""
@@ -309,26 +309,26 @@ class LargeWorld:
             users == 1, int(self.seen * 1.3), skewed_counts(self.chance("watches", users), draws)
         )
         owners, places = repeat_owners(users, np.minimum(many, self.videos))
-        each = owners * self.videos + places
-        by_chance = 1 + (self.chance("any", each) * self.videos).astype(int)
-        is_popular = self.chance("popular", each) < 0.5
-        found = np.where(is_popular, self._pick("watched", each, self.videos), by_chance)
-        rows = distinct_pairs(user_id=owners, video_id=found)
+        pairs = owners * self.videos + places
+        by_chance = 1 + (self.chance("any", pairs) * self.videos).astype(int)
+        is_popular = self.chance("popular", pairs) < 0.5
+        videos = np.where(is_popular, self._pick("watched", pairs, self.videos), by_chance)
+        rows = distinct_pairs(user_id=owners, video_id=videos)
         return np.asarray(rows["user_id"]), np.asarray(rows["video_id"])
 
     def _engagements(self, users: Numbers) -> dict[str, Numbers]:
         owners, videos = self._watched(users)
-        each = owners * self.videos + videos
-        is_engaged = self.chance("engaged", each) < self._quality(videos)
-        part = self.chance("completion", each)
-        span = (self.chance("at", each) * WATCHED_DAYS * DAY_US).astype("m8[us]")
+        pairs = owners * self.videos + videos
+        is_engaged = self.chance("engaged", pairs) < self._quality(videos)
+        part = self.chance("completion", pairs)
+        span = (self.chance("at", pairs) * WATCHED_DAYS * DAY_US).astype("m8[us]")
         return {
             "user_id": owners,
             "video_id": videos,
             "is_engaged": is_engaged,
             "completion": np.round(np.where(is_engaged, 0.6 + 0.4 * part, 0.5 * part), 2),
-            "is_liked": is_engaged & (self.chance("liked", each) < 0.2),
-            "is_shared": is_engaged & (self.chance("shared", each) < 0.05),
+            "is_liked": is_engaged & (self.chance("liked", pairs) < 0.2),
+            "is_shared": is_engaged & (self.chance("shared", pairs) < 0.05),
             "at": before_end(WATCHED_DAYS) + span,
         }
 
@@ -381,9 +381,10 @@ class LargeWorld:
             ("sound", heard, sounds[heard]),
         )
         summed = [
-            affinity_sums(subject, owners[of], found, at[of], rules) for subject, of, found in parts
+            affinity_sums(subject, owners[of], subject_ids, at[of], rules)
+            for subject, of, subject_ids in parts
         ]
-        joined = {name: np.concatenate([each[name] for each in summed]) for name in summed[0]}
+        joined = {name: np.concatenate([columns[name] for columns in summed]) for name in summed[0]}
         order = np.lexsort((joined["subject_id"], joined["subject"].astype(str), joined["user_id"]))
         return {name: column[order] for name, column in joined.items()}
 
@@ -392,8 +393,8 @@ class LargeWorld:
         most = max(1, self.videos // 10)
         sources = ids[rank_of_id(ids, self.videos) <= most]
         owners, places = repeat_owners(sources, np.full(len(sources), 30))
-        each = owners * 30 + places
-        near = id_of_rank(1 + (self.chance("near", each) * most).astype(int), self.videos)
+        keys = owners * 30 + places
+        near = id_of_rank(1 + (self.chance("near", keys) * most).astype(int), self.videos)
         rows = distinct_pairs(source_id=owners[near != owners], video_id=near[near != owners])
         pairs = np.asarray(rows["source_id"]) * self.videos + np.asarray(rows["video_id"])
         return {**rows, "similarity": np.round(0.5 * self.chance("similar", pairs) ** 2, 4)}

@@ -94,11 +94,11 @@ def _finish(session: Session) -> None:
     videos, captions = tables[f"{PREFIX}videos"], tables[f"{PREFIX}video_captions"]
     engaged = sa.func.sum(videos.c.engaged_views) * sa.literal(1.0, sa.Double)
     share = sa.select(engaged / sa.func.sum(videos.c.impressions)).scalar_subquery()
-    said = sa.select(sa.func.count()).select_from(captions).scalar_subquery()
+    caption_count = sa.select(sa.func.count()).select_from(captions).scalar_subquery()
     peak = sa.select(sa.func.max(videos.c.trending)).scalar_subquery()
     session.execute(
         sa.update(LearningState).values(
-            engaged_share=share, trend_peak=peak, captions=said, refreshed_at=END
+            engaged_share=share, trend_peak=peak, captions=caption_count, refreshed_at=END
         )
     )
 

@@ -91,7 +91,7 @@ def measure(
     say("every video")
     whole = _whole(engine, viewers)
     say("exact answers")
-    found = _exact(engine, viewers[:exact])
+    exactness = _exact(engine, viewers[:exact])
     say("plans")
     read = _read(engine, viewers[:5])
     say("events")
@@ -102,7 +102,7 @@ def measure(
         pages=tuple(pages),
         whole=whole,
         ratios={**_ratios(pages, whole), "page / by hand": by_hand},
-        exact=found,
+        exact=exactness,
         events=events,
         read=read,
     )
@@ -111,7 +111,7 @@ def measure(
 def _viewers(world: LargeWorld, count: int) -> list[str]:
     """Return the keys of users from all parts of the table, without the first user."""
     last = world.users - SEEN_BY_FEW
-    return [world.user_key(SEEN_BY_FEW + last * each // count) for each in range(count)]
+    return [world.user_key(SEEN_BY_FEW + last * index // count) for index in range(count)]
 
 
 def _page(engine: Engine, viewer: str, profile: str) -> float:
@@ -146,8 +146,8 @@ def _together(
     chosen = replace(settings, database_url=url)
     asks = [(chosen, world, place, clients, seconds) for place in range(clients)]
     with ProcessPoolExecutor(clients, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(_client, asks))
-    times = [each for some in found for each in some]
+        by_client = list(pool.map(_client, asks))
+    times = [page_time for client in by_client for page_time in client]
     return Pages(FOR_YOU, "warm", clients, Times.of(times), round(len(times) / seconds, 1))
 
 
@@ -230,7 +230,10 @@ def _whole(engine: Engine, viewers: Sequence[str]) -> dict[str, Any]:
             for name, way in ways.items():
                 times[name].append(_seconds(lambda: answers.append(way())))  # noqa: B023
             is_equal &= answers[0] == answers[1] == answers[2]
-    return {**{name: asdict(Times.of(each)) for name, each in times.items()}, "equal": is_equal}
+    return {
+        **{name: asdict(Times.of(seconds)) for name, seconds in times.items()},
+        "equal": is_equal,
+    }
 
 
 def _ids(session: Session, request: FeedRequest) -> list[int]:
@@ -258,9 +261,9 @@ def _exact(engine: Engine, viewers: Sequence[str]) -> dict[str, float]:
         for viewer in viewers:
             request = resolve(session, viewer, FOR_YOU, as_of=END)
             best = _scores(session, request, _every)
-            found = _scores(session, request, ranked)
-            recalls.append(len(best.keys() & found.keys()) / max(1, len(best)))
-            shares.append(sum(found.values()) / max(1, sum(best.values())))
+            scores = _scores(session, request, ranked)
+            recalls.append(len(best.keys() & scores.keys()) / max(1, len(best)))
+            shares.append(sum(scores.values()) / max(1, sum(best.values())))
     if not viewers:
         return {"viewers": 0}
     return {
@@ -280,20 +283,20 @@ def _every(shape: Shape, viewer: Viewer) -> Statement:
     every: Statement = sa.select(
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
-    found = scored(shape, viewer, every.where(*allowed(shape, viewer)).cte("candidates"))
-    return ordered(found).limit(viewer.limit)
+    statement = scored(shape, viewer, every.where(*allowed(shape, viewer)).cte("candidates"))
+    return ordered(statement).limit(viewer.limit)
 
 
 def _read(engine: Engine, viewers: Sequence[str]) -> dict[str, float | None]:
     with Session(engine) as session:
-        found = [
+        plans = [
             query_plans.page_plan(session, resolve(session, viewer, FOR_YOU, as_of=END))
             for viewer in viewers
         ]
     return {
         name: None
-        if getattr(found[0], name) is None
-        else round(fmean(getattr(p, name) for p in found))
+        if getattr(plans[0], name) is None
+        else round(fmean(getattr(p, name) for p in plans))
         for name in ("read", "discarded", "buffers")
     }
 
@@ -308,18 +311,18 @@ def _events(engine: Engine, viewers: Sequence[str]) -> dict[str, float]:
         viewer, video = viewers[number % len(viewers)], videos[number * 7 % len(videos)]
         return Event(f"{run}-{number}", viewer, video, "watch", END, completion=0.9)
 
-    found = {}
+    rates = {}
     for name, size, times in (("one", 1, 50), ("many", EVENTS_AT_ONCE, BATCHES)):
         batches = [[watch(size * times + size * t + n) for n in range(size)] for t in range(times)]
         started = time.perf_counter()
         for batch in batches:
             run_transaction(engine, partial(record_many, events=batch))
-        found[name] = round(size * times / (time.perf_counter() - started), 1)
-    return found
+        rates[name] = round(size * times / (time.perf_counter() - started), 1)
+    return rates
 
 
 def _ratios(pages: Sequence[Pages], whole: Mapping[str, Any]) -> dict[str, float]:
-    p50 = {(each.profile, each.state, each.clients): each.times.p50 for each in pages}
+    p50 = {(page.profile, page.state, page.clients): page.times.p50 for page in pages}
     for_you_page = p50[FOR_YOU, "warm", 1]
     return {
         "classic / statement": round(whole["classic"]["p50"] / whole["statement"]["p50"], 4),

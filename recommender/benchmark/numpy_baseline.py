@@ -89,8 +89,8 @@ def _rows(
         return value if isinstance(value, int) else int(microseconds(value) or 0)
 
     width = len(statement.selected_columns)
-    found = session.execute(statement, execution_options={"yield_per": AT_ONCE})
-    parts = [np.array([list(map(number, row)) for row in rows]) for rows in found.partitions()]
+    result = session.execute(statement, execution_options={"yield_per": AT_ONCE})
+    parts = [np.array([list(map(number, row)) for row in rows]) for rows in result.partitions()]
     return np.concatenate(parts) if parts else np.zeros((0, width), int)
 
 
@@ -135,16 +135,16 @@ def _first(request: FeedRequest, catalogue: Catalogue, keys: Numbers) -> list[in
     level = np.flatnonzero(keys == least)[len(above) - most :]
     chosen = np.concatenate([above, level])
     order = np.lexsort((-chosen, -keys[chosen]))
-    found: list[int] = catalogue.ids[chosen[order]].tolist()
-    return found
+    best_ids: list[int] = catalogue.ids[chosen[order]].tolist()
+    return best_ids
 
 
 def _is_any(column: Numbers, wanted: list[int]) -> Numbers:
     """Return which values of a column are wanted."""
-    there = np.zeros(int(max([column.max(initial=0), *wanted])) + 1, bool)
-    there[wanted] = True
-    found: Numbers = there[column]
-    return found
+    is_wanted = np.zeros(int(max([column.max(initial=0), *wanted])) + 1, bool)
+    is_wanted[wanted] = True
+    is_member: Numbers = is_wanted[column]
+    return is_member
 
 
 def _mine(session: Session, request: FeedRequest, column: Any) -> list[int]:
@@ -163,5 +163,5 @@ def _engagements(session: Session, request: FeedRequest, catalogue: Catalogue) -
     ]
     engagements[:, 0] = places
     engagements[:, 3] = np.minimum(engagements[:, 3], COUNT_LIMIT)
-    found: Numbers = engagements[places >= 0]
-    return found
+    known: Numbers = engagements[places >= 0]
+    return known

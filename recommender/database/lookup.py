@@ -111,9 +111,9 @@ def listed(on_sqlite: bool, columns: tuple[sa.Column[Any], ...]) -> FromClause: 
     """
     if not on_sqlite:
         return unnested(columns)
-    each = sa.func.json_each(sa.bindparam("listed", type_=sa.Text())).table_valued("value")
+    element = sa.func.json_each(sa.bindparam("listed", type_=sa.Text())).table_valued("value")
     parts = [
-        sa.func.json_extract(each.c.value, f"$[{index}]", type_=column.type).label(column.name)
+        sa.func.json_extract(element.c.value, f"$[{index}]", type_=column.type).label(column.name)
         for index, column in enumerate(columns)
     ]
     return sa.select(*parts).subquery("listed")
@@ -139,11 +139,11 @@ def unnested(columns: Sequence[sa.Column[Any]]) -> FromClause:
     types = [sa.Text() if isinstance(c.type, sa.Text) else c.type for c in columns]
     arrays = [
         sa.select(
-            sa.cast(sa.bindparam(f"listed_{index}", type_=sa.Text()), ARRAY(each))
+            sa.cast(sa.bindparam(f"listed_{index}", type_=sa.Text()), ARRAY(kind))
         ).scalar_subquery()
-        for index, each in enumerate(types)
+        for index, kind in enumerate(types)
     ]
-    names = [sa.column(column.name, each) for column, each in zip(columns, types, strict=True)]
+    names = [sa.column(column.name, kind) for column, kind in zip(columns, types, strict=True)]
     return sa.func.unnest(*arrays).table_valued(*names).render_derived(name="listed")
 
 

@@ -120,7 +120,11 @@ def _known(revision: str) -> str:
     """Return an existing revision, or raise `InvalidValue`."""
     # Alembic's own relative forms, such as -1, would fail with tracebacks.
     script = ScriptDirectory.from_config(_config())
-    if revision in {"head", "base", *(each.revision for each in script.walk_revisions())}:
+    if revision in {
+        "head",
+        "base",
+        *(script_revision.revision for script_revision in script.walk_revisions()),
+    }:
         return revision
     raise InvalidValue(f"there is no migration {revision!r}: see `recommender db history`")
 

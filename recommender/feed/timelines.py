@@ -168,7 +168,7 @@ def _of_followed(request: FeedRequest, after: ListPosition) -> Statement:
     n videos are read for each of these creators.
     """
     viewer = Viewer.of(request)
-    shown = [each.predicate(viewer) for each in FILTERS if each.predicate not in NOT_BY_VIDEO]
+    shown = [rule.predicate(viewer) for rule in FILTERS if rule.predicate not in NOT_BY_VIDEO]
     shown.append(after.is_above())
     creators = _next_creators(_next_of_each(viewer, shown), shown, request.limit)
     of_creator = sa.and_(

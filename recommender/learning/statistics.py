@@ -163,7 +163,7 @@ def _trend(exponents: Sequence[float]) -> float | None:
     if not exponents:
         return None
     largest = max(exponents)
-    trend = largest + math.log2(math.fsum(2.0 ** (each - largest) for each in exponents))
+    trend = largest + math.log2(math.fsum(2.0 ** (exponent - largest) for exponent in exponents))
     return max(-MAX_TREND, min(MAX_TREND, trend))
 
 

@@ -80,8 +80,8 @@ def diagnose(engine: Engine, *, plans: bool = False) -> tuple[Finding, ...]:
         return tuple(check(session) for check in (*CHECKS, *checks, *last))
 
 
-def _finding(check: str, wrong: str | None, found: str, advice: str) -> Finding:
-    return Finding(check, wrong is None, wrong or found, advice if wrong else None)
+def _finding(check: str, wrong: str | None, right: str, advice: str) -> Finding:
+    return Finding(check, wrong is None, wrong or right, advice if wrong else None)
 
 
 def _database(session: Session) -> Finding:

@@ -45,21 +45,21 @@ def source_names(sources: float) -> tuple[str, ...]:
 
 
 def _rows(shape: Shape, viewer: Viewer, place: int, source: Source) -> Statement:
-    found = source_candidates(source, shape, viewer).subquery(source.name)
+    candidates_of_source = source_candidates(source, shape, viewer).subquery(source.name)
     power = literal(1 << place, BigInteger()).label("source")
-    return sa.select(found.c[0].label("video_id"), power)
+    return sa.select(candidates_of_source.c[0].label("video_id"), power)
 
 
 def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement:
     """Return the ids of a source's candidates, best first."""
     quota = quota_of(source, shape)
-    found = source.select(viewer, quota)
+    statement = source.select(viewer, quota)
     if source.name == BACKFILL:
-        return found.where(*allowed(shape, viewer)).limit(_of_two_pages(viewer, quota))
-    (video_id,) = found.selected_columns if source.is_listed else (Video.id,)
+        return statement.where(*allowed(shape, viewer)).limit(_of_two_pages(viewer, quota))
+    (video_id,) = statement.selected_columns if source.is_listed else (Video.id,)
     if source.is_listed and shape.where is not None:
-        found = found.join(Video, Video.id == video_id)
-    return found.where(*eligible(shape, viewer, video_id)).limit(quota)
+        statement = statement.join(Video, Video.id == video_id)
+    return statement.where(*eligible(shape, viewer, video_id)).limit(quota)
 
 
 def quota_of(source: Source, shape: Shape) -> int:

@@ -40,7 +40,7 @@ def gather_facts(
     viewer: Viewer,
     candidates: FromClause | None = None,
     *,
-    few: bool = False,
+    is_small: bool = False,
     unseen: bool = False,
 ) -> Subquery:
     """Return one row of facts per candidate, or per video that the viewer's rows name.
@@ -52,7 +52,7 @@ def gather_facts(
         viewer: the viewer.
         candidates: the videos with their `sources`; None for the reference formula, which reads
             the whole catalogue.
-        few: whether there are so few candidates that looking them up one by one is cheaper.
+        is_small: whether so few candidates are given that looking up each one is cheaper.
         unseen: whether the viewer has no interaction with any candidate.
     """
     if candidates is None:
@@ -61,8 +61,10 @@ def gather_facts(
         fact_row(candidates.c.video_id, sources=candidates.c.sources),
         candidate_hashtags(viewer, candidates),
         candidate_terms(viewer, candidates),
-        candidate_neighbours(viewer, candidates) if few else neighbour_facts(viewer, candidates),
-        candidate_followed(viewer, candidates) if few else followed_among(viewer, candidates),
+        candidate_neighbours(viewer, candidates)
+        if is_small
+        else neighbour_facts(viewer, candidates),
+        candidate_followed(viewer, candidates) if is_small else followed_among(viewer, candidates),
     ]
     return summed(*parts, *([] if unseen else [candidate_interactions(viewer, candidates)]))
 

@@ -49,8 +49,8 @@ def none(rows: sa.Select[int]) -> ColumnElement[bool]:
     """Return the condition that a SELECT has no row."""
     # PostgreSQL would turn NOT EXISTS into a join, and sort the catalogue instead of reading the
     # first rows of an index. With `!=` it expects that nearly all rows pass.
-    found = rows.with_only_columns(sa.literal(1)).limit(1).scalar_subquery()
-    return sa.func.coalesce(found, 0) != 1
+    first = rows.with_only_columns(sa.literal(1)).limit(1).scalar_subquery()
+    return sa.func.coalesce(first, 0) != 1
 
 
 def published(_viewer: Viewer) -> ColumnElement[bool]:
@@ -127,10 +127,10 @@ def hashtag_not_muted(viewer: Viewer) -> ColumnElement[bool]:
     muted = sa.select(MutedHashtag.hashtag_id).where(MutedHashtag.user_id == viewer.user_id)
     # The CASE keeps PostgreSQL from sorting the muted hashtags again for every video.
     is_muted = sa.case((VideoHashtag.hashtag_id.in_(muted), 1), else_=0)
-    found = sa.select(VideoHashtag.hashtag_id).where(
+    muted_tags = sa.select(VideoHashtag.hashtag_id).where(
         VideoHashtag.video_id == Video.id, is_muted == 1
     )
-    return _unless_any(viewer, MutedHashtag.user_id, none(found))
+    return _unless_any(viewer, MutedHashtag.user_id, none(muted_tags))
 
 
 def keyword_not_muted(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
@@ -177,15 +177,15 @@ def filters_of(shape: Shape) -> tuple[Filter, ...]:
     if shape.is_reference:
         return REFERENCE_FILTERS
     if shape.rewatch:
-        return tuple(each for each in FILTERS if each.predicate is not not_seen)
+        return tuple(rule for rule in FILTERS if rule.predicate is not not_seen)
     return FILTERS
 
 
 def _needed(shape: Shape) -> list[Filter]:
     """Return the filters that apply, without `not_rejected` if `not_seen` implies it."""
     filters = filters_of(shape)
-    is_implied = any(each.predicate is not_seen for each in filters)
-    return [each for each in filters if not (is_implied and each.predicate is not_rejected)]
+    is_implied = any(rule.predicate is not_seen for rule in filters)
+    return [rule for rule in filters if not (is_implied and rule.predicate is not_rejected)]
 
 
 def eligible(
@@ -206,21 +206,21 @@ def eligible(
 def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """Return the filters left for `eligible` candidates, without `keyword_not_muted`."""
     # Listed sources did not check publication, or trusted a column that the host may not update.
-    others = [each for each in _needed(shape) if each.predicate not in (*EARLY, keyword_not_muted)]
-    return [still_published(viewer), *(each.predicate(viewer) for each in others)]
+    others = [rule for rule in _needed(shape) if rule.predicate not in (*EARLY, keyword_not_muted)]
+    return [still_published(viewer), *(rule.predicate(viewer) for rule in others)]
 
 
 def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     """Return all conditions for a video, including the caller's own."""
     return [
-        *(each.predicate(viewer) for each in _needed(shape)),
+        *(rule.predicate(viewer) for rule in _needed(shape)),
         *_requested(shape, viewer, Video.id),
     ]
 
 
 def _requested(shape: Shape, viewer: Viewer, video_id: VideoId) -> list[ColumnElement[bool]]:
     conditions = []
-    if shape.goes_on and not_seen not in {each.predicate for each in filters_of(shape)}:
+    if shape.goes_on and not_seen not in {rule.predicate for rule in filters_of(shape)}:
         conditions.append(not_served(viewer, video_id))
     if shape.where is not None:
         conditions.append(shape.where)

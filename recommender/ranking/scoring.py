@@ -119,7 +119,7 @@ def pool_size(limit: Any) -> Any:
 
 def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
     """Return the top `pool_size` candidates of a feed and all exploration candidates, in order."""
-    explored = next(quota_of(each, shape) for each in SOURCES if each.name == EXPLORATION)
+    explored = next(quota_of(source, shape) for source in SOURCES if source.name == EXPLORATION)
     scores = scored(
         shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
     )
@@ -155,8 +155,8 @@ def unordered_feed(shape: Shape, viewer: Viewer) -> Statement:
     """Return a feed with its score keys, without order or limit."""
     if shape.is_reference:
         return scored(shape, viewer, None).where(*allowed(shape, viewer))
-    found = scored(shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch)
-    return found.where(*remaining(shape, viewer), keyword_not_muted(viewer))
+    statement = scored(shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch)
+    return statement.where(*remaining(shape, viewer), keyword_not_muted(viewer))
 
 
 def ranked_given(shape: Shape, viewer: Viewer) -> Statement:
@@ -168,7 +168,7 @@ def ranked_given(shape: Shape, viewer: Viewer) -> Statement:
 def explain_query(request: FeedRequest, video: str) -> Statement:
     """Return a video's score and signals, and a boolean column per filter."""
     shape, viewer = Shape.of(request), Viewer.of(request, [video])
-    outcomes = [each.predicate(viewer).label(f"filter_{each.name}") for each in filters_of(shape)]
+    outcomes = [rule.predicate(viewer).label(f"filter_{rule.name}") for rule in filters_of(shape)]
     statement = _scored_given(shape, viewer).add_columns(*outcomes)
     return statement.prefix_with("/* recommender.explain_query */")
 
@@ -180,29 +180,29 @@ def ahead_query(request: FeedRequest, video_id: int, score_key: int) -> Statemen
     """
     feed = feed_query(request).limit(None).order_by(None)
     shown_at, key = Video.published_at.label("page_published_at"), Video.key.label("page_video")
-    each = feed.add_columns(shown_at, key).subquery("each")
+    ranked = feed.add_columns(shown_at, key).subquery("each")
     published_at = sa.select(Video.published_at).where(Video.id == video_id).scalar_subquery()
-    place = sa.tuple_(each.c.score_key, each.c.page_published_at, each.c.video_id)
+    place = sa.tuple_(ranked.c.score_key, ranked.c.page_published_at, ranked.c.video_id)
     own = sa.tuple_(sa.literal(score_key, BigInteger()), published_at, sa.literal(video_id))
     return (
-        sa.select(each.c.page_video.label("key"), sa.func.count().over().label("ahead"))
+        sa.select(ranked.c.page_video.label("key"), sa.func.count().over().label("ahead"))
         .where(place > own)
-        .order_by(each.c.score_key, each.c.page_published_at, each.c.video_id)
+        .order_by(ranked.c.score_key, ranked.c.page_published_at, ranked.c.video_id)
         .prefix_with("/* recommender.ahead_query */")
     )
 
 
 def sources_query(request: FeedRequest, video_id: int) -> Statement:
     """Return the sources that found a video, as in `candidates`; no row if none did."""
-    found = candidates(Shape.of(request), Viewer.of(request))
-    statement = sa.select(found.c.sources).where(found.c.video_id == video_id)
+    rows = candidates(Shape.of(request), Viewer.of(request))
+    statement = sa.select(rows.c.sources).where(rows.c.video_id == video_id)
     return statement.prefix_with("/* recommender.sources_query */")
 
 
 def _scored_given(shape: Shape, viewer: Viewer) -> Statement:
     if shape.is_reference:
         return scored(shape, viewer, None).where(Video.id.in_(viewer.given_videos()))
-    return scored(shape, viewer, given_candidates(viewer), few=True)
+    return scored(shape, viewer, given_candidates(viewer), is_small=True)
 
 
 def scored(
@@ -210,7 +210,7 @@ def scored(
     viewer: Viewer,
     among: FromClause | None,
     *,
-    few: bool = False,
+    is_small: bool = False,
     unseen: bool = False,
     facts: Subquery | None = None,
     is_keyed: bool = True,
@@ -221,13 +221,13 @@ def scored(
         shape: the shape of the request.
         viewer: the viewer of the request.
         among: the candidates; None for every video.
-        few: as for `gather_facts`.
+        is_small: as for `gather_facts`.
         unseen: as for `gather_facts`.
         facts: the facts that the signals read; None to gather all.
         is_keyed: whether to add the score key.
     """
     if facts is None:
-        facts = gather_facts(viewer, among, few=few, unseen=unseen)
+        facts = gather_facts(viewer, among, is_small=is_small, unseen=unseen)
     candidate = Candidate(facts, viewer, aliased(Affinity), aliased(Affinity))
     ours = [(name, signal_of(name).expression(candidate)) for name in shape.signals]
     own = [(signal.name, _own(signal, candidate)) for signal in shape.own]

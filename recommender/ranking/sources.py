@@ -188,23 +188,23 @@ def _wanted(
 
 def trending(viewer: Viewer, quota: int) -> sa.Select[int]:
     """Trending videos in the viewer's language, or in any if it is unknown."""
-    each = aliased(Video)
-    is_spoken = [each.language == viewer.language] if viewer.has_language else []
-    return _trending(each, quota, *is_spoken)
+    video = aliased(Video)
+    is_spoken = [video.language == viewer.language] if viewer.has_language else []
+    return _trending(video, quota, *is_spoken)
 
 
 def nearby(viewer: Viewer, quota: int) -> sa.Select[int]:
     """Trending videos in the viewer's country."""
-    each = aliased(Video)
-    return _trending(each, quota, each.country == viewer.country)
+    video = aliased(Video)
+    return _trending(video, quota, video.country == viewer.country)
 
 
-def _trending(each: type[Video], quota: int, *where: ColumnElement[bool]) -> sa.Select[int]:
+def _trending(video: type[Video], quota: int, *where: ColumnElement[bool]) -> sa.Select[int]:
     """Return the most trending videos that fulfil the conditions."""
     most = (
-        sa.select(each.id, each.trending)
-        .where(each.status == "published", each.trending >= LEAST_TREND, *where)
-        .order_by(each.trending.desc(), each.id.desc())
+        sa.select(video.id, video.trending)
+        .where(video.status == "published", video.trending >= LEAST_TREND, *where)
+        .order_by(video.trending.desc(), video.id.desc())
         .limit(SCAN_FACTOR * quota)
         .subquery()
     )
@@ -213,13 +213,14 @@ def _trending(each: type[Video], quota: int, *where: ColumnElement[bool]) -> sa.
 
 def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
     """New videos with few impressions, in random order: every video gets a chance."""
-    each, its = aliased(Video), aliased(Video)
+    video, its = aliased(Video), aliased(Video)
     new = (
-        sa.select(each.id)
+        sa.select(video.id)
         .where(
-            each.status == "published", each.published_at.between(viewer.trial_since, viewer.as_of)
+            video.status == "published",
+            video.published_at.between(viewer.trial_since, viewer.as_of),
         )
-        .order_by(each.published_at.desc(), each.id.desc())
+        .order_by(video.published_at.desc(), video.id.desc())
         .limit(NEW_VIDEO_LIMIT)
         .subquery("new")
     )
@@ -256,26 +257,26 @@ def _newest_of(
         .limit(SCAN_FACTOR * quota)
         .cte()
     )
-    each = aliased(Video)
-    found = (
-        sa.select(each.id.label("video_id"), each.published_at)
-        .join(since, since.c[0] == getattr(each, column.key))
-        .where(each.status == "published", each.published_at.between(since.c[1], viewer.as_of))
+    video = aliased(Video)
+    newest = (
+        sa.select(video.id.label("video_id"), video.published_at)
+        .join(since, since.c[0] == getattr(video, column.key))
+        .where(video.status == "published", video.published_at.between(since.c[1], viewer.as_of))
     )
-    return _newest_among(found, quota)
+    return _newest_among(newest, quota)
 
 
-def _newest_among(found: Statement, quota: int) -> sa.Select[int]:
+def _newest_among(statement: Statement, quota: int) -> sa.Select[int]:
     """Return the newest of some videos.
 
     Args:
-        found: a SELECT of `video_id` and `published_at`.
+        statement: a SELECT of `video_id` and `published_at`.
         quota: the quota of the source.
     """
-    each = found.subquery()
+    rows = statement.subquery()
     newest = (
-        sa.select(each)
-        .order_by(each.c.published_at.desc(), each.c.video_id.desc())
+        sa.select(rows)
+        .order_by(rows.c.published_at.desc(), rows.c.video_id.desc())
         .limit(SCAN_FACTOR * quota)
         .subquery()
     )
@@ -287,15 +288,15 @@ def _nth_newest(
     viewer: Viewer, column: InstrumentedAttribute[Any], subject: ColumnElement[int], nth: int
 ) -> sa.ScalarSelect[datetime]:
     """Return the publication time of the nth newest video by a creator, or with a sound."""
-    each = aliased(Video)
+    video = aliased(Video)
     return (
-        sa.select(each.published_at)
+        sa.select(video.published_at)
         .where(
-            getattr(each, column.key) == subject,
-            each.status == "published",
-            each.published_at <= viewer.as_of,
+            getattr(video, column.key) == subject,
+            video.status == "published",
+            video.published_at <= viewer.as_of,
         )
-        .order_by(each.published_at.desc())
+        .order_by(video.published_at.desc())
         .offset(nth - 1)
         .limit(1)
         .scalar_subquery()

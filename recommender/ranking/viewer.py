@@ -341,5 +341,5 @@ def _excluded(keys: BindParameter[str]) -> CTE:
 
 def _keyed(keys: BindParameter[str]) -> sa.Select[int]:
     """Return the ids of the videos in a JSON list of keys, which is one bound value."""
-    each = json_texts(keys).table_valued("value", name="listed")
-    return sa.select(Video.id).where(Video.key.in_(sa.select(each.c.value)))
+    element = json_texts(keys).table_valued("value", name="listed")
+    return sa.select(Video.id).where(Video.key.in_(sa.select(element.c.value)))
