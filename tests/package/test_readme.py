@@ -21,6 +21,7 @@ from tests.support.readme import (
     READMES,
     TOP,
     Readme,
+    is_excerpt,
     is_shown,
     prepare,
     readable,
@@ -68,6 +69,16 @@ def test_a_text_block_is_the_output_of_the_python_block_before_it(readme: Readme
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
+def test_a_block_that_names_a_file_shows_its_text(readme: Readme) -> None:
+    changed = [
+        name
+        for name, shown in readme.file_blocks()
+        if not is_excerpt((ROOT / name).read_text(), shown)
+    ]
+    assert changed == []
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
 def test_every_link_leads_to_a_file(readme: Readme) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", readme.text)
     assert [link for link in links if not (readme.path.parent / link).exists()] == []
@@ -85,6 +96,18 @@ def test_an_output_is_compared_but_for_what_is_left_out(
 ) -> None:
     assert is_shown(printed, shown) is same
     assert readable(" \n") == ""
+
+
+@pytest.mark.parametrize(
+    ("shown", "same"),
+    [("a\n\nb\nc\n", True), ("a\n…\nc\n", True), ("…\nc\n", True), ("a\n…\n", True),
+     ("a\nb\nc\n", False), ("a\n\nb\n", False), ("a\n…\nd\n", False), ("a\n…\n…\nd\n", False)],
+)  # fmt: skip
+def test_a_file_is_compared_but_for_what_is_left_out(
+    shown: str,
+    same: bool,  # noqa: FBT001 - a parameter of the cases
+) -> None:
+    assert is_excerpt("a\n\nb\nc\n", shown) is same
 
 
 def test_every_wing_has_a_readme() -> None:

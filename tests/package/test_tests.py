@@ -10,13 +10,18 @@ from typing import Literal
 
 import pytest
 
+from tests.support.prose import ROOT
+from tests.support.readme import READMES
 from tests.support.time_limit import SECONDS, fail_if_too_long
 
 TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "recommender"
 MODULES = sorted(TESTS.rglob("*.py"))
-OTHER_FOLDERS = {"scenarios", "package", "support", "peers", "example"}
+OTHER_FOLDERS = {"scenarios", "hosts", "package", "support", "peers", "example"}
 README = (TESTS / "README.md").read_text()
+
+LONGEST_APPLICATION = 80
+"""The lines of an example application: a reader takes it in at a glance."""
 
 
 def imported_modules(path: Path) -> Iterator[str]:
@@ -42,6 +47,35 @@ def test_every_folder_mirrors_a_wing_or_has_a_known_purpose() -> None:
     folders = {path.name for path in TESTS.iterdir() if path.is_dir()} - {"__pycache__"}
     wings = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders == wings | OTHER_FOLDERS
+
+
+def applications() -> dict[str, list[Path]]:
+    """The files of each application in `tests/hosts`, which is a module or a folder."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((TESTS / "hosts").rglob("*.py")):
+        name = path.relative_to(TESTS / "hosts").parts[0].removesuffix(".py")
+        if not name.startswith(("test_", "conftest", "__")):
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def test_an_application_is_short() -> None:
+    lines = {
+        name: sum(path.read_text().count("\n") for path in paths)
+        for name, paths in applications().items()
+    }
+    assert {name: count for name, count in lines.items() if count > LONGEST_APPLICATION} == {}
+
+
+def test_an_application_is_shown_and_tested() -> None:
+    shown = {name for readme in READMES for name, _ in readme.file_blocks()}
+    missing = {
+        name
+        for name, paths in applications().items()
+        if not shown & {str(path.relative_to(ROOT)) for path in paths}
+        or not (TESTS / "hosts" / f"test_{name}.py").exists()
+    }
+    assert missing == set()
 
 
 def test_every_wing_has_tests() -> None:

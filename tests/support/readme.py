@@ -30,6 +30,7 @@ from tests.support.simulated_viewers import ForYou, Simulation, simulate
 from tests.support.worlds import EXAMPLE
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE_BLOCK = re.compile(r"^```python (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 LATE = (
     '{"id": "a", "user": "user1", "video": "v1", "kind": "like", "at": "2026-01-01T00:00:00Z"}\n'
@@ -73,6 +74,10 @@ class Readme:
             for (language, code), (after, text) in pairs
             if language == "python"
         ]
+
+    def file_blocks(self) -> list[tuple[str, str]]:
+        """The blocks that show a file: its path from the checkout, and what is shown of it."""
+        return FILE_BLOCK.findall(self.text)
 
 
 READMES = [Readme(path) for path in readmes()]
@@ -145,6 +150,13 @@ def is_shown(printed: str, shown: str) -> bool:
     return re.fullmatch(pattern, readable(printed) + "\n", re.DOTALL) is not None
 
 
+def is_excerpt(text: str, shown: str) -> bool:
+    """Return whether a README shows a file: whole, or shortened by lines of ``…``."""
+    parts = re.split(r"^…\n", shown, flags=re.MULTILINE)
+    pattern = r"(?:.*\n)?".join(map(re.escape, parts))
+    return re.fullmatch(pattern, text, re.DOTALL) is not None
+
+
 def run_python(readme: Readme, folder: Path) -> list[str]:
     """Return what a README's Python blocks print, run one after another in one namespace."""
     names: dict[str, object] = {"__name__": "readme"}
@@ -171,7 +183,14 @@ def rewritten(readme: Readme) -> str:
             prepare(folder)
         outputs = zip(readme.python_blocks(), run_python(readme, folders[2]), strict=True)
         texts = iter([output for (_, shown), output in outputs if shown])
-        return BLOCK.sub(lambda block: _block(block, folders, texts), readme.text)
+        text = BLOCK.sub(lambda block: _block(block, folders, texts), readme.text)
+    return FILE_BLOCK.sub(_file_block, text)
+
+
+def _file_block(block: re.Match[str]) -> str:
+    name, shown = block.groups()
+    text = (ROOT / name).read_text()
+    return f"```python {name}\n{shown if is_excerpt(text, shown) else text}```"
 
 
 def _block(block: re.Match[str], folders: list[Path], texts: Iterator[str]) -> str:
