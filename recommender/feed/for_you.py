@@ -58,7 +58,8 @@ def for_you(
         session: the caller's transaction; nothing is committed.
         user: the viewer's key; an unknown user gets pages, but no session.
         limit: the maximum number of videos, 1 to 500.
-        profile: ``name`` or ``name@version``; None for the active one.
+        profile: ``name`` or ``name@version``; None for the active one, or for the profile of the
+            page before. A session keeps its profile until a page names another one.
         cursor: the cursor of the page before; None to begin a session.
         as_of: the reading time, with an offset; None for now.
         record: whether to serve the page; a preview writes nothing, and has one random seed a day.

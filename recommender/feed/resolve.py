@@ -21,7 +21,7 @@ from recommender.formats import scalars
 from recommender.formats.scalars import is_key
 from recommender.learning.affinities import bounded_decay_exponent, decay_exponent
 from recommender.models import LearningState, User
-from recommender.ranking.profiles import checked_weight, get_profile
+from recommender.ranking.profiles import checked_weight, get_profile, profile_of_id
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Learning, Profile
 from recommender.ranking.scoring import COLUMNS
 from recommender.ranking.signals import SIGNALS, Signal
@@ -54,7 +54,8 @@ def resolve(
     Args:
         session: the caller's transaction.
         user: the viewer's key; an unknown user is no error.
-        profile: ``name`` or ``name@version``, or a `Profile`; None for the active one.
+        profile: ``name`` or ``name@version``, or a `Profile`; None for the active one, or for the
+            profile of the session that is continued.
         limit: the maximum number of videos, 1 to 500.
         as_of: the reading time, with an offset; None for now.
         where: a condition of the host over `Video`; use EXISTS for the host's tables.
@@ -86,7 +87,7 @@ def resolve(
         country=row.country,
         device=row.device,
         learned_since=row.learned_since,
-        profile=profile if isinstance(profile, Profile) else get_profile(session, profile),
+        profile=_profile(session, profile, row.profile_id if resumes else None),
         as_of=moment,
         learning=learning_at(row, moment),
         limit=limit,
@@ -99,6 +100,23 @@ def resolve(
         seed=seed_of(str(session_id) if cursor or lock else f"{user} {moment.date()}"),
     )
     return request if cursor is None else resumed(request, row, position)
+
+
+def _profile(
+    session: Session, wanted: str | Profile | None, session_profile: int | None
+) -> Profile:
+    """Return the profile of a page: the wanted one, else the session's, else the active one.
+
+    Args:
+        session: the caller's transaction.
+        wanted: as the caller gave it.
+        session_profile: the row id of the profile of the session's last page, None if none.
+    """
+    if isinstance(wanted, Profile):
+        return wanted
+    if wanted is None and session_profile is not None:
+        return profile_of_id(session, session_profile)
+    return get_profile(session, wanted)
 
 
 def seed_of(text: str) -> int:

@@ -51,6 +51,7 @@ def with_session(viewer_query: Statement) -> Statement:
             FeedSession.next_position,
             FeedSession.last_at,
             FeedSession.rewatch,
+            ServedVideo.profile_id,
             Video.creator_id,
             Video.sound_id,
         )

@@ -120,6 +120,39 @@ def test_a_session_that_goes_on_stays_as_it_began(session: Session) -> None:
     assert serve(session, cursor=first.cursor, rewatch=True).items == ()
 
 
+def test_a_session_keeps_its_profile(session: Session) -> None:
+    make_world(session)
+    for weights in ({"likes": 1.0}, {"shares": 1.0}):
+        recommender.create_profile(session, "mine", weights)
+    shown = [serve(session, limit=2, profile="mine@1")]
+    recommender.create_profile(session, "newer", {"quality": 1.0})
+    recommender.activate_profile(session, "newer")
+    cursor = shown[0].cursor
+    for is_recorded in (False, True):
+        with counted_statements(session.connection()) as sent:
+            shown.append(serve(session, limit=2, cursor=cursor, record=is_recorded))
+        assert len(sent) == (6 if is_recorded else 4)
+    shown.append(serve(session, limit=2, cursor=shown[-1].cursor))
+    assert {page.request.profile.label for page in shown} == {"mine@1"}
+    assert serve(session).request.profile.name == "newer"
+
+
+@pytest.mark.parametrize("other", ["mine", "mine@1", "classic", "for_you"])
+def test_a_page_with_another_profile_changes_the_profile_of_its_session(
+    session: Session, other: str
+) -> None:
+    make_world(session)
+    for weights in ({"likes": 1.0}, {"shares": 1.0}):
+        recommender.create_profile(session, "mine", weights)
+    page = serve(session, limit=2, profile="mine@1")
+    wanted = recommender.get_profile(session, other)
+    page = serve(session, limit=2, cursor=page.cursor, profile=other)
+    assert page.request.profile == wanted
+    assert serve(session, limit=2, cursor=page.cursor).request.profile == wanted
+    again = recommender.resolve(session, "viewer", cursor=page.cursor, as_of=NOON)
+    assert again.profile == wanted
+
+
 def test_the_next_page_reflects_the_last_swipe(session: Session) -> None:
     make_user(session)
     for topic, number in itertools.product(("cats", "dogs"), range(6)):
