@@ -16,7 +16,7 @@ from alembic import context
 from recommender.database.engine import LONGEST_MIGRATION, database_url, migration_engine
 from recommender.errors import DatabaseBusy, RecommenderError
 from recommender.models.types import PREFIX, VERSION_TABLE, Base, UtcDateTime
-from recommender.settings import Settings
+from recommender.settings import Settings, configured_url
 
 UPGRADE_LOCK = 7_260_734_851_093_115
 POLL_SECONDS = 0.1
@@ -93,7 +93,8 @@ def run_online() -> None:
         migrate(host_connection)
         return
     settings = context.config.attributes.get("settings") or Settings.from_environment()
-    with migration_engine(settings).connect() as connection:
+    url = context.config.attributes.get("url") or configured_url()
+    with migration_engine(url, settings).connect() as connection:
         if connection.dialect.name == "postgresql":
             take_upgrade_lock(connection, settings.migration_wait)
         else:
@@ -104,8 +105,8 @@ def run_online() -> None:
 
 def run_offline() -> None:
     """Print the SQL for the configured database, with our time limits on PostgreSQL."""
-    settings = context.config.attributes.get("settings") or Settings.from_environment()
-    dialect = database_url(settings.database_url).get_backend_name()
+    settings = Settings.from_environment()
+    dialect = database_url(configured_url()).get_backend_name()
     context.configure(dialect_name=dialect, literal_binds=True, **options)
     with context.begin_transaction():
         if dialect == "postgresql":

@@ -1,7 +1,8 @@
 """Every setting, with its default and bounds. No other module reads the environment.
 
-The environment name of a setting is `RECOMMENDER_` and its name in capitals. The database is also
-read from `DATABASE_URL`. Weights are not settings: they are rows of the database, with versions.
+The environment name of a setting is `RECOMMENDER_` and its name in capitals. Settings are numbers:
+the URL of the database may hold a password, so it is not one of them. Weights are not settings:
+they are rows of the database, with versions.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any
 
 from recommender.errors import InvalidValue
 
+URL_VARIABLES = ("RECOMMENDER_DATABASE_URL", "DATABASE_URL")
+"""The environment variables that may name the database; the first that is set wins."""
 
-def _setting(default: Any, doc: str, *, low: float = 0, high: float = 0) -> Any:
-    is_number = high > 0
-    # Only numbers stand in the repr: a URL may hold a password.
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high}, repr=is_number)
+DEFAULT_URL = "sqlite:///recommender.db"
+
+
+def _setting(default: Any, doc: str, *, low: float = 0, high: float) -> Any:
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +35,6 @@ class Settings:
     """
 
     # Engines
-    database_url: str = _setting(
-        "sqlite:///recommender.db",
-        "The database, as an SQLAlchemy URL; postgres:// and postgresql:// mean psycopg.",
-    )
     pool_size: int = _setting(5, "Connections kept open.", low=1, high=1000)
     max_overflow: int = _setting(10, "Connections beyond pool_size.", high=1000)
     pool_timeout: float = _setting(30.0, "Wait for a free connection.", low=0.1, high=3600)
@@ -181,7 +181,9 @@ class Settings:
         for setting in fields(self):
             low, high = setting.metadata["low"], setting.metadata["high"]
             value = getattr(self, setting.name)
-            if high and not low <= value <= high:
+            if not isinstance(value, int | float):
+                raise InvalidValue(f"{setting.name}: is not a number")
+            if not low <= value <= high:
                 raise InvalidValue(f"{setting.name}: {value} is not between {low:g} and {high:g}")
 
     @classmethod
@@ -201,21 +203,31 @@ class Settings:
         environment = os.environ if environment is None else environment
         values = {name: value for name, value in given.items() if value is not None}
         for setting in fields(cls):
-            for variable in variables(setting.name):
-                if environment.get(variable) and setting.name not in values:
-                    written = environment[variable]
-                    values[setting.name] = _converted(variable, written, setting.default)
+            variable = variable_of(setting.name)
+            if environment.get(variable) and setting.name not in values:
+                written = environment[variable]
+                values[setting.name] = _converted(variable, written, setting.default)
         return cls(**values)
 
 
-def variables(setting: str) -> tuple[str, ...]:
-    """Return the environment variables that a setting is read from, the first found wins."""
-    own = f"RECOMMENDER_{setting.upper()}"
-    return (own, "DATABASE_URL") if setting == "database_url" else (own,)
+def variable_of(setting: str) -> str:
+    """Return the environment variable that a setting is read from."""
+    return f"RECOMMENDER_{setting.upper()}"
+
+
+def configured_url(environment: Mapping[str, str] | None = None) -> str:
+    """Return the database URL in the environment, else an SQLite file in the working folder.
+
+    Args:
+        environment: variable names and values; None for the environment of the process.
+    """
+    environment = os.environ if environment is None else environment
+    urls = [environment[name] for name in URL_VARIABLES if environment.get(name)]
+    return urls[0] if urls else DEFAULT_URL
 
 
 def _converted(variable: str, written: str, default: Any) -> Any:
     try:
         return type(default)(written)
     except ValueError:
-        raise InvalidValue(f"{variable}: {written!r} is not a number") from None
+        raise InvalidValue(f"{variable}: is not a number") from None

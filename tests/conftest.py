@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 from recommender.database import migrations
 from recommender.database.engine import create_engine
 from recommender.database.transactions import writing
-from recommender.settings import Settings
 from tests.support import postgres
 from tests.support.processes import heed_interrupts
 from tests.support.time_limit import fail_if_too_long
@@ -83,7 +82,7 @@ def new_database(
         name = f"{PREFIX}_{next(counter)}"
         if kind == "sqlite":
             if not template.exists():
-                migrations.upgrade(Settings(database_url=f"sqlite:///{template}"))
+                migrations.upgrade(f"sqlite:///{template}")
             path = folder / f"{name}.db"
             if migrated:
                 shutil.copy(like.removeprefix("sqlite:///") if like else template, path)
@@ -116,7 +115,7 @@ def copy_of(new_database: Callable[..., str]) -> CopyOf:
 def postgres_template(postgres_server: str) -> str:
     name = f"{PREFIX}_template"
     create_database(postgres_server, name, "template0")
-    migrations.upgrade(Settings(database_url=f"{postgres_server}/{name}"))
+    migrations.upgrade(f"{postgres_server}/{name}")
     return name
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from statistics import fmean, median
@@ -143,18 +143,17 @@ def _together(
     engine: Engine, world: LargeWorld, settings: Settings, clients: int, seconds: float
 ) -> Pages:
     url = engine.url.render_as_string(hide_password=False)
-    chosen = replace(settings, database_url=url)
-    asks = [(chosen, world, place, clients, seconds) for place in range(clients)]
+    asks = [(url, settings, world, place, clients, seconds) for place in range(clients)]
     with ProcessPoolExecutor(clients, mp_context=get_context("spawn")) as pool:
         by_client = list(pool.map(_client, asks))
     times = [page_time for client in by_client for page_time in client]
     return Pages(FOR_YOU, "warm", clients, Times.of(times), round(len(times) / seconds, 1))
 
 
-def _client(ask: tuple[Settings, LargeWorld, int, int, float]) -> list[float]:
+def _client(ask: tuple[str, Settings, LargeWorld, int, int, float]) -> list[float]:
     """Ask for pages until the time is up and return their seconds; runs in its own process."""
-    settings, world, place, clients, seconds = ask
-    engine = create_engine(settings=settings)
+    url, settings, world, place, clients, seconds = ask
+    engine = create_engine(url, settings=settings)
     viewers = [world.user_key(user) for user in range(2 + place, world.users, clients)][:1_000]
     for viewer in viewers[:WARM_UP]:
         _page(engine, viewer, FOR_YOU)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender.cli.options import settings
+from recommender.cli.options import chosen_url, settings
 from recommender.database.engine import check_schema, create_engine, database_url
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import DatabaseUnreachable, NotPermitted, SchemaOutOfDate
@@ -69,7 +69,7 @@ def _fill_if_empty(bind: Engine) -> None:
     if is_empty:
         from recommender.database import migrations  # noqa: PLC0415 - Alembic is slow to import
 
-        migrations.upgrade(settings())
+        migrations.upgrade(chosen_url(), settings=settings())
 
 
 def writing(function: Callable[[Session], T]) -> T:
@@ -94,7 +94,7 @@ def engine(*, must_exist: bool = True, longest: float | None = None) -> Iterator
         raise SchemaOutOfDate(f"there is no database {path}: run `recommender db upgrade`")
     chosen = settings()
     limit = chosen.statement_timeout if longest is None else longest
-    bind = create_engine(settings=replace(chosen, statement_timeout=limit))
+    bind = create_engine(chosen_url(), settings=replace(chosen, statement_timeout=limit))
     try:
         yield bind
     finally:
@@ -120,7 +120,7 @@ def wait_until_reachable(bind: Engine, longest: float) -> None:
 
 def sqlite_path() -> Path | None:
     """Return the path of the SQLite file, or None if the database is not a plain file."""
-    url = database_url(settings().database_url)
+    url = database_url(chosen_url())
     is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
     if not is_file or str(url.database).startswith("file:"):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from recommender.cli.database import create_file, engine, sqlite_path, wait_until_reachable
-from recommender.cli.options import database_option, format_option, settings
+from recommender.cli.options import chosen_url, database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.database import migrations
 from recommender.database.engine import schema_revision
@@ -25,7 +25,7 @@ def upgrade(revision: str) -> None:
     """Upgrade the database to a migration, by default the newest."""
     if (path := sqlite_path()) and not path.exists():
         create_file(path)
-    migrations.upgrade(settings(), revision)
+    migrations.upgrade(chosen_url(), revision, settings=settings())
     _say_current()
 
 
@@ -34,7 +34,7 @@ def upgrade(revision: str) -> None:
 @database_option
 def downgrade(revision: str) -> None:
     """Take the database back to a migration; `base` drops all tables and their data."""
-    migrations.downgrade(settings(), revision)
+    migrations.downgrade(chosen_url(), revision, settings=settings())
     _say_current()
 
 

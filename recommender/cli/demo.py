@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from recommender.benchmark import demo_world
 from recommender.cli.database import writable
-from recommender.cli.options import database_option, settings
+from recommender.cli.options import chosen_url, database_option, settings
 from recommender.cli.output import print_table
 from recommender.database.engine import database_url
 from recommender.database.transactions import run_transaction
@@ -143,7 +143,7 @@ def _swipe(run: Demo, liked: FeedItem, rejected: FeedItem) -> None:
 
 
 def _print_world(sizes: dict[str, int], report: RefreshReport) -> None:
-    url = database_url(settings().database_url).set(query={}).render_as_string()
+    url = database_url(chosen_url()).set(query={}).render_as_string()
     counted = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
     click.echo(
         f"A small synthetic world is in {url}:\n{counted}.\n"

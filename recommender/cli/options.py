@@ -11,7 +11,7 @@ import click
 
 from recommender.errors import InvalidValue
 from recommender.formats import scalars
-from recommender.settings import Settings
+from recommender.settings import Settings, configured_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,9 +36,14 @@ def database_option(function: F) -> F:
 
 
 def settings() -> Settings:
-    """Return the settings of this run: options, then the environment, then the defaults."""
-    url = click.get_current_context().find_root().meta.get("database_url")
-    return Settings.from_environment(database_url=url)
+    """Return the settings of this run: the environment, then the defaults."""
+    return Settings.from_environment()
+
+
+def chosen_url() -> str:
+    """Return the database URL of this run: the option, then the environment, then the default."""
+    url: str | None = click.get_current_context().find_root().meta.get("database_url")
+    return configured_url() if url is None else url
 
 
 class Time(click.ParamType[datetime]):

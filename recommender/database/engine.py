@@ -21,7 +21,7 @@ from recommender.errors import (
     SchemaOutOfDate,
 )
 from recommender.models.types import SCHEMA_REVISION, VERSION_TABLE
-from recommender.settings import Settings
+from recommender.settings import Settings, configured_url
 
 SQLITE_NAMES = ("sqlite", "sqlite+pysqlite")
 
@@ -68,14 +68,14 @@ def create_engine(url: str | URL | None = None, *, settings: Settings | None = N
     """Return an engine with the timeouts, pool and transactions that this package needs.
 
     Args:
-        url: the database; None for the database of the settings.
+        url: the database; None for the database of the environment.
         settings: None for the settings of the environment.
 
     Raises:
         InvalidValue: the URL does not name an SQLite or PostgreSQL database.
     """
     settings = settings or Settings.from_environment()
-    parsed = database_url(settings.database_url if url is None else url)
+    parsed = database_url(configured_url() if url is None else url)
     options: dict[str, Any] = _connect_options(parsed, settings)
     if _is_in_memory(parsed):
         options["poolclass"] = StaticPool
@@ -228,7 +228,7 @@ def _sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def migration_engine(settings: Settings) -> Engine:
+def migration_engine(url: str | URL, settings: Settings) -> Engine:
     """Return an engine for migrations: one connection, a short wait for locks, long statements."""
     changed = replace(
         settings,
@@ -236,7 +236,7 @@ def migration_engine(settings: Settings) -> Engine:
         statement_timeout=LONGEST_MIGRATION,
         idle_timeout=LONGEST_MIGRATION,
     )
-    parsed = database_url(settings.database_url)
+    parsed = database_url(url)
     options = {**_connect_options(parsed, changed), "poolclass": NullPool}
     return writing(prepare_engine(_new_engine(parsed, options), settings=changed))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -15,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 
 from recommender.database.engine import check_schema, schema_revision
 from recommender.database.transactions import is_busy, retried, translate_errors
@@ -40,7 +41,7 @@ def migrations_folder() -> Path:
     return packaged if packaged.is_dir() else package.parent / "migrations"
 
 
-def upgrade(settings: Settings, revision: str = "head") -> None:
+def upgrade(url: str | URL, revision: str = "head", *, settings: Settings | None = None) -> None:
     """Upgrade the database to a migration; concurrent upgrades wait for each other.
 
     It waits for a locked table for at most `Settings.migration_lock_timeout`, because later queries
@@ -52,10 +53,10 @@ def upgrade(settings: Settings, revision: str = "head") -> None:
         SchemaOutOfDate: the database is at a migration that this package does not know.
         RecommenderError: a database error.
     """
-    _run(settings, command.upgrade, revision)
+    _run(command.upgrade, url, revision, settings)
 
 
-def downgrade(settings: Settings, revision: str) -> None:
+def downgrade(url: str | URL, revision: str, *, settings: Settings | None = None) -> None:
     """Downgrade the database to a migration, or to none (``base``); it waits as `upgrade` does.
 
     The data in the tables and columns that it removes is lost.
@@ -66,7 +67,7 @@ def downgrade(settings: Settings, revision: str) -> None:
         SchemaOutOfDate: the database is at a migration that this package does not know.
         RecommenderError: a database error.
     """
-    _run(settings, command.downgrade, revision)
+    _run(command.downgrade, url, revision, settings)
 
 
 def history(engine: Engine) -> tuple[Revision, ...]:
@@ -102,17 +103,23 @@ def check(engine: Engine) -> None:
             )
 
 
-def _run(settings: Settings, move: Callable[[Config, str], None], revision: str) -> None:
+def _run(
+    move: Callable[[Config, str], None],
+    url: str | URL,
+    revision: str,
+    settings: Settings | None,
+) -> None:
     target = _known(revision)
+    settings = settings or Settings.from_environment()
     with _alembic_errors():
-        retried(lambda: move(_config(settings), target), settings.tries, is_busy)
+        retried(lambda: move(_config(url=url, settings=settings), target), settings.tries, is_busy)
 
 
-def _config(settings: Settings | None = None) -> Config:
+def _config(**attributes: Any) -> Config:
     config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes["settings"] = settings
+    config.attributes.update(attributes)
     return config
 
 

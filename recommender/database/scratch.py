@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +25,7 @@ def scratch_database(url: str | None, settings: Settings) -> Iterator[Engine]:
     Args:
         url: a database without this package's tables; they are dropped afterwards. None for an
             SQLite file in a temporary folder.
-        settings: all settings except the database.
+        settings: the settings of the engine.
 
     Raises:
         InvalidValue: the database has tables of this package.
@@ -34,33 +33,32 @@ def scratch_database(url: str | None, settings: Settings) -> Iterator[Engine]:
     if url is None:
         with TemporaryDirectory(prefix="recommender-") as folder:
             path = Path(folder, "scratch.db")
-            with _migrated(replace(settings, database_url=f"sqlite:///{path}")) as engine:
+            with _migrated(f"sqlite:///{path}", settings) as engine:
                 yield engine
         return
-    own = replace(settings, database_url=url)
-    _check_empty(own)
-    with _migrated(own) as engine:
+    _check_empty(url, settings)
+    with _migrated(url, settings) as engine:
         try:
             yield engine
         finally:
             engine.dispose()
-            migrations.downgrade(own, "base")
-            _drop_version_table(own)
+            migrations.downgrade(url, "base", settings=settings)
+            _drop_version_table(url, settings)
 
 
 @contextmanager
-def _migrated(settings: Settings) -> Iterator[Engine]:
-    migrations.upgrade(settings)
-    engine = create_engine(settings=settings)
+def _migrated(url: str, settings: Settings) -> Iterator[Engine]:
+    migrations.upgrade(url, settings=settings)
+    engine = create_engine(url, settings=settings)
     try:
         yield engine
     finally:
         engine.dispose()
 
 
-def _drop_version_table(settings: Settings) -> None:
+def _drop_version_table(url: str, settings: Settings) -> None:
     """Drop the version table, which a full downgrade leaves."""
-    engine = migration_engine(settings)
+    engine = migration_engine(url, settings)
     try:
         with translate_errors(), engine.begin() as connection:
             sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection)
@@ -68,8 +66,8 @@ def _drop_version_table(settings: Settings) -> None:
         engine.dispose()
 
 
-def _check_empty(settings: Settings) -> None:
-    engine = create_engine(settings=settings)
+def _check_empty(url: str, settings: Settings) -> None:
+    engine = create_engine(url, settings=settings)
     try:
         with translate_errors(), engine.connect() as connection:
             tables = set(sa.inspect(connection).get_table_names())

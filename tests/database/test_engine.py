@@ -42,7 +42,7 @@ from recommender.database.engine import (
     prepare_engine,
 )
 from recommender.database.transactions import WRITE, run_transaction, translate_errors, writing
-from recommender.settings import Settings, variables
+from recommender.settings import Settings, configured_url, variable_of
 
 SECRET = "hunter" + "2"
 NEW_USER = sa.text("INSERT INTO rec_users (key) VALUES (:key)")
@@ -127,7 +127,7 @@ def test_another_database_driver_or_form_is_refused(url: str) -> None:
     secret_url = url.replace("{}", SECRET)
     for make in (
         lambda: create_engine(secret_url),
-        lambda: migration_engine(Settings(database_url=secret_url)),
+        lambda: migration_engine(secret_url, Settings()),
     ):
         with pytest.raises(InvalidValue, match=r"^database URL: ") as caught:
             make()
@@ -140,11 +140,10 @@ def everything_said(error: BaseException) -> str:
 
 def test_no_error_and_no_repr_holds_the_password(closed_port: int) -> None:
     url = f"postgresql://somebody:{SECRET}@127.0.0.1:{closed_port}/base"
-    settings = Settings(database_url=url)
-    engine = create_engine(settings=settings)
+    engine = create_engine(url)
     with pytest.raises(DatabaseUnreachable) as caught, translate_errors():
         engine.connect()
-    said = (everything_said(caught.value), repr(engine), str(engine.url), repr(settings))
+    said = (everything_said(caught.value), repr(engine), str(engine.url))
     assert [text for text in said if SECRET in text] == []
     assert engine.url.password == SECRET
 
@@ -718,7 +717,6 @@ def test_other_errors_pass_untranslated() -> None:
 
 
 DEFAULTS = {
-    "database_url": "sqlite:///recommender.db",
     "pool_size": 5,
     "max_overflow": 10,
     "pool_timeout": 30.0,
@@ -765,7 +763,6 @@ DEFAULTS = {
     "fit_candidates": 100,
     "tries": 5,
 }
-NUMBERS = [name for name in DEFAULTS if name != "database_url"]
 
 
 def variable(name: str) -> str:
@@ -780,12 +777,11 @@ def test_the_defaults() -> None:
 def test_every_setting_has_a_sentence_bounds_and_a_variable() -> None:
     for setting in fields(Settings):
         assert setting.metadata["doc"].endswith("."), setting.name
-        assert variables(setting.name)[0] == variable(setting.name)
-        is_number = setting.name in NUMBERS
-        assert (setting.metadata["low"] < setting.metadata["high"]) is is_number, setting.name
+        assert variable_of(setting.name) == variable(setting.name)
+        assert setting.metadata["low"] < setting.metadata["high"], setting.name
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_a_setting_is_read_from_its_variable(name: str) -> None:
     (setting,) = (each for each in fields(Settings) if each.name == name)
     low, high = setting.metadata["low"], setting.metadata["high"]
@@ -795,7 +791,7 @@ def test_a_setting_is_read_from_its_variable(name: str) -> None:
     assert getattr(Settings(**{name: low}), name) == low
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_a_setting_out_of_its_bounds_is_refused_by_name(name: str) -> None:
     (setting,) = (each for each in fields(Settings) if each.name == name)
     low, high = setting.metadata["low"], setting.metadata["high"]
@@ -806,28 +802,29 @@ def test_a_setting_out_of_its_bounds_is_refused_by_name(name: str) -> None:
         Settings.from_environment({variable(name): str(-1)})
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", DEFAULTS)
 @pytest.mark.parametrize("written", ["five", "1,5", "0x10", " "])
 def test_what_is_not_a_number_is_refused_by_its_variable(name: str, written: str) -> None:
-    with pytest.raises(InvalidValue, match=f"^{variable(name)}: '{written}' is not a number$"):
+    with pytest.raises(InvalidValue, match=f"^{variable(name)}: is not a number$"):
         Settings.from_environment({variable(name): written})
+    with pytest.raises(InvalidValue, match=f"^{name}: is not a number$"):
+        Settings(**{name: written})
 
 
 @pytest.mark.parametrize(
-    ("environment", "given", "url"),
+    ("environment", "url"),
     [
-        ({}, None, "sqlite:///recommender.db"),
-        ({"DATABASE_URL": "b"}, None, "b"),
-        ({"DATABASE_URL": "b", "RECOMMENDER_DATABASE_URL": "a"}, None, "a"),
-        ({"RECOMMENDER_DATABASE_URL": "a"}, "given", "given"),
-        ({"DATABASE_URL": "b", "RECOMMENDER_DATABASE_URL": ""}, None, "b"),
-        ({"DATABASE_URL": "", "RECOMMENDER_DATABASE_URL": ""}, None, "sqlite:///recommender.db"),
+        ({}, "sqlite:///recommender.db"),
+        ({"DATABASE_URL": "b"}, "b"),
+        ({"DATABASE_URL": "b", "RECOMMENDER_DATABASE_URL": "a"}, "a"),
+        ({"DATABASE_URL": "b", "RECOMMENDER_DATABASE_URL": ""}, "b"),
+        ({"DATABASE_URL": "", "RECOMMENDER_DATABASE_URL": ""}, "sqlite:///recommender.db"),
     ],
 )
-def test_the_database_is_the_given_else_ours_else_the_hosts(
-    environment: dict[str, str], given: str | None, url: str
+def test_the_database_of_the_environment_is_ours_else_the_hosts(
+    environment: dict[str, str], url: str
 ) -> None:
-    assert Settings.from_environment(environment, database_url=given).database_url == url
+    assert configured_url(environment) == url
 
 
 def test_what_is_given_wins_over_the_environment() -> None:

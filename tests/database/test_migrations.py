@@ -403,7 +403,7 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
         left = int(point)
-        schema.upgrade(Settings(database_url=url))
+        schema.upgrade(url)
         os._exit(-left)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -498,7 +498,7 @@ SECOND_UPGRADE = """
 from pathlib import Path; from recommender.database import migrations as schema
 from recommender.settings import Settings
 schema.migrations_folder = lambda: Path(sys.argv[1])
-schema.upgrade(Settings(database_url=sys.argv[2], migration_lock_timeout=600))
+schema.upgrade(sys.argv[2], settings=Settings(migration_lock_timeout=600))
 """
 
 

@@ -448,10 +448,8 @@ def test_an_upgrade_waits_for_another_no_longer_than_migration_wait(
 
 def test_a_migration_has_its_own_time_limits(new_database: Callable[..., str]) -> None:
     url = new_database("postgresql", migrated=False)
-    settings = Settings(
-        database_url=url, statement_timeout=1, lock_timeout=2, migration_lock_timeout=3
-    )
+    settings = Settings(statement_timeout=1, lock_timeout=2, migration_lock_timeout=3)
     names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-    with migration_engine(settings).connect() as connection:
+    with migration_engine(url, settings).connect() as connection:
         shown = [connection.scalar(sa.select(sa.func.current_setting(name))) for name in names]
     assert shown == ["3s", "1d", "1d"]

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import (
     NotPermitted,
-    Settings,
     cli,
     create_engine,
     diagnose,
@@ -186,7 +185,7 @@ def test_the_migrator_migrates_and_others_get_what_it_makes(
         connection.commit()
     for table in Base.metadata.tables:
         assert may(bind, f"ALTER TABLE {table} ADD mine int")
-    migrations.upgrade(Settings(database_url=url_of(admin, "migrator")))
+    migrations.upgrade(url_of(admin, "migrator"))
 
 
 def test_the_application_cannot_migrate(admin: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,6 @@ from recommender import create_engine
 from recommender.benchmark import chart
 from recommender.database import migrations
 from recommender.feed import resolve
-from recommender.settings import Settings
 from tests.support.simulated_viewers import (
     Day,
     ForYou,
@@ -53,8 +52,7 @@ def seeded_sessions(seed: int = 0) -> Iterator[None]:
 
 def run(simulation: Simulation, database_url: str) -> Days:
     """Return the days of all feeds. For You runs in an empty database."""
-    settings = Settings(database_url=database_url)
-    migrations.upgrade(settings)
+    migrations.upgrade(database_url)
     engine = create_engine(database_url)
     feeds = {
         "random": random_feed(simulation.seed),

@@ -37,7 +37,6 @@ from recommender import (
     Event,
     EventTooOld,
     InvalidCursor,
-    Settings,
     UnknownUser,
     models,
     run_transaction,
@@ -394,7 +393,7 @@ def soak(minutes: float, say: Callable[[str], None] = print) -> int:
         url = f"{server.url}/soak"
         with psycopg.connect(f"{server.url}/postgres", autocommit=True) as admin:
             admin.execute("CREATE DATABASE soak")
-        migrations.upgrade(Settings(database_url=url))
+        migrations.upgrade(url)
         engine = recommender.create_engine(url)
         world = make_world(engine)
         durations = {str(row["id"]): int(str(row["duration_ms"])) for row in world.videos()}

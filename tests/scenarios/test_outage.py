@@ -60,7 +60,7 @@ def stoppable(own: Server) -> str:
         own.start()
     create_database(own.url, "stoppable", "template0")
     url = f"{own.url}/stoppable"
-    migrations.upgrade(Settings(database_url=url))
+    migrations.upgrade(url)
     return url
 
 

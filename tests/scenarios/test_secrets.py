@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
-    Settings,
     cli,
     create_engine,
     export_file,
@@ -122,7 +121,7 @@ def test_an_engine_has_the_password_as_it_is_meant(written: str) -> None:
 def test_a_new_sqlite_file_and_its_journal_are_its_owners(tmp_path: Path) -> None:
     for name in ("library.db", "100% é.db"):
         path = tmp_path / name
-        migrations.upgrade(Settings(database_url=f"sqlite:///{path}".replace("%", "%25")))
+        migrations.upgrade(f"sqlite:///{path}".replace("%", "%25"))
         assert mode(path) == 0o600
     path = tmp_path / "engine.db"
     engine = create_engine(f"sqlite:///{path}")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from recommender import Settings, create_engine
+from recommender import create_engine
 from recommender.benchmark import demo_world
 from recommender.database import migrations
 from tests.scenarios.simulation import seeded_sessions
@@ -112,7 +112,7 @@ def template() -> Path:
 def new_database(path: Path) -> Iterator[Engine]:
     """Make a SQLite database, and give an engine on it."""
     url = f"sqlite:///{path}"
-    migrations.upgrade(Settings(database_url=url))
+    migrations.upgrade(url)
     engine = create_engine(url)
     yield engine
     engine.dispose()

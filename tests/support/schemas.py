@@ -110,11 +110,11 @@ def execute(url: str, *statements: str) -> None:
 
 
 def upgrade(url: str, revision: str = "head", **settings: Any) -> None:
-    migrations.upgrade(Settings(database_url=url, **settings), revision)
+    migrations.upgrade(url, revision, settings=Settings(**settings))
 
 
 def downgrade(url: str, revision: str = "base", **settings: Any) -> None:
-    migrations.downgrade(Settings(database_url=url, **settings), revision)
+    migrations.downgrade(url, revision, settings=Settings(**settings))
 
 
 def environment(url: str) -> dict[str, str]:
