@@ -297,7 +297,7 @@ def _check_only(session: Session, keys: Sequence[str]) -> None:
     if count and (count, len(ids(session, USERS, keys))) != (len(keys), len(keys)):
         raise RecommenderError(
             "this database holds users of its own: give the synthetic world another one, such as"
-            " --database-url sqlite:///demo.db"
+            " --database-url sqlite:///demo-2.db"
         )
 
 

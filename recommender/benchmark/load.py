@@ -70,7 +70,7 @@ def _is_there(engine: Engine, world: LargeWorld) -> bool:
             if connection.scalar(sa.select(sa.literal(1)).select_from(table).limit(1)):
                 raise RecommenderError(
                     f"this database holds something else, such as rows of {table.name}: give the"
-                    " benchmark an empty one, such as --database-url sqlite:///bench.db"
+                    " benchmark an empty one, such as --database-url sqlite:///bench-2.db"
                 )
     return False
 

@@ -11,7 +11,7 @@ import click
 
 from recommender.benchmark.chart import plot
 from recommender.cli.database import writable
-from recommender.cli.options import database_option, format_option, settings
+from recommender.cli.options import format_option, settings, synthetic_database_option
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.errors import BadData, NotFound, RecommenderError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recommender.benchmark.results import Benchmark
 
 FEWEST = 100
+FILE = "bench.db"
 SIZE = click.IntRange(min=FEWEST)
 LONGEST = 86_400.0
 
@@ -63,7 +64,7 @@ LONGEST = 86_400.0
     help="The JSON of another run, to draw it as well; repeatable.",
 )  # fmt: skip
 @format_option
-@database_option
+@synthetic_database_option(FILE)
 def bench(
     videos: int,
     users: int | None,

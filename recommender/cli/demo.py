@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from recommender.benchmark import demo_world
 from recommender.cli.database import writable
-from recommender.cli.options import chosen_url, database_option, settings
+from recommender.cli.options import chosen_url, settings, synthetic_database_option
 from recommender.cli.output import print_table
 from recommender.database.engine import database_url
 from recommender.database.transactions import run_transaction
@@ -29,6 +29,7 @@ from recommender.operations.users import UserSummary
 
 T = TypeVar("T")
 
+FILE = "demo.db"
 PROFILE = "for_you@1"
 ROWS = 7
 MAX_CAUSES = 3
@@ -69,7 +70,7 @@ class Demo:
 
 
 @click.command()
-@database_option
+@synthetic_database_option(FILE)
 def demo() -> None:
     """Create a small world, show a feed, swipe twice, show the change."""
     now = scalars.now().replace(microsecond=0)
@@ -122,7 +123,7 @@ def _swiped_items(items: Sequence[FeedItem]) -> tuple[FeedItem, FeedItem]:
     if not rejected:
         raise RecommenderError(
             "the viewer has seen nearly all of this world: give the demo another database, such as"
-            " --database-url sqlite:///demo.db"
+            " --database-url sqlite:///demo-2.db"
         )
     return liked[0], rejected[0]
 
@@ -142,11 +143,21 @@ def _swipe(run: Demo, liked: FeedItem, rejected: FeedItem) -> None:
     run_transaction(run.engine, record_swipes)
 
 
+def _url() -> str:
+    """Return the URL of the demo's database without its password."""
+    return database_url(chosen_url()).set(query={}).render_as_string()
+
+
+def _selection() -> str:
+    """Return the line that selects the demo's database, if its URL can be shown in full."""
+    whole = database_url(chosen_url()).render_as_string(hide_password=False)
+    return f"  export RECOMMENDER_DATABASE_URL={whole}\n" if whole == _url() else ""
+
+
 def _print_world(sizes: dict[str, int], report: RefreshReport) -> None:
-    url = database_url(chosen_url()).set(query={}).render_as_string()
     counted = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
     click.echo(
-        f"A small synthetic world is in {url}:\n{counted}.\n"
+        f"A small synthetic world is in {_url()}:\n{counted}.\n"
         f"A refresh counted {report.events:,} events"
         f" and found the neighbours of {report.neighbours:,} videos.\n"
     )
@@ -210,6 +221,7 @@ def _change(old: FeedItem, new: FeedItem) -> str:
 def _print_next(viewer: str, liked: FeedItem, first: FeedItem) -> None:
     click.echo(
         "\nNothing was rebuilt: each swipe was learned in its own transaction. Try next:\n"
+        f"{_selection()}"
         f"  recommender explain {viewer} {first.video}\n"
         f"  recommender explain {viewer} {liked.video}\n"
         f"  recommender mute {viewer} creator {first.creator}\n"

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from recommender.errors import InvalidValue
 from recommender.formats import scalars
-from recommender.settings import Settings, configured_url
+from recommender.settings import URL_VARIABLES, Settings, configured_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +34,33 @@ def database_option(function: F) -> F:
         callback=_keep_url,
         help="The database: sqlite:///file.db or postgresql://user@host/name.",
     )(function)
+
+
+def synthetic_database_option(file: str) -> Callable[[F], F]:
+    """Add ``--database-url`` to a command that writes a synthetic world.
+
+    Such a command ignores `DATABASE_URL`, which may name the database of an application.
+
+    Args:
+        file: the SQLite file that the command uses by default.
+    """
+    return click.option(
+        "--database-url",
+        metavar="URL",
+        envvar=URL_VARIABLES[0],
+        default=f"sqlite:///{file}",
+        expose_value=False,
+        callback=_keep_synthetic_url,
+        help=f"The database. Default: RECOMMENDER_DATABASE_URL, else sqlite:///{file}.",
+    )
+
+
+def _keep_synthetic_url(ctx: click.Context, parameter: click.Parameter, value: str) -> None:
+    source = ctx.get_parameter_source(str(parameter.name))
+    meta = ctx.find_root().meta
+    # The option may also stand before the command's name.
+    if source is ParameterSource.COMMANDLINE or "database_url" not in meta:
+        meta["database_url"] = value
 
 
 def settings() -> Settings:
