@@ -12,13 +12,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, ColumnElement, Double, literal
 
-from recommender.errors import InvalidCursor
+from recommender.errors import InvalidCursor, InvalidValue
 from recommender.formats import scalars
 from recommender.models import Video
 from recommender.models.types import UtcDateTime, microseconds
 from recommender.ranking.sources import LEAST_TREND
 
 POSITION_BYTES = 4
+
+SECOND_POSITION = 2
+"""The smallest position of a cursor: the first page of a session is requested without one."""
 
 BY_FOLLOWED, BY_TREND, BY_NEWNESS = b"f", b"t", b"n"
 """The orders of the lists: newest videos of followed creators; trending videos with and without a
@@ -46,9 +49,17 @@ def read_cursor(cursor: str) -> tuple[UUID, int]:
     except ValueError:
         raise InvalidCursor from None
     position = int.from_bytes(packed[-POSITION_BYTES:], "big")
-    if cursor_of(session, position) != cursor:
+    if position < SECOND_POSITION or cursor_of(session, position) != cursor:
         raise InvalidCursor
     return session, position
+
+
+def session_uuid(value: object) -> UUID:
+    """Return a session's id, which is a UUID or its text; `InvalidValue` if it is neither."""
+    try:
+        return value if isinstance(value, UUID) else UUID(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidValue(f"session_id: {scalars.shown(value)} is not a UUID") from None
 
 
 @dataclass(frozen=True, slots=True)

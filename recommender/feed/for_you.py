@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
@@ -38,6 +39,7 @@ def for_you(
     limit: int = DEFAULT_LIMIT,
     profile: str | None = None,
     cursor: str | None = None,
+    session_id: UUID | str | None = None,
     as_of: datetime | None = None,
     record: bool = True,
     rewatch: bool = False,
@@ -51,8 +53,9 @@ def for_you(
     It takes four statements (viewer, profile, ranking, shown columns), and two to record the page.
     Videos that were served or seen do not come again. Each page is ranked when it is requested, so
     it reflects the last swipe. A cursor that is presented again returns the page that was served
-    for it. A page is short only if no more videos may be shown; it is then `exhausted`. On SQLite
-    the transaction must be a writing one, unless ``record=False``.
+    for it. A `session_id` that is presented again returns the first page of its session. A page is
+    short only if no more videos may be shown; it is then `exhausted`. On SQLite the transaction
+    must be a writing one, unless ``record=False``.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -61,6 +64,9 @@ def for_you(
         profile: ``name`` or ``name@version``; None for the active one, or for the profile of the
             page before. A session keeps its profile until a page names another one.
         cursor: the cursor of the page before; None to begin a session.
+        session_id: a UUID that the client chose for the session that begins, so that it can ask
+            again for the first page; None for a new one. It is unique within the user: two users'
+            sessions may have the same. An empty page begins no session.
         as_of: the reading time, with an offset; None for now.
         record: whether to serve the page; a preview writes nothing, and has one random seed a day.
         rewatch: whether videos that were seen before the session may come again.
@@ -71,13 +77,14 @@ def for_you(
 
     Raises:
         InvalidValue: a value has the wrong form.
-        InvalidCursor: the cursor is not this user's, or has expired.
+        InvalidCursor: the cursor is not this user's, or its session or `session_id` has expired.
         UnknownProfile: the profile or version does not exist.
     """
     started = time.monotonic()
     request = resolve(
         session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
-        signals=signals, settings=settings, cursor=cursor, rewatch=rewatch, lock=record,
+        signals=signals, settings=settings, cursor=cursor, session_id=session_id, rewatch=rewatch,
+        lock=record,
     )  # fmt: skip
     page = make_page(session, request, record=record)
     took, place = time.monotonic() - started, request.position

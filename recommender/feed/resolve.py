@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from hashlib import blake2b
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from recommender.database.expressions import LARGEST_EXPONENT, Statement
 from recommender.errors import InvalidValue
-from recommender.feed.cursors import read_cursor
+from recommender.feed.cursors import read_cursor, session_uuid
 from recommender.feed.sessions import resumed, with_session
 from recommender.formats import scalars
 from recommender.formats.scalars import is_key
@@ -46,6 +46,7 @@ def resolve(
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
     cursor: str | None = None,
+    session_id: UUID | str | None = None,
     rewatch: bool = False,
     lock: bool = False,
 ) -> FeedRequest:
@@ -63,21 +64,22 @@ def resolve(
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals and sources; None for the environment's.
         cursor: the cursor of the page before; None to begin a session.
+        session_id: the client's own id for the session that begins; None for a new id.
         rewatch: whether videos that were seen before the session may come again; a session that
             is continued keeps its first value.
         lock: whether to lock the viewer's row, so that the next page knows what this one serves.
 
     Raises:
         InvalidValue: a value has the wrong form.
-        InvalidCursor: the cursor is not this user's, or has expired.
+        InvalidCursor: the cursor is not this user's, or its session or `session_id` has expired.
         UnknownProfile: the profile or version does not exist.
     """
     moment = reading_time(as_of)
     key = scalars.parse_named("user", scalars.key, user)
-    session_id, position = (uuid4(), 1) if cursor is None else read_cursor(cursor)
+    own, position = _session_and_position(cursor, session_id)
     if not isinstance(rewatch, bool):
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
-    values, resumes = {"key": key, "session": session_id}, cursor is not None
+    values, resumes = {"key": key, "session": own}, cursor is not None or session_id is not None
     locked = session.execute(_locked_query(resumes=resumes), values).one_or_none() if lock else None
     row = locked or session.execute(_viewer_query(resumes=resumes), values).one()
     request = FeedRequest(
@@ -95,11 +97,25 @@ def resolve(
         exclude=_excluded(exclude),
         signals=_own_signals(signals or {}),
         settings=settings or Settings.from_environment(),
-        session=session_id,
+        session=own,
         rewatch=rewatch,
-        seed=seed_of(str(session_id) if cursor or lock else f"{user} {moment.date()}"),
+        seed=seed_of(str(own) if resumes or lock else f"{user} {moment.date()}"),
     )
-    return request if cursor is None else resumed(request, row, position)
+    return resumed(request, row, position) if resumes else request
+
+
+def _session_and_position(cursor: str | None, session_id: UUID | str | None) -> tuple[UUID, int]:
+    """Return the session of a page, and the position of its first video.
+
+    Raises:
+        InvalidCursor: the cursor has not the form of a cursor.
+        InvalidValue: the session's id is not a UUID, or is given together with a cursor.
+    """
+    if cursor is None:
+        return uuid4() if session_id is None else session_uuid(session_id), 1
+    if session_id is not None:
+        raise InvalidValue("session_id: is given with a cursor, which names its session")
+    return read_cursor(cursor)
 
 
 def _profile(

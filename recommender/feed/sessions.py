@@ -32,6 +32,8 @@ from recommender.ranking.profiles import profile_of_id
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import score_key_of, score_of
 
+_EXPIRED = "session_id: the session has expired: begin one under another id"
+
 
 def with_session(viewer_query: Statement) -> Statement:
     """Add the viewer's session and its last video to the query of a viewer.
@@ -67,16 +69,18 @@ def resumed(request: FeedRequest, row: Any, position: int) -> FeedRequest:
     Args:
         request: the request, with its session.
         row: the row of the query that `with_session` returns.
-        position: the position that the cursor holds.
+        position: the position that the cursor holds; 1 for the first page, which needs no session.
 
     Raises:
         InvalidCursor: the viewer has no such session, it has expired, or it has no such page.
     """
-    if row.next_position is None or not 1 < position <= row.next_position:
+    if position == 1 and row.next_position is None:
+        return request
+    if row.next_position is None or position > row.next_position:
         raise InvalidCursor
     lifetime = timedelta(seconds=request.settings.session_lifetime)
     if request.as_of - row.last_at > lifetime:
-        raise InvalidCursor
+        raise InvalidCursor(_EXPIRED if position == 1 else None)
     return replace(
         request,
         position=position,
@@ -155,11 +159,13 @@ def _servable_query(request: FeedRequest, video_ids: Sequence[int]) -> sa.Select
 def serve(session: Session, page: FeedPage) -> FeedPage:
     """Record a page that was ranked in this transaction, and return it as served: two statements.
 
-    The user's row must be locked. An empty page is not recorded.
+    The user's row must be locked. An empty page is not recorded. A page that another transaction
+    recorded meanwhile at the same position is returned instead.
     """
     request = page.request
     if not page.items:
-        return _with_cursor(page, request.position) if request.position > 1 else page
+        # The other page may have left no video for this one.
+        return _page_at(session, request) or _not_recorded(page)
     length = len(page.items)
     if not _advance(session, request, length):
         return recorded_page(session, request)
@@ -167,6 +173,12 @@ def serve(session: Session, page: FeedPage) -> FeedPage:
     rows = [{**_served_row(request, item), "asked": asked} for item in page.items]
     bulk.insert(session, SERVED, rows, conflict=None)
     return _with_cursor(page, request.position + length)
+
+
+def _not_recorded(page: FeedPage) -> FeedPage:
+    """Return an empty page; its cursor, if any, asks for the same position again."""
+    position = page.request.position
+    return page if position == 1 else _with_cursor(page, position)
 
 
 def _advance(session: Session, request: FeedRequest, length: int) -> bool:
@@ -259,9 +271,17 @@ def recorded_page(session: Session, request: FeedRequest) -> FeedPage:
     Raises:
         InvalidCursor: no page of the session begins at the position.
     """
+    page = _page_at(session, request)
+    if page is None:
+        raise InvalidCursor
+    return page
+
+
+def _page_at(session: Session, request: FeedRequest) -> FeedPage | None:
+    """Return the recorded page that begins at the position of a request; None if there is none."""
     rows = session.execute(_recorded_query(request)).all()
     if not rows:
-        raise InvalidCursor
+        return None
     first = rows[0]
     profile = request.profile
     if first.profile_id != profile.id:

@@ -8,9 +8,12 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -186,6 +189,86 @@ def test_a_cursor_presented_twice_gives_the_same_page(session: Session) -> None:
     assert serve(session, "u0", cursor=second.cursor).items == third.items
 
 
+def test_a_first_page_asked_for_twice_is_the_same_page(session: Session) -> None:
+    world = random_world(25, videos=60)
+    load(session, world)
+    recommender.create_profile(session, "other", {"likes": 1.0})
+    own = uuid4()
+    first = serve(session, "u0", limit=9, session_id=own)
+    assert first.session == str(own)
+    second = serve(session, "u0", limit=9, cursor=first.cursor)
+    record(session, "like", names(first)[0], "u0", at=at(1))
+    for options in (
+        {}, {"limit": 3}, {"profile": "other"}, {"as_of": at(5)}, {"record": False},
+        {"rewatch": True}, {"exclude": names(first)}, {"where": sa.false()},
+    ):  # fmt: skip
+        for written in (own, str(own)):
+            again = serve(session, "u0", **{"session_id": written, **options})
+            assert (again.items, again.session, again.cursor, again.exhausted) == (
+                first.items, first.session, first.cursor, False,
+            )  # fmt: skip
+    assert serve(session, "u0", cursor=first.cursor).items == second.items
+    assert len(rows_of(session, SESSIONS)) == 1
+
+
+def test_a_preview_of_a_first_page_is_the_page(session: Session) -> None:
+    make_world(session, 60)
+    own = uuid4()
+    shown = preview(session, as_of=NOON, session_id=own, limit=9)
+    assert (shown.session, rows_of(session, SESSIONS)) == (None, [])
+    assert record_page(session, shown).session == str(own)
+    assert serve(session, session_id=own).items == shown.items
+    other = uuid4()
+    shown = preview(session, as_of=NOON, session_id=other, limit=9)
+    assert serve(session, session_id=other, limit=9).items == shown.items
+
+
+def test_a_session_id_is_the_users_own(session: Session) -> None:
+    """Another user's session of the same id is neither found nor told about."""
+    make_world(session, 20)
+    make_user(session, "other")
+    own = uuid4()
+    first = serve(session, limit=3, session_id=own)
+    others = serve(session, "other", limit=4, session_id=own)
+    assert [item.position for item in others.items] == [1, 2, 3, 4]
+    assert serve(session, session_id=own).items == first.items
+    assert serve(session, "other", session_id=own).items == others.items
+    stranger = serve(session, "nobody", limit=3, session_id=own)
+    assert (len(stranger.items), stranger.session, stranger.cursor) == (3, None, None)
+    assert len(rows_of(session, SESSIONS)) == 2
+
+
+def test_a_session_id_of_an_expired_session_is_an_error(session: Session) -> None:
+    make_world(session)
+    own = uuid4()
+    first = serve(session, limit=3, session_id=own)
+    serve(session, limit=3, cursor=first.cursor, as_of=at(600))
+    assert serve(session, session_id=own, as_of=at(600 + 1_440)).items == first.items
+    with pytest.raises(InvalidCursor, match=r"^session_id: the session has expired"):
+        serve(session, session_id=own, as_of=at(600 + 1_441))
+
+
+@pytest.mark.parametrize("session_id", ["", "x", "0" * 33, 7, True, b"0" * 16, ["x"]])
+def test_a_session_id_is_a_uuid(session: Session, session_id: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"^session_id: .* is not a UUID$"):
+        serve(session, session_id=session_id)
+
+
+def test_a_session_id_and_a_cursor_exclude_each_other(session: Session) -> None:
+    make_world(session)
+    first = serve(session, limit=3)
+    with pytest.raises(InvalidValue, match=r"^session_id: is given with a cursor"):
+        serve(session, cursor=first.cursor, session_id=first.session)
+
+
+def test_an_empty_first_page_begins_no_session(session: Session) -> None:
+    make_user(session)
+    own = uuid4()
+    assert serve(session, session_id=own).exhausted
+    make_video(session, "late")
+    assert names(serve(session, session_id=own)) == ["late"]
+
+
 @pytest.mark.slow
 def test_pages_of_a_session_are_spread_as_one(session: Session) -> None:
     """No two in a row by one creator, or with one sound, also where two pages meet."""
@@ -347,7 +430,7 @@ def test_no_text_is_a_cursor_but_those_that_were_given(text: str) -> None:
 
 
 @pytest.mark.slow
-@given(st.uuids(), st.integers(0, 2**32 - 1))
+@given(st.uuids(), st.integers(2, 2**32 - 1))
 def test_a_cursor_names_its_session_and_position(session: UUID, position: int) -> None:
     assert read_cursor(cursor_of(session, position)) == (session, position)
 
@@ -565,6 +648,46 @@ def test_one_cursor_is_one_page_for_all_who_ask_at_once(engine: Engine) -> None:
     with Session(engine) as session:
         rows = rows_of(session, SERVED, "video_id")
         assert len(rows) == len(set(rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [5, 100])
+def test_one_session_id_is_one_page_for_all_who_ask_at_once(engine: Engine, limit: int) -> None:
+    """Also if the page leaves no video for the requests that wait for it."""
+    run_transaction(engine, lambda session: make_world(session, 40))
+    at_once(engine, partial(serve, limit=limit, session_id=uuid4()), videos=min(limit, 40))
+
+
+@pytest.mark.slow
+def test_one_cursor_is_the_last_page_for_all_who_ask_at_once(engine: Engine) -> None:
+    run_transaction(engine, lambda session: make_world(session, 40))
+    cursor = run_transaction(engine, partial(serve, limit=5)).cursor
+    at_once(engine, partial(serve, limit=100, cursor=cursor), videos=35)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [5, 100])
+def test_a_page_recorded_by_all_at_once_is_one_page(engine: Engine, limit: int) -> None:
+    run_transaction(engine, lambda session: make_world(session, 40))
+    page = run_transaction(engine, partial(serve, limit=limit, record=False))
+    at_once(engine, partial(record_page, page=page), videos=min(limit, 40))
+
+
+def at_once(engine: Engine, unit: Callable[[Session], FeedPage], *, videos: int) -> None:
+    """Ask for one page in 16 threads, and check that all receive one full page."""
+    start = Barrier(16)
+
+    def ask(_: int) -> FeedPage:
+        start.wait()
+        return run_transaction(engine, unit)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(16)))
+    assert (
+        len({(page.session, page.cursor, page.exhausted, tuple(names(page))) for page in answers})
+        == 1
+    )
+    assert len(answers[0].items) == videos
 
 
 ASK = """
