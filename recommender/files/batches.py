@@ -18,7 +18,7 @@ from recommender.formats import rows
 from recommender.ingest.events import apply_events
 from recommender.ingest.follows import apply_follows
 from recommender.ingest.users import apply_users
-from recommender.ingest.values import Applied
+from recommender.ingest.values import Counts
 from recommender.ingest.videos import apply_videos
 
 ARCHIVE_KEYS = {"kind", "row"}
@@ -37,7 +37,7 @@ class RowKind:
 
     name: str
     columns: rows.Columns
-    apply: Callable[[Session, Sequence[Any]], Applied]
+    apply: Callable[[Session, Sequence[Any]], Counts]
 
     def parse(self, row: Mapping[str, object]) -> dict[str, Any]:
         """Return a row of a file with all values parsed."""

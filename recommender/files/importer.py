@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from recommender.database.bulk import uncollected
 from recommender.database.planner_statistics import analyze
 from recommender.database.transactions import run_transaction
-from recommender.errors import InvalidValue, NotPermitted, RecommenderError
+from recommender.errors import EventTooOld, InvalidValue, NotPermitted, RecommenderError
 from recommender.files.batches import (
     ROW_KINDS,
     Batch,
@@ -40,7 +40,7 @@ from recommender.files.batches import (
 from recommender.files.reader import opened
 from recommender.files.workers import can_fork, made_apart
 from recommender.formats import scalars
-from recommender.ingest.values import Applied, Counts
+from recommender.ingest.values import Counts
 from recommender.logs import LOGGER, log
 from recommender.settings import Settings
 
@@ -149,8 +149,7 @@ def import_file(
         RecommenderError: a process was killed; the message names the last imported line.
     """
     scalars.parse_named("kind", scalars.one_of(tuple(ROW_KINDS)), kind)
-    if on_error not in {"stop", "skip"}:
-        raise InvalidValue(f"on_error: {scalars.shown(on_error)} is neither stop nor skip")
+    scalars.parse_named("on_error", scalars.one_of(scalars.ON_ERROR), on_error)
     settings = settings or Settings.from_environment()
     jobs = _possible_jobs(jobs, engine, kind, file)
     job = _Import(engine, ROW_KINDS[kind], file, settings, on_error == "skip", dry_run, jobs)
@@ -272,16 +271,24 @@ def _write(job: _Import, batch: Sequence[FileRow]) -> tuple[Counts, list[Rejecte
         return Counts(), rejected
     good = [row for row in batch if not row.error]
 
-    def write(session: Session) -> Applied:
-        applied = job.kind.apply(session, [row.parsed for row in good])
-        if job.dry_run or (applied.rejected and not job.skip):
+    def write(session: Session) -> Counts:
+        counts = job.kind.apply(session, [row.parsed for row in good])
+        if job.dry_run or (_bad_rows(good, counts) and not job.skip):
             session.rollback()
-        return applied
+        return counts
 
     with uncollected():
-        applied = run_transaction(job.engine, write, settings=job.settings)
-    rejected += [(good[index], error) for index, error in applied.rejected.items()]
-    return applied.counts, sorted(rejected, key=line_of)
+        counts = run_transaction(job.engine, write, settings=job.settings)
+    return counts, sorted(rejected + _bad_rows(good, counts), key=line_of)
+
+
+def _bad_rows(batch: Sequence[FileRow], counts: Counts) -> list[RejectedRow]:
+    """Return the rows that a write left out as bad. Events of a pruned time are only counted."""
+    return [
+        (batch[index], error)
+        for index, error in counts.rejected.items()
+        if not isinstance(error, EventTooOld)
+    ]
 
 
 @contextmanager

@@ -32,6 +32,8 @@ EVENT_KINDS = (
     "not_interested", "report",
 )  # fmt: skip
 
+ON_ERROR = ("stop", "skip")
+
 STATUSES = ("published", "review", "removed")
 
 ORIENTATIONS = ("portrait", "landscape", "square")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -37,7 +37,7 @@ from recommender.ingest.states import (
     fold_events,
     states_by_pair,
 )
-from recommender.ingest.values import Applied, Counts, Event
+from recommender.ingest.values import Counts, Event
 from recommender.learning.affinities import RULE_COLUMNS, Rules, Subjects
 from recommender.learning.engagement import MAX_CLOCK_SKEW, is_engaged, watched
 from recommender.models import Video
@@ -75,6 +75,7 @@ def record(
         kind: one of `scalars.EVENT_KINDS`.
         at: the time of the event, with an offset; now if None.
         key: the event's id, unique per user; a random one if None. A repeated event is ignored.
+            Without `at`, an event with the key and other values equal is the same at any time.
         watch_ms: milliseconds watched, 0 to 2,147,483,647; None if unknown.
         completion: part of the video watched, 0 to 1; None if unknown.
 
@@ -97,27 +98,36 @@ def record(
         watch_ms=watch_ms,
         completion=completion,
     )
-    return record_many(session, [event]).inserted == 1
+    rows = [_interchange_row(event)]
+    return apply_events(session, rows, strict=True, any_time=at is None).inserted == 1
 
 
-def record_many(session: Session, events: Iterable[Event]) -> Counts:
+def record_many(
+    session: Session, events: Iterable[Event], *, on_error: Literal["stop", "skip"] = "stop"
+) -> Counts:
     """Record events, in the caller's transaction.
 
     Args:
         session: the caller's transaction; nothing is committed.
         events: events in any order; repeated events are ignored.
+        on_error: ``stop`` raises the error of the first event that cannot be recorded, and writes
+            nothing. ``skip`` records all other events, and returns the errors.
 
     Returns:
-        The numbers of new events (`inserted`) and repeated ones (`unchanged`).
+        The numbers of new events (`inserted`) and repeated ones (`unchanged`). With ``skip``, the
+        errors of the events that were left out, by their index in `events` (`rejected`). Events of
+        a pruned time are among them, and `too_old` is their number.
 
     Raises:
-        InvalidValue: a time is more than five minutes ahead; nothing is written.
-        UnknownUser: there is no such user; nothing is written.
-        UnknownVideo: there is no such video; nothing is written.
-        EventConflict: a user has another event with a key; nothing is written.
-        EventTooOld: events of that time were pruned; nothing is written.
+        InvalidValue: a time is more than five minutes ahead, or `on_error` is not valid.
+        UnknownUser: there is no such user.
+        UnknownVideo: there is no such video.
+        EventConflict: a user has another event with a key.
+        EventTooOld: events of that time were pruned.
     """
-    return apply_events(session, [_interchange_row(event) for event in events], strict=True).counts
+    scalars.parse_named("on_error", scalars.one_of(scalars.ON_ERROR), on_error)
+    rows = [_interchange_row(event) for event in events]
+    return apply_events(session, rows, strict=on_error == "stop")
 
 
 def _interchange_row(event: Event) -> Row:
@@ -133,39 +143,40 @@ def _interchange_row(event: Event) -> Row:
     }
 
 
-def apply_events(session: Session, events: Sequence[Row], *, strict: bool = False) -> Applied:
+def apply_events(
+    session: Session, events: Sequence[Row], *, strict: bool = False, any_time: bool = False
+) -> Counts:
     """Record events; leave out and report the events that cannot be recorded.
-
-    Events of a time that was pruned are only counted, since they may have been recorded before.
 
     Args:
         session: the caller's transaction; nothing is committed.
         events: rows that `rows.parse_row` returned, in any order; repeated events are ignored.
         strict: raise the error of the first such event instead, and write nothing.
+        any_time: ignore a repeated event even if its time differs.
     """
     context = _read_context(session, events)
     resolved, rejected = _resolve(context, events)
     if strict:
-        _raise_first(rejected)
-    too_old = {i for i, error in rejected.items() if isinstance(error, EventTooOld)}
+        _raise_first(rejected, len(events))
+    too_old = sum(isinstance(error, EventTooOld) for error in rejected.values())
     savepoint = session.begin_nested() if strict and len(resolved) > 1 else nullcontext()
     with savepoint:
-        new, conflicts = _insert_new(session, resolved)
+        new, conflicts = _insert_new(session, resolved, any_time=any_time)
         rejected |= {index: _conflict(session, events[index], conflicts[index])
                      for index in conflicts}  # fmt: skip
         if strict:
-            _raise_first(rejected)
+            _raise_first(rejected, len(events))
     if new:
         fold_events(session, new, context)
     unchanged = len(resolved) - len(conflicts) - len(new)
-    counts = Counts(inserted=len(new), unchanged=unchanged, too_old=len(too_old))
-    return Applied(counts, {i: rejected[i] for i in rejected if i not in too_old})
+    return Counts(len(new), unchanged=unchanged, too_old=too_old, rejected=rejected)
 
 
-def _raise_first(rejected: Mapping[int, RecommenderError]) -> None:
-    """Raise the error of the first event that has one."""
+def _raise_first(rejected: Mapping[int, RecommenderError], size: int) -> None:
+    """Raise the error of the first event that has one; among several, it names the event."""
     if rejected:
-        raise rejected[min(rejected)]
+        error = rejected[first := min(rejected)]
+        raise type(error)(f"events[{first}]: {error}") if size > 1 else error
 
 
 def _read_context(session: Session, events: Sequence[Row]) -> EventContext:
@@ -262,7 +273,7 @@ def _resolved(event: Row, user: EventUser, video: EventVideo) -> ResolvedEvent:
 
 
 def _insert_new(
-    session: Session, resolved: Mapping[int, ResolvedEvent]
+    session: Session, resolved: Mapping[int, ResolvedEvent], *, any_time: bool
 ) -> tuple[list[ResolvedEvent], dict[int, State]]:
     """Insert the events that are not in the log yet.
 
@@ -283,9 +294,15 @@ def _insert_new(
     conflicts = {}
     for index, event in resolved.items():
         before = recorded.get(event[:2]) or first[event[:2]].body
-        if before != event.body:
+        if before != event.body and not (any_time and _differ_in_time(before, event.body)):
             conflicts[index] = dict(zip(_BODY_COLUMNS, before, strict=True))
     return new, conflicts
+
+
+def _differ_in_time(before: Sequence[Any], body: Sequence[Any]) -> bool:
+    """Return whether two bodies have nothing but different times."""
+    at = _BODY_COLUMNS.index("at")
+    return [*before[:at], *before[at + 1 :]] == [*body[:at], *body[at + 1 :]]
 
 
 def _read_bodies(session: Session, keys: Sequence[lookup.Key]) -> dict[lookup.Key, tuple[Any, ...]]:

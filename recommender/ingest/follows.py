@@ -13,12 +13,12 @@ from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.ingest.upserts import Row, get_or_create_ids
 from recommender.ingest.users import user_id
-from recommender.ingest.values import Applied, Counts
+from recommender.ingest.values import Counts
 from recommender.models import Follow, User
 from recommender.models.tables import FOLLOWS, USERS
 
 
-def apply_follows(session: Session, rows: Sequence[Row]) -> Applied:
+def apply_follows(session: Session, rows: Sequence[Row]) -> Counts:
     """Write follow rows; leave out and report rows with an unknown user.
 
     Args:
@@ -38,13 +38,13 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Applied:
     changed = set(after) - set(before)
     bulk.synchronise(session, FOLLOWS, before, after)
     inserted = len(merged.keys() - current.keys())
-    counts = Counts(inserted, len(changed) - inserted, len(known) - len(changed))
     rejected = {
         index: UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
         for index, row in enumerate(rows)
         if row["user"] not in users
     }
-    return Applied(counts, rejected)
+    updated, unchanged = len(changed) - inserted, len(known) - len(changed)
+    return Counts(inserted, updated, unchanged, rejected=rejected)
 
 
 def _read_follows(

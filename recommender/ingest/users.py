@@ -22,7 +22,7 @@ from recommender.ingest.upserts import (
     save_rows,
     select_columns,
 )
-from recommender.ingest.values import Applied, Counts
+from recommender.ingest.values import Counts
 from recommender.models import User
 from recommender.models.tables import HASHTAGS, SOUNDS, USER_HASHTAGS, USER_SOUNDS, USERS
 
@@ -42,10 +42,10 @@ def upsert_users(session: Session, rows: Iterable[Row]) -> Counts:
     Raises:
         InvalidValue: a row is not valid; nothing is written.
     """
-    return apply_users(session, [parse_row(USER_COLUMNS, row) for row in rows]).counts
+    return apply_users(session, [parse_row(USER_COLUMNS, row) for row in rows])
 
 
-def apply_users(session: Session, rows: Sequence[Row]) -> Applied:
+def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     """Write user rows that `rows.parse_row` returned; see `upsert_users`."""
     users = merge_rows(rows)
     columns = {key: select_columns(row, USER_SCALARS) for key, row in users.items()}
@@ -54,7 +54,7 @@ def apply_users(session: Session, rows: Sequence[Row]) -> Applied:
     hashtags = get_or_create_ids(session, HASHTAGS, list_members(users, "interests"))
     changed = replace_links(session, USER_HASHTAGS, saved, users, "interests", hashtags)
     changed |= replace_links(session, USER_SOUNDS, saved, users, "liked_sounds", sounds)
-    return Applied(saved.counts(changed))
+    return saved.counts(changed)
 
 
 def user_id(session: Session, user: str, *, hold: bool = False) -> int:

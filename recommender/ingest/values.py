@@ -12,14 +12,6 @@ from recommender.formats.rows import EVENT_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """The result of a batch write: counts, and the errors of left-out rows by their index."""
-
-    counts: Counts
-    rejected: Mapping[int, RecommenderError] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """An event: one action of one user on one video.
 
@@ -59,14 +51,24 @@ _EVENT_ATTRIBUTES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The numbers of rows that a write inserted, updated, left unchanged, or refused as too old."""
+    """The result of a write: the numbers of rows, and the errors of the rows that were left out.
+
+    Args:
+        inserted: new rows.
+        updated: changed rows.
+        unchanged: rows that are stored already, and repeated events.
+        too_old: events of a time that was pruned. They are in `rejected` too.
+        rejected: the errors of the rows that were left out, by their index in the batch, from 0.
+    """
 
     inserted: int = 0
     updated: int = 0
     unchanged: int = 0
     too_old: int = 0
+    rejected: Mapping[int, RecommenderError] = field(default_factory=dict)
 
     def __add__(self, other: Counts) -> Counts:
+        """Return the sums of the numbers, without the errors, whose indices are of one batch."""
         return Counts(
             self.inserted + other.inserted,
             self.updated + other.updated,

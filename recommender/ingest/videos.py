@@ -30,7 +30,7 @@ from recommender.ingest.upserts import (
     select_columns,
 )
 from recommender.ingest.users import lock_learned_since
-from recommender.ingest.values import Applied, Counts
+from recommender.ingest.values import Counts
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
 from recommender.models import User, Video
 from recommender.models.tables import (
@@ -65,10 +65,10 @@ def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
         InvalidValue: a row is not valid; nothing is written.
     """
     parsed = [parse_row(VIDEO_COLUMNS, row) for row in rows]
-    return apply_videos(session, parsed).counts
+    return apply_videos(session, parsed)
 
 
-def apply_videos(session: Session, rows: Sequence[Row]) -> Applied:
+def apply_videos(session: Session, rows: Sequence[Row]) -> Counts:
     """Write video rows that `rows.parse_row` returned; see `upsert_videos`."""
     videos = merge_rows(rows)
     creator_keys = (str(row["creator"]) for row in videos.values())
@@ -82,7 +82,7 @@ def apply_videos(session: Session, rows: Sequence[Row]) -> Applied:
     captions = _save_captions(session, saved, videos)
     tags = _save_video_hashtags(session, saved, videos, captions, hashtags)
     _learn_published(session, saved, tags, since)
-    return Applied(saved.counts(captions.changed | tags.changed))
+    return saved.counts(captions.changed | tags.changed)
 
 
 def set_video_status(session: Session, video: str, status: str) -> bool:
@@ -108,7 +108,7 @@ def set_video_status(session: Session, video: str, status: str) -> bool:
     statement = statement.with_for_update(read=True, key_share=True, of=User)
     if (creator := session.scalar(statement)) is None:
         raise UnknownVideo(f"there is no video {scalars.shown(video)}")
-    return bool(apply_videos(session, [{**row, "creator": creator}]).counts.updated)
+    return bool(apply_videos(session, [{**row, "creator": creator}]).updated)
 
 
 def _named_hashtags(videos: RowsByKey) -> Iterator[str]:

@@ -30,6 +30,7 @@ from recommender import (
     Counts,
     Event,
     EventConflict,
+    EventTooOld,
     InvalidValue,
     RecommenderError,
     Settings,
@@ -43,10 +44,9 @@ from recommender import (
     upsert_videos,
 )
 from recommender.formats import scalars
-from recommender.ingest.events import _interchange_row, apply_events
 from recommender.learning.engagement import is_engaged, watched
 from recommender.models import Base
-from recommender.models.tables import EVENTS, INTERACTIONS, PENDING
+from recommender.models.tables import EVENTS, INTERACTIONS, LEARNING_STATE, PENDING
 from tests.support.catalog_rows import just_before
 from tests.support.worlds import NOON, at, counted_statements, make_event, make_user, make_video
 
@@ -339,7 +339,9 @@ def test_the_same_key_with_another_body_is_an_error_that_names_both(
     with pytest.raises(EventConflict) as caught:
         record_many(world, batch)
     past, present = str(caught.value).split(", and is now ")
-    assert past.startswith("event 'k' of user 'viewer' was recorded before as watch of 'v' ")
+    assert past.startswith(
+        f"events[{len(batch) - 1}]: event 'k' of user 'viewer' was recorded before as watch of 'v' "
+    )
     assert was in past
     assert present.endswith(is_now)
     assert (states(world), log(world), pending(world)) == before
@@ -375,26 +377,49 @@ def test_an_unknown_user_or_video_is_an_error_and_nothing_is_written(
 ) -> None:
     with counted_statements(world.connection()) as sent, pytest.raises(error) as caught:
         record_many(world, [make_event("like"), bad, make_event("share")])
-    assert str(caught.value) == message
+    assert str(caught.value) == f"events[1]: {message}"
     assert writes(sent) == []
 
 
-def test_of_a_batch_that_is_not_strict_the_good_events_are_in(world: Session) -> None:
+def test_a_batch_that_skips_errors_keeps_the_good_events_and_tells_the_others_by_place(
+    world: Session,
+) -> None:
     record_many(world, [FIRST])
+    world.execute(sa.update(LEARNING_STATE).values(events_horizon=at(-10)))
     batch = [
         make_event("like", user="nobody"),
         make_event("share"),
         FIRST,
         replace(FIRST, watch_ms=1),
         make_event("like", "nothing"),
+        make_event("like", at=at(-20)),
+        make_event("like", at=scalars.now() + timedelta(hours=1)),
         make_event("share"),
     ]
-    applied = apply_events(world, [_interchange_row(event) for event in batch])
-    assert applied.counts == Counts(inserted=2, unchanged=1)
-    assert {place: type(error) for place, error in applied.rejected.items()} == {
-        0: UnknownUser, 3: EventConflict, 4: UnknownVideo,
+    result = record_many(world, batch, on_error="skip")
+    assert result == Counts(2, unchanged=1, too_old=1, rejected=result.rejected)
+    assert {place: type(error) for place, error in result.rejected.items()} == {
+        0: UnknownUser, 3: EventConflict, 4: UnknownVideo, 5: EventTooOld, 6: InvalidValue,
     }  # fmt: skip
+    assert str(result.rejected[0]) == "there is no user 'nobody'"
     assert states(world)["viewer", "v"]["shares"] == 2
+    assert len(log(world)) == 3
+    with pytest.raises(InvalidValue, match=r"^on_error: 'ignore' is not one of stop, skip$"):
+        record_many(world, batch, on_error="ignore")  # type: ignore[arg-type] # the test
+
+
+def test_a_key_without_a_time_is_the_same_event_at_any_time(world: Session) -> None:
+    make_video(world, "w")
+    body: dict[str, Any] = {"key": "k", "watch_ms": 5000, "completion": 0.1}
+    assert record(world, "viewer", "v", "watch", **body) is True
+    before = states(world), log(world), pending(world)
+    assert record(world, "viewer", "v", "watch", **body) is False
+    for change in (
+        {"video": "w"}, {"kind": "share"}, {"watch_ms": 5001}, {"completion": None}, {"at": NOON},
+    ):  # fmt: skip
+        with pytest.raises(EventConflict):
+            record(world, **{"user": "viewer", "video": "v", "kind": "watch", **body, **change})
+    assert (states(world), log(world), pending(world)) == before
 
 
 def test_no_events_are_no_statements(session: Session) -> None:
@@ -741,7 +766,9 @@ def test_another_body_recorded_meanwhile_is_a_conflict(engine: Engine) -> None:
 
     with (
         just_before(engine, "SELECT rec_users.key", theirs),
-        pytest.raises(EventConflict, match=r"^event 'b' of user 'u0' was recorded before as like"),
+        pytest.raises(
+            EventConflict, match=r"^events\[1\]: event 'b' of user 'u0' was recorded before as like"
+        ),
     ):
         run_transaction(engine, lambda session: record_many(session, ours))
     with Session(engine) as session:

@@ -438,7 +438,7 @@ def test_follow_rows_are_inserted_updated_kept_and_refused_by_their_place(
         {"user": "u", "creator": "unknown since when"},
     ]
     applied = apply_follows(session, rows)
-    assert applied.counts == Counts(inserted=2, updated=2, unchanged=2)
+    assert applied == Counts(2, 2, 2, rejected=applied.rejected)
     assert {place: str(error) for place, error in applied.rejected.items()} == {
         1: "user: there is no user 'nobody'"
     }
