@@ -13,6 +13,7 @@ from recommender.errors import InvalidValue
 from recommender.feed.for_you import for_you
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import DEFAULT_LIMIT, Profile
 from recommender.settings import Settings
@@ -39,7 +40,7 @@ def diff_profiles(
     first: str,
     second: str,
     *,
-    users: Iterable[str] = (),
+    users: Iterable[AnyKey] = (),
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
     settings: Settings | None = None,
@@ -61,6 +62,7 @@ def diff_profiles(
     """
     if isinstance(users, str):
         raise InvalidValue(f"users: {scalars.shown(users)} is one key, not several")
+    keys = [scalars.parse_named("user", scalars.key, user) for user in users]
     moment = scalars.now() if as_of is None else as_of
     one, other = get_profile(session, first), get_profile(session, second)
     preview = partial(for_you, session, limit=limit, as_of=moment, record=False, settings=settings)
@@ -70,7 +72,7 @@ def diff_profiles(
         weights=_weights(one, other),
         pages={
             user: (preview(user, profile=one.label), preview(user, profile=other.label))
-            for user in users
+            for user in keys
         },
     )
 

@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from recommender.database.expressions import Statement
-from recommender.feed.items import CATALOGUE, item_of, video_ids
+from recommender.feed.items import CATALOGUE, item_of, video_ids, video_key
 from recommender.feed.reasons import leading_signals
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query
 from recommender.feed.values import Explanation, FeedItem, FilterOutcome
+from recommender.formats.scalars import AnyKey
 from recommender.models import (
     Affinity,
     EventRow,
@@ -41,8 +42,8 @@ MAX_DISPLACING = 3
 
 def explain(
     session: Session,
-    user: str,
-    video: str,
+    user: AnyKey,
+    video: AnyKey,
     *,
     profile: str | None = None,
     limit: int = DEFAULT_LIMIT,
@@ -70,7 +71,7 @@ def explain(
     request = resolve(
         session, user, profile, limit=limit, as_of=as_of, signals=signals, settings=settings
     )
-    return _explanation(session, request, video)
+    return _explanation(session, request, video_key(video))
 
 
 def _explanation(session: Session, request: FeedRequest, video: str) -> Explanation:

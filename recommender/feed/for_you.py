@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from recommender.errors import InvalidValue
-from recommender.feed.items import check_videos_exist, placed_items, scored_candidate
+from recommender.feed.items import check_videos_exist, placed_items, scored_candidate, video_key
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import Place, select_places
 from recommender.feed.sessions import recorded_page, serve
@@ -25,7 +25,7 @@ from recommender.feed.statements import (
 )
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
-from recommender.formats.scalars import is_key
+from recommender.formats.scalars import AnyKey
 from recommender.logs import log
 from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, FeedRequest
 from recommender.ranking.signals import Signal
@@ -34,7 +34,7 @@ from recommender.settings import Settings
 
 def for_you(
     session: Session,
-    user: str,
+    user: AnyKey,
     *,
     limit: int = DEFAULT_LIMIT,
     profile: str | None = None,
@@ -44,7 +44,7 @@ def for_you(
     record: bool = True,
     rewatch: bool = False,
     where: ColumnElement[bool] | None = None,
-    exclude: Iterable[str] = (),
+    exclude: Iterable[AnyKey] = (),
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
 ) -> FeedPage:
@@ -128,8 +128,8 @@ def in_order(candidates: Candidates) -> list[Place]:
 
 def rank(
     session: Session,
-    user: str,
-    videos: Iterable[str],
+    user: AnyKey,
+    videos: Iterable[AnyKey],
     *,
     profile: str | None = None,
     as_of: datetime | None = None,
@@ -156,20 +156,19 @@ def rank(
     request = resolve(
         session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
     )
-    given = [key for key in keys if is_key(key)]
-    candidates = read_given_candidates(session, request, given)
+    candidates = read_given_candidates(session, request, keys)
     items = placed_items(session, request, candidates, in_order(candidates))
     check_videos_exist(keys, {item.video for item in items})
     return FeedPage(replace(request, session=None), items)
 
 
-def _distinct_keys(videos: Iterable[str]) -> list[str]:
+def _distinct_keys(videos: Iterable[AnyKey]) -> list[str]:
     """Return the keys in their order, each once; `InvalidValue` unless there are 1 to 500."""
     if isinstance(videos, str):
         raise InvalidValue(f"videos: {scalars.shown(videos)} is one key, not several")
     if not isinstance(videos, Iterable):
         raise InvalidValue(f"videos: {scalars.shown(videos)} is no list of keys")
-    keys = list(dict.fromkeys(videos))
+    keys = list(dict.fromkeys(map(video_key, videos)))
     if not 1 <= len(keys) <= LARGEST_LIMIT:
         raise InvalidValue(f"videos: {len(keys):,} are given, not 1 to {LARGEST_LIMIT}")
     return keys

@@ -13,7 +13,6 @@ from recommender.feed.selection import Place, ScoredCandidate
 from recommender.feed.statements import Candidates, shown_rows
 from recommender.feed.values import Contribution, FeedItem
 from recommender.formats import scalars
-from recommender.formats.scalars import is_key
 from recommender.models.tables import VIDEOS
 from recommender.ranking.candidates import source_names
 from recommender.ranking.request import FeedRequest
@@ -144,9 +143,20 @@ def video_ids(session: Session, keys: Sequence[str]) -> list[int]:
     Raises:
         UnknownVideo: one of the videos does not exist.
     """
-    ids_by_key = ids(session, VIDEOS, [key for key in keys if is_key(key)])
+    ids_by_key = ids(session, VIDEOS, keys)
     check_videos_exist(keys, ids_by_key)
     return [ids_by_key[key] for key in keys]
+
+
+def video_key(video: object) -> str:
+    """Return the key of a video as text.
+
+    Raises:
+        UnknownVideo: no video can have such a key.
+    """
+    if (key := scalars.key_or_none(video)) is None:
+        raise UnknownVideo(f"there is no video {scalars.shown(video)}")
+    return key
 
 
 def check_videos_exist(keys: Iterable[str], existing_keys: Container[str]) -> None:

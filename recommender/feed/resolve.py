@@ -18,7 +18,7 @@ from recommender.errors import InvalidValue
 from recommender.feed.cursors import read_cursor, session_uuid
 from recommender.feed.sessions import resumed, with_session
 from recommender.formats import scalars
-from recommender.formats.scalars import is_key
+from recommender.formats.scalars import AnyKey, key_or_none
 from recommender.learning.affinities import bounded_decay_exponent, decay_exponent
 from recommender.models import LearningState, User
 from recommender.ranking.profiles import checked_weight, get_profile, profile_of_id
@@ -36,13 +36,13 @@ MAX_NAME_BYTES = 63
 
 def resolve(
     session: Session,
-    user: str,
+    user: AnyKey,
     profile: str | Profile | None = None,
     *,
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
     where: ColumnElement[bool] | None = None,
-    exclude: Iterable[str] = (),
+    exclude: Iterable[AnyKey] = (),
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
     cursor: str | None = None,
@@ -83,7 +83,7 @@ def resolve(
     locked = session.execute(_locked_query(resumes=resumes), values).one_or_none() if lock else None
     row = locked or session.execute(_viewer_query(resumes=resumes), values).one()
     request = FeedRequest(
-        user=user,
+        user=key,
         user_id=row.id,
         language=row.language,
         country=row.country,
@@ -99,7 +99,7 @@ def resolve(
         settings=settings or Settings.from_environment(),
         session=own,
         rewatch=rewatch,
-        seed=seed_of(str(own) if resumes or lock else f"{user} {moment.date()}"),
+        seed=seed_of(str(own) if resumes or lock else f"{key} {moment.date()}"),
     )
     return resumed(request, row, position) if resumes else request
 
@@ -201,12 +201,12 @@ def _predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:
     raise InvalidValue(f"where: {scalars.shown(where)} is no SQL expression")
 
 
-def _excluded(keys: Iterable[str]) -> tuple[str, ...]:
+def _excluded(keys: Iterable[AnyKey]) -> tuple[str, ...]:
     if isinstance(keys, str):
         raise InvalidValue(f"exclude: {scalars.shown(keys)} is one key, not several")
     if not isinstance(keys, Iterable):
         raise InvalidValue(f"exclude: {scalars.shown(keys)} is no list of keys")
-    excluded = tuple(key for key in dict.fromkeys(keys) if is_key(key))
+    excluded = tuple(dict.fromkeys(key for key in map(key_or_none, keys) if key is not None))
     if len(excluded) > MAX_EXCLUDED:
         raise InvalidValue(f"exclude: {len(excluded):,} keys are more than {MAX_EXCLUDED:,}")
     return excluded

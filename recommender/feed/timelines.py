@@ -30,6 +30,7 @@ from recommender.feed.resolve import learning_at, reading_time, resolve
 from recommender.feed.statements import page_query
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
 from recommender.models import Follow, LearningState, MutedCreator, Video
 from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import (
@@ -61,7 +62,7 @@ applied to the creators.
 
 def following(
     session: Session,
-    user: str,
+    user: AnyKey,
     *,
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
@@ -257,8 +258,8 @@ def _impersonal(
     return FeedRequest(
         user="",
         user_id=None,
-        language=_key("language", language),
-        country=_key("country", country),
+        language=_label("language", language),
+        country=_label("country", country),
         profile=TRENDING,
         as_of=moment,
         learning=learning_at(lookup.run(session, state).one(), moment),
@@ -267,8 +268,8 @@ def _impersonal(
     )
 
 
-def _key(name: str, value: str | None) -> str | None:
-    return None if value is None else scalars.parse_named(name, scalars.key, value)
+def _label(name: str, value: str | None) -> str | None:
+    return None if value is None else scalars.parse_named(name, scalars.label, value)
 
 
 def _with_trend(request: FeedRequest, after: ListPosition) -> Statement:

@@ -86,7 +86,7 @@ class UserShare(NamedTuple):
     def has(self, row: object) -> bool:
         """Return whether a row belongs to the share; a row without a user belongs to one, too."""
         user = row.get("user") if isinstance(row, dict) else None
-        written = user if isinstance(user, str) else ""
+        written = str(user) if isinstance(user, str | int) else ""
         return crc32(written.encode(errors="surrogatepass")) % self.of == self.number
 
 

@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 from recommender.errors import InvalidValue
 
@@ -48,6 +49,9 @@ _COUNT = re.compile(r"\d{1,20}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 _REFUSED_IN_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+AnyKey: TypeAlias = str | int | UUID
+"""A key as an application has it. It is stored and returned as text; a bool is refused."""
 
 Parser = Callable[[object], object]
 
@@ -89,11 +93,26 @@ def text(value: object, longest: int = KEY_LENGTH) -> str:
     return value
 
 
-def key(value: object) -> str:
-    """Return a key of 1 to 255 code points, as written, or raise `InvalidValue`."""
+def label(value: object) -> str:
+    """Return a text of 1 to 255 code points, as written, or raise `InvalidValue`."""
     if value == "":
         raise InvalidValue("is empty")
     return text(value)
+
+
+def key(value: object) -> str:
+    """Return a key as text of 1 to 255 code points; whole numbers and UUIDs become text.
+
+    Raises:
+        InvalidValue: the value is no text, no whole number and no UUID, or is empty or too long.
+    """
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number and not isinstance(value, UUID):
+        return label(value)
+    try:
+        return label(str(value))
+    except ValueError:
+        raise InvalidValue(f"{shown(value)} has more than {KEY_LENGTH} digits") from None
 
 
 def listed_key(value: object) -> str:
@@ -215,9 +234,9 @@ def shown(value: object) -> str:
     return written if len(written) <= 60 else f"{written[:57]}…"
 
 
-def is_key(value: str) -> bool:
-    """Return whether a value can be a key."""
+def key_or_none(value: object) -> str | None:
+    """Return a key as text, or None if the value cannot be a key."""
     try:
-        return bool(key(value))
+        return key(value)
     except InvalidValue:
-        return False
+        return None

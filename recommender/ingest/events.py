@@ -28,6 +28,7 @@ from recommender.errors import (
     UnknownVideo,
 )
 from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
 from recommender.ingest.states import (
     EventContext,
     EventUser,
@@ -57,12 +58,12 @@ Row = Mapping[str, Any]
 
 def record(
     session: Session,
-    user: str,
-    video: str,
+    user: AnyKey,
+    video: AnyKey,
     kind: str,
     *,
     at: datetime | None = None,
-    key: str | None = None,
+    key: AnyKey | None = None,
     watch_ms: int | None = None,
     completion: float | None = None,
 ) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from recommender.database import bulk, lookup
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import Row, get_or_create_ids
 from recommender.ingest.users import user_id
 from recommender.ingest.values import Counts
@@ -58,7 +59,7 @@ def _read_follows(
     return {(user, creator): at for user, creator, at in rows}
 
 
-def follow(session: Session, user: str, creator: str, *, at: datetime | None = None) -> bool:
+def follow(session: Session, user: AnyKey, creator: AnyKey, *, at: datetime | None = None) -> bool:
     """Let a user follow a creator, who is created if missing. A second call changes nothing.
 
     Args:
@@ -84,7 +85,7 @@ def follow(session: Session, user: str, creator: str, *, at: datetime | None = N
     return bool(bulk.insert_new(session, FOLLOWS, row))
 
 
-def unfollow(session: Session, user: str, creator: str) -> bool:
+def unfollow(session: Session, user: AnyKey, creator: AnyKey) -> bool:
     """Remove a follow.
 
     Args:

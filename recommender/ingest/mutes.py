@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from recommender.database import bulk, lookup
 from recommender.errors import InvalidValue
 from recommender.formats import scalars, text
+from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import get_or_create_ids
 from recommender.ingest.users import user_id
 from recommender.models import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
@@ -50,7 +51,9 @@ Keywords have no rows of their own, so their second table is None.
 """
 
 
-def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | None = None) -> bool:
+def mute(
+    session: Session, user: AnyKey, kind: str, value: AnyKey, *, at: datetime | None = None
+) -> bool:
     """Mute a creator, a hashtag, a sound or words of captions for a user.
 
     A missing creator, hashtag or sound is created. Muting a creator also mutes the sounds that the
@@ -74,7 +77,7 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
     """
     table, catalogue, member = _parsed(kind, value)
     muter = user_id(session, user, hold=True)
-    if kind == "creator" and member == user:
+    if kind == "creator" and member == scalars.key(user):
         raise InvalidValue("creator: a user cannot mute themselves")
     muted = member if catalogue is None else get_or_create_ids(session, catalogue, [member])[member]
     muted_at = scalars.now() if at is None else scalars.time(at)
@@ -86,7 +89,7 @@ def mute(session: Session, user: str, kind: str, value: str, *, at: datetime | N
     return bool(bulk.insert_new(session, table, row))
 
 
-def unmute(session: Session, user: str, kind: str, value: str) -> bool:
+def unmute(session: Session, user: AnyKey, kind: str, value: AnyKey) -> bool:
     """Remove a mute.
 
     Args:

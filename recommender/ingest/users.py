@@ -12,6 +12,7 @@ from recommender.database import lookup
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.formats.rows import USER_COLUMNS, parse_row
+from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import (
     USER_SCALARS,
     Row,
@@ -57,7 +58,7 @@ def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     return saved.counts(changed)
 
 
-def user_id(session: Session, user: str, *, hold: bool = False) -> int:
+def user_id(session: Session, user: AnyKey, *, hold: bool = False) -> int:
     """Return the id of a user.
 
     Args:

@@ -9,6 +9,7 @@ from datetime import datetime
 from recommender.errors import RecommenderError
 from recommender.formats import scalars
 from recommender.formats.rows import EVENT_COLUMNS
+from recommender.formats.scalars import AnyKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class Event:
         InvalidValue: a field is not valid.
     """
 
-    key: str
-    user: str
-    video: str
+    key: AnyKey
+    user: AnyKey
+    video: AnyKey
     kind: str
     at: datetime
     watch_ms: int | None = None

@@ -24,6 +24,7 @@ from recommender.feed.resolve import learning_at
 from recommender.files.batches import ARCHIVE_KEYS
 from recommender.files.exporter import FETCHED_ROWS, QUERIES, ExportReport, created_file, plain_rows
 from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
 from recommender.ingest.users import user_id
 from recommender.models import UserHashtag, UserSound
 from recommender.models.learned import SUBJECTS
@@ -69,7 +70,7 @@ Line = tuple[str, Mapping[str, Any]]
 _STREAMED = {"yield_per": FETCHED_ROWS}
 
 
-def export_user(engine: Engine, user: str, file: str) -> ExportReport:
+def export_user(engine: Engine, user: AnyKey, file: str) -> ExportReport:
     """Write everything stored about a person to a file, from one database snapshot.
 
     First come their user row, videos, follows and events in the interchange format. Then come
@@ -97,7 +98,7 @@ def export_user(engine: Engine, user: str, file: str) -> ExportReport:
         owner = user_id(session, user)
         with created_file(file) as text:
             written = 0
-            for kind, row in _lines(session, user, owner):
+            for kind, row in _lines(session, scalars.key(user), owner):
                 line = {"kind": kind, "row": row}
                 assert line.keys() == ARCHIVE_KEYS  # noqa: S101 - `import` expects these keys
                 text.write(json.dumps(line, ensure_ascii=False) + "\n")

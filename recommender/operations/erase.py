@@ -27,6 +27,7 @@ from recommender.database import bulk, lookup
 from recommender.database.transactions import run_transaction
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
 from recommender.learning.statistics import RefreshRun, lock_videos
 from recommender.models.tables import (
     EVENTS,
@@ -79,7 +80,7 @@ class Erasure:
         return asdict(self)
 
 
-def erase_user(engine: Engine, user: str, *, settings: Settings | None = None) -> Erasure:
+def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None) -> Erasure:
     """Erase a person, in transactions of at most 10,000 rows.
 
     After the first transaction the user no longer exists, and their key is free. An erasure can be
@@ -112,7 +113,7 @@ def erase_user(engine: Engine, user: str, *, settings: Settings | None = None) -
     for user_id in marked:
         for done in _erase(run, user_id):
             rows.update({name.removeprefix(PREFIX): count for name, count in done.items()})
-    return Erasure(user, dict(rows), round(time.monotonic() - started, 3))
+    return Erasure(key, dict(rows), round(time.monotonic() - started, 3))
 
 
 def _tables() -> Iterator[Table]:

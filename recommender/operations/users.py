@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from recommender.database import lookup
 from recommender.errors import InvalidValue, UnknownUser
 from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
 from recommender.ingest.users import user_id
 from recommender.learning.engagement import MAX_CLOCK_SKEW
 from recommender.learning.rebuild import rebuild_affinities
@@ -62,7 +63,7 @@ class UserSummary:
     comments: int
 
 
-def show_user(session: Session, user: str) -> UserSummary:
+def show_user(session: Session, user: AnyKey) -> UserSummary:
     """Return a summary of the data stored about a user.
 
     Args:
@@ -128,7 +129,7 @@ def _totals(session: Session, row_id: int) -> dict[str, Any]:
     return {name: int(value or 0) for name, value in zip(totals, row, strict=True)}
 
 
-def reset_user(session: Session, user: str, *, at: datetime | None = None) -> None:
+def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) -> None:
     """Reset a user's learned interests. Actions up to now no longer count.
 
     The recorded actions, follows, mutes and declared interests stay. Videos they saw stay marked
@@ -156,12 +157,12 @@ def reset_user(session: Session, user: str, *, at: datetime | None = None) -> No
         )
     if before is None or before < since:
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
-    rebuild_affinities(session, [user])
+    rebuild_affinities(session, [scalars.key(user)])
     is_forgotten = sa.and_(RecentEngagement.user_id == row_id, RecentEngagement.at <= since)
     session.execute(sa.delete(RecentEngagement).where(is_forgotten))
 
 
-def _locked(session: Session, user: str) -> tuple[int, datetime | None]:
+def _locked(session: Session, user: AnyKey) -> tuple[int, datetime | None]:
     """Lock a user, and return their id and `learned_since`."""
     key = scalars.parse_named("user", scalars.key, user)
     read = [USERS.c.id, USERS.c.learned_since]

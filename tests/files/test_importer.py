@@ -243,7 +243,7 @@ BROKEN: dict[str, tuple[str, bytes, int, str]] = {
     "deep": ("users", b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", 1, "not JSON"),
     "deep objects": ("users", b'{"id": "a"}\n' + b'{"id":' * 100_000, 2, "not JSON"),
     "many digits": ("users", b'{"id": ' + b"9" * 10_000 + b"}\n", 1, "not JSON"),
-    "a number as key": ("users", b'{"id": 5}\n', 1, "id: 5 is not text"),
+    "a number as key": ("users", b'{"id": 5.5}\n', 1, "id: 5.5 is not text"),
     "a text as list": ("users", b'{"id": "a", "interests": "b|c"}', 1, "interests: 'b|c' is not a"),
     "an object as list": ("users", b'{"id": "a", "interests": {"b": 1}}', 1, "interests: {'b': 1}"),
     "an escaped surrogate": ("users", b'{"id": "\\ud800"}\n', 1, "id: has the character U+D800"),
