@@ -4,6 +4,7 @@
 # The ground
 from .errors import (
     BadData as BadData,
+    CursorAhead as CursorAhead,
     DatabaseBusy as DatabaseBusy,
     DatabaseDamaged as DatabaseDamaged,
     DatabaseUnreachable as DatabaseUnreachable,

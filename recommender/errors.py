@@ -5,6 +5,7 @@
     RecommenderError (exit 1)
     ├── InvalidValue (2; also a ValueError)
     │   ├── InvalidCursor
+    │   │   └── CursorAhead
     │   ├── UnknownProfile
     │   └── UnknownSignal
     ├── BadData (65)
@@ -46,6 +47,10 @@ class InvalidValue(RecommenderError, ValueError):
 
 class InvalidCursor(InvalidValue):
     """The cursor is not this user's, or has expired: request a page without a cursor."""
+
+
+class CursorAhead(InvalidCursor):
+    """This database cannot continue the cursor's session; a replica may lag: ask the primary."""
 
 
 class UnknownProfile(InvalidValue):

@@ -78,6 +78,8 @@ def for_you(
     Raises:
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor is not this user's, or its session or `session_id` has expired.
+        CursorAhead: the same with ``record=False``, if the reason could be a replica that lags: ask
+            the primary, which raises `InvalidCursor` for a forged or expired cursor.
         UnknownProfile: the profile or version does not exist.
     """
     started = time.monotonic()

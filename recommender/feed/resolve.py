@@ -72,6 +72,7 @@ def resolve(
     Raises:
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor is not this user's, or its session or `session_id` has expired.
+        CursorAhead: the same without `lock`, if a replica that lags could be the reason.
         UnknownProfile: the profile or version does not exist.
     """
     moment = reading_time(as_of)
@@ -101,7 +102,7 @@ def resolve(
         rewatch=rewatch,
         seed=seed_of(str(own) if resumes or lock else f"{key} {moment.date()}"),
     )
-    return resumed(request, row, position) if resumes else request
+    return resumed(request, row, position, may_lag=not lock) if resumes else request
 
 
 def _session_and_position(cursor: str | None, session_id: UUID | str | None) -> tuple[UUID, int]:

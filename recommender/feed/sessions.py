@@ -17,20 +17,22 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.database.expressions import Statement
-from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
+from recommender.database.expressions import Statement, named
+from recommender.errors import CursorAhead, InvalidCursor, InvalidValue, UnknownUser
 from recommender.feed.cursors import cursor_of
 from recommender.feed.items import shown_fields
-from recommender.feed.statements import page_query
+from recommender.feed.statements import cached_statement, page_query
 from recommender.feed.values import Contribution, FeedItem, FeedPage
 from recommender.formats import scalars
 from recommender.formats.scalars import LIST_SEPARATOR
 from recommender.models import FeedSession, ServedVideo, User, Video
 from recommender.models.tables import SERVED, SESSIONS
 from recommender.models.types import UtcDateTime
+from recommender.ranking.filters import allowed
 from recommender.ranking.profiles import profile_of_id
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import score_key_of, score_of
+from recommender.ranking.viewer import Shape, Viewer, values_of
 
 _EXPIRED = "session_id: the session has expired: begin one under another id"
 
@@ -63,24 +65,25 @@ def with_session(viewer_query: Statement) -> Statement:
     )
 
 
-def resumed(request: FeedRequest, row: Any, position: int) -> FeedRequest:
+def resumed(request: FeedRequest, row: Any, position: int, *, may_lag: bool) -> FeedRequest:
     """Return the request for the page of its session that begins at a position.
 
     Args:
         request: the request, with its session.
         row: the row of the query that `with_session` returns.
         position: the position that the cursor holds; 1 for the first page, which needs no session.
+        may_lag: whether the database may be a replica, which does not have every page yet.
 
     Raises:
         InvalidCursor: the viewer has no such session, it has expired, or it has no such page.
+        CursorAhead: the same, if the database may lag.
     """
     if position == 1 and row.next_position is None:
         return request
-    if row.next_position is None or position > row.next_position:
-        raise InvalidCursor
     lifetime = timedelta(seconds=request.settings.session_lifetime)
-    if request.as_of - row.last_at > lifetime:
-        raise InvalidCursor(_EXPIRED if position == 1 else None)
+    is_known = row.next_position is not None and position <= row.next_position
+    if not is_known or request.as_of - row.last_at > lifetime:
+        raise _lost(position, may_lag=may_lag)
     return replace(
         request,
         position=position,
@@ -91,20 +94,31 @@ def resumed(request: FeedRequest, row: Any, position: int) -> FeedRequest:
     )
 
 
+def _lost(position: int, *, may_lag: bool) -> InvalidCursor:
+    """Return the error for a session that cannot be continued."""
+    if may_lag:
+        return CursorAhead()
+    return InvalidCursor(_EXPIRED if position == 1 else None)
+
+
 def record_page(session: Session, page: FeedPage) -> FeedPage:
     """Record a page as served, so that none of its videos comes again: four statements.
 
     It is for hosts that rank on a replica or shorten a page (``record=False``), and then record it
     on the primary. `for_you` records its pages by itself. It is safe to repeat: if the session
-    already has a page at that position, that page is returned. Videos that were served or
-    unpublished meanwhile are left out, and the positions are numbered again.
+    already has a page at that position, that page is returned. The filters apply again: videos that
+    were served, seen, muted or unpublished meanwhile are left out, and the positions are numbered
+    again. The conditions of `where` do not. The page is never `exhausted`, because the replica may
+    lack new videos.
 
     Args:
         session: the caller's transaction; nothing is committed.
         page: as `for_you` returned it, whole or without some of its items.
 
     Returns:
-        The page as it was served, with its session and the cursor of the next page.
+        The page as it was served, with its session and the cursor of the next page. If no video is
+        left, it is `stale` and nothing was recorded. Its cursor requests the same page again, None
+        for a first page: call `for_you` on this database.
 
     Raises:
         InvalidValue: the page is not a page of `for_you`.
@@ -112,48 +126,62 @@ def record_page(session: Session, page: FeedPage) -> FeedPage:
         InvalidCursor: the page's session was deleted.
     """
     request = page.request
-    if request.user_id is None:
-        raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
     if request.session is None or request.profile.id is None:
         raise InvalidValue("page: only a page of for_you can be recorded")
     row = session.execute(_next_position_query(request)).one_or_none()
     if row is None:
         raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
-    if request.position < (row.next_position or 1):
-        return recorded_page(session, request)
-    video_ids = [item.video_id for item in page.items]
-    servable = set(session.scalars(_servable_query(request, video_ids)))
-    items_by_video = {item.video_id: item for item in page.items if item.video_id in servable}
-    items = tuple(
-        replace(item, position=position)
-        for position, item in enumerate(items_by_video.values(), start=request.position)
-    )
-    return serve(session, replace(page, items=items))
+    own = replace(request, user_id=row.id)
+    if own.position < (row.next_position or 1):
+        return recorded_page(session, own)
+    # The page of a user who was erased since is not a page of the new user with that key.
+    items = page.items if request.user_id in {None, row.id} else ()
+    items = _servable(session, own, items)
+    ranked = replace(page, request=own, items=items, exhausted=False)
+    return serve(session, ranked) if items else _page_at(session, own) or _stale(ranked)
 
 
 def _next_position_query(request: FeedRequest) -> Statement:
     """Return the query of the session's next position, NULL before its first page.
 
-    It locks the user's row.
+    It locks the user's row. It finds the user by the key, because a replica may not know the row.
     """
     is_session = sa.and_(FeedSession.user_id == User.id, FeedSession.session == request.session)
     return (
         sa.select(User.id, FeedSession.next_position)
         .select_from(User)
         .outerjoin(FeedSession, is_session)
-        .where(User.id == request.user_id, User.erased_at.is_(None))
+        .where(User.key == request.user, User.erased_at.is_(None))
         .with_for_update(of=User)
     )
 
 
-def _servable_query(request: FeedRequest, video_ids: Sequence[int]) -> sa.Select[int]:
-    """Return the query of the videos that are published and were not served yet."""
-    served = sa.select(ServedVideo.video_id).where(ServedVideo.user_id == request.user_id)
-    if request.rewatch or request.profile.is_reference:
-        served = served.where(ServedVideo.session == request.session)
-    return sa.select(Video.id).where(
-        Video.id.in_(video_ids), Video.status == "published", Video.id.not_in(served)
+def _servable(
+    session: Session, request: FeedRequest, items: Sequence[FeedItem]
+) -> tuple[FeedItem, ...]:
+    """Return the items that pass the filters now, once each and renumbered: one statement.
+
+    The caller's own conditions are not applied again.
+    """
+    own = replace(request, language=None, where=None, exclude=(), signals={})
+    statement = cached_statement(_passing_query, named, "record_page", Shape.of(own))
+    values = values_of(own, [item.video for item in items])
+    passing = set(lookup.connection(session).scalars(statement, values))
+    items_by_video = {item.video_id: item for item in items if item.video_id in passing}
+    return tuple(
+        replace(item, position=position)
+        for position, item in enumerate(items_by_video.values(), start=request.position)
     )
+
+
+def _passing_query(shape: Shape, viewer: Viewer) -> Statement:
+    """Return the query of the given videos that pass the filters of a request."""
+    return sa.select(Video.id).where(Video.id.in_(viewer.given_videos()), *allowed(shape, viewer))
+
+
+def _stale(page: FeedPage) -> FeedPage:
+    """Return an empty page whose cursor, if any, requests the same page again."""
+    return replace(_not_recorded(page), stale=True)
 
 
 def serve(session: Session, page: FeedPage) -> FeedPage:

@@ -67,6 +67,7 @@ class FeedPage:
         session: the session that it was recorded in, None if it was not recorded.
         cursor: the text that asks for the next page, None if there is no next page.
         exhausted: whether fewer videos were left than were requested.
+        stale: whether `record_page` could record no video of the page: request the page again.
     """
 
     request: FeedRequest
@@ -74,6 +75,7 @@ class FeedPage:
     session: str | None = None
     cursor: str | None = None
     exhausted: bool = False
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ FLAGS = {
     "timezone": "Asia/Kathmandu",  # no test may depend on the server's time zone
 }
 
+INITDB = ("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+
 
 @contextmanager
 def server() -> Iterator[str]:
@@ -47,16 +49,19 @@ def server() -> Iterator[str]:
 
 
 class Server:
-    """A PostgreSQL server that can be stopped and started again with its data."""
+    """A PostgreSQL server that can be stopped and started again with its data.
 
-    def __init__(self, root: Path, flags: Mapping[str, str]) -> None:
+    If it has a primary, it is a streaming standby of that server.
+    """
+
+    def __init__(self, root: Path, flags: Mapping[str, str], primary: Server | None = None) -> None:
         self.port = _free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
         self._log = root / "log"
         self._account = _account(root)
         binaries, data = _binaries(root), root / "data"
-        _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-              "--locale=C.UTF-8", "--no-sync"], self._account)  # fmt: skip
+        made = _basebackup(primary) if primary else INITDB
+        _run([binaries / made[0], "-D", data, *made[1:], "--no-sync"], self._account)
         given = [f"--{name}={value}" for name, value in flags.items()]
         command = [binaries / "postgres", "-D", data, "-p", self.port, "-k", root, *given]
         self._command = [str(part) for part in command]
@@ -82,15 +87,19 @@ class Server:
 
 
 @contextmanager
-def own_server(**flags: str) -> Iterator[Server]:
-    """Start a server, with `FLAGS` and other flags."""
+def own_server(*, primary: Server | None = None, **flags: str) -> Iterator[Server]:
+    """Start a server, or a standby of a primary, with `FLAGS` and other flags."""
     with _folder() as folder:
-        own = Server(folder, {**FLAGS, **flags})
+        own = Server(folder, {**FLAGS, **flags}, primary)
         own.start()
         try:
             yield own
         finally:
             own.stop("immediate")
+
+
+def _basebackup(primary: Server) -> tuple[str, ...]:
+    return ("pg_basebackup", "-d", primary.url, "-R", "--checkpoint=fast")
 
 
 @contextmanager
