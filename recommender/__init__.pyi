@@ -33,7 +33,10 @@ from .database.transactions import run_transaction as run_transaction
 
 # Write: users, videos, follows, mutes and events
 from .ingest.users import upsert_users as upsert_users
-from .ingest.videos import upsert_videos as upsert_videos
+from .ingest.videos import (
+    set_video_status as set_video_status,
+    upsert_videos as upsert_videos,
+)
 from .ingest.follows import (
     follow as follow,
     unfollow as unfollow,

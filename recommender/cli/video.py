@@ -21,6 +21,6 @@ def video() -> None:
 @database_option
 def status(video: str, status: str) -> None:
     """Set the status of a video; feeds show only published videos."""
-    is_new = writing(lambda session: videos.set_video_status(session, video, status))
+    is_new = writing(lambda session: videos.set_video_status(session, video, status)).updated
     click.echo(f"Now {status}." if is_new else f"{status.capitalize()} before; nothing changed.",
                err=True)  # fmt: skip

@@ -32,11 +32,13 @@ class Column:
         parse: the parser of a value that is not empty.
         required: whether a row must have the column.
         many: whether the value is a list.
+        only_new: whether only a row of something new must have a required column.
     """
 
     parse: Parser
     required: bool = False
     many: bool = False
+    only_new: bool = False
 
     def value(self, written: object) -> object:
         """Return the parsed value; an empty cell is None, or the empty list.
@@ -65,7 +67,7 @@ USER_COLUMNS: Columns = {
 
 VIDEO_COLUMNS: Columns = {
     "id": Column(key, required=True),
-    "creator": Column(key, required=True),
+    "creator": Column(key, required=True, only_new=True),
     "caption": Column(read_caption),
     "hashtags": Column(list_of(hashtag), many=True),
     "sound": Column(listed_key),
@@ -73,7 +75,7 @@ VIDEO_COLUMNS: Columns = {
     "country": Column(label),
     "duration_ms": Column(count),
     "orientation": Column(one_of(ORIENTATIONS)),
-    "published_at": Column(time, required=True),
+    "published_at": Column(time, required=True, only_new=True),
     "status": Column(one_of(STATUSES)),
 }
 
@@ -123,5 +125,6 @@ def check_names(columns: Columns, names: Iterable[str]) -> None:
     present = list(names)
     if unknown := [name for name in present if name not in columns]:
         raise InvalidValue(f"unknown column {shown(unknown[0])}: there are {', '.join(columns)}")
-    if missing := [name for name in columns if columns[name].required and name not in present]:
+    required = [n for n, column in columns.items() if column.required and not column.only_new]
+    if missing := [name for name in required if name not in present]:
         raise InvalidValue(f"column {missing[0]} is missing")

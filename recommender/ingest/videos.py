@@ -7,17 +7,20 @@ counts as an engagement of its creator with its hashtags and sound.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.errors import UnknownVideo
+from recommender.database.expressions import Statement
+from recommender.errors import InvalidValue, RecommenderError, UnknownVideo
 from recommender.formats import scalars, text
 from recommender.formats.rows import VIDEO_COLUMNS, parse_row
+from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import (
     VIDEO_SCALARS,
     Row,
@@ -32,7 +35,6 @@ from recommender.ingest.upserts import (
 from recommender.ingest.users import lock_learned_since
 from recommender.ingest.values import Counts
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
-from recommender.models import User, Video
 from recommender.models.tables import (
     CAPTIONS,
     HASHTAGS,
@@ -43,6 +45,9 @@ from recommender.models.tables import (
     VIDEOS,
 )
 
+MAX_NAMED = 20
+"""The number of unknown videos that an error names."""
+
 LEARNED_FROM = ("creator_id", "sound_id", "status", "published_at")
 """The columns of a video on which its creator's affinities depend."""
 
@@ -52,11 +57,11 @@ def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
 
     Args:
         session: the caller's transaction; nothing is committed.
-        rows: mappings of `id`, `creator`, `published_at` (required), `caption`, `hashtags`,
-            `sound`, `language`, `country`, `duration_ms` (milliseconds), `orientation`, `status`.
-            Rows of the same id are merged column by column; the last value wins. Hashtags in the
-            caption are added to the listed ones, up to 300 in all. A new caption without a list of
-            hashtags replaces only the hashtags of the previous caption.
+        rows: mappings of `id` (required), `creator`, `published_at` (required of a new video),
+            `caption`, `hashtags`, `sound`, `language`, `country`, `duration_ms` (milliseconds),
+            `orientation`, `status`. Rows of the same id are merged column by column; the last value
+            wins. Hashtags in the caption are added to the listed ones, up to 300 in all. A new
+            caption without a list of hashtags replaces only the hashtags of the previous caption.
 
     Returns:
         The numbers of videos inserted, updated and unchanged.
@@ -65,13 +70,65 @@ def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
         InvalidValue: a row is not valid; nothing is written.
     """
     parsed = [parse_row(VIDEO_COLUMNS, row) for row in rows]
-    return apply_videos(session, parsed)
+    return apply_videos(session, parsed, strict=True)
 
 
-def apply_videos(session: Session, rows: Sequence[Row]) -> Counts:
-    """Write video rows that `rows.parse_row` returned; see `upsert_videos`."""
+def apply_videos(session: Session, rows: Sequence[Row], *, strict: bool = False) -> Counts:
+    """Write video rows that `rows.parse_row` returned; leave out and report incomplete new videos.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        rows: as for `upsert_videos`.
+        strict: raise the error of the first incomplete row instead, and write nothing.
+    """
     videos = merge_rows(rows)
-    creator_keys = (str(row["creator"]) for row in videos.values())
+    partial = [key for key, row in videos.items() if any(n not in row for n in _OF_NEW_VIDEOS)]
+    stored = _creators_of(session, partial)
+    rejected = _incomplete(rows, {key: videos[key] for key in partial if key not in stored})
+    if strict and rejected:
+        raise rejected[min(rejected)]
+    for key in {str(rows[index]["id"]) for index in rejected}:
+        del videos[key]
+    return replace(_write_videos(session, videos, stored), rejected=rejected)
+
+
+_OF_NEW_VIDEOS = tuple(name for name, column in VIDEO_COLUMNS.items() if column.only_new)
+
+
+def _incomplete(rows: Sequence[Row], new: RowsByKey) -> dict[int, RecommenderError]:
+    """Return the errors of rows of new videos that lack a column, by the index of the row."""
+    missing = {k: next(n for n in _OF_NEW_VIDEOS if n not in row) for k, row in new.items()}
+    return {
+        index: InvalidValue(
+            f"column {missing[key]} is missing, and there is no video {scalars.shown(key)} yet"
+        )
+        for index, row in enumerate(rows)
+        if (key := str(row["id"])) in missing
+    }
+
+
+def _creators_of(session: Session, keys: Sequence[str]) -> dict[str, str]:
+    """Return the creators of existing videos by key; their erasure waits for the transaction."""
+    if not keys:
+        return {}
+    statement = _find_creators(lookup.is_sqlite(session))
+    values = lookup.listed_values(session, 1, [(key,) for key in keys])
+    return {row.key: row.creator for row in lookup.run(session, statement, values)}
+
+
+@cache
+def _find_creators(on_sqlite: bool) -> Statement:  # noqa: FBT001 - cached by it
+    """Build the SELECT of the creators of listed videos."""
+    listed = lookup.listed(on_sqlite, (VIDEOS.c.key,))
+    source = listed.join(VIDEOS, VIDEOS.c.key == listed.c.key)
+    source = source.join(USERS, USERS.c.id == VIDEOS.c.creator_id)
+    query = sa.select(VIDEOS.c.key, USERS.c.key.label("creator")).select_from(source)
+    return query.order_by(USERS.c.key).with_for_update(read=True, key_share=True, of=USERS)
+
+
+def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str]) -> Counts:
+    """Write videos by key; `stored` are the creators of videos whose rows may name none."""
+    creator_keys = (str(row.get("creator", stored.get(key))) for key, row in videos.items())
     creators = get_or_create_ids(session, USERS, creator_keys)
     since = lock_learned_since(session, USERS.c.key, creators)
     sound_keys = (str(row["sound"]) for row in videos.values() if row.get("sound"))
@@ -85,30 +142,37 @@ def apply_videos(session: Session, rows: Sequence[Row]) -> Counts:
     return saved.counts(captions.changed | tags.changed)
 
 
-def set_video_status(session: Session, video: str, status: str) -> bool:
-    """Set the status of a video: published, in review or removed. All changes are allowed.
+def set_video_status(session: Session, videos: AnyKey | Iterable[AnyKey], status: str) -> Counts:
+    """Set the status of videos: published, in review or removed. All changes are allowed.
 
     Args:
         session: the caller's transaction; nothing is committed.
-        video: the video's key.
+        videos: the key of one video, or the keys of several.
         status: one of `scalars.STATUSES`.
 
     Returns:
-        True if the status changed.
+        The numbers of videos whose status changed (`updated`) and did not (`unchanged`).
 
     Raises:
-        InvalidValue: the key or the status is not valid.
-        UnknownVideo: there is no such video.
+        InvalidValue: a key or the status is not valid; nothing is written.
+        UnknownVideo: one of the videos does not exist; nothing is written.
     """
-    row = {
-        "id": scalars.parse_named("video", scalars.key, video),
-        "status": scalars.parse_named("status", scalars.one_of(scalars.STATUSES), status),
-    }
-    statement = sa.select(User.key).join(Video).where(Video.key == video)
-    statement = statement.with_for_update(read=True, key_share=True, of=User)
-    if (creator := session.scalar(statement)) is None:
-        raise UnknownVideo(f"there is no video {scalars.shown(video)}")
-    return bool(apply_videos(session, [{**row, "creator": creator}]).updated)
+    several = [videos] if isinstance(videos, AnyKey) else videos
+    keys = dict.fromkeys(scalars.parse_named("video", scalars.key, video) for video in several)
+    new = scalars.parse_named("status", scalars.one_of(scalars.STATUSES), status)
+    stored = _creators_of(session, list(keys))
+    if missing := [key for key in keys if key not in stored]:
+        raise _unknown_videos(missing)
+    return _write_videos(session, {key: {"id": key, "status": new} for key in keys}, stored)
+
+
+def _unknown_videos(keys: Sequence[str]) -> UnknownVideo:
+    """Return the error of videos that do not exist; it names 20 of them."""
+    if len(keys) == 1:
+        return UnknownVideo(f"there is no video {scalars.shown(keys[0])}")
+    named = ", ".join(map(scalars.shown, keys[:MAX_NAMED]))
+    others = f" and {len(keys) - MAX_NAMED:,} more" if len(keys) > MAX_NAMED else ""
+    return UnknownVideo(f"there are no videos {named}{others}")
 
 
 def _named_hashtags(videos: RowsByKey) -> Iterator[str]:
@@ -127,7 +191,8 @@ def _video_columns(
 ) -> dict[str, Any]:
     """Return the scalar columns of a row, with ids in place of keys."""
     columns = select_columns(row, VIDEO_SCALARS)
-    columns["creator_id"] = creators[str(row["creator"])]
+    if "creator" in row:
+        columns["creator_id"] = creators[str(row["creator"])]
     if "sound" in row:
         columns["sound_id"] = sounds.get(str(row["sound"]))
     if "status" in columns:

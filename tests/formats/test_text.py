@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from recommender import Counts, InvalidValue, reset_user, upsert_videos
+from recommender import set_video_status as set_status
 from recommender.errors import UnknownVideo
 from recommender.formats import scalars, text
-from recommender.ingest.videos import set_video_status as set_status
 from recommender.learning.affinities import read_rules
 from recommender.models import Affinity
 from recommender.models.tables import (
@@ -374,11 +374,11 @@ def test_an_unchanged_batch_is_a_few_reads(session: Session) -> None:
 
 def test_a_status_is_set_and_hashtags_are_listed_so(session: Session) -> None:
     make_video(session, "v", published_at=NOON, hashtags=["a"], sound="s", caption="#b")
-    assert set_status(session, "v", "published") is False
+    assert not set_status(session, "v", "published").updated
     before = learned(session)
     for status, listed_at in (("removed", None), ("review", None), ("published", NOON)):
-        assert set_status(session, "v", status) is True
-        assert set_status(session, "v", status) is False
+        assert set_status(session, "v", status).updated == 1
+        assert not set_status(session, "v", status).updated
         video = videos(session)["v"]
         assert (video["status"], video["listed_at"]) == (status, {listed_at})
         assert (video["published_at"], video["hashtags"]) == (NOON, {"a", "b"})

@@ -20,8 +20,10 @@ from recommender import (
     InvalidValue,
     Settings,
     UnknownUser,
+    UnknownVideo,
     follow,
     run_transaction,
+    set_video_status,
     unfollow,
     upsert_users,
     upsert_videos,
@@ -43,6 +45,7 @@ from recommender.models.tables import (
     VIDEO_HASHTAGS,
     VIDEOS,
 )
+from recommender.models.types import Base
 from recommender.operations.users import show_user
 from tests.support.catalog_rows import in_order, just_before, members, videos, writes
 from tests.support.worlds import NOON, at, counted_statements, make_user, make_video, rows_of
@@ -265,6 +268,69 @@ def test_hashtags_are_listed_at_the_publishing_time_while_published(
     assert video["hashtags"] == set(tags.get("hashtags", ["a", "b"]))
     assert video["listed_at"] == {published_at if after == "published" else None}
     assert videos(session)["untouched"]["listed_at"] == {NOON}
+
+
+@pytest.mark.parametrize("before", scalars.STATUSES)
+@pytest.mark.parametrize("after", scalars.STATUSES)
+def test_a_status_is_set_as_an_upsert_of_the_whole_row_sets_it(
+    session: Session, before: str, after: str
+) -> None:
+    keys = ["v", "w", "x"]
+    rows = [
+        {**VIDEO, "id": key, "hashtags": ["a", key], "sound": "s", "status": before} for key in keys
+    ]
+    upsert_videos(session, rows)
+    results = []
+    for write in (
+        lambda: set_video_status(session, [*keys[:2], "v"], after),
+        lambda: upsert_videos(session, [{"id": key, "status": after} for key in keys[:2]]),
+        lambda: upsert_videos(session, [{**row, "status": after} for row in rows[:2]]),
+    ):
+        with session.begin_nested() as savepoint:
+            counts = write()
+            results.append((counts, [rows_of(session, t) for t in Base.metadata.sorted_tables]))
+            savepoint.rollback()
+    assert results[0][0] == (Counts(unchanged=2) if before == after else Counts(updated=2))
+    assert results[0] == results[1] == results[2]
+
+
+def test_one_status_or_many_take_the_same_statements(session: Session) -> None:
+    keys = [make_video(session, f"v{number}", hashtags=["a"]) for number in range(300)]
+    numbers = []
+    for chosen in (keys[0], keys[1:]):
+        with counted_statements(session.connection()) as sent:
+            assert set_video_status(session, chosen, "removed").updated
+        numbers.append(len(sent))
+    assert numbers[0] == numbers[1]
+
+
+def test_a_status_of_unknown_videos_names_them_and_writes_nothing(session: Session) -> None:
+    make_video(session, "v")
+    before = videos(session)
+    for keys, message in (
+        ("w", "^there is no video 'w'$"),
+        (["w", "v", "x"], "^there are no videos 'w', 'x'$"),
+        ([str(number) for number in range(22)], "'19' and 2 more$"),
+    ):
+        with pytest.raises(UnknownVideo, match=message):
+            set_video_status(session, keys, "removed")
+    with pytest.raises(InvalidValue, match=r"^status: 'gone' is not one of published, review"):
+        set_video_status(session, "v", "gone")
+    assert set_video_status(session, [], "removed") == Counts()
+    assert videos(session) == before
+
+
+@pytest.mark.parametrize("column", ["creator", "published_at"])
+def test_only_a_new_video_must_have_a_creator_and_a_time(session: Session, column: str) -> None:
+    part = {name: value for name, value in VIDEO.items() if name != column}
+    message = rf"^column {column} is missing, and there is no video 'v' yet$"
+    with pytest.raises(InvalidValue, match=message):
+        upsert_videos(session, [{"id": "w", **VIDEO}, {"id": "v", **part}])
+    assert videos(session) == {}
+    upsert_videos(session, [{"id": "v", **part}, {"id": "v", column: VIDEO[column]}])
+    assert upsert_videos(session, [{"id": "v", **part}]) == Counts(unchanged=1)
+    with pytest.raises(InvalidValue, match=rf"^{column}: is required and empty$"):
+        upsert_videos(session, [{"id": "v", column: None}])
 
 
 def test_an_invalid_row_writes_nothing(session: Session) -> None:
