@@ -1,19 +1,29 @@
 """Run migrations: under a lock, on our own tables only, in one transaction.
 
 A released migration is never edited. A migration that adds an index to an existing table does
-nothing else: it uses an `autocommit_block` and CONCURRENTLY, after it has dropped the remains of
-an interrupted attempt (`if_exists`). A migration that rebuilds a table on SQLite passes the table
-as `copy_from`, because a table read from the database has lost AUTOINCREMENT.
+nothing else: it uses `index_options`, after it has dropped the remains of an interrupted attempt
+(`if_exists`). A migration that rebuilds a table on SQLite passes the table as `copy_from`, because
+a table read from the database has lost AUTOINCREMENT.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import context
 
-from recommender.database.engine import LONGEST_MIGRATION, database_url, migration_engine
+from recommender.database.engine import create_engine, database_url
+from recommender.database.schema import check_no_tables
+from recommender.database.server_settings import (
+    migration_limits,
+    set_for_connection,
+)
+from recommender.database.transactions import writing
 from recommender.errors import DatabaseBusy, RecommenderError
 from recommender.models.types import PREFIX, VERSION_TABLE, Base, UtcDateTime
 from recommender.settings import Settings, configured_url
@@ -38,37 +48,80 @@ options = {
 }
 
 
-def take_upgrade_lock(connection: sa.Connection, longest: float) -> None:
+def take_upgrade_lock(connection: sa.Connection, longest: float, *, is_callers: bool) -> None:
     """Wait for other upgrades by polling; a blocking lock would deadlock with concurrent indexes.
 
+    The lock belongs to the transaction. A lock of the session would stay behind on the connection
+    of a pooler.
+
     Args:
-        connection: to PostgreSQL; the lock is held until it closes.
+        connection: to PostgreSQL; its transaction holds the lock until it ends.
         longest: the seconds to wait, at most.
+        is_callers: whether the transaction is the caller's.
 
     Raises:
         DatabaseBusy: another upgrade did not finish in that time.
     """
     deadline = time.monotonic() + longest
-    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(UPGRADE_LOCK))):
-        connection.rollback()
+    while not has_taken_lock(connection):
+        if not is_callers:
+            connection.rollback()
         if time.monotonic() > deadline:
             raise DatabaseBusy("another upgrade of this database has not finished yet")
         time.sleep(POLL_SECONDS)
-    connection.commit()
 
 
-def migrate(connection: sa.Connection) -> None:
-    """Run the requested migrations on a connection."""
-    context.configure(connection=connection, **options)
+def has_taken_lock(connection: sa.Connection) -> bool:
+    """Try to take the upgrade lock, and return whether it was free."""
+    # The end of a savepoint drops the snapshot of the query, for which concurrent indexes wait.
+    with connection.begin_nested():
+        is_free = connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(UPGRADE_LOCK)))
+    return bool(is_free)
+
+
+@contextmanager
+def alone(engine: sa.Engine, settings: Settings) -> Iterator[None]:
+    """Hold the upgrade lock on a connection of its own, because a migration may commit."""
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        take_upgrade_lock(connection, settings.migration_wait, is_callers=False)
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        yield
+
+
+def migrate(
+    connection: sa.Connection, begin: Callable[[sa.Connection], None], *, is_callers: bool
+) -> None:
+    """Run the requested migrations on a connection.
+
+    Args:
+        connection: to the database.
+        begin: called first in the transaction.
+        is_callers: whether the transaction is the caller's, who ends it.
+    """
+    context.configure(connection=connection, is_callers=is_callers, **options)
     with context.begin_transaction():
+        begin(connection)
         if connection.dialect.name == "postgresql":
             # On Citus, tables that refer to each other are changed on one connection.
             connection.execute(sa.text("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"))
         before = context.get_context().get_current_heads()
+        if not before:
+            check_no_tables(connection)
+        elif is_callers and before != (context.get_revision_argument(),):
+            check_foreign_keys_are_off(connection)
         context.run_migrations()
         has_moved = context.get_context().get_current_heads() != before
         if has_moved and connection.dialect.name == "sqlite":
             check_references(connection)
+
+
+def check_foreign_keys_are_off(connection: sa.Connection) -> None:
+    """Raise `RecommenderError` if SQLite could not rebuild a table that others refer to."""
+    if connection.dialect.name == "sqlite" and connection.scalar(sa.text("PRAGMA foreign_keys")):
+        raise RecommenderError(
+            "SQLite cannot rebuild tables inside a transaction while foreign keys are on: pass the"
+            " engine, or run `PRAGMA foreign_keys = OFF` before the transaction"
+        )
 
 
 def check_references(connection: sa.Connection) -> None:
@@ -86,21 +139,56 @@ def check_references(connection: sa.Connection) -> None:
             raise RecommenderError(f"a row of {name} would refer to no row of {other}")
 
 
+def begin_on_sqlite(connection: sa.Connection) -> None:
+    """Begin a transaction if the driver has not, as that of an engine that is not prepared."""
+    driver_connection: Any = connection.connection.driver_connection
+    if not driver_connection.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def migrate_on_connection(connection: sa.Connection, settings: Settings) -> None:
+    """Run the migrations in the caller's transaction, with the caller's time limits."""
+    on_postgresql = partial(take_upgrade_lock, longest=settings.migration_wait, is_callers=True)
+    begin = on_postgresql if connection.dialect.name == "postgresql" else begin_on_sqlite
+    migrate(connection, begin, is_callers=connection.in_transaction())
+
+
+def migrate_on_sqlite(engine: sa.Engine) -> None:
+    """Run the migrations with foreign keys off, and leave them as they were."""
+    with engine.connect() as connection:
+        # A table rebuilt in a batch would otherwise delete the rows that refer to it.
+        cursor = connection.connection.cursor()
+        cursor.execute("PRAGMA foreign_keys")
+        (are_on,) = cursor.fetchone()
+        cursor.execute("PRAGMA foreign_keys = OFF")
+        try:
+            migrate(connection, begin_on_sqlite, is_callers=False)
+        finally:
+            cursor.execute(f"PRAGMA foreign_keys = {are_on}")
+
+
+def migrate_on_postgresql(engine: sa.Engine, settings: Settings) -> None:
+    """Run the migrations under the upgrade lock, with time limits of their own."""
+    limits = partial(set_for_connection, values=migration_limits(settings))
+    with alone(engine, settings), engine.connect() as connection:
+        try:
+            migrate(connection, limits, is_callers=False)
+        finally:
+            connection.invalidate()  # no one else of the pool gets a connection with these limits
+
+
 def run_online() -> None:
-    """Migrate on the caller's connection, else on a new one."""
-    host_connection = context.config.attributes.get("connection")
-    if host_connection is not None:
-        migrate(host_connection)
+    """Migrate on the caller's connection or engine, else on the configured database."""
+    attributes = context.config.attributes
+    settings = attributes.get("settings") or Settings.from_environment()
+    if (connection := attributes.get("connection")) is not None:
+        migrate_on_connection(connection, settings)
         return
-    settings = context.config.attributes.get("settings") or Settings.from_environment()
-    url = context.config.attributes.get("url") or configured_url()
-    with migration_engine(url, settings).connect() as connection:
-        if connection.dialect.name == "postgresql":
-            take_upgrade_lock(connection, settings.migration_wait)
-        else:
-            # A table rebuilt in a batch would otherwise delete the rows that refer to it.
-            connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
-        migrate(connection)
+    engine = writing(attributes.get("engine") or create_engine(settings=settings))
+    if engine.dialect.name == "postgresql":
+        migrate_on_postgresql(engine, settings)
+    else:
+        migrate_on_sqlite(engine)
 
 
 def run_offline() -> None:
@@ -110,13 +198,9 @@ def run_offline() -> None:
     context.configure(dialect_name=dialect, literal_binds=True, **options)
     with context.begin_transaction():
         if dialect == "postgresql":
-            limits = {
-                "lock_timeout": settings.migration_lock_timeout,
-                "statement_timeout": LONGEST_MIGRATION,
-            }
-            for name, seconds in limits.items():
-                limit = {"name": name, "milliseconds": round(seconds * 1000)}
-                context.execute(sa.DDL("SET LOCAL %(name)s = %(milliseconds)s", context=limit))
+            for name, limit in migration_limits(settings).items():
+                pair = {"name": name, "milliseconds": limit}
+                context.execute(sa.DDL("SET LOCAL %(name)s = %(milliseconds)s", context=pair))
         context.run_migrations()
 
 

@@ -30,6 +30,7 @@ from .database.engine import (
     prepare_engine as prepare_engine,
 )
 from .database.transactions import run_transaction as run_transaction
+from .database.migrations import upgrade as upgrade
 
 # Write: users, videos, follows, mutes and events
 from .ingest.users import upsert_users as upsert_users

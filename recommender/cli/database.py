@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender.cli.options import chosen_url, settings
-from recommender.database.engine import check_schema, create_engine, database_url
+from recommender.database.engine import create_engine, database_url
+from recommender.database.schema import check_schema
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import DatabaseUnreachable, NotPermitted, SchemaOutOfDate
 
@@ -69,7 +70,7 @@ def _fill_if_empty(bind: Engine) -> None:
     if is_empty:
         from recommender.database import migrations  # noqa: PLC0415 - Alembic is slow to import
 
-        migrations.upgrade(chosen_url(), settings=settings())
+        migrations.upgrade(bind, settings=settings())
 
 
 def writing(function: Callable[[Session], T]) -> T:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from recommender.cli.database import create_file, engine, sqlite_path, wait_until_reachable
-from recommender.cli.options import chosen_url, database_option, format_option, settings
+from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.database import migrations
-from recommender.database.engine import schema_revision
+from recommender.database.schema import schema_revision
 from recommender.database.transactions import translate_errors
 from recommender.operations.roles import roles_sql
 
@@ -25,7 +25,8 @@ def upgrade(revision: str) -> None:
     """Upgrade the database to a migration, by default the newest."""
     if (path := sqlite_path()) and not path.exists():
         create_file(path)
-    migrations.upgrade(chosen_url(), revision, settings=settings())
+    with engine(must_exist=False) as bind:
+        migrations.upgrade(bind, revision, settings=settings())
     _say_current()
 
 
@@ -34,7 +35,8 @@ def upgrade(revision: str) -> None:
 @database_option
 def downgrade(revision: str) -> None:
     """Take the database back to a migration; `base` drops all tables and their data."""
-    migrations.downgrade(chosen_url(), revision, settings=settings())
+    with engine(must_exist=False) as bind:
+        migrations.downgrade(bind, revision, settings=settings())
     _say_current()
 
 

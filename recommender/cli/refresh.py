@@ -11,7 +11,7 @@ import recommender
 from recommender.cli.database import engine
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
-from recommender.database.engine import check_schema
+from recommender.database.schema import check_schema
 from recommender.database.transactions import translate_errors
 from recommender.errors import DatabaseBusy, DatabaseUnreachable
 from recommender.learning.refresh import RefreshReport

@@ -1,4 +1,4 @@
-"""Engines with this package's timeouts, pools and transactions; the check of the schema."""
+"""Engines with this package's timeouts, pools and transactions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import StaticPool
 
-from recommender.database.transactions import WRITE, E, writing
-from recommender.errors import (
-    InvalidValue,
-    SchemaOutOfDate,
-)
-from recommender.models.types import SCHEMA_REVISION, VERSION_TABLE
+from recommender.database.transactions import WRITE, E
+from recommender.errors import InvalidValue
 from recommender.settings import Settings, configured_url
 
 SQLITE_NAMES = ("sqlite", "sqlite+pysqlite")
@@ -39,8 +34,6 @@ CACHE_KIB = 32_000
 With SQLite's default, 2,000, an import of 170,000 events read 430,000 pages again; with 32,000 it
 read a quarter of that.
 """
-
-LONGEST_MIGRATION = 86_400.0
 
 _NOT_A_URL = "database URL: not of the form sqlite:///file.db or postgresql://user@host/database"
 
@@ -226,41 +219,3 @@ def _switch_to_wal(cursor: Any) -> None:
 def _sqlite_begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def migration_engine(url: str | URL, settings: Settings) -> Engine:
-    """Return an engine for migrations: one connection, a short wait for locks, long statements."""
-    changed = replace(
-        settings,
-        lock_timeout=settings.migration_lock_timeout,
-        statement_timeout=LONGEST_MIGRATION,
-        idle_timeout=LONGEST_MIGRATION,
-    )
-    parsed = database_url(url)
-    options = {**_connect_options(parsed, changed), "poolclass": NullPool}
-    return writing(prepare_engine(_new_engine(parsed, options), settings=changed))
-
-
-def schema_revision(connection: Connection) -> str | None:
-    """Return the migration of the database, None if it was never migrated."""
-    if not sa.inspect(connection).has_table(VERSION_TABLE):
-        return None
-    version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
-    return connection.scalar(sa.select(version.c.version_num))
-
-
-def check_schema(connection: Connection) -> None:
-    """Raise `SchemaOutOfDate` unless the database is at the migration of this package."""
-    revision = schema_revision(connection)
-    if revision is None:
-        raise SchemaOutOfDate
-    if revision > SCHEMA_REVISION:
-        raise SchemaOutOfDate(
-            f"the database is at migration {revision}, newer than this package's"
-            f" {SCHEMA_REVISION}: upgrade the package"
-        )
-    if revision < SCHEMA_REVISION:
-        raise SchemaOutOfDate(
-            f"the database is at migration {revision}, this package needs {SCHEMA_REVISION}:"
-            " run `recommender db upgrade`"
-        )

@@ -6,9 +6,13 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
+import alembic.context
+import alembic.op
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -16,9 +20,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Connection, Engine
 
-from recommender.database.engine import check_schema, schema_revision
+from recommender.database.engine import create_engine
+from recommender.database.schema import check_schema, schema_revision
 from recommender.database.transactions import is_busy, retried, translate_errors
 from recommender.errors import InvalidValue, RecommenderError, SchemaOutOfDate
 from recommender.models.types import VERSION_TABLE, Base
@@ -41,33 +46,59 @@ def migrations_folder() -> Path:
     return packaged if packaged.is_dir() else package.parent / "migrations"
 
 
-def upgrade(url: str | URL, revision: str = "head", *, settings: Settings | None = None) -> None:
-    """Upgrade the database to a migration; concurrent upgrades wait for each other.
+Bind = str | URL | Engine | Connection
 
-    It waits for a locked table for at most `Settings.migration_lock_timeout`, because later queries
-    queue behind it. Then it lets them pass and tries again, `Settings.tries` times in total.
+
+def upgrade(bind: Bind, revision: str = "head", *, settings: Settings | None = None) -> None:
+    """Upgrade the tables of the recommender to a migration; concurrent upgrades wait.
+
+    With an engine, an upgrade is one transaction of its own, retried while a table is locked. On
+    PostgreSQL it waits for a locked table for at most `Settings.migration_lock_timeout`, because
+    later queries queue behind it. It uses two connections of the engine.
+
+    With a connection, everything stays in the caller's transaction, which the caller commits or
+    rolls back. There the caller's time limits apply. Indexes are built without CONCURRENTLY, so
+    they block writers of their table until the transaction ends. Other upgrades wait until then.
+
+    Args:
+        bind: an engine, a connection, or a database URL.
+        revision: a migration, by default the newest.
+        settings: None for the settings of the environment.
 
     Raises:
         DatabaseBusy: a table was locked on every try, or another upgrade did not finish.
-        InvalidValue: there is no such migration.
-        SchemaOutOfDate: the database is at a migration that this package does not know.
-        RecommenderError: a database error.
+        InvalidValue: there is no such migration, or `bind` is none of the three.
+        SchemaOutOfDate: the database is at a migration that this package does not know, or has
+            tables with its names that no migration made.
+        RecommenderError: a database error; or SQLite would have to rebuild tables in the caller's
+            transaction while foreign keys are on.
     """
-    _run(command.upgrade, url, revision, settings)
+    _run(command.upgrade, bind, revision, settings)
 
 
-def downgrade(url: str | URL, revision: str, *, settings: Settings | None = None) -> None:
-    """Downgrade the database to a migration, or to none (``base``); it waits as `upgrade` does.
+def downgrade(bind: Bind, revision: str, *, settings: Settings | None = None) -> None:
+    """Downgrade the database to a migration, or to none (``base``); it works as `upgrade` does.
 
     The data in the tables and columns that it removes is lost.
 
     Raises:
-        DatabaseBusy: a table was locked on every try, or another upgrade did not finish.
-        InvalidValue: there is no such migration.
-        SchemaOutOfDate: the database is at a migration that this package does not know.
-        RecommenderError: a database error.
+        RecommenderError: the same errors as of `upgrade`.
     """
-    _run(command.downgrade, url, revision, settings)
+    _run(command.downgrade, bind, revision, settings)
+
+
+@contextmanager
+def index_options(context: MigrationContext) -> Iterator[dict[str, bool]]:
+    """Provide the options with which a migration adds or drops an index of an existing table.
+
+    On PostgreSQL the index is built CONCURRENTLY and outside a transaction, unless the migration
+    runs in the caller's transaction.
+    """
+    if context.opts.get("is_callers"):
+        yield {}
+        return
+    with context.autocommit_block():
+        yield {"postgresql_concurrently": True}
 
 
 def history(engine: Engine) -> tuple[Revision, ...]:
@@ -104,15 +135,59 @@ def check(engine: Engine) -> None:
 
 
 def _run(
-    move: Callable[[Config, str], None],
-    url: str | URL,
-    revision: str,
-    settings: Settings | None,
+    move: Callable[[Config, str], None], bind: Bind, revision: str, settings: Settings | None
 ) -> None:
     target = _known(revision)
     settings = settings or Settings.from_environment()
-    with _alembic_errors():
-        retried(lambda: move(_config(url=url, settings=settings), target), settings.tries, is_busy)
+    with _only_run(), _alembic_errors():
+        if isinstance(bind, Connection):
+            if not bind.in_transaction():
+                bind.begin()
+            move(_config(connection=bind, settings=settings), target)
+            return
+        with _engine_on(bind, settings) as engine:
+            unit = partial(_move, move, engine, target, settings)
+            retried(unit, settings.tries, is_busy)
+
+
+def _move(
+    move: Callable[[Config, str], None], engine: Engine, target: str, settings: Settings
+) -> None:
+    move(_config(engine=engine, settings=settings), target)
+
+
+@contextmanager
+def _engine_on(bind: Bind, settings: Settings) -> Iterator[Engine]:
+    """Provide the caller's engine, or one on a database URL."""
+    if isinstance(bind, Engine):
+        yield bind
+    elif isinstance(bind, str | URL):
+        engine = create_engine(bind, settings=settings)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+    else:
+        raise InvalidValue(
+            f"bind: a {type(bind).__name__} is no Engine, Connection or URL; with an async engine,"
+            " call `await connection.run_sync(recommender.upgrade)`"
+        )
+
+
+@contextmanager
+def _only_run() -> Iterator[None]:
+    """Run Alembic once at a time, and leave a migration of the host that calls it as it was."""
+    # `alembic.op` and `alembic.context` refer to one migration per process: the last one begun.
+    with _ALEMBIC:
+        outer = [vars(module).get("_proxy") for module in (alembic.op, alembic.context)]
+        try:
+            yield
+        finally:
+            for proxy in filter(None, outer):
+                proxy._install_proxy()  # noqa: SLF001 - Alembic offers no other way
+
+
+_ALEMBIC = RLock()
 
 
 def _config(**attributes: Any) -> Config:

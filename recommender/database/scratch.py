@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from recommender.database import migrations
-from recommender.database.engine import create_engine, migration_engine
-from recommender.database.transactions import translate_errors
+from recommender.database.engine import create_engine
+from recommender.database.transactions import translate_errors, writing
 from recommender.errors import InvalidValue
 from recommender.models.types import VERSION_TABLE, Base
 from recommender.settings import Settings
@@ -41,29 +41,24 @@ def scratch_database(url: str | None, settings: Settings) -> Iterator[Engine]:
         try:
             yield engine
         finally:
-            engine.dispose()
-            migrations.downgrade(url, "base", settings=settings)
-            _drop_version_table(url, settings)
+            migrations.downgrade(engine, "base", settings=settings)
+            _drop_version_table(engine)
 
 
 @contextmanager
 def _migrated(url: str, settings: Settings) -> Iterator[Engine]:
-    migrations.upgrade(url, settings=settings)
     engine = create_engine(url, settings=settings)
     try:
+        migrations.upgrade(engine, settings=settings)
         yield engine
     finally:
         engine.dispose()
 
 
-def _drop_version_table(url: str, settings: Settings) -> None:
+def _drop_version_table(engine: Engine) -> None:
     """Drop the version table, which a full downgrade leaves."""
-    engine = migration_engine(url, settings)
-    try:
-        with translate_errors(), engine.begin() as connection:
-            sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection)
-    finally:
-        engine.dispose()
+    with translate_errors(), writing(engine).begin() as connection:
+        sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection)
 
 
 def _check_empty(url: str, settings: Settings) -> None:

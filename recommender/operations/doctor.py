@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex
 
 from recommender.database import lookup
-from recommender.database.engine import check_schema, schema_revision
 from recommender.database.planner_statistics import unplanned_tables
+from recommender.database.schema import check_schema, schema_revision
 from recommender.database.transactions import translate_errors
 from recommender.formats import scalars
 from recommender.models.tables import INTERACTIONS, LEARNING_STATE, PENDING, VIDEO_HASHTAGS, VIDEOS

@@ -35,10 +35,10 @@ from recommender import (
     SchemaOutOfDate,
     StorageFailure,
 )
+from recommender.database import migrations
 from recommender.database.engine import (
     create_engine,
     database_url,
-    migration_engine,
     prepare_engine,
 )
 from recommender.database.transactions import WRITE, run_transaction, translate_errors, writing
@@ -127,7 +127,7 @@ def test_another_database_driver_or_form_is_refused(url: str) -> None:
     secret_url = url.replace("{}", SECRET)
     for make in (
         lambda: create_engine(secret_url),
-        lambda: migration_engine(secret_url, Settings()),
+        lambda: migrations.upgrade(secret_url),
     ):
         with pytest.raises(InvalidValue, match=r"^database URL: ") as caught:
             make()

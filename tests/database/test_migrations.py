@@ -28,9 +28,9 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import diagnose, models
 from recommender.benchmark.demo_world import DemoWorld, load
-from recommender.database import engine as engine_module
-from recommender.database import migrations, transactions
-from recommender.database.engine import check_schema, create_engine
+from recommender.database import migrations, schema, transactions
+from recommender.database.engine import create_engine
+from recommender.database.schema import check_schema
 from recommender.database.transactions import run_transaction, writing
 from recommender.errors import DatabaseBusy, RecommenderError, SchemaOutOfDate, UnknownUser
 from recommender.models.types import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
@@ -38,6 +38,7 @@ from recommender.settings import Settings
 from tests.support.refresh_worlds import people, read
 from tests.support.schemas import (
     ROOT,
+    add_migration,
     alembic,
     catalogue,
     downgrade,
@@ -62,27 +63,22 @@ def downgrade() -> None:
     op.drop_column("rec_events", "place")
 """
 INDEX = """
+from recommender.database.migrations import index_options
+
 NAME = "rec_events_video_id_ix"
 
 
 def upgrade() -> None:
-    with op.get_context().autocommit_block():
-        op.drop_index(NAME, if_exists=True, postgresql_concurrently=True)
-        op.create_index(NAME, "rec_events", ["video_id"], postgresql_concurrently=True)
+    with index_options(op.get_context()) as options:
+        op.drop_index(NAME, if_exists=True, **options)
+        op.create_index(NAME, "rec_events", ["video_id"], **options)
 
 
 def downgrade() -> None:
-    with op.get_context().autocommit_block():
-        op.drop_index(NAME, if_exists=True, postgresql_concurrently=True)
+    with index_options(op.get_context()) as options:
+        op.drop_index(NAME, if_exists=True, **options)
 """
 SMALL = DemoWorld(viewer_count=24, creator_count=24, video_count=60, watches_each=10)
-
-
-def add_migration(folder: Path, revision: str, after: str, body: str) -> None:
-    """Write one more migration."""
-    head = f'"""{revision}."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
-    named = f'revision = "{revision}"\ndown_revision = "{after}"\n'
-    (folder / "versions" / f"{revision}_later.py").write_text(head + named + body)
 
 
 @pytest.fixture
@@ -196,7 +192,7 @@ def test_an_older_database_is_refused_then_upgraded_and_used(
     engine: Engine, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(engine, SMALL)
-    monkeypatch.setattr(engine_module, "SCHEMA_REVISION", "9002")
+    monkeypatch.setattr(schema, "SCHEMA_REVISION", "9002")
     refused = f"at migration {SCHEMA_REVISION}, this package needs 9002: run `recommender db up"
     with engine.connect() as connection, pytest.raises(SchemaOutOfDate, match=refused):
         check_schema(connection)
@@ -473,7 +469,7 @@ def test_an_index_whose_making_was_interrupted_is_made_anew(
 ) -> None:
     url = new_database("postgresql")
     upgrade(url, "9001")
-    monkeypatch.setattr(engine_module, "SCHEMA_REVISION", "9001")
+    monkeypatch.setattr(schema, "SCHEMA_REVISION", "9001")
     bind = create_engine(url)
     index = (
         "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('rec_events_video_id_ix')"

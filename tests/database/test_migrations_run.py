@@ -19,13 +19,16 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from recommender.database import migrations
-from recommender.database.engine import check_schema, create_engine, migration_engine
+from recommender.database.engine import create_engine
+from recommender.database.schema import check_schema
 from recommender.database.transactions import writing
 from recommender.errors import DatabaseBusy, InvalidValue, RecommenderError, SchemaOutOfDate
 from recommender.models.types import PREFIX, SCHEMA_REVISION, VERSION_TABLE, Base
 from recommender.settings import Settings
 from tests.support.schemas import (
     ROOT,
+    UPGRADE_LOCK,
+    add_migration,
     alembic,
     catalogue,
     downgrade,
@@ -37,7 +40,6 @@ from tests.support.schemas import (
     upgrade,
 )
 
-UPGRADE_LOCK = 7_260_734_851_093_115
 CLASSIC = [
     ("completion", 0.4), ("likes", 0.3), ("shares", 0.25), ("follows", 0.35), ("hashtags", 0.2),
     ("sound", 0.15), ("language", 0.05), ("country", 0.02),
@@ -446,10 +448,38 @@ def test_an_upgrade_waits_for_another_no_longer_than_migration_wait(
     assert VERSION_TABLE in tables(url)
 
 
-def test_a_migration_has_its_own_time_limits(new_database: Callable[..., str]) -> None:
-    url = new_database("postgresql", migrated=False)
-    settings = Settings(statement_timeout=1, lock_timeout=2, migration_lock_timeout=3)
-    names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-    with migration_engine(url, settings).connect() as connection:
-        shown = [connection.scalar(sa.select(sa.func.current_setting(name))) for name in names]
-    assert shown == ["3s", "1d", "1d"]
+LIMITS = """
+from recommender.database.migrations import index_options
+
+SHOWN = (
+    "INSERT INTO limits SELECT name || ' ' || setting FROM pg_settings"
+    " WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout')"
+)
+
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE limits (shown text)")
+    op.execute(SHOWN)
+    with index_options(op.get_context()) as options:
+        op.execute(SHOWN)
+"""
+
+
+def test_a_migration_has_its_own_time_limits(
+    new_database: Callable[..., str], migrations_copy: Path
+) -> None:
+    add_migration(migrations_copy, "9001", SCHEMA_REVISION, LIMITS)
+    bind = create_engine(new_database("postgresql"))
+    shown = sa.text("SELECT name || ' ' || setting FROM pg_settings WHERE name LIKE '%_timeout'")
+    with bind.connect() as connection:
+        before = set(connection.scalars(shown))
+    migrations.upgrade(bind, settings=Settings(migration_lock_timeout=3))
+    limits = sa.text("SELECT shown, count(*) FROM limits GROUP BY shown")
+    with bind.connect() as connection:
+        assert dict(connection.execute(limits).all()) == {
+            "lock_timeout 3000": 2,
+            "statement_timeout 86400000": 2,
+            "idle_in_transaction_session_timeout 86400000": 2,
+        }
+        assert set(connection.scalars(shown)) == before
+    bind.dispose()

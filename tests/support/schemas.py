@@ -21,6 +21,8 @@ from recommender.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
+UPGRADE_LOCK = 7_260_734_851_093_115
+
 
 POSTGRES_CATALOGUE = {
     "columns": """
@@ -133,3 +135,10 @@ def alembic(url: str, *arguments: str) -> str:
 
 def scripts() -> ScriptDirectory:
     return ScriptDirectory(str(migrations.migrations_folder()))
+
+
+def add_migration(folder: Path, revision: str, after: str, body: str) -> None:
+    """Write one more migration."""
+    head = f'"""{revision}."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
+    named = f'revision = "{revision}"\ndown_revision = "{after}"\n'
+    (folder / "versions" / f"{revision}_later.py").write_text(head + named + body)
