@@ -28,7 +28,7 @@ def audit(since: datetime | None, form: str | None) -> None:
     if form_of(form) == "table":
         print_table([_row(result, name, value) for name, value in asdict(result).items()])
     else:
-        record = {**asdict(result), "broken": list(result.broken)}
+        record = result.as_dict()
         print_records([record], form, whole=record)
     if result.broken:
         raise RecommenderError(f"promises were broken: {', '.join(result.broken)}")

@@ -20,6 +20,7 @@ from recommender.database.transactions import run_transaction
 from recommender.errors import RecommenderError, UnknownUser
 from recommender.feed.for_you import for_you
 from recommender.feed.reasons import short_reasons
+from recommender.feed.resolve import resolve
 from recommender.feed.values import FeedItem, FeedPage
 from recommender.formats import scalars
 from recommender.ingest import events
@@ -62,9 +63,10 @@ class Demo:
 
     def reasons(self, page: FeedPage) -> list[tuple[str, ...]]:
         """Return short causes for the rows of a page that the demo prints."""
+        request = self.read(resolve, profile=PROFILE, as_of=page.request.as_of)
         return run_transaction(
             self.engine,
-            lambda session: short_reasons(session, page.request, page.items[:ROWS]),
+            lambda session: short_reasons(session, request, page.items[:ROWS]),
             write=False,
         )
 

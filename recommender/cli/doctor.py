@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
 from recommender.cli.database import engine
@@ -24,7 +22,7 @@ def doctor(form: str | None, *, plans: bool) -> None:
     with engine(longest=settings().rollup_timeout) as bind:
         findings = diagnose(bind, plans=plans)
     failed = [finding for finding in findings if not finding.ok]
-    records = [asdict(finding) for finding in findings]
+    records = [finding.as_dict() for finding in findings]
     if form_of(form) == "table":
         print_table([{**row, "ok": "well" if row["ok"] else "not well"} for row in records])
     else:

@@ -7,14 +7,11 @@ import json
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import click
 
 from recommender.feed.values import Explanation, FeedItem, FeedPage
-from recommender.formats import scalars
-from recommender.ranking.request import FeedRequest
 
 Record = Mapping[str, Any]
 
@@ -30,22 +27,6 @@ OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 def form_of(form: str | None) -> str:
     """Return the given format; if None, table on a terminal and json otherwise."""
     return form or ("table" if sys.stdout and sys.stdout.isatty() else "json")
-
-
-def moment(value: datetime | None) -> str | None:
-    """Return a time as text, the way every output writes it."""
-    return None if value is None else scalars.written_time(value)
-
-
-def plain(record: Record) -> dict[str, Any]:
-    """Return a record with its times as text and its tuples as lists."""
-    return {name: _plain(value) for name, value in record.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return moment(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def print_records(records: Sequence[Record], form: str | None, *, whole: Any = None) -> None:
@@ -151,55 +132,13 @@ def _visible(character: str) -> str:
     return " " if is_hidden else character
 
 
-def request_record(request: FeedRequest) -> dict[str, Any]:
-    """Return the fields that begin every answer about a viewer."""
-    return {
-        "user": request.user,
-        "known": request.known,
-        "profile": request.profile.name,
-        "profile_version": request.profile.version,
-    }
-
-
-def item_record(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
-    """Return one video of a page as a record."""
-    record = {
-        "position": item.position,
-        "video": item.video,
-        "creator": item.creator,
-        "caption": item.caption,
-        "hashtags": list(item.hashtags),
-        "sound": item.sound,
-        "published_at": moment(item.published_at),
-        "score": item.score,
-        "sources": list(item.sources),
-    }
-    return {**record, "signals": signals_record(item)} if with_signals else record
-
-
-def signals_record(item: FeedItem) -> dict[str, Any]:
-    """Return the signals with their values, weights and contributions."""
-    return {
-        name: {"value": part.value, "weight": part.weight, "contribution": part.contribution}
-        for name, part in item.signals.items()
-    }
-
-
 def print_page(page: FeedPage, form: str | None, *, with_signals: bool) -> None:
     """Print a page of a feed."""
-    items = [item_record(item, with_signals=with_signals) for item in page.items]
-    whole = {
-        **request_record(page.request),
-        "as_of": moment(page.request.as_of),
-        "session": page.session,
-        "cursor": page.cursor,
-        "exhausted": page.exhausted,
-        "items": items,
-    }
     if form_of(form) == "table":
         print_table([_page_row(item, with_signals=with_signals) for item in page.items])
     else:
-        print_records(items, form, whole=whole)
+        whole = page.as_dict(signals=with_signals)
+        print_records(whole["items"], form, whole=whole)
 
 
 def _page_row(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
@@ -228,30 +167,14 @@ def _strongest(item: FeedItem) -> str:
 
 def print_explanation(explanation: Explanation, form: str | None) -> None:
     """Print why a video has its place in a feed, or has none."""
-    item = explanation.item
-    request = request_record(explanation.request)
-    filters = [{"name": one.name, "passed": one.passed} for one in explanation.filters]
-    whole = {
-        "user": request.pop("user"),
-        "known": request.pop("known"),
-        "video": item.video,
-        **request,
-        "shown": explanation.shown,
-        "rank": explanation.rank,
-        "score": item.score,
-        "signals": signals_record(item),
-        "sources": list(item.sources),
-        "filters": filters,
-        "reason": explanation.reason,
-        "displaced_by": list(explanation.displaced_by),
-    }
+    whole = explanation.as_dict()
     if form_of(form) != "table":
         print_records([whole], form, whole=whole)
         return
     click.echo(cell(explanation.reason))
     click.echo(cell(_place(explanation)))
-    rows = [{"signal": name, **part} for name, part in signals_record(item).items()]
-    total = {"signal": "score", "value": None, "weight": None, "contribution": item.score}
+    rows = [{"signal": name, **part} for name, part in whole["signals"].items()]
+    total = {"signal": "score", "value": None, "weight": None, "contribution": whole["score"]}
     print_table([*rows, total])
 
 

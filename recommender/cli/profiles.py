@@ -15,9 +15,9 @@ from recommender.cli.options import (
     format_option,
     note_option,
 )
-from recommender.cli.output import cell, form_of, moment, print_records, print_table
+from recommender.cli.output import cell, form_of, print_records, print_table
 from recommender.feed import comparison
-from recommender.feed.values import FeedPage
+from recommender.formats.plain import plain
 from recommender.ranking.profiles import (
     activate_profile,
     create_profile,
@@ -42,7 +42,7 @@ def list_(form: str | None) -> None:
         versions = list_profiles(session)
         origins = {(record.profile, record.version): record for record in profile_history(session)}
     rows = [
-        {**_record(profile), **_origin(origins[profile.name, profile.version])}
+        {**profile.as_dict(), **origins[profile.name, profile.version].as_dict()}
         for profile in versions
     ]
     if form_of(form) == "table":
@@ -101,35 +101,15 @@ def diff(first: str, second: str, form: str | None, **asked: Any) -> None:
     """Compare the weights of two versions, and optionally users' pages."""
     with reading() as session:
         difference = comparison.diff_profiles(session, first, second, **asked)
-    weights = [
-        {"signal": name, difference.first: one, difference.second: other, "change": other - one}
-        for name, (one, other) in difference.weights.items()
-    ]
-    pages = {user: _places(*both) for user, both in difference.pages.items()}
+    whole = difference.as_dict()
     if form_of(form) != "table":
-        rows = [{"user": user, **row} for user, rows in pages.items() for row in rows]
-        whole = {
-            "first": difference.first,
-            "second": difference.second,
-            "weights": weights,
-            "pages": pages,
-        }
-        print_records(rows or weights, form, whole=whole)
+        rows = [{"user": user, **row} for user, rows in whole["pages"].items() for row in rows]
+        print_records(rows or whole["weights"], form, whole=whole)
         return
-    print_table([row for row in weights if row["change"]])
-    for user, rows in pages.items():
+    print_table([row for row in whole["weights"] if row["change"]])
+    for user, rows in whole["pages"].items():
         click.echo(f"\n{cell(user)}:")
         print_table(rows)
-
-
-def _places(one: FeedPage, other: FeedPage) -> list[dict[str, Any]]:
-    """Return the videos' positions on both pages, None if absent."""
-    was = {item.video: item.position for item in one.items}
-    now = {item.video: item.position for item in other.items}
-    return [
-        {"#": now.get(video), "was": was.get(video), "video": video}
-        for video in dict.fromkeys([*now, *was])
-    ]
 
 
 @profiles.command()
@@ -145,34 +125,13 @@ _LISTED = ("profile", "version", "active", "source", "parent", "author", "create
 """The columns of the table of versions."""
 
 
-def _record(profile: Profile) -> dict[str, Any]:
-    return {
-        "profile": profile.name,
-        "version": profile.version,
-        "active": profile.active,
-        "weights": dict(profile.weights),
-    }
-
-
-def _origin(record: ProfileRecord) -> dict[str, Any]:
-    return {
-        "source": record.source,
-        "parent": record.parent,
-        "author": record.author,
-        "note": record.note,
-        "created_at": moment(record.created_at),
-        "activated_at": moment(record.activated_at),
-        "metrics": record.metrics,
-    }
-
-
 def _print(profile: Profile, form: str | None, record: ProfileRecord | None = None) -> None:
     weights = [{"signal": name, "weight": weight} for name, weight in profile.weights.items()]
     if form_of(form) == "table":
         state = "active" if profile.active else "not active"
         click.echo(f"{profile.label}, {state}{_made(record)}")
-    origin = {} if record is None else _origin(record)
-    print_records(weights, form, whole={**_record(profile), **origin})
+    origin = {} if record is None else record.as_dict()
+    print_records(weights, form, whole={**profile.as_dict(), **origin})
 
 
 def _made(record: ProfileRecord | None) -> str:
@@ -182,4 +141,4 @@ def _made(record: ProfileRecord | None) -> str:
     by = f" by {cell(record.author)}" if record.author else ""
     parent = f" from {record.parent}" if record.parent else ""
     note = f": {cell(record.note)}" if record.note else ""
-    return f"; made by {record.source}{by}{parent} at {moment(record.created_at)}{note}"
+    return f"; made by {record.source}{by}{parent} at {plain(record.created_at)}{note}"

@@ -11,10 +11,11 @@ from recommender.cli.database import readable
 from recommender.cli.figures import figure_rows, interval_cell, targets
 from recommender.cli.log_options import sample_option, target_option
 from recommender.cli.options import Time, as_of_option, database_option, format_option, settings
-from recommender.cli.output import form_of, moment, print_records, print_table
+from recommender.cli.output import form_of, print_records, print_table
 from recommender.cli.progress import progress_bars
 from recommender.evaluation import off_policy
 from recommender.evaluation.off_policy_estimator import Expectation
+from recommender.formats.plain import plain
 
 
 @click.command()
@@ -103,7 +104,7 @@ def _remarks(result: off_policy.ProfileReplay) -> Iterator[str]:
     if result.is_flattered:
         yield (
             f"{result.profile} has learned from what came before"
-            f" {moment(result.learned_until)}, and so is flattered: replay it from then on."
+            f" {plain(result.learned_until)}, and so is flattered: replay it from then on."
         )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import click
 
 from recommender.cli.database import readable, reading, writing
 from recommender.cli.options import database_option, format_option, settings
-from recommender.cli.output import form_of, plain, print_records, print_table
+from recommender.cli.output import form_of, print_records, print_table
 from recommender.operations import archive, users
 from recommender.operations.erase import erase_user
 
@@ -27,7 +26,7 @@ def show(user: str, form: str | None) -> None:
     """Show a user's profile, interests, follows, mutes and counts of events."""
     with reading() as session:
         summary = users.show_user(session, user)
-    record = plain(asdict(summary))
+    record = summary.as_dict()
     if form_of(form) == "table":
         print_table([{"what": name, "value": value} for name, value in record.items()])
     else:

@@ -49,12 +49,20 @@ def database_url(url: str | URL) -> URL:
     except (ArgumentError, ValueError):
         raise InvalidValue(_NOT_A_URL) from None
     if parsed.drivername in POSTGRESQL_NAMES:
-        return parsed.set(drivername="postgresql+psycopg")
+        return _without_shown_password(parsed).set(drivername="postgresql+psycopg")
     if parsed.drivername not in SQLITE_NAMES:
         raise InvalidValue(
             f"database URL: {parsed.drivername} is neither SQLite nor PostgreSQL with psycopg"
         )
     return parsed
+
+
+def _without_shown_password(url: URL) -> URL:
+    """Move a password in the query to its own place, where no repr of the URL shows it."""
+    password = url.query.get("password")
+    if not isinstance(password, str):
+        return url
+    return url.set(password=password).difference_update_query(["password"])
 
 
 def create_engine(url: str | URL | None = None, *, settings: Settings | None = None) -> Engine:

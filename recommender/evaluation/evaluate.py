@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,6 +49,7 @@ from recommender.evaluation.results import (
     ScoredImpressions,
 )
 from recommender.formats import scalars
+from recommender.formats.plain import plain_fields
 from recommender.learning.affinities import RULE_COLUMNS
 from recommender.models import LearningState
 from recommender.ranking.profiles import get_profile
@@ -92,22 +93,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON; an interval has a value, a low and a high end."""
-        plain = asdict(self)
-        for name in ("cutoff", "until"):
-            plain[name] = plain[name] and scalars.written_time(plain[name])
-        for name in ("ranking", "pages"):
-            plain[name] = [plain_figures(row) for row in plain[name]]
-        return plain
-
-
-def plain_figures(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures as JSON; an interval has a value, a low and a high end."""
-    return {
-        name: plain_figures(value) if isinstance(value, Mapping)
-        else dict(zip(("value", "low", "high"), value, strict=True)) if isinstance(value, tuple)
-        else value
-        for name, value in row.items()
-    }  # fmt: skip
+        return plain_fields(self)
 
 
 def evaluate(

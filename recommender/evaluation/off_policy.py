@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from recommender.database.transactions import long_transaction, translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation import metrics
 from recommender.evaluation.bootstrap import Interval, bootstrap, mean_of_sums
-from recommender.evaluation.evaluate import SAMPLE, check_sample, plain_figures
+from recommender.evaluation.evaluate import SAMPLE, check_sample
 from recommender.evaluation.labels import target_values
 from recommender.evaluation.log_replay import ENGAGED, Progress, no_progress
 from recommender.evaluation.off_policy_estimator import Expectation
@@ -34,6 +34,7 @@ from recommender.feed.for_you import for_you
 from recommender.feed.resolve import reading_time
 from recommender.feed.values import FeedItem
 from recommender.formats import scalars
+from recommender.formats.plain import plain_fields
 from recommender.models import Video
 from recommender.models.tables import USERS
 from recommender.ranking.profiles import get_profile, profile_history
@@ -107,13 +108,7 @@ class ProfileReplay:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON; an interval has a value, a low and a high end."""
-        plain = asdict(self)
-        for name in ("since", "until", "learned_until"):
-            plain[name] = plain[name] and scalars.written_time(plain[name])
-        plain["not_recorded"] = list(self.not_recorded)
-        plain["hindsight"] = plain_figures(plain["hindsight"])
-        plain["previews"] = [plain_figures(row) for row in plain["previews"]]
-        return plain
+        return plain_fields(self)
 
 
 def replay_profile(

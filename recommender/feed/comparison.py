@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -33,6 +34,28 @@ class ProfileDiff:
     second: str
     weights: Mapping[str, tuple[float, float]]
     pages: Mapping[str, tuple[FeedPage, FeedPage]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison as `profiles diff --format json` prints it."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "weights": [
+                {"signal": name, self.first: one, self.second: other, "change": other - one}
+                for name, (one, other) in self.weights.items()
+            ],
+            "pages": {user: _positions(*both) for user, both in self.pages.items()},
+        }
+
+
+def _positions(one: FeedPage, other: FeedPage) -> list[dict[str, Any]]:
+    """Return the videos' positions on both pages, None if absent."""
+    was = {item.video: item.position for item in one.items}
+    now = {item.video: item.position for item in other.items}
+    return [
+        {"#": now.get(video), "was": was.get(video), "video": video}
+        for video in dict.fromkeys([*now, *was])
+    ]
 
 
 def diff_profiles(

@@ -30,7 +30,12 @@ from recommender.models.tables import SERVED, SESSIONS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import allowed
 from recommender.ranking.profiles import profile_of_id
-from recommender.ranking.request import FeedRequest
+from recommender.ranking.request import (
+    NOTHING_LEARNED,
+    FeedRequest,
+    RequestSummary,
+    shared_fields,
+)
 from recommender.ranking.scoring import score_key_of, score_of
 from recommender.ranking.viewer import Shape, Viewer, values_of
 
@@ -141,7 +146,7 @@ def record_page(session: Session, page: FeedPage) -> FeedPage:
     return serve(session, ranked) if items else _page_at(session, own) or _stale(ranked)
 
 
-def _next_position_query(request: FeedRequest) -> Statement:
+def _next_position_query(request: RequestSummary) -> Statement:
     """Return the query of the session's next position, NULL before its first page.
 
     It locks the user's row. It finds the user by the key, because a replica may not know the row.
@@ -157,13 +162,13 @@ def _next_position_query(request: FeedRequest) -> Statement:
 
 
 def _servable(
-    session: Session, request: FeedRequest, items: Sequence[FeedItem]
+    session: Session, request: RequestSummary, items: Sequence[FeedItem]
 ) -> tuple[FeedItem, ...]:
     """Return the items that pass the filters now, once each and renumbered: one statement.
 
     The caller's own conditions are not applied again.
     """
-    own = replace(request, language=None, where=None, exclude=(), signals={})
+    own = FeedRequest(**shared_fields(request), learning=NOTHING_LEARNED)
     statement = cached_statement(_passing_query, named, "record_page", Shape.of(own))
     values = values_of(own, [item.video for item in items])
     passing = set(lookup.connection(session).scalars(statement, values))
@@ -209,7 +214,7 @@ def _not_recorded(page: FeedPage) -> FeedPage:
     return page if position == 1 else _with_cursor(page, position)
 
 
-def _advance(session: Session, request: FeedRequest, length: int) -> bool:
+def _advance(session: Session, request: RequestSummary, length: int) -> bool:
     """Begin the session or advance it past a page; False if another page did so before."""
     values = {
         "asker": request.user_id,
@@ -256,7 +261,7 @@ def _advance_statement() -> Any:
     )
 
 
-def _served_row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:
+def _served_row(request: RequestSummary, item: FeedItem) -> Mapping[str, Any]:
     return {
         "user_id": request.user_id,
         "session": request.session,
@@ -273,7 +278,7 @@ def _served_row(request: FeedRequest, item: FeedItem) -> Mapping[str, Any]:
     }
 
 
-def _recorded_signals(request: FeedRequest, item: FeedItem) -> dict[str, float | list[float]]:
+def _recorded_signals(request: RequestSummary, item: FeedItem) -> dict[str, float | list[float]]:
     """Return the values of the signals that are not 0.
 
     A signal of the host has its value and its weight, because no profile holds that weight.
@@ -286,7 +291,7 @@ def _recorded_signals(request: FeedRequest, item: FeedItem) -> dict[str, float |
     }
 
 
-def recorded_page(session: Session, request: FeedRequest) -> FeedPage:
+def recorded_page(session: Session, request: RequestSummary) -> FeedPage:
     """Return the page of a session that was served at a position: one or two statements.
 
     Its videos have the scores and signals with which they were served. Videos that are no longer
@@ -305,7 +310,7 @@ def recorded_page(session: Session, request: FeedRequest) -> FeedPage:
     return page
 
 
-def _page_at(session: Session, request: FeedRequest) -> FeedPage | None:
+def _page_at(session: Session, request: RequestSummary) -> FeedPage | None:
     """Return the recorded page that begins at the position of a request; None if there is none."""
     rows = session.execute(_recorded_query(request)).all()
     if not rows:
@@ -325,7 +330,7 @@ def _page_at(session: Session, request: FeedRequest) -> FeedPage | None:
     return _with_cursor(page, first.after)
 
 
-def _recorded_query(request: FeedRequest) -> Statement:
+def _recorded_query(request: RequestSummary) -> Statement:
     """Return the query of a page's videos in order, with the position of the next page."""
     own = (SERVED.c.user_id == request.user_id, SERVED.c.session == request.session)
     later = sa.select(sa.func.min(SERVED.c.page)).where(*own, SERVED.c.page > request.position)

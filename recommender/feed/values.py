@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from recommender.ranking.request import FeedRequest
+from recommender.formats.plain import plain
+from recommender.ranking.request import FeedRequest, RequestSummary
 
 
 class Contribution(NamedTuple):
@@ -20,6 +21,10 @@ class Contribution(NamedTuple):
     def contribution(self) -> float:
         """The number that the signal adds to the score, to nine decimals."""
         return round(self.value * self.weight, 9)
+
+    def as_dict(self) -> dict[str, float]:
+        """Return value, weight and contribution."""
+        return {"value": self.value, "weight": self.weight, "contribution": self.contribution}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,38 @@ class FeedItem:
     explored: bool = False
     crowded: bool = False
 
+    def as_dict(self, *, signals: bool = False) -> dict[str, Any]:
+        """Return the video as `feed --format json` prints it.
+
+        Args:
+            signals: whether to add what each signal adds to the score.
+        """
+        shown = {
+            "position": self.position,
+            "video": self.video,
+            "creator": self.creator,
+            "caption": self.caption,
+            "hashtags": list(self.hashtags),
+            "sound": self.sound,
+            "published_at": plain(self.published_at),
+            "score": self.score,
+            "sources": list(self.sources),
+        }
+        return {**shown, "signals": self.signals_as_dict()} if signals else shown
+
+    def signals_as_dict(self) -> dict[str, dict[str, float]]:
+        """Return the value, the weight and the contribution of each signal."""
+        return {name: part.as_dict() for name, part in self.signals.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
     """An ordered page of a feed, with the request that it answers.
 
+    It holds values only, so it can be pickled and encoded as JSON.
+
     Attributes:
-        request: the resolved request.
+        request: the summary of the request.
         items: its videos, in order.
         session: the session that it was recorded in, None if it was not recorded.
         cursor: the text that asks for the next page, None if there is no next page.
@@ -70,12 +100,30 @@ class FeedPage:
         stale: whether `record_page` could record no video of the page: request the page again.
     """
 
-    request: FeedRequest
+    request: RequestSummary
     items: tuple[FeedItem, ...]
     session: str | None = None
     cursor: str | None = None
     exhausted: bool = False
     stale: bool = False
+
+    def __post_init__(self) -> None:
+        _summarize(self)
+
+    def as_dict(self, *, signals: bool = False) -> dict[str, Any]:
+        """Return the page as `feed --format json` prints it.
+
+        Args:
+            signals: whether to add what each signal adds to the scores.
+        """
+        return {
+            **self.request.as_dict(),
+            "as_of": plain(self.request.as_of),
+            "session": self.session,
+            "cursor": self.cursor,
+            "exhausted": self.exhausted,
+            "items": [item.as_dict(signals=signals) for item in self.items],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +133,17 @@ class FilterOutcome:
     name: str
     passed: bool
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the name, and whether the video passed."""
+        return {"name": self.name, "passed": self.passed}
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The reasons why a video has its rank in a viewer's feed, or is left out.
 
     Attributes:
-        request: the resolved request.
+        request: the summary of the request.
         item: the video with its score and signals.
         filters: every filter with its outcome.
         rank: the rank in the viewer's whole filtered order, from 1; None if it is left out.
@@ -99,14 +151,41 @@ class Explanation:
         displaced_by: the keys of up to 3 videos just ahead, the nearest first.
     """
 
-    request: FeedRequest
+    request: RequestSummary
     item: FeedItem
     filters: tuple[FilterOutcome, ...]
     rank: int | None
     reason: str
     displaced_by: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _summarize(self)
+
     @property
     def shown(self) -> bool:
         """True if the video is in the viewer's order at all."""
         return self.rank is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the explanation as `explain --format json` prints it."""
+        request = self.request.as_dict()
+        return {
+            "user": request.pop("user"),
+            "known": request.pop("known"),
+            "video": self.item.video,
+            **request,
+            "shown": self.shown,
+            "rank": self.rank,
+            "score": self.item.score,
+            "signals": self.item.signals_as_dict(),
+            "sources": list(self.item.sources),
+            "filters": [outcome.as_dict() for outcome in self.filters],
+            "reason": self.reason,
+            "displaced_by": list(self.displaced_by),
+        }
+
+
+def _summarize(result: FeedPage | Explanation) -> None:
+    """Replace the full request, which holds SQL expressions, by its summary."""
+    if isinstance(result.request, FeedRequest):
+        object.__setattr__(result, "request", result.request.summary())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from recommender.errors import RecommenderError
@@ -67,6 +67,10 @@ class Counts:
     unchanged: int = 0
     too_old: int = 0
     rejected: Mapping[int, RecommenderError] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the numbers by name."""
+        return asdict(self)
 
     def __add__(self, other: Counts) -> Counts:
         """Return the sums of the numbers, without the errors, whose indices are of one batch."""

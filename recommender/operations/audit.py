@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -78,6 +78,10 @@ class Audit:
     def broken(self) -> tuple[str, ...]:
         """The names of the broken promises."""
         return tuple(name for name in PROMISES if getattr(self, name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures and the names of the broken promises, as `audit` prints them."""
+        return {**asdict(self), "broken": list(self.broken)}
 
 
 def audit(session: Session, *, since: datetime | None = None) -> Audit:

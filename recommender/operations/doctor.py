@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Engine, Index
@@ -48,6 +49,10 @@ class Finding:
     ok: bool
     found: str
     advice: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as `doctor` prints it."""
+        return asdict(self)
 
 
 Check = Callable[[Session], Finding]

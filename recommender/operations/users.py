@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from recommender.database import lookup
 from recommender.errors import InvalidValue, UnknownUser
 from recommender.formats import scalars
+from recommender.formats.plain import plain_fields
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.users import user_id
 from recommender.learning.engagement import MAX_CLOCK_SKEW
@@ -61,6 +62,10 @@ class UserSummary:
     plays: int
     shares: int
     comments: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary as `user show` prints it."""
+        return plain_fields(self)
 
 
 def show_user(session: Session, user: AnyKey) -> UserSummary:

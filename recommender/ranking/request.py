@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from random import Random
 from typing import Any
@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement
 
 from recommender.errors import InvalidValue
+from recommender.formats.plain import plain
 from recommender.settings import Settings
 
 REFERENCE = "classic"
@@ -49,6 +50,15 @@ class Profile:
         """True for the reference formula, which keeps own, seen and muted videos."""
         return self.name == REFERENCE
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the version as `profiles show --format json` prints it."""
+        return {
+            "profile": self.name,
+            "version": self.version,
+            "active": self.active,
+            "weights": dict(self.weights),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileRecord:
@@ -76,6 +86,20 @@ class ProfileRecord:
     parent: str | None = None
     metrics: Mapping[str, Any] | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the origin as `profiles show --format json` prints it."""
+        return {
+            "profile": self.profile,
+            "version": self.version,
+            "source": self.source,
+            "parent": self.parent,
+            "author": self.author,
+            "note": self.note,
+            "created_at": plain(self.created_at),
+            "activated_at": plain(self.activated_at),
+            "metrics": self.metrics,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Learning:
@@ -98,9 +122,15 @@ class Learning:
     captions: int
 
 
-@dataclass(frozen=True, slots=True)
-class FeedRequest:
-    """A resolved and validated request for ranked videos.
+NOTHING_LEARNED = Learning(
+    creator=1.0, hashtag=1.0, sound=1.0, trend=0.0, peak=0.0, engaged_share=0.0, captions=0
+)
+"""The learning state of a request that filters videos and ranks none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSummary:
+    """The part of a request that a page and an explanation carry: values only.
 
     Attributes:
         user: the viewer's key as asked for.
@@ -109,20 +139,10 @@ class FeedRequest:
         country: the viewer's country, None if unknown.
         profile: the version of the profile that scores.
         as_of: the reading time, in UTC.
-        learning: the learning state at the reading time.
-        device: the viewer's device, None if unknown.
-        learned_since: the time of the last reset: earlier behaviour is ignored; None for never.
         limit: the largest number of videos, 1 to 500.
-        where: the caller's own predicate over `Video`.
-        exclude: the keys of videos to leave out.
-        signals: the host's own signals (`Signal`), each with its weight.
-        settings: the numbers that shape signals and sources.
         session: the session that the page continues, None for a new one.
         position: the position of the page's first video in the session, from 1.
-        next_position: the session's next position; if later, the page was already served.
-        last_creator, last_sound: the rows of the creator and sound of the video before the page.
         rewatch: whether videos seen before the session may be shown again.
-        seed: the random seed, 0 to 2,147,483,646; the same seed gives the same page.
     """
 
     user: str
@@ -131,21 +151,10 @@ class FeedRequest:
     country: str | None
     profile: Profile
     as_of: datetime
-    learning: Learning
-    device: str | None = None
-    learned_since: datetime | None = None
     limit: int = DEFAULT_LIMIT
-    where: ColumnElement[bool] | None = None
-    exclude: tuple[str, ...] = ()
-    signals: Mapping[Any, float] = field(default_factory=dict)
-    settings: Settings = field(default_factory=Settings)
     session: UUID | None = None
     position: int = 1
-    next_position: int = 1
-    last_creator: int | None = None
-    last_sound: int | None = None
     rewatch: bool = False
-    seed: int = 0
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -155,11 +164,62 @@ class FeedRequest:
         """True if the viewer is in the database."""
         return self.user_id is not None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields that begin every answer about a viewer, as the commands print them."""
+        return {
+            "user": self.user,
+            "known": self.known,
+            "profile": self.profile.name,
+            "profile_version": self.profile.version,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedRequest(RequestSummary):
+    """A resolved and validated request for ranked videos, the argument of `feed_query`.
+
+    It holds SQL expressions and the host's signals, which cannot be serialized. Pages carry its
+    `summary`.
+
+    Attributes:
+        learning: the learning state at the reading time.
+        device: the viewer's device, None if unknown.
+        learned_since: the time of the last reset: earlier behaviour is ignored; None for never.
+        where: the caller's own predicate over `Video`.
+        exclude: the keys of videos to leave out.
+        signals: the host's own signals (`Signal`), each with its weight.
+        settings: the numbers that shape signals and sources.
+        next_position: the session's next position; if later, the page was already served.
+        last_creator, last_sound: the rows of the creator and sound of the video before the page.
+        seed: the random seed, 0 to 2,147,483,646; the same seed gives the same page.
+    """
+
+    learning: Learning
+    device: str | None = None
+    learned_since: datetime | None = None
+    where: ColumnElement[bool] | None = None
+    exclude: tuple[str, ...] = ()
+    signals: Mapping[Any, float] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
+    next_position: int = 1
+    last_creator: int | None = None
+    last_sound: int | None = None
+    seed: int = 0
+
     @property
     def is_served(self) -> bool:
         """True if the page was already served."""
         return self.position < self.next_position
 
+    def summary(self) -> RequestSummary:
+        """Return the part that pages carry."""
+        return RequestSummary(**shared_fields(self))
+
     def chance(self) -> Random:
         """Return the random generator of the page, determined by seed and position."""
         return Random(f"{self.seed} {self.position}")  # noqa: S311 - not for secrets
+
+
+def shared_fields(request: RequestSummary) -> dict[str, Any]:
+    """Return the fields that a request and its summary have in common, by name."""
+    return {one.name: getattr(request, one.name) for one in fields(RequestSummary)}

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation.bootstrap import Interval
-from recommender.evaluation.evaluate import SAMPLE, check_sample, plain_figures
+from recommender.evaluation.evaluate import SAMPLE, check_sample
 from recommender.evaluation.labels import target_values
 from recommender.evaluation.log_files import LogFiles
 from recommender.evaluation.log_replay import (
@@ -112,10 +112,7 @@ class PageFit(LearnedVersion):
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fit as JSON; an interval has a value, a low and a high bound."""
-        plain = {"over": "candidates", **LearnedVersion.as_dict(self)}
-        for name in ("quality", "before"):
-            plain[name] = plain_figures(plain[name])
-        return plain
+        return {"over": "candidates", **LearnedVersion.as_dict(self)}
 
 
 def fit_pages(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from recommender.errors import InvalidValue
 from recommender.evaluation.log_replay import check_length
 from recommender.evaluation.logistic import Regression, bounded
 from recommender.formats import scalars
+from recommender.formats.plain import plain_fields
 from recommender.models.types import LARGEST_WEIGHT
 from recommender.ranking.profiles import checked_name, checked_origin, create_profile
 from recommender.ranking.signals import SIGNALS
@@ -37,14 +38,8 @@ class LearnedVersion:
     weights: Mapping[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fit as JSON: times as text, tuples of names as lists."""
-        plain = asdict(self)  # type: ignore[call-overload] # subclasses are dataclasses
-        for name, value in plain.items():
-            if isinstance(value, datetime):
-                plain[name] = scalars.written_time(value)
-            elif isinstance(value, tuple):
-                plain[name] = list(value)
-        return plain  # type: ignore[no-any-return]
+        """Return the fit as JSON; an interval has a value, a low and a high end."""
+        return plain_fields(self)
 
     def metrics(self) -> dict[str, Any]:
         """Return what is stored with the version: all that its row and weights do not contain."""

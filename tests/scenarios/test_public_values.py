@@ -1,0 +1,248 @@
+"""Nothing that a public function returns, logs or raises holds a password or an SQL expression."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from datetime import timedelta
+from inspect import isfunction
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+import recommender
+from recommender import (
+    Counts,
+    DatabaseUnreachable,
+    Explanation,
+    FeedPage,
+    InvalidValue,
+    Profile,
+    Settings,
+    Signal,
+    create_engine,
+    prepare_engine,
+    run_transaction,
+)
+from recommender.benchmark import demo_world
+from recommender.benchmark.demo_world import LENGTH, DemoWorld
+from recommender.database import migrations
+from recommender.models import Video
+from recommender.ranking.request import RequestSummary
+from recommender.settings import URL_VARIABLES, variable_of
+from tests.support.worlds import EXAMPLE, at, worked_example
+
+SECRET = "s3cret-3f9a"  # noqa: S105 - invented
+WORLD = DemoWorld(viewer_count=4, creator_count=6, video_count=20)
+BOOST = Signal("boost", 0.0, 1.0, lambda _candidate: sa.literal(0.5))
+OWN: dict[str, Any] = {"signals": {BOOST: 1.0}, "as_of": at()}
+
+
+def with_secret(url: str) -> str:
+    """Return the URL of the same database with a password in it."""
+    if url.startswith("sqlite"):
+        return f"sqlite:///file:{url.removeprefix('sqlite:///')}?uri=true&key={SECRET}"
+    return sa.make_url(url).set(password=SECRET).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def secret_engine(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine whose URL has a password, as have all variables that may name a database."""
+    for name in ("RECOMMENDER_DATABASE_URL", "DATABASE_URL", "PGPASSWORD"):
+        monkeypatch.setenv(name, f"postgresql://me:{SECRET}@127.0.0.1:1/none")
+    engine = create_engine(with_secret(database))
+    yield engine
+    engine.dispose()
+
+
+def returned(engine: Engine, folder: Path) -> dict[str, Any]:
+    """Call every public function that returns a value; give what it returned by its name."""
+    values: dict[str, Any] = {}
+
+    def write(session: Session) -> None:
+        worked_example(session)
+        values["upsert_users"] = recommender.upsert_users(session, [{"id": "ana"}])
+        video = {"id": "v9", "creator": "bo", "published_at": at(-5)}
+        values["upsert_videos"] = recommender.upsert_videos(session, [video])
+        for name in ("follow", "unfollow"):
+            values[name] = getattr(recommender, name)(session, "ana", "bo")
+        for name in ("mute", "unmute"):
+            values[name] = getattr(recommender, name)(session, "ana", "creator", "bo")
+        values["record"] = recommender.record(session, "ana", "v1", "like", at=at(-4))
+        event = recommender.Event("e9", "ana", "v2", "watch", at(-3), completion=1.0)
+        values["record_many"] = recommender.record_many(session, [event])
+        weights = {"freshness": 1.0}
+        values["create_profile"] = recommender.create_profile(session, "mine", weights)
+        values["activate_profile"] = recommender.activate_profile(session, "mine")
+        where = Video.key.in_(["v1", "v2", "v3", "v9", SECRET])
+        page = recommender.for_you(session, "user1", where=where, rewatch=True, limit=1, **OWN)
+        values["for_you"] = page
+        values["for_you again"] = recommender.for_you(session, "user1", cursor=page.cursor, **OWN)
+        shown = recommender.for_you(session, "ana", where=where, record=False, **OWN)
+        values["record_page"] = recommender.record_page(session, shown)
+
+    def read(session: Session) -> None:
+        values["rank"] = recommender.rank(session, "ana", ["v1", "v2"], **OWN)
+        values["explain"] = recommender.explain(session, "ana", "v1", **OWN)
+        values["following"] = recommender.following(session, "user1", as_of=at())
+        values["trending"] = recommender.trending(session, as_of=at())
+        for name in ("get_profile", "list_profiles", "profile_history", "audit"):
+            values[name] = getattr(recommender, name)(session)
+        values["diff_profiles"] = recommender.diff_profiles(
+            session, "classic", "for_you", users=["ana"], as_of=at()
+        )
+
+    run_transaction(engine, write)
+    values["refresh"] = recommender.refresh(engine)
+    with Session(engine) as session:
+        read(session)
+    values["diagnose"] = recommender.diagnose(engine)
+    values["import_file"] = recommender.import_file(engine, "users", str(EXAMPLE / "users.csv"))
+    values["export_file"] = recommender.export_file(engine, "users", str(folder / "users.csv"))
+    values["export_user"] = recommender.export_user(engine, "ana", str(folder / "ana.jsonl"))
+    values["prune"] = recommender.prune(engine, sessions_older_than=timedelta(days=30))
+    values["erase_user"] = recommender.erase_user(engine, "ana")
+    values["reset_user"] = run_transaction(engine, lambda s: recommender.reset_user(s, "user1"))
+    values["source_names"] = recommender.source_names(3)
+    values["Settings"] = asdict(Settings.from_environment())
+    return values
+
+
+def learned(engine: Engine, _folder: Path) -> dict[str, Any]:
+    """Call every public function that evaluates or learns; give what it returned by its name."""
+    demo_world.load(engine, WORLD)
+    fits = {"log": engine, "since": WORLD.beginning, "every": LENGTH / 2}
+    cutoff = WORLD.beginning + LENGTH / 2
+    return {
+        "evaluate": recommender.evaluate(engine, cutoff=cutoff, sample=1),
+        "fit": recommender.fit(engine, "learned", **fits),
+        "fit_pages": recommender.fit_pages(engine, "paged", sample=1, **fits),
+        "replay_profile": recommender.replay_profile(engine, "for_you", since=WORLD.beginning),
+    }
+
+
+def plain_of(value: Any) -> Any:
+    """Return what a host sends of a value, which `json.dumps` takes."""
+    if isinstance(value, list | tuple):
+        return [plain_of(part) for part in value]
+    return value.as_dict() if hasattr(value, "as_dict") else value
+
+
+def fields_of(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [fields_of(part) for part in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def encoded(value: Any) -> str:
+    encoders = pytest.importorskip("fastapi.encoders")
+    return json.dumps(encoders.jsonable_encoder(value))
+
+
+FUNCTIONS = [name for name in recommender.__all__ if isfunction(getattr(recommender, name))]
+
+
+def named_classes(name: str) -> set[type]:
+    """Return the dataclasses of ours that the return type of a public function names."""
+    hints = get_type_hints(getattr(recommender, name))
+    parts = {hints["return"], *get_args(hints["return"])}
+    return {kind for kind in parts if isinstance(kind, type) and is_dataclass(kind)}
+
+
+FORMS: Mapping[str, Callable[[Any], str]] = {
+    "repr": repr,
+    "asdict": lambda value: repr(fields_of(value)),
+    "pickle": lambda value: pickle.dumps(value).decode("latin-1"),
+    "json": lambda value: json.dumps(plain_of(value)),
+    "fastapi": encoded,
+}
+
+
+@pytest.mark.parametrize(
+    "results", [returned, pytest.param(learned, marks=pytest.mark.slow)], ids=["all", "learned"]
+)
+def test_no_value_shows_a_password_and_every_value_can_be_sent(
+    secret_engine: Engine,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    results: Callable[[Engine, Path], dict[str, Any]],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("sqlalchemy.engine", "sqlalchemy.pool"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    values = results(secret_engine, tmp_path)
+    shown = {
+        (name, form): write(value)
+        for name, value in values.items()
+        for form, write in FORMS.items()
+    }
+    assert [case for case, text in shown.items() if SECRET in text] == []
+    assert [each for each in caplog.records if SECRET in f"{each.getMessage()} {vars(each)}"] == []
+
+
+@pytest.mark.parametrize("part", ["me:{}@127.0.0.1:1/none", "127.0.0.1:1/none?password={}"])
+def test_no_engine_and_no_error_shows_a_password(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = f"postgresql://{part.format(SECRET)}"
+    host_engine = sa.create_engine(url.replace("://", "+psycopg://"))
+    engines = (create_engine(url), prepare_engine(host_engine))
+    said = [repr(engines[0])]
+    calls: tuple[Callable[[Engine], Any], ...] = (
+        recommender.refresh, recommender.diagnose, migrations.check,
+        lambda bind: run_transaction(bind, recommender.audit, settings=Settings(tries=1)),
+        lambda bind: recommender.export_user(bind, "ana", "-"),
+        lambda bind: recommender.evaluate(bind, cutoff=at()),
+        recommender.upgrade,
+    )  # fmt: skip
+    monkeypatch.setenv("RECOMMENDER_TRIES", "1")
+    for call in calls:
+        for engine in engines:
+            with pytest.raises(DatabaseUnreachable) as caught:
+                call(engine)
+            said += [repr(caught.value), *traceback.format_exception(caught.value)]
+    said += [f"{each.getMessage()} {vars(each)}" for each in caplog.records]
+    assert [text for text in said if SECRET in text] == []
+
+
+@pytest.mark.parametrize("name", [*URL_VARIABLES, *(variable_of(f.name) for f in fields(Settings))])
+def test_no_error_shows_the_value_of_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL that stands in a wrong variable, or has a wrong form, is not shown."""
+    monkeypatch.setenv(name, f"postgresql//me:{SECRET}@127.0.0.1/none")
+    with pytest.raises(InvalidValue) as caught:
+        create_engine()
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_page_keeps_no_sql_of_its_request(session: Session) -> None:
+    worked_example(session)
+    where = Video.key.in_(["v1", "v2"])
+    page = recommender.for_you(session, "user1", where=where, record=False, rewatch=True, **OWN)
+    request = recommender.resolve(session, "user1", where=where, **OWN)
+    assert type(page.request) is RequestSummary
+    assert request.where is where
+    assert page.request == replace(request.summary(), session=page.request.session, rewatch=True)
+    assert pickle.loads(pickle.dumps(page)) == page  # noqa: S301 - our own
+
+
+def test_a_web_framework_can_declare_pages_as_responses() -> None:
+    """FastAPI makes a response model of a function's return type by pydantic."""
+    pydantic = pytest.importorskip("pydantic")
+    for kind in (FeedPage, Explanation):
+        assert pydantic.TypeAdapter(kind).json_schema()["properties"].keys() >= {"request"}
+
+
+def test_every_result_has_a_dictionary() -> None:
+    """The classes that public functions return, and the classes in their fields."""
+    results = {kind for name in FUNCTIONS for kind in named_classes(name)}
+    assert {FeedPage, Explanation, Counts, Profile} <= results
+    assert [kind for kind in results if not hasattr(kind, "as_dict")] == []
