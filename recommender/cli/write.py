@@ -44,10 +44,7 @@ def record(
 @click.argument("creator")
 @database_option
 def follow(user: str, creator: str) -> None:
-    """Make a user follow a creator.
-
-    An unknown CREATOR is created.
-    """
+    """Make a user follow a creator."""
     is_new = writing(lambda session: follows.follow(session, user, creator))
     click.echo("Followed." if is_new else "Followed before; nothing changed.", err=True)
 

@@ -60,7 +60,7 @@ def _read_follows(
 
 
 def follow(session: Session, user: AnyKey, creator: AnyKey, *, at: datetime | None = None) -> bool:
-    """Let a user follow a creator, who is created if missing. A second call changes nothing.
+    """Let a user follow a creator, any other user. A second call changes nothing.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -72,13 +72,12 @@ def follow(session: Session, user: AnyKey, creator: AnyKey, *, at: datetime | No
         True if the follow is new.
 
     Raises:
-        UnknownUser: there is no such follower.
+        UnknownUser: there is no such follower, or no such creator.
         InvalidValue: a key or the time is not valid.
     """
     since = scalars.time(scalars.now() if at is None else at)
     follower = user_id(session, user, hold=True)
-    creator_key = scalars.parse_named("creator", scalars.key, creator)
-    creator_id = get_or_create_ids(session, USERS, [creator_key])[creator_key]
+    creator_id = user_id(session, creator, name="creator", hold=True)
     row: bulk.Columns = {"user_id": [follower], "creator_id": [creator_id], "created_at": [since]}
     if _read_follows(session, [(follower, creator_id)]):
         return False

@@ -11,7 +11,7 @@ from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.errors import InvalidValue
+from recommender.errors import InvalidValue, NotFound
 from recommender.formats import scalars, text
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import get_or_create_ids
@@ -56,8 +56,9 @@ def mute(
 ) -> bool:
     """Mute a creator, a hashtag, a sound or words of captions for a user.
 
-    A missing creator, hashtag or sound is created. Muting a creator also mutes the sounds that the
-    host assigned to them (`Sound.creator`). Keywords match whole words in sequence, in any case.
+    Muting a creator also mutes the sounds that the host assigned to them (`Sound.creator`). A
+    hashtag or keyword may be new: later videos may have it. Keywords match whole words in sequence,
+    in any case.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -73,13 +74,14 @@ def mute(
 
     Raises:
         InvalidValue: the kind or the value is not valid, or is the user themselves.
-        UnknownUser: there is no such user.
+        UnknownUser: there is no such user, or no such creator.
+        NotFound: there is no such sound.
     """
     table, catalogue, member = _parsed(kind, value)
     muter = user_id(session, user, hold=True)
     if kind == "creator" and member == scalars.key(user):
         raise InvalidValue("creator: a user cannot mute themselves")
-    muted = member if catalogue is None else get_or_create_ids(session, catalogue, [member])[member]
+    muted = member if catalogue is None else _id_to_mute(session, catalogue, member)
     muted_at = scalars.now() if at is None else scalars.time(at)
     names = [*table.primary_key.columns.keys(), "muted_at"]
     row = dict(zip(names, zip((muter, muted, muted_at)), strict=True))
@@ -87,6 +89,17 @@ def mute(
     if lookup.find(session, columns, [(muter, muted)], columns):
         return False
     return bool(bulk.insert_new(session, table, row))
+
+
+def _id_to_mute(session: Session, catalogue: Table, member: str) -> int:
+    """Return the id of what a user mutes; a hashtag is created if it is new."""
+    if catalogue is USERS:
+        return user_id(session, member, name="creator", hold=True)
+    if catalogue is HASHTAGS:
+        return get_or_create_ids(session, catalogue, [member])[member]
+    if (sound := lookup.ids(session, catalogue, [member]).get(member)) is None:
+        raise NotFound(f"there is no sound {scalars.shown(member)}")
+    return sound
 
 
 def unmute(session: Session, user: AnyKey, kind: str, value: AnyKey) -> bool:

@@ -58,24 +58,25 @@ def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     return saved.counts(changed)
 
 
-def user_id(session: Session, user: AnyKey, *, hold: bool = False) -> int:
+def user_id(session: Session, user: AnyKey, *, name: str = "user", hold: bool = False) -> int:
     """Return the id of a user.
 
     Args:
         session: the caller's transaction.
         user: the user's key.
+        name: what errors call the user, such as ``creator``.
         hold: make an erasure of the user wait until the transaction has ended.
 
     Raises:
         InvalidValue: the key is not valid.
         UnknownUser: there is no such user.
     """
-    statement = sa.select(User.id).where(User.key == scalars.parse_named("user", scalars.key, user))
+    statement = sa.select(User.id).where(User.key == scalars.parse_named(name, scalars.key, user))
     if hold:
         statement = statement.with_for_update(read=True, key_share=True)
     row_id = session.scalar(statement)
     if row_id is None:
-        raise UnknownUser(f"there is no user {scalars.shown(user)}")
+        raise UnknownUser(f"there is no {name} {scalars.shown(user)}")
     return row_id
 
 

@@ -374,11 +374,15 @@ def test_user_show(example: Run) -> None:
 
 @slow_on_postgresql
 @pytest.mark.parametrize(
-    ("muted", "kept"),
-    [("creator", "New"), ("hashtag", "new"), ("sound", "New"), ("keyword", "new words")],
+    ("muted", "value", "kept"),
+    [
+        ("creator", "creator1", "creator1"),
+        ("hashtag", "New", "new"),
+        ("sound", "sound456", "sound456"),
+        ("keyword", "New words", "new words"),
+    ],
 )
-def test_mute_and_unmute(example: Run, muted: str, kept: str) -> None:
-    value = "New words" if muted == "keyword" else "New"
+def test_mute_and_unmute(example: Run, muted: str, value: str, kept: str) -> None:
     again = "Muted before; nothing changed.\n"
     assert example("mute", "user1", muted, value) == (0, "", "Muted.\n")
     assert example("mute", "user1", muted, value) == (0, "", again)
@@ -590,6 +594,9 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
         (("record", "user1", "v1", "like", "--id", "x"), 2, "--id goes with --at"),
         (("follow", "nobody", "creator1"), 66, "there is no user 'nobody'"),
         (("unfollow", "nobody", "creator1"), 66, "there is no user 'nobody'"),
+        (("follow", "user1", "nobody"), 66, "there is no creator 'nobody'"),
+        (("mute", "user1", "creator", "nobody"), 66, "there is no creator 'nobody'"),
+        (("mute", "user1", "sound", "none"), 66, "there is no sound 'none'"),
         (("user", "show", "nobody"), 66, "there is no user 'nobody'"),
         (("user", "reset", "nobody"), 66, "there is no user 'nobody'"),
         (("user", "erase", "nobody"), 66, "there is no user 'nobody'"),

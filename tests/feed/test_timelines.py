@@ -32,9 +32,11 @@ from tests.support.worlds import (
     NOON,
     at,
     counted_statements,
+    follow,
     make_user,
     make_video,
     make_videos,
+    mute,
     names,
     record,
     worked_example,
@@ -192,7 +194,7 @@ def test_following_shows_what_was_seen_and_keeps_out_what_was_muted_or_rejected(
         recommender.follow(session, "viewer", creator)
     for kind, value in (("creator", "villain"), ("hashtag", "cats"), ("sound", "song"),
                         ("keyword", "spam")):  # fmt: skip
-        recommender.mute(session, "viewer", kind, value)
+        mute(session, "viewer", kind, value)
     for kind, video in (("watch", "seen"), ("like", "liked"), ("report", "reported"),
                         ("not_interested", "rejected")):  # fmt: skip
         record(session, kind, video)
@@ -204,7 +206,7 @@ def test_a_page_stays_full_whatever_the_filters_take_away(session: Session) -> N
     """The newest of each creator, and the newest of all, are just what may not come."""
     make_user(session)
     for number in range(6):
-        recommender.follow(session, "viewer", f"star{number % 2}")
+        follow(session, "viewer", f"star{number % 2}")
         for part, tags in (("bad", ["cats"]), ("good", [])):
             make_video(session, f"{part}{number}", creator=f"star{number % 2}", hashtags=tags,
                        published_at=at((100 if part == "bad" else 0) + number - 900))  # fmt: skip
@@ -574,7 +576,7 @@ def test_a_bad_user_language_or_country_is_one_clear_error(session: Session, wor
 
 def test_the_reading_time_may_be_before_the_cursor(session: Session) -> None:
     make_user(session)
-    recommender.follow(session, "viewer", "somebody")
+    follow(session, "viewer", "somebody")
     for minutes in range(5):
         make_video(session, f"v{minutes}", published_at=at(minutes - 60))
     for ask in (following, trending):
@@ -586,7 +588,7 @@ def test_the_reading_time_may_be_before_the_cursor(session: Session) -> None:
 
 def test_the_reading_time_is_now_where_left_out(session: Session) -> None:
     make_user(session)
-    recommender.follow(session, "viewer", "somebody")
+    follow(session, "viewer", "somebody")
     make_video(session, "past")
     make_video(session, "ahead", published_at=datetime.now(UTC) + timedelta(minutes=9))
     for page in (recommender.following(session, "viewer"), recommender.trending(session)):

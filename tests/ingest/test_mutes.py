@@ -11,14 +11,23 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from recommender import InvalidValue, UnknownUser, follow, mute, reset_user, unmute
+from recommender import InvalidValue, NotFound, UnknownUser, follow, mute, reset_user, unmute
 from recommender.formats import scalars
 from recommender.ingest.mutes import KINDS
 from recommender.models import Affinity, MutedKeyword, RecentEngagement, User
-from recommender.models.tables import HASHTAGS, SOUNDS, USERS
+from recommender.models.tables import HASHTAGS, USERS
+from recommender.models.types import Base
 from recommender.operations.users import show_user
 from tests.support.catalog_rows import in_order, writes
-from tests.support.worlds import NOON, at, counted_statements, make_user, make_video, record
+from tests.support.worlds import (
+    NOON,
+    at,
+    counted_statements,
+    make_user,
+    make_video,
+    record,
+    rows_of,
+)
 
 MUTED = {"creator": "star", "hashtag": "#Spam", "sound": "song", "keyword": "Bad  Words!"}
 
@@ -32,6 +41,7 @@ def muted(session: Session, user: str = "u") -> dict[str, tuple[str, ...]]:
 def test_what_is_muted_is_muted_once_for_one_user(session: Session, kind_of_mute: str) -> None:
     make_user(session, "u")
     make_user(session, "w")
+    make_video(session, "v", creator="star", sound="song")
     value = MUTED[kind_of_mute]
     nothing: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, ())
     assert mute(session, "u", kind_of_mute, value) is True
@@ -46,18 +56,24 @@ def test_what_is_muted_is_muted_once_for_one_user(session: Session, kind_of_mute
     assert (muted(session), muted(session, "w")) == (nothing, {**nothing, kind_of_mute: (kept,)})
 
 
-@pytest.mark.parametrize(
-    ("kind_of_mute", "table", "column"),
-    [("creator", USERS, "key"), ("hashtag", HASHTAGS, "name"), ("sound", SOUNDS, "key")],
-)
-def test_only_muting_creates_what_is_not_known(
-    session: Session, kind_of_mute: str, table: sa.Table, column: str
+@pytest.mark.parametrize(("kind_of_mute", "error"), [("creator", UnknownUser), ("sound", NotFound)])
+def test_a_mute_of_what_does_not_exist_is_refused_and_nothing_written(
+    session: Session, kind_of_mute: str, error: type[NotFound]
 ) -> None:
     make_user(session, "u")
+    before = [rows_of(session, table) for table in Base.metadata.sorted_tables]
+    with pytest.raises(error, match=f"^there is no {kind_of_mute} 'new'$"):
+        mute(session, "u", kind_of_mute, "new")
     assert unmute(session, "u", kind_of_mute, "new") is False
-    assert "new" not in in_order(session, table, column)
-    mute(session, "u", kind_of_mute, "new")
-    assert "new" in in_order(session, table, column)
+    assert [rows_of(session, table) for table in Base.metadata.sorted_tables] == before
+
+
+def test_a_hashtag_may_be_muted_before_a_video_has_it(session: Session) -> None:
+    make_user(session, "u")
+    assert unmute(session, "u", "hashtag", "new") is False
+    assert in_order(session, HASHTAGS, "name") == []
+    assert mute(session, "u", "hashtag", "new") is True
+    assert in_order(session, HASHTAGS, "name") == ["new"]
 
 
 def test_a_keyword_is_kept_as_its_words(session: Session) -> None:
@@ -130,6 +146,7 @@ def test_a_reset_forgets_what_was_learned_and_nothing_else(session: Session) -> 
     for user in ("viewer", "other"):
         make_user(session, user, interests=["dance"], liked_sounds=["song"])
         make_video(session, f"by {user}", creator=user, hashtags=["a"], sound="s")
+        make_user(session, "star")
         follow(session, user, "star", at=NOON)
         mute(session, user, "keyword", "spam")
         record(session, "like", "by viewer", user)

@@ -427,15 +427,19 @@ def test_any_number_of_keys_is_looked_up_at_once(session: Session) -> None:
     assert (list(found), len(sent)) == (["key 123456"], 1)
 
 
-def test_a_new_follow_creates_its_creator(session: Session) -> None:
+def test_a_follow_of_an_unknown_creator_is_refused_and_nothing_written(session: Session) -> None:
     make_user(session, "u")
+    with pytest.raises(UnknownUser, match=r"^there is no creator 'star'$"):
+        follow(session, "u", "star")
+    assert in_order(session, USERS) == ["u"]
+    make_user(session, "star")
     assert follow(session, "u", "star", at=NOON) is True
-    assert in_order(session, USERS) == ["u", "star"]
     assert follows(session) == {("u", "star"): NOON}
 
 
 def test_following_again_changes_nothing(session: Session) -> None:
     make_user(session, "u")
+    make_user(session, "star")
     follow(session, "u", "star", at=NOON)
     with counted_statements(session.connection()) as sent:
         assert follow(session, "u", "star", at=at(1)) is False
@@ -445,6 +449,7 @@ def test_following_again_changes_nothing(session: Session) -> None:
 
 def test_a_follow_is_of_now_by_default(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     make_user(session, "u")
+    make_user(session, "star")
     monkeypatch.setattr(scalars, "now", lambda: at(7))
     follow(session, "u", "star")
     assert follows(session) == {("u", "star"): at(7)}
@@ -454,6 +459,7 @@ def test_unfollowing_ends_that_follow_alone(session: Session) -> None:
     for user in ("u", "w"):
         make_user(session, user)
         for creator in ("star", "other"):
+            make_user(session, creator)
             follow(session, user, creator, at=NOON)
     assert unfollow(session, "u", "star") is True
     assert unfollow(session, "u", "star") is False
@@ -493,6 +499,7 @@ def test_follow_rows_are_inserted_updated_kept_and_refused_by_their_place(
 ) -> None:
     make_user(session, "u")
     for creator in ("same", "moved", "kept", "cleared"):
+        make_user(session, creator)
         follow(session, "u", creator, at=NOON)
     rows = [
         {"user": "u", "creator": "same", "at": NOON},
@@ -530,6 +537,7 @@ def test_what_is_shown_of_a_user_is_what_is_stored_now(session: Session) -> None
     kept = show_user(session, "u"), session.scalars(sa.select(catalog.User)).all()
     make_user(session, "u", language="es", interests=["b", "a"], liked_sounds=[])
     make_video(session, "v", creator="u")
+    make_user(session, "star")
     follow(session, "u", "star")
     shown = show_user(session, "u")
     assert (kept[0].language, kept[0].interests, kept[0].videos) == ("en", ("a",), 0)

@@ -36,7 +36,7 @@ from recommender.models import (
     VideoCaption,
 )
 from recommender.models.types import PREFIX, VERSION_TABLE, Base
-from tests.support.worlds import NOON, at, make_user, make_video, record
+from tests.support.worlds import NOON, at, follow, make_user, make_video, record
 
 USER_TABLES = (
     "rec_affinities", "rec_events", "rec_events_pending", "rec_feed_items", "rec_feed_sessions",
@@ -204,7 +204,7 @@ def test_a_user_knows_their_videos_follows_hashtags_and_sounds(session: Session)
     make_video(session, "mine", creator="viewer")
     make_video(session, "theirs", creator="star")
     recommender.follow(session, "viewer", "star")
-    recommender.follow(session, "star", "somebody")
+    follow(session, "star", "somebody")
     viewer, star = user(session, "viewer"), user(session, "star")
     assert [each.key for each in viewer.videos] == ["mine"]
     assert [each.creator.key for each in viewer.follows] == ["star"]

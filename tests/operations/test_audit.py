@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, MetaData, UniqueConstraint
 from sqlalchemy.orm import Session
 
-from recommender import InvalidValue, cli, follow, mute, unmute
+from recommender import InvalidValue, cli, unmute
 from recommender.models import (
     FeedSession,
     Follow,
@@ -40,9 +40,11 @@ from tests.support.worlds import (
     NOON,
     at,
     counted_statements,
+    follow,
     make_user,
     make_video,
     make_videos,
+    mute,
     record,
 )
 

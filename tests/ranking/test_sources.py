@@ -36,6 +36,7 @@ from tests.support.oracle import (
 from tests.support.worlds import (
     NOON,
     at,
+    follow,
     make_event,
     make_user,
     make_video,
@@ -350,7 +351,7 @@ def test_what_is_muted_is_no_interest(session: Session) -> None:
     for sort, creator, hashtag, sound in (
         ("good", "star", "good", "song"), ("bad", "villain", "bad", "noise"),
     ):  # fmt: skip
-        recommender.follow(session, "viewer", creator)
+        follow(session, "viewer", creator)
         for minutes in range(3):
             published_at = at(minutes - (90 if sort == "good" else 60))
             make_video(session, f"{sort} creator{minutes}", creator=creator,

@@ -93,7 +93,7 @@ def licensed(region: str) -> sa.ColumnElement[bool]:
 def everything(session: Session) -> list[str]:
     """Call every function that takes a session."""
     worked_example(session)
-    recommender.upsert_users(session, [{"id": "user1", "interests": ["dance"]}])
+    recommender.upsert_users(session, [{"id": "user1", "interests": ["dance"]}, {"id": "creator4"}])
     recommender.follow(session, "user1", "creator3")
     recommender.unfollow(session, "user1", "creator3")
     recommender.record(session, "user1", "v3", "watch", at=NOON, key="k", completion=0.5)

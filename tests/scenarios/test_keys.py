@@ -30,7 +30,8 @@ KEYS = {"user", "users", "video", "videos", "creator", "exclude", "value"}
 
 def write(session: Session, key: Callable[[int], AnyKey]) -> None:
     """Write a world through every function that takes a key."""
-    rows: list[dict[str, Any]] = [{"id": key(0)}, {"id": key(1), "liked_sounds": [key(30)]}]
+    rows: list[dict[str, Any]] = [{"id": key(n)} for n in (0, 3, 4)]
+    rows += [{"id": key(1), "liked_sounds": [key(30), key(31), key(32)]}]
     recommender.upsert_users(session, rows)
     video = {"creator": key(2), "sound": key(30), "published_at": at(-60)}
     recommender.upsert_videos(session, [{"id": key(10 + n), **video} for n in range(4)])

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from recommender import (
     follow,
     for_you,
-    mute,
     record_many,
     refresh,
     reset_user,
@@ -28,7 +27,7 @@ from tests.support.refresh_worlds import (
     people,
     read,
 )
-from tests.support.worlds import NOON, at, make_event
+from tests.support.worlds import NOON, at, make_event, mute
 
 MARK = "mrkqz"
 """A text that is part of every text of the person, and of no other text."""

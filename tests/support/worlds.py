@@ -20,6 +20,8 @@ from recommender import Event, FeedPage
 from recommender.feed.for_you import in_order
 from recommender.feed.items import placed_items
 from recommender.feed.statements import Candidates, page_rows
+from recommender.ingest.upserts import get_or_create_ids
+from recommender.models.tables import SOUNDS
 from recommender.ranking.scoring import ranked
 
 EXAMPLE = Path(__file__).parents[1] / "example"
@@ -47,6 +49,21 @@ def make_video(session: Session, key: str, **columns: Any) -> str:
 def make_videos(session: Session, *keys: str, **columns: Any) -> None:
     for key in keys:
         make_video(session, key, **columns)
+
+
+def follow(session: Session, user: str, creator: str, **options: Any) -> bool:
+    """Let a user follow a creator, who is created first if missing."""
+    make_user(session, creator)
+    return recommender.follow(session, user, creator, **options)
+
+
+def mute(session: Session, user: str, kind: str, value: str, **options: Any) -> bool:
+    """Mute something, which is created first if missing."""
+    if kind == "creator":
+        make_user(session, value)
+    if kind == "sound":
+        get_or_create_ids(session, SOUNDS, [value])
+    return recommender.mute(session, user, kind, value, **options)
 
 
 def make_event(kind: str, video: str = "v", user: str = "viewer", **body: Any) -> Event:
