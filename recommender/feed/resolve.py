@@ -156,7 +156,7 @@ def _viewer_query(*, resumes: bool) -> Statement:
 def _locked_query(*, resumes: bool) -> Statement:
     """Return the same query that locks the viewer's row; it has no row if there is no viewer."""
     query = _state_and_viewer().join(User, User.key == sa.bindparam("key"))
-    return (with_session(query) if resumes else query).with_for_update(of=User)
+    return (with_session(query) if resumes else query).with_for_update(key_share=True, of=User)
 
 
 def _state_and_viewer() -> Statement:

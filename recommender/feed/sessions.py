@@ -157,7 +157,7 @@ def _next_position_query(request: RequestSummary) -> Statement:
         .select_from(User)
         .outerjoin(FeedSession, is_session)
         .where(User.key == request.user, User.erased_at.is_(None))
-        .with_for_update(of=User)
+        .with_for_update(key_share=True, of=User)
     )
 
 

@@ -13,7 +13,7 @@ from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import user_id
+from recommender.ingest.users import lock_users, user_id
 from recommender.ingest.values import Counts
 from recommender.models import Follow, User
 from recommender.models.tables import FOLLOWS, USERS
@@ -26,7 +26,8 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `creator` and optionally `at`, as `rows.parse_row` returns.
     """
-    users = lookup.ids(session, USERS, (str(row["user"]) for row in rows), key_share=True)
+    followers = lock_users(session, USERS.c.key, (str(row["user"]) for row in rows))
+    users = {follower.key: follower.id for follower in followers}
     known = [row for row in rows if row["user"] in users]
     creators = get_or_create_ids(session, USERS, (str(row["creator"]) for row in known))
     merged: dict[lookup.Key, Row] = {}
@@ -76,8 +77,8 @@ def follow(session: Session, user: AnyKey, creator: AnyKey, *, at: datetime | No
         InvalidValue: a key or the time is not valid.
     """
     since = scalars.time(scalars.now() if at is None else at)
-    follower = user_id(session, user, hold=True)
-    creator_id = user_id(session, creator, name="creator", hold=True)
+    follower = user_id(session, user, lock=True)
+    creator_id = user_id(session, creator, name="creator", key_share=True)
     row: bulk.Columns = {"user_id": [follower], "creator_id": [creator_id], "created_at": [since]}
     if _read_follows(session, [(follower, creator_id)]):
         return False
@@ -99,7 +100,7 @@ def unfollow(session: Session, user: AnyKey, creator: AnyKey) -> bool:
         UnknownUser: there is no such follower.
         InvalidValue: a key is not valid.
     """
-    follower = user_id(session, user)
+    follower = user_id(session, user, lock=True)
     creator_key = scalars.parse_named("creator", scalars.key, creator)
     creator_id = sa.select(User.id).where(User.key == creator_key).scalar_subquery()
     statement = sa.delete(Follow).where(Follow.user_id == follower, Follow.creator_id == creator_id)

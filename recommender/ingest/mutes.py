@@ -78,7 +78,7 @@ def mute(
         NotFound: there is no such sound.
     """
     table, catalogue, member = _parsed(kind, value)
-    muter = user_id(session, user, hold=True)
+    muter = user_id(session, user, lock=True)
     if kind == "creator" and member == scalars.key(user):
         raise InvalidValue("creator: a user cannot mute themselves")
     muted = member if catalogue is None else _id_to_mute(session, catalogue, member)
@@ -94,7 +94,7 @@ def mute(
 def _id_to_mute(session: Session, catalogue: Table, member: str) -> int:
     """Return the id of what a user mutes; a hashtag is created if it is new."""
     if catalogue is USERS:
-        return user_id(session, member, name="creator", hold=True)
+        return user_id(session, member, name="creator", key_share=True)
     if catalogue is HASHTAGS:
         return get_or_create_ids(session, catalogue, [member])[member]
     if (sound := lookup.ids(session, catalogue, [member]).get(member)) is None:
@@ -119,7 +119,7 @@ def unmute(session: Session, user: AnyKey, kind: str, value: AnyKey) -> bool:
         UnknownUser: there is no such user.
     """
     table, catalogue, member = _parsed(kind, value)
-    muter = user_id(session, user)
+    muter = user_id(session, user, lock=True)
     muted = member if catalogue is None else lookup.ids(session, catalogue, [member]).get(member)
     owner, subject = table.primary_key
     delete = sa.delete(table).where(owner == muter, subject == muted)

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.ingest.values import Counts
-from recommender.models.tables import USERS
+from recommender.models.tables import LEARNING_STATE, USERS
 
 Row = Mapping[str, object]
 
@@ -25,6 +26,12 @@ RowsByKey = Mapping[str, Mapping[str, Any]]
 
 USER_SCALARS = ("language", "country", "device", "created_at")
 """The columns of users that an upsert writes; lists are in tables of their own."""
+
+CREATION_LOCK = 7_260_734_900_000_000
+"""The number of PostgreSQL's advisory lock, to which the number of a table is added.
+
+So every schema has a lock of its own.
+"""
 
 VIDEO_SCALARS = (
     "creator_id", "sound_id", "language", "country", "duration_ms", "orientation", "status",
@@ -46,11 +53,26 @@ def get_or_create_ids(session: Session, table: Table, keys: Iterable[str]) -> di
     unique = list(dict.fromkeys(keys))
     hold = table is USERS
     ids = lookup.ids(session, table, unique, key_share=hold)
-    ids |= _insert_missing(session, table, {key: {} for key in unique if key not in ids})
+    missing = [key for key in unique if key not in ids]
+    if not missing:
+        return ids
+    if not hold:
+        _lock_creation(session)
+    ids |= _insert_missing(session, table, {key: {} for key in missing})
     # Another transaction may have inserted the others meanwhile.
     return ids | lookup.ids(
-        session, table, [key for key in unique if key not in ids], key_share=hold
+        session, table, [key for key in missing if key not in ids], key_share=hold
     )
+
+
+def _lock_creation(session: Session) -> None:
+    """Let other transactions that create hashtags or sounds wait until this one has ended."""
+    # Whoever inserts a name waits for another transaction that has inserted it. Two transactions
+    # that create the same names in different orders would wait for each other.
+    if not lookup.is_sqlite(session):
+        schema = sa.cast(sa.literal_column("tableoid"), sa.BigInteger)
+        lock = sa.func.pg_advisory_xact_lock(CREATION_LOCK + schema)
+        lookup.run(session, sa.select(lock).select_from(LEARNING_STATE))
 
 
 def merge_rows(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -58,32 +59,48 @@ def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     return saved.counts(changed)
 
 
-def user_id(session: Session, user: AnyKey, *, name: str = "user", hold: bool = False) -> int:
+def user_id(
+    session: Session,
+    user: AnyKey,
+    *,
+    name: str = "user",
+    lock: bool = False,
+    key_share: bool = False,
+) -> int:
     """Return the id of a user.
 
     Args:
         session: the caller's transaction.
         user: the user's key.
         name: what errors call the user, such as ``creator``.
-        hold: make an erasure of the user wait until the transaction has ended.
+        lock: make other writes of the user and an erasure wait until the transaction has ended.
+        key_share: make only an erasure wait.
 
     Raises:
         InvalidValue: the key is not valid.
         UnknownUser: there is no such user.
     """
     statement = sa.select(User.id).where(User.key == scalars.parse_named(name, scalars.key, user))
-    if hold:
-        statement = statement.with_for_update(read=True, key_share=True)
+    if lock or key_share:
+        statement = statement.with_for_update(read=key_share, key_share=True)
     row_id = session.scalar(statement)
     if row_id is None:
         raise UnknownUser(f"there is no {name} {scalars.shown(user)}")
     return row_id
 
 
-def lock_learned_since(
+class LockedUser(NamedTuple):
+    """A locked row of users; learning only counts actions after `learned_since`."""
+
+    key: str
+    id: int
+    learned_since: datetime | None
+
+
+def lock_users(
     session: Session, column: sa.Column[int] | sa.Column[str], users: Iterable[object]
-) -> dict[int, datetime | None]:
-    """Lock users, so that a reset waits; return the times until which all is forgotten, by id.
+) -> list[LockedUser]:
+    """Lock existing users, so that their other writes, a reset and an erasure wait.
 
     Every transaction must lock users before it writes anything else.
 
@@ -92,9 +109,8 @@ def lock_learned_since(
         column: the column of users that `users` has values of.
         users: ids or keys.
     """
-    keys = [(user,) for user in users]
+    keys = [(user,) for user in dict.fromkeys(users)]
     if not keys:
-        return {}
-    read = [USERS.c.id, USERS.c.learned_since]
-    rows = lookup.find(session, [column], keys, read, lock=True)
-    return {row.id: row.learned_since for row in rows}
+        return []
+    read = [USERS.c.key, USERS.c.id, USERS.c.learned_since]
+    return [LockedUser(*row) for row in lookup.find(session, [column], keys, read, lock=True)]

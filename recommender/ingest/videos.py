@@ -32,7 +32,7 @@ from recommender.ingest.upserts import (
     save_rows,
     select_columns,
 )
-from recommender.ingest.users import lock_learned_since
+from recommender.ingest.users import LockedUser, lock_users
 from recommender.ingest.values import Counts
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
 from recommender.models.tables import (
@@ -83,7 +83,7 @@ def apply_videos(session: Session, rows: Sequence[Row], *, strict: bool = False)
     """
     videos = merge_rows(rows)
     partial = [key for key, row in videos.items() if any(n not in row for n in _OF_NEW_VIDEOS)]
-    stored = _creators_of(session, partial)
+    stored = _creators_of(session, list(videos))
     rejected = _incomplete(rows, {key: videos[key] for key in partial if key not in stored})
     if strict and rejected:
         raise rejected[min(rejected)]
@@ -127,10 +127,9 @@ def _find_creators(on_sqlite: bool) -> Statement:  # noqa: FBT001 - cached by it
 
 
 def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str]) -> Counts:
-    """Write videos by key; `stored` are the creators of videos whose rows may name none."""
-    creator_keys = (str(row.get("creator", stored.get(key))) for key, row in videos.items())
-    creators = get_or_create_ids(session, USERS, creator_keys)
-    since = lock_learned_since(session, USERS.c.key, creators)
+    """Write videos by key; `stored` are the creators of the videos that exist."""
+    wanted = {key: str(row.get("creator", stored.get(key))) for key, row in videos.items()}
+    creators, since = _lock_creators(session, wanted.values(), stored.values())
     sound_keys = (str(row["sound"]) for row in videos.values() if row.get("sound"))
     sounds = get_or_create_ids(session, SOUNDS, sound_keys)
     hashtags = get_or_create_ids(session, HASHTAGS, _named_hashtags(videos))
@@ -173,6 +172,26 @@ def _unknown_videos(keys: Sequence[str]) -> UnknownVideo:
     named = ", ".join(map(scalars.shown, keys[:MAX_NAMED]))
     others = f" and {len(keys) - MAX_NAMED:,} more" if len(keys) > MAX_NAMED else ""
     return UnknownVideo(f"there are no videos {named}{others}")
+
+
+def _lock_creators(
+    session: Session, wanted: Iterable[str], previous: Iterable[str]
+) -> tuple[dict[str, int], dict[int, datetime | None]]:
+    """Lock the new and the previous creators of videos, and create the missing ones.
+
+    Returns:
+        The ids by key, and `learned_since` by id.
+    """
+    keys = list(dict.fromkeys([*wanted, *previous]))
+    locked = lock_users(session, USERS.c.key, keys)
+    ids = {user.key: user.id for user in locked}
+    created = [key for key in keys if key not in ids]
+    ids |= get_or_create_ids(session, USERS, created)
+    return ids, _since([*locked, *lock_users(session, USERS.c.key, created)])
+
+
+def _since(users: Iterable[LockedUser]) -> dict[int, datetime | None]:
+    return {user.id: user.learned_since for user in users}
 
 
 def _named_hashtags(videos: RowsByKey) -> Iterator[str]:
@@ -315,7 +334,8 @@ def _learn_published(
     If such an engagement changed, the previous one is taken back.
     """
     creators = {row["creator_id"] for row in saved.before.values()}
-    since |= lock_learned_since(session, USERS.c.id, sorted(creators - since.keys()))
+    # Another transaction may have changed the creator of a video before this one locked it.
+    since |= _since(lock_users(session, USERS.c.id, sorted(creators - since.keys())))
     changed = []
     for key in tags.after:
         before = _published(saved.before.get(key), tags.before[key], since)

@@ -84,7 +84,7 @@ class RefreshRun:
             timeout_ms = f"{self.settings.rollup_timeout * 1000:.0f}"
             setting = sa.func.set_config("statement_timeout", timeout_ms, True)  # noqa: FBT003 - SQL's
             lookup.run(session, sa.select(setting))
-        lock = sa.select(LEARNING_STATE).with_for_update()
+        lock = sa.select(LEARNING_STATE).with_for_update(key_share=True)
         return lookup.run(session, lock).one()
 
 

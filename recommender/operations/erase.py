@@ -125,8 +125,9 @@ def _tables() -> Iterator[Table]:
 def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
     """Clear a user's row, and return the ids of every unfinished erasure of this key."""
     unfinished = f"{ERASED_PREFIX}{blake2b(key.encode(), digest_size=16).hexdigest()}:"
-    locked = lookup.find(session, [USERS.c.key], [(key,)], [USERS.c.id], lock=True)
-    ids = [row.id for row in locked]
+    # The strongest lock at once: waiting for it later, with a weaker lock held, could deadlock.
+    locked = sa.select(USERS.c.id).where(USERS.c.key == key).with_for_update()
+    ids = lookup.run(session, locked).scalars().all()
     nothing = {column.name: None for column in USERS.c if column.nullable}
     taken = {**nothing, "key": unfinished + token_hex(16), "erased_at": at}
     changed = sa.update(USERS).where(USERS.c.id.in_(ids)).values(taken)
@@ -213,6 +214,8 @@ def _forget_unused(
     used = [sa.exists().where(use, stays if use.left.table is table else sa.true()) for use in uses]
     is_unused = sa.and_(~sa.or_(*used), ~_begins(_key(named), ERASED_PREFIX))
     unused = sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(is_unused)
+    # A name that a concurrent transaction has locked is about to be used.
+    unused = unused.with_for_update(skip_locked=True, of=named)
     parameters = lookup.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
     unused_ids = lookup.run(session, unused, parameters).scalars()
     return _rename(session, named, unused_ids.all())
@@ -253,9 +256,11 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
 
 
 def _disown_sounds(user_id: int, session: Session, _state: Any) -> ErasedRows:
-    """Clear the creator of a batch of a user's sounds. Other users' videos keep the sounds."""
-    batch = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(MAX_ERASED_ROWS)
-    ids = lookup.run(session, batch).scalars().all()
+    """Clear the creator of one of a user's sounds. Other users' videos keep the sounds."""
+    # One per transaction: a new key waits for all who refer to the sound, in whatever order they
+    # refer to several.
+    first = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(1)
+    ids = lookup.run(session, first).scalars().all()
     return {SOUNDS.name: _rename(session, SOUNDS, ids, creator_id=None)} if ids else {}
 
 

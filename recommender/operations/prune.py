@@ -160,7 +160,7 @@ def _set_horizon(until: datetime, session: Session) -> datetime | None:
     Returns:
         The horizon, or None if there is no event that old and none need be refused.
     """
-    lock = sa.select(LEARNING_STATE.c.events_horizon).with_for_update()
+    lock = sa.select(LEARNING_STATE.c.events_horizon).with_for_update(key_share=True)
     before = lookup.run(session, lock).scalar()
     horizon = max(until, before or until)
     if not session.scalar(sa.select(sa.exists().where(EVENTS.c.at <= horizon))):

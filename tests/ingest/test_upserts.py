@@ -33,7 +33,7 @@ from recommender.formats import scalars
 from recommender.formats import text as text_module
 from recommender.ingest import upserts
 from recommender.ingest.follows import apply_follows
-from recommender.models import Video, catalog
+from recommender.models import Follow, User, Video, catalog
 from recommender.models.tables import (
     CAPTIONS,
     FOLLOWS,
@@ -688,7 +688,7 @@ def test_a_name_that_another_transaction_creates_meanwhile_is_taken(
     engine: Engine, table: sa.Table
 ) -> None:
     def create() -> None:
-        run_transaction(engine, lambda session: upserts.get_or_create_ids(session, table, ["b"]))
+        run_transaction(engine, lambda session: upserts._insert_missing(session, table, {"b": {}}))
 
     rows = [{**FULL, "id": k, "creator": k, "sound": k, "hashtags": [k]} for k in "cba"]
     with just_before(engine, f"INSERT INTO {table.name} ", create):
@@ -707,7 +707,12 @@ def test_a_follow_that_another_transaction_makes_meanwhile_is_not_new(engine: En
     run_transaction(engine, lambda session: upsert_users(session, [{"id": "u"}, {"id": "star"}]))
 
     def theirs() -> None:
-        run_transaction(engine, lambda session: follow(session, "u", "star", at=NOON))
+        """Write the row without the lock of the user, as a host might."""
+        with Session(engine) as session, session.begin():
+            u, star = (
+                session.scalars(sa.select(User).filter_by(key=k)).one() for k in ("u", "star")
+            )
+            session.add(Follow(user_id=u.id, creator_id=star.id, created_at=NOON))
 
     with just_before(engine, "INSERT INTO rec_follows ", theirs):
         is_new = run_transaction(engine, lambda session: follow(session, "u", "star", at=at(1)))

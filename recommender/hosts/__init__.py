@@ -1,1 +1,0 @@
-"""Helpers for hosts: one module for each framework, which only its users import."""
