@@ -195,12 +195,20 @@ def _exp2(value: float | None) -> float | None:
     return None if value is None else 2.0**value
 
 
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Create the functions of this package on an SQLite connection, unless it has them."""
+    with suppress(sqlite3.OperationalError):
+        connection.execute("SELECT rec_exp2(0), rec_sqrt(0), rec_ln(1)")
+        return
+    connection.create_function("rec_exp2", 1, _exp2, deterministic=True)
+    connection.create_function("rec_sqrt", 1, math.sqrt, deterministic=True)
+    connection.create_function("rec_ln", 1, math.log, deterministic=True)
+
+
 def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        connection.create_function("rec_exp2", 1, _exp2, deterministic=True)
-        connection.create_function("rec_sqrt", 1, math.sqrt, deterministic=True)
-        connection.create_function("rec_ln", 1, math.log, deterministic=True)
+        add_functions(connection)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {settings.busy_timeout * 1000:.0f}")
         cursor.execute("PRAGMA foreign_keys = ON")

@@ -215,7 +215,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_any_lag_gives_a_page_and_nothing_twice(pair: Pair, seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 - not for secrets
+    chance = random.Random(seed)
     model = Model(pair, chance)
     model.add_user()
     model.add_videos()

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "operations": GROUND | {"feed", "ranking", "files", "ingest", "learning"},
     "evaluation": GROUND | {"feed", "ranking", "files", "learning"},
     "training": GROUND | {"evaluation", "ranking"},
+    "hosts": GROUND,
     "benchmark": GROUND | {"operations", "feed", "ranking", "ingest", "files", "learning"},
 }  # fmt: skip
 """The wings that each wing may import beside itself. `cli` may import every wing."""

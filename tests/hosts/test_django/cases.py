@@ -1,0 +1,142 @@
+"""Django's own tests of the application; `tests/hosts/test_django_app.py` runs them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+import sqlalchemy as sa
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import IntegrityError, connection, transaction
+from django.test import TestCase, TransactionTestCase, override_settings
+
+import recommender
+from recommender import models as ours
+from recommender.hosts.django import django_engine, django_session
+from tests.hosts.django_app.models import Video
+
+NOW = datetime.now(UTC) - timedelta(minutes=5)
+
+
+def make_video(**columns):
+    author, _ = get_user_model().objects.get_or_create(username="zoe")
+    return Video.objects.create(author=author, published_at=NOW, **columns)
+
+
+def stored(column, *videos):
+    """Return a column of all videos, or of some: a TransactionTestCase leaves rows behind."""
+    chosen = [ours.Video.key.in_([str(video.pk) for video in videos])] if videos else []
+    statement = sa.select(column).where(*chosen).order_by(ours.Video.id)
+    with transaction.atomic(), django_session() as session:
+        return session.scalars(statement).all()
+
+
+class Feeds(TestCase):
+    """Each test is rolled back by Django, and so is what the recommender wrote."""
+
+    def test_a_page_shows_the_hosts_videos_once(self):
+        videos = [str(make_video().pk) for _ in range(3)]
+        first = self.client.get("/feed/ana").json()
+        assert sorted(item["video"] for item in first["items"]) == videos
+        assert self.client.get("/feed/ana").json()["items"] == []
+
+    def test_an_update_of_many_rows_is_told(self):
+        make_video()
+        make_video()
+        assert Video.objects.update(status="removed") == 2
+        assert stored(ours.Video.status) == ["removed", "removed"]
+        assert self.client.get("/feed/ana").json()["items"] == []
+
+    def test_both_are_rolled_back_together(self):
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            make_video()
+            raise ZeroDivisionError
+        assert (Video.objects.count(), stored(ours.Video.key)) == (0, [])
+
+    def test_an_error_leaves_the_hosts_transaction_open(self):
+        video = make_video()
+        with pytest.raises(recommender.RecommenderError), django_session() as session:
+            recommender.upsert_users(session, [{"id": "ben"}])
+            session.execute(sa.text("INSERT INTO nowhere VALUES (1)"))
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Video.objects.filter(pk=video.pk).delete()
+            make_video(id=video.pk, status=None)
+        with django_session() as session:
+            ben = sa.select(ours.User.id).where(ours.User.key == "ben")
+            assert session.scalar(ben) is None
+            assert recommender.for_you(session, "ana").items[0].video == str(video.pk)
+
+    def test_the_sessions_own_commit_and_rollback_end_its_savepoint_only(self):
+        with django_session() as session:
+            recommender.upsert_users(session, [{"id": "kept"}])
+            session.commit()
+            recommender.upsert_users(session, [{"id": "lost"}])
+            session.rollback()
+        with django_session() as session:
+            assert session.scalars(sa.select(ours.User.key)).all() == ["kept"]
+        assert connection.in_atomic_block
+
+    def test_json_and_streamed_rows_are_read_as_on_an_engine(self):
+        make_video()
+        with django_session() as session:
+            recommender.upsert_users(session, [{"id": "ana"}])
+            recommender.for_you(session, "ana")
+            streamed = sa.select(ours.ServedVideo.signals).execution_options(yield_per=1)
+            assert [type(row) for row in session.scalars(streamed)] == [dict]
+
+    def test_functions_are_made_once_while_rows_are_read(self):
+        make_video()
+        make_video()
+        with transaction.atomic():
+            rows = Video.objects.iterator(chunk_size=1)
+            next(rows)
+            with django_session() as session:
+                assert recommender.trending(session).items[0].score == 0
+            assert len(list(rows)) == 1
+
+    def test_another_database_is_refused(self):
+        message = "Django's database 'other' is neither PostgreSQL nor SQLite"
+        with self.assertRaisesMessage(recommender.InvalidValue, message), django_engine("other"):
+            pass
+
+
+class Commits(TransactionTestCase):
+    """What another connection sees."""
+
+    def test_a_session_needs_a_transaction_of_django(self):
+        message = "django_session() needs an open transaction.atomic()"
+        with (
+            self.assertRaisesMessage(transaction.TransactionManagementError, message),
+            django_session(),
+        ):
+            pass
+
+    def test_a_connection_goes_on_after_sessions_and_is_not_held(self):
+        video = make_video()
+        handlers = len(getattr(connection.connection, "_notice_handlers", ()))
+        for _ in range(3):
+            stored(ours.Video.key)
+        assert len(getattr(connection.connection, "_notice_handlers", ())) == handlers
+        assert connection.get_autocommit()
+        connection.close()
+        assert stored(ours.Video.key, video) == [str(video.pk)]
+
+    def test_times_are_read_as_they_were_written_whatever_the_host_reads(self):
+        video = make_video()
+        for use_tz in (True, False):
+            with override_settings(USE_TZ=use_tz):
+                connection.close()
+                assert stored(ours.Video.published_at, video) == [NOW]
+        connection.close()
+
+    def test_refresh_is_a_command_on_its_own_engine(self):
+        video = make_video()
+        with transaction.atomic(), django_session() as session:
+            recommender.upsert_users(session, [{"id": "ana"}])
+            recommender.record(session, "ana", str(video.pk), "watch", completion=1.0)
+        out = StringIO()
+        call_command("refresh_feed", stdout=out)
+        assert "events=1" in out.getvalue()
+        assert stored(ours.Video.impressions, video) == [1]
