@@ -29,7 +29,10 @@ from .database.engine import (
     create_engine as create_engine,
     prepare_engine as prepare_engine,
 )
-from .database.transactions import run_transaction as run_transaction
+from .database.transactions import (
+    run_transaction as run_transaction,
+    translate_errors as translate_errors,
+)
 from .database.migrations import upgrade as upgrade
 
 # Write: users, videos, follows, mutes and events

@@ -167,7 +167,16 @@ def _state(error: DBAPIError) -> str:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Translate driver errors to this package's errors, by their codes and never by their texts."""
+    """Translate the errors of SQLAlchemy and the driver in a ``with`` block.
+
+    A function that takes the host's session lets them through, since the transaction is the host's.
+    The code of an error decides, never its text. The original error is the ``__cause__``.
+
+    Raises:
+        DatabaseBusy: a deadlock, a serialization failure or a lock timeout; the transaction can run
+            again from its beginning.
+        RecommenderError: any other database error, as its most exact class.
+    """
     try:
         yield
     except NoConnection as error:
