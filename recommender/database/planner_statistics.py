@@ -6,13 +6,15 @@ ANALYZE here. SQLite does better without ANALYZE.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
-from recommender.database.transactions import run_transaction
+from recommender.database.transactions import run_on
 from recommender.errors import RecommenderError
 from recommender.logs import LOGGER
 from recommender.models.types import Base
@@ -54,16 +56,18 @@ def unplanned_tables(session: Session) -> list[str]:
     return list(lookup.run(session, statement).scalars())
 
 
-def analyze(engine: Engine, settings: Settings) -> None:
+def analyze(bind: Engine | Connection, settings: Settings) -> None:
     """Run ANALYZE on our tables whose statistics are missing or outdated.
 
     Tables that are locked or that the role may not analyse are skipped. Errors are only logged,
     because the rows that were loaded before are committed.
     """
-    if engine.dialect.name == "sqlite":
+    if bind.dialect.name == "sqlite":
         return
     try:
-        run_transaction(engine, _analyze, settings=settings)
+        # In the caller's transaction, the savepoint lets it go on after an error.
+        with bind.begin_nested() if isinstance(bind, Connection) else nullcontext():
+            run_on(bind, _analyze, settings=settings)
     except RecommenderError as error:
         LOGGER.warning("PostgreSQL's statistics are not up to date: %s", error)
 

@@ -6,8 +6,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.orm import Session
 
+from recommender.database import lookup
 from recommender.errors import SchemaOutOfDate
+from recommender.models.tables import LEARNING_STATE
 from recommender.models.types import SCHEMA_REVISION, VERSION_TABLE, Base
 
 
@@ -56,14 +59,16 @@ def first_state(rows: sa.Result[Any]) -> Any:
     """Return the row of the learning state.
 
     Raises:
-        SchemaOutOfDate: there is no row, because `create_all` made the tables and no migration did.
+        SchemaOutOfDate: there is no row, because no migration made the tables.
     """
     if (state := rows.one_or_none()) is None:
-        raise SchemaOutOfDate(WITHOUT_STATE)
+        raise SchemaOutOfDate(
+            "the tables lack their first rows, as after `Base.metadata.create_all`: drop the tables"
+            " and run `recommender db upgrade`"
+        )
     return state
 
 
-WITHOUT_STATE = (
-    "the tables lack their first rows, as after `Base.metadata.create_all`: drop the tables"
-    " and run `recommender db upgrade`"
-)
+def check_first_rows(session: Session) -> None:
+    """Raise `SchemaOutOfDate` if no migration made the tables; call it if a row is missing."""
+    first_state(lookup.run(session, sa.select(LEARNING_STATE.c.id)))

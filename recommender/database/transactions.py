@@ -119,6 +119,16 @@ def run_transaction(
         return retried(unit, settings.tries)
 
 
+def run_on(bind: Engine | Connection, function: Callable[[Session], T], *, settings: Settings) -> T:
+    """Run a function that writes: as `run_transaction` does, or in a connection's transaction."""
+    if isinstance(bind, Engine):
+        return run_transaction(bind, function, settings=settings)
+    if not bind.in_transaction():
+        bind.begin()  # else the session would begin and end a transaction of its own
+    with translate_errors(), Session(bind, join_transaction_mode="rollback_only") as session:
+        return function(session)
+
+
 def retried(
     unit: Callable[[], T], tries: int, is_passing: Callable[[DBAPIError], bool] | None = None
 ) -> T:

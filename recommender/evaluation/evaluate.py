@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from recommender.database.schema import first_state
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_files import LogFiles
@@ -218,7 +219,7 @@ def _learn_alike(source: Engine, engine: Engine, settings: Settings) -> None:
     """Give the scratch database the source's half-lives and weights of learning."""
     columns = [getattr(LearningState, name) for name in (*RULE_COLUMNS, "trend_half_life_days")]
     with Session(source) as session:
-        rules = session.execute(sa.select(*columns)).one()._asdict()
+        rules = first_state(session.execute(sa.select(*columns)))._asdict()
     alike = sa.update(LearningState).values(rules)
     run_transaction(engine, lambda session: session.execute(alike), settings=settings)
 

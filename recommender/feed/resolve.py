@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from recommender.database.expressions import LARGEST_EXPONENT, Statement
+from recommender.database.schema import first_state
 from recommender.errors import InvalidValue
 from recommender.feed.cursors import read_cursor, session_uuid
 from recommender.feed.sessions import resumed, with_session
@@ -82,7 +83,7 @@ def resolve(
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
     values, resumes = {"key": key, "session": own}, cursor is not None or session_id is not None
     locked = session.execute(_locked_query(resumes=resumes), values).one_or_none() if lock else None
-    row = locked or session.execute(_viewer_query(resumes=resumes), values).one()
+    row = locked or first_state(session.execute(_viewer_query(resumes=resumes), values))
     request = FeedRequest(
         user=key,
         user_id=row.id,

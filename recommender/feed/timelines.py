@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.expressions import Statement
+from recommender.database.schema import first_state
 from recommender.feed.cursors import (
     BY_FOLLOWED,
     BY_NEWNESS,
@@ -262,7 +263,7 @@ def _impersonal(
         country=_label("country", country),
         profile=TRENDING,
         as_of=moment,
-        learning=learning_at(lookup.run(session, state).one(), moment),
+        learning=learning_at(first_state(lookup.run(session, state)), moment),
         limit=limit,
         settings=Settings.from_environment(),
     )

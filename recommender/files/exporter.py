@@ -26,6 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, aliased
 
 from recommender.database.expressions import Statement
+from recommender.database.schema import check_first_rows
 from recommender.database.transactions import translate_errors
 from recommender.errors import NotFound, NotPermitted, StorageFailure
 from recommender.formats import scalars
@@ -157,8 +158,10 @@ def export_file(engine: Engine, kind: str, file: str, *, form: str | None = None
     chosen = scalars.parse_named("format", scalars.one_of(FORMATS), form or by_name)
     started = time.monotonic()
     write = _write_json if chosen == "jsonl" else _write_csv
-    with translate_errors(), Session(engine) as session, created_file(file) as text:
-        written = write(text, QUERIES[kind][0], exported(session, kind))
+    with translate_errors(), Session(engine) as session:
+        check_first_rows(session)
+        with created_file(file) as text:
+            written = write(text, QUERIES[kind][0], exported(session, kind))
     return ExportReport(kind, file, written, round(time.monotonic() - started, 3))
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
+from recommender.database.schema import check_first_rows
 from recommender.errors import (
     EventConflict,
     EventTooOld,
@@ -198,6 +199,7 @@ def _read_context(session: Session, events: Sequence[Row]) -> EventContext:
         for key, row_id, duration_ms, creator_id, sound_id, tags, *_ in rows
     }
     if not rows:
+        check_first_rows(session)
         return EventContext(users, videos)
     first = len(_VIDEO_COLUMNS) - len(RULE_COLUMNS) - 1
     horizon, *rules = rows[0][first : len(_VIDEO_COLUMNS)]  # equal in all rows

@@ -16,6 +16,7 @@ from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
+from recommender.database.schema import check_first_rows
 from recommender.ingest.values import Counts
 from recommender.models.tables import LEARNING_STATE, USERS
 
@@ -131,6 +132,8 @@ def save_rows(session: Session, table: Table, rows: Mapping[str, Row], defaults:
     empty = {**dict.fromkeys(names), **defaults}
     existing = _lock_rows(session, table, list(rows), names)
     new = {key: {**empty, **row} for key, row in rows.items() if key not in existing}
+    if new and not existing:
+        check_first_rows(session)
     inserted = _insert_missing(session, table, new)
     existing |= _lock_rows(session, table, [key for key in new if key not in inserted], names)
     row_ids = inserted | {key: row_id for key, (row_id, _) in existing.items()}

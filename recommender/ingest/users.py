@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
+from recommender.database.schema import check_first_rows
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.formats.rows import USER_COLUMNS, parse_row
@@ -85,6 +86,7 @@ def user_id(
         statement = statement.with_for_update(read=key_share, key_share=True)
     row_id = session.scalar(statement)
     if row_id is None:
+        check_first_rows(session)
         raise UnknownUser(f"there is no {name} {scalars.shown(user)}")
     return row_id
 

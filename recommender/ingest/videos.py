@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
+from recommender.database.schema import check_first_rows
 from recommender.errors import InvalidValue, RecommenderError, UnknownVideo
 from recommender.formats import scalars, text
 from recommender.formats.rows import VIDEO_COLUMNS, parse_row
@@ -161,6 +162,7 @@ def set_video_status(session: Session, videos: AnyKey | Iterable[AnyKey], status
     new = scalars.parse_named("status", scalars.one_of(scalars.STATUSES), status)
     stored = _creators_of(session, list(keys))
     if missing := [key for key in keys if key not in stored]:
+        check_first_rows(session)
         raise _unknown_videos(missing)
     return _write_videos(session, {key: {"id": key, "status": new} for key in keys}, stored)
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
+from recommender.database.schema import first_state
 from recommender.learning.engagement import FAST_SKIP_MS
 from recommender.models import LearningState
 from recommender.models.tables import AFFINITIES
@@ -196,4 +197,4 @@ class AffinityChanges:
 def read_rules(session: Session) -> Rules:
     """Return the rules in force, read by one statement."""
     columns = [getattr(LearningState, name) for name in RULE_COLUMNS]
-    return Rules(*lookup.run(session, sa.select(*columns)).one())
+    return Rules(*first_state(lookup.run(session, sa.select(*columns))))

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
@@ -71,19 +71,22 @@ class RefreshReport:
 
 
 def refresh(
-    engine: Engine,
+    bind: Engine | Connection,
     *,
     as_of: datetime | None = None,
     settings: Settings | None = None,
     rebuild: bool = False,
 ) -> RefreshReport:
-    """Update statistics, recent engagements, neighbours and terms, in its own transactions.
+    """Update statistics, recent engagements, neighbours and terms, in transactions of its own.
 
     A refresh can be interrupted at any point, and several can run at once: no event is lost or
     counted twice. Events that are recorded meanwhile may be left to the next refresh.
 
+    With a connection, all batches are in the caller's transaction, and nothing is committed. Other
+    refreshes wait until it ends, and the caller's time limits apply.
+
     Args:
-        engine: a prepared engine.
+        bind: a prepared engine, or a connection.
         as_of: the time of the statistics, with an offset; now if None.
         settings: timeouts, sizes and parameters; read from the environment if None.
         rebuild: also compute affinities, statistics, neighbours and terms again from the log, for
@@ -96,14 +99,14 @@ def refresh(
     """
     started = time.monotonic()
     time_of_refresh = scalars.time(scalars.now() if as_of is None else as_of)
-    run = RefreshRun(engine, time_of_refresh, settings or Settings.from_environment())
+    run = RefreshRun(bind, time_of_refresh, settings or Settings.from_environment())
     count_pending(run)
     if rebuild:
         _rebuild(run)
     targets = find_neighbours(run)
     terms = run.locked(partial(_count_terms, run, rebuild))
     run.locked(partial(_finish, run))
-    analyze(engine, run.settings)
+    analyze(bind, run.settings)
     seconds = round(time.monotonic() - started, 3)
     report = RefreshReport(run.events, len(run.videos), len(run.users), targets, terms, seconds)
     log(logging.INFO, "refresh", **asdict(report))

@@ -14,12 +14,13 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
-from recommender.database.transactions import run_transaction
+from recommender.database.schema import first_state
+from recommender.database.transactions import run_on
 from recommender.learning.affinities import DAY_SECONDS
 from recommender.models.tables import (
     EVENTS,
@@ -46,12 +47,12 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class RefreshRun:
-    """A running refresh: its engine, time and settings, and the work done so far.
+    """A running refresh: its engine or connection, time and settings, and the work done so far.
 
     `events` is the number of counted events. `videos` and `users` are the ids of changed rows.
     """
 
-    engine: Engine
+    bind: Engine | Connection
     as_of: datetime
     settings: Settings
     events: int = 0
@@ -59,7 +60,7 @@ class RefreshRun:
     users: set[int] = field(default_factory=set)
 
     def locked(self, work: Callable[[Session, Any], T]) -> T:
-        """RefreshRun a function in a transaction that locks the learning state.
+        """Run a function in a transaction that locks the learning state.
 
         Args:
             work: the function; it takes the session and the row of the learning state.
@@ -67,9 +68,7 @@ class RefreshRun:
         Returns:
             The function's result.
         """
-        return run_transaction(
-            self.engine, lambda s: work(s, self._lock(s)), settings=self.settings
-        )
+        return run_on(self.bind, lambda s: work(s, self._lock(s)), settings=self.settings)
 
     def add_done(
         self, *, events: int = 0, videos: Iterable[int] = (), users: Iterable[int] = ()
@@ -80,12 +79,12 @@ class RefreshRun:
         self.users.update(users)
 
     def _lock(self, session: Session) -> Any:
-        if not lookup.is_sqlite(session):
+        if isinstance(self.bind, Engine) and not lookup.is_sqlite(session):
             timeout_ms = f"{self.settings.rollup_timeout * 1000:.0f}"
             setting = sa.func.set_config("statement_timeout", timeout_ms, True)  # noqa: FBT003 - SQL's
             lookup.run(session, sa.select(setting))
         lock = sa.select(LEARNING_STATE).with_for_update(key_share=True)
-        return lookup.run(session, lock).one()
+        return first_state(lookup.run(session, lock))
 
 
 @dataclass(slots=True)

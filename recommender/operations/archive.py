@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Engine, Table
 from sqlalchemy.orm import Session
 
 from recommender.database.expressions import Statement
+from recommender.database.schema import first_state
 from recommender.database.transactions import translate_errors
 from recommender.feed.resolve import learning_at
 from recommender.files.batches import ARCHIVE_KEYS
@@ -151,7 +152,7 @@ def _name_of(kind: str, column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
 
 def _as_of(session: Session, moment: datetime, affinities: Iterable[Line]) -> Iterator[Line]:
     """Return affinities decayed to a time, as a feed at that time reads them."""
-    learning = learning_at(session.execute(sa.select(LEARNING_STATE)).one(), moment)
+    learning = learning_at(first_state(session.execute(sa.select(LEARNING_STATE))), moment)
     for kind, row in affinities:
         yield kind, {**row, "score": row["score"] * getattr(learning, row["subject"])}
 

@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.expressions import Statement
+from recommender.database.schema import first_state
 from recommender.formats import scalars
+from recommender.models.tables import LEARNING_STATE
 from recommender.operations import audit_statements as statements
 
 PROMISES = (
@@ -99,6 +101,7 @@ def audit(session: Session, *, since: datetime | None = None) -> Audit:
         InvalidValue: the time is malformed or has no offset.
     """
     since = None if since is None else scalars.time(since)
+    first_state(_rows(session, sa.select(LEARNING_STATE.c.id)))
     totals = _one(session, statements.totals(since))
     explored, items = totals.pop("explored"), totals.pop("places")
     return Audit(
@@ -131,8 +134,11 @@ def _count(session: Session, rows: Select[Any] | sa.CompoundSelect[Any]) -> int:
 
 
 def _all(session: Session, statement: Statement) -> Sequence[Any]:
-    named = statement.prefix_with("/* recommender.audit */")
-    return lookup.run(session, named).all()
+    return _rows(session, statement).all()
+
+
+def _rows(session: Session, statement: Statement) -> sa.Result[Any]:
+    return lookup.run(session, statement.prefix_with("/* recommender.audit */"))
 
 
 def _gini(counts: Sequence[Any]) -> float | None:

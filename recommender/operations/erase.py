@@ -24,7 +24,8 @@ from sqlalchemy import ColumnElement, Engine, Table
 from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
-from recommender.database.transactions import run_transaction
+from recommender.database.schema import check_first_rows
+from recommender.database.transactions import run_on, run_transaction
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
@@ -108,6 +109,7 @@ def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None
     mark = partial(_mark, key=key, at=run.as_of)
     marked = run_transaction(engine, mark, settings=run.settings)
     if not marked:
+        run_transaction(engine, check_first_rows, settings=run.settings)
         raise UnknownUser(f"there is no user {scalars.shown(user)}")
     rows = Counter({table.name.removeprefix(PREFIX): 0 for table in _tables()})
     for user_id in marked:
@@ -286,9 +288,7 @@ def _engaged(run: RefreshRun, user_id: int) -> dict[int, LoggedViews]:
     """Return a user's engaged views by video, read from the event log."""
     engaged: dict[int, LoggedViews] = {}
     after = ""
-    while rows := run_transaction(
-        run.engine, partial(_next_events, user_id, after), write=False, settings=run.settings
-    ):
+    while rows := run_on(run.bind, partial(_next_events, user_id, after), settings=run.settings):
         after = rows[-1].key
         for row in rows:
             if row.engaged:

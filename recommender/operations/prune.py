@@ -20,13 +20,14 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Engine, Table
+from sqlalchemy import ColumnElement, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.lookup import end_of_next, keys_in_range
-from recommender.database.transactions import run_transaction
+from recommender.database.schema import first_state
+from recommender.database.transactions import run_on
 from recommender.errors import InvalidValue
 from recommender.formats import scalars
 from recommender.learning.engagement import MAX_CLOCK_SKEW
@@ -68,7 +69,7 @@ class PruneReport:
 
 
 def prune(
-    engine: Engine,
+    bind: Engine | Connection,
     *,
     events_older_than: timedelta | None = None,
     sessions_older_than: timedelta | None = None,
@@ -81,8 +82,11 @@ def prune(
     statistics stay. If events that old exist, such events are refused from then on, and a rebuild
     keeps affinities and trends. Videos served in a deleted session stay marked as seen.
 
+    With a connection, all batches are in the caller's transaction, and nothing is committed. The
+    users concerned stay locked until it ends.
+
     Args:
-        engine: a prepared engine.
+        bind: a prepared engine, or a connection.
         events_older_than: the least age of events to delete, at least a day; None keeps all.
         sessions_older_than: the least age of a session's last page, likewise.
         as_of: the time from which ages count, with an offset; None means now.
@@ -98,7 +102,7 @@ def prune(
         raise InvalidValue(f"as_of: {scalars.written_time(moment)} is in the future")
     events_until = _until(moment, "events_older_than", events_older_than)
     sessions_until = _until(moment, "sessions_older_than", sessions_older_than)
-    pruning = _Pruning(engine, settings or Settings.from_environment())
+    pruning = _Pruning(bind, settings or Settings.from_environment())
     if events_until:
         pruning.events(events_until)
     if sessions_until:
@@ -120,16 +124,16 @@ def _until(moment: datetime, name: str, age: timedelta | None) -> datetime | Non
 
 
 class _Pruning:
-    """One run of `prune`: the engine, the settings, and the numbers of deleted rows so far."""
+    """One run of `prune`: where it runs, its settings, and the numbers of deleted rows so far."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.engine = engine
+    def __init__(self, bind: Engine | Connection, settings: Settings) -> None:
+        self.bind = bind
         self.settings = settings
         self.done = {"events": 0, "waiting": 0, "sessions": 0, "items": 0}
 
     def events(self, until: datetime) -> None:
         """Refuse events up to a time from now on, and delete them, if there are any."""
-        horizon = run_transaction(self.engine, partial(_set_horizon, until), settings=self.settings)
+        horizon = run_on(self.bind, partial(_set_horizon, until), settings=self.settings)
         if horizon:
             self._batches(partial(_prune_events, horizon))
 
@@ -142,7 +146,7 @@ class _Pruning:
         while True:
             started = time.monotonic()
             work = partial(prune_next, last)
-            last, done = run_transaction(self.engine, work, settings=self.settings)
+            last, done = run_on(self.bind, work, settings=self.settings)
             if last is None:
                 return
             for name, count in done.items():
@@ -161,7 +165,7 @@ def _set_horizon(until: datetime, session: Session) -> datetime | None:
         The horizon, or None if there is no event that old and none need be refused.
     """
     lock = sa.select(LEARNING_STATE.c.events_horizon).with_for_update(key_share=True)
-    before = lookup.run(session, lock).scalar()
+    before = first_state(lookup.run(session, lock)).events_horizon
     horizon = max(until, before or until)
     if not session.scalar(sa.select(sa.exists().where(EVENTS.c.at <= horizon))):
         return None

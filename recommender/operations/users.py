@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
+from recommender.database.schema import check_first_rows, first_state
 from recommender.errors import InvalidValue, UnknownUser
 from recommender.formats import scalars
 from recommender.formats.plain import plain_fields
@@ -154,7 +155,8 @@ def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) ->
     if since > scalars.now() + MAX_CLOCK_SKEW:
         raise InvalidValue(f"at: {scalars.written_time(since)} is in the future")
     row_id, before = _locked(session, user)
-    horizon = session.scalar(sa.select(LearningState.events_horizon))
+    state = first_state(session.execute(sa.select(LearningState.events_horizon)))
+    horizon = state.events_horizon
     if horizon and max(since, before or since) < horizon:
         raise InvalidValue(
             f"at: events until {scalars.written_time(horizon)} are pruned and cannot be learned"
@@ -172,5 +174,6 @@ def _locked(session: Session, user: AnyKey) -> tuple[int, datetime | None]:
     key = scalars.parse_named("user", scalars.key, user)
     read = [USERS.c.id, USERS.c.learned_since]
     if not (rows := lookup.find(session, [USERS.c.key], [(key,)], read, lock=True)):
+        check_first_rows(session)
         raise UnknownUser(f"there is no user {scalars.shown(user)}")
     return rows[0][0], rows[0][1]

@@ -15,6 +15,7 @@ from sqlalchemy import Select
 from sqlalchemy.orm import Session, aliased
 
 from recommender.database.expressions import Statement
+from recommender.database.schema import check_first_rows
 from recommender.errors import InvalidValue, UnknownProfile
 from recommender.formats import scalars
 from recommender.models import ProfileVersion, ProfileWeight
@@ -44,6 +45,7 @@ def get_profile(session: Session, profile: str | None = None) -> Profile:
     statement = _read_one(is_named=name is not None, is_numbered=version is not None)
     rows = session.execute(statement, {"name": name, "version": version}).all()
     if not rows:
+        check_first_rows(session)
         raise UnknownProfile(f"there is no profile {scalars.shown(profile)}")
     return _profiles(rows)[0]
 
@@ -58,8 +60,14 @@ def list_profiles(session: Session) -> list[Profile]:
 
     Args:
         session: the caller's transaction.
+
+    Raises:
+        SchemaOutOfDate: no migration made the tables.
     """
-    return _profiles(session.execute(_read()).all())
+    profiles = _profiles(session.execute(_read()).all())
+    if not profiles:
+        check_first_rows(session)
+    return profiles
 
 
 def profile_history(session: Session, name: str | None = None) -> list[ProfileRecord]:
@@ -87,6 +95,7 @@ def profile_history(session: Session, name: str | None = None) -> list[ProfileRe
         statement = statement.where(version.name == name)
     records = [_record(row) for row in session.execute(statement)]
     if not records:
+        check_first_rows(session)
         raise UnknownProfile(f"there is no profile {scalars.shown(name)}")
     return records
 
@@ -194,7 +203,8 @@ def _optional_text(name: str, value: str | None, longest: int) -> str | None:
 def _lock(session: Session) -> None:
     """Lock the creation of profiles, so that version numbers follow one another."""
     reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
-    session.execute(reference.with_for_update())
+    if session.execute(reference.with_for_update()).first() is None:
+        check_first_rows(session)
 
 
 def activate_profile(session: Session, profile: str) -> Profile:

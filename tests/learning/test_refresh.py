@@ -493,3 +493,22 @@ def test_control_c_ends_every_cleanly(engine: Engine, database: str) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err.strip()) == (130, "", "Interrupted.")
+
+
+def test_on_a_connection_a_refresh_stays_in_the_callers_transaction(engine: Engine) -> None:
+    people(engine, 6, 12)
+    behave(engine, 6, 12, 120)
+    before = everything(engine)
+    with writing(engine).connect() as connection:
+        limit = connection.scalar(TIME_LIMIT) if engine.dialect.name == "postgresql" else None
+        refresh(connection, as_of=NOON, settings=Settings(rollup_batch=50), rebuild=True)
+        if limit:
+            assert connection.scalar(TIME_LIMIT) == limit
+        connection.rollback()
+        assert everything(engine) == before
+        refresh(connection, as_of=NOON, settings=Settings(rollup_batch=50))
+        connection.commit()
+    check(engine)
+
+
+TIME_LIMIT = sa.text("SELECT current_setting('statement_timeout')")

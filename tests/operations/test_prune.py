@@ -31,6 +31,7 @@ from recommender import (
     reset_user,
     run_transaction,
 )
+from recommender.database.transactions import writing
 from recommender.files.importer import import_file
 from recommender.formats import scalars
 from recommender.learning.refresh import AFFINITIES_KEPT
@@ -581,3 +582,17 @@ def test_what_to_prune_is_asked_for(run: Run, arguments: list[str]) -> None:
 def test_an_age_below_a_day_is_usage(run: Run) -> None:
     code, _, err = run("prune", "--events-older-than", "23h")
     assert (code, err) == (2, "Error: events_older_than: 23:00:00 is less than a day\n")
+
+
+@in_batches
+def test_on_a_connection_a_prune_stays_in_the_callers_transaction(world: Engine) -> None:
+    before = sums(world), horizon(world)
+    with writing(world).connect() as connection:
+        done = prune(connection, events_older_than=DAY, as_of=NOW)
+        assert done.events > 0
+        connection.rollback()
+        assert (sums(world), horizon(world)) == before
+        assert prune(connection, events_older_than=DAY, as_of=NOW).events
+        connection.commit()
+    assert sums(world) == before[0]
+    assert horizon(world)

@@ -1,0 +1,100 @@
+"""Tables that `create_all` made: every function says what to do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+import recommender
+from recommender import Event, SchemaOutOfDate, create_engine, run_transaction
+from recommender.models.types import Base
+from tests.support.worlds import NOON
+
+USER = {"id": "ana"}
+VIDEO = {"id": "v", "creator": "ana", "published_at": "2026-01-01T00:00:00Z"}
+DAYS = timedelta(days=2)
+
+ON_SESSION: dict[str, tuple[Any, ...]] = {
+    "activate_profile": ("classic",),
+    "audit": (),
+    "create_profile": ("mine", {"likes": 1.0}),
+    "diff_profiles": ("classic", "for_you"),
+    "explain": ("ana", "v"),
+    "follow": ("ana", "ben"),
+    "following": ("ana",),
+    "for_you": ("ana",),
+    "get_profile": (),
+    "list_profiles": (),
+    "mute": ("ana", "hashtag", "news"),
+    "profile_history": (),
+    "rank": ("ana", ["v"]),
+    "record": ("ana", "v", "like"),
+    "record_many": ([Event("key", "ana", "v", "like", NOON)],),
+    "reset_user": ("ana",),
+    "resolve": ("ana",),
+    "set_video_status": ("v", "removed"),
+    "trending": (),
+    "unfollow": ("ana", "ben"),
+    "unmute": ("ana", "hashtag", "news"),
+    "upsert_users": ([USER],),
+    "upsert_videos": ([VIDEO],),
+}
+ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
+    "diagnose": lambda bind, _: recommender.diagnose(bind),
+    "erase_user": lambda bind, _: recommender.erase_user(bind, "ana"),
+    "evaluate": lambda bind, _: recommender.evaluate(bind, cutoff=NOON),
+    "export_file": lambda bind, path: recommender.export_file(bind, "users", f"{path}/out.csv"),
+    "export_user": lambda bind, path: recommender.export_user(bind, "ana", f"{path}/ana.zip"),
+    "fit": lambda bind, _: recommender.fit(bind, "mine"),
+    "fit_pages": lambda bind, _: recommender.fit_pages(bind, "mine", log=bind, since=NOON),
+    "import_file": lambda bind, path: recommender.import_file(bind, "users", f"{path}/in.csv"),
+    "prune": lambda bind, _: recommender.prune(bind, events_older_than=DAYS),
+    "refresh": lambda bind, _: recommender.refresh(bind),
+    "replay_profile": lambda bind, _: recommender.replay_profile(bind, "classic", since=NOON),
+    "upgrade": lambda bind, _: recommender.upgrade(bind),
+}
+NEITHER = {
+    "create_engine", "feed_query", "prepare_engine", "record_page", "run_transaction",
+    "source_names",
+}  # fmt: skip
+"""Functions that read and write nothing of ours, or take what `resolve` gave."""
+
+
+@pytest.fixture
+def created(empty_database: str) -> Iterator[Engine]:
+    """An engine on a database whose tables `create_all` made."""
+    bind = create_engine(empty_database)
+    Base.metadata.create_all(bind)
+    yield bind
+    bind.dispose()
+
+
+def test_every_function_says_that_no_migration_made_the_tables(
+    created: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text("id\nana\n")
+    on_session = {
+        name: partial(run_transaction, created, partial(_called, name, values))
+        for name, values in ON_SESSION.items()
+    }
+    on_engine = {name: partial(call, created, tmp_path) for name, call in ON_ENGINE.items()}
+    for name, call in {**on_session, **on_engine}.items():
+        with pytest.raises(SchemaOutOfDate, match=r"`Base.metadata.create_all`.* db upgrade`"):
+            pytest.fail(f"{name} gave {call()}")
+
+
+def _called(name: str, values: tuple[Any, ...], session: Session) -> object:
+    return getattr(recommender, name)(session, *values)
+
+
+def test_every_public_function_is_tested() -> None:
+    functions = {n for n in recommender.__all__ if inspect.isfunction(getattr(recommender, n))}
+    assert functions == {*ON_SESSION, *ON_ENGINE} | NEITHER
