@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -133,7 +134,7 @@ def record_page(session: Session, page: FeedPage) -> FeedPage:
     request = page.request
     if request.session is None or request.profile.id is None:
         raise InvalidValue("page: only a page of for_you can be recorded")
-    row = session.execute(_next_position_query(request)).one_or_none()
+    row = session.execute(_session_query(request), {"session": request.session}).one_or_none()
     if row is None:
         raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
     own = replace(request, user_id=row.id)
@@ -141,47 +142,71 @@ def record_page(session: Session, page: FeedPage) -> FeedPage:
         return recorded_page(session, own)
     # The page of a user who was erased since is not a page of the new user with that key.
     items = page.items if request.user_id in {None, row.id} else ()
-    items = _servable(session, own, items)
+    items = _servable(session, own, items, row)
     ranked = replace(page, request=own, items=items, exhausted=False)
     return serve(session, ranked) if items else _page_at(session, own) or _stale(ranked)
 
 
-def _next_position_query(request: RequestSummary) -> Statement:
-    """Return the query of the session's next position, NULL before its first page.
+def _session_query(request: RequestSummary) -> Statement:
+    """Return the query of the user, the session and its last video; NULL before its first page.
 
     It locks the user's row. It finds the user by the key, because a replica may not know the row.
     """
-    is_session = sa.and_(FeedSession.user_id == User.id, FeedSession.session == request.session)
-    return (
-        sa.select(User.id, FeedSession.next_position)
-        .select_from(User)
-        .outerjoin(FeedSession, is_session)
-        .where(User.key == request.user, User.erased_at.is_(None))
-        .with_for_update(key_share=True, of=User)
-    )
+    query = with_session(sa.select(User.id).select_from(User))
+    query = query.where(User.key == request.user, User.erased_at.is_(None))
+    return query.with_for_update(key_share=True, of=User)
 
 
 def _servable(
-    session: Session, request: RequestSummary, items: Sequence[FeedItem]
+    session: Session, request: RequestSummary, items: Sequence[FeedItem], last: Any
 ) -> tuple[FeedItem, ...]:
-    """Return the items that pass the filters now, once each and renumbered: one statement.
+    """Return the items that pass the filters now, once each and placed again: one statement.
 
     The caller's own conditions are not applied again.
+
+    Args:
+        session: the caller's transaction.
+        request: the request, with the user's row id.
+        items: the items of the page.
+        last: a row with the creator and the sound of the session's last video.
     """
-    own = FeedRequest(**shared_fields(request), learning=NOTHING_LEARNED)
+    fields = {**shared_fields(request), "language": None}
+    own = FeedRequest(**fields, learning=NOTHING_LEARNED)
     statement = cached_statement(_passing_query, named, "record_page", Shape.of(own))
     values = values_of(own, [item.video for item in items])
-    passing = set(lookup.connection(session).scalars(statement, values))
-    items_by_video = {item.video_id: item for item in items if item.video_id in passing}
-    return tuple(
-        replace(item, position=position)
-        for position, item in enumerate(items_by_video.values(), start=request.position)
-    )
+    rows = {row.id: row for row in lookup.connection(session).execute(statement, values)}
+    items_by_video = {item.video_id: item for item in items if item.video_id in rows}
+    return _placed_again(own, items_by_video, [last, *(rows[video] for video in items_by_video)])
 
 
 def _passing_query(shape: Shape, viewer: Viewer) -> Statement:
     """Return the query of the given videos that pass the filters of a request."""
-    return sa.select(Video.id).where(Video.id.in_(viewer.given_videos()), *allowed(shape, viewer))
+    passing = (Video.id.in_(viewer.given_videos()), *allowed(shape, viewer))
+    return sa.select(Video.id, Video.creator_id, Video.sound_id).where(*passing)
+
+
+def _placed_again(
+    request: FeedRequest, items_by_video: Mapping[int, FeedItem], rows: Sequence[Any]
+) -> tuple[FeedItem, ...]:
+    """Return the items numbered again; an item that now follows a similar one is crowded.
+
+    Args:
+        request: the request.
+        items_by_video: the items that are left, in their order.
+        rows: the creator and the sound of the video before the page, and of each item.
+    """
+    is_spread = not request.profile.is_reference
+    places = zip(items_by_video.values(), pairwise(rows), strict=True)
+    return tuple(
+        replace(item, position=position, crowded=item.crowded or (is_spread and _are_alike(*pair)))
+        for position, (item, pair) in enumerate(places, start=request.position)
+    )
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    """Return whether two rows have the same creator or the same sound."""
+    has_same_sound = one.sound_id is not None and one.sound_id == other.sound_id
+    return one.creator_id == other.creator_id or has_same_sound
 
 
 def _stale(page: FeedPage) -> FeedPage:

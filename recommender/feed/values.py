@@ -44,7 +44,8 @@ class FeedItem:
         signals: each signal's value and weight, in the profile's order.
         video_id: the row id of the video.
         explored: whether the position was kept for exploration: a new video with few impressions.
-        crowded: whether every candidate left shared its creator or sound with the video before.
+        crowded: whether every candidate left shared its creator or sound with the video before,
+            or `record_page` left out the videos between the two.
     """
 
     position: int

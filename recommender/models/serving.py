@@ -45,9 +45,10 @@ class ServedVideo(Base):
 
     `page` is the position of the page's first video, `asked` the requested number of videos.
     `explored` is true if the place was kept for an exploration candidate. `crowded` is true if all
-    remaining candidates had the creator or the sound of the previous video. `signals` holds the
-    values of the signals that were not 0, and the weights of a host's own signals. `profile_id`
-    is the profile that holds the other weights.
+    remaining candidates had the creator or the sound of the previous video, or if `record_page`
+    left out the videos between them. `signals` holds the values of the signals that were not 0,
+    and the weights of a host's own signals. `profile_id` is the profile that holds the other
+    weights.
     """
 
     # No foreign key to the video: it would cost an index, and videos are never deleted.

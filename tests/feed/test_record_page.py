@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -162,6 +162,32 @@ def test_videos_that_may_not_come_any_more_are_left_out(
     assert [item.position for item in served.items] == list(range(1, len(served.items) + 1))
 
 
+def test_videos_that_become_neighbours_are_crowded(session: Session) -> None:
+    """Also where two pages meet."""
+    make_world(session)
+    make_user(session)
+    first = serve(session, limit=1)
+    ranked = rank(session, cursor=first.cursor)
+    assert not any(item.crowded for item in ranked.items[:4])
+    creator = first.items[0].creator
+    alike = tuple(item for item in ranked.items if item.creator == creator)
+    others = tuple(item for item in ranked.items if item.creator != creator)
+    served = record_page(session, replace(ranked, items=(*alike, others[0])))
+    assert [item.crowded for item in served.items] == [
+        True,
+        True,
+        others[0].sound == alike[-1].sound,
+    ]
+    assert recommender.audit(session).broken == ()
+
+
+def test_the_reference_formula_has_no_crowded_places(session: Session) -> None:
+    make_world(session)
+    make_user(session)
+    ranked = rank(session, profile="classic")
+    assert record_page(session, ranked).items == ranked.items
+
+
 def test_a_session_that_shows_seen_videos_leaves_out_what_it_served(session: Session) -> None:
     make_world(session)
     make_user(session)
@@ -173,13 +199,15 @@ def test_a_session_that_shows_seen_videos_leaves_out_what_it_served(session: Ses
     assert names(record_page(session, old)) == names(ranked)
 
 
-def test_a_condition_of_the_host_is_not_applied_again(session: Session) -> None:
+def test_conditions_of_the_host_are_not_applied_again(session: Session) -> None:
+    """A page holds no SQL, so another process can record it."""
     make_world(session)
     make_user(session)
-    ranked = rank(session, where=Video.key < "v5", exclude=["v0"])
-    assert len(ranked.items) == 6
-    again = replace(ranked, request=replace(ranked.request, where=sa.false()))
-    assert names(record_page(session, again)) == names(ranked)
+    ranked = rank(session, where=Video.language.is_(None), exclude=["v0"])
+    make_video(session, "v5", language="en", published_at=at(-65))
+    sent = pickle.loads(pickle.dumps(ranked))  # noqa: S301 - made here
+    assert len(ranked.items) == 11
+    assert names(record_page(session, sent)) == names(ranked)
 
 
 def test_a_preview_of_a_session_that_the_replica_lacks_says_so(session: Session) -> None:

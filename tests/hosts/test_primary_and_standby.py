@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import FeedPage, create_engine, mute, record, run_transaction, upsert_videos
+from recommender import FeedPage, audit, create_engine, mute, record, run_transaction, upsert_videos
 from recommender.database import migrations
 from recommender.ingest.videos import set_video_status
 from tests.conftest import create_database
@@ -230,4 +230,6 @@ def test_any_lag_gives_a_page_and_nothing_twice(pair: Pair, seed: int) -> None:
             page = pair.feed.page(user, cursor=page.cursor)
             model.check(user, page)
         assert not model.left(user)
+    with Session(pair.primary) as session:
+        assert audit(session).broken == ()
     assert all(model.outcomes[name] > 5 for name in ("again", "new", "last"))
