@@ -36,6 +36,14 @@ from .database.transactions import (
 from .database.migrations import upgrade as upgrade
 
 # Write: users, videos, follows, mutes and events
+from .formats.rows import (
+    UserRow as UserRow,
+    VideoRow as VideoRow,
+)
+from .formats.scalars import (
+    EventKind as EventKind,
+    VideoStatus as VideoStatus,
+)
 from .ingest.users import upsert_users as upsert_users
 from .ingest.videos import (
     set_video_status as set_video_status,
@@ -46,6 +54,7 @@ from .ingest.follows import (
     unfollow as unfollow,
 )
 from .ingest.mutes import (
+    MuteKind as MuteKind,
     mute as mute,
     unmute as unmute,
 )

@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 from recommender.database.lookup import ids
 from recommender.database.transactions import run_transaction
 from recommender.errors import RecommenderError
+from recommender.formats.rows import UserRow, VideoRow
+from recommender.formats.scalars import EventKind
 from recommender.ingest.events import record_many
 from recommender.ingest.follows import apply_follows
 from recommender.ingest.users import upsert_users
@@ -133,7 +135,7 @@ class DemoWorld:
         """The time after the last event."""
         return self.beginning + 2 * LENGTH
 
-    def users(self) -> Iterator[Row]:
+    def users(self) -> Iterator[UserRow]:
         """Yield the viewers and then the creators, as rows of the kind users."""
         for index in range(self.viewer_count):
             language, country = self._random("locale", index).choice(LOCALES)
@@ -151,7 +153,7 @@ class DemoWorld:
             language, country = self._random("creator", index).choice(LOCALES)
             yield {"id": self.creator(index), "language": language, "country": country}
 
-    def videos(self) -> Iterator[Row]:
+    def videos(self) -> Iterator[VideoRow]:
         """Yield the videos as rows of the kind videos, the most watched per topic first."""
         for index in range(self.video_count):
             yield self._video(index)
@@ -206,7 +208,7 @@ class DemoWorld:
         name = SOUND_NAMES[min(int(chance.expovariate(0.4)), len(SOUND_NAMES) - 1)]
         return f"{name}-{chance.randint(1, max(1, self.video_count // 100))}"
 
-    def _video(self, index: int) -> Row:
+    def _video(self, index: int) -> VideoRow:
         chance = self._random("video", index)
         topic = TOPICS[index % len(TOPICS)]
         creators = self.creator_count // len(TOPICS)
@@ -253,7 +255,7 @@ class DemoWorld:
         user = self.viewer(index)
         completion = round(chance.betavariate(5, 1.5) if fond else chance.betavariate(1, 3), 2)
         yield Event(f"{number}-watch", user, video, "watch", at, completion=completion)
-        likelihoods = {"like": 0.25, "share": 0.06, "comment": 0.05}
+        likelihoods: dict[EventKind, float] = {"like": 0.25, "share": 0.06, "comment": 0.05}
         for kind, likelihood in likelihoods.items():
             if completion > 0.5 and chance.random() < likelihood:
                 yield Event(f"{number}-{kind}", user, video, kind, at + timedelta(seconds=20))

@@ -131,7 +131,7 @@ def _swiped_items(items: Sequence[FeedItem]) -> tuple[FeedItem, FeedItem]:
 
 
 def _swipe(run: Demo, liked: FeedItem, rejected: FeedItem) -> None:
-    swipes: Sequence[tuple[FeedItem, str, dict[str, Any]]] = (
+    swipes: Sequence[tuple[FeedItem, scalars.EventKind, dict[str, Any]]] = (
         (liked, "watch", {"completion": 1.0}), (liked, "like", {}),
         (rejected, "not_interested", {}),
     )  # fmt: skip

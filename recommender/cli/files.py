@@ -12,7 +12,8 @@ from recommender.cli.output import print_records
 from recommender.cli.progress import file_bar, say
 from recommender.database.bulk import uncollected
 from recommender.files import batches, importer
-from recommender.files.exporter import FORMATS, export_file
+from recommender.files.exporter import FORMATS, Format, export_file
+from recommender.formats.rows import FileKind
 
 KINDS = click.Choice(list(batches.ROW_KINDS))
 
@@ -39,7 +40,7 @@ KINDS = click.Choice(list(batches.ROW_KINDS))
 )
 @format_option
 @database_option
-def import_(kind: str, file: str, form: str | None, **options: Any) -> None:
+def import_(kind: FileKind, file: str, form: str | None, **options: Any) -> None:
     """Import users, videos, follows or events from a file.
 
     FILE is CSV or JSON Lines, plain or gzip. - is standard input.
@@ -65,7 +66,7 @@ def import_(kind: str, file: str, form: str | None, **options: Any) -> None:
     help="The file format. Default: by the name of the file, else csv.",
 )
 @database_option
-def export(kind: str, file: str, form: str | None) -> None:
+def export(kind: FileKind, file: str, form: Format | None) -> None:
     """Export users, videos, follows or events to a file.
 
     FILE is compressed if its name ends in .gz. - is standard output.

@@ -19,7 +19,7 @@ def video() -> None:
 @click.argument("video")
 @click.argument("status", type=click.Choice(scalars.STATUSES))
 @database_option
-def status(video: str, status: str) -> None:
+def status(video: str, status: scalars.VideoStatus) -> None:
     """Set the status of a video; feeds show only published videos."""
     is_new = writing(lambda session: videos.set_video_status(session, video, status)).updated
     click.echo(f"Now {status}." if is_new else f"{status.capitalize()} before; nothing changed.",

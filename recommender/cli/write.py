@@ -25,7 +25,7 @@ from recommender.ingest import events, follows, mutes
 def record(
     user: str,
     video: str,
-    kind: str,
+    kind: scalars.EventKind,
     completion: float | None,
     watch_ms: int | None,
     at: datetime | None,
@@ -64,7 +64,7 @@ def unfollow(user: str, creator: str) -> None:
 @click.argument("kind", type=click.Choice(list(mutes.KINDS)))
 @click.argument("value")
 @database_option
-def mute(user: str, kind: str, value: str) -> None:
+def mute(user: str, kind: mutes.MuteKind, value: str) -> None:
     """Hide a creator, hashtag, sound or keyword from a user's feeds."""
     is_new = writing(lambda session: mutes.mute(session, user, kind, value))
     click.echo("Muted." if is_new else "Muted before; nothing changed.", err=True)
@@ -75,7 +75,7 @@ def mute(user: str, kind: str, value: str) -> None:
 @click.argument("kind", type=click.Choice(list(mutes.KINDS)))
 @click.argument("value")
 @database_option
-def unmute(user: str, kind: str, value: str) -> None:
+def unmute(user: str, kind: mutes.MuteKind, value: str) -> None:
     """Remove a mute."""
     muted = writing(lambda session: mutes.unmute(session, user, kind, value))
     click.echo("Unmuted." if muted else "Not muted; nothing changed.", err=True)

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import ARRAY, ColumnElement, Table
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.lookup import (
@@ -31,6 +30,7 @@ from recommender.database.lookup import (
     listed_values,
     unnested,
 )
+from recommender.database.session import Session
 from recommender.models.types import UtcDateTime, microseconds
 
 Row = Mapping[str, Any]

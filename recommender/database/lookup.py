@@ -14,9 +14,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import ARRAY, ColumnElement, Executable, FromClause, Table
-from sqlalchemy.orm import Session
 
 from recommender.database.expressions import Statement
+from recommender.database.session import Session
 from recommender.models import User
 from recommender.models.tables import (
     HASHTAGS,

@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
+from recommender.database.session import Session
 from recommender.errors import SchemaOutOfDate
 from recommender.models.tables import LEARNING_STATE
 from recommender.models.types import SCHEMA_REVISION, VERSION_TABLE, Base

@@ -8,8 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy.orm import Session
-
+from recommender.database.session import Session
 from recommender.errors import InvalidValue
 from recommender.feed.for_you import for_you
 from recommender.feed.values import FeedPage

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database.expressions import Statement
+from recommender.database.session import Session
 from recommender.feed.items import CATALOGUE, item_of, video_ids, video_key
 from recommender.feed.reasons import leading_signals
 from recommender.feed.resolve import resolve

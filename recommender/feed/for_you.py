@@ -10,8 +10,8 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
-from sqlalchemy.orm import Session
 
+from recommender.database.session import Session
 from recommender.errors import InvalidValue
 from recommender.feed.items import check_videos_exist, placed_items, scored_candidate, video_key
 from recommender.feed.resolve import resolve

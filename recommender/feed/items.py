@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from recommender.database.lookup import ids
+from recommender.database.session import Session
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.feed.selection import Place, ScoredCandidate
 from recommender.feed.statements import Candidates, shown_rows

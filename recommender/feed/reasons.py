@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.expressions import Statement, is_now, is_true
+from recommender.database.session import Session
 from recommender.feed.values import FeedItem
 from recommender.models import (
     Affinity,

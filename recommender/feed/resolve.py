@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
-from sqlalchemy.orm import Session
 
 from recommender.database.expressions import LARGEST_EXPONENT, Statement
 from recommender.database.schema import first_state
+from recommender.database.session import Session
 from recommender.errors import InvalidValue
 from recommender.feed.cursors import read_cursor, session_uuid
 from recommender.feed.sessions import resumed, with_session

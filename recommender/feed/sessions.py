@@ -15,10 +15,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement, named
+from recommender.database.session import Session
 from recommender.errors import CursorAhead, InvalidCursor, InvalidValue, UnknownUser
 from recommender.feed.cursors import cursor_of
 from recommender.feed.items import shown_fields

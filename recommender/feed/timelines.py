@@ -13,11 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Subquery, literal
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import first_state
+from recommender.database.session import Session
 from recommender.feed.cursors import (
     BY_FOLLOWED,
     BY_NEWNESS,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, Literal, TextIO, TypeAlias, cast, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import Engine
@@ -36,6 +36,7 @@ from recommender.formats.rows import (
     USER_COLUMNS,
     VIDEO_COLUMNS,
     Columns,
+    FileKind,
 )
 from recommender.models import (
     EventRow,
@@ -53,7 +54,9 @@ from recommender.models import (
 FETCHED_ROWS = 2_000
 """The number of rows fetched per batch."""
 
-FORMATS = ("csv", "jsonl")
+Format: TypeAlias = Literal["csv", "jsonl"]
+
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def _joined(name: Any, link: Any, *conditions: Any) -> Any:
@@ -137,7 +140,9 @@ class ExportReport:
         return asdict(self)
 
 
-def export_file(engine: Engine, kind: str, file: str, *, form: str | None = None) -> ExportReport:
+def export_file(
+    engine: Engine, kind: FileKind, file: str, *, form: Format | None = None
+) -> ExportReport:
     """Write all rows of a kind to a file. After an error there is no new file.
 
     Args:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -40,6 +40,8 @@ from recommender.files.batches import (
 from recommender.files.reader import opened
 from recommender.files.workers import can_fork, made_apart
 from recommender.formats import scalars
+from recommender.formats.rows import FileKind
+from recommender.formats.scalars import OnError
 from recommender.ingest.values import Counts
 from recommender.logs import LOGGER, log
 from recommender.settings import Settings
@@ -112,10 +114,10 @@ class _Import:
 
 def import_file(
     engine: Engine,
-    kind: str,
+    kind: FileKind,
     file: str,
     *,
-    on_error: Literal["stop", "skip"] = "stop",
+    on_error: OnError = "stop",
     errors: str | None = None,
     dry_run: bool = False,
     jobs: int = 1,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Required, TypeAlias, TypedDict
 
 from recommender.errors import InvalidValue
 from recommender.formats.scalars import (
     EVENT_KINDS,
     ORIENTATIONS,
     STATUSES,
+    AnyKey,
+    Orientation,
     Parser,
+    VideoStatus,
     count,
     fraction,
     key,
@@ -54,6 +59,43 @@ class Column:
 
 
 Columns = Mapping[str, Column]
+
+FileKind: TypeAlias = Literal["users", "videos", "follows", "events"]
+"""The kinds of files: the kind of all their rows."""
+
+Texts: TypeAlias = list[str] | tuple[str, ...] | set[str] | frozenset[str]
+
+
+class UserRow(TypedDict, total=False):
+    """A user as `upsert_users` takes it; an absent column keeps its value, and None clears it."""
+
+    id: Required[AnyKey]
+    language: str | None
+    country: str | None
+    device: str | None
+    created_at: datetime | str | None
+    interests: Texts | None
+    liked_sounds: Texts | None
+
+
+class VideoRow(TypedDict, total=False):
+    """A video as `upsert_videos` takes it; an absent column keeps its value, and None clears it.
+
+    `duration_ms` is in milliseconds. A new video needs `creator` and `published_at`.
+    """
+
+    id: Required[AnyKey]
+    creator: AnyKey
+    caption: str | None
+    hashtags: Texts | None
+    sound: AnyKey | None
+    language: str | None
+    country: str | None
+    duration_ms: int | None
+    orientation: Orientation | None
+    published_at: datetime | str
+    status: VideoStatus | None
+
 
 USER_COLUMNS: Columns = {
     "id": Column(key, required=True),

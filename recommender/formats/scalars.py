@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 from uuid import UUID
 
 from recommender.errors import InvalidValue
@@ -28,16 +28,24 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
-EVENT_KINDS = (
+EventKind: TypeAlias = Literal[
     "impression", "watch", "like", "unlike", "share", "comment", "save", "unsave",
     "not_interested", "report",
-)  # fmt: skip
+]  # fmt: skip
 
-ON_ERROR = ("stop", "skip")
+EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
-STATUSES = ("published", "review", "removed")
+OnError: TypeAlias = Literal["stop", "skip"]
 
-ORIENTATIONS = ("portrait", "landscape", "square")
+ON_ERROR: tuple[OnError, ...] = get_args(OnError)
+
+VideoStatus: TypeAlias = Literal["published", "review", "removed"]
+
+STATUSES: tuple[VideoStatus, ...] = get_args(VideoStatus)
+
+Orientation: TypeAlias = Literal["portrait", "landscape", "square"]
+
+ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.(?P<fraction>\d+))?)?(?P<offset>Z|[+-]\d\d:?\d\d)?",

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
+from recommender.database.session import Session
 from recommender.errors import (
     EventConflict,
     EventTooOld,
@@ -29,7 +29,7 @@ from recommender.errors import (
     UnknownVideo,
 )
 from recommender.formats import scalars
-from recommender.formats.scalars import AnyKey
+from recommender.formats.scalars import AnyKey, EventKind, OnError
 from recommender.ingest.states import (
     EventContext,
     EventUser,
@@ -61,7 +61,7 @@ def record(
     session: Session,
     user: AnyKey,
     video: AnyKey,
-    kind: str,
+    kind: EventKind,
     *,
     at: datetime | None = None,
     key: AnyKey | None = None,
@@ -104,9 +104,7 @@ def record(
     return apply_events(session, rows, strict=True, any_time=at is None).inserted == 1
 
 
-def record_many(
-    session: Session, events: Iterable[Event], *, on_error: Literal["stop", "skip"] = "stop"
-) -> Counts:
+def record_many(session: Session, events: Iterable[Event], *, on_error: OnError = "stop") -> Counts:
     """Record events, in the caller's transaction.
 
     Args:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
+from recommender.database.session import Session
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey

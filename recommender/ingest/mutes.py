@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import Table
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
+from recommender.database.session import Session
 from recommender.errors import InvalidValue, NotFound
 from recommender.formats import scalars, text
 from recommender.formats.scalars import AnyKey
@@ -39,7 +39,9 @@ def keyword(value: object) -> str:
     return normalized
 
 
-KINDS: dict[str, tuple[Any, Table | None, Callable[[object], str]]] = {
+MuteKind: TypeAlias = Literal["creator", "hashtag", "sound", "keyword"]
+
+KINDS: dict[MuteKind, tuple[Any, Table | None, Callable[[object], str]]] = {
     "creator": (MutedCreator.__table__, USERS, scalars.key),
     "hashtag": (MutedHashtag.__table__, HASHTAGS, text.hashtag),
     "sound": (MutedSound.__table__, SOUNDS, scalars.listed_key),
@@ -52,7 +54,7 @@ Keywords have no rows of their own, so their second table is None.
 
 
 def mute(
-    session: Session, user: AnyKey, kind: str, value: AnyKey, *, at: datetime | None = None
+    session: Session, user: AnyKey, kind: MuteKind, value: AnyKey, *, at: datetime | None = None
 ) -> bool:
     """Mute a creator, a hashtag, a sound or words of captions for a user.
 
@@ -102,7 +104,7 @@ def _id_to_mute(session: Session, catalogue: Table, member: str) -> int:
     return sound
 
 
-def unmute(session: Session, user: AnyKey, kind: str, value: AnyKey) -> bool:
+def unmute(session: Session, user: AnyKey, kind: MuteKind, value: AnyKey) -> bool:
     """Remove a mute.
 
     Args:
@@ -126,7 +128,7 @@ def unmute(session: Session, user: AnyKey, kind: str, value: AnyKey) -> bool:
     return bool(lookup.run(session, delete).rowcount)
 
 
-def _parsed(kind: str, value: object) -> tuple[Table, Table | None, str]:
+def _parsed(kind: MuteKind, value: object) -> tuple[Table, Table | None, str]:
     """Return the tables of a kind, and the parsed value."""
     if kind not in KINDS:
         raise InvalidValue(f"kind: {scalars.shown(kind)} is not one of {', '.join(KINDS)}")

@@ -7,9 +7,8 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy.orm import Session
-
 from recommender.database import bulk, lookup
+from recommender.database.session import Session
 from recommender.learning.affinities import AffinityChanges, Rules, Subjects
 from recommender.learning.engagement import POSITIVE_KINDS
 from recommender.models.tables import INTERACTIONS, PENDING

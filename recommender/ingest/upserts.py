@@ -13,10 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Table
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.schema import check_first_rows
+from recommender.database.session import Session
 from recommender.ingest.values import Counts
 from recommender.models.tables import LEARNING_STATE, USERS
 

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.schema import check_first_rows
+from recommender.database.session import Session
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
-from recommender.formats.rows import USER_COLUMNS, parse_row
+from recommender.formats.rows import USER_COLUMNS, UserRow, parse_row
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import (
     USER_SCALARS,
@@ -30,7 +30,7 @@ from recommender.models import User
 from recommender.models.tables import HASHTAGS, SOUNDS, USER_HASHTAGS, USER_SOUNDS, USERS
 
 
-def upsert_users(session: Session, rows: Iterable[Row]) -> Counts:
+def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
     """Create or update users, and create missing interests and liked sounds.
 
     Args:

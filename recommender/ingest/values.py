@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from recommender.errors import RecommenderError
 from recommender.formats import scalars
 from recommender.formats.rows import EVENT_COLUMNS
-from recommender.formats.scalars import AnyKey
+from recommender.formats.scalars import AnyKey, EventKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Event:
     key: AnyKey
     user: AnyKey
     video: AnyKey
-    kind: str
+    kind: EventKind
     at: datetime
     watch_ms: int | None = None
     completion: float | None = None
@@ -68,9 +69,10 @@ class Counts:
     too_old: int = 0
     rejected: Mapping[int, RecommenderError] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, int]:
-        """Return the numbers by name."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers by name, and the messages of the errors in `rejected`."""
+        errors = {index: str(error) for index, error in self.rejected.items()}
+        return {**asdict(replace(self, rejected={})), "rejected": errors}
 
     def __add__(self, other: Counts) -> Counts:
         """Return the sums of the numbers, without the errors, whose indices are of one batch."""

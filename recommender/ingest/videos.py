@@ -13,15 +13,15 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
+from recommender.database.session import Session
 from recommender.errors import InvalidValue, RecommenderError, UnknownVideo
 from recommender.formats import scalars, text
-from recommender.formats.rows import VIDEO_COLUMNS, parse_row
-from recommender.formats.scalars import AnyKey
+from recommender.formats.rows import VIDEO_COLUMNS, VideoRow, parse_row
+from recommender.formats.scalars import AnyKey, VideoStatus
 from recommender.ingest.upserts import (
     VIDEO_SCALARS,
     Row,
@@ -53,7 +53,7 @@ LEARNED_FROM = ("creator_id", "sound_id", "status", "published_at")
 """The columns of a video on which its creator's affinities depend."""
 
 
-def upsert_videos(session: Session, rows: Iterable[Row]) -> Counts:
+def upsert_videos(session: Session, rows: Iterable[VideoRow]) -> Counts:
     """Create or update videos, and create missing creators, sounds and hashtags.
 
     Args:
@@ -142,7 +142,9 @@ def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str]
     return saved.counts(captions.changed | tags.changed)
 
 
-def set_video_status(session: Session, videos: AnyKey | Iterable[AnyKey], status: str) -> Counts:
+def set_video_status(
+    session: Session, videos: AnyKey | Iterable[AnyKey], status: VideoStatus
+) -> Counts:
     """Set the status of videos: published, in review or removed. All changes are allowed.
 
     Args:

@@ -16,10 +16,10 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.schema import first_state
+from recommender.database.session import Session
 from recommender.learning.engagement import FAST_SKIP_MS
 from recommender.models import LearningState
 from recommender.models.tables import AFFINITIES

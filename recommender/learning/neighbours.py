@@ -12,10 +12,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import square_root
+from recommender.database.session import Session
 from recommender.learning.statistics import RefreshRun, lock_videos
 from recommender.models.tables import NEIGHBOURS, RECENT, VIDEOS
 

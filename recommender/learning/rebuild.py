@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
+from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
 from recommender.learning.engagement import watched

@@ -14,10 +14,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.planner_statistics import analyze
+from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.learning.neighbours import delete_leftover_neighbours, find_neighbours
 from recommender.learning.rebuild import rebuild_affinities

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import first_state
+from recommender.database.session import Session
 from recommender.database.transactions import run_on
 from recommender.learning.affinities import DAY_SECONDS
 from recommender.models.tables import (

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Select
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import first_state
+from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.models.tables import LEARNING_STATE
 from recommender.operations import audit_statements as statements

@@ -21,10 +21,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Engine, Table
-from sqlalchemy.orm import Session
 
 from recommender.database import bulk, lookup
 from recommender.database.schema import check_first_rows
+from recommender.database.session import Session
 from recommender.database.transactions import run_on, run_transaction
 from recommender.errors import UnknownUser
 from recommender.formats import scalars

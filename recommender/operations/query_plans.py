@@ -16,11 +16,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Executable
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from recommender.database import lookup
 from recommender.database.expressions import named
+from recommender.database.session import Session
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import cached_statement, page_query
 from recommender.models import User

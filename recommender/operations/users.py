@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.schema import check_first_rows, first_state
+from recommender.database.session import Session
 from recommender.errors import InvalidValue, UnknownUser
 from recommender.formats import scalars
 from recommender.formats.plain import plain_fields

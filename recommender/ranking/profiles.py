@@ -12,10 +12,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
+from recommender.database.session import Session
 from recommender.errors import InvalidValue, UnknownProfile
 from recommender.formats import scalars
 from recommender.models import ProfileVersion, ProfileWeight

@@ -1,0 +1,179 @@
+"""A host that uses every public name, as mypy and basedpyright see it; nothing runs it.
+
+A line with `type: ignore` has a mistake that both must find: an ignore without an error is an
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session, scoped_session
+
+import recommender
+from recommender import (
+    Candidate,
+    Contribution,
+    Counts,
+    Event,
+    EventKind,
+    Explanation,
+    FeedItem,
+    FeedPage,
+    FeedRequest,
+    Filter,
+    FilterOutcome,
+    LogFiles,
+    MuteKind,
+    Profile,
+    RecommenderError,
+    Settings,
+    Signal,
+    Source,
+    UserRow,
+    VideoRow,
+    VideoStatus,
+    create_engine,
+    for_you,
+    prepare_engine,
+    record,
+    run_transaction,
+)
+from recommender.models import Video
+
+NOW = datetime.now(UTC)
+
+
+def engines(own: Engine, own_async: AsyncEngine) -> Engine:
+    assert_type(prepare_engine(own), Engine)
+    assert_type(prepare_engine(own_async), AsyncEngine)
+    settings = assert_type(Settings.from_environment(), Settings)
+    recommender.upgrade(own, settings=settings)
+    return assert_type(create_engine("sqlite://", settings=Settings(pool_size=3)), Engine)
+
+
+def writes(session: Session) -> None:
+    users: list[UserRow] = [{"id": 1, "language": "en", "interests": ["cats"]}]
+    video: VideoRow = {"id": UUID(int=2), "creator": "bo", "published_at": NOW, "caption": None}
+    assert_type(recommender.upsert_users(session, users), Counts)
+    assert_type(
+        recommender.upsert_videos(session, [video, {"id": "v", "status": "review"}]), Counts
+    )
+    status: VideoStatus = "removed"
+    assert_type(recommender.set_video_status(session, ["v", 3], status), Counts)
+    for call in (recommender.follow, recommender.unfollow):
+        assert_type(call(session, "ana", "bo"), bool)
+    kind: MuteKind = "creator"
+    assert_type(recommender.mute(session, "ana", kind, "bo"), bool)
+    assert_type(recommender.unmute(session, "ana", "keyword", "spoiler alert"), bool)
+    deed: EventKind = "watch"
+    assert_type(record(session, "ana", "v", deed, completion=0.5), bool)
+    event = Event("e", "ana", "v", "like", NOW)
+    counts = recommender.record_many(session, [event], on_error="skip")
+    assert_type(counts.rejected[0], RecommenderError)
+    recommender.reset_user(session, "ana", at=NOW)
+
+
+def mistakes(session: Session, engine: Engine) -> None:
+    record(session, "ana", "v", "lik")  # type: ignore[arg-type]
+    Event("e", "ana", "v", "watched", NOW)  # type: ignore[arg-type]
+    recommender.mute(session, "ana", "author", "bo")  # type: ignore[arg-type]
+    recommender.unmute(session, "ana", "tag", "cats")  # type: ignore[arg-type]
+    recommender.set_video_status(session, "v", "deleted")  # type: ignore[arg-type]
+    recommender.upsert_users(session, [{"id": "ana", "langauge": "en"}])  # type: ignore[typeddict-unknown-key]
+    recommender.upsert_users(session, [{"language": "en"}])  # type: ignore[typeddict-item]
+    recommender.upsert_users(session, [{"id": "ana", "interests": "cats"}])  # type: ignore[typeddict-item]
+    recommender.upsert_videos(session, [{"id": "v", "creater": "bo"}])  # type: ignore[typeddict-unknown-key]
+    recommender.upsert_videos(session, [{"id": "v", "orientation": "wide"}])  # type: ignore[typeddict-item]
+    recommender.record_many(session, [], on_error="ignore")  # type: ignore[arg-type]
+    recommender.import_file(engine, "user", "users.csv")  # type: ignore[arg-type]
+    recommender.export_file(engine, "users", "users.xml", form="xml")  # type: ignore[arg-type]
+    for_you(session, "ana", limits=20)  # type: ignore[call-arg]
+    for_you(engine, "ana")  # type: ignore[arg-type]
+
+
+def weekend(candidate: Candidate) -> sa.ColumnElement[float]:
+    return candidate.fact("hashtags") * 0.5
+
+
+def pages(session: Session | scoped_session[Session], flask: scoped_session[Session]) -> list[str]:
+    own = {Signal("weekend", 0.0, 1.0, weekend): 0.3}
+    page = for_you(session, "ana", where=Video.language == "en", exclude=[3, "v"], signals=own)
+    assert_type(page, FeedPage)
+    assert_type(recommender.rank(flask, "ana", ["v", 2]), FeedPage)
+    assert_type(recommender.following(flask, "ana", cursor=page.cursor), FeedPage)
+    assert_type(recommender.trending(flask, "en", limit=5), FeedPage)
+    assert_type(recommender.record_page(flask, page), FeedPage)
+    assert_type(page.as_dict(signals=True), dict[str, Any])
+    assert_type(page.request.profile, Profile)
+    item = assert_type(page.items[0], FeedItem)
+    assert_type(item.signals["likes"], Contribution)
+    explained = assert_type(recommender.explain(flask, "ana", item.video), Explanation)
+    assert_type(explained.filters[0], FilterOutcome)
+    return [item.video for item in page.items]
+
+
+def ranking(session: Session) -> Sequence[int]:
+    request = assert_type(recommender.resolve(session, "ana", "for_you@1"), FeedRequest)
+    statement = recommender.feed_query(request).join(Video.creator)
+    rows = session.execute(statement).all()
+    assert_type(recommender.source_names(rows[0].sources), tuple[str, ...])
+    first: tuple[Signal, Source, Filter] = (
+        recommender.SIGNALS[0], recommender.SOURCES[0], recommender.FILTERS[0],
+    )  # fmt: skip
+    mine = recommender.create_profile(session, "mine", {first[0].name: 1.0}, note="a first try")
+    assert_type(recommender.activate_profile(session, mine.label), Profile)
+    assert_type(recommender.get_profile(session, "mine"), Profile)
+    assert_type(recommender.list_profiles(session), list[Profile])
+    recommender.diff_profiles(session, "mine", "for_you").as_dict()
+    return [record.version for record in recommender.profile_history(session)]
+
+
+async def asynchronous(session: AsyncSession) -> FeedPage:
+    return assert_type(await session.run_sync(for_you, "ana", limit=3), FeedPage)
+
+
+def care(engine: Engine) -> None:
+    recommender.refresh(engine).as_dict()
+    recommender.import_file(engine, "users", "users.csv", on_error="skip").as_dict()
+    recommender.export_file(engine, "events", "events.jsonl", form="jsonl").as_dict()
+    recommender.export_user(engine, "ana", "ana.jsonl").as_dict()
+    recommender.erase_user(engine, 7).as_dict()
+    recommender.prune(engine, events_older_than=timedelta(days=400)).as_dict()
+    assert_type([finding.ok for finding in recommender.diagnose(engine)], list[bool])
+    audit = run_transaction(engine, recommender.audit, write=False)
+    assert_type(audit.broken, tuple[str, ...])
+
+
+def learning(engine: Engine) -> None:
+    files = LogFiles(users=("users.csv",), videos=("videos.csv",), events=("events.csv",))
+    recommender.evaluate(files, holdout=0.2, profiles=["for_you"]).as_dict()
+    recommender.replay_profile(engine, "mine", since=NOW).as_dict()
+    assert_type(recommender.fit(engine, "mine").auc, float | None)
+    recommender.fit_pages(engine, "mine", log=files, since=NOW).as_dict()
+
+
+ERRORS: tuple[type[RecommenderError], ...] = (
+    recommender.BadData, recommender.CursorAhead, recommender.DatabaseBusy,
+    recommender.DatabaseDamaged, recommender.DatabaseUnreachable, recommender.EventConflict,
+    recommender.EventTooOld, recommender.InvalidCursor, recommender.InvalidValue,
+    recommender.NotFound, recommender.NotPermitted, recommender.PoolTimeout,
+    recommender.QueryTimeout, recommender.SchemaOutOfDate, recommender.StorageFailure,
+    recommender.UnknownProfile, recommender.UnknownSignal, recommender.UnknownUser,
+    recommender.UnknownVideo,
+)  # fmt: skip
+
+
+def served(engine: Engine) -> Sequence[int]:
+    try:
+        with recommender.translate_errors(), Session(engine) as session:
+            assert_type(ranking(session), Sequence[int])
+        return assert_type(run_transaction(engine, ranking), Sequence[int])
+    except ERRORS:
+        return []
