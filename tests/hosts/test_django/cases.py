@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from unittest import skipUnless
 
 import pytest
 import sqlalchemy as sa
@@ -11,13 +12,22 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
+from sqlalchemy.dialects.postgresql import JSONB
 
 import recommender
 from recommender import models as ours
 from recommender.hosts.django import django_engine, django_session
 from tests.hosts.django_app.models import Video
+from tests.hosts.drift import VIDEOS, drift
 
 NOW = datetime.now(UTC) - timedelta(minutes=5)
+
+TABLE = sa.table("django_app_video", *map(sa.column, ("id", "author_id", "status")))
+HOST_VIDEOS = sa.select(
+    sa.cast(TABLE.c.id, sa.String).label("key"),
+    sa.cast(TABLE.c.author_id, sa.String).label("creator"),
+    TABLE.c.status,
+).where(TABLE.c.status != "removed")
 
 
 def make_video(**columns):
@@ -48,6 +58,17 @@ class Feeds(TestCase):
         assert Video.objects.update(status="removed") == 2
         assert stored(ours.Video.status) == ["removed", "removed"]
         assert self.client.get("/feed/ana").json()["items"] == []
+
+    def test_what_no_method_tells_is_found_by_the_check(self):
+        videos = [make_video() for _ in range(3)]
+        for video in videos:
+            video.status = "review"
+        Video.objects.bulk_update(videos[:1], ["status"])  # this calls update()
+        Video.objects.bulk_create([Video(id=99, author=videos[0].author, published_at=NOW)])
+        Video.objects.filter(pk=videos[1].pk).delete()
+        with django_session() as session:
+            stale, extra = drift(session, HOST_VIDEOS, VIDEOS[1])
+        assert (stale, extra) == (["99"], [str(videos[1].pk)])
 
     def test_both_are_rolled_back_together(self):
         with pytest.raises(ZeroDivisionError), transaction.atomic():
@@ -85,6 +106,16 @@ class Feeds(TestCase):
             recommender.for_you(session, "ana")
             streamed = sa.select(ours.ServedVideo.signals).execution_options(yield_per=1)
             assert [type(row) for row in session.scalars(streamed)] == [dict]
+            if connection.vendor == "postgresql":
+                assert session.scalar(sa.select(sa.cast({"a": 1}, JSONB))) == {"a": 1}
+
+    @skipUnless(connection.vendor == "postgresql", "SQLite prepares every statement")
+    def test_statements_are_prepared_on_the_server(self):
+        prepared = sa.text("SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'rec_'")
+        with django_session() as session:
+            for _ in range(3):
+                recommender.trending(session)
+            assert session.scalar(prepared) > 0
 
     def test_functions_are_made_once_while_rows_are_read(self):
         make_video()
