@@ -127,6 +127,14 @@ class Feeds(TestCase):
                 assert recommender.trending(session).items[0].score == 0
             assert len(list(rows)) == 1
 
+    def test_refresh_joins_the_transaction_of_a_test(self):
+        video = make_video()
+        with django_session() as session:
+            recommender.upsert_users(session, [{"id": "ana"}])
+            recommender.record(session, "ana", video.pk, "watch", completion=1.0)
+            assert recommender.refresh(session.connection()).events == 1
+        assert stored(ours.Video.impressions) == [1]
+
     def test_another_database_is_refused(self):
         message = "Django's database 'other' is neither PostgreSQL nor SQLite"
         with self.assertRaisesMessage(recommender.InvalidValue, message), django_engine("other"):
