@@ -74,7 +74,7 @@ def chosen_url() -> str:
     return configured_url() if url is None else url
 
 
-class Time(click.ParamType[datetime]):
+class Time(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A time with an offset, such as 2026-01-31T12:00:00Z."""
 
     name = "time"
@@ -89,7 +89,7 @@ class Time(click.ParamType[datetime]):
             self.fail(str(error), param, ctx)
 
 
-class Length(click.ParamType[timedelta]):
+class Length(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A length of time, such as 30m, 6h or 1d."""
 
     name = "length"

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, event
@@ -37,6 +38,9 @@ read a quarter of that.
 
 _NOT_A_URL = "database URL: not of the form sqlite:///file.db or postgresql://user@host/database"
 
+_LEAVES_NAMES_ENCODED = sa.make_url("sqlite:///%25").database != "%"
+"""SQLAlchemy 2.0 decodes user and password, and since 2.1 also the name of the database."""
+
 
 def database_url(url: str | URL) -> URL:
     """Return a database URL with its driver.
@@ -45,7 +49,7 @@ def database_url(url: str | URL) -> URL:
         InvalidValue: this is no URL, or its database or driver is not supported.
     """
     try:
-        parsed = sa.make_url(url)
+        parsed = _parsed_url(url)
     except (ArgumentError, ValueError):
         raise InvalidValue(_NOT_A_URL) from None
     if parsed.drivername in POSTGRESQL_NAMES:
@@ -63,6 +67,14 @@ def _without_shown_password(url: URL) -> URL:
     if not isinstance(password, str):
         return url
     return url.set(password=password).difference_update_query(["password"])
+
+
+def _parsed_url(url: str | URL) -> URL:
+    """Parse a URL. In a text, the name of the database is percent-encoded."""
+    parsed = sa.make_url(url)
+    if isinstance(url, str) and parsed.database and _LEAVES_NAMES_ENCODED:
+        return parsed.set(database=unquote(parsed.database))
+    return parsed
 
 
 def create_engine(url: str | URL | None = None, *, settings: Settings | None = None) -> Engine:

@@ -21,7 +21,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
-Statement: TypeAlias = Select[*tuple[Any, ...]]
+Statement: TypeAlias = "Select[*tuple[Any, ...]]"
 """A SELECT of any columns."""
 
 _DIALECT = DefaultDialect()

@@ -77,7 +77,15 @@ def test_after_the_first_page_no_statement_is_compiled(world: Session, profile: 
     savepoints = ("SAVEPOINT", "RELEASE")
     sent = [each for each in found if not each[1].startswith(savepoints)]
     assert len(sent) >= 3 * 2 * 4
-    assert [each for each in sent if each[0] is not CacheStats.CACHE_HIT] == []
+    assert [
+        each for each in sent if each[0] is not CacheStats.CACHE_HIT and not no_key(*each)
+    ] == []
+
+
+def no_key(found: CacheStats, statement: str) -> bool:
+    """Return whether SQLAlchemy 2.0 compiles a statement each time; 2.1 does not."""
+    compiles_conflicts = sa.__version__.startswith("2.0.")
+    return compiles_conflicts and found is CacheStats.NO_CACHE_KEY and "ON CONFLICT" in statement
 
 
 def test_only_values_differ_between_lists_of_videos_to_rank(world: Session) -> None:
