@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields as fields_of
 from pathlib import Path
 
@@ -129,6 +130,17 @@ def test_the_readmes_name_every_signal_filter_source_command_column_and_kind() -
 def test_the_package_readme_names_everything_public() -> None:
     for name in recommender.__all__:
         assert re.search(rf"\b{name}\b", PACKAGE), name
+
+
+def test_the_readme_gives_the_lowest_versions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    bounds = dict(re.findall(r"([\w\[\]]+)>=([\d.]+)", " ".join(project["dependencies"])))
+    assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in TOP.text
+    assert f"SQLAlchemy {bounds['sqlalchemy']} or newer" in TOP.text
+    assert f"sqlalchemy[asyncio]>={bounds['sqlalchemy']}" in [
+        name for extra in extras for name in extra
+    ]
 
 
 def test_the_readme_gives_the_weights_of_classic(session: Session) -> None:
