@@ -131,7 +131,10 @@ from .operations.doctor import diagnose as diagnose
 from .operations.prune import prune as prune
 from .operations.users import reset_user as reset_user
 from .operations.archive import export_user as export_user
-from .operations.erase import erase_user as erase_user
+from .operations.erase import (
+    erase_user as erase_user,
+    erase_video as erase_video,
+)
 
 # Evaluation and training
 from .evaluation.evaluate import evaluate as evaluate

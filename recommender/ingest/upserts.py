@@ -17,6 +17,8 @@ from sqlalchemy import Table
 from recommender.database import bulk, lookup
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
+from recommender.errors import UnknownVideo
+from recommender.formats import scalars
 from recommender.ingest.values import Counts
 from recommender.models.tables import LEARNING_STATE, USERS
 
@@ -127,6 +129,9 @@ def save_rows(session: Session, table: Table, rows: Mapping[str, Row], defaults:
         table: users or videos.
         rows: scalar columns by key.
         defaults: values of absent columns in new rows; None for others.
+
+    Raises:
+        UnknownVideo: a video without a creator was erased since it was looked up.
     """
     names = USER_SCALARS if table is USERS else VIDEO_SCALARS
     empty = {**dict.fromkeys(names), **defaults}
@@ -134,6 +139,8 @@ def save_rows(session: Session, table: Table, rows: Mapping[str, Row], defaults:
     new = {key: {**empty, **row} for key, row in rows.items() if key not in existing}
     if new and not existing:
         check_first_rows(session)
+    if erased := [key for key, row in new.items() if row.get("creator_id", key) is None]:
+        raise UnknownVideo(f"there is no video {scalars.shown(erased[0])}")
     inserted = _insert_missing(session, table, new)
     existing |= _lock_rows(session, table, [key for key in new if key not in inserted], names)
     row_ids = inserted | {key: row_id for key, (row_id, _) in existing.items()}

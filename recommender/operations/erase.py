@@ -5,13 +5,15 @@ transactions that are still writing for the person. The rest runs in batches. Ea
 transaction that locks the learning state, so erasures and refreshes take turns, and the statistics
 match the remaining log at every point. Until an erasure is complete, the user's row has a hash of
 the key in place of the key. The next run finds the row by this hash.
+
+A single video is erased in the transaction of the caller.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -28,7 +30,10 @@ from recommender.database.session import Session
 from recommender.database.transactions import run_on, run_transaction
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
+from recommender.formats.rows import VIDEO_COLUMNS
 from recommender.formats.scalars import AnyKey
+from recommender.ingest.upserts import read_links
+from recommender.ingest.videos import apply_videos, set_video_status
 from recommender.learning.statistics import RefreshRun, lock_videos
 from recommender.models.tables import (
     EVENTS,
@@ -38,9 +43,11 @@ from recommender.models.tables import (
     PENDING,
     SOUNDS,
     USERS,
+    VIDEO_HASHTAGS,
     VIDEOS,
 )
-from recommender.models.types import PREFIX, Base
+from recommender.models.types import PREFIX
+from recommender.operations.erased_names import ERASED_PREFIX, begins, forget_unused, rename
 from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER
 from recommender.operations.viewer_subtraction import (
     VIDEO_STATISTICS,
@@ -53,13 +60,17 @@ from recommender.settings import Settings
 MAX_ERASED_ROWS = 2_000
 """The most rows that one transaction deletes. It updates at most as many other rows."""
 
-ERASED_PREFIX = "erased:"
-"""The prefix of the key of an erased row."""
-
 KEPT_COLUMNS = frozenset(
     {"impressions", "engaged_views", "trending", "neighbours_views", "stats_at"}
 )
 """The columns of a removed video that keep their values: statistics from its viewers."""
+
+_NO_CONTENT = {
+    name: () if column.many else None
+    for name, column in VIDEO_COLUMNS.items()
+    if not column.required and name != "status"
+}
+"""The values of a video without content."""
 
 ErasedRows = Mapping[str, int]
 """The number of rows that a transaction erased, by table. Empty if no rows were left."""
@@ -135,22 +146,16 @@ def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
     changed = sa.update(USERS).where(USERS.c.id.in_(ids)).values(taken)
     lookup.run(session, changed)
     marked = sa.select(USERS.c.id).where(
-        _begins(USERS.c.key, unfinished), USERS.c.erased_at.is_not(None)
+        begins(USERS.c.key, unfinished), USERS.c.erased_at.is_not(None)
     )
     return lookup.run(session, marked.order_by(USERS.c.id)).scalars().all()
-
-
-def _begins(column: sa.Column[Any], prefix: str) -> ColumnElement[bool]:
-    """Return the condition that a key starts with a prefix. The prefix must end in a colon."""
-    # A range, because SQLite does not use the index for LIKE. The character after ":" is ";".
-    return sa.and_(column >= prefix, column < f"{prefix[:-1]};")
 
 
 def unfinished(session: Session) -> int:
     """Return the number of erasures that are interrupted or still running."""
     count = sa.select(sa.func.count()).select_from(USERS)
     is_marked = USERS.c.key.like(f"{ERASED_PREFIX}%:%"), USERS.c.erased_at.is_not(None)
-    query = count.where(_begins(USERS.c.key, ERASED_PREFIX), *is_marked)
+    query = count.where(begins(USERS.c.key, ERASED_PREFIX), *is_marked)
     return lookup.run(session, query).scalar() or 0
 
 
@@ -187,60 +192,15 @@ def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: 
         if column in (names := table.primary_key.columns.keys()):
             # First, because every writer locks the catalogue before other tables.
             ids = {key[names.index(column)] for key in keys}
-            done[named.name] = _forget_unused(session, named, ids, table, ~where)
+            done[named.name] = forget_unused(session, named, ids, table, ~where)
     bulk.delete(session, table, keys)
     return done
-
-
-def _forget_unused(
-    session: Session, named: Table, ids: Iterable[int], table: Table, stays: ColumnElement[bool]
-) -> int:
-    """Give random names to hashtags or sounds that no remaining row uses.
-
-    They are not deleted, because a concurrent transaction may be about to refer to one.
-
-    Args:
-        session: the transaction.
-        named: the table of hashtags or sounds.
-        ids: the ids to check.
-        table: the table that refers to them and is about to lose rows.
-        stays: the condition for rows of `table` that stay.
-
-    Returns:
-        The number of renamed rows.
-    """
-    listed = lookup.listed(lookup.is_sqlite(session), (named.c.id,))
-    name = "hashtag_id" if named is HASHTAGS else "sound_id"
-    tables = Base.metadata.sorted_tables
-    uses = [other.c[name] == named.c.id for other in tables if name in other.c]
-    used = [sa.exists().where(use, stays if use.left.table is table else sa.true()) for use in uses]
-    is_unused = sa.and_(~sa.or_(*used), ~_begins(_key(named), ERASED_PREFIX))
-    unused = sa.select(named.c.id).join(listed, listed.c.id == named.c.id).where(is_unused)
-    # A name that a concurrent transaction has locked is about to be used.
-    unused = unused.with_for_update(skip_locked=True, of=named)
-    parameters = lookup.listed_values(session, 1, [(row_id,) for row_id in sorted(ids)])
-    unused_ids = lookup.run(session, unused, parameters).scalars()
-    return _rename(session, named, unused_ids.all())
-
-
-def _key(table: Table) -> sa.Column[Any]:
-    return table.c.name if table is HASHTAGS else table.c.key
-
-
-def _rename(session: Session, table: Table, ids: Sequence[int], **changed: Any) -> int:
-    """Give rows random keys (hashtags: random names), and set other columns too."""
-    if ids:
-        column = _key(table)
-        values = [(row_id, ERASED_PREFIX + token_hex(16)) for row_id in ids]
-        changes = {column.name: bulk.replace}
-        bulk.update_listed(session, (table.c.id, column), values, changes, changed)
-    return len(ids)
 
 
 def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Remove a batch of a user's videos and clear their content."""
     is_done = sa.and_(
-        _begins(VIDEOS.c.key, ERASED_PREFIX),
+        begins(VIDEOS.c.key, ERASED_PREFIX),
         VIDEOS.c.status == "removed",
         VIDEOS.c.published_at == scalars.EARLIEST,
     )
@@ -252,8 +212,8 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
     cleared = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in KEPT_COLUMNS}
     ids = [video_id for video_id, _ in videos]
     sounds = {sound for _, sound in videos if sound is not None}
-    forgotten = _forget_unused(session, SOUNDS, sounds, VIDEOS, VIDEOS.c.creator_id != user_id)
-    _rename(session, VIDEOS, ids, **cleared, status="removed", published_at=scalars.EARLIEST)
+    forgotten = forget_unused(session, SOUNDS, sounds, VIDEOS, VIDEOS.c.creator_id != user_id)
+    rename(session, VIDEOS, ids, **cleared, status="removed", published_at=scalars.EARLIEST)
     return {VIDEOS.name: len(ids), SOUNDS.name: forgotten} if ids else {}
 
 
@@ -263,7 +223,7 @@ def _disown_sounds(user_id: int, session: Session, _state: Any) -> ErasedRows:
     # refer to several.
     first = sa.select(SOUNDS.c.id).where(SOUNDS.c.creator_id == user_id).limit(1)
     ids = lookup.run(session, first).scalars().all()
-    return {SOUNDS.name: _rename(session, SOUNDS, ids, creator_id=None)} if ids else {}
+    return {SOUNDS.name: rename(session, SOUNDS, ids, creator_id=None)} if ids else {}
 
 
 def _forget_pending(user_id: int, session: Session, _state: Any) -> ErasedRows:
@@ -342,4 +302,32 @@ def _subtract(
 
 def _finish(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Replace the hash of a user's key by a random key."""
-    return {USERS.name: _rename(session, USERS, [user_id])}
+    return {USERS.name: rename(session, USERS, [user_id])}
+
+
+def erase_video(session: Session, video: AnyKey) -> None:
+    """Erase a video: its caption, hashtags, sound, key and everything derived from them.
+
+    The video no longer exists afterwards, and its key is free. Its row stays with the status
+    `removed` and a random key, because other users' events refer to it. Their events, states and
+    affinities stay, and so do the counts of viewers. The creator's interests lose what they learned
+    from it. Hashtags and sounds that nothing else uses get random names.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        video: the video's key.
+
+    Raises:
+        InvalidValue: the key is not valid.
+        UnknownVideo: there is no such video.
+    """
+    set_video_status(session, video, "removed")  # which locks the creator and the video
+    key, read = scalars.key(video), [VIDEOS.c.id, VIDEOS.c.sound_id]
+    (row,) = lookup.find(session, [VIDEOS.c.key], [(key,)], read)
+    hashtags = read_links(session, VIDEO_HASHTAGS, [row.id])
+    apply_videos(session, [{**_NO_CONTENT, "id": key, "published_at": scalars.EARLIEST}])
+    for column in OF_VIDEOS:
+        lookup.run(session, sa.delete(column.table).where(column == row.id))
+    forget_unused(session, HASHTAGS, (hashtag for _, hashtag, _ in hashtags))
+    forget_unused(session, SOUNDS, [row.sound_id] if row.sound_id else [])
+    rename(session, VIDEOS, [row.id])

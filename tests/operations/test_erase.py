@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import timedelta
-from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -54,6 +52,7 @@ from tests.support.erasures import (
     MARK,
     Killed,
     counted,
+    dumped,
     is_gone,
     killed_after,
     marked_world,
@@ -93,24 +92,6 @@ def owner(world: Engine) -> int:
 
 
 in_the_world = pytest.mark.usefixtures("owner")
-
-
-def dumped(engine: Engine) -> str:
-    """All that the database keeps: a SQLite file's bytes, or the text of every row."""
-    if engine.dialect.name == "sqlite":
-        file = Path(str(engine.url.database))
-        engine.dispose()
-        with sqlite3.connect(file, isolation_level=None) as connection:
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-        return "".join(f.read_bytes().decode("latin-1") for f in file.parent.glob(f"{file.name}*"))
-    with engine.connect() as connection:
-        return "\n".join(
-            str(row[0])
-            for table in Base.metadata.sorted_tables
-            for row in connection.execute(sa.select(sa.cast(table.table_valued(), sa.Text)))
-        )
 
 
 def left(engine: Engine) -> dict[str, list[str]]:

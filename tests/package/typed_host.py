@@ -67,6 +67,7 @@ def writes(session: Session) -> None:
     )
     status: VideoStatus = "removed"
     assert_type(recommender.set_video_status(session, ["v", 3], status), Counts)
+    recommender.erase_video(session, 3)
     for call in (recommender.follow, recommender.unfollow):
         assert_type(call(session, "ana", "bo"), bool)
     kind: MuteKind = "creator"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +22,7 @@ from recommender import (
     upsert_users,
     upsert_videos,
 )
-from recommender.models import Interaction, PendingEvent, Sound, User, Video
+from recommender.models import Base, Interaction, PendingEvent, Sound, User, Video
 from recommender.operations.inventory import OF_OTHERS, PER_USER
 from tests.support.refresh_worlds import (
     behave,
@@ -118,6 +120,24 @@ def counted(engine: Engine) -> dict[int, tuple[int, int]]:
         found[video_id][0] -= impressions
         found[video_id][1] -= engaged
     return {video_id: (v, e) for video_id, (v, e) in found.items() if v or e}
+
+
+def dumped(engine: Engine) -> str:
+    """Return all that the database keeps: a SQLite file's bytes, or the text of every row."""
+    if engine.dialect.name == "sqlite":
+        file = Path(str(engine.url.database))
+        engine.dispose()
+        with sqlite3.connect(file, isolation_level=None) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        return "".join(f.read_bytes().decode("latin-1") for f in file.parent.glob(f"{file.name}*"))
+    with engine.connect() as connection:
+        return "\n".join(
+            str(row[0])
+            for table in Base.metadata.sorted_tables
+            for row in connection.execute(sa.select(sa.cast(table.table_valued(), sa.Text)))
+        )
 
 
 class Killed(Exception):

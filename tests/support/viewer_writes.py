@@ -139,14 +139,15 @@ WRITES: Mapping[str, Write] = {
 """The public functions that write for a viewer in the caller's transaction."""
 
 OTHERS = {
-    "activate_profile", "create_profile", "erase_user", "fit", "fit_pages", "import_file", "prune",
-    "refresh", "run_transaction", "upgrade",
+    "activate_profile", "create_profile", "erase_user", "erase_video", "fit", "fit_pages",
+    "import_file", "prune", "refresh", "run_transaction", "upgrade",
 }  # fmt: skip
 """Public functions that write for no single viewer, or in their own transactions."""
 
 READS = {
     "audit", "create_engine", "diagnose", "diff_profiles", "evaluate", "explain", "export_file",
     "export_user", "feed_query", "following", "get_profile", "list_profiles", "prepare_engine",
-    "profile_history", "rank", "replay_profile", "source_names", "trending",
+    "profile_history", "rank", "replay_profile", "source_names", "translate_errors",
+    "trending",
 }  # fmt: skip
 """Public functions that lock nothing."""
