@@ -41,7 +41,7 @@ from recommender.settings import URL_VARIABLES, variable_of
 from tests.support.worlds import EXAMPLE, at, worked_example
 
 SECRET = "s3cret-3f9a"  # noqa: S105 - invented
-WORLD = DemoWorld(viewer_count=4, creator_count=6, video_count=20)
+WORLD = DemoWorld(viewer_count=16, creator_count=24, video_count=120)
 BOOST = Signal("boost", 0.0, 1.0, lambda _candidate: sa.literal(0.5))
 OWN: dict[str, Any] = {"signals": {BOOST: 1.0}, "as_of": at()}
 
@@ -121,12 +121,14 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
 def learned(engine: Engine, _folder: Path) -> dict[str, Any]:
     """Call every public function that evaluates or learns; give what it returned by its name."""
     demo_world.load(engine, WORLD)
+    viewer = WORLD.viewer(0)
+    run_transaction(engine, lambda s: recommender.for_you(s, viewer, as_of=WORLD.end))
     fits = {"log": engine, "since": WORLD.beginning, "every": LENGTH / 2}
     cutoff = WORLD.beginning + LENGTH / 2
     return {
         "evaluate": recommender.evaluate(engine, cutoff=cutoff, sample=1),
         "fit": recommender.fit(engine, "learned", **fits),
-        "fit_pages": recommender.fit_pages(engine, "paged", sample=1, **fits),
+        "fit_pages": recommender.fit_pages(engine, "paged", sample=10, **fits),
         "replay_profile": recommender.replay_profile(engine, "for_you", since=WORLD.beginning),
     }
 
