@@ -42,7 +42,7 @@ class Settings:
         1_800, "Age at which a connection is replaced.", low=1, high=86_400
     )
     prepare_threshold: int = _setting(
-        1, "Runs of a statement before PostgreSQL prepares it; 0 for never, as PgBouncer needs.",
+        1, "Runs of a statement before PostgreSQL prepares it; 0 for never, as through a pooler.",
         high=1_000,
     )  # fmt: skip
     durable: int = _setting(

@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
+from recommender.database.server_settings import keep_settings, milliseconds
 from recommender.database.transactions import WRITE, E
 from recommender.errors import InvalidValue
 from recommender.settings import Settings, configured_url
@@ -80,6 +81,9 @@ def _parsed_url(url: str | URL) -> URL:
 def create_engine(url: str | URL | None = None, *, settings: Settings | None = None) -> Engine:
     """Return an engine with the timeouts, pool and transactions that this package needs.
 
+    It notices a pooler such as PgBouncer. Then it sets the timeouts in every transaction, by one
+    statement, and prepares no statements unless the URL has a `prepare_threshold` above 0.
+
     Args:
         url: the database; None for the database of the environment.
         settings: None for the settings of the environment.
@@ -89,15 +93,20 @@ def create_engine(url: str | URL | None = None, *, settings: Settings | None = N
     """
     settings = settings or Settings.from_environment()
     parsed = database_url(configured_url() if url is None else url)
-    options: dict[str, Any] = _connect_options(parsed, settings)
+    if parsed.get_backend_name() == "postgresql":
+        return _postgresql_engine(parsed, settings)
+    options: dict[str, Any] = _pool_options(settings)
     if _is_in_memory(parsed):
-        options["poolclass"] = StaticPool
-        options["connect_args"] = {"check_same_thread": False}
-    else:
-        options["pool_size"] = settings.pool_size
-        options["max_overflow"] = settings.max_overflow
-        options["pool_timeout"] = settings.pool_timeout
+        options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     return prepare_engine(_new_engine(parsed, options), settings=settings)
+
+
+def _pool_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "pool_size": settings.pool_size,
+        "max_overflow": settings.max_overflow,
+        "pool_timeout": settings.pool_timeout,
+    }
 
 
 def _new_engine(url: URL, options: dict[str, Any]) -> Engine:
@@ -122,7 +131,7 @@ def _is_in_memory(url: URL) -> bool:
     return is_sqlite and (url.database in {None, "", ":memory:"} or "memory" in url.query.values())
 
 
-_FLAGS = ("-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_plan")
+_PLANNER = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
 """Compiling a page's statement (JIT) would add 50 % to its time, and planning it again 33 %.
 
 A generic plan is the same plan, because it walks indexes.
@@ -140,29 +149,54 @@ A server that works on a long statement still answers these probes.
 """
 
 
-def _connect_options(url: URL, settings: Settings) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {}
-    timeouts = {
-        "statement_timeout": settings.statement_timeout,
-        "lock_timeout": settings.lock_timeout,
-        "idle_in_transaction_session_timeout": settings.idle_timeout,
-    }
-    flags = [f"-c {name}={seconds * 1000:.0f}" for name, seconds in timeouts.items()]
+def _postgresql_engine(url: URL, settings: Settings) -> Engine:
     defaults = {
         "connect_timeout": settings.connect_timeout,
         "application_name": "recommender",
         "client_encoding": "utf8",
         **_SILENCE,
-        "prepare_threshold": settings.prepare_threshold or None,
     }
-    asked = {name: value for name, value in defaults.items() if name not in url.query}
-    options = " ".join([*flags, *_FLAGS, str(url.query.get("options", ""))])
-    return {
+    options = {
+        **_pool_options(settings),
         "pool_pre_ping": True,
         "pool_recycle": settings.pool_recycle,
-        "connect_args": {**asked, "options": options},
+        "connect_args": {
+            **{name: value for name, value in defaults.items() if name not in url.query},
+            "prepare_threshold": None,  # until it is known whether a pooler is between
+        },
     }
+    threshold = _prepare_threshold(url)
+    engine = _new_engine(url.difference_update_query(["prepare_threshold"]), options)
+    keep_settings(
+        engine,
+        _server_settings(url, settings),
+        direct=settings.prepare_threshold if threshold is None else threshold,
+        pooled=threshold or 0,
+    )
+    return engine
+
+
+def _prepare_threshold(url: URL) -> int | None:
+    """Return the number in the URL, None if there is none."""
+    text = url.query.get("prepare_threshold")
+    if text is None:
+        return None
+    if not (isinstance(text, str) and text.isdecimal()):
+        raise InvalidValue("database URL: prepare_threshold is not a number of 0 or more")
+    return int(text)
+
+
+def _server_settings(url: URL, settings: Settings) -> dict[str, str]:
+    """Return the settings of PostgreSQL, but for those in the URL's `options`."""
+    ours = {
+        "statement_timeout": milliseconds(settings.statement_timeout),
+        "lock_timeout": milliseconds(settings.lock_timeout),
+        "idle_in_transaction_session_timeout": milliseconds(settings.idle_timeout),
+        "TimeZone": "UTC",
+        **_PLANNER,
+    }
+    given = str(url.query.get("options", "")).lower()
+    return {name: value for name, value in ours.items() if f"{name.lower()}=" not in given}
 
 
 def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:

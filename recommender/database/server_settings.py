@@ -1,4 +1,10 @@
-"""Settings of PostgreSQL for one connection."""
+"""Settings of PostgreSQL for connections, also through a pooler such as PgBouncer.
+
+A pooler in transaction mode gives the server's connection to another client after every
+transaction, with all that was set for longer, and refuses settings at the start of a connection.
+So they are set at the beginning of every transaction, which takes one statement. A direct
+connection keeps its settings, which takes one statement in its lifetime.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +12,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from recommender.settings import Settings
 
 LONGEST_MIGRATION = 86_400.0
+
+_IS_POOLED = "recommender_is_pooled"
+
+_SET = """
+SELECT pg_backend_pid() <> %(pid)s, count(set_config(name, value, pg_backend_pid() <> %(pid)s))
+FROM unnest(%(names)s::text[], %(values)s::text[]) AS setting (name, value)
+"""
+"""Sets settings for as long as the connection lasts, and returns whether a pooler is between.
+
+A pooler gives its clients process ids of its own. Through it, the settings end with the statement.
+"""
 
 
 def milliseconds(seconds: float) -> str:
@@ -27,14 +45,38 @@ def migration_limits(settings: Settings) -> dict[str, str]:
     }
 
 
-def set_for_connection(connection: Connection, values: Mapping[str, str]) -> None:
-    """Set settings for as long as a connection lasts, or the transaction if a pooler is between.
+def keep_settings(engine: Engine, values: Mapping[str, str], *, direct: int, pooled: int) -> None:
+    """Set settings on every connection of an engine, or in every transaction through a pooler.
 
-    A pooler gives the server's connection to other clients after the transaction, with all that was
-    set for longer.
+    Args:
+        engine: an engine on PostgreSQL, before its first connection.
+        values: the settings by name.
+        direct: how often a statement runs before it is prepared; 0 for never.
+        pooled: the same through a pooler.
     """
+    local = sa.select(*(sa.func.set_config(*pair, sa.true()) for pair in values.items()))
+    parameters = {"names": list(values), "values": list(values.values())}
+
+    def connect(connection: Any, record: ConnectionPoolEntry) -> None:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(_SET, {**parameters, "pid": connection.info.backend_pid})
+            is_pooled, _ = cursor.fetchone()
+        connection.autocommit = False
+        record.info[_IS_POOLED] = is_pooled
+        connection.prepare_threshold = (pooled if is_pooled else direct) or None
+
+    def begin(connection: Connection) -> None:
+        if connection.info.get(_IS_POOLED):
+            connection.execute(local)
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)
+
+
+def set_for_connection(connection: Connection, values: Mapping[str, str]) -> None:
+    """Set settings for as long as a connection lasts, or the transaction through a pooler."""
     driver_connection: Any = connection.connection.driver_connection
-    # A pooler gives its clients process ids of its own.
     is_pooled = sa.func.pg_backend_pid() != driver_connection.info.backend_pid
     connection.execute(
         sa.select(*(sa.func.set_config(*pair, is_pooled) for pair in values.items()))

@@ -72,6 +72,14 @@ _BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
 
 _LOST = ("08", "57P")
 
+_PREPARED = ("26000", "42P05")
+"""A prepared statement is missing, or there already."""
+
+POOLED_STATEMENT = (
+    "a connection pooler keeps no prepared statements: set prepare_threshold to 0, and on your own"
+    ' engine connect_args={"prepare_threshold": None}'
+)
+
 T = TypeVar("T")
 
 E = TypeVar("E", bound="Engine | AsyncEngine")
@@ -197,6 +205,8 @@ def translate_errors() -> Iterator[None]:
 
 def _translated(error: DBAPIError) -> RecommenderError:
     state = _state(error)
+    if state in _PREPARED:
+        return RecommenderError(POOLED_STATEMENT)
     for prefix, translation in (*_ERROR_OF_SQLSTATE, *_ERROR_OF_SQLITE):
         if state.startswith(prefix):
             message = str(error.orig).strip().partition("\n")[0]

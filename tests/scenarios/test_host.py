@@ -322,7 +322,7 @@ def test_an_async_session_swipes_and_the_next_page_knows(kind: str, database: st
 
 def test_a_database_in_memory_is_one_for_all_threads() -> None:
     bind = create_engine("sqlite://")
-    Base.metadata.create_all(bind)
+    recommender.upgrade(bind)
     with ThreadPoolExecutor(max_workers=1) as pool:
         pool.submit(
             recommender.run_transaction,
