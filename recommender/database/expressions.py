@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import (
@@ -21,8 +21,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
-Statement: TypeAlias = "Select[*tuple[Any, ...]]"
-"""A SELECT of any columns."""
+if TYPE_CHECKING:
+    Statement: TypeAlias = Select[*tuple[Any, ...]]
+    """A SELECT of any columns."""
+else:
+    Statement = Select  # SQLAlchemy 2.0 has another number of parameters
 
 _DIALECT = DefaultDialect()
 
