@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from sqlalchemy import ARRAY, ColumnElement, Executable, FromClause, Table
 
 from recommender.database.expressions import Statement
 from recommender.database.session import Session
+from recommender.errors import InvalidValue
 from recommender.models import User
 from recommender.models.tables import (
     HASHTAGS,
@@ -27,6 +28,8 @@ Key = tuple[Any, ...]
 Values = tuple[Any, ...]
 """All columns of a row, in the order of its table."""
 
+
+B = TypeVar("B", bound=sa.Engine | sa.Connection)
 
 _OURS: dict[str, Any] = {"mapper": User}
 """Selects the engine of these tables, for hosts that bind several engines by class."""
@@ -42,6 +45,7 @@ def run(
         statement: any statement.
         values: the bound values, or a list of them.
     """
+    _check_options(session.get_bind(**_OURS))
     result: sa.CursorResult[*tuple[Any, ...]] = session.execute(
         statement, values, bind_arguments=_OURS
     )  # type: ignore[assignment] # rows of tables, not of entities
@@ -49,13 +53,28 @@ def run(
 
 
 def connection(session: Session) -> sa.Connection:
-    """Return the session's connection to the recommender's tables."""
-    return session.connection(bind_arguments=_OURS)
+    """Return the session's connection to the recommender's tables.
+
+    Raises:
+        InvalidValue: the connection translates the names of schemas.
+    """
+    return _check_options(session.connection(bind_arguments=_OURS))
 
 
 def is_sqlite(session: Session) -> bool:
     """Return whether the session's database is SQLite."""
-    return session.get_bind(**_OURS).dialect.name == "sqlite"
+    return _check_options(session.get_bind(**_OURS)).dialect.name == "sqlite"
+
+
+def _check_options(bind: B) -> B:
+    """Return an engine or connection, or raise `InvalidValue` if it translates schemas."""
+    # ANALYZE, sequences and SQLite's prepared INSERTs name tables as text, which is not translated.
+    if bind.get_execution_options().get("schema_translate_map"):
+        raise InvalidValue(
+            "schema_translate_map: not every statement of the recommender follows it: set"
+            " search_path on PostgreSQL, and use another file on SQLite"
+        )
+    return bind
 
 
 def find(

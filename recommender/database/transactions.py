@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,9 @@ WRITE = "recommender_write"
 
 LONGEST_DELAY = 10.0
 
+UNDEFINED_TABLE = "42P01"
+"""PostgreSQL's SQLSTATE of a missing table."""
+
 _ERROR_OF_SQLSTATE: tuple[tuple[str, type[RecommenderError]], ...] = (
     ("57014", QueryTimeout),
     ("55P03", DatabaseBusy),
@@ -46,7 +50,7 @@ _ERROR_OF_SQLSTATE: tuple[tuple[str, type[RecommenderError]], ...] = (
     ("58", StorageFailure),
     ("42501", NotPermitted),
     ("25006", NotPermitted),
-    ("42P01", SchemaOutOfDate),
+    (UNDEFINED_TABLE, SchemaOutOfDate),
     ("42703", SchemaOutOfDate),
     ("08", DatabaseUnreachable),
     ("28", DatabaseUnreachable),
@@ -67,6 +71,9 @@ _ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
     ("SQLITE_NOTADB", DatabaseDamaged),
     ("SQLITE_CORRUPT", DatabaseDamaged),
 )
+
+# SQLite has one code for all errors in a statement, so only the text tells a missing table.
+_MISSING_ON_SQLITE = re.compile(r"no such (table|column): |table \S+ has no column named ")
 
 _BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
 
@@ -188,7 +195,8 @@ def translate_errors() -> Iterator[None]:
     """Translate the errors of SQLAlchemy and the driver in a ``with`` block.
 
     A function that takes the host's session lets them through, since the transaction is the host's.
-    The code of an error decides, never its text. The original error is the ``__cause__``.
+    The code of an error decides, and its text only on SQLite if a table or column is missing. The
+    original error is the ``__cause__``. It works around ``await session.run_sync(…)`` too.
 
     Raises:
         DatabaseBusy: a deadlock, a serialization failure or a lock timeout; the transaction can run
@@ -207,6 +215,8 @@ def _translated(error: DBAPIError) -> RecommenderError:
     state = _state(error)
     if state in _PREPARED:
         return RecommenderError(POOLED_STATEMENT)
+    if state == "SQLITE_ERROR" and _MISSING_ON_SQLITE.match(str(error.orig)):
+        state = UNDEFINED_TABLE
     for prefix, translation in (*_ERROR_OF_SQLSTATE, *_ERROR_OF_SQLITE):
         if state.startswith(prefix):
             message = str(error.orig).strip().partition("\n")[0]

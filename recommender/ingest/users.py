@@ -84,7 +84,7 @@ def user_id(
     statement = sa.select(User.id).where(User.key == scalars.parse_named(name, scalars.key, user))
     if lock or key_share:
         statement = statement.with_for_update(read=key_share, key_share=True)
-    row_id = session.scalar(statement)
+    row_id: int | None = lookup.run(session, statement).scalar()
     if row_id is None:
         check_first_rows(session)
         raise UnknownUser(f"there is no {name} {scalars.shown(user)}")

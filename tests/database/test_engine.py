@@ -636,12 +636,17 @@ def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["SELECT 1 FROM rec_nothing", "SELECT nothing FROM rec_users"]
-)
-def test_a_missing_table_or_column_means_another_schema(
-    postgres_engine: Engine, statement: str
-) -> None:
-    assert code_of(lambda: scalar(postgres_engine, statement), SchemaOutOfDate) == 78
+    "statement",
+    ["SELECT 1 FROM rec_nothing", "SELECT other FROM rec_users", "DELETE FROM rec_nothing",
+     "INSERT INTO rec_users (other) VALUES (1)", "UPDATE rec_users SET other = 1"],
+)  # fmt: skip
+def test_a_missing_table_or_column_means_another_schema(engine: Engine, statement: str) -> None:
+    assert code_of(lambda: scalar(engine, statement), SchemaOutOfDate) == 78
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_another_error_in_a_statement_does_not(engine: Engine) -> None:
+    assert code_of(lambda: scalar(engine, "SELECT 'no such table: x' FROM"), RecommenderError) == 1
 
 
 @pytest.mark.parametrize("state", ["42501", "25006"])
