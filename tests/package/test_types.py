@@ -18,6 +18,7 @@ from recommender.database.transactions import writing
 from recommender.files.batches import ROW_KINDS
 from recommender.formats import rows
 from recommender.ingest.mutes import KINDS, MuteKind
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import at, names, worked_example
 
 HOST = Path(__file__).parent / "typed_host.py"
@@ -101,6 +102,7 @@ def test_a_session_is_sqlalchemys_or_a_registry_of_sessions(name: str) -> None:
     assert hints["session"] == Session | scoped_session[Any]
 
 
+@slow_on_postgresql
 def test_every_function_takes_a_registry_of_sessions(engine: Engine) -> None:
     """Flask-SQLAlchemy gives its users a `scoped_session`."""
     registry = scoped_session(sessionmaker(writing(engine)))
