@@ -114,8 +114,8 @@ def key(value: object) -> str:
     Raises:
         InvalidValue: the value is no text, no whole number and no UUID, or is empty or too long.
     """
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if not is_number and not isinstance(value, UUID):
+    is_text = isinstance(value, str)
+    if is_text or isinstance(value, bool) or not isinstance(value, int | UUID):
         return label(value)
     try:
         return label(str(value))

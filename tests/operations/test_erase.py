@@ -583,7 +583,11 @@ QUICK_WRITES = {"upsert", "record", "follow"}
     ("name", "statement"),
     [
         *(
-            pytest.param(name, 2, marks=[] if name in QUICK_WRITES else pytest.mark.slow)
+            pytest.param(
+                name,
+                3 if name == "publish" else 2,  # which looks for the video first
+                marks=[] if name in QUICK_WRITES else pytest.mark.slow,
+            )
             for name in WRITES
         ),
         pytest.param("be followed", 3, marks=pytest.mark.slow),

@@ -54,6 +54,9 @@ def read(session: Session, key: Callable[[int], AnyKey]) -> Iterator[object]:
         session, key(1), exclude=[key(12)], record=False, as_of=at(10), where=None
     )
     yield page.request.user, names(page)
+    served = recommender.for_you(session, key(1), limit=1, as_of=at(10), profile="classic")
+    after = recommender.for_you(session, key(1), limit=1, as_of=at(10), cursor=served.cursor)
+    yield names(served), names(after)
     ranked = recommender.rank(session, key(1), [key(11), key(10), key(11)], as_of=at(10))
     yield ranked.request.user, names(ranked)
     yield names(recommender.following(session, key(1), as_of=at(10)))
