@@ -40,14 +40,17 @@ def django_session(using: str = DEFAULT_DB_ALIAS) -> Iterator[Session]:
 
     Raises:
         InvalidValue: the database is another one.
-        TransactionManagementError: no ``transaction.atomic()`` block of this database is open.
+        TransactionManagementError: no ``transaction.atomic()`` block of this database is open, or
+            an error in it was caught, so that it can only be rolled back.
         RecommenderError: a database error.
     """
-    if not connections[using].in_atomic_block:
+    host = connections[using]
+    if not host.in_atomic_block:
         raise TransactionManagementError("django_session() needs an open transaction.atomic()")
+    host.validate_no_broken_transaction()
     with (
         translate_errors(),
-        _engine(using, connections[using].vendor).begin() as connection,
+        _engine(using, host.vendor).begin() as connection,
         Session(connection, join_transaction_mode="create_savepoint") as session,
     ):
         yield session

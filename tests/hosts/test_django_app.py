@@ -13,7 +13,7 @@ from tests.support.prose import ROOT
 pytestmark = pytest.mark.slow
 pytest.importorskip("django", reason="needs the extra hosts")
 
-CASES = 15
+CASES = 16
 
 
 def test_the_cases_pass(empty_database: str) -> None:

@@ -99,6 +99,16 @@ class Feeds(TestCase):
             assert session.scalars(sa.select(ours.User.key)).all() == ["kept"]
         assert connection.in_atomic_block
 
+    def test_a_transaction_that_django_will_roll_back_takes_no_session(self):
+        message = "An error occurred in the current transaction"
+        with transaction.atomic():
+            transaction.set_rollback(True)
+            with (
+                self.assertRaisesMessage(transaction.TransactionManagementError, message),
+                django_session(),
+            ):
+                pass
+
     def test_json_and_streamed_rows_are_read_as_on_an_engine(self):
         make_video()
         with django_session() as session:
