@@ -35,7 +35,7 @@ GROUPS = {
         "import": ("files", "Import users, videos, follows or events from a file."),
         "export": ("files", "Export users, videos, follows or events to a file."),
         "user": ("user", "Show, export, erase or reset the data of one user."),
-        "video": ("video", "Publish, review or remove a video."),
+        "video": ("video", "Publish, review, remove or erase a video."),
     },
     "Profiles and learning": {
         "profiles": ("profiles", "List, create, compare and activate ranking profiles."),
