@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
@@ -46,7 +47,7 @@ def constant(value: float | str, type_: TypeEngine[Any]) -> ColumnElement[Any]:
 def written_out(statement: Statement) -> Statement:
     """Return a statement with its built-in numbers and texts written into the SQL.
 
-    Times and values that are passed on execution stay bound parameters.
+    Times, infinity and values that are passed on execution stay bound parameters.
     """
     written: Statement = visitors.replacement_traverse(statement, {}, _constant_of)  # type: ignore[assignment]
     return written
@@ -55,6 +56,8 @@ def written_out(statement: Statement) -> Statement:
 def _constant_of(element: Any, **_: Any) -> ColumnElement[Any] | None:
     is_literal = isinstance(element, BindParameter) and not element.required
     if not is_literal or not isinstance(element.value, int | float | str):
+        return None
+    if element.value == math.inf:
         return None
     return constant(element.value, element.type)
 

@@ -20,6 +20,7 @@ from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.models.tables import VIDEOS
+from recommender.ranking.additions import kept_shape
 from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import (
@@ -125,14 +126,15 @@ def _rows(
     name: str,
     given: Sequence[str],
 ) -> sa.Result[*tuple[Any, ...]]:
-    """Run the cached statement, or a new one if the host's own signals or conditions are in it."""
+    """Run the cached statement, or a new one if SQLAlchemy cannot identify the host's SQL."""
+    # Without the session: its handling of rows that are not its objects costs more.
+    connection = lookup.connection(session)
     shape = Shape.of(request)
-    if shape.is_ours:
-        # Without the session: its handling of rows that are not its objects costs more.
-        connection = lookup.connection(session)
-        statement = cached_statement(ranked, wrap, name, shape)
-        return connection.execute(statement, values_of(request, given))
-    return session.execute(wrap(ranked(shape, Viewer.of(request, given)), name))
+    kept = kept_shape(shape)
+    if kept is None:
+        return connection.execute(wrap(ranked(shape, Viewer.of(request, given)), name))
+    statement = cached_statement(ranked, wrap, name, kept.shape)
+    return connection.execute(statement, {**values_of(request, given), **kept.values})
 
 
 @lru_cache(MAX_STATEMENTS)
@@ -144,7 +146,7 @@ def cached_statement(
     SQLAlchemy's cache identifies it by these four arguments and not by its 20,000 parts. A
     statement that is built a second time is therefore found in that cache too.
     """
-    statement = written_out(wrap(ranked(shape, Viewer.named(shape)), name))
+    statement = written_out(wrap(ranked(shape, shape.any_viewer()), name))
     return sa.lambda_stmt(
         lambda: statement,
         track_on=[ranked, wrap, name, shape],

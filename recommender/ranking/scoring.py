@@ -8,7 +8,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, ColumnElement, Double, FromClause, Label, Subquery
-from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.database.expressions import (
     Number,
@@ -19,14 +18,14 @@ from recommender.database.expressions import (
     number,
     opaque,
 )
-from recommender.errors import InvalidValue, UnknownSignal
+from recommender.errors import UnknownSignal
 from recommender.formats.scalars import shown
-from recommender.models import Affinity, Video
+from recommender.models import Video
 from recommender.ranking.candidates import candidates, given_candidates, quota_of
 from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import allowed, filters_of, keyword_not_muted, remaining
 from recommender.ranking.request import FeedRequest
-from recommender.ranking.signals import SIGNALS, Candidate, Signal
+from recommender.ranking.signals import SIGNALS, Candidate, Signal, expression_of
 from recommender.ranking.sources import EXPLORATION, SOURCES, is_exploration
 from recommender.ranking.viewer import Shape, Viewer
 
@@ -228,7 +227,7 @@ def scored(
     """
     if facts is None:
         facts = gather_facts(viewer, among, is_small=is_small, unseen=unseen)
-    candidate = Candidate(facts, viewer, aliased(Affinity), aliased(Affinity))
+    candidate = Candidate(facts, viewer)
     ours = [(name, signal_of(name).expression(candidate)) for name in shape.signals]
     own = [(signal.name, _own(signal, candidate)) for signal in shape.own]
     signals = dict([*ours, *own])
@@ -246,12 +245,7 @@ def scored(
 
 def _own(signal: Signal, candidate: Candidate) -> Number:
     """Return the expression of a host's signal, clamped to its declared range."""
-    value = signal.expression(candidate)
-    if not isinstance(value, ColumnElement | InstrumentedAttribute):
-        raise InvalidValue(
-            f"signals: {signal.name} gives {shown(value)}, which is no SQL expression"
-        )
-    held = sa.cast(value, Double)
+    held = sa.cast(expression_of(signal, candidate), Double)
     # NaN becomes NULL, as on SQLite: PostgreSQL orders it above infinity.
     return sa.case((held <= number(math.inf), bounded(held, signal.low, signal.high)))
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Double, Subquery
+from sqlalchemy import ColumnElement, Double, FromClause
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.database.expressions import (
     Number,
@@ -42,6 +43,9 @@ COUNT_LIMIT = 1_000_000
 LONGEST_AGE = 1e9
 """The largest age of a video, in days."""
 
+CREATOR_AFFINITY, SOUND_AFFINITY = aliased(Affinity), aliased(Affinity)
+"""The viewer's affinities to the creator and to the sound of a video, as statements join them."""
+
 LEAST_AFFINITY = 1e-20
 """The smallest absolute affinity at the reading time; smaller ones count as 0."""
 
@@ -57,10 +61,10 @@ class Candidate:
         sound: the viewer's affinity to the video's sound.
     """
 
-    facts: Subquery
+    facts: FromClause
     viewer: Viewer
-    creator: type[Affinity]
-    sound: type[Affinity]
+    creator: type[Affinity] = CREATOR_AFFINITY
+    sound: type[Affinity] = SOUND_AFFINITY
 
     def fact(self, name: str) -> Number:
         """Return a fact of this video, 0 if there is none or it was not gathered.
@@ -100,6 +104,18 @@ class Signal:
                 f"signal {shown(self.name)}: {self.low} to {self.high} is no range within"
                 f" -{COUNT_LIMIT:,} to {COUNT_LIMIT:,}"
             )
+
+
+def expression_of(signal: Signal, candidate: Candidate) -> ColumnElement[Any]:
+    """Return the SQL expression of a host's signal for a candidate.
+
+    Raises:
+        InvalidValue: the signal gives no SQL expression.
+    """
+    value = signal.expression(candidate)
+    if isinstance(value, ColumnElement | InstrumentedAttribute):
+        return value.expression  # a column and not an attribute of a class
+    raise InvalidValue(f"signals: {signal.name} gives {shown(value)}, which is no SQL expression")
 
 
 def completion(candidate: Candidate) -> Number:

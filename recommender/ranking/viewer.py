@@ -7,9 +7,10 @@ shape. All else is bound by name when a kept statement runs; `values_of` gives t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,9 @@ from recommender.ranking.request import FeedRequest
 
 CYCLE = 2**31 - 1
 """The length of the cycle in which exploration candidates are shuffled."""
+
+MAX_VIEWERS = 100
+"""The number of cached viewers without values."""
 
 HANDHELD = ("phone", "mobile", "ios", "android")
 """Devices that are held upright."""
@@ -66,8 +70,9 @@ class Shape:
         rewatch: whether videos seen before the session may be shown again.
         goes_on: whether the page continues a session.
         candidates: the largest number of candidates.
-        where: the caller's own predicate over `Video`.
-        own: the host's own signals.
+        added: the structure of the host's SQL, if the statement is to be cached.
+        where: the host's predicate over `Video`.
+        own: the host's signals.
     """
 
     signals: tuple[str, ...]
@@ -77,8 +82,9 @@ class Shape:
     rewatch: bool
     goes_on: bool
     candidates: int
-    where: ColumnElement[bool] | None = None
-    own: tuple[Any, ...] = ()
+    added: Hashable = None
+    where: ColumnElement[bool] | None = field(default=None, compare=False)
+    own: tuple[Any, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, request: FeedRequest) -> Shape:
@@ -102,8 +108,14 @@ class Shape:
 
     @property
     def is_ours(self) -> bool:
-        """True if the host adds no SQL of its own, so that the statement can be kept."""
+        """True if the host adds no SQL of its own."""
         return self.where is None and not self.own
+
+    def any_viewer(self) -> Viewer:
+        """Return the viewer of a statement whose values, from `values_of`, are given later."""
+        return Viewer.named(
+            self.names, has_language=self.has_language, has_excluded=self.has_excluded
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,26 +191,53 @@ class Viewer:
             given: the keys of the videos to rank.
         """
         values = values_of(request, given)
-        return cls._of(Shape.of(request), lambda name: sa.literal(values[name], _type(name)))
+        shape = Shape.of(request)
+        return cls._of(
+            shape.names,
+            lambda name: sa.literal(values[name], _type(name)),
+            has_language=shape.has_language,
+            has_excluded=shape.has_excluded,
+        )
 
     @classmethod
-    def named(cls, shape: Shape) -> Viewer:
-        """Return any viewer of a shape: the values, from `values_of`, are given on execution."""
-        return cls._of(shape, lambda name: sa.bindparam(name, type_=_type(name)))
+    @lru_cache(MAX_VIEWERS)
+    def named(
+        cls, signals: tuple[str, ...], *, has_language: bool, has_excluded: bool
+    ) -> Viewer:
+        """Return any viewer: the values, from `values_of`, are given on execution.
+
+        Args:
+            signals: the names of all signals.
+            has_language: whether the viewer's language is known.
+            has_excluded: whether the caller left videos out.
+        """
+        return cls._of(
+            signals,
+            lambda name: sa.bindparam(name, type_=_type(name)),
+            has_language=has_language,
+            has_excluded=has_excluded,
+        )
 
     @classmethod
-    def _of(cls, shape: Shape, bind: Bind) -> Viewer:
+    def _of(
+        cls, signals: Iterable[str], bind: Bind, *, has_language: bool, has_excluded: bool
+    ) -> Viewer:
         values = {name: bind(name) for name in _TYPES}
         recent = _recent(values)
         return cls(
             **values,
-            weights={name: bind(_weight(name)) for name in shape.names},
-            has_language=shape.has_language,
+            weights={name: bind(_weight(name)) for name in signals},
+            has_language=has_language,
             recent=recent,
             near=_near(recent),
             lately=_lately(values),
-            excluded=_excluded(values["excluded_keys"]) if shape.has_excluded else None,
+            excluded=_excluded(values["excluded_keys"]) if has_excluded else None,
         )
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The names of the values."""
+        return frozenset([*_TYPES, *map(_weight, self.weights)])
 
     def given_videos(self) -> sa.Select[int]:
         """Return the ids of the videos to rank."""

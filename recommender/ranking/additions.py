@@ -1,0 +1,140 @@
+"""SQL that the host adds to a statement, identified by its structure and not by its values.
+
+Hosts write predicates and signals anew for each request, with other values in them. SQLAlchemy's
+cache key tells whether two of them differ only in their values. The values become parameters of
+the cached statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import BindParameter, ColumnElement
+from sqlalchemy.sql import visitors
+
+from recommender.errors import InvalidValue
+from recommender.formats.scalars import shown
+from recommender.ranking.features import FACTS
+from recommender.ranking.signals import Candidate, Signal, expression_of
+from recommender.ranking.viewer import Shape
+
+_ANY_FACTS = sa.table("any_facts", *(sa.column(name, sa.Double()) for name in FACTS))
+"""Stands for the facts of a statement that is not built yet."""
+
+_NO_PARAMETERS: frozenset[str] = frozenset()
+
+
+class Addition(NamedTuple):
+    """An expression of the host.
+
+    Attributes:
+        structure: equal for two expressions that differ only in their values.
+        clause: the expression, with a named parameter in place of each value.
+        values: the values by the names of these parameters.
+    """
+
+    structure: Hashable
+    clause: ColumnElement[Any]
+    values: dict[str, Any]
+
+
+class KeptShape(NamedTuple):
+    """The shape of a statement to cache, and the values of the host's SQL in it."""
+
+    shape: Shape
+    values: dict[str, Any]
+
+
+def kept_shape(shape: Shape) -> KeptShape | None:
+    """Return the shape of the statement to cache for a request.
+
+    Args:
+        shape: the shape of the request.
+
+    Returns:
+        None if SQLAlchemy cannot identify the host's SQL, so that no statement can be cached.
+
+    Raises:
+        InvalidValue: the host's SQL has a parameter without a value, or a signal is no expression.
+    """
+    if shape.is_ours:
+        return KeptShape(shape, {})
+    additions = list(_additions(shape))
+    if None in additions:
+        return None
+    kept = [one for one in additions if one is not None]
+    predicate, signals = (kept[:1], kept[1:]) if shape.where is not None else ([], kept)
+    named = replace(
+        shape,
+        added=(bool(predicate), *((one.name, one.low, one.high) for one in shape.own),
+               *(one.structure for one in kept)),
+        where=predicate[0].clause if predicate else None,
+        own=tuple(map(_kept_signal, shape.own, signals)),
+    )  # fmt: skip
+    return KeptShape(named, {name: value for one in kept for name, value in one.values.items()})
+
+
+def _additions(shape: Shape) -> Iterator[Addition | None]:
+    """Return the additions of the host's predicate, if there is one, and of its signals."""
+    if shape.where is not None:
+        yield addition("where", shape.where)
+    if shape.own:
+        viewer = shape.any_viewer()
+        for signal in shape.own:
+            expression = expression_of(signal, Candidate(_ANY_FACTS, viewer))
+            yield addition(f"signal_{signal.name}", expression, viewer.parameters)
+
+
+def addition(
+    name: str, clause: ColumnElement[Any], given: frozenset[str] = _NO_PARAMETERS
+) -> Addition | None:
+    """Return an expression with named parameters; None if SQLAlchemy cannot identify it.
+
+    Args:
+        name: the beginning of the parameters' names.
+        clause: the expression.
+        given: the names of parameters that get their values from the request.
+
+    Raises:
+        InvalidValue: another parameter has no value.
+    """
+    structure = clause._generate_cache_key()  # noqa: SLF001 - the key of SQLAlchemy's own cache
+    if structure is None:
+        return None
+    binds = [bind for bind in structure.bindparams if bind.key not in given]
+    if missing := [bind.key for bind in binds if bind.required]:
+        raise InvalidValue(f"{name}: the parameter {shown(missing[0])} has no value")
+    parameters = {id(bind): _parameter(f"{name}_{n}", bind) for n, bind in enumerate(binds)}
+    values = {parameters[id(bind)].key: bind.effective_value for bind in binds}
+    return Addition(structure.key, _replaced(clause, lambda part: parameters.get(id(part))), values)
+
+
+def _parameter(name: str, bind: BindParameter[Any]) -> BindParameter[Any]:
+    """Return a named parameter whose value is given on execution."""
+    parameter = sa.bindparam(
+        name, type_=bind.type, expanding=bind.expanding, literal_execute=bind.literal_execute
+    )
+    parameter.expand_op = bind.expand_op  # decides how an empty list is written
+    return parameter
+
+
+def _kept_signal(signal: Signal, added: Addition) -> Signal:
+    """Return a signal with the named expression, which reads the facts of its candidate."""
+
+    def expression(candidate: Candidate) -> ColumnElement[Any]:
+        def fact(part: Any) -> Any:
+            is_fact = isinstance(part, sa.ColumnClause) and part.table is _ANY_FACTS
+            return candidate.facts.c.get(part.name, sa.null()) if is_fact else None
+
+        return _replaced(added.clause, fact)
+
+    return replace(signal, expression=expression)
+
+
+def _replaced(clause: ColumnElement[Any], other: Callable[[Any], Any]) -> ColumnElement[Any]:
+    """Return an expression whose parts are replaced wherever a function gives another one."""
+    replaced: Any = visitors.replacement_traverse(clause, {}, lambda part, **_: other(part))  # type: ignore[call-overload]
+    return replaced  # type: ignore[no-any-return]
