@@ -160,6 +160,11 @@ class Settings:
         720, "Candidates of a page from all sources; fewer are faster.", low=90, high=7_200
     )
 
+    scan_limit: int = _setting(
+        20_000, "Newest videos that a page looks at for a condition of the host.",
+        low=100, high=1_000_000_000,
+    )  # fmt: skip
+
     # Fits
     fit_ridge: float = _setting(
         1.0, "Penalty of a fit on the squared weights, in units of the signals' deviations.",

@@ -6,7 +6,7 @@ import base64
 import struct
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,11 +14,15 @@ from sqlalchemy import BigInteger, ColumnElement, Double, literal
 
 from recommender.errors import InvalidCursor, InvalidValue
 from recommender.formats import scalars
+from recommender.formats.scalars import LARGEST_ID
 from recommender.models import Video
 from recommender.models.types import UtcDateTime, microseconds
+from recommender.ranking.request import ScanPosition
 from recommender.ranking.sources import LEAST_TREND
 
-POSITION_BYTES = 4
+_SESSION_FORM, _SCAN_FORM = ">16sI", ">qq"
+
+_SESSION_BYTES = struct.calcsize(_SESSION_FORM)
 
 SECOND_POSITION = 2
 """The smallest position of a cursor: the first page of a session is requested without one."""
@@ -29,29 +33,54 @@ trend."""
 
 LARGEST_TREND = -LEAST_TREND
 
-LARGEST_ID = 2**63 - 1
+
+class SessionPosition(NamedTuple):
+    """The place of a page in a session.
+
+    Attributes:
+        session: the id of the session.
+        position: the position of the page's first video, from 1.
+        scan_after: as in `FeedRequest`.
+    """
+
+    session: UUID
+    position: int
+    scan_after: ScanPosition | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The text that asks for the page: letters, digits, `-` and `_`."""
+        packed = struct.pack(_SESSION_FORM, self.session.bytes, self.position)
+        if self.scan_after is None:
+            return _encoded(packed)
+        published_at, video_id = self.scan_after
+        return _encoded(packed + struct.pack(_SCAN_FORM, microseconds(published_at), video_id))
 
 
-def cursor_of(session: UUID, position: int) -> str:
-    """Return the cursor of the page of a session that begins at a position."""
-    return _encoded(session.bytes + position.to_bytes(POSITION_BYTES, "big"))
-
-
-def read_cursor(cursor: str) -> tuple[UUID, int]:
-    """Return the session and the position that a cursor holds.
+def read_cursor(cursor: str) -> SessionPosition:
+    """Return the place in a session that a cursor holds.
 
     Raises:
         InvalidCursor: the text has not the form of a cursor.
     """
     try:
         packed = _decoded(cursor)
-        session = UUID(bytes=packed[:-POSITION_BYTES])
-    except ValueError:
+        session, position = struct.unpack_from(_SESSION_FORM, packed)
+        after = _scan_position(packed[_SESSION_BYTES:])
+    except (struct.error, ValueError, OverflowError):
         raise InvalidCursor from None
-    position = int.from_bytes(packed[-POSITION_BYTES:], "big")
-    if position < SECOND_POSITION or cursor_of(session, position) != cursor:
+    place = SessionPosition(UUID(bytes=session), position, after)
+    # The first page of a session is requested without a cursor, unless its scan goes on.
+    if position < (SECOND_POSITION if after is None else 1) or place.cursor != cursor:
         raise InvalidCursor
-    return session, position
+    return place
+
+
+def _scan_position(packed: bytes) -> ScanPosition | None:
+    if not packed:
+        return None
+    since_1970, video_id = struct.unpack(_SCAN_FORM, packed)
+    return ScanPosition(_time(since_1970), video_id)
 
 
 def session_uuid(value: object) -> UUID:
@@ -123,8 +152,9 @@ def _encoded(packed: bytes) -> str:
 
 
 def _decoded(cursor: str) -> bytes:
-    """Return the bytes of a cursor; `ValueError` if it is not base64 without its one ``=``."""
-    return base64.b64decode(f"{cursor}=", altchars=b"-_", validate=True)
+    """Return the bytes of a cursor; `ValueError` if it is not base64 without its ``=``."""
+    text = str(cursor)
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
 def _form(by: bytes) -> str:

@@ -21,6 +21,7 @@ from recommender.feed.statements import (
     Candidates,
     read_all_candidates,
     read_given_candidates,
+    read_scan_end,
     read_top_candidates,
 )
 from recommender.feed.values import FeedPage
@@ -54,8 +55,10 @@ def for_you(
     Videos that were served or seen do not come again. Each page is ranked when it is requested, so
     it reflects the last swipe. A cursor that is presented again returns the page that was served
     for it. A `session_id` that is presented again returns the first page of its session. A page is
-    short only if no more videos may be shown; it is then `exhausted`. On SQLite the transaction
-    must be a writing one, unless ``record=False``.
+    short only if no more videos may be shown; it is then `exhausted`. Or it is short because few of
+    the newest videos fulfil `where`: a page looks at `Settings.scan_limit` of them, the next page
+    goes on, and this page is `cut_short`. On SQLite the transaction must be a writing one, unless
+    ``record=False``.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -107,8 +110,21 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
         candidates = read_all_candidates(session, request)
         places = select(request, candidates) or []
     items = placed_items(session, request, candidates, places)
-    page = FeedPage(request, items, exhausted=len(places) < request.limit)
+    page = FeedPage(request, items)
+    if len(places) < request.limit:
+        page = short_page(session, page)
     return serve(session, page) if record and request.known else page
+
+
+def short_page(session: Session, page: FeedPage) -> FeedPage:
+    """Return a page with the reason why it is short: at most one statement."""
+    request = page.request
+    if request.where is None or request.profile.is_reference:
+        return replace(page, exhausted=True)
+    end = read_scan_end(session, request)
+    if end is None:
+        return replace(page, exhausted=True)
+    return replace(page, request=replace(request, scan_after=end), cut_short=True)
 
 
 def select(request: FeedRequest, candidates: Candidates) -> list[Place] | None:

@@ -16,7 +16,7 @@ from recommender.database.expressions import LARGEST_EXPONENT, Statement
 from recommender.database.schema import first_state
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
-from recommender.feed.cursors import read_cursor, session_uuid
+from recommender.feed.cursors import SessionPosition, read_cursor, session_uuid
 from recommender.feed.sessions import resumed, with_session
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey, key_or_none
@@ -78,7 +78,7 @@ def resolve(
     """
     moment = reading_time(as_of)
     key = scalars.parse_named("user", scalars.key, user)
-    own, position = _session_and_position(cursor, session_id)
+    own, position, scan_after = _place(cursor, session_id)
     if not isinstance(rewatch, bool):
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
     values, resumes = {"key": key, "session": own}, cursor is not None or session_id is not None
@@ -101,20 +101,21 @@ def resolve(
         settings=settings or Settings.from_environment(),
         session=own,
         rewatch=rewatch,
+        scan_after=scan_after,
         seed=seed_of(str(own) if resumes or lock else f"{key} {moment.date()}"),
     )
     return resumed(request, row, position, may_lag=not lock) if resumes else request
 
 
-def _session_and_position(cursor: str | None, session_id: UUID | str | None) -> tuple[UUID, int]:
-    """Return the session of a page, and the position of its first video.
+def _place(cursor: str | None, session_id: UUID | str | None) -> SessionPosition:
+    """Return the place of a page in its session.
 
     Raises:
         InvalidCursor: the cursor has not the form of a cursor.
         InvalidValue: the session's id is not a UUID, or is given together with a cursor.
     """
     if cursor is None:
-        return uuid4() if session_id is None else session_uuid(session_id), 1
+        return SessionPosition(uuid4() if session_id is None else session_uuid(session_id), 1)
     if session_id is not None:
         raise InvalidValue("session_id: is given with a cursor, which names its session")
     return read_cursor(cursor)

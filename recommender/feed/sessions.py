@@ -20,7 +20,7 @@ from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
 from recommender.errors import CursorAhead, InvalidCursor, InvalidValue, UnknownUser
-from recommender.feed.cursors import cursor_of
+from recommender.feed.cursors import SessionPosition
 from recommender.feed.items import shown_fields
 from recommender.feed.statements import cached_statement, page_query
 from recommender.feed.values import Contribution, FeedItem, FeedPage
@@ -236,7 +236,7 @@ def serve(session: Session, page: FeedPage) -> FeedPage:
 def _not_recorded(page: FeedPage) -> FeedPage:
     """Return an empty page; its cursor, if any, asks for the same position again."""
     position = page.request.position
-    return page if position == 1 else _with_cursor(page, position)
+    return _with_cursor(page, position) if position > 1 or page.cut_short else page
 
 
 def _advance(session: Session, request: RequestSummary, length: int) -> bool:
@@ -388,5 +388,6 @@ def _with_cursor(page: FeedPage, after: int) -> FeedPage:
     """Return the page with its session, and with the cursor of the next page if there is one."""
     session = page.request.session
     assert session is not None  # noqa: S101 - every known viewer's request has one
-    cursor = None if page.exhausted else cursor_of(session, after)
+    place = SessionPosition(session, after, page.request.scan_after)
+    cursor = None if page.exhausted else place.cursor
     return replace(page, session=str(session), cursor=cursor)

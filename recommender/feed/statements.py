@@ -21,8 +21,9 @@ from recommender.formats import scalars
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.models.tables import VIDEOS
 from recommender.ranking.additions import kept_shape
+from recommender.ranking.candidates import scan_end
 from recommender.ranking.classic import ranked_reference
-from recommender.ranking.request import FeedRequest
+from recommender.ranking.request import FeedRequest, ScanPosition
 from recommender.ranking.scoring import (
     PAGE_COLUMNS,
     pool_size,
@@ -83,6 +84,23 @@ def read_given_candidates(
 ) -> Candidates:
     """Read the given videos as candidates, with no filter applied: one statement."""
     return Candidates(page_rows(session, request, ranked_given, "rank", keys).all(), shown=True)
+
+
+def read_scan_end(session: Session, request: FeedRequest) -> ScanPosition | None:
+    """Read where the scan for the host's condition stopped: one statement.
+
+    Returns:
+        None if it reached the oldest video.
+    """
+    rows = lookup.run(session, _scan_end_query(), values_of(request))
+    end = ScanPosition(*rows.one())
+    return end if end.video_id else None
+
+
+@cache
+def _scan_end_query() -> Statement:
+    viewer = Viewer.named((), has_language=False, has_excluded=False)
+    return named(scan_end(viewer), "scan_end")
 
 
 def page_rows(

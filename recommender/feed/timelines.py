@@ -22,7 +22,6 @@ from recommender.feed.cursors import (
     BY_FOLLOWED,
     BY_NEWNESS,
     BY_TREND,
-    LARGEST_ID,
     TOP_OF_TRENDING,
     ListPosition,
 )
@@ -31,7 +30,7 @@ from recommender.feed.resolve import learning_at, reading_time, resolve
 from recommender.feed.statements import page_query
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
-from recommender.formats.scalars import AnyKey
+from recommender.formats.scalars import LARGEST_ID, AnyKey
 from recommender.models import Follow, LearningState, MutedCreator, Video
 from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import (

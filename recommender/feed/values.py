@@ -99,6 +99,8 @@ class FeedPage:
         cursor: the text that asks for the next page, None if there is no next page.
         exhausted: whether fewer videos were left than were requested.
         stale: whether `record_page` could record no video of the page: request the page again.
+        cut_short: whether the page is short because the scan for `where` reached
+            `Settings.scan_limit`; the next page goes on with it.
     """
 
     request: RequestSummary
@@ -106,6 +108,7 @@ class FeedPage:
     session: str | None = None
     cursor: str | None = None
     exhausted: bool = False
+    cut_short: bool = False
     stale: bool = False
 
     def __post_init__(self) -> None:
@@ -123,6 +126,8 @@ class FeedPage:
             "session": self.session,
             "cursor": self.cursor,
             "exhausted": self.exhausted,
+            "cut_short": self.cut_short,
+            "stale": self.stale,
             "items": [item.as_dict(signals=signals) for item in self.items],
         }
 

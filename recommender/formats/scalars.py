@@ -24,6 +24,8 @@ LIST_SEPARATOR = "|"
 
 LARGEST_COUNT = 2**31 - 1
 
+LARGEST_ID = 2**63 - 1
+
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Double, literal
+from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Statement
-from recommender.models import (
-    Video,
-)
+from recommender.formats.scalars import EARLIEST
+from recommender.models import Video
+from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import allowed, eligible
 from recommender.ranking.sources import BACKFILL, CANDIDATES, SOURCES, Source
 from recommender.ranking.viewer import Shape, Viewer
@@ -55,11 +56,46 @@ def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement
     quota = quota_of(source, shape)
     statement = source.select(viewer, quota)
     if source.name == BACKFILL:
-        return statement.where(*allowed(shape, viewer)).limit(_of_two_pages(viewer, quota))
+        scanned = [] if shape.where is None else within_scan(viewer)
+        rows = statement.where(*scanned, *allowed(shape, viewer))
+        return rows.limit(_of_two_pages(viewer, quota))
     (video_id,) = statement.selected_columns if source.is_listed else (Video.id,)
     if source.is_listed and shape.where is not None:
         statement = statement.join(Video, Video.id == video_id)
     return statement.where(*eligible(shape, viewer, video_id)).limit(quota)
+
+
+def within_scan(viewer: Viewer) -> list[ColumnElement[bool]]:
+    """Return the conditions that a video is among the newest ones to scan for a host's condition.
+
+    A host's condition that few videos fulfil would otherwise read the whole catalogue.
+    """
+    end = scan_end(viewer).cte("scan_end")
+    last = (sa.select(column).scalar_subquery() for column in end.c)
+    return [_scanned_after(viewer), sa.tuple_(Video.published_at, Video.id) >= sa.tuple_(*last)]
+
+
+def scan_end(viewer: Viewer) -> Statement:
+    """Return the publication time and id of the last video to scan.
+
+    They are below those of every video if fewer videos are left than a scan may look at.
+    """
+    video = aliased(Video)
+    last = (
+        sa.select(video.published_at.label("published_at"), video.id.label("video_id"))
+        .where(video.status == "published", _scanned_after(viewer, video))
+        .order_by(video.published_at.desc(), video.id.desc())
+        .offset(viewer.scan_limit - sa.literal(1, BigInteger()))
+        .limit(1)
+    )
+    none = sa.select(literal(EARLIEST, UtcDateTime()), literal(0, BigInteger()))
+    both = sa.union_all(sa.select(last.subquery("last")), none).subquery("scan_ends")
+    return sa.select(both).order_by(both.c.published_at.desc(), both.c.video_id.desc()).limit(1)
+
+
+def _scanned_after(viewer: Viewer, video: type[Video] = Video) -> ColumnElement[bool]:
+    start = sa.tuple_(viewer.scan_after, viewer.scan_after_id)
+    return sa.tuple_(video.published_at, video.id) < start
 
 
 def quota_of(source: Source, shape: Shape) -> int:

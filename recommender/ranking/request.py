@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
@@ -122,6 +122,13 @@ class Learning:
     captions: int
 
 
+class ScanPosition(NamedTuple):
+    """The last of the newest videos that were scanned for a host's condition."""
+
+    published_at: datetime
+    video_id: int
+
+
 NOTHING_LEARNED = Learning(
     creator=1.0, hashtag=1.0, sound=1.0, trend=0.0, peak=0.0, engaged_share=0.0, captions=0
 )
@@ -143,6 +150,8 @@ class RequestSummary:
         session: the session that the page continues, None for a new one.
         position: the position of the page's first video in the session, from 1.
         rewatch: whether videos seen before the session may be shown again.
+        scan_after: the position after which the newest videos are scanned for `where`, if an
+            earlier page of the session reached `Settings.scan_limit`; None to begin.
     """
 
     user: str
@@ -155,6 +164,7 @@ class RequestSummary:
     session: UUID | None = None
     position: int = 1
     rewatch: bool = False
+    scan_after: ScanPosition | None = None
 
     def __post_init__(self) -> None:
         check_limit(self.limit)

@@ -19,10 +19,10 @@ from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Su
 from sqlalchemy.types import TypeEngine
 
 from recommender.database.expressions import json_texts
-from recommender.formats.scalars import EARLIEST
+from recommender.formats.scalars import EARLIEST, LARGEST_ID
 from recommender.models import Interaction, Video, VideoHashtag, VideoNeighbour
 from recommender.models.types import UtcDateTime
-from recommender.ranking.request import FeedRequest
+from recommender.ranking.request import FeedRequest, ScanPosition
 
 CYCLE = 2**31 - 1
 """The length of the cycle in which exploration candidates are shuffled."""
@@ -46,8 +46,9 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(
         ("user_id", "limit", "history", "seen_lately", "interests", "trial_start"), BigInteger()
     ),
+    **dict.fromkeys(("scan_limit", "scan_after_id"), BigInteger()),
     **dict.fromkeys(("language", "country", "device", "given", "excluded_keys"), Text()),
-    **dict.fromkeys(("as_of", "learned_since", "trial_since"), UtcDateTime()),
+    **dict.fromkeys(("as_of", "learned_since", "trial_since", "scan_after"), UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
 }
@@ -138,6 +139,9 @@ class Viewer:
         common_captions: the number of captions from which a word is common, at least 1.
         trial_since: the earliest publication time of exploration candidates.
         trial_start: the position in the shuffled cycle where the page begins.
+        scan_after, scan_after_id: the publication time and id after which the newest videos are
+            scanned for `where`.
+        scan_limit: the number of videos to scan.
         session: the session of the page, NULL if none.
         recent: the videos engaged with last, with weights: the latest counts most.
         near: the neighbours of `recent`, with their summed similarity.
@@ -175,6 +179,9 @@ class Viewer:
     common_captions: BindParameter[float]
     trial_since: BindParameter[datetime]
     trial_start: BindParameter[int]
+    scan_after: BindParameter[datetime]
+    scan_after_id: BindParameter[int]
+    scan_limit: BindParameter[int]
     session: BindParameter[UUID | None]
     has_language: bool
     recent: CTE
@@ -201,9 +208,7 @@ class Viewer:
 
     @classmethod
     @lru_cache(MAX_VIEWERS)
-    def named(
-        cls, signals: tuple[str, ...], *, has_language: bool, has_excluded: bool
-    ) -> Viewer:
+    def named(cls, signals: tuple[str, ...], *, has_language: bool, has_excluded: bool) -> Viewer:
         """Return any viewer: the values, from `values_of`, are given on execution.
 
         Args:
@@ -252,6 +257,8 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         given: the keys of the videos to rank.
     """
     settings, learning = request.settings, request.learning
+    newest = ScanPosition(request.as_of, LARGEST_ID)
+    scan = min(request.scan_after or newest, newest)
     return {
         "user_id": request.user_id,
         "language": request.language,
@@ -282,6 +289,9 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "common_captions": max(1.0, learning.captions * settings.common_term),
         "trial_since": max(EARLIEST, request.as_of - timedelta(days=settings.trial_days)),
         "trial_start": request.chance().randrange(CYCLE),
+        "scan_after": scan.published_at,
+        "scan_after_id": scan.video_id,
+        "scan_limit": settings.scan_limit,
         "session": request.session,
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
     }

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import FeedPage, InvalidCursor, Settings, UnknownUser, record_page, run_transaction
 from recommender.errors import InvalidValue
-from recommender.feed.cursors import cursor_of, read_cursor
+from recommender.feed.cursors import SessionPosition, read_cursor
 from recommender.ingest.videos import set_video_status
 from recommender.models.tables import SERVED, SESSIONS, VIDEOS
 from tests.support.kinds import only_sqlite, slow_on_postgresql
@@ -429,16 +429,16 @@ def test_a_forged_cursor_is_one_clear_error(session: Session, cursor: str) -> No
 @given(st.text() | st.binary(max_size=30).map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
 def test_no_text_is_a_cursor_but_those_that_were_given(text: str) -> None:
     try:
-        session, position = read_cursor(text)
+        place = read_cursor(text)
     except InvalidCursor:
         return
-    assert cursor_of(session, position) == text
+    assert place.cursor == text
 
 
 @pytest.mark.slow
 @given(st.uuids(), st.integers(2, 2**32 - 1))
 def test_a_cursor_names_its_session_and_position(session: UUID, position: int) -> None:
-    assert read_cursor(cursor_of(session, position)) == (session, position)
+    assert read_cursor(SessionPosition(session, position).cursor) == (session, position, None)
 
 
 def test_a_cursor_of_another_user_place_or_time_is_an_error(session: Session) -> None:
@@ -453,9 +453,9 @@ def test_a_cursor_of_another_user_place_or_time_is_an_error(session: Session) ->
         serve(session, "nobody", cursor=first.cursor)
     for position in (0, 1, 3, 5, 8, 2**32 - 1):
         with pytest.raises(InvalidCursor):
-            serve(session, cursor=cursor_of(number, position))
+            serve(session, cursor=SessionPosition(number, position).cursor)
     with pytest.raises(InvalidCursor):
-        serve(session, cursor=cursor_of(uuid4(), 4))
+        serve(session, cursor=SessionPosition(uuid4(), 4).cursor)
     late = NOON + timedelta(seconds=86_401)
     for cursor in (first.cursor, second.cursor):
         with pytest.raises(InvalidCursor):
