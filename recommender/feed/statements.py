@@ -2,17 +2,21 @@
 
 Building a statement takes longer than the database takes to answer it. Each statement is therefore
 built once for each shape of request, cached, and executed with the values of the request.
-SQLAlchemy keeps the cache key with the statement, and the compiled text under that key.
+SQLAlchemy keeps the cache key with the statement, and the compiled text under that key in a cache
+of this module. A host's predicate or signal is found by its structure, so that it may be written
+anew for each request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
+from sqlalchemy.util import LRUCache
 
 from recommender.database import lookup
 from recommender.database.expressions import Statement, named, written_out
@@ -38,6 +42,8 @@ MAX_STATEMENTS = 100
 
 A profile with other signals is another shape of request, and so another statement.
 """
+
+_compiled_by_pool: WeakKeyDictionary[sa.Pool, MutableMapping[Any, Any]] = WeakKeyDictionary()
 
 RankedQuery: TypeAlias = Callable[[Shape, Viewer], Statement]
 """A module-level function that builds the statement of the ranked videos."""
@@ -151,8 +157,20 @@ def _rows(
     kept = kept_shape(shape)
     if kept is None:
         return connection.execute(wrap(ranked(shape, Viewer.of(request, given)), name))
-    statement = cached_statement(ranked, wrap, name, kept.shape)
-    return connection.execute(statement, {**values_of(request, given), **kept.values})
+    return connection.execute(
+        cached_statement(ranked, wrap, name, kept.shape),
+        {**values_of(request, given), **kept.values},
+        execution_options={"compiled_cache": _compiled_statements(connection)},
+    )
+
+
+def _compiled_statements(connection: sa.Connection) -> MutableMapping[Any, Any]:
+    """Return the compiled statements of a pool, the least recently used of which is dropped."""
+    # SQLAlchemy's own cache keeps 500 statements of any size; each of these takes some megabytes.
+    pool = connection.engine.pool
+    if pool not in _compiled_by_pool:
+        _compiled_by_pool[pool] = LRUCache(MAX_STATEMENTS, threshold=0)
+    return _compiled_by_pool[pool]
 
 
 @lru_cache(MAX_STATEMENTS)

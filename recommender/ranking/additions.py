@@ -7,7 +7,7 @@ the cached statement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -107,34 +107,38 @@ def addition(
     binds = [bind for bind in structure.bindparams if bind.key not in given]
     if missing := [bind.key for bind in binds if bind.required]:
         raise InvalidValue(f"{name}: the parameter {shown(missing[0])} has no value")
-    parameters = {id(bind): _parameter(f"{name}_{n}", bind) for n, bind in enumerate(binds)}
-    values = {parameters[id(bind)].key: bind.effective_value for bind in binds}
-    return Addition(structure.key, _replaced(clause, lambda part: parameters.get(id(part))), values)
+    names = {bind.key: f"{name}_{number}" for number, bind in enumerate(binds)}
+    values = {names[bind.key]: bind.effective_value for bind in binds}
+    named, renamed = _renamed(clause, names)
+    return Addition(structure.key, named, values) if renamed == values.keys() else None
 
 
-def _parameter(name: str, bind: BindParameter[Any]) -> BindParameter[Any]:
-    """Return a named parameter whose value is given on execution."""
-    parameter = sa.bindparam(
-        name, type_=bind.type, expanding=bind.expanding, literal_execute=bind.literal_execute
-    )
-    parameter.expand_op = bind.expand_op  # decides how an empty list is written
-    return parameter
+def _renamed(
+    clause: ColumnElement[Any], names: Mapping[str, str]
+) -> tuple[ColumnElement[Any], set[str]]:
+    """Return a copy of an expression with its parameters renamed, and the names that it has."""
+    renamed: set[str] = set()
+
+    def rename(copy: BindParameter[Any]) -> None:
+        if (name := names.get(copy.key)) is not None:
+            copy.key, copy.unique = name, False
+            copy.value, copy.callable, copy.required = None, None, True
+            renamed.add(name)
+
+    # Not `replacement_traverse`, which leaves out the criteria of relationships.
+    named: Any = visitors.cloned_traverse(clause, {"maintain_key": True}, {"bindparam": rename})
+    return named, renamed
 
 
 def _kept_signal(signal: Signal, added: Addition) -> Signal:
     """Return a signal with the named expression, which reads the facts of its candidate."""
 
     def expression(candidate: Candidate) -> ColumnElement[Any]:
-        def fact(part: Any) -> Any:
+        def fact(part: Any, **_: Any) -> Any:
             is_fact = isinstance(part, sa.ColumnClause) and part.table is _ANY_FACTS
             return candidate.facts.c.get(part.name, sa.null()) if is_fact else None
 
-        return _replaced(added.clause, fact)
+        replaced: Any = visitors.replacement_traverse(added.clause, {}, fact)  # type: ignore[call-overload]
+        return replaced  # type: ignore[no-any-return]
 
     return replace(signal, expression=expression)
-
-
-def _replaced(clause: ColumnElement[Any], other: Callable[[Any], Any]) -> ColumnElement[Any]:
-    """Return an expression whose parts are replaced wherever a function gives another one."""
-    replaced: Any = visitors.replacement_traverse(clause, {}, lambda part, **_: other(part))  # type: ignore[call-overload]
-    return replaced  # type: ignore[no-any-return]
