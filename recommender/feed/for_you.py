@@ -24,7 +24,7 @@ from recommender.feed.statements import (
     read_scan_end,
     read_top_candidates,
 )
-from recommender.feed.values import FeedPage
+from recommender.feed.values import FeedItem, FeedPage
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.logs import log
@@ -110,21 +110,18 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
         candidates = read_all_candidates(session, request)
         places = select(request, candidates) or []
     items = placed_items(session, request, candidates, places)
-    page = FeedPage(request, items)
-    if len(places) < request.limit:
-        page = short_page(session, page)
+    is_short = len(places) < request.limit
+    page = short_page(session, request, items) if is_short else FeedPage(request, items)
     return serve(session, page) if record and request.known else page
 
 
-def short_page(session: Session, page: FeedPage) -> FeedPage:
+def short_page(session: Session, request: FeedRequest, items: tuple[FeedItem, ...]) -> FeedPage:
     """Return a page with the reason why it is short: at most one statement."""
-    request = page.request
-    if request.where is None or request.profile.is_reference:
-        return replace(page, exhausted=True)
-    end = read_scan_end(session, request)
+    is_scan = request.where is not None and not request.profile.is_reference
+    end = read_scan_end(session, request) if is_scan else None
     if end is None:
-        return replace(page, exhausted=True)
-    return replace(page, request=replace(request, scan_after=end), cut_short=True)
+        return FeedPage(request, items, exhausted=True)
+    return FeedPage(replace(request, scan_after=end), items, cut_short=True)
 
 
 def select(request: FeedRequest, candidates: Candidates) -> list[Place] | None:

@@ -14,7 +14,12 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import Settings, feed_query
 from recommender.database.expressions import named, written_out
-from recommender.feed.statements import MAX_STATEMENTS, cached_statement, page_query
+from recommender.feed.statements import (
+    MAX_STATEMENTS,
+    _compiled_statements,
+    cached_statement,
+    page_query,
+)
 from recommender.formats.scalars import EARLIEST
 from recommender.models import Video
 from recommender.ranking.classic import ranked_reference
@@ -144,8 +149,8 @@ def test_threads_share_cached_statements(engine: Engine) -> None:
 @pytest.mark.slow
 def test_sqlalchemy_knows_a_statement_that_is_built_again(engine: Engine) -> None:
     """Otherwise each dropped statement would fill its cache, by some megabytes."""
-    compiled: dict[Any, Any] = {}
-    with Session(engine.execution_options(compiled_cache=compiled)) as session:
+    with Session(engine) as session:
+        compiled = _compiled_statements(session.connection())
         seen = []
         for rewatch in (False, False, True, True):
             cached_statement.cache_clear()
