@@ -109,7 +109,8 @@ def trending(
 
     Args:
         session: the caller's transaction.
-        language: the videos' language, as written; None for any.
+        language: the videos' language, as written; None for any. Videos of an unknown language
+            are included.
         country: the videos' country, as written; None for any.
         limit: the maximum number of videos, 1 to 500.
         cursor: the cursor of the page before; None for the first page.
@@ -274,39 +275,54 @@ def _label(name: str, value: str | None) -> str | None:
 
 def _with_trend(request: FeedRequest, after: ListPosition) -> Statement:
     """Return the statement of the next trending videos, the strongest trend first."""
-    order = (Video.trending.desc(), Video.id.desc())
-    viewer = Viewer.of(request)
-    ranked = (
-        _below(request, viewer, after)
-        .where(Video.trending >= LEAST_TREND, not_in_future(viewer))
-        .order_by(*order)
+    is_out = not_in_future(Viewer.of(request))
+    walks = [
+        walk.where(Video.trending >= LEAST_TREND, is_out)
+        .order_by(Video.trending.desc(), Video.id.desc())
         .limit(request.limit)
-    )
+        for walk in _below(request, after)
+    ]
+    ranked = _merged(walks, "stored_trend").limit(request.limit)
+    order = (Video.trending.desc(), Video.id.desc())
     return page_query(ranked, "trending").order_by(None).order_by(*order)
 
 
 def _without_trend(request: FeedRequest, after: ListPosition, limit: int) -> Statement:
     """Return the statement of the next videos without a trend, the newest first."""
-    ranked = (
-        _below(request, Viewer.of(request), after)
-        .where(Video.trending.is_(None))
+    walks = [
+        walk.where(Video.trending.is_(None))
         .order_by(Video.published_at.desc(), Video.id.desc())
         .limit(limit)
-    )
-    return page_query(ranked, "trending")
+        for walk in _below(request, after)
+    ]
+    return page_query(_merged(walks, "published_at").limit(limit), "trending")
 
 
-def _below(request: FeedRequest, viewer: Viewer, after: ListPosition) -> Statement:
-    """Return the published videos below a position, in the request's language and country."""
+def _merged(walks: Sequence[Statement], order: str) -> Statement:
+    """Return the videos of several walks of an index in one order, by a column and the id."""
+    if len(walks) == 1:
+        return walks[0]
+    rows = sa.union_all(*(sa.select(walk.subquery()) for walk in walks)).subquery("walks")
+    return sa.select(rows).order_by(rows.c[order].desc(), rows.c.video_id.desc())
+
+
+def _below(request: FeedRequest, after: ListPosition) -> list[Statement]:
+    """Return the published videos below a position, in the request's language and country.
+
+    An unknown language counts as any: it is a walk of its own through the same index.
+    """
+    viewer = Viewer.of(request)
     value = trend(viewer)
     videos = sa.select(
         Video.id.label("video_id"),
         score_key({"trending": value}, viewer),
         value.label("trending"),
         Video.trending.label("stored_trend"),
+        Video.published_at,
     ).where(published(viewer), after.is_above())
-    if request.language is not None:
-        videos = videos.where(Video.language == viewer.language)
     if request.country is not None:
         videos = videos.where(Video.country == viewer.country)
-    return videos
+    if request.language is None:
+        return [videos]
+    spoken, unknown = Video.language == viewer.language, Video.language.is_(None)
+    return [videos.where(spoken), videos.where(unknown)]

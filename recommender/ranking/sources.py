@@ -187,27 +187,41 @@ def _wanted(
 
 
 def trending(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """Trending videos in the viewer's language, or in any if it is unknown."""
+    """Trending videos in the viewer's language or an unknown one; in any if it is unknown."""
     video = aliased(Video)
-    is_spoken = [video.language == viewer.language] if viewer.has_language else []
-    return _trending(video, quota, *is_spoken)
+    if not viewer.has_language:
+        return _most_trending(_trending(video, quota))
+    spoken, unknown = (
+        _trending(video, quota, condition)
+        for condition in (video.language == viewer.language, video.language.is_(None))
+    )
+    # Two walks of one index: an OR of both conditions would read and sort all such videos.
+    both = sa.union_all(
+        sa.select(spoken.subquery("spoken")), sa.select(unknown.subquery("unknown"))
+    )
+    merged = sa.select(both.subquery("either")).order_by(sa.desc("trending"), sa.desc("id"))
+    return _most_trending(merged.limit(SCAN_FACTOR * quota))
 
 
 def nearby(viewer: Viewer, quota: int) -> sa.Select[int]:
     """Trending videos in the viewer's country."""
     video = aliased(Video)
-    return _trending(video, quota, video.country == viewer.country)
+    return _most_trending(_trending(video, quota, video.country == viewer.country))
 
 
-def _trending(video: type[Video], quota: int, *where: ColumnElement[bool]) -> sa.Select[int]:
-    """Return the most trending videos that fulfil the conditions."""
-    most = (
+def _trending(video: type[Video], quota: int, *where: ColumnElement[bool]) -> Statement:
+    """Return the most trending videos that fulfil the conditions, with their trends."""
+    return (
         sa.select(video.id, video.trending)
         .where(video.status == "published", video.trending >= LEAST_TREND, *where)
         .order_by(video.trending.desc(), video.id.desc())
         .limit(SCAN_FACTOR * quota)
-        .subquery()
     )
+
+
+def _most_trending(statement: Statement) -> sa.Select[int]:
+    """Return the ids of the videos of `_trending`, in their order."""
+    most = statement.subquery()
     return sa.select(most.c.id).order_by(most.c.trending.desc(), most.c.id.desc())
 
 

@@ -109,7 +109,7 @@ def most_trending(world: World, language: str | None, country: str | None) -> li
         for key, video in world.videos.items()
         if video["status"] == "published"
         and video["published_at"] <= NOON
-        and language in {None, video["language"]}
+        and (language is None or video["language"] in {language, None})
         and country in {None, video["country"]}
     ]
     trends = {key: world.videos[key]["trending"] for key in keys}
@@ -331,7 +331,7 @@ def fill(session: Session, videos: int, creators: int) -> None:
     """Many videos, one each minute, by all creators in turn; the viewer follows every other one."""
     make_user(session)
     recommender.upsert_videos(session, [
-        {"id": f"v{n}", "creator": f"c{n % creators}", "language": ("en", "es")[n % 2],
+        {"id": f"v{n}", "creator": f"c{n % creators}", "language": ("en", "es", None, "es")[n % 4],
          "country": ("US", "MX", None)[n % 3], "published_at": at(n - videos)}
         for n in range(videos)
     ])  # fmt: skip

@@ -239,14 +239,15 @@ def test_creators_finds_the_newest_of_those_of_most_affinity(session: Session) -
     assert found(session, "creators", settings=Settings(interests=1)) == ["v1"]
 
 
-def test_trending_is_in_the_viewers_language_or_anywhere(session: Session) -> None:
+def test_trending_is_in_the_viewers_language_or_in_an_unknown_one(session: Session) -> None:
     make_user(session, language="en")
     make_user(session, "silent")
     for video, language in (("english", "en"), ("more", "en"), ("spanish", "es"), ("none", None)):
         make_video(session, video, language=language)
     make_video(session, "never", language="en")
     set_trends(session, english=-1e6, more=0, spanish=5, none=-3)
-    assert found(session, "trending") == ["more", "english"]
+    assert found(session, "trending") == ["more", "none", "english"]
+    assert found(session, "trending", quota=1) == ["more"]
     everything = ["spanish", "more", "none", "english"]
     assert found(session, "trending", "silent") == everything
     assert found(session, "trending", "nobody") == everything

@@ -477,7 +477,11 @@ class Oracle:
             reverse=True,
         )
         return {
-            "trending": [k for k in trending if language in {None, videos[k]["language"]}],
+            "trending": [
+                key
+                for key in trending
+                if language is None or videos[key]["language"] in {language, None}
+            ],
             "nearby": [k for k in trending if country and videos[k]["country"] == country],
             "fresh": sorted(filter(self._is_on_trial, keys), key=self._place_in_circle),
         }
