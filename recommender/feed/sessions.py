@@ -22,7 +22,7 @@ from recommender.database.session import Session
 from recommender.errors import CursorAhead, InvalidCursor, InvalidValue, UnknownUser
 from recommender.feed.cursors import SessionPosition
 from recommender.feed.items import shown_fields
-from recommender.feed.statements import cached_statement, page_query
+from recommender.feed.statements import cached_statement, page_query, run_cached
 from recommender.feed.values import Contribution, FeedItem, FeedPage
 from recommender.formats import scalars
 from recommender.formats.scalars import LIST_SEPARATOR
@@ -174,7 +174,7 @@ def _servable(
     own = FeedRequest(**fields, learning=NOTHING_LEARNED)
     statement = cached_statement(_passing_query, named, "record_page", Shape.of(own))
     values = values_of(own, [item.video for item in items])
-    rows = {row.id: row for row in lookup.connection(session).execute(statement, values)}
+    rows = {row.id: row for row in run_cached(lookup.connection(session), statement, values)}
     items_by_video = {item.video_id: item for item in items if item.video_id in rows}
     return _placed_again(own, items_by_video, [last, *(rows[video] for video in items_by_video)])
 

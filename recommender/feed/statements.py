@@ -9,7 +9,7 @@ anew for each request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
@@ -157,11 +157,22 @@ def _rows(
     kept = kept_shape(shape)
     if kept is None:
         return connection.execute(wrap(ranked(shape, Viewer.of(request, given)), name))
-    return connection.execute(
-        cached_statement(ranked, wrap, name, kept.shape),
-        {**values_of(request, given), **kept.values},
-        execution_options={"compiled_cache": _compiled_statements(connection)},
-    )
+    statement = cached_statement(ranked, wrap, name, kept.shape)
+    return run_cached(connection, statement, {**values_of(request, given), **kept.values})
+
+
+def run_cached(
+    connection: sa.Connection, statement: sa.StatementLambdaElement, values: Mapping[str, Any]
+) -> sa.Result[*tuple[Any, ...]]:
+    """Run a statement of `cached_statement`.
+
+    Args:
+        connection: the caller's transaction.
+        statement: the statement.
+        values: its values, from `values_of` a request.
+    """
+    options: Any = {"compiled_cache": _compiled_statements(connection)}
+    return connection.execute(statement, values, execution_options=options)
 
 
 def _compiled_statements(connection: sa.Connection) -> MutableMapping[Any, Any]:
