@@ -25,7 +25,7 @@ from recommender import (
     run_transaction,
     upsert_videos,
 )
-from recommender.feed.cursors import cursor_of
+from recommender.feed.cursors import SessionPosition
 from recommender.ingest.videos import set_video_status
 from recommender.models import Video
 from recommender.models.tables import SERVED
@@ -230,7 +230,7 @@ def test_a_preview_of_a_session_that_the_replica_lacks_says_so(session: Session)
     assert own
     late = NOON + timedelta(seconds=86_401)
     for user, cursor, as_of in (
-        ("viewer", cursor_of(uuid4(), 4), NOON), ("viewer", cursor_of(own, 5), NOON),
+        ("viewer", SessionPosition(uuid4(), 4).cursor, NOON), ("viewer", SessionPosition(own, 5).cursor, NOON),
         ("other", first.cursor, NOON), ("nobody", first.cursor, NOON),
         ("viewer", first.cursor, late),
     ):  # fmt: skip
@@ -251,7 +251,7 @@ def test_a_cursor_that_no_database_gave_is_forged_everywhere(session: Session) -
     make_user(session)
     page = serve(session, limit=3)
     assert page.request.session
-    for cursor in ("x", "A" * 27, cursor_of(page.request.session, 3)):
+    for cursor in ("x", "A" * 27, SessionPosition(page.request.session, 3).cursor):
         for is_recorded in (True, False):
             with pytest.raises(InvalidCursor) as caught:
                 serve(session, cursor=cursor, record=is_recorded)
