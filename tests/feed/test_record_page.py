@@ -230,7 +230,8 @@ def test_a_preview_of_a_session_that_the_replica_lacks_says_so(session: Session)
     assert own
     late = NOON + timedelta(seconds=86_401)
     for user, cursor, as_of in (
-        ("viewer", SessionPosition(uuid4(), 4).cursor, NOON), ("viewer", SessionPosition(own, 5).cursor, NOON),
+        ("viewer", SessionPosition(uuid4(), 4).cursor, NOON),
+        ("viewer", SessionPosition(own, 5).cursor, NOON),
         ("other", first.cursor, NOON), ("nobody", first.cursor, NOON),
         ("viewer", first.cursor, late),
     ):  # fmt: skip
