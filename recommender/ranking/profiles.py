@@ -204,7 +204,7 @@ def _optional_text(name: str, value: str | None, longest: int) -> str | None:
 def _lock(session: Session) -> None:
     """Lock the creation of profiles, so that version numbers follow one another."""
     reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
-    if session.execute(reference.with_for_update()).first() is None:
+    if session.execute(reference.with_for_update(key_share=True)).first() is None:
         check_first_rows(session)
 
 
