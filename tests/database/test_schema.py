@@ -27,6 +27,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "audit": (),
     "create_profile": ("mine", {"likes": 1.0}),
     "diff_profiles": ("classic", "for_you"),
+    "erase_video": ("v",),
     "explain": ("ana", "v"),
     "follow": ("ana", "ben"),
     "following": ("ana",),
@@ -63,7 +64,7 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
 }
 NEITHER = {
     "create_engine", "feed_query", "prepare_engine", "record_page", "run_transaction",
-    "source_names",
+    "source_names", "translate_errors",
 }  # fmt: skip
 """Functions that read and write nothing of ours, or take what `resolve` gave."""
 
