@@ -272,5 +272,9 @@ def opaque(value: ColumnElement[int], column: sa.SQLColumnExpression[int]) -> Co
 
 
 def materialized(statement: sa.CTE) -> sa.CTE:
-    """Return a CTE that PostgreSQL evaluates once, even if it is read several times."""
+    """Return a CTE with a name that PostgreSQL evaluates once, even if it is read several times.
+
+    An anonymous one would be named after an object that no longer exists, and so, perhaps, after
+    the same address as another one.
+    """
     return statement.prefix_with("MATERIALIZED", dialect="postgresql")

@@ -34,18 +34,26 @@ class Addition(NamedTuple):
         structure: equal for two expressions that differ only in their values.
         clause: the expression, with a named parameter in place of each value.
         values: the values by the names of these parameters.
+        origin: the expression as the host wrote it. SQLAlchemy names anonymous parts after its
+            address, so it must exist until the statement is built.
     """
 
     structure: Hashable
     clause: ColumnElement[Any]
     values: dict[str, Any]
+    origin: ColumnElement[Any]
 
 
 class KeptShape(NamedTuple):
-    """The shape of a statement to cache, and the values of the host's SQL in it."""
+    """The shape of a statement to cache, and the host's SQL in it."""
 
     shape: Shape
-    values: dict[str, Any]
+    additions: tuple[Addition, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the host's SQL, by name."""
+        return {name: value for one in self.additions for name, value in one.values.items()}
 
 
 def kept_shape(shape: Shape) -> KeptShape | None:
@@ -61,7 +69,7 @@ def kept_shape(shape: Shape) -> KeptShape | None:
         InvalidValue: the host's SQL has a parameter without a value, or a signal is no expression.
     """
     if shape.is_ours:
-        return KeptShape(shape, {})
+        return KeptShape(shape)
     additions = list(_additions(shape))
     if None in additions:
         return None
@@ -74,7 +82,7 @@ def kept_shape(shape: Shape) -> KeptShape | None:
         where=predicate[0].clause if predicate else None,
         own=tuple(map(_kept_signal, shape.own, signals)),
     )  # fmt: skip
-    return KeptShape(named, {name: value for one in kept for name, value in one.values.items()})
+    return KeptShape(named, tuple(kept))
 
 
 def _additions(shape: Shape) -> Iterator[Addition | None]:
@@ -110,7 +118,7 @@ def addition(
     names = {bind.key: f"{name}_{number}" for number, bind in enumerate(binds)}
     values = {names[bind.key]: bind.effective_value for bind in binds}
     named, renamed = _renamed(clause, names)
-    return Addition(structure.key, named, values) if renamed == values.keys() else None
+    return Addition(structure.key, named, values, clause) if renamed == values.keys() else None
 
 
 def _renamed(
@@ -121,8 +129,7 @@ def _renamed(
 
     def rename(copy: BindParameter[Any]) -> None:
         if (name := names.get(copy.key)) is not None:
-            copy.key, copy.unique = name, False
-            copy.value, copy.callable, copy.required = None, None, True
+            vars(copy).update(key=name, unique=False, value=None, callable=None, required=True)
             renamed.add(name)
 
     # Not `replacement_traverse`, which leaves out the criteria of relationships.

@@ -90,7 +90,7 @@ def following(viewer: Viewer, quota: int) -> sa.Select[int]:
         .limit(FOLLOWED_LIMIT)
         .subquery("followed")
     )
-    return _newest_of(viewer, Video.creator_id, followed, quota)
+    return _newest_of(viewer, Video.creator_id, followed, quota, "followed_since")
 
 
 def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
@@ -152,13 +152,13 @@ def sounds(viewer: Viewer, quota: int) -> sa.Select[int]:
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
     wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
-    return _newest_of(viewer, Video.sound_id, wanted, quota)
+    return _newest_of(viewer, Video.sound_id, wanted, quota, "sounds_since")
 
 
 def creators(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos by creators to whom the viewer has most affinity."""
     wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
-    return _newest_of(viewer, Video.creator_id, wanted, quota)
+    return _newest_of(viewer, Video.creator_id, wanted, quota, "creators_since")
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
@@ -251,9 +251,17 @@ def newest(_viewer: Viewer, _quota: int) -> sa.Select[int]:
 
 
 def _newest_of(
-    viewer: Viewer, column: InstrumentedAttribute[Any], wanted: Subquery, quota: int
+    viewer: Viewer, column: InstrumentedAttribute[Any], wanted: Subquery, quota: int, name: str
 ) -> sa.Select[int]:
-    """Return the newest videos by the wanted creators, or with the wanted sounds."""
+    """Return the newest videos by the wanted creators, or with the wanted sounds.
+
+    Args:
+        viewer: the viewer of the request.
+        column: the column of `Video` that names its creator or sound.
+        wanted: the wanted creators or sounds.
+        quota: the quota of the source.
+        name: the name of the CTE, another one for each source.
+    """
     # n videos can come from at most n creators: those with the most recent uploads. Each creator's
     # videos are read newest first, so the size of their back catalogue does not matter.
     subject = wanted.c[0].label("subject")
@@ -269,7 +277,7 @@ def _newest_of(
         sa.select(active.c.subject, sa.func.coalesce(nth, literal(EARLIEST, UtcDateTime())))
         .where(active.c.newest_at.is_not(None))
         .limit(SCAN_FACTOR * quota)
-        .cte()
+        .cte(name)
     )
     video = aliased(Video)
     newest = (

@@ -103,6 +103,8 @@ def test_feed_prints_the_documented_json(example: Run) -> None:
         "session": None,
         "cursor": None,
         "exhausted": False,
+        "cut_short": False,
+        "stale": False,
         "items": [
             {
                 "position": 1,

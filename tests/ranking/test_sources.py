@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import Settings, models
-from recommender.feed.statements import cached_statement
+from recommender.feed.statements import _compiled_statements, cached_statement
 from recommender.models import Video
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.ranking import candidates, scoring, sources
@@ -57,10 +57,10 @@ def _small_quotas(session: Session, monkeypatch: pytest.MonkeyPatch) -> Iterator
     for module in (candidates, scoring):
         monkeypatch.setattr(module, "SOURCES", small)
     cached_statement.cache_clear()
-    session.connection().engine.clear_compiled_cache()
+    _compiled_statements(session.connection()).clear()
     yield
     cached_statement.cache_clear()
-    session.connection().engine.clear_compiled_cache()
+    _compiled_statements(session.connection()).clear()
 
 
 @pytest.fixture(autouse=True)
