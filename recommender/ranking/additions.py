@@ -7,8 +7,9 @@ the cached statement.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -19,12 +20,15 @@ from recommender.errors import InvalidValue
 from recommender.formats.scalars import shown
 from recommender.ranking.features import FACTS
 from recommender.ranking.signals import Candidate, Signal, expression_of
-from recommender.ranking.viewer import Shape
+from recommender.ranking.viewer import Shape, Viewer
 
-_ANY_FACTS = sa.table("any_facts", *(sa.column(name, sa.Double()) for name in FACTS))
+_NAMES_OF_FACTS: dict[Any, str] = {sa.column(name, sa.Double()): name for name in FACTS}
+
+# Each in a `type_coerce`: a visitor can change its column, but can replace no column itself.
+_ANY_FACTS: Any = SimpleNamespace(
+    c={name: sa.type_coerce(column, sa.Double()) for column, name in _NAMES_OF_FACTS.items()}
+)
 """Stands for the facts of a statement that is not built yet."""
-
-_NO_PARAMETERS: frozenset[str] = frozenset()
 
 
 class Addition(NamedTuple):
@@ -36,12 +40,14 @@ class Addition(NamedTuple):
         values: the values by the names of these parameters.
         origin: the expression as the host wrote it. SQLAlchemy names anonymous parts after its
             address, so it must exist until the statement is built.
+        ctes: the names of the host's common table expressions.
     """
 
     structure: Hashable
     clause: ColumnElement[Any]
     values: dict[str, Any]
     origin: ColumnElement[Any]
+    ctes: set[str]
 
 
 class KeptShape(NamedTuple):
@@ -71,9 +77,9 @@ def kept_shape(shape: Shape) -> KeptShape | None:
     if shape.is_ours:
         return KeptShape(shape)
     additions = list(_additions(shape))
-    if None in additions:
-        return None
     kept = [one for one in additions if one is not None]
+    if len(kept) < len(additions) or _share_a_cte(kept):
+        return None
     predicate, signals = (kept[:1], kept[1:]) if shape.where is not None else ([], kept)
     named = replace(
         shape,
@@ -93,59 +99,77 @@ def _additions(shape: Shape) -> Iterator[Addition | None]:
         viewer = shape.any_viewer()
         for signal in shape.own:
             expression = expression_of(signal, Candidate(_ANY_FACTS, viewer))
-            yield addition(f"signal_{signal.name}", expression, viewer.parameters)
+            yield addition(f"signal_{signal.name}", expression, viewer)
+
+
+def _share_a_cte(additions: Sequence[Addition]) -> bool:
+    """Return whether two additions read one CTE, whose copies would be two of the same name."""
+    ctes = [cte for one in additions for cte in one.ctes]
+    return len(ctes) > len(set(ctes))
 
 
 def addition(
-    name: str, clause: ColumnElement[Any], given: frozenset[str] = _NO_PARAMETERS
+    name: str, clause: ColumnElement[Any], viewer: Viewer | None = None
 ) -> Addition | None:
     """Return an expression with named parameters; None if SQLAlchemy cannot identify it.
 
     Args:
         name: the beginning of the parameters' names.
         clause: the expression.
-        given: the names of parameters that get their values from the request.
+        viewer: the viewer whose values the expression may read; they stay as they are.
 
     Raises:
-        InvalidValue: another parameter has no value.
+        InvalidValue: a parameter has no value.
     """
     structure = clause._generate_cache_key()  # noqa: SLF001 - the key of SQLAlchemy's own cache
     if structure is None:
         return None
-    binds = [bind for bind in structure.bindparams if bind.key not in given]
+    given = viewer.parameters if viewer else ()
+    binds = [bind for bind in structure.bindparams if not (bind.required and bind.key in given)]
     if missing := [bind.key for bind in binds if bind.required]:
         raise InvalidValue(f"{name}: the parameter {shown(missing[0])} has no value")
     names = {bind.key: f"{name}_{number}" for number, bind in enumerate(binds)}
     values = {names[bind.key]: bind.effective_value for bind in binds}
-    named, renamed = _renamed(clause, names)
-    return Addition(structure.key, named, values, clause) if renamed == values.keys() else None
+    named, renamed, ctes = _renamed(clause, names, viewer)
+    is_whole = renamed == values.keys()
+    return Addition(structure.key, named, values, clause, ctes) if is_whole else None
 
 
 def _renamed(
-    clause: ColumnElement[Any], names: Mapping[str, str]
-) -> tuple[ColumnElement[Any], set[str]]:
-    """Return a copy of an expression with its parameters renamed, and the names that it has."""
+    clause: ColumnElement[Any], names: Mapping[str, str], viewer: Viewer | None
+) -> tuple[ColumnElement[Any], set[str], set[str]]:
+    """Return a copy of an expression with its parameters renamed, their names, and its CTEs'."""
     renamed: set[str] = set()
+    ctes: set[str] = set()
 
     def rename(copy: BindParameter[Any]) -> None:
-        if (name := names.get(copy.key)) is not None:
+        # The request gives a required one its value, even if its key is the host's too.
+        if not copy.required and (name := names.get(copy.key)) is not None:
             vars(copy).update(key=name, unique=False, value=None, callable=None, required=True)
             renamed.add(name)
 
     # Not `replacement_traverse`, which leaves out the criteria of relationships.
-    named: Any = visitors.cloned_traverse(clause, {"maintain_key": True}, {"bindparam": rename})
-    return named, renamed
+    visits: Any = {"bindparam": rename, "cte": lambda copy: ctes.add(copy.name)}
+    named: Any = visitors.cloned_traverse(clause, _copying(viewer), visits)
+    return named, renamed, ctes
+
+
+def _copying(viewer: Viewer | None) -> dict[str, Any]:
+    """Return options to copy an expression with the names and the CTEs of its viewer."""
+    ctes = (viewer.recent, viewer.near, viewer.lately, viewer.excluded) if viewer else ()
+    return {"maintain_key": True, "stop_on": [cte for cte in ctes if cte is not None]}
 
 
 def _kept_signal(signal: Signal, added: Addition) -> Signal:
     """Return a signal with the named expression, which reads the facts of its candidate."""
 
     def expression(candidate: Candidate) -> ColumnElement[Any]:
-        def fact(part: Any, **_: Any) -> Any:
-            is_fact = isinstance(part, sa.ColumnClause) and part.table is _ANY_FACTS
-            return candidate.facts.c.get(part.name, sa.null()) if is_fact else None
+        def read(copy: Any) -> None:
+            if (name := _NAMES_OF_FACTS.get(copy.clause)) is not None:
+                copy.clause = candidate.facts.c.get(name, sa.null())
 
-        replaced: Any = visitors.replacement_traverse(added.clause, {}, fact)  # type: ignore[call-overload]
-        return replaced  # type: ignore[no-any-return]
+        visits: Any = {"type_coerce": read}
+        read_facts: Any = visitors.cloned_traverse(added.clause, _copying(candidate.viewer), visits)
+        return read_facts  # type: ignore[no-any-return]
 
     return replace(signal, expression=expression)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Subquery, Text, Uuid
 from sqlalchemy.types import TypeEngine
 
-from recommender.database.expressions import json_texts
+from recommender.database.expressions import constant, json_texts
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
 from recommender.models import Interaction, Video, VideoHashtag, VideoNeighbour
 from recommender.models.types import UtcDateTime
@@ -54,7 +54,10 @@ _TYPES: dict[str, TypeEngine[Any]] = {
 }
 """The types of a request's bound values; weights are doubles too."""
 
-_NOT_REJECTED = (Interaction.not_interested_at.is_(None), Interaction.reports == 0)
+_NOT_REJECTED = (
+    Interaction.not_interested_at.is_(None),
+    Interaction.reports == constant(0, sa.Integer()),
+)
 
 Bind = Callable[[str], BindParameter[Any]]
 
@@ -320,7 +323,7 @@ def _recent(values: Mapping[str, BindParameter[Any]]) -> CTE:
         order_by=(Interaction.engaged_at.desc(), Interaction.video_id.desc())
     )
     scale = values["history_scale"]
-    weight = scale / (scale - sa.literal(1.0, Double()) + sa.cast(newest, Double))
+    weight = scale / (scale - constant(1.0, Double()) + sa.cast(newest, Double))
     return (
         sa.select(Interaction.video_id, weight.label("weight"))
         .where(
@@ -354,9 +357,9 @@ def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
 def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
     """Return the videos seen last; `engaged` is 1 if engaged, -1 if rejected, else 0."""
     outcome = sa.case(
-        (~sa.and_(*_NOT_REJECTED), sa.literal(-1.0, Double())),
-        (Interaction.engaged_at > values["learned_since"], sa.literal(1.0, Double())),
-        else_=sa.literal(0.0, Double()),
+        (~sa.and_(*_NOT_REJECTED), constant(-1.0, Double())),
+        (Interaction.engaged_at > values["learned_since"], constant(1.0, Double())),
+        else_=constant(0.0, Double()),
     )
     return (
         sa.select(Interaction.video_id, outcome.label("engaged"))

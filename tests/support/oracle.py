@@ -20,7 +20,7 @@ from recommender.models import Base
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.ranking.sources import SHUFFLE_STEP
 from recommender.ranking.viewer import CYCLE
-from tests.support.worlds import NOON, at
+from tests.support.worlds import NOON, at, follow, mute
 
 TAGS = ("cats", "dance", "food", "music", "news", "sport")
 SONGS = ("s0", "s1", "s2", "s3")
@@ -170,9 +170,9 @@ def load(session: Session, world: World) -> None:
         for key, row in world.videos.items()
     ])  # fmt: skip
     for user, creator in sorted(world.follows):
-        recommender.follow(session, user, creator)
-    for mute in sorted(world.mutes):
-        recommender.mute(session, *mute)
+        follow(session, user, creator)
+    for user, kind, value in sorted(world.mutes):
+        mute(session, user, kind, value)
     recommender.record_many(session, world.events)
     _load_derived(session, world)
 
