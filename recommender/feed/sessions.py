@@ -123,8 +123,9 @@ def record_page(session: Session, page: FeedPage) -> FeedPage:
 
     Returns:
         The page as it was served, with its session and the cursor of the next page. If no video is
-        left, it is `stale` and nothing was recorded. Its cursor requests the same page again, None
-        for a first page: call `for_you` on this database.
+        left, it is `stale` and nothing was recorded. Its cursor requests the same page again, or
+        goes on if the page was `cut_short`; None for another first page: call `for_you` on this
+        database.
 
     Raises:
         InvalidValue: the page is not a page of `for_you`.

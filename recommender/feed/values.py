@@ -100,7 +100,7 @@ class FeedPage:
         exhausted: whether fewer videos were left than were requested.
         stale: whether `record_page` could record no video of the page: request the page again.
         cut_short: whether the page is short because the scan for `where` reached
-            `Settings.scan_limit`; the next page goes on with it.
+            `Settings.scan_limit`; the next page goes on with it. False if it is served again.
     """
 
     request: RequestSummary
