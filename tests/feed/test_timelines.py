@@ -226,7 +226,7 @@ def test_a_prolific_creator_hides_nobody(session: Session) -> None:
     ]
     recommender.upsert_videos(session, rows)
     for creator in ("busy", "calm", "rare", "silent"):
-        recommender.follow(session, "viewer", creator)
+        follow(session, "viewer", creator)
     rows.sort(key=lambda row: row["published_at"], reverse=True)
     in_time = [row["published_at"] for row in rows]
     for limit in (1, 2, 3, 20):
