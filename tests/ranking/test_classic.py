@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import InvalidValue, UnknownProfile, UnknownVideo
+from recommender.feed.statements import _compiled_statements
 from recommender.models import Video
 from tests.support.classic_worlds import load, worlds
 from tests.support.worlds import (
