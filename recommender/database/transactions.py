@@ -73,6 +73,8 @@ _ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
 )
 
 # SQLite has one code for all errors in a statement, so only the text tells a missing table.
+_UNPREPARED = re.compile(r"no such function: rec_")
+
 _MISSING_ON_SQLITE = re.compile(r"no such (table|column): |table \S+ has no column named ")
 
 _BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
@@ -215,6 +217,11 @@ def _translated(error: DBAPIError) -> RecommenderError:
     state = _state(error)
     if state in _PREPARED:
         return RecommenderError(POOLED_STATEMENT)
+    if state == "SQLITE_ERROR" and _UNPREPARED.match(str(error.orig)):
+        return RecommenderError(
+            "the engine has no functions of this package: call recommender.prepare_engine(engine)"
+            " before its first connection"
+        )
     if state == "SQLITE_ERROR" and _MISSING_ON_SQLITE.match(str(error.orig)):
         state = UNDEFINED_TABLE
     for prefix, translation in (*_ERROR_OF_SQLSTATE, *_ERROR_OF_SQLITE):

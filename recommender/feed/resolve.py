@@ -22,6 +22,7 @@ from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey, key_or_none
 from recommender.learning.affinities import bounded_decay_exponent, decay_exponent
 from recommender.models import LearningState, User
+from recommender.models.tables import VIDEOS
 from recommender.ranking.profiles import checked_weight, get_profile, profile_of_id
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Learning, Profile
 from recommender.ranking.scoring import COLUMNS
@@ -199,9 +200,14 @@ def _power(exponent: float) -> float:
 
 
 def _predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:
-    if where is None or isinstance(where, ColumnElement):
-        return where
-    raise InvalidValue(f"where: {scalars.shown(where)} is no SQL expression")
+    if where is None:
+        return None
+    if not isinstance(where, ColumnElement):
+        raise InvalidValue(f"where: {scalars.shown(where)} is no SQL expression")
+    for table in where._from_objects:  # noqa: SLF001 - what the condition would add to FROM
+        if table is not VIDEOS:
+            raise InvalidValue(f"where: it joins {table.description}: use EXISTS or IN for it")
+    return where
 
 
 def _excluded(keys: Iterable[AnyKey]) -> tuple[str, ...]:

@@ -34,6 +34,8 @@ from recommender import (
     RecommenderError,
     SchemaOutOfDate,
     StorageFailure,
+    for_you,
+    upgrade,
 )
 from recommender.database import migrations
 from recommender.database.engine import (
@@ -642,6 +644,14 @@ def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_missing_table_or_column_means_another_schema(engine: Engine, statement: str) -> None:
     assert code_of(lambda: scalar(engine, statement), SchemaOutOfDate) == 78
+
+
+def test_an_engine_that_was_not_prepared_is_one_clear_error(tmp_path: Path) -> None:
+    upgrade(f"sqlite:///{tmp_path}/a.db")
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(RecommenderError, match=r"call recommender\.prepare_engine"):
+        run_transaction(engine, lambda session: for_you(session, "a", record=False))
+    engine.dispose()
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 import recommender
 from recommender import (
@@ -63,6 +63,9 @@ from tests.support.worlds import (
 )
 
 EVERY = {signal.name: 1 for signal in SIGNALS}
+
+
+HOST_VIDEOS = sa.table("host_videos", sa.column("post", sa.Integer), sa.column("region", sa.Text))
 
 
 def page(session: Session, user: str = "viewer", **options: Any) -> FeedPage:
@@ -604,6 +607,8 @@ def test_a_hosts_signal_is_held_in_its_range(session: Session, given: float, kep
         ({"as_of": 0}, "as_of: 0 is not a time"),
         ({"exclude": 5}, "exclude: 5 is no list of keys"),
         ({"where": "v1"}, "where: 'v1' is no SQL expression"),
+        ({"where": HOST_VIDEOS.c.region == "DE"}, "where: it joins host_videos: use EXISTS or IN"),
+        ({"where": aliased(Video).key == "v1"}, "where: it joins .* rec_videos: use EXISTS or IN"),
         ({"signals": [1]}, r"signals: \[1\] gives no weight"),
     ],
 )

@@ -264,6 +264,18 @@ def test_sql_that_cannot_be_identified_is_built_for_each_page(session: Session) 
     assert cached_statement.cache_info().currsize == built
 
 
+def test_integer_keys_of_a_host_are_compared_by_its_own_index(session: Session) -> None:
+    make_videos(session, "1", "2", "3", "erased:x")
+    posts = sa.Table(
+        "host_posts", sa.MetaData(), sa.Column("post", sa.BigInteger, primary_key=True)
+    )
+    posts.create(session.connection())
+    session.execute(posts.insert(), [{"post": 2}, {"post": 3}, {"post": 4}])
+    key = sa.case((Video.key.not_like("erased:%"), sa.cast(Video.key, sa.BigInteger)))
+    where = sa.exists().where(posts.c.post == key)
+    assert sorted(names(preview(session, where=where))) == ["2", "3"]
+
+
 def rare(session: Session, number: int, every: int) -> list[str]:
     """Make videos, and return the keys of the rare ones, which have another language."""
     rows = [

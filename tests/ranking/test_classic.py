@@ -242,7 +242,7 @@ def test_a_statement_is_compiled_once(session: Session) -> None:
     )
     preview(session, "user1")
     cached = [len(cache) for cache in caches]
-    preview(session, "nobody", limit=7, as_of=at(9))
+    preview(session, "user1", limit=7, as_of=at(9))
     assert [len(cache) for cache in caches] == cached
 
 
