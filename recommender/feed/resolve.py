@@ -118,7 +118,9 @@ def _place(cursor: str | None, session_id: UUID | str | None) -> SessionPosition
     if cursor is None:
         return SessionPosition(uuid4() if session_id is None else session_uuid(session_id), 1)
     if session_id is not None:
-        raise InvalidValue("session_id: is given with a cursor, which names its session")
+        raise InvalidValue(
+            "session_id: is given with a cursor, which names its session: give the cursor alone"
+        )
     return read_cursor(cursor)
 
 
