@@ -108,6 +108,8 @@ def shown(session: Session, user: str = "u0", **options: Any) -> Any:
 def test_a_predicate_written_anew_is_one_statement(
     world: Session, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name == "pair":  # older ones run no list of pairs that a statement has twice
+        pytest.importorskip("sqlalchemy", minversion="2.0.56")
     chance = random.Random(name)  # noqa: S311 - not for secrets
     first = second = PREDICATES[name](chance)
     while first.compile().params == second.compile().params:
