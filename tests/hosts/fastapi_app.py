@@ -3,34 +3,42 @@
 import os
 from contextlib import asynccontextmanager
 from functools import partial
+from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 import recommender
-from tests.hosts import async_transactions
+from tests.hosts.async_transactions import run
 from tests.hosts.mirror import HostSession, User, Video
 
-sessions = async_sessionmaker(sync_session_class=HostSession)
-run = partial(async_transactions.run, sessions)
+reading = async_sessionmaker()  # on SQLite it neither takes the write lock nor waits for it
+writing = async_sessionmaker(sync_session_class=HostSession)
+STATUS = {
+    404: {recommender.NotFound},
+    409: {recommender.EventConflict, recommender.InvalidCursor},
+    422: {recommender.BadData, recommender.InvalidValue},
+    503: {recommender.DatabaseBusy, recommender.DatabaseUnreachable}
+    | {recommender.PoolTimeout, recommender.QueryTimeout},
+}  # FastAPI looks for the class, then for its bases. It logs all others, and answers 500.
 
 
 @asynccontextmanager
 async def lifespan(_app):
     engine = recommender.prepare_engine(create_async_engine(os.environ["DATABASE_URL"]))
-    sessions.configure(bind=engine.execution_options(recommender_write=True))
+    reading.configure(bind=engine)
+    writing.configure(bind=engine.execution_options(recommender_write=True))
     yield
     await engine.dispose()
 
 
-app = FastAPI(lifespan=lifespan)
-
-
-@app.exception_handler(recommender.RecommenderError)
-async def failed(_request, error):
-    code = 404 if isinstance(error, LookupError) else 422 if isinstance(error, ValueError) else 503
+async def failed(code, _request, error):
     return JSONResponse({"detail": str(error)}, code)
+
+
+handlers = {kind: partial(failed, code) for code, kinds in STATUS.items() for kind in kinds}
+app = FastAPI(lifespan=lifespan, exception_handlers=handlers)
 
 
 def add(session, row):
@@ -41,39 +49,31 @@ def add(session, row):
 
 @app.post("/users")
 async def add_user(language: str):
-    return await run(add, User(language=language))
+    return await run(writing, add, User(language=language))
 
 
 @app.post("/videos")
 async def add_video(owner: int, title: str):
-    return await run(add, Video(owner_id=owner, title=title))
+    return await run(writing, add, Video(owner_id=owner, title=title))
 
 
 @app.get("/feed/{user}")
-async def feed(user: str, session: str | None = None, cursor: str | None = None):
-    return (await run(recommender.for_you, user, session_id=session, cursor=cursor)).as_dict()
+async def feed(user: str, session: UUID | None = None, cursor: str | None = None):
+    place = {"cursor": cursor} if cursor else {"session_id": session}
+    return (await run(writing, recommender.for_you, user, **place)).as_dict()
 
 
 @app.post("/events/{key}")
 async def event(key: str, user: str, video: str, kind: str, completion: float | None = None):
-    return {"new": await run(recommender.record, user, video, kind, key=key, completion=completion)}
+    values = {"key": key, "completion": completion}
+    return {"new": await run(writing, recommender.record, user, video, kind, **values)}
 
 
 @app.get("/why/{user}/{video}")
 async def why(user: str, video: str):
-    return (await run(recommender.explain, user, video)).as_dict()
-
-
-@app.post("/follows/{user}/{creator}")
-async def follow(user: str, creator: str):
-    return {"new": await run(recommender.follow, user, creator)}
+    return (await run(reading, recommender.explain, user, video)).as_dict()
 
 
 @app.get("/following/{user}")
 async def following(user: str, cursor: str | None = None):
-    return (await run(recommender.following, user, cursor=cursor)).as_dict()
-
-
-@app.get("/health")
-async def health():
-    return {"videos": len((await run(recommender.trending, limit=1)).items)}
+    return (await run(reading, recommender.following, user, cursor=cursor)).as_dict()

@@ -7,13 +7,18 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
+import recommender
+from recommender import errors
 from recommender import models as ours
-from tests.hosts import mirror
+from recommender.database.transactions import writing
+from tests.hosts import async_transactions, mirror
+from tests.support.kinds import only_sqlite
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("fastapi", reason="needs the extra hosts")
@@ -22,6 +27,16 @@ import httpx
 
 from tests.hosts.fastapi_app import app
 
+STATUS = {
+    404: {errors.NotFound, errors.UnknownUser, errors.UnknownVideo},
+    409: {errors.CursorAhead, errors.EventConflict, errors.InvalidCursor},
+    422: {errors.BadData, errors.EventTooOld, errors.InvalidValue}
+    | {errors.UnknownProfile, errors.UnknownSignal},
+    500: {errors.DatabaseDamaged, errors.NotPermitted, errors.RecommenderError}
+    | {errors.SchemaOutOfDate, errors.StorageFailure},
+    503: {errors.DatabaseBusy, errors.DatabaseUnreachable}
+    | {errors.PoolTimeout, errors.QueryTimeout},
+}
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 
 
@@ -48,7 +63,8 @@ def client(engine: Engine, kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
     url = engine.url.set(drivername=DRIVERS[kind]).render_as_string(hide_password=False)
     monkeypatch.setenv("DATABASE_URL", url)
     lifespan = app.router.lifespan_context(app)
-    http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host")
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    http = httpx.AsyncClient(transport=transport, base_url="http://host")
     with asyncio.Runner() as runner:
         runner.run(lifespan.__aenter__())
         yield Client(runner, http)
@@ -60,7 +76,7 @@ def videos(page: dict[str, Any]) -> list[str]:
     return [item["video"] for item in page["items"]]
 
 
-def test_a_day_of_an_application(client: Client) -> None:
+def test_a_day_of_an_application(client: Client, engine: Engine) -> None:
     ana, zoe = (str(client.post("/users", language="en")["id"]) for _ in range(2))
     made = {str(client.post("/videos", owner=zoe, title=f"no. {n}")["id"]) for n in range(3)}
     mine = str(uuid.uuid4())
@@ -72,17 +88,52 @@ def test_a_day_of_an_application(client: Client) -> None:
     assert client.post("/events/key", **event) == {"new": True}
     assert client.post("/events/key", **event) == {"new": False}
     assert "watched" in client.get(f"/why/{ana}/{watched}")["reason"]
-    assert client.post(f"/follows/{ana}/{zoe}") == {"new": True}
+    recommender.run_transaction(engine, lambda session: recommender.follow(session, ana, zoe))
     assert set(videos(client.get(f"/following/{ana}"))) == made
-    assert client.get("/health") == {"videos": 1}
+
+
+def test_a_cursor_is_taken_alone(client: Client) -> None:
+    ana, zoe = (str(client.post("/users", language="en")["id"]) for _ in range(2))
+    made = {str(client.post("/videos", owner=zoe, title=f"no. {n}")["id"]) for n in range(30)}
+    mine = str(uuid.uuid4())
+    page = client.get(f"/feed/{ana}", session=mine)
+    rest = client.get(f"/feed/{ana}", session=mine, cursor=page["cursor"])
+    assert {*videos(page), *videos(rest)} == made
+    assert not {*videos(page)} & {*videos(rest)}
 
 
 def test_errors_have_status_codes(client: Client) -> None:
-    ana = client.post("/users", language="en")["id"]
-    assert client.ask("GET", f"/feed/{ana}", cursor="forged").status_code == 422
+    ana, zoe = (str(client.post("/users", language="en")["id"]) for _ in range(2))
+    video = client.post("/videos", owner=zoe, title="title")["id"]
+    assert client.ask("GET", f"/feed/{ana}", cursor="forged").status_code == 409
     assert client.ask("GET", f"/feed/{ana}", session="no uuid").status_code == 422
-    like = {"user": ana, "video": "none", "kind": "like"}
-    assert client.ask("POST", "/events/key", **like).status_code == 404
+    asked = [("none", "like"), (video, "likes"), (video, "like"), (video, "share"), (video, "like")]
+    responses = [
+        client.ask("POST", "/events/key", user=ana, video=key, kind=kind) for key, kind in asked
+    ]
+    assert [response.status_code for response in responses] == [404, 422, 200, 409, 200]
+
+
+@only_sqlite
+def test_every_error_has_its_status(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error without a status of its own here is the application's own: 500."""
+    monkeypatch.setattr(async_transactions, "TRIES", 1)
+    raised = {kind for kind in vars(errors).values() if isinstance(kind, type)}
+    found: dict[int, set[type[Exception]]] = {}
+    for kind in raised:
+        monkeypatch.setattr(recommender, "explain", Mock(side_effect=kind()))
+        found.setdefault(client.ask("GET", "/why/ana/v").status_code, set()).add(kind)
+    assert found == STATUS
+
+
+@only_sqlite
+def test_reading_waits_for_no_writer(client: Client, engine: Engine) -> None:
+    ana, zoe = (str(client.post("/users", language="en")["id"]) for _ in range(2))
+    video = client.post("/videos", owner=zoe, title="title")["id"]
+    with writing(engine).connect() as connection:
+        connection.execute(sa.update(ours.User).values(language="de"))  # and the lock is held
+        assert client.get(f"/why/{ana}/{video}")["reason"]
+        assert videos(client.get(f"/following/{ana}")) == []
 
 
 def test_both_rows_are_written_or_none(client: Client, engine: Engine) -> None:
