@@ -262,7 +262,9 @@ def test_a_session_id_is_a_uuid(session: Session, session_id: Any) -> None:
 def test_a_session_id_and_a_cursor_exclude_each_other(session: Session) -> None:
     make_world(session)
     first = serve(session, limit=3)
-    with pytest.raises(InvalidValue, match=r"^session_id: is given with a cursor.*: give the cursor alone$"):
+    with pytest.raises(
+        InvalidValue, match=r"^session_id: is given with a cursor.*: give the cursor alone$"
+    ):
         serve(session, cursor=first.cursor, session_id=first.session)
 
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -106,15 +106,24 @@ def _basebackup(primary: Server) -> tuple[str, ...]:
 def _folder() -> Iterator[Path]:
     """Make a folder for a server, and remove those that killed processes left behind."""
     parent, prefix = _fastest(), "recommender-postgres-"
+    with ExitStack() as stack:
+        # One at a time: a new folder that is not locked yet looks like one that was left behind.
+        with (parent / f"{prefix}gate").open("w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            _remove_abandoned(parent, prefix)
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=parent))
+            )
+            lock = stack.enter_context((folder / "lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
     for path in parent.glob(f"{prefix}*/lock"):
         with suppress(OSError), path.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if the process still runs
             shutil.rmtree(path.parent)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
-        folder = Path(name)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield folder
 
 
 def _fastest() -> Path:
