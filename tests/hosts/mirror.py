@@ -3,18 +3,14 @@
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from sqlalchemy import ForeignKey, event, select
+from sqlalchemy import DateTime, ForeignKey, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import recommender
 
 
-def utc_now():
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
 class Base(DeclarativeBase):
-    pass
+    __table_args__ = {"sqlite_autoincrement": True}  # otherwise SQLite uses deleted ids again
 
 
 class User(Base):
@@ -32,11 +28,15 @@ class Video(Base):
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
     title: Mapped[str]
     status: Mapped[str] = mapped_column(default="published")
-    published_at: Mapped[datetime] = mapped_column(default=utc_now)
+    published_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), default=lambda: datetime.now(UTC)
+    )
 
     def mirrored(self):
+        moment = self.published_at  # SQLite keeps no time zone: write UTC, and add it here
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC)
         row = {"id": self.id, "creator": self.owner_id, "caption": self.title}
-        return {**row, "status": self.status, "published_at": self.published_at.replace(tzinfo=UTC)}
+        return {**row, "status": self.status, "published_at": moment}
 
 
 UPSERTS = {User: recommender.upsert_users, Video: recommender.upsert_videos}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.slow
 WORDS = ("published", "review", "removed")
 
 
-def video(number: int, **columns: object) -> Video:
+def video(number: int | None, **columns: object) -> Video:
     return Video(**{"id": number, "owner_id": 1, "title": f"video {number}", **columns})
 
 
@@ -48,6 +49,27 @@ def test_bulk_statements_are_mirrored_row_by_row(host: Session) -> None:
     host.execute(sa.delete(Video).where(Video.title == "video 3"))
     assert statuses(host) == {"1": "removed", "2": "published", "3": "removed", "4": "review"}
     assert is_equal(host)
+
+
+def test_a_video_that_was_loaded_again_keeps_its_time(host: Session) -> None:
+    """SQLite loads a time without its time zone."""
+    moment = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    host.add(video(1, published_at=moment))
+    host.flush()
+    host.expire_all()
+    host.get_one(Video, 1).title = "other"
+    host.flush()
+    assert host.scalars(sa.select(ours.Video.published_at)).all() == [moment]
+
+
+def test_no_id_of_a_deleted_video_is_used_again(host: Session) -> None:
+    first, second = video(None), video(None)
+    host.add(first)
+    host.flush()
+    host.delete(first)
+    host.flush()
+    host.add(second)
+    assert statuses(host) == {"1": "removed", "2": "published"}
 
 
 def change(host: Session, chance: random.Random) -> None:

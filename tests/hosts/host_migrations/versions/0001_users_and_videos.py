@@ -12,6 +12,7 @@ def upgrade():
         "users",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("language", sa.String),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "videos",
@@ -19,7 +20,8 @@ def upgrade():
         sa.Column("owner_id", sa.Integer, sa.ForeignKey("users.id"), nullable=False),
         sa.Column("title", sa.String, nullable=False),
         sa.Column("status", sa.String, nullable=False),
-        sa.Column("published_at", sa.DateTime, nullable=False),
+        sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
+        sqlite_autoincrement=True,
     )
 
 
