@@ -161,7 +161,7 @@ class Settings:
     )
 
     scan_limit: int = _setting(
-        20_000, "Newest videos that a page looks at for a condition of the host.",
+        10_000, "Newest videos that a page looks at for a condition of the host.",
         low=100, high=1_000_000_000,
     )  # fmt: skip
 

@@ -771,7 +771,7 @@ DEFAULTS = {
     "lately_prior": 10.0,
     "interests": 20,
     "candidates": 720,
-    "scan_limit": 20_000,
+    "scan_limit": 10_000,
     "common_term": 0.02,
     "fit_ridge": 1.0,
     "fit_user_prior": 5.0,

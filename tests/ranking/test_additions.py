@@ -177,6 +177,7 @@ def test_a_signal_written_anew_is_one_statement(
     assert [item.score for item in second] != [item.score for item in first]
 
 
+@slow_on_postgresql
 def test_a_predicate_and_a_signal_may_read_one_common_table_expression(world: Session) -> None:
     def page(region: str) -> Any:
         in_region = sa.select(licences.c.video).where(licences.c.region == region)
@@ -318,6 +319,7 @@ def test_a_rare_condition_stops_a_page_and_the_next_one_goes_on(
     assert not pages[-1].cut_short
 
 
+@slow_on_postgresql
 def test_a_condition_that_nothing_fulfils_ends(session: Session) -> None:
     make_user(session)
     rare(session, 350, every=1_000)
@@ -329,6 +331,7 @@ def test_a_condition_that_nothing_fulfils_ends(session: Session) -> None:
     assert [page.items for page in pages] == [()] * 4
 
 
+@slow_on_postgresql
 def test_a_page_without_a_condition_is_never_cut_short(session: Session) -> None:
     make_user(session)
     rare(session, 300, every=3)
@@ -338,6 +341,7 @@ def test_a_page_without_a_condition_is_never_cut_short(session: Session) -> None
     assert (len(page.items), page.exhausted, page.cut_short) == (50, True, False)
 
 
+@slow_on_postgresql
 def test_a_preview_that_was_cut_short_can_be_recorded(session: Session) -> None:
     make_user(session)
     wanted = rare(session, 300, every=150)
