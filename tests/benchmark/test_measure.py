@@ -38,6 +38,7 @@ from recommender.models import (
 from recommender.models.types import Base
 from recommender.ranking.scoring import ranked
 from tests.conftest import DATABASES
+from tests.support.kinds import slow_on_postgresql
 
 SMALL = LargeWorld(videos=300, users=100, follows=900, interactions=2_000, seen=150)
 TABLES = [table for table in Base.metadata.sorted_tables if table.name != "rec_learning_state"]
@@ -174,6 +175,7 @@ def test_a_database_in_use_is_refused(engine: Engine) -> None:
         assert count(session, Video) == 0
 
 
+@slow_on_postgresql
 def test_what_was_interrupted_is_not_taken_for_whole(engine: Engine, kind: str) -> None:
     def interrupted(name: str) -> None:
         if name == "rec_videos":

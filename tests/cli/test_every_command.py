@@ -12,6 +12,7 @@ import pytest
 from recommender import cli
 from recommender.benchmark.demo_world import LENGTH
 from recommender.cli import COMMANDS
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import EXAMPLE
 
 SINCE = (datetime.now(UTC) - LENGTH / 2).isoformat()
@@ -59,6 +60,7 @@ def test_every_command_does_its_work(run: Callable[[str], str], tmp_path: Path) 
     assert json.loads(printed["audit"])["broken"] == []
 
 
+@slow_on_postgresql
 def test_bench_makes_and_measures_a_small_world(run: Callable[[str], str]) -> None:
     found = json.loads(run(f"{BENCH} --format json"))
     assert found["videos"] == 100

@@ -58,7 +58,7 @@ from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
 from recommender.models import LearningState
 from recommender.models.types import Base
-from tests.support.kinds import only_sqlite
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import at, make_user, make_video, names, preview, rows_of
 
 CUTOFF = at()
@@ -796,6 +796,7 @@ def test_the_command_prints_what_the_function_finds(run: Run, tmp_path: Path) ->
     assert printed["page_users"] == 1
 
 
+@slow_on_postgresql
 def test_the_command_reads_a_database_and_prints_tables(
     run: Run, database: str, engine: Engine
 ) -> None:

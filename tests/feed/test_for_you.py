@@ -36,6 +36,7 @@ from recommender.feed.values import Contribution, FeedItem
 from recommender.models import Video
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.ranking.request import LARGEST_LIMIT
+from tests.support.kinds import slow_on_postgresql
 from tests.support.oracle import (
     SOURCE_NAMES,
     VIEWERS,
@@ -374,6 +375,7 @@ def test_the_strongest_three_reasons_are_named(session: Session) -> None:
     )
 
 
+@slow_on_postgresql
 def test_the_hashtag_that_the_viewer_likes_best_is_named(session: Session) -> None:
     make_user(session)
     make_video(session, "v", hashtags=["cats", "dogs", "food"])

@@ -31,6 +31,7 @@ from recommender.models.tables import (
     VIDEOS,
 )
 from tests.support.catalog_rows import videos, writes
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import NOON, at, counted_statements, make_user, make_video, rows_of
 
 CAPTIONS_IN_USE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -300,6 +301,7 @@ def learned(session: Session) -> dict[tuple[str, str, str], float]:
     }
 
 
+@slow_on_postgresql
 def test_hashtags_and_what_publishing_teaches_follow_any_updates(session: Session) -> None:
     @settings(max_examples=100)
     @given(batches=st.lists(st.lists(ROW, max_size=3), max_size=5))

@@ -139,6 +139,7 @@ def test_an_affinity_is_what_a_feed_of_that_moment_counts(engine: Engine, tmp_pa
     assert signal.value == pytest.approx(liked[0] / (abs(liked[0]) + 3), rel=1e-6)
 
 
+@slow_on_postgresql
 def test_an_archive_is_imported_as_it_was(engine: Engine, tmp_path: Path) -> None:
     marked_world(engine)
     before = exported(engine, tmp_path)

@@ -78,6 +78,7 @@ def test_a_database_that_is_well(world: Engine, kind: str) -> None:
     assert findings[4].found == f"all {INDEXES}"
 
 
+@slow_on_postgresql
 def test_nothing_is_written(world: Engine) -> None:
     def states() -> list[Any]:
         with world.connect() as connection:

@@ -30,6 +30,7 @@ from recommender import (
     run_transaction,
 )
 from recommender.logs import LOGGER, log
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import EXAMPLE, at, make_user, make_video
 
 PACKAGE = Path(recommender.__file__).parent
@@ -109,6 +110,7 @@ def test_every_record_has_our_name_and_no_other_logger_is_made() -> None:
     assert {stem: names for stem, names in made.items() if names} == {"logs": {"logging.getLogger"}}
 
 
+@slow_on_postgresql
 def test_nothing_of_a_user_is_in_any_record(
     database: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

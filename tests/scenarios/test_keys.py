@@ -19,7 +19,7 @@ from recommender.files.batches import UserShare
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.follows import apply_follows
 from recommender.models.types import Base
-from tests.support.kinds import only_sqlite
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import NOON, at, names, rows_of
 
 FORMS: dict[str, Callable[[int], AnyKey]] = {"numbers": int, "uuids": lambda n: UUID(int=n)}
@@ -66,6 +66,7 @@ def read(session: Session, key: Callable[[int], AnyKey]) -> Iterator[object]:
     yield [*recommender.diff_profiles(session, "classic", "for_you", users=users).pages]
 
 
+@slow_on_postgresql
 @pytest.mark.parametrize("form", FORMS)
 def test_whole_numbers_and_uuids_are_written_as_text(session: Session, form: str) -> None:
     results = []
