@@ -729,7 +729,8 @@ READING = (
 WRITING = (
     ("record", "user1", "v1", "share"), ("feed", "user1", "--record"),
     ("follow", "user1", "creator2"), ("unfollow", "user1", "creator1"),
-    ("mute", "user1", "sound", "sound123"), ("user", "reset", "user1"), ("unmute", "user1", "sound", "s"), ("user", "erase", "user1"), ("refresh",),
+    ("mute", "user1", "sound", "sound123"), ("user", "reset", "user1"),
+    ("unmute", "user1", "sound", "s"), ("user", "erase", "user1"), ("refresh",),
     ("video", "status", "v1", "removed"),
     ("prune", "--events-older-than", "9d"), ("profiles", "activate", "classic"),
     ("profiles", "create", "mine", "--weight", "likes=1"), ("db", "downgrade", "base"),
