@@ -25,7 +25,7 @@ pytest.importorskip("fastapi", reason="needs the extra hosts")
 
 import httpx
 
-from tests.hosts.fastapi_app import app
+from tests.hosts import fastapi_app
 
 STATUS = {
     404: {errors.NotFound, errors.UnknownUser, errors.UnknownVideo},
@@ -62,8 +62,8 @@ def client(engine: Engine, kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
     mirror.Base.metadata.create_all(engine)
     url = engine.url.set(drivername=DRIVERS[kind]).render_as_string(hide_password=False)
     monkeypatch.setenv("DATABASE_URL", url)
-    lifespan = app.router.lifespan_context(app)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    lifespan = fastapi_app.app.router.lifespan_context(fastapi_app.app)
+    transport = httpx.ASGITransport(fastapi_app.app, raise_app_exceptions=False)
     http = httpx.AsyncClient(transport=transport, base_url="http://host")
     with asyncio.Runner() as runner:
         runner.run(lifespan.__aenter__())
@@ -114,6 +114,11 @@ def test_errors_have_status_codes(client: Client) -> None:
     assert [response.status_code for response in responses] == [404, 422, 200, 409, 200]
 
 
+def test_it_says_that_its_database_answers(client: Client) -> None:
+    response = client.ask("GET", "/health")
+    assert (response.status_code, response.json()) == (200, {"ok": True})
+
+
 @only_sqlite
 def test_every_error_has_its_status(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error without a status of its own here is the application's own: 500."""
@@ -121,7 +126,7 @@ def test_every_error_has_its_status(client: Client, monkeypatch: pytest.MonkeyPa
     raised = {kind for kind in vars(errors).values() if isinstance(kind, type)}
     found: dict[int, set[type[Exception]]] = {}
     for kind in raised:
-        monkeypatch.setattr(recommender, "explain", Mock(side_effect=kind()))
+        monkeypatch.setattr(fastapi_app, "explain", Mock(side_effect=kind()))
         found.setdefault(client.ask("GET", "/why/ana/v").status_code, set()).add(kind)
     assert found == STATUS
 
