@@ -4,7 +4,7 @@ Building a statement takes longer than the database takes to answer it. Each sta
 built once for each shape of request, cached, and executed with the values of the request.
 SQLAlchemy keeps the cache key with the statement, and the compiled text under that key in a cache
 of this module. A host's predicate or signal is found by its structure, so that it may be written
-anew for each request.
+again for each request.
 """
 
 from __future__ import annotations

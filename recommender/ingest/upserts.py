@@ -70,8 +70,8 @@ def get_or_create_ids(session: Session, table: Table, keys: Iterable[str]) -> di
 
 def _lock_creation(session: Session) -> None:
     """Let other transactions that create hashtags or sounds wait until this one has ended."""
-    # Whoever inserts a name waits for another transaction that has inserted it. Two transactions
-    # that create the same names in different orders would wait for each other.
+    # A transaction that inserts a name waits for another one that has inserted it. Two that create
+    # the same names in different orders would wait for each other.
     if not lookup.is_sqlite(session):
         schema = sa.cast(sa.literal_column("tableoid"), sa.BigInteger)
         lock = sa.func.pg_advisory_xact_lock(CREATION_LOCK + schema)

@@ -1,6 +1,6 @@
 """SQL that the host adds to a statement, identified by its structure and not by its values.
 
-Hosts write predicates and signals anew for each request, with other values in them. SQLAlchemy's
+Hosts write predicates and signals again for each request, with other values in them. SQLAlchemy's
 cache key tells whether two of them differ only in their values. The values become parameters of
 the cached statement.
 """
