@@ -124,8 +124,9 @@ def evaluate(
         cutoff: the time at which the log is cut, with an offset.
         until: events at this time or later are left out.
         holdout: instead of a cutoff, the share of every user's positive videos to hold out, above 0
-            and below 1. Each log is cut before the last of them. The later behaviour of other users
-            is then known, and the later part is one slice.
+            and below 1. Each log is cut before the last of them. Events of the same time keep the
+            order of the files; a database has them by id. The later behaviour of other users is
+            then known, and the later part is one slice.
         profiles: ``name`` or ``name@version`` of the source; the active profile if empty. Files
             have the built-in profiles only.
         target: ``engaged`` (an engaged view or any of the others), ``like``, ``share``, ``save`` or
@@ -140,7 +141,7 @@ def evaluate(
         progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
-        InvalidValue: a value is malformed, or nothing comes after the cut.
+        InvalidValue: a value is malformed, or nothing comes before the cut, or nothing after it.
         UnknownProfile: there is no such profile or version.
         NotFound: there is no such file.
         BadData: a row is not in the format, or names an unknown user or video.
@@ -156,6 +157,7 @@ def evaluate(
         if isinstance(source, Engine):
             _learn_alike(source, timeline.engine, settings)
         timeline.begin(source, start, report)
+        timeline.span.check_past()
         run = _Run(timeline, rankers, target, start, None if holdout else every, report)
         shown = run.rank_pages(sample, seed)
         scored = run.rank_impressions()

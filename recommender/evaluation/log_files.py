@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from recommender.database.transactions import translate_errors
 from recommender.errors import BadData, InvalidValue
 from recommender.files.batches import ROW_KINDS, read_file
 from recommender.files.exporter import exported
+from recommender.formats import scalars
 from recommender.formats.rows import parse_row
 from recommender.models import Follow
 from recommender.models.tables import EVENTS, USERS, VIDEOS
@@ -59,6 +61,47 @@ class Line(NamedTuple):
     def error(self, message: object) -> BadData:
         """Return an error that names the place of the row."""
         return BadData(f"{self.file}: line {self.line}: {message}" if self.file else str(message))
+
+
+@dataclass(slots=True)
+class LogSpan:
+    """The times of a log's events.
+
+    Attributes:
+        first, last: the times of the first and the last event; None without events.
+        earlier: the number of events before the cut.
+    """
+
+    first: datetime | None = None
+    last: datetime | None = None
+    earlier: int = 0
+
+    def extend(self, times: Iterable[datetime], later: Sequence[bool]) -> None:
+        """Add events, with their times and whether they come after the cut."""
+        every = [time for time in (self.first, self.last, *times) if time]
+        self.first, self.last = min(every), max(every)
+        self.earlier += len(later) - sum(later)
+
+    def check_past(self) -> None:
+        """Raise `InvalidValue` if no event comes before the cut: all figures would be chance."""
+        if not self.earlier:
+            raise InvalidValue(
+                "nothing in the log comes before the cut, so there is nothing to learn from;"
+                f" {self.remedy('a later')}"
+            )
+
+    def remedy(self, other: str) -> str:
+        """Return what to do if a cut separates no events, for a message.
+
+        Args:
+            other: the time to give instead: ``a later`` or ``an earlier``.
+        """
+        if not (self.first and self.last):
+            return "it has no events"
+        first, last = scalars.written_time(self.first), scalars.written_time(self.last)
+        if first == last:
+            return f"all its events have the time {first}, so use a holdout, such as per-user:0.2"
+        return f"its events are from {first} to {last}, so give {other} time"
 
 
 def read_log(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Engine
@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from recommender.database.scratch import scratch_database
 from recommender.database.transactions import run_transaction
 from recommender.errors import InvalidValue
-from recommender.evaluation.log_files import Line, LogFiles, read_log
+from recommender.evaluation.log_files import Line, LogFiles, LogSpan, read_log
 from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
 from recommender.learning.engagement import POSITIVE_KINDS, is_engaged
@@ -43,6 +43,9 @@ SHOWN = ("watch", "impression")
 """The kinds of events that prove that a video was shown."""
 
 LogRow: TypeAlias = Mapping[str, Any]
+
+Moment: TypeAlias = tuple[datetime, int]
+"""The time of an event, and its number in the order of the log."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 
@@ -79,21 +82,31 @@ class Cut:
     Attributes:
         at: the time for all rows, except the rows of users in `of_user`.
         of_user: the times for the events and follows of these users.
+        numbers: the number of the first later event of these users, in the order of the log. It
+            separates events of the same time.
         until: rows at this time or later are left out.
     """
 
     at: datetime
     of_user: Mapping[str, datetime] = field(default_factory=dict)
+    numbers: Mapping[str, int] = field(default_factory=dict)
     until: datetime = scalars.LATEST
 
     def time_of(self, kind: str, row: LogRow) -> datetime:
         """Return the time of a row, the earliest possible time if it has none."""
         return row.get(TIMES[kind]) or scalars.EARLIEST
 
-    def is_later(self, kind: str, row: LogRow) -> bool:
-        """Return whether a row belongs to the later part."""
-        at = self.of_user.get(row["user"], self.at) if "user" in row else self.at
-        return self.time_of(kind, row) >= at
+    def is_later(self, kind: str, row: LogRow, number: float = math.inf) -> bool:
+        """Return whether a row belongs to the later part.
+
+        Args:
+            kind: the kind of the row.
+            row: the row.
+            number: the number of an event in the order of the log.
+        """
+        at, user = self.time_of(kind, row), row.get("user", "")
+        cut, first = self.of_user.get(user, self.at), self.numbers.get(user, 0)
+        return at > cut or (at == cut and number >= first)
 
 
 def cut_per_user(
@@ -101,33 +114,53 @@ def cut_per_user(
 ) -> tuple[Cut, datetime]:
     """Return a cut of every user's log before their last positives, and the log's end.
 
-    A user's positive videos are ordered by their first positive event. The last share of them, at
-    least one, is held out. A user with fewer than two is not cut.
+    A user's positive videos are ordered by their first positive event. Events of the same time keep
+    the order of the log. The last share of the videos is held out: at least one, and never all. A
+    user with fewer than two is not cut.
 
     Args:
         source: the log.
         target: one of `TARGETS`.
         part: the share, above 0 and below 1.
         settings: the batch size.
+
+    Raises:
+        InvalidValue: no user has two positive videos.
     """
+    firsts, end = _first_positives(source, target, settings)
+    cuts = {
+        user: sorted(moments.values())[-min(len(moments) - 1, max(1, round(part * len(moments))))]
+        for user, moments in firsts.items()
+        if len(moments) > 1
+    }
+    if not cuts:
+        raise InvalidValue(
+            f"holdout: no user has two videos that led to {target}, so none can be held out;"
+            " choose another target, or give a cutoff"
+        )
+    of_user = {user: at for user, (at, _) in cuts.items()}
+    numbers = {user: number for user, (_, number) in cuts.items()}
+    return Cut(scalars.LATEST, of_user, numbers), end
+
+
+def _first_positives(
+    source: Engine | LogFiles, target: str, settings: Settings
+) -> tuple[dict[str, dict[str, Moment]], datetime]:
+    """Return the first positive event of every user's videos, and the log's end."""
     durations: dict[str, int | None] = {}
-    first_times: dict[str, dict[str, datetime]] = {}
-    end = scalars.EARLIEST
+    firsts: dict[str, dict[str, Moment]] = {}
+    end, numbers = scalars.EARLIEST, count()
     for kind, lines, _, _ in read_log(source, settings, ("videos", "events")):
         if kind == "videos":
             durations.update((line.row["id"], line.row.get("duration_ms")) for line in lines)
             continue
-        for row, _, _ in lines:
+        for (row, _, _), number in zip(lines, numbers, strict=False):
             end = max(end, row["at"])
             if is_positive(target, row, durations.get(row["video"])):
-                times = first_times.setdefault(row["user"], {})
-                times[row["video"]] = min(times.get(row["video"], row["at"]), row["at"])
-    of_user = {
-        user: sorted(times.values())[-max(1, round(part * len(times)))]
-        for user, times in first_times.items()
-        if len(times) > 1
-    }
-    return Cut(scalars.LATEST, of_user), end
+                moments = firsts.setdefault(row["user"], {})
+                moment = row["at"], number
+                moments[row["video"]] = min(moments.get(row["video"], moment), moment)
+    return firsts, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +196,7 @@ class Timeline:
         events, follows: the later rows, in the order of time once all is read. Follows leave the
             list when they are written.
         waiting: later users and videos that are not in the database yet, by key.
+        span: the times of the log's events.
     """
 
     engine: Engine
@@ -172,6 +206,7 @@ class Timeline:
     events: list[Line] = field(default_factory=list)
     follows: list[Line] = field(default_factory=list)
     waiting: dict[str, dict[str, Line]] = field(default_factory=lambda: {"users": {}, "videos": {}})
+    span: LogSpan = field(default_factory=LogSpan)
 
     def begin(self, source: Engine | LogFiles, start: datetime, progress: Progress) -> None:
         """Read a log, and refresh what is learned from its earlier part.
@@ -187,7 +222,9 @@ class Timeline:
         """
         self.read(source, progress)
         if not self.events:
-            raise InvalidValue("nothing in the log comes after the cut")
+            raise InvalidValue(
+                f"nothing in the log comes after the cut; {self.span.remedy('an earlier')}"
+            )
         refresh(self.engine, as_of=start, settings=self.settings)
 
     def read(self, source: Engine | LogFiles, progress: Progress) -> None:
@@ -196,12 +233,18 @@ class Timeline:
         Raises:
             BadData: a row is not in the format, or names an unknown user or video.
         """
+        numbers = count()
         for kind, lines, done, total in read_log(source, self.settings):
             if kind == "videos":
                 self.durations.update((e.row["id"], e.row.get("duration_ms")) for e in lines)
-            later = [self.cut.is_later(kind, line.row) for line in lines]
+            later = [
+                self.cut.is_later(kind, line.row, next(numbers) if kind == "events" else math.inf)
+                for line in lines
+            ]
             self._keep(kind, [line for line, late in zip(lines, later, strict=True) if late])
             self.write(kind, [line for line, late in zip(lines, later, strict=True) if not late])
+            if kind == "events":
+                self.span.extend((line.row["at"] for line in lines), later)
             progress("reading", done, total)
         for rows in (self.events, self.follows):
             rows.sort(key=lambda line: (line.row["at"], line.row["user"]))

@@ -111,7 +111,8 @@ class LoggedPages:
     def _check(self) -> None:
         if not self.came:
             raise InvalidValue(
-                f"no page was served in a session that began then, but for those of {REFERENCE}"
+                f"no page was served in a session that began then, but for those of {REFERENCE}:"
+                " record the pages that you serve, or choose another time"
             )
         if not self.pages and self.left_out:
             raise InvalidValue(

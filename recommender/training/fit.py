@@ -47,6 +47,7 @@ from recommender.evaluation.log_replay import (
     scratch_timeline,
 )
 from recommender.evaluation.logistic import fit_logistic
+from recommender.formats import scalars
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import Profile
 from recommender.settings import Settings
@@ -61,6 +62,12 @@ from recommender.training.versions import (
     write_version,
 )
 from recommender.training.viewer_bias import fit_viewer_bias
+
+_REMEDIES = {
+    "served": "record the pages that you serve and their events, or replay a log",
+    "replay": "the log has no watch and no impression after the cut",
+}
+"""What to do if there are no impressions, by their origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +240,9 @@ class _ImpressionLearner:
         """
         split = sample.time_of(1 - self.settings.fit_held_out)
         if split is None:
-            raise InvalidValue("there are no impressions to learn from")
+            raise InvalidValue(f"there are no impressions to learn from: {_REMEDIES[source]}")
         totals = sample.totals(split)
-        self._check(totals)
+        self._check(totals, split)
         sample.summarise_users(split)
         names, standard = sample.scale(split)
         regression = fit_logistic(
@@ -273,17 +280,23 @@ class _ImpressionLearner:
             seconds=0.0,
         )
 
-    def _check(self, totals: Totals) -> None:
+    def _check(self, totals: Totals, split: datetime) -> None:
         """Raise `InvalidValue` if nothing can be learned from the impressions."""
+        if not totals.impressions:
+            raise InvalidValue(
+                f"no impression is before {scalars.written_time(split)}, the time from which the"
+                " last are held out: learn from impressions of different times"
+            )
         if totals.users < MIN_USERS:
             raise InvalidValue(
                 f"impressions of {totals.users:,} users before the last that are held out are"
-                f" too few to learn from: it takes {MIN_USERS}"
+                f" too few to learn from: it takes {MIN_USERS}; learn from a longer time"
             )
         if not 0 < totals.labels < totals.impressions:
             share = "all" if totals.labels else "none"
             raise InvalidValue(
-                f"{share} of {totals.impressions:,} impressions led to: {', '.join(self.values)}"
+                f"{share} of {totals.impressions:,} impressions led to: {', '.join(self.values)};"
+                " choose another target, or a longer time"
             )
 
 

@@ -276,7 +276,8 @@ class _PageLearner:
         if len(self.numbers) < MIN_USERS:
             raise InvalidValue(
                 f"pages of {len(self.numbers):,} users before the last slice have a candidate that"
-                f" led to: {', '.join(self.values)}; it takes {MIN_USERS}"
+                f" led to: {', '.join(self.values)}; it takes {MIN_USERS};"
+                " learn from a longer time, or from shorter slices"
             )
         determined = choices.determined()
         names = tuple(name for name in determined if name not in EXPOSURE)

@@ -493,7 +493,14 @@ def test_versions_are_told_apart(example: Run) -> None:
 
 
 def test_a_fit_without_served_pages_says_so(example: Run) -> None:
-    assert example("fit", "mine") == (2, "", "Error: there are no impressions to learn from\n")
+    assert example("fit", "mine") == (
+        2,
+        "",
+        (
+            "Error: there are no impressions to learn from: record the pages that you serve and their"
+            " events, or replay a log\n"
+        ),
+    )
     assert example("fit", "mine", "--replay")[0] == 2
     assert answer(example("profiles", "list"))[-1]["profile"] == "for_you"
 
@@ -503,7 +510,10 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     asked = ("replay", "--profile", "classic", *begun, "--as-of", "2026-01-02T00:00:00Z")
     assert example(*asked)[::2] == (
         2,
-        "Error: no page was served in a session that began then, but for those of classic\n",
+        (
+            "Error: no page was served in a session that began then, but for those of classic: record"
+            " the pages that you serve, or choose another time\n"
+        ),
     )
     feed = ("feed", "creator2", "--record", "--as-of", "2026-01-01T00:00:00Z")
     shown = [item["video"] for item in answer(example(*feed))["items"]]

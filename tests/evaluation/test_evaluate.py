@@ -555,6 +555,24 @@ def test_a_holdout_cuts_each_users_own_last_positives(tmp_path: Path) -> None:
     assert recall.value == 1
 
 
+def test_events_of_one_time_are_cut_in_the_order_of_the_log(tmp_path: Path) -> None:
+    spread = [*watches("u", 0, "ABCd"), *watches("w", 10, "dBAcb"), *watches("x", 20, "AB")]
+    at_once = [{**row, "at": at()} for row in spread]
+    later = []
+    for rows in (spread, at_once):
+        log = written(tmp_path, videos=VIDEOS, events=rows)
+        cut, _ = cut_per_user(log, "engaged", 0.9, SETTINGS)
+        later.append([row["id"] for n, row in enumerate(rows) if cut.is_later("events", row, n)])
+        with scratch_database(None, SETTINGS) as engine:
+            timeline = Timeline(engine, cut, SETTINGS)
+            timeline.read(log, lambda *_: None)
+        assert sorted(line.row["id"] for line in timeline.events) == sorted(later[-1])
+    assert later[0] == later[1]
+    assert {row["user"] for row in spread if row["id"] not in later[0]} == {"u", "w", "x"}
+    with pytest.raises(InvalidValue, match="have the time 2026-01-01T12:00:00Z, so use a holdout"):
+        evaluate(log, cutoff=at())
+
+
 @pytest.mark.slow
 def test_a_holdout_does_not_know_whom_its_user_followed_later(tmp_path: Path) -> None:
     follows = [{"user": user, "creator": "by-c", "at": at(200)} for user in ("u", "w")]
@@ -708,7 +726,21 @@ def test_progress_goes_from_stage_to_stage(tmp_path: Path) -> None:
         ({"cutoff": CUTOFF, "target": "love"}, "target: 'love' is not one of engaged, like"),
         ({"cutoff": CUTOFF, "every": timedelta(seconds=1)}, "every: 0:00:01 is shorter"),
         ({"cutoff": CUTOFF, "sample": 0}, "sample: 0 is no whole number of at least 1"),
-        ({"cutoff": at(100)}, "nothing in the log comes after the cut"),
+        (
+            {"cutoff": at(100)},
+            (
+                "nothing in the log comes after the cut; its events are from"
+                " 2026-01-01T11:10:00Z to 2026-01-01T12:21:00Z, so give an earlier time"
+            ),
+        ),
+        (
+            {"cutoff": at(-50)},
+            (
+                "nothing in the log comes before the cut, so there is nothing to learn from; its events"
+                " are from 2026-01-01T11:10:00Z to 2026-01-01T12:21:00Z, so give a later time"
+            ),
+        ),
+        ({"holdout": 0.5, "target": "like"}, "holdout: no user has two videos that led to like"),
     ],
 )
 def test_what_is_asked_is_checked(tmp_path: Path, options: dict[str, Any], said: str) -> None:

@@ -532,7 +532,7 @@ def test_other_targets_are_refused(target: Any, message: str) -> None:
         ),
         ({"every": timedelta(seconds=1)}, "every: 0:00:01 is shorter than a minute"),
         ({"since": at(90_000)}, "there are no impressions to learn from"),
-        ({"target": "like"}, "none of 140 impressions led to: like"),
+        ({"target": "like"}, "none of 140 impressions led to: like; choose another target"),
         ({"author": "", "since": at(90_000)}, "author: is empty"),
     ],
 )
@@ -560,6 +560,9 @@ def test_where_all_led_to_the_target_nothing_is_learned(engine: Engine) -> None:
     write_log(engine, users=4, pages=2)
     run_transaction(engine, lambda s: s.execute(sa.update(Interaction).values(engaged_at=at())))
     with pytest.raises(InvalidValue, match="all of 140 impressions led to: engaged"):
+        fit(engine, "mine", settings=SETTINGS)
+    run_transaction(engine, lambda s: s.execute(sa.update(ServedVideo).values(served_at=at())))
+    with pytest.raises(InvalidValue, match="no impression is before 2026-01-01T12:00:00Z"):
         fit(engine, "mine", settings=SETTINGS)
 
 
