@@ -497,8 +497,8 @@ def test_a_fit_without_served_pages_says_so(example: Run) -> None:
         2,
         "",
         (
-            "Error: there are no impressions to learn from: record the pages that you serve and their"
-            " events, or replay a log\n"
+            "Error: there are no impressions to learn from: record the pages that you serve and"
+            " their events, or replay a log\n"
         ),
     )
     assert example("fit", "mine", "--replay")[0] == 2
@@ -511,8 +511,8 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     assert example(*asked)[::2] == (
         2,
         (
-            "Error: no page was served in a session that began then, but for those of classic: record"
-            " the pages that you serve, or choose another time\n"
+            "Error: no page was served in a session that began then, but for those of classic:"
+            " record the pages that you serve, or choose another time\n"
         ),
     )
     feed = ("feed", "creator2", "--record", "--as-of", "2026-01-01T00:00:00Z")
