@@ -10,19 +10,19 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender.database.bulk import uncollected
 from recommender.database.planner_statistics import analyze
-from recommender.database.transactions import run_transaction
+from recommender.database.transactions import run_transaction, translate_errors, writing
 from recommender.errors import EventTooOld, InvalidValue, NotPermitted, RecommenderError
 from recommender.files.batches import (
     ROW_KINDS,
@@ -55,6 +55,9 @@ MAX_JOBS = 16
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """The result of an import: the numbers of rows, and the seconds it took.
+
+    Every row read is counted once: inserted, updated, unchanged (stored already, or repeated),
+    too old or rejected. The numbers do not depend on the size of a batch.
 
     `too_old` counts events before the horizon of `prune`. They are left out and are no error.
     """
@@ -92,6 +95,10 @@ class Section(NamedTuple):
     counts: Counts
     rejected: list[RejectedRow]
     seconds: float
+
+
+_Transact: TypeAlias = Callable[[Callable[[Session], Counts]], Counts]
+"""Runs a function that writes a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,8 @@ def import_file(
             the rows of this kind are imported.
         on_error: ``stop`` at the first bad row, or ``skip`` and count bad rows.
         errors: a new file for the skipped rows, as JSON Lines with line, error and row.
-        dry_run: write each batch and roll it back. Conflicts between batches are not found.
+        dry_run: write the whole file in one transaction and roll it back. Until then other writers
+            of the same users wait; on SQLite, all writers.
         jobs: the number of importing processes, 1 to 16. More than one import events from a file
             into PostgreSQL only. Each process reads the file and writes the events of its share of
             the users. If this process cannot be forked, it imports alone and logs a warning.
@@ -215,7 +223,8 @@ def _sections(job: _Import) -> Iterator[Iterator[Section]]:
         if job.jobs == 1:
             binary = stack.enter_context(opened(job.file))
             batches = batches_ahead(job.kind, binary, job.settings.batch_size)
-            yield _write_all(job, stack.enter_context(closing(batches)))
+            stack.enter_context(closing(batches))
+            yield stack.enter_context(closing(_write_all(job, batches)))
             return
         written_shares = [
             stack.enter_context(
@@ -246,24 +255,40 @@ def _together(shares: Iterable[Section | None]) -> Section:
     )
 
 
-def _write_all(job: _Import, batches: Iterable[Batch]) -> Iterator[Section]:
+def _write_all(job: _Import, batches: Iterable[Batch]) -> Generator[Section, None, None]:
     """Write sections of a file; an error that stops the import is in the last section."""
-    for file_rows, position in batches:
-        started = time.monotonic()
-        own_rows = [row for row in file_rows if row.parsed is not None or row.error]
-        counts, rejected, remaining = Counts(), list[RejectedRow](), iter(own_rows)
-        while batch := take(remaining, job.settings.batch_size):
-            batch_counts, batch_rejected = _write(job, batch)
-            counts, rejected = counts + batch_counts, rejected + batch_rejected
+    with _transactions(job) as transact:
+        for file_rows, position in batches:
+            started = time.monotonic()
+            own_rows = [row for row in file_rows if row.parsed is not None or row.error]
+            counts, rejected, remaining = Counts(), list[RejectedRow](), iter(own_rows)
+            while batch := take(remaining, job.settings.batch_size):
+                batch_counts, batch_rejected = _write(job, batch, transact)
+                counts, rejected = counts + batch_counts, rejected + batch_rejected
+                if rejected and not job.skip:
+                    break
+            seconds = time.monotonic() - started
+            yield Section(file_rows[-1].line, position, len(own_rows), counts, rejected, seconds)
             if rejected and not job.skip:
-                break
-        seconds = time.monotonic() - started
-        yield Section(file_rows[-1].line, position, len(own_rows), counts, rejected, seconds)
-        if rejected and not job.skip:
-            return
+                return
 
 
-def _write(job: _Import, batch: Sequence[FileRow]) -> tuple[Counts, list[RejectedRow]]:
+@contextmanager
+def _transactions(job: _Import) -> Iterator[_Transact]:
+    """Give a function that writes a batch in its own transaction.
+
+    In a dry run all batches share one transaction, which is rolled back.
+    """
+    if not job.dry_run:
+        yield lambda write: run_transaction(job.engine, write, settings=job.settings)
+        return
+    with translate_errors(), Session(writing(job.engine)) as session:
+        yield lambda write: write(session)
+
+
+def _write(
+    job: _Import, batch: Sequence[FileRow], transact: _Transact
+) -> tuple[Counts, list[RejectedRow]]:
     """Write the good rows of a batch, and return the bad rows in the order of their lines.
 
     If there is a bad row and bad rows are not skipped, nothing is written.
@@ -275,12 +300,12 @@ def _write(job: _Import, batch: Sequence[FileRow]) -> tuple[Counts, list[Rejecte
 
     def write(session: Session) -> Counts:
         counts = job.kind.apply(session, [row.parsed for row in good])
-        if job.dry_run or (_bad_rows(good, counts) and not job.skip):
+        if _bad_rows(good, counts) and not job.skip:
             session.rollback()
         return counts
 
     with uncollected():
-        counts = run_transaction(job.engine, write, settings=job.settings)
+        counts = transact(write)
     return counts, sorted(rejected + _bad_rows(good, counts), key=line_of)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -30,23 +31,26 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Counts:
     users = {follower.key: follower.id for follower in followers}
     known = [row for row in rows if row["user"] in users]
     creators = get_or_create_ids(session, USERS, (str(row["creator"]) for row in known))
-    merged: dict[lookup.Key, Row] = {}
-    for row in known:
-        pair = (users[str(row["user"])], creators[str(row["creator"])])
-        merged[pair] = {**merged.get(pair, {}), **row}
-    current = _read_follows(session, list(merged))
-    before = [(*pair, at) for pair, at in current.items()]
-    after = [(*pair, row.get("at", current.get(pair))) for pair, row in merged.items()]
-    changed = set(after) - set(before)
-    bulk.synchronise(session, FOLLOWS, before, after)
-    inserted = len(merged.keys() - current.keys())
+    pairs = [(users[str(row["user"])], creators[str(row["creator"])]) for row in known]
+    current = _read_follows(session, list(dict.fromkeys(pairs)))
+    after: dict[lookup.Key, Any] = dict(current)
+    inserted = updated = 0
+    for pair, row in zip(pairs, known, strict=True):
+        at = row.get("at", after.get(pair))
+        inserted += pair not in after
+        updated += pair in after and after[pair] != at
+        after[pair] = at
+    bulk.synchronise(session, FOLLOWS, _as_rows(current), _as_rows(after))
     rejected = {
         index: UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
         for index, row in enumerate(rows)
         if row["user"] not in users
     }
-    updated, unchanged = len(changed) - inserted, len(known) - len(changed)
-    return Counts(inserted, updated, unchanged, rejected=rejected)
+    return Counts(inserted, updated, len(known) - inserted - updated, rejected=rejected)
+
+
+def _as_rows(follows: Mapping[lookup.Key, datetime | None]) -> list[lookup.Values]:
+    return [(*pair, at) for pair, at in follows.items()]
 
 
 def _read_follows(

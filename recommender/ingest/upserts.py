@@ -78,12 +78,29 @@ def _lock_creation(session: Session) -> None:
         lookup.run(session, sa.select(lock).select_from(LEARNING_STATE))
 
 
-def merge_rows(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
-    """Merge rows of the same id, column by column; the last row that has a column wins."""
-    merged: dict[str, dict[str, Any]] = {}
+def split_rounds(rows: Iterable[Row]) -> tuple[list[dict[str, Row]], int]:
+    """Split rows into rounds, in each of which an id stands once.
+
+    Written round by round, rows of one id have the same effect, and the same counts, as in separate
+    calls. A row that equals the row of its id before it changes nothing and is in no round.
+
+    Returns:
+        The rows by id in every round, in the order given, and the number of rows in no round.
+    """
+    rounds: list[dict[str, Row]] = []
+    latest: dict[str, int] = {}
+    left_out = 0
     for row in rows:
-        merged.setdefault(str(row["id"]), {}).update(row)
-    return merged
+        key = str(row["id"])
+        number = latest.get(key, -1)
+        if number >= 0 and rounds[number][key] == row:
+            left_out += 1
+            continue
+        if number + 1 == len(rounds):
+            rounds.append({})
+        latest[key] = number + 1
+        rounds[number + 1][key] = row
+    return rounds, left_out
 
 
 def select_columns(row: Row, names: Sequence[str]) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import (
     USER_SCALARS,
     Row,
+    RowsByKey,
     get_or_create_ids,
     list_members,
-    merge_rows,
     replace_links,
     save_rows,
     select_columns,
+    split_rounds,
 )
 from recommender.ingest.values import Counts
 from recommender.models import User
@@ -36,11 +37,10 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
     Args:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id` (required), `language`, `country`, `device`, `created_at`,
-            `interests`, `liked_sounds`. Rows of the same id are merged column by column; the
-            last value wins.
+            `interests`, `liked_sounds`. Rows of the same id apply one after the other.
 
     Returns:
-        The numbers of users inserted, updated and unchanged.
+        The numbers of rows that inserted, updated and did not change a user.
 
     Raises:
         InvalidValue: a row is not valid; nothing is written.
@@ -50,7 +50,11 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
 
 def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     """Write user rows that `rows.parse_row` returned; see `upsert_users`."""
-    users = merge_rows(rows)
+    rounds, repeated = split_rounds(rows)
+    return sum((_write_users(session, users) for users in rounds), Counts(unchanged=repeated))
+
+
+def _write_users(session: Session, users: RowsByKey) -> Counts:
     columns = {key: select_columns(row, USER_SCALARS) for key, row in users.items()}
     saved = save_rows(session, USERS, columns, {})
     sounds = get_or_create_ids(session, SOUNDS, list_members(users, "liked_sounds"))

@@ -55,10 +55,13 @@ _EVENT_ATTRIBUTES = tuple(
 class Counts:
     """The result of a write: the numbers of rows, and the errors of the rows that were left out.
 
+    Every row given is counted once: in `inserted`, `updated`, `unchanged` or `rejected`. Rows apply
+    one after the other, so a row is compared with what the rows before it wrote.
+
     Args:
-        inserted: new rows.
-        updated: changed rows.
-        unchanged: rows that are stored already, and repeated events.
+        inserted: rows of something new.
+        updated: rows that changed something.
+        unchanged: rows that changed nothing: stored already, or repeated.
         too_old: events of a time that was pruned. They are in `rejected` too.
         rejected: the errors of the rows that were left out, by their index in the batch, from 0.
     """

@@ -28,10 +28,10 @@ from recommender.ingest.upserts import (
     RowsByKey,
     SavedRows,
     get_or_create_ids,
-    merge_rows,
     read_links,
     save_rows,
     select_columns,
+    split_rounds,
 )
 from recommender.ingest.users import LockedUser, lock_users
 from recommender.ingest.values import Counts
@@ -60,12 +60,12 @@ def upsert_videos(session: Session, rows: Iterable[VideoRow]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id` (required), `creator`, `published_at` (required of a new video),
             `caption`, `hashtags`, `sound`, `language`, `country`, `duration_ms` (milliseconds),
-            `orientation`, `status`. Rows of the same id are merged column by column; the last value
-            wins. Hashtags in the caption are added to the listed ones, up to 300 in all. A new
-            caption without a list of hashtags replaces only the hashtags of the previous caption.
+            `orientation`, `status`. Rows of the same id apply one after the other. Hashtags in the
+            caption are added to the listed ones, up to 300 in all. A new caption without a list of
+            hashtags replaces only the hashtags of the previous caption.
 
     Returns:
-        The numbers of videos inserted, updated and unchanged.
+        The numbers of rows that inserted, updated and did not change a video.
 
     Raises:
         InvalidValue: a row is not valid; nothing is written.
@@ -82,30 +82,38 @@ def apply_videos(session: Session, rows: Sequence[Row], *, strict: bool = False)
         rows: as for `upsert_videos`.
         strict: raise the error of the first incomplete row instead, and write nothing.
     """
-    videos = merge_rows(rows)
-    partial = [key for key, row in videos.items() if any(n not in row for n in _OF_NEW_VIDEOS)]
-    stored = _creators_of(session, list(videos))
-    rejected = _incomplete(rows, {key: videos[key] for key in partial if key not in stored})
+    stored = _creators_of(session, list({str(row["id"]) for row in rows}))
+    rejected = _incomplete(rows, stored)
     if strict and rejected:
         raise rejected[min(rejected)]
-    for key in {str(rows[index]["id"]) for index in rejected}:
-        del videos[key]
-    return replace(_write_videos(session, videos, stored), rejected=rejected)
+    complete = [row for index, row in enumerate(rows) if index not in rejected]
+    rounds, repeated = split_rounds(complete)
+    if len(rounds) > 1:
+        # Names are created before any video is locked, so that two transactions cannot deadlock.
+        _named(session, {str(index): row for index, row in enumerate(complete)}, stored)
+    counts = Counts(unchanged=repeated)
+    for number, videos in enumerate(rounds):
+        before = _creators_of(session, list(videos)) if number else stored
+        counts += _write_videos(session, videos, before)
+    return replace(counts, rejected=rejected)
 
 
 _OF_NEW_VIDEOS = tuple(name for name, column in VIDEO_COLUMNS.items() if column.only_new)
 
 
-def _incomplete(rows: Sequence[Row], new: RowsByKey) -> dict[int, RecommenderError]:
+def _incomplete(rows: Sequence[Row], stored: Iterable[str]) -> dict[int, RecommenderError]:
     """Return the errors of rows of new videos that lack a column, by the index of the row."""
-    missing = {k: next(n for n in _OF_NEW_VIDEOS if n not in row) for k, row in new.items()}
-    return {
-        index: InvalidValue(
-            f"column {missing[key]} is missing, and there is no video {scalars.shown(key)} yet"
-        )
-        for index, row in enumerate(rows)
-        if (key := str(row["id"])) in missing
-    }
+    existing, errors = set(stored), dict[int, RecommenderError]()
+    for index, row in enumerate(rows):
+        key = str(row["id"])
+        missing = () if key in existing else [name for name in _OF_NEW_VIDEOS if name not in row]
+        if missing:
+            errors[index] = InvalidValue(
+                f"column {missing[0]} is missing, and there is no video {scalars.shown(key)} yet"
+            )
+        else:
+            existing.add(key)
+    return errors
 
 
 def _creators_of(session: Session, keys: Sequence[str]) -> dict[str, str]:
@@ -129,17 +137,29 @@ def _find_creators(on_sqlite: bool) -> Statement:  # noqa: FBT001 - cached by it
 
 def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str]) -> Counts:
     """Write videos by key; `stored` are the creators of the videos that exist."""
-    wanted = {key: str(row.get("creator", stored.get(key))) for key, row in videos.items()}
-    creators, since = _lock_creators(session, wanted.values(), stored.values())
-    sound_keys = (str(row["sound"]) for row in videos.values() if row.get("sound"))
-    sounds = get_or_create_ids(session, SOUNDS, sound_keys)
-    hashtags = get_or_create_ids(session, HASHTAGS, _named_hashtags(videos))
+    creators, since, sounds, hashtags = _named(session, videos, stored)
     columns = {key: _video_columns(row, creators, sounds) for key, row in videos.items()}
     saved = save_rows(session, VIDEOS, columns, {"status": "published"})
     captions = _save_captions(session, saved, videos)
     tags = _save_video_hashtags(session, saved, videos, captions, hashtags)
     _learn_published(session, saved, tags, since)
     return saved.counts(captions.changed | tags.changed)
+
+
+def _named(
+    session: Session, videos: RowsByKey, stored: Mapping[str, str]
+) -> tuple[dict[str, int], dict[int, datetime | None], dict[str, int], dict[str, int]]:
+    """Lock the creators of videos, and create what the rows name.
+
+    Returns:
+        The ids of creators, their `learned_since`, the ids of sounds and of hashtags.
+    """
+    named = (row.get("creator", stored.get(str(row["id"]))) for row in videos.values())
+    wanted = (str(key) for key in named if key is not None)
+    creators, since = _lock_creators(session, wanted, stored.values())
+    sound_keys = (str(row["sound"]) for row in videos.values() if row.get("sound"))
+    sounds = get_or_create_ids(session, SOUNDS, sound_keys)
+    return creators, since, sounds, get_or_create_ids(session, HASHTAGS, _named_hashtags(videos))
 
 
 def set_video_status(

@@ -737,7 +737,8 @@ def test_progress_goes_from_stage_to_stage(tmp_path: Path) -> None:
             {"cutoff": at(-50)},
             (
                 "nothing in the log comes before the cut, so there is nothing to learn from;"
-                " its events are from 2026-01-01T11:10:00Z to 2026-01-01T12:21:00Z, so give a later time"
+                " its events are from 2026-01-01T11:10:00Z to 2026-01-01T12:21:00Z, so give a"
+                " later time"
             ),
         ),
         ({"holdout": 0.5, "target": "like"}, "holdout: no user has two videos that led to like"),
