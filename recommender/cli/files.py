@@ -38,6 +38,11 @@ KINDS = click.Choice(list(batches.ROW_KINDS))
     show_default=True,
     help="The number of importing processes, 1 to 16. Events into PostgreSQL only.",
 )
+@click.option(
+    "--creator-prefix",
+    metavar="TEXT",
+    help="A text before every creator's id, if users and creators are numbered separately.",
+)
 @format_option
 @database_option
 def import_(kind: FileKind, file: str, form: str | None, **options: Any) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count, repeat, takewhile
 from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from recommender.errors import BadData, InvalidValue, RecommenderError
 from recommender.files.reader import opened, read_rows
 from recommender.files.workers import made_ahead
-from recommender.formats import rows
+from recommender.formats import rows, scalars
 from recommender.ingest.events import apply_events
 from recommender.ingest.follows import apply_follows
 from recommender.ingest.users import apply_users
@@ -42,6 +43,22 @@ class RowKind:
     def parse(self, row: Mapping[str, object]) -> dict[str, Any]:
         """Return a row of a file with all values parsed."""
         return rows.parse_row(self.columns, row)
+
+    def with_creator_prefix(self, prefix: str) -> RowKind:
+        """Return the kind with a prefix before the key of every creator.
+
+        Raises:
+            InvalidValue: rows of this kind name no creator, or the prefix is empty or too long.
+        """
+        scalars.parse_named("creator_prefix", scalars.label, prefix)
+        if "creator" not in self.columns:
+            raise InvalidValue("creator_prefix: only videos and follows name creators")
+        creator = replace(self.columns["creator"], parse=partial(_prefixed_key, prefix))
+        return replace(self, columns={**self.columns, "creator": creator})
+
+
+def _prefixed_key(prefix: str, value: object) -> str:
+    return scalars.key(prefix + scalars.key(value))
 
 
 ROW_KINDS: Mapping[str, RowKind] = {

@@ -128,6 +128,7 @@ def import_file(
     errors: str | None = None,
     dry_run: bool = False,
     jobs: int = 1,
+    creator_prefix: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     settings: Settings | None = None,
 ) -> ImportReport:
@@ -147,6 +148,9 @@ def import_file(
         jobs: the number of importing processes, 1 to 16. More than one import events from a file
             into PostgreSQL only. Each process reads the file and writes the events of its share of
             the users. If this process cannot be forked, it imports alone and logs a warning.
+        creator_prefix: a text before the key of every creator, for videos and follows. Creators are
+            users. If users and creators are numbered separately, user 1 is not creator 1, but both
+            would have the key ``1``. None for no prefix.
         progress: called after each batch with the rows read in it and the bytes read so far.
         settings: the settings; None reads them from the environment.
 
@@ -161,8 +165,11 @@ def import_file(
     scalars.parse_named("kind", scalars.one_of(tuple(ROW_KINDS)), kind)
     scalars.parse_named("on_error", scalars.one_of(scalars.ON_ERROR), on_error)
     settings = settings or Settings.from_environment()
+    row_kind = ROW_KINDS[kind]
+    if creator_prefix is not None:
+        row_kind = row_kind.with_creator_prefix(creator_prefix)
     jobs = _possible_jobs(jobs, engine, kind, file)
-    job = _Import(engine, ROW_KINDS[kind], file, settings, on_error == "skip", dry_run, jobs)
+    job = _Import(engine, row_kind, file, settings, on_error == "skip", dry_run, jobs)
     started = time.monotonic()
     counts, read, rejected, last_line = Counts(), 0, 0, 0
     with _error_file(errors) as write_error, _sections(job) as sections:

@@ -81,7 +81,8 @@ class UserRow(TypedDict, total=False):
 class VideoRow(TypedDict, total=False):
     """A video as `upsert_videos` takes it; an absent column keeps its value, and None clears it.
 
-    `duration_ms` is in milliseconds. A new video needs `creator` and `published_at`.
+    `creator` is the key of a user. `duration_ms` is in milliseconds. A new video needs `creator`
+    and `published_at`.
     """
 
     id: Required[AnyKey]

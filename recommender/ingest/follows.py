@@ -70,7 +70,7 @@ def follow(session: Session, user: AnyKey, creator: AnyKey, *, at: datetime | No
     Args:
         session: the caller's transaction; nothing is committed.
         user: the follower's key.
-        creator: the creator's key.
+        creator: the creator's key; users and creators share one set of keys.
         at: when the follow began, with an offset; now if None.
 
     Returns:

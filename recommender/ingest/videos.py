@@ -60,7 +60,8 @@ def upsert_videos(session: Session, rows: Iterable[VideoRow]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id` (required), `creator`, `published_at` (required of a new video),
             `caption`, `hashtags`, `sound`, `language`, `country`, `duration_ms` (milliseconds),
-            `orientation`, `status`. Rows of the same id apply one after the other. Hashtags in the
+            `orientation`, `status`. Users and creators share one set of keys, and a user is never
+            shown their own videos. Rows of the same id apply one after the other. Hashtags in the
             caption are added to the listed ones, up to 300 in all. A new caption without a list of
             hashtags replaces only the hashtags of the previous caption.
 

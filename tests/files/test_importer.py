@@ -46,6 +46,7 @@ from recommender.formats.text import read_caption
 from recommender.models import User, tables
 from recommender.models.tables import VIDEO_HASHTAGS, VIDEOS
 from recommender.models.types import Base
+from recommender.operations.users import show_user
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import (
     EXAMPLE,
@@ -415,6 +416,29 @@ def test_a_report_counts_over_all_batches(
     second = imported(b"id,language\na,en\nb,es\nc,en\ne,en\nd,es\n")
     assert (first.read, first.inserted, first.updated, first.unchanged) == (4, 4, 0, 0)
     assert (second.read, second.inserted, second.updated, second.unchanged) == (5, 1, 2, 2)
+
+
+def test_creators_that_are_numbered_like_users_get_a_prefix(
+    engine: Engine, file: Callable[..., str]
+) -> None:
+    import_file(engine, "users", file(b"id\n1\n2\n"))
+    video = b'{"id": "v", "creator": 1, "published_at": "2026-01-01T00:00:00Z"}'
+    videos = file(video)
+    report = import_file(engine, "videos", videos, creator_prefix="channel-")
+    again = import_file(engine, "videos", videos, creator_prefix="channel-")
+    follows = import_file(
+        engine, "follows", file(b"user,creator\n2,1\n"), creator_prefix="channel-"
+    )
+    assert (report.inserted, again.unchanged, follows.inserted) == (1, 1, 1)
+    assert keys_in(engine) == ["1", "2", "channel-1"]
+    with Session(engine) as session:
+        assert [show_user(session, key).videos for key in ("1", "channel-1")] == [0, 1]
+    with pytest.raises(InvalidValue, match="creator_prefix: only videos and follows name creators"):
+        import_file(engine, "events", videos, creator_prefix="channel-")
+    with pytest.raises(InvalidValue, match="creator_prefix: is empty"):
+        import_file(engine, "videos", videos, creator_prefix="")
+    with pytest.raises(BadData, match=r"line 1: creator: .* 255"):
+        import_file(engine, "videos", file(video), creator_prefix="c" * 255)
 
 
 @pytest.mark.parametrize(
