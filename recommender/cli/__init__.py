@@ -129,6 +129,8 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption):
+            _explain_dashes(error.ctx)
         return error.exit_code
     except OSError as error:
         click.echo(f"Error: {error}", err=True)
@@ -137,6 +139,15 @@ def run(arguments: list[str]) -> int:
         click.echo("Interrupted.", err=True)
         return _EXIT_BASE + signal.SIGINT
     return 0
+
+
+def _explain_dashes(ctx: click.Context | None) -> None:
+    """Print how to give a command an id that begins with a dash, if it takes arguments."""
+    parameters = ctx.command.params if ctx else ()
+    names = [p.human_readable_name for p in parameters if isinstance(p, click.Argument)]
+    if ctx and names:
+        usage = f"{ctx.command_path} [OPTIONS] -- {' '.join(names)}"
+        click.echo(f"If an id begins with -, write -- before it: {usage}", err=True)
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> None:

@@ -6,12 +6,16 @@ import csv
 import json
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recommender.feed.values import Explanation, FeedItem, FeedPage
+from recommender.formats import scalars
+
+if TYPE_CHECKING:  # slow to import, and only tables need it
+    from rich.console import Console
 
 Record = Mapping[str, Any]
 
@@ -20,7 +24,9 @@ GAP = 2
 STRONGEST = 5
 """The number of signals of a video that a table shows."""
 
-WRAPPED = {"sources", "signals", "weights", "value", "why", "found", "advice"}
+CUT = {"caption"}
+"""The columns of free text, of which a table shows the beginning; all others are wrapped."""
+
 OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -29,13 +35,16 @@ def form_of(form: str | None) -> str:
     return form or ("table" if sys.stdout and sys.stdout.isatty() else "json")
 
 
-def print_records(records: Sequence[Record], form: str | None, *, whole: Any = None) -> None:
+def print_records(
+    records: Sequence[Record], form: str | None, *, whole: Any = None, example: Record | None = None
+) -> None:
     """Print rows as a JSON document, as JSON Lines, as CSV or as a table.
 
     Args:
         records: the rows; CSV leaves out nested values.
         form: table, json, jsonl or csv; `form_of` decides if None.
         whole: the document that json prints; the rows if None.
+        example: a row with the columns of CSV, if there may be no rows.
     """
     chosen = form_of(form)
     if chosen == "json":
@@ -44,7 +53,9 @@ def print_records(records: Sequence[Record], form: str | None, *, whole: Any = N
         for record in records:
             click.echo(_json(record))
     elif chosen == "csv":
-        _print_csv(records)
+        _print_csv(records, example)
+    elif len(records) == 1:
+        _print_record(records[0])
     else:
         print_table(records)
 
@@ -54,60 +65,107 @@ def _json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=not is_unicode, indent=indent)
 
 
-def _print_csv(records: Sequence[Record]) -> None:
-    flat = [
-        {name: value for name, value in record.items() if not isinstance(value, list | Mapping)}
-        for record in records
-    ]
-    if flat:
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]))
+def _print_csv(records: Sequence[Record], example: Record | None) -> None:
+    flat = [_flat(record) for record in records]
+    if header := flat[0] if flat else _flat(example or {}):
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(header))
         writer.writeheader()
         writer.writerows(flat)
 
 
-def print_table(records: Sequence[Record], *, widest: int | None = None) -> None:
-    """Print rows as a table that fits the terminal.
+def _flat(record: Record) -> dict[str, Any]:
+    return {n: value for n, value in record.items() if not isinstance(value, list | Mapping)}
 
-    Columns of short values keep their width. The others share the rest: `WRAPPED` columns are
-    wrapped, and the others are cut.
+
+def _print_record(record: Record) -> None:
+    """Print a single row: its names above its values if they fit the terminal, else beside them."""
+    if _natural_width([record]) <= _console().width:
+        print_table([record])
+    else:
+        print_table([{"name": name, "value": value} for name, value in record.items()])
+
+
+def print_table(records: Sequence[Record], *, widest: int | None = None) -> None:
+    """Print rows as a table that fits the terminal, or 80 columns in a pipe.
+
+    Columns of short values keep their width. The others share the rest and are wrapped, so that
+    nothing is lost. Only the columns in `CUT` are cut.
 
     Args:
         records: the rows, with the same names.
         widest: the largest width, in characters; the terminal's width if None.
     """
-    from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and only tables need it
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - slow to import, and only tables need it
 
     if not records:
         click.echo("Nothing.", err=True)
         return
-    rows = [[cell(value) for value in record.values()] for record in records]
-    longest = [max(map(cell_len, column)) for column in zip(records[0], *rows, strict=True)]
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _console()
     if widest is not None:
         console.width = min(console.width, widest)
-    widths = column_widths(longest, console.width - GAP * len(longest))
-    table = Table(box=None, padding=(0, GAP, 0, 0))
+    longest = _longest(records, cell)
+    broken = [{name: "" if name in CUT else value for name, value in r.items()} for r in records]
+    words = _longest(broken, _longest_word)
+    widths = column_widths(longest, words, console.width - GAP * (len(longest) - 1))
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
     for name, width in zip(records[0], widths, strict=True):
         is_number = all(_is_number(record[name]) for record in records)
         justify: Any = "right" if is_number else "left"
-        is_wrapped = name in WRAPPED
-        table.add_column(
-            name, justify=justify, width=width, no_wrap=not is_wrapped, overflow="ellipsis"
-        )
-    for row in rows:
-        table.add_row(*row)
+        overflow: Any = "ellipsis" if name in CUT else "fold"
+        table.add_column(name, justify=justify, width=width, no_wrap=name in CUT, overflow=overflow)
+    for record in records:
+        table.add_row(*map(cell, record.values()))
     console.print(table)
 
 
-def column_widths(longest: Sequence[int], available: int) -> list[int]:
-    """Return a width for each column: its longest value, or an equal share of the rest."""
-    widths = [0] * len(longest)
-    for done, column in enumerate(sorted(range(len(longest)), key=longest.__getitem__)):
-        share = (available - sum(widths)) // (len(longest) - done)
-        widths[column] = max(1, min(longest[column], share))
-    return widths
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415 - slow to import
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _longest(records: Sequence[Record], text: Callable[[Any], str]) -> list[int]:
+    """Return the width of the longest text of each column, its name included."""
+    from rich.cells import cell_len  # noqa: PLC0415 - slow to import
+
+    return [
+        max(cell_len(text(value)) for value in (name, *(record[name] for record in records)))
+        for name in records[0]
+    ]
+
+
+def _longest_word(value: Any) -> str:
+    return max(cell(value).split(), key=len, default="")
+
+
+def _natural_width(records: Sequence[Record]) -> int:
+    """Return the width of a table that wraps nothing."""
+    longest = _longest(records, cell)
+    return sum(longest) + GAP * (len(longest) - 1)
+
+
+def column_widths(longest: Sequence[int], words: Sequence[int], available: int) -> list[int]:
+    """Return a width for each column, which breaks no word if all words fit.
+
+    Args:
+        longest: the width of the longest value of each column.
+        words: the width of the longest word of each column.
+        available: the width of all columns together.
+    """
+    rest = available - sum(words)
+    if rest < 0:
+        return [max(1, width) for width in _shares(longest, available)]
+    wanted = [value - word for value, word in zip(longest, words, strict=True)]
+    return [word + more for word, more in zip(words, _shares(wanted, rest), strict=True)]
+
+
+def _shares(wanted: Sequence[int], available: int) -> list[int]:
+    """Return what each column gets: what it wants, or an equal share of the rest."""
+    shares = [0] * len(wanted)
+    for done, column in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        share = (available - sum(shares)) // (len(wanted) - done)
+        shares[column] = min(wanted[column], share)
+    return shares
 
 
 def _is_number(value: Any) -> bool:
@@ -138,7 +196,14 @@ def print_page(page: FeedPage, form: str | None, *, with_signals: bool) -> None:
         print_table([_page_row(item, with_signals=with_signals) for item in page.items])
     else:
         whole = page.as_dict(signals=with_signals)
-        print_records(whole["items"], form, whole=whole)
+        print_records(whole["items"], form, whole=whole, example=_EXAMPLE.as_dict())
+
+
+_EXAMPLE = FeedItem(
+    position=1, video="", creator="", caption=None, hashtags=(), sound=None,
+    published_at=scalars.EARLIEST, score=0.0, sources=(), signals={},
+)  # fmt: skip
+"""An item with the columns of every item."""
 
 
 def _page_row(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import pytest
 
 from recommender import FILTERS, SIGNALS, cli, create_engine
 from recommender.cli import COMMANDS, GROUPS
-from recommender.cli.output import cell
+from recommender.cli.output import cell, column_widths
 from recommender.database.transactions import writing
 from recommender.models.types import SCHEMA_REVISION
 from recommender.operations import erase
@@ -197,6 +197,30 @@ def test_csv_leaves_nested_values_out(example: Run) -> None:
         ("v3", "0.0"),
     ]
     assert not {"hashtags", "sources", "signals"} & set(rows[0])
+
+
+@only_sqlite
+def test_csv_of_nothing_is_the_header(example: Run) -> None:
+    some, none = (
+        example("feed", user, "--following", "--format", "csv")[1].splitlines()
+        for user in ("user1", "nobody")
+    )
+    assert (len(some), none) == (2, some[:1])
+
+
+@only_sqlite
+def test_a_refresh_is_of_the_given_time(example: Run) -> None:
+    assert answer(example("refresh", "--as-of", "2026-01-01T00:00:00Z"))["events"] == 4
+    (rollups,) = [row for row in answer(example("doctor")) if row["check"] == "rollups"]
+    assert "refreshed at 2026-01-01T00:00:00Z" in rollups["found"]
+    code, _, err = example("refresh", "--as-of", "2026-01-01T00:00:00Z", "--every", "5")
+    assert (code, "--as-of is one time" in err) == (2, True)
+
+
+def test_a_table_breaks_no_word_if_all_words_fit() -> None:
+    assert column_widths([9, 12, 13], [9, 6, 6], 34) == [9, 12, 13]
+    assert column_widths([9, 12, 13], [9, 6, 6], 23) == [9, 7, 7]
+    assert column_widths([9, 30], [9, 20], 12) == [6, 6]
 
 
 @pytest.mark.slow

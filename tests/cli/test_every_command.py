@@ -3,47 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
-from recommender import cli
+from recommender import cli, run_transaction
 from recommender.benchmark.demo_world import LENGTH
 from recommender.cli import COMMANDS
-from tests.support.kinds import slow_on_postgresql
-from tests.support.worlds import EXAMPLE
+from tests.support.kinds import only_sqlite, slow_on_postgresql
+from tests.support.worlds import EXAMPLE, make_user, make_video
 
 SINCE = (datetime.now(UTC) - LENGTH / 2).isoformat()
 
 STEPS = (
-    "db upgrade", "db check", "demo", "refresh", "import users {example}/users.csv",
+    "db upgrade", "db check", "db history {table}", "demo", "refresh {table} --as-of {now}",
+    "import users {example}/users.csv {table}",
     "export videos {folder}/videos.csv", "follow ana zoe.clay", "unfollow ana zoe.clay",
     "mute ana creator zoe.clay", "unmute ana creator zoe.clay", "record ana pottery-3 like",
-    "feed ana --record", "rank ana pottery-3 makeup-14", "explain ana pottery-3",
-    "profiles diff classic for_you --user ana", "profiles create mine --weight freshness=2",
-    "profiles activate mine", "profiles list", "profiles show mine",
-    "evaluate --cutoff {since} --sample 5", "fit learned --replay --since {since}",
-    "replay --profile for_you --since {since}", "video status pottery-3 review",
-    "video erase pottery-4", "audit",
-    "refresh --rebuild", "doctor",
-    "prune --sessions-older-than 30d", "user show ana", "user export ana", "user reset ana",
-    "user erase ana",
+    "feed ana --record", "feed ana --explain {table}",
+    "rank ana pottery-3 makeup-14 --explain {table}", "explain ana pottery-3 {table}",
+    "profiles diff classic for_you --user ana {table}",
+    "profiles create mine --weight freshness=2 {table}", "profiles activate mine {table}",
+    "profiles list {table}", "profiles show for_you {table}", "profiles show mine",
+    "evaluate --cutoff {since} --sample 5 {table}",
+    "fit learned --replay --since {since} {table}",
+    "replay --profile for_you --since {since} {table}", "video status pottery-3 review",
+    "video erase pottery-4", "audit", "audit {table}",
+    "refresh --rebuild", "doctor {table}",
+    "prune --sessions-older-than 30d {table}", "user show ana {table}", "user export ana",
+    "user reset ana", "user erase ana {table}",
 )  # fmt: skip
 """One command line after another, on a world that `demo` makes."""
+
+TABLE = "--format table"
 
 BENCH = "bench --videos 100 --clients 1 --pages 2 --seconds 0.1 --exact 0"
 
 
 @pytest.fixture
 def run(
-    empty_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    empty_database: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], str]:
     """Runs a command line, which must exit with 0; gives what it prints."""
+    monkeypatch.setenv("COLUMNS", "80")
+    places = {"example": EXAMPLE, "folder": tmp_path, "table": TABLE}
 
     def run_one(line: str) -> str:
-        words = line.format(example=EXAMPLE, folder=tmp_path, since=SINCE).split()
+        words = line.format(**places, since=SINCE, now=datetime.now(UTC).isoformat()).split()
         code = cli.run([*words, "--database-url", empty_database])
         printed = capsys.readouterr()
         assert code == 0, f"{line}: {printed.err}"
@@ -58,14 +72,75 @@ def test_every_command_does_its_work(run: Callable[[str], str], tmp_path: Path) 
     assert json.loads(printed["feed ana --record"])["items"]
     assert json.loads(printed["profiles show mine"])["weights"] == {"freshness": 2.0}
     assert json.loads(printed["audit"])["broken"] == []
+    for line in STEPS:
+        if "{table}" in line:
+            assert "…" not in printed[line], line
 
 
 @slow_on_postgresql
 def test_bench_makes_and_measures_a_small_world(run: Callable[[str], str]) -> None:
-    found = json.loads(run(f"{BENCH} --format json"))
-    assert found["videos"] == 100
-    assert found["pages"][0]["profile"] == "for_you@1"
+    found = run(f"{BENCH} {TABLE}")
+    assert "100 videos in" in found
+    assert "for_you@1" in found
+    assert "…" not in found
 
 
 def test_no_command_is_left_out() -> None:
     assert {line.split()[0] for line in (*STEPS, BENCH)} == set(COMMANDS)
+    with_tables = {name for name, command in commands() if prints_tables(command)}
+    tables = [line for line in (*STEPS, f"{BENCH} {{table}}") if "{table}" in line]
+    shown = {name for name in with_tables for line in tables if line.startswith(f"{name} ")}
+    assert shown == with_tables
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield every command and its name, such as `user show`."""
+    context = click.Context(cli.cli)
+    for name in COMMANDS:
+        command = cli.cli.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {own}", each) for own, each in command.commands.items())
+        elif command:
+            yield name, command
+
+
+def prints_tables(command: click.Command) -> bool:
+    options = [option for option in command.params if option.name == "form"]
+    return any("table" in getattr(option.type, "choices", ()) for option in options)
+
+
+WITH_DASHES = (
+    "follow -- -u -c", "record -- -u -v like", "feed -- -u", "rank -- -u -v", "explain -- -u -v",
+    "mute -- -u keyword -word", "unmute -- -u keyword -word", "unfollow -- -u -c",
+    "user show -- -u", "user export -- -u", "user reset -- -u", "video status -- -v removed",
+    "video erase -- -v", "user erase -- -u",
+)  # fmt: skip
+"""Every command that takes ids, with ids that begin with a dash."""
+
+
+@only_sqlite
+def test_an_id_that_begins_with_a_dash_stands_after_two(
+    engine: Engine,
+    database: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RECOMMENDER_DATABASE_URL", database)
+
+    def write(session: Session) -> None:
+        make_user(session, "-u")
+        make_video(session, "-v", creator="-c")
+
+    run_transaction(engine, write)
+    ids = {"user", "video", "videos", "creator", "value"}
+    arguments = {
+        name: {each.name for each in command.params if isinstance(each, click.Argument)}
+        for name, command in commands()
+    }
+    taking = {name for name, names in arguments.items() if ids & names}
+    assert taking == {line.partition(" -- ")[0] for line in WITH_DASHES}
+    for line in WITH_DASHES:
+        assert cli.run(line.replace("-- ", "").split()) == 2
+        hint = "If an id begins with -, write -- before it: recommender "
+        assert capsys.readouterr().err.splitlines()[-1].startswith(hint + line.partition(" -- ")[0])
+        assert (line, cli.run(line.split())) == (line, 0)
