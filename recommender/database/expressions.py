@@ -244,6 +244,38 @@ def is_now(since: InstrumentedAttribute[object], until: InstrumentedAttribute[ob
     return is_true(sa.and_(since.is_not(None), sa.or_(until.is_(None), since > until)))
 
 
+def is_positive(state: Any) -> ColumnElement[bool]:
+    """Return the condition that a state of a user and a video is positive.
+
+    `learning/engagement` defines it, and recording stores it as `engaged_at`.
+
+    Args:
+        state: `Interaction`, an alias of it, or the columns of its table.
+    """
+    positive: ColumnElement[bool] = state.engaged_at.is_not(None)
+    return positive
+
+
+def is_rejected(state: Any) -> ColumnElement[bool]:
+    """Return the condition that the user reported the video, or said last that it bores them.
+
+    A `not_interested` holds unless an `interested` is as late. The argument is as for
+    `is_positive`.
+    """
+    refused, wanted = state.not_interested_at, state.interested_at
+    is_refused = sa.and_(refused.is_not(None), sa.or_(wanted.is_(None), refused > wanted))
+    return sa.or_(is_refused, state.reports > 0)
+
+
+def viewed_and_positive(state: Any) -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """Return what a state adds to a video's impressions and engaged views: 0 or 1 each.
+
+    The argument is as for `is_positive`.
+    """
+    viewed = sa.or_(is_positive(state), state.impressions > 0)
+    return sa.case((viewed, 1), else_=0), sa.case((is_positive(state), 1), else_=0)
+
+
 def at_most(value: Number, limit: float) -> Number:
     """Return the value, limited from above."""
     return sa.case((value > number(limit), number(limit)), else_=value)

@@ -20,13 +20,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, exists, select
 
 from recommender.database.engine import create_engine
 from recommender.database.schema import check_schema, schema_revision
 from recommender.database.transactions import is_busy, retried, translate_errors
 from recommender.errors import InvalidValue, RecommenderError, SchemaOutOfDate
-from recommender.models.types import VERSION_TABLE, Base
+from recommender.models.types import PREFIX, VERSION_TABLE, Base
 from recommender.settings import Settings
 
 
@@ -99,6 +99,28 @@ def index_options(context: MigrationContext) -> Iterator[dict[str, bool]]:
         return
     with context.autocommit_block():
         yield {"postgresql_concurrently": True}
+
+
+@contextmanager
+def committing(context: MigrationContext) -> Iterator[bool]:
+    """Commit what a migration did so far on PostgreSQL, and then each statement by itself.
+
+    It yields False, and changes nothing, on SQLite, in the caller's transaction, and in a database
+    without users. So the migrations of a new database are one transaction.
+    """
+    is_postgresql = context.dialect.name == "postgresql"
+    if not is_postgresql or context.opts.get("is_callers") or not _has_users(context):
+        yield False
+        return
+    with context.autocommit_block():
+        yield True
+
+
+def _has_users(context: MigrationContext) -> bool:
+    """Return whether there are users; True if the migration only prints SQL."""
+    users = Base.metadata.tables[f"{PREFIX}users"]
+    any_user = select(exists().select_from(users))
+    return context.as_sql or bool(context.connection and context.connection.scalar(any_user))
 
 
 def history(engine: Engine) -> tuple[Revision, ...]:

@@ -15,7 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from recommender.database.expressions import Number, Statement, age_days, is_true, number
+from recommender.database.expressions import (
+    Number,
+    Statement,
+    age_days,
+    is_positive,
+    is_true,
+    number,
+)
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_replay import ENGAGED, TARGETS, Progress, Timeline
 from recommender.evaluation.rankers import read_impressions
@@ -41,11 +48,13 @@ PLACES = tuple(f"place_{first}" for first in GROUP_STARTS)
 """The features for the group of positions of an impression."""
 
 _HAPPENED = {
-    ENGAGED: Interaction.engaged_at.is_not(None),
+    ENGAGED: is_positive(Interaction),
     "like": Interaction.liked_at.is_not(None),
     "share": Interaction.shares > 0,
     "save": Interaction.saved_at.is_not(None),
     "comment": Interaction.comments > 0,
+    "convert": Interaction.conversions > 0,
+    "interested": Interaction.interested_at.is_not(None),
 }
 """The condition on the state of a user and a video, by target."""
 

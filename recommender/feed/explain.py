@@ -158,10 +158,15 @@ def reason_query(request: FeedRequest, video_id: int) -> Statement:
 def _has_reacted() -> sa.ColumnElement[bool]:
     """Return whether the user did more than see the video."""
     # A served page that was pruned leaves a state in which nothing is set.
-    times = ("liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at")
+    times = (
+        "liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at", "interested_at",
+    )  # fmt: skip
     return sa.or_(
         *(getattr(Interaction, name).is_not(None) for name in times),
-        *(getattr(Interaction, name) > 0 for name in ("shares", "comments", "reports")),
+        *(
+            getattr(Interaction, name) > 0
+            for name in ("shares", "comments", "conversions", "reports")
+        ),
     )
 
 
@@ -199,7 +204,7 @@ def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Any) -> s
 
 def _dated_cause(name: str, facts: Any) -> str | None:
     """Return what the viewer did to make a filter fail; None if the filter needs no date."""
-    if name == "not_rejected" and facts.not_interested_at:
+    if name == "not_rejected" and not facts.reports:
         return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
     if name == "not_rejected":
         return "you reported it"

@@ -32,7 +32,7 @@ LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 EventKind: TypeAlias = Literal[
     "impression", "watch", "like", "unlike", "share", "comment", "save", "unsave",
-    "not_interested", "report",
+    "not_interested", "interested", "report", "convert",
 ]  # fmt: skip
 
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)

@@ -35,13 +35,19 @@ from recommender.ingest.states import (
     EventUser,
     EventVideo,
     ResolvedEvent,
-    State,
     fold_events,
     states_by_pair,
 )
 from recommender.ingest.values import Counts, Event
 from recommender.learning.affinities import RULE_COLUMNS, Rules, Subjects
-from recommender.learning.engagement import MAX_CLOCK_SKEW, is_engaged, watched
+from recommender.learning.engagement import (
+    DEFAULT_THRESHOLDS,
+    MAX_CLOCK_SKEW,
+    Thresholds,
+    is_engaged,
+    watched,
+)
+from recommender.learning.states import State
 from recommender.models import Video
 from recommender.models.tables import (
     EVENTS,
@@ -242,6 +248,7 @@ def _resolve(
     rejected: dict[int, RecommenderError] = {}
     users, videos, horizon = context.users, context.videos, context.horizon
     latest = scalars.now() + MAX_CLOCK_SKEW
+    thresholds = context.rules.thresholds if context.rules else DEFAULT_THRESHOLDS
     for index, event in enumerate(events):
         if (user := users.get(event["user"])) is None:
             rejected[index] = UnknownUser(f"there is no user {scalars.shown(event['user'])}")
@@ -255,18 +262,20 @@ def _resolve(
                 f" {scalars.written_time(horizon)} are pruned"
             )
         else:
-            resolved[index] = _resolved(event, user, video)
+            resolved[index] = _resolved(event, user, video, thresholds)
     return resolved, rejected
 
 
-def _resolved(event: Row, user: EventUser, video: EventVideo) -> ResolvedEvent:
-    """Return an event with its user and video."""
+def _resolved(
+    event: Row, user: EventUser, video: EventVideo, thresholds: Thresholds
+) -> ResolvedEvent:
+    """Return an event with its user and video, judged by the thresholds."""
     kind, duration_ms = event["kind"], video.duration_ms
     watch_ms, completion = event.get("watch_ms"), event.get("completion")
     watched_ms, part, engaged = None, None, False
     if kind == "watch":
         watched_ms, part = watched(watch_ms, completion, duration_ms)
-        engaged = is_engaged(watched_ms, part, duration_ms)
+        engaged = is_engaged(watched_ms, part, duration_ms, thresholds)
     return ResolvedEvent(
         user.id, event["id"], video.id, kind, event["at"], watch_ms, completion, engaged,
         watched_ms, part, user, video,

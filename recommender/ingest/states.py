@@ -1,4 +1,4 @@
-"""States: the sums, maxima and times that all events of one user and one video add up to."""
+"""Fold new events into states, pending counts and affinities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
 from recommender.learning.affinities import AffinityChanges, Rules, Subjects
-from recommender.learning.engagement import POSITIVE_KINDS
+from recommender.learning.engagement import (
+    SWITCHES,
+    had_positive,
+    viewed_and_positive,
+)
+from recommender.learning.states import EMPTY_STATE, STATE_COLUMNS, State, fold_event
 from recommender.models.tables import INTERACTIONS, PENDING
 
 
@@ -71,36 +76,6 @@ class ResolvedEvent(NamedTuple):
         return self[2:7]
 
 
-_STATE_COLUMNS = tuple(INTERACTIONS.c.keys())
-
-_TIME_COLUMNS = tuple(name for name in _STATE_COLUMNS if name.endswith("_at"))
-
-_EMPTY_STATE = {
-    **dict.fromkeys(_STATE_COLUMNS, 0),
-    **dict.fromkeys(_TIME_COLUMNS),
-    "completion": 0.0,
-}
-
-_COUNT_COLUMN = {
-    "impression": "impressions",
-    "watch": "impressions",
-    "share": "shares",
-    "comment": "comments",
-    "report": "reports",
-}
-
-_SWITCH_COLUMN = {
-    "like": "liked_at",
-    "unlike": "unliked_at",
-    "save": "saved_at",
-    "unsave": "unsaved_at",
-    "not_interested": "not_interested_at",
-}
-
-State = dict[str, Any]
-"""A row of interactions."""
-
-
 def fold_events(session: Session, events: Sequence[ResolvedEvent], context: EventContext) -> None:
     """Fold new events into their states, and update affinities.
 
@@ -118,23 +93,23 @@ def fold_events(session: Session, events: Sequence[ResolvedEvent], context: Even
         pair = event.user_id, event.video_id
         if (state := states.get(pair)) is None:
             state = states[pair] = dict(before.get(pair) or _new_state(event))
-        was_seen, was_engaged = state["impressions"] > 0, state["engaged_views"] > 0
-        _fold_event(state, event)
         # Statistics of a video count each user once.
-        is_first_view = state["impressions"] > 0 and not was_seen
-        is_first_engaged = state["engaged_views"] > 0 and not was_engaged
-        counts = int(is_first_view), int(is_first_engaged)
-        pending.append((event.user_id, event.key, event.video_id, event.at, *counts))
+        views, positives = viewed_and_positive(state)
+        again = had_positive(state)
+        fold_event(state, event)
+        now_viewed, now_positive = viewed_and_positive(state)
+        changes = now_viewed - views, now_positive - positives, again
+        pending.append((event.user_id, event.key, event.video_id, event.at, *changes))
         _learn_event(affinities, event)
-    switched = {event[0:3:2]: event for event in events if event.kind in _SWITCH_COLUMN}
+    switched = {event[0:3:2]: event for event in events if event.kind in SWITCHES}
     for pair, event in switched.items():
-        _learn_switches(affinities, event, before.get(pair, _EMPTY_STATE), states[pair])
+        _learn_switches(affinities, event, before.get(pair, EMPTY_STATE), states[pair])
     bulk.insert_columns(session, PENDING, bulk.columns_of(_PENDING_COLUMNS, sorted(pending)))
     _save_states(session, [states[pair] for pair in sorted(states)])
     affinities.write(session)
 
 
-_PENDING_COLUMNS = ("user_id", "key", "video_id", "at", "impressions", "engaged_views")
+_PENDING_COLUMNS = ("user_id", "key", "video_id", "at", "impressions", "engaged_views", "again")
 
 
 def _read_states(session: Session, events: Sequence[ResolvedEvent]) -> dict[lookup.Key, State]:
@@ -146,39 +121,22 @@ def _read_states(session: Session, events: Sequence[ResolvedEvent]) -> dict[look
 
 def states_by_pair(rows: Iterable[Sequence[Any]]) -> dict[lookup.Key, State]:
     """Return states by user and video id; rows of NULLs are left out."""
-    return {(row[0], row[1]): dict(zip(_STATE_COLUMNS, row, strict=True)) for row in rows if row[0]}
+    return {(row[0], row[1]): dict(zip(STATE_COLUMNS, row, strict=True)) for row in rows if row[0]}
 
 
 def _new_state(event: ResolvedEvent) -> State:
     """Return the empty state of an event's user and video."""
     pair = {"user_id": event.user_id, "video_id": event.video_id}
-    return {**_EMPTY_STATE, **pair, "first_at": event.at, "last_at": event.at}
+    return {**EMPTY_STATE, **pair, "first_at": event.at, "last_at": event.at}
 
 
 def _save_states(session: Session, states: Sequence[State]) -> None:
     """Insert or replace states; columns that are empty in all of them are left out."""
-    used = [name for name in _STATE_COLUMNS if any(map(itemgetter(name), states))]
+    # `engaged_at` alone can become empty again.
+    used = [n for n in STATE_COLUMNS if n == "engaged_at" or any(map(itemgetter(n), states))]
     columns = bulk.columns_of(used, list(map(itemgetter(*used), states)))
     merge = {name: bulk.replace for name in used if not INTERACTIONS.c[name].primary_key}
     bulk.insert_columns(session, INTERACTIONS, columns, merge=merge)
-
-
-def _fold_event(state: State, event: ResolvedEvent) -> None:
-    """Fold an event into a state; the result does not depend on the order of events."""
-    kind, at = event.kind, event.at
-    if column := _COUNT_COLUMN.get(kind):
-        state[column] += 1
-    elif column := _SWITCH_COLUMN.get(kind):
-        state[column] = max(state[column] or at, at)
-    if kind == "watch":
-        state["plays"] += 1
-        state["watch_ms"] += event.watched_ms or 0
-        state["completion"] = max(state["completion"], event.part or 0.0)
-        state["engaged_views"] += event.engaged
-    if event.engaged or kind in POSITIVE_KINDS:
-        state["engaged_at"] = max(state["engaged_at"] or at, at)
-    state["first_at"] = min(state["first_at"], at)
-    state["last_at"] = max(state["last_at"], at)
 
 
 def _learn_event(affinities: AffinityChanges, event: ResolvedEvent) -> None:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from recommender.database import bulk, lookup
 from recommender.database.schema import first_state
 from recommender.database.session import Session
-from recommender.learning.engagement import FAST_SKIP_MS
+from recommender.learning.engagement import FAST_SKIP_MS, Thresholds
 from recommender.models import LearningState
 from recommender.models.tables import AFFINITIES
 
@@ -35,7 +35,8 @@ Python computes it. A sum of larger powers, each times a weight, could overflow 
 RULE_COLUMNS = (
     "landmark", "creator_half_life_days", "hashtag_half_life_days", "sound_half_life_days",
     "watch_weight", "like_weight", "save_weight", "share_weight", "comment_weight",
-    "publish_weight", "skip_weight", "not_interested_weight", "report_weight", "long_video_ms",
+    "publish_weight", "skip_weight", "not_interested_weight", "report_weight", "convert_weight",
+    "interested_weight", "long_video_ms", "engaged_part", "engaged_ms",
 )  # fmt: skip
 """The columns of the learning state that affinities depend on."""
 
@@ -93,7 +94,16 @@ class Rules:
     skip_weight: float
     not_interested_weight: float
     report_weight: float
+    convert_weight: float
+    interested_weight: float
     long_video_ms: int
+    engaged_part: float
+    engaged_ms: int
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What makes a watch an engaged view."""
+        return Thresholds(self.engaged_part, self.engaged_ms)
 
     def event_weight(
         self,
@@ -104,7 +114,7 @@ class Rules:
         *,
         engaged: bool,
     ) -> float:
-        """Return the weight of a watch, share, comment or report; 0 for other kinds.
+        """Return the weight of a watch, share, comment, conversion or report; 0 for other kinds.
 
         These events count every time they occur. A watched long video weighs more than a short one.
 
@@ -119,6 +129,7 @@ class Rules:
             return {
                 "share": self.share_weight,
                 "comment": self.comment_weight,
+                "convert": self.convert_weight,
                 "report": self.report_weight,
             }.get(kind, 0.0)
         if engaged:
@@ -130,7 +141,7 @@ class Rules:
     def state_weights(
         self, state: Mapping[str, Any], since: datetime | None
     ) -> set[tuple[str, float, datetime]]:
-        """Return the like, save and lack of interest that hold in a state.
+        """Return the like, save, interest and lack of interest that hold in a state.
 
         These count once per user and video, however often they are set.
 
@@ -145,11 +156,18 @@ class Rules:
         for name, weight, on, off in (
             ("like", self.like_weight, state["liked_at"], state["unliked_at"]),
             ("save", self.save_weight, state["saved_at"], state["unsaved_at"]),
-            ("no", self.not_interested_weight, state["not_interested_at"], None),
+            (*self._interest(state), None),
         ):
             if on and (off is None or on > off) and (since is None or on > since):
                 weights.add((name, weight, on))
         return weights
+
+    def _interest(self, state: Mapping[str, Any]) -> tuple[str, float, datetime | None]:
+        """Return the later of interest and lack of interest: its name, weight and time."""
+        refused, wanted = state["not_interested_at"], state["interested_at"]
+        if refused and (wanted is None or refused > wanted):
+            return "no", self.not_interested_weight, refused
+        return "yes", self.interested_weight, wanted
 
 
 class AffinityChanges:

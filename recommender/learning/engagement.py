@@ -1,16 +1,23 @@
-"""The definitions of an engaged view and of a positive event.
+"""The definitions of an engaged view, a fast skip and a positive state.
 
-An engaged view is a watch that reached the end of the video, or lasted min(duration, 18 s). If the
-duration is unknown, it is a watch of 18 s. A positive event is a like, share, save or comment. A
-user is said to have engaged with a video after an engaged view or a positive event.
+An engaged view is a watch that reached the part `engaged_part` of the video, that lasted
+`engaged_ms`, or whose length is unknown: a page view, for example. Both numbers are in the learning
+state. A fast skip is a watch known to be shorter than 3 s that is not an engaged view.
 
-`Interaction.engaged_at`, the recent engagements and the neighbours follow from these definitions.
-So do the labels of evaluation and training. They must not be defined anywhere else.
+A state of a user with a video is positive since the latest of: an engaged view, share, comment or
+conversion; a like or save that was not taken back; an `interested`. It is not positive if the user
+reported the video, or said `not_interested` later than `interested`.
+
+The positive state is stored as `Interaction.engaged_at`. Statistics, trends, neighbours, recent
+engagements, and the labels of evaluation and training follow from it. It must not be defined
+anywhere else; `database.expressions` has the same in SQL.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, MutableMapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 FAST_SKIP_MS = 3_000
 """A watch is a fast skip if it is known to be shorter than this and is not an engaged view."""
@@ -21,11 +28,39 @@ MAX_CLOCK_SKEW = timedelta(minutes=5)
 Times further ahead are refused: an unlike of today could not undo a like dated next year.
 """
 
-ENGAGED_MS = 18_000
-"""The watch time that makes an engaged view of any video, as KuaiRand's `long_view` does."""
+ACTS = ("share", "comment", "convert")
+"""The kinds of events that are positive and never taken back, as an engaged view is."""
 
-POSITIVE_KINDS = ("like", "share", "save", "comment")
-"""The kinds of events that count as positive. A watch is positive if it is an engaged view."""
+SWITCHES = {
+    "like": "liked_at",
+    "unlike": "unliked_at",
+    "save": "saved_at",
+    "unsave": "unsaved_at",
+    "not_interested": "not_interested_at",
+    "interested": "interested_at",
+}
+"""The kinds of events that set a time of a state, with its column."""
+
+POSITIVE_KINDS = ("like", "share", "save", "comment", "convert", "interested")
+"""The kinds of events that are positive by themselves; a watch is if it is an engaged view."""
+
+PARTS = ("acted_at", "liked_at", "saved_at", "interested_at")
+"""The columns of a state that have the latest positive events."""
+
+_NO_TIMES: Mapping[str, Any] = {**dict.fromkeys((*SWITCHES.values(), "acted_at")), "reports": 0}
+
+SignalEvent = tuple[str, datetime, bool]
+"""The kind and time of an event, and whether it is an engaged view."""
+
+
+class Thresholds(NamedTuple):
+    """What makes a watch an engaged view: the part from which on, or the milliseconds."""
+
+    engaged_part: float = 0.9
+    engaged_ms: int = 18_000
+
+
+DEFAULT_THRESHOLDS = Thresholds()
 
 
 def watched(
@@ -45,13 +80,82 @@ def watched(
     return watch_ms, completion
 
 
-def is_engaged(watch_ms: int | None, completion: float | None, duration_ms: int | None) -> bool:
-    """Return True if a watch is an engaged view: to the end, or min(duration, 18 s) long.
+def is_engaged(
+    watch_ms: int | None,
+    completion: float | None,
+    duration_ms: int | None,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+) -> bool:
+    """Return True if a watch is an engaged view.
 
-    The arguments are the same as for `watched`.
+    The first arguments are the same as for `watched`; `thresholds` are those of the learning state.
     """
     watch_ms, completion = watched(watch_ms, completion, duration_ms)
-    if completion is not None and completion >= 1:
+    if watch_ms is None and completion is None:
         return True
-    enough = min(duration_ms, ENGAGED_MS) if duration_ms else ENGAGED_MS
-    return watch_ms is not None and watch_ms >= enough
+    if completion is not None and completion >= thresholds.engaged_part:
+        return True
+    return watch_ms is not None and watch_ms >= thresholds.engaged_ms
+
+
+def fold_signs(state: MutableMapping[str, Any], kind: str, at: datetime, *, engaged: bool) -> None:
+    """Fold what an event says about being positive into a state.
+
+    The order of events does not matter: all times are maxima.
+
+    Args:
+        state: has `reports`, and the times of `SWITCHES` and `acted_at`.
+        kind: one of `scalars.EVENT_KINDS`.
+        at: the event's time.
+        engaged: True if the event is an engaged view.
+    """
+    if engaged or kind in ACTS:
+        state["acted_at"] = max(state["acted_at"] or at, at)
+    elif column := SWITCHES.get(kind):
+        state[column] = max(state[column] or at, at)
+    elif kind == "report":
+        state["reports"] += 1
+
+
+def positive_since(state: Mapping[str, Any]) -> datetime | None:
+    """Return the time since which a state is positive, or None if it is not.
+
+    Args:
+        state: a row of interactions, or what `fold_signs` made.
+    """
+    if is_rejected(state):
+        return None
+    times = [state["acted_at"], state["interested_at"]]
+    for on, off in (("liked_at", "unliked_at"), ("saved_at", "unsaved_at")):
+        if state[off] is None or (state[on] is not None and state[on] > state[off]):
+            times.append(state[on])
+    return max((time for time in times if time is not None), default=None)
+
+
+def is_rejected(state: Mapping[str, Any]) -> bool:
+    """Return True if the user reported the video, or said last that it does not interest them."""
+    refused, wanted = state["not_interested_at"], state["interested_at"]
+    return state["reports"] > 0 or (refused is not None and (wanted is None or refused > wanted))
+
+
+def had_positive(state: Mapping[str, Any]) -> bool:
+    """Return True if a state ever had a positive event, even one that was taken back."""
+    return any(state[part] is not None for part in PARTS)
+
+
+def positive_events(events: Iterable[SignalEvent]) -> datetime | None:
+    """Return the time since which the events of one user and video are positive, or None."""
+    state = dict(_NO_TIMES)
+    for kind, at, engaged in events:
+        fold_signs(state, kind, at, engaged=engaged)
+    return positive_since(state)
+
+
+def viewed_and_positive(state: Mapping[str, Any]) -> tuple[int, int]:
+    """Return what a state adds to a video's impressions and engaged views: 0 or 1 each.
+
+    A positive state counts as an impression, so there are never more engaged views than
+    impressions.
+    """
+    positive = state["engaged_at"] is not None
+    return int(positive or state["impressions"] > 0), int(positive)

@@ -12,7 +12,7 @@ from recommender.database import lookup
 from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
-from recommender.learning.engagement import watched
+from recommender.learning.engagement import SWITCHES, watched
 from recommender.models.tables import (
     AFFINITIES,
     EVENTS,
@@ -29,9 +29,7 @@ _EVENT_COLUMNS = tuple(
     EVENTS.c[n] for n in ("user_id", "kind", "at", "engaged", "watch_ms", "completion")
 )
 
-_SWITCH_TIMES = ("liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at")
-
-_ON_TIMES = ("liked_at", "saved_at", "not_interested_at")
+_ON_TIMES = ("liked_at", "saved_at", "not_interested_at", "interested_at")
 
 _VIDEO_COLUMNS = (VIDEOS.c.id, VIDEOS.c.duration_ms, VIDEOS.c.creator_id, VIDEOS.c.sound_id)
 
@@ -112,9 +110,9 @@ def _events(session: Session, users: Sequence[int]) -> Sequence[Any]:
 
 
 def _states(session: Session, users: Sequence[int]) -> Sequence[Any]:
-    """Return the states with a like, save or lack of interest, with their videos."""
+    """Return the states with a like, save, interest or lack of interest, with their videos."""
     source = sa.join(INTERACTIONS, VIDEOS, VIDEOS.c.id == INTERACTIONS.c.video_id)
-    read = [INTERACTIONS.c[name] for name in ("user_id", *_SWITCH_TIMES)]
+    read = [INTERACTIONS.c[name] for name in ("user_id", *SWITCHES.values())]
     is_on = sa.or_(*(INTERACTIONS.c[name].is_not(None) for name in _ON_TIMES))
     statement = sa.select(*read, *_VIDEO_COLUMNS).select_from(source).where(is_on)
     return _of_users(session, INTERACTIONS.c.user_id, users, statement)

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
@@ -21,6 +21,7 @@ from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.learning.neighbours import delete_leftover_neighbours, find_neighbours
 from recommender.learning.rebuild import rebuild_affinities
+from recommender.learning.refold import refold_states
 from recommender.learning.statistics import RefreshRun, count_pending, recount, renew_recent
 from recommender.logs import LOGGER, log
 from recommender.models.tables import (
@@ -56,6 +57,7 @@ class RefreshReport:
         neighbours: videos whose neighbours were replaced.
         terms: terms of captions that were counted.
         seconds: how long the refresh took.
+        kept: states that a rebuild kept as they were, because some of their events are pruned.
     """
 
     events: int
@@ -64,6 +66,7 @@ class RefreshReport:
     neighbours: int
     terms: int
     seconds: float
+    kept: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as `recommender refresh` prints it."""
@@ -89,9 +92,9 @@ def refresh(
         bind: a prepared engine, or a connection.
         as_of: the time of the statistics, with an offset; now if None.
         settings: timeouts, sizes and parameters; read from the environment if None.
-        rebuild: also compute affinities, statistics, neighbours and terms again from the log, for
-            example after a change of the learning state. If events were pruned, affinities and
-            trends are kept as they are, and a warning is logged.
+        rebuild: also compute states, affinities, statistics, neighbours and terms again from the
+            log, by the current learning state and durations. If events were pruned, affinities,
+            trends and the states of that time are kept as they are, and a warning is logged.
 
     Raises:
         InvalidValue: the time is not valid.
@@ -100,15 +103,17 @@ def refresh(
     started = time.monotonic()
     time_of_refresh = scalars.time(scalars.now() if as_of is None else as_of)
     run = RefreshRun(bind, time_of_refresh, settings or Settings.from_environment())
+    kept = _rebuild_all_users(run) if rebuild else 0
     count_pending(run)
     if rebuild:
-        _rebuild(run)
+        _rebuild_statistics(run)
     targets = find_neighbours(run)
     terms = run.locked(partial(_count_terms, run, rebuild))
     run.locked(partial(_finish, run))
     analyze(bind, run.settings)
     seconds = round(time.monotonic() - started, 3)
-    report = RefreshReport(run.events, len(run.videos), len(run.users), targets, terms, seconds)
+    done = run.events, len(run.videos), len(run.users), targets, terms, seconds, kept
+    report = RefreshReport(*done)
     log(logging.INFO, "refresh", **asdict(report))
     return report
 
@@ -146,34 +151,56 @@ def _finish(run: RefreshRun, session: Session, _state: Any) -> None:
     lookup.run(session, sa.update(LEARNING_STATE).values(changed))
 
 
-def _rebuild(run: RefreshRun) -> None:
-    """Compute affinities, recent engagements and statistics again from the log.
+def _rebuild_all_users(run: RefreshRun) -> int:
+    """Compute states, affinities and recent engagements again; return how many states were kept.
+
+    What this changes for statistics becomes pending.
+    """
+    last, kept = 0, 0
+    while users := run.locked(partial(_rebuild_users, run, last)):
+        last, kept = users.last, kept + users.kept
+    return kept
+
+
+def _rebuild_statistics(run: RefreshRun) -> None:
+    """Compute statistics again from states and log.
 
     The caller then replaces neighbours and terms, which this marks as outdated.
     """
-    last = 0
-    while users := run.locked(partial(_rebuild_users, run, last)):
-        last = users[-1]
     run.locked(partial(recount, run))
-    if horizon := run.locked(_finish_rebuild):
+    if horizon := run.locked(partial(_finish_rebuild, run)):
         LOGGER.warning(AFFINITIES_KEPT, scalars.written_time(horizon))
 
 
-def _finish_rebuild(session: Session, state: Any) -> datetime | None:
+def _finish_rebuild(run: RefreshRun, session: Session, state: Any) -> datetime | None:
     """Delete leftover neighbours; return the time until which events are pruned, or None."""
     delete_leftover_neighbours(session)
     horizon: datetime | None = state.events_horizon
+    if horizon is None:
+        lookup.run(session, sa.update(LEARNING_STATE).values(rebuilt_at=run.as_of))
     return horizon
 
 
-def _rebuild_users(run: RefreshRun, after: int, session: Session, state: Any) -> list[int]:
-    """Rebuild affinities and recent engagements of the next users; return their ids."""
+class _RebuiltUsers(NamedTuple):
+    """The last id of a batch of users, and the number of their states that were kept."""
+
+    last: int
+    kept: int
+
+
+def _rebuild_users(
+    run: RefreshRun, after: int, session: Session, state: Any
+) -> _RebuiltUsers | None:
+    """Rebuild states, affinities and recent engagements of the next users; None if none is left."""
     read = sa.select(USERS.c.id, USERS.c.key).where(USERS.c.id > after)
     batch = read.order_by(USERS.c.id).limit(USERS_PER_BATCH)
     users = lookup.run(session, batch).all()
+    if not users:
+        return None
+    keys = [user.key for user in users]
+    kept = refold_states(session, keys, state.events_horizon)
     # Pruned events cannot be learned again, so affinities are kept after a prune.
-    if users and not state.events_horizon:
-        rebuild_affinities(session, [user.key for user in users])
-    if users:
-        renew_recent(run, session, [user.id for user in users])
-    return [user.id for user in users]
+    if not state.events_horizon:
+        rebuild_affinities(session, keys)
+    renew_recent(run, session, [user.id for user in users])
+    return _RebuiltUsers(users[-1].id, kept)

@@ -17,11 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 
 from recommender.database import bulk, lookup
-from recommender.database.expressions import Statement
+from recommender.database.expressions import Statement, is_positive, viewed_and_positive
 from recommender.database.schema import first_state
 from recommender.database.session import Session
 from recommender.database.transactions import run_on
 from recommender.learning.affinities import DAY_SECONDS
+from recommender.learning.engagement import POSITIVE_KINDS
 from recommender.models.tables import (
     EVENTS,
     INTERACTIONS,
@@ -91,7 +92,7 @@ class RefreshRun:
 class _VideoCounts:
     """Numbers to add to one video's statistics.
 
-    `exponents` are the decay exponents of the engaged views, from which the trend is computed.
+    `exponents` are the decay exponents of the first positive events, which make up the trend.
     """
 
     impressions: int = 0
@@ -99,7 +100,7 @@ class _VideoCounts:
     exponents: list[float] = field(default_factory=list)
 
     def add(self, impressions: int, engaged_views: int) -> None:
-        """Add numbers of viewers and of engaged viewers."""
+        """Add numbers of viewers and of positive viewers; a number below 0 takes back."""
         self.impressions += impressions
         self.engaged_views += engaged_views
 
@@ -127,7 +128,7 @@ def _count_batch(
         if row.impressions or row.engaged_views:
             video = counts.setdefault(row.video_id, _VideoCounts())
             video.add(row.impressions, row.engaged_views)
-            if row.engaged_views:
+            if row.engaged_views > 0 and not row.again:
                 video.exponents.append(_trend_exponent(state, row.at))
     _add_counts(run, session, counts)
     renew_recent(run, session, {row.user_id for row in rows})
@@ -173,8 +174,15 @@ def _add_counts(run: RefreshRun, session: Session, counts: Mapping[int, _VideoCo
         new = counts[video_id]
         trending = _trend(new.exponents if trend is None else [trend, *new.exponents])
         rows.append((video_id, new.impressions, new.engaged_views, trending))
-    changes = {"impressions": bulk.added, "engaged_views": bulk.added, "trending": bulk.replace}
+    changes = {"impressions": _counted, "engaged_views": _counted, "trending": bulk.replace}
     _update_videos(run, session, rows, changes)
+
+
+def _counted(old: Any, new: Any) -> sa.ColumnElement[Any]:
+    """Return the sum, at least 0."""
+    # States from before migration 0002 may be positive without having been counted so far.
+    total = bulk.added(old, new)
+    return sa.case((total < 0, 0), else_=total)
 
 
 def lock_videos(
@@ -239,9 +247,7 @@ def _newest_engagements(on_sqlite: bool) -> Statement:  # noqa: FBT001
         .join(INTERACTIONS, states.user_id == users.c.user_id)
         .join(USERS, USERS.c.id == users.c.user_id)
         .where(
-            states.engaged_at.is_not(None),
-            states.not_interested_at.is_(None),
-            states.reports == 0,
+            is_positive(states),
             sa.or_(USERS.c.learned_since.is_(None), states.engaged_at > USERS.c.learned_since),
         )
         .subquery()
@@ -253,7 +259,8 @@ def _newest_engagements(on_sqlite: bool) -> Statement:  # noqa: FBT001
 def recount(run: RefreshRun, session: Session, state: Any) -> None:
     """Compute the statistics of all videos again from states and log, without pending events.
 
-    If events were pruned, trends are kept: the log no longer has the time of every first view.
+    If events were pruned, trends are kept: the log no longer has the time of every first positive
+    event.
     """
     # Users are read in ranges of ids. One statement reads both the states and the pending events
     # of a range. Nothing else counts pending events while the learning state is locked.
@@ -264,7 +271,7 @@ def recount(run: RefreshRun, session: Session, state: Any) -> None:
         for row in lookup.run(session, _COUNTS, users):
             video = counts.setdefault(row.video_id, _VideoCounts())
             video.add(row.impressions, row.engaged_views)
-        for row in lookup.run(session, _FIRST_ENGAGED, users):
+        for row in lookup.run(session, _FIRST_POSITIVE, users):
             video = counts.setdefault(row.video_id, _VideoCounts())
             video.exponents.append(_trend_exponent(state, row.at))
     _replace_statistics(run, session, counts, keeps_trend=state.events_horizon is not None)
@@ -299,11 +306,12 @@ def _in_range(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
 
 
 def _counts() -> Statement:
-    """Build the SELECT of viewers and engaged viewers per video, less the pending ones."""
+    """Build the SELECT of viewers and positive viewers per video, less the pending changes."""
+    impressions, positives = viewed_and_positive(INTERACTIONS.c)
     viewed = sa.select(
         INTERACTIONS.c.video_id,
-        sa.case((INTERACTIONS.c.impressions > 0, 1), else_=0).label("impressions"),
-        sa.case((INTERACTIONS.c.engaged_views > 0, 1), else_=0).label("engaged_views"),
+        impressions.label("impressions"),
+        positives.label("engaged_views"),
     ).where(_in_range(INTERACTIONS.c.user_id))
     pending = sa.select(PENDING.c.video_id, -PENDING.c.impressions, -PENDING.c.engaged_views).where(
         _in_range(PENDING.c.user_id)
@@ -316,27 +324,28 @@ def _counts() -> Statement:
     return sa.select(rows.c.video_id, *sums).group_by(rows.c.video_id)
 
 
-def _first_engaged() -> Statement:
-    """Build the SELECT of the time of the first engaged view per user and video.
+def _first_positive() -> Statement:
+    """Build the SELECT of the time of the first positive event per positive state.
 
-    It leaves out views that are still pending. A view also needs a state, since the erasure of a
-    user deletes states before the log.
+    It leaves out states whose first positive event is still pending. The erasure of a user deletes
+    states before the log, so an event without a state does not count.
     """
     of_pair = (PENDING.c.user_id == EVENTS.c.user_id, PENDING.c.video_id == EVENTS.c.video_id)
-    is_pending = sa.exists().where(*of_pair, PENDING.c.engaged_views > 0)
+    is_pending = sa.exists().where(*of_pair, PENDING.c.engaged_views > 0, ~PENDING.c.again)
     is_state = sa.and_(
         INTERACTIONS.c.user_id == EVENTS.c.user_id,
         INTERACTIONS.c.video_id == EVENTS.c.video_id,
-        INTERACTIONS.c.engaged_views > 0,
+        is_positive(INTERACTIONS.c),
     )
+    is_event = sa.or_(EVENTS.c.engaged, EVENTS.c.kind.in_(POSITIVE_KINDS))
     return (
         sa.select(EVENTS.c.video_id, sa.func.min(EVENTS.c.at).label("at"))
         .join(INTERACTIONS, is_state)
-        .where(_in_range(EVENTS.c.user_id), EVENTS.c.engaged, ~is_pending)
+        .where(_in_range(EVENTS.c.user_id), is_event, ~is_pending)
         .group_by(EVENTS.c.user_id, EVENTS.c.video_id)
     )
 
 
 _COUNTS = _counts()
 
-_FIRST_ENGAGED = _first_engaged()
+_FIRST_POSITIVE = _first_positive()

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Text,
+    false,
     text,
 )
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
@@ -24,6 +25,7 @@ from recommender.models.types import (
     KeyText,
     Time,
     UserKey,
+    between,
     is_fraction,
     key_length,
     not_negative,
@@ -70,7 +72,8 @@ class Interaction(Base):
 
     Counts are numbers of events. `completion` is the largest fraction watched, `watch_ms` the sum.
     The user likes the video if `liked_at` is later than `unliked_at`; saves work alike.
-    `engaged_at` is the time of the last engaged view, like, share, save or comment.
+    `acted_at` is the time of the last engaged view, share, comment or conversion. `engaged_at` is
+    the time since which the state is positive, or NULL if it is not: see `learning/engagement`.
     """
 
     # The tables that recording writes have no foreign keys. Recording has found the video and has
@@ -80,7 +83,14 @@ class Interaction(Base):
     __table_args__ = (
         is_fraction("completion"),
         not_negative(
-            "impressions", "plays", "engaged_views", "watch_ms", "shares", "comments", "reports"
+            "impressions",
+            "plays",
+            "engaged_views",
+            "watch_ms",
+            "shares",
+            "comments",
+            "reports",
+            "conversions",
         ),
         Index(
             None,
@@ -111,6 +121,9 @@ class Interaction(Base):
     engaged_at: Mapped[Time | None]
     first_at: Mapped[Time]
     last_at: Mapped[Time]
+    acted_at: Mapped[Time | None]
+    interested_at: Mapped[Time | None]
+    conversions: Mapped[Count]
 
     user: Mapped[User] = relationship(
         back_populates="interactions",
@@ -144,14 +157,15 @@ class EventRow(Base):
 
 
 class PendingEvent(Base):
-    """The increments of a video's statistics by an event that no refresh has counted yet.
+    """The changes of a video's statistics by an event that no refresh has counted yet.
 
-    `impressions` is 1 if the event made the user a viewer of the video. `engaged_views` is 1 if it
-    was the user's first engaged view of the video.
+    `impressions` is 1 if the event made the user a viewer of the video, and `engaged_views` is 1
+    if it made their state positive. They are -1 if it took that back, else 0. `again` is true if
+    the state had a positive event before: a trend counts each user once.
     """
 
     __tablename__ = f"{PREFIX}events_pending"
-    __table_args__ = (not_negative("impressions", "engaged_views"), CLUSTERED)
+    __table_args__ = (between("impressions", -1, 1), between("engaged_views", -1, 1), CLUSTERED)
 
     user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     key: Mapped[str] = mapped_column(KeyText, primary_key=True)
@@ -159,6 +173,7 @@ class PendingEvent(Base):
     at: Mapped[Time]
     impressions: Mapped[int] = mapped_column(Integer)
     engaged_views: Mapped[int] = mapped_column(Integer)
+    again: Mapped[bool] = mapped_column(server_default=false())
 
 
 class MutedCreator(Base):

@@ -93,7 +93,9 @@ class LearningState(Base):
 
     Half-lives are in days. A weight is the contribution of one event to an affinity, before decay.
     `watch_weight` is for a full view of a very long video; a full view of a video of
-    `long_video_ms` milliseconds counts half. A changed rule requires a rebuild.
+    `long_video_ms` milliseconds counts half. A watch is an engaged view from the part
+    `engaged_part` on, or from `engaged_ms` milliseconds on. A changed rule requires a rebuild.
+    `rebuilt_at` is the time of the last rebuild of trends.
     """
 
     __tablename__ = f"{PREFIX}learning_state"
@@ -111,8 +113,13 @@ class LearningState(Base):
             " AND save_weight BETWEEN 0 AND 100 AND share_weight BETWEEN 0 AND 100"
             " AND comment_weight BETWEEN 0 AND 100 AND publish_weight BETWEEN 0 AND 100"
             " AND skip_weight BETWEEN -100 AND 0 AND not_interested_weight BETWEEN -100 AND 0"
-            " AND report_weight BETWEEN -100 AND 0",
+            " AND report_weight BETWEEN -100 AND 0 AND convert_weight BETWEEN 0 AND 100"
+            " AND interested_weight BETWEEN 0 AND 100",
             name="weights",
+        ),
+        CheckConstraint(
+            "engaged_part BETWEEN 0.01 AND 1 AND engaged_ms BETWEEN 1 AND 86400000",
+            name="engaged_view",
         ),
         CheckConstraint("long_video_ms BETWEEN 1 AND 86400000", name="long_video_ms"),
         is_fraction("engaged_share"),
@@ -142,3 +149,8 @@ class LearningState(Base):
     trend_peak: Mapped[float | None] = mapped_column(Double)
     captions: Mapped[Count]
     refreshed_at: Mapped[Time | None]
+    convert_weight: Mapped[float] = mapped_column(Double, server_default="1.0")
+    interested_weight: Mapped[float] = mapped_column(Double, server_default="0.5")
+    engaged_part: Mapped[float] = mapped_column(Double, server_default="0.9")
+    engaged_ms: Mapped[int] = mapped_column(BigInteger, server_default="18000")
+    rebuilt_at: Mapped[Time | None]

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex
 
 from recommender.database import lookup
+from recommender.database.expressions import viewed_and_positive
 from recommender.database.planner_statistics import unplanned_tables
 from recommender.database.schema import check_schema, schema_revision
 from recommender.database.transactions import translate_errors
@@ -190,9 +191,9 @@ def _copies(session: Session) -> Finding:
 def _statistics(session: Session) -> Finding:
     """Check that the viewers of all videos, counted and pending, match the states."""
     wrong = []
-    for name in ("impressions", "engaged_views"):
-        column = INTERACTIONS.c[name]
-        viewers = sa.select(sa.func.count()).select_from(INTERACTIONS).where(column > 0)
+    names = ("impressions", "engaged_views")
+    for name, counts in zip(names, viewed_and_positive(INTERACTIONS.c), strict=True):
+        viewers = sa.select(sa.func.count()).select_from(INTERACTIONS).where(counts == 1)
         sums = [
             sa.select(sa.func.coalesce(sa.func.sum(table.c[name]), 0))
             for table in (VIDEOS, PENDING)

@@ -34,6 +34,7 @@ from recommender.formats.rows import VIDEO_COLUMNS
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import read_links
 from recommender.ingest.videos import apply_videos, set_video_status
+from recommender.learning.engagement import POSITIVE_KINDS
 from recommender.learning.statistics import RefreshRun, lock_videos
 from recommender.models.tables import (
     EVENTS,
@@ -51,9 +52,8 @@ from recommender.operations.erased_names import ERASED_PREFIX, begins, forget_un
 from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER
 from recommender.operations.viewer_subtraction import (
     VIDEO_STATISTICS,
-    LoggedViews,
+    counted_viewer,
     statistics_without,
-    uncounted,
 )
 from recommender.settings import Settings
 
@@ -167,8 +167,7 @@ def _erase(run: RefreshRun, user_id: int) -> Iterator[ErasedRows]:
     yield from _repeated(run, partial(_remove_videos, user_id))
     for column in OF_VIDEOS:
         yield from _repeated(run, partial(_delete, column.table, column.in_(own_videos)))
-    yield from _repeated(run, partial(_forget_pending, user_id))
-    logged = _engaged(run, user_id)
+    logged = _first_positives(run, user_id)
     yield from _repeated(run, partial(_subtract, user_id, logged))
     for column in (EVENTS.c.user_id, *OF_OTHERS, *(table.c.user_id for table in PER_USER)):
         yield from _repeated(run, partial(_delete, column.table, column == user_id))
@@ -226,35 +225,16 @@ def _disown_sounds(user_id: int, session: Session, _state: Any) -> ErasedRows:
     return {SOUNDS.name: rename(session, SOUNDS, ids, creator_id=None)} if ids else {}
 
 
-def _forget_pending(user_id: int, session: Session, _state: Any) -> ErasedRows:
-    """Delete a batch of uncounted events, and reset the counts of their interactions."""
-    batch = sa.select(PENDING).where(PENDING.c.user_id == user_id).limit(MAX_ERASED_ROWS)
-    rows = lookup.run(session, batch).all()
-    if not rows:
-        return {}
-    bulk.delete(session, PENDING, sorted((row.user_id, row.key) for row in rows))
-    counts: dict[int, list[int]] = {}
-    for row in rows:
-        pair = counts.setdefault(row.video_id, [0, 0])
-        pair[0] += row.impressions
-        pair[1] += row.engaged_views
-    values = sorted((video_id, *pair) for video_id, pair in counts.items() if any(pair))
-    parameters = {**lookup.listed_values(session, 3, values), "user": user_id}
-    lookup.run(session, uncounted(lookup.is_sqlite(session)), parameters)
-    return {PENDING.name: len(rows)}
-
-
-def _engaged(run: RefreshRun, user_id: int) -> dict[int, LoggedViews]:
-    """Return a user's engaged views by video, read from the event log."""
-    engaged: dict[int, LoggedViews] = {}
+def _first_positives(run: RefreshRun, user_id: int) -> dict[int, datetime]:
+    """Return the time of a user's first counted positive event by video, read from the log."""
+    first: dict[int, datetime] = {}
     after = ""
     while rows := run_on(run.bind, partial(_next_events, user_id, after), settings=run.settings):
         after = rows[-1].key
         for row in rows:
-            if row.engaged:
-                views, at = engaged.get(row.video_id, (0, row.at))
-                engaged[row.video_id] = views + 1, min(at, row.at)
-    return engaged
+            if not row.is_pending and (row.engaged or row.kind in POSITIVE_KINDS):
+                first[row.video_id] = min(first.get(row.video_id, row.at), row.at)
+    return first
 
 
 def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
@@ -262,8 +242,11 @@ def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
     # A range of the primary key, which both databases plan well without statistics.
     key = (EVENTS.c.user_id, EVENTS.c.key)
     begins = sa.tuple_(*key) > sa.tuple_(sa.literal(user_id), sa.literal(after))
+    is_same = PENDING.c.user_id == EVENTS.c.user_id, PENDING.c.key == EVENTS.c.key
+    is_pending = sa.exists().where(*is_same).label("is_pending")
+    names = ("key", "video_id", "at", "kind", "engaged")
     read = (
-        sa.select(EVENTS.c.key, EVENTS.c.video_id, EVENTS.c.at, EVENTS.c.engaged)
+        sa.select(*(EVENTS.c[name] for name in names), is_pending)
         .where(begins, EVENTS.c.user_id <= user_id)
         .order_by(*key)
         .limit(MAX_ERASED_ROWS)
@@ -272,11 +255,12 @@ def _next_events(user_id: int, after: str, session: Session) -> Sequence[Any]:
 
 
 def _subtract(
-    user_id: int, logged: Mapping[int, LoggedViews], session: Session, state: Any
+    user_id: int, logged: Mapping[int, datetime], session: Session, state: Any
 ) -> ErasedRows:
     """Delete a batch of a user's interactions, and subtract them from the videos' statistics.
 
-    If videos have no engaged view left, delete their neighbours first, in separate transactions.
+    Their pending events are deleted too; no refresh has counted these. If videos have no engaged
+    view left, delete their neighbours first, in separate transactions.
     """
     mine = INTERACTIONS.c.user_id == user_id
     batch = sa.select(INTERACTIONS).where(mine).order_by(INTERACTIONS.c.video_id)
@@ -286,18 +270,34 @@ def _subtract(
     of_video = {row.video_id: row for row in rows}
     read = [VIDEOS.c[name] for name in ("impressions", "engaged_views", "trending")]
     before = list(lock_videos(session, of_video, *read, VIDEOS.c.neighbours_views))
+    pending = _pending(session, user_id, rows[0].video_id, rows[-1].video_id)
+    viewers = {
+        video_id: counted_viewer(row, pending.get(video_id, ()), logged.get(video_id), state)
+        for video_id, row in of_video.items()
+    }
     after = {
-        video_id: statistics_without(of_video[video_id], values, logged.get(video_id), state)
+        video_id: statistics_without(viewers[video_id], values, state)
         for video_id, *values in before
     }
-    unviewed = [i for i, (_, views, *_) in after.items() if of_video[i].engaged_at and not views]
+    unviewed = [i for i, (_, views, *_) in after.items() if viewers[i].had_positive and not views]
     if done := _delete(NEIGHBOURS, NEIGHBOURS.c.video_id.in_(unviewed), session, state):
         return done
     changed = sorted((i, *after[i]) for i, *values in before if tuple(values) != after[i])
     changes = {column.name: bulk.replace for column in VIDEO_STATISTICS[1:]}
     bulk.update_listed(session, VIDEO_STATISTICS, changed, changes)
+    keys = sorted((user_id, row.key) for events in pending.values() for row in events)
+    bulk.delete(session, PENDING, keys)
     bulk.delete(session, INTERACTIONS, [(user_id, row.video_id) for row in rows])
-    return {INTERACTIONS.name: len(rows)}
+    return {INTERACTIONS.name: len(rows), PENDING.name: len(keys)}
+
+
+def _pending(session: Session, user_id: int, first: int, last: int) -> dict[int, list[Any]]:
+    """Return a user's uncounted events of a range of videos, by video."""
+    is_among = PENDING.c.user_id == user_id, PENDING.c.video_id.between(first, last)
+    pending: dict[int, list[Any]] = {}
+    for row in lookup.run(session, sa.select(PENDING).where(*is_among)):
+        pending.setdefault(row.video_id, []).append(row)
+    return pending
 
 
 def _finish(user_id: int, session: Session, _state: Any) -> ErasedRows:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-import sqlalchemy as sa
-
-from recommender.database import lookup
 from recommender.learning.affinities import decay_exponent
+from recommender.learning.engagement import had_positive, viewed_and_positive
 from recommender.learning.statistics import MAX_TREND
-from recommender.models.tables import INTERACTIONS, VIDEOS
+from recommender.models.tables import VIDEOS
 
 MIN_TREND_FRACTION = 2.0**-40
 """The fraction of a trend below which the remainder is only rounding error."""
-
-LoggedViews = tuple[int, datetime]
-"""The number of engaged views of one video by one user in the log, and the time of the first."""
 
 VIDEO_STATISTICS = (
     VIDEOS.c.id,
@@ -28,40 +22,69 @@ VIDEO_STATISTICS = (
 """The id of a video, and the statistics that one viewer changes."""
 
 
-@cache
-def uncounted(on_sqlite: bool) -> sa.Update:  # noqa: FBT001
-    """Return the UPDATE that resets the counts of a user's listed interactions."""
-    names = ("impressions", "engaged_views")
-    rows = lookup.listed(on_sqlite, (INTERACTIONS.c.video_id, *(INTERACTIONS.c[n] for n in names)))
-    is_state = (
-        INTERACTIONS.c.user_id == sa.bindparam("user", type_=sa.BigInteger),
-        INTERACTIONS.c.video_id == rows.c.video_id,
-    )
-    left = {n: sa.case((rows.c[n] > 0, 0), else_=INTERACTIONS.c[n]) for n in names}
-    return sa.update(INTERACTIONS).where(*is_state).values(left)
+class CountedViewer(NamedTuple):
+    """What a refresh has counted of one user and video.
+
+    Attributes:
+        impressions, engaged_views: 0 or 1.
+        trend_at: the time that is part of the trend, or None.
+        had_positive: whether the state ever had a positive event.
+    """
+
+    impressions: int
+    engaged_views: int
+    trend_at: datetime | None
+    had_positive: bool
+
+
+def counted_viewer(
+    row: Any, pending: Sequence[Any], first_logged: datetime | None, state: Any
+) -> CountedViewer:
+    """Return what a refresh has counted of a user and a video.
+
+    Args:
+        row: the row of interactions.
+        pending: the uncounted events.
+        first_logged: the time of the first positive event in the log, or None.
+        state: the row of the learning state.
+    """
+    values = row._mapping  # noqa: SLF001 - its API
+    impressions, engaged_views = viewed_and_positive(values)
+    impressions -= sum(event.impressions for event in pending)
+    engaged_views -= sum(event.engaged_views for event in pending)
+    had = had_positive(values)
+    # A trend keeps what was taken back, until a rebuild.
+    is_pending = any(e.engaged_views > 0 and not e.again for e in pending)
+    is_counted = had and not is_pending and not _is_left_out(values, state)
+    # Events that were pruned may have been earlier than those in the log.
+    is_pruned = state.events_horizon is not None and row.first_at <= state.events_horizon
+    first = row.first_at if is_pruned or first_logged is None else first_logged
+    return CountedViewer(impressions, engaged_views, first if is_counted else None, had)
+
+
+def _is_left_out(values: Mapping[str, Any], state: Any) -> bool:
+    """Return True if a rebuild left the state out of the trend, because it was taken back."""
+    if values["engaged_at"] is not None or state.rebuilt_at is None:
+        return False
+    offs = [values[name] for name in ("unliked_at", "unsaved_at", "not_interested_at")]
+    # A report has no time of its own.
+    taken_back_at: datetime = max((at for at in offs if at is not None), default=values["first_at"])
+    return bool(taken_back_at <= state.rebuilt_at)
 
 
 def statistics_without(
-    row: Any, values: Sequence[Any], logged: LoggedViews | None, state: Any
+    viewer: CountedViewer, values: Sequence[Any], state: Any
 ) -> tuple[int, int, float | None, int]:
     """Return a video's statistics without one user's views.
 
     `neighbours_views` becomes 0 after an engagement, so that the next refresh updates neighbours.
     """
     impressions, engaged_views, trending, neighbours_views = values
-    if row.impressions:
-        impressions = max(0, impressions - 1)
-    if row.engaged_views:
-        engaged_views = max(0, engaged_views - 1)
-        at = _first_engaged(row, logged)
-        trending = trend_without(trending, at, state) if engaged_views else None
-    return impressions, engaged_views, trending, 0 if row.engaged_at else neighbours_views
-
-
-def _first_engaged(row: Any, logged: LoggedViews | None) -> datetime:
-    """Return the time of a user's first engaged view, or a lower bound if events were pruned."""
-    views, at = logged or (0, row.first_at)
-    return at if views == row.engaged_views else row.first_at
+    impressions = max(0, impressions - viewer.impressions)
+    engaged_views = max(0, engaged_views - viewer.engaged_views)
+    if viewer.trend_at:
+        trending = trend_without(trending, viewer.trend_at, state) if engaged_views else None
+    return impressions, engaged_views, trending, 0 if viewer.had_positive else neighbours_views
 
 
 def trend_without(trend: float | None, at: datetime, state: Any) -> float | None:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
+from recommender.database.expressions import is_rejected
 from recommender.formats.scalars import STATUSES
 from recommender.models import (
     Interaction,
@@ -77,8 +78,7 @@ def not_own(viewer: Viewer) -> ColumnElement[bool]:
 
 def not_rejected(viewer: Viewer) -> ColumnElement[bool]:
     """The viewer neither reported the video nor marked it as not interesting."""
-    rejected = sa.or_(Interaction.not_interested_at.is_not(None), Interaction.reports > 0)
-    return none(_interaction(viewer).where(rejected))
+    return none(_interaction(viewer).where(is_rejected(Interaction)))
 
 
 def not_seen(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:

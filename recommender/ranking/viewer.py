@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Subquery, Text, Uuid
 from sqlalchemy.types import TypeEngine
 
-from recommender.database.expressions import constant, json_texts
+from recommender.database.expressions import constant, is_positive, is_rejected, json_texts
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
 from recommender.models import Interaction, Video, VideoHashtag, VideoNeighbour
 from recommender.models.types import UtcDateTime
@@ -53,11 +53,6 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(_DOUBLES, Double()),
 }
 """The types of a request's bound values; weights are doubles too."""
-
-_NOT_REJECTED = (
-    Interaction.not_interested_at.is_(None),
-    Interaction.reports == constant(0, sa.Integer()),
-)
 
 Bind = Callable[[str], BindParameter[Any]]
 
@@ -328,9 +323,8 @@ def _recent(values: Mapping[str, BindParameter[Any]]) -> CTE:
         sa.select(Interaction.video_id, weight.label("weight"))
         .where(
             Interaction.user_id == values["user_id"],
-            Interaction.engaged_at.is_not(None),
+            is_positive(Interaction),
             Interaction.engaged_at > values["learned_since"],
-            *_NOT_REJECTED,
         )
         .order_by(Interaction.engaged_at.desc(), Interaction.video_id.desc())
         .limit(values["history"])
@@ -357,7 +351,7 @@ def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
 def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
     """Return the videos seen last; `engaged` is 1 if engaged, -1 if rejected, else 0."""
     outcome = sa.case(
-        (~sa.and_(*_NOT_REJECTED), constant(-1.0, Double())),
+        (is_rejected(Interaction), constant(-1.0, Double())),
         (Interaction.engaged_at > values["learned_since"], constant(1.0, Double())),
         else_=constant(0.0, Double()),
     )

@@ -52,8 +52,12 @@ from tests.support.worlds import NOON, at, counted_statements, make_event, make_
 
 COUNTS = (
     "impressions", "plays", "engaged_views", "watch_ms", "shares", "comments", "reports",
+    "conversions",
 )  # fmt: skip
-TIMES = ("liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at")
+TIMES = (
+    "liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at", "interested_at",
+    "acted_at",
+)  # fmt: skip
 BLANK: dict[str, Any] = {
     **dict.fromkeys(COUNTS, 0),
     "completion": 0.0,
@@ -110,7 +114,14 @@ def writes(sent: list[str]) -> list[str]:
     ("deed", "body", "change"),
     [
         ("impression", {}, {"impressions": 1}),
-        ("watch", {}, {"impressions": 1, "plays": 1}),
+        (
+            "watch",
+            {},
+            {
+                "impressions": 1, "plays": 1, "engaged_views": 1, "acted_at": NOON,
+                "engaged_at": NOON,
+            },
+        ),
         ("watch", {"watch_ms": 0}, {"impressions": 1, "plays": 1}),
         (
             "watch",
@@ -132,7 +143,7 @@ def writes(sent: list[str]) -> list[str]:
             {"watch_ms": 25_000},
             {
                 "impressions": 1, "plays": 1, "watch_ms": 25_000, "completion": 1.0,
-                "engaged_views": 1, "engaged_at": NOON,
+                "engaged_views": 1, "acted_at": NOON, "engaged_at": NOON,
             },
         ),
         ("like", {}, {"liked_at": NOON, "engaged_at": NOON}),
@@ -140,8 +151,10 @@ def writes(sent: list[str]) -> list[str]:
         ("save", {}, {"saved_at": NOON, "engaged_at": NOON}),
         ("unsave", {}, {"unsaved_at": NOON}),
         ("not_interested", {}, {"not_interested_at": NOON}),
-        ("share", {}, {"shares": 1, "engaged_at": NOON}),
-        ("comment", {}, {"comments": 1, "engaged_at": NOON}),
+        ("interested", {}, {"interested_at": NOON, "engaged_at": NOON}),
+        ("share", {}, {"shares": 1, "acted_at": NOON, "engaged_at": NOON}),
+        ("comment", {}, {"comments": 1, "acted_at": NOON, "engaged_at": NOON}),
+        ("convert", {}, {"conversions": 1, "acted_at": NOON, "engaged_at": NOON}),
         ("report", {}, {"reports": 1}),
         (
             "like",
@@ -173,7 +186,8 @@ def test_counts_add_and_times_and_parts_are_the_greatest(world: Session) -> None
         record(world, "viewer", "v", "share", at=at(minutes))
     assert states(world)["viewer", "v"] == {
         **BLANK, "impressions": 3, "plays": 3, "watch_ms": 15_000, "completion": 0.75,
-        "shares": 3, "liked_at": at(3), "engaged_at": at(3), "first_at": at(1), "last_at": at(3),
+        "shares": 3, "liked_at": at(3), "acted_at": at(3), "engaged_at": at(3),
+        "first_at": at(1), "last_at": at(3),
     }  # fmt: skip
 
 
@@ -207,9 +221,11 @@ def test_watched_time_and_part_are_each_known_from_the_other(
         (18_000, None, 60_000, True),
         (17_999, None, 60_000, False),
         (18_000, None, 18_000, True),
-        (17_999, None, 18_000, False),
+        (17_999, None, 18_000, True),
+        (16_200, None, 18_000, True),
+        (16_199, None, 18_000, False),
         (5000, None, 5000, True),
-        (4999, None, 5000, False),
+        (4499, None, 5000, False),
         (0, None, 5000, False),
         (18_000, None, None, True),
         (17_999, None, None, False),
@@ -218,19 +234,20 @@ def test_watched_time_and_part_are_each_known_from_the_other(
         (None, 1.0, None, True),
         (None, 1.0, 60_000, True),
         (0, 1.0, 60_000, True),
-        (None, 0.999, None, False),
+        (None, 0.9, None, True),
+        (None, 0.899, None, False),
         (None, 0.3, 60_000, True),
         (None, 0.29, 60_000, False),
-        (None, 0.999, 5000, False),
-        (1000, 0.999, 60_000, False),
-        (5000, 0.5, 5000, True),
+        (None, 0.899, 5000, False),
+        (1000, 0.9, 60_000, True),
+        (5000, 0.5, 5000, False),
         (18_000, 0.5, 60_000, True),
         (18_000, 0.0, 60_000, True),
-        (None, None, 60_000, False),
-        (None, None, None, False),
+        (None, None, 60_000, True),
+        (None, None, None, True),
     ],
 )
-def test_an_engaged_view_is_to_the_end_or_18_seconds_long(
+def test_an_engaged_view_is_near_the_end_or_18_seconds_long_or_of_any_length(
     watch_ms: int | None, completion: float | None, duration_ms: int | None, *, expected: bool
 ) -> None:
     assert is_engaged(watch_ms, completion, duration_ms) is expected
@@ -238,7 +255,7 @@ def test_an_engaged_view_is_to_the_end_or_18_seconds_long(
 
 @pytest.mark.parametrize(
     ("deed", "watch_ms", "engaged"),
-    [("watch", 10_000, True), ("watch", 9999, False), ("like", 10_000, False)],
+    [("watch", 9_000, True), ("watch", 8_999, False), ("like", 10_000, False)],
 )
 def test_the_log_keeps_an_event_as_it_was_and_whether_it_was_engaged(
     world: Session, deed: str, watch_ms: int, *, engaged: bool
@@ -357,6 +374,7 @@ def test_two_users_may_use_one_key(world: Session) -> None:
         ("other", "v"): {
             **BLANK,
             "shares": 1,
+            "acted_at": at(1),
             "engaged_at": at(1),
             "first_at": at(1),
             "last_at": at(1),

@@ -87,6 +87,12 @@ def rules_of(session: Session) -> dict[str, Any]:
     return dict(row._mapping)
 
 
+OPPOSITES = {
+    "like": "unlike", "save": "unsave", "not_interested": "interested",
+    "interested": "not_interested",
+}  # fmt: skip
+
+
 class Reference:
     """The documented rules, from all events at once.
 
@@ -118,14 +124,15 @@ class Reference:
         turned: dict[tuple[str, str, str], datetime] = {}
         for each in events:
             kind, pair = each.kind, (each.user, each.video)
-            if kind in {"share", "comment", "report"}:
+            if kind in {"share", "comment", "convert", "report"}:
                 self.add(*pair, rules[f"{kind}_weight"], each.at)
             elif kind == "watch":
                 self.add(*pair, self.of_watch(each), each.at)
             turned[*pair, kind] = max(each.at, turned.get((*pair, kind), each.at))
         for (user, video, kind), when in turned.items():
-            off = turned.get((user, video, f"un{kind}"))
-            if kind in {"like", "save", "not_interested"} and (off is None or when > off):
+            off = turned.get((user, video, OPPOSITES.get(kind, "")))
+            ties = kind == "interested" and when == off
+            if kind in OPPOSITES and (off is None or when > off or ties):
                 self.add(user, video, rules[f"{kind}_weight"], when)
 
     def of_watch(self, each: Event) -> float:

@@ -74,7 +74,7 @@ def test_a_database_that_is_well(world: Engine, kind: str) -> None:
     others = ["journal"] if kind == "sqlite" else ["dead_rows", "planner"]
     assert [each.check for each in findings] == [*COMMON, *others]
     assert [each for each in findings if not each.ok or each.advice] == []
-    assert findings[0].found.endswith(", migration 0001")
+    assert findings[0].found.endswith(", migration 0002")
     assert findings[4].found == f"all {INDEXES}"
 
 

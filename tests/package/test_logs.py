@@ -66,7 +66,15 @@ def test_an_import_a_refresh_a_prune_and_a_page_are_logged(
         {"did": "import users", "read": 1, "inserted": 1, **none},
         {"did": "import videos", "read": 3, "inserted": 3, **none},
         {"did": "import events", "read": 4, "inserted": 4, **none},
-        {"did": "refresh", "events": 4, "videos": 2, "users": 1, "neighbours": 0, "terms": 0},
+        {
+            "did": "refresh",
+            "events": 4,
+            "videos": 2,
+            "users": 1,
+            "neighbours": 2,
+            "terms": 0,
+            "kept": 0,
+        },
         {"did": "prune", "events": 4, "waiting": 0, "sessions": 0, "items": 0},
     ]
     batches = [("import users batch", 1), ("import videos batch", 3), ("import events batch", 3),

@@ -25,6 +25,7 @@ from recommender import (
 from recommender.models import Base, Interaction, PendingEvent, Sound, User, Video
 from recommender.operations.inventory import OF_OTHERS, PER_USER
 from tests.support.refresh_worlds import (
+    GIVING,
     behave,
     people,
     read,
@@ -41,7 +42,7 @@ KINDS = ("watch", "like", "share", "save", "comment", "not_interested", "report"
 def marked_world(engine: Engine) -> int:
     """Create a person with rows in every table, and other active users; return the id."""
     people(engine, 6, 12)
-    behave(engine, 6, 12, 150)
+    behave(engine, 6, 12, 150, kinds=GIVING)
 
     def make(session: Session) -> None:
         upsert_users(session, [{
@@ -73,7 +74,7 @@ def marked_world(engine: Engine) -> int:
     do_things(engine, "counted")
     refresh(engine, as_of=at(99))
     do_things(engine, "pending")
-    behave(engine, 6, 12, 20, seed=2)
+    behave(engine, 6, 12, 20, seed=2, kinds=GIVING)
     return run_transaction(engine, reset)
 
 
@@ -109,11 +110,13 @@ def counted(engine: Engine) -> dict[int, tuple[int, int]]:
     """Return the expected statistics: viewers per video, without pending events."""
     found: dict[int, list[int]] = {}
     state, waiting = Interaction, PendingEvent
-    for video_id, *numbers in read(engine, state.video_id, state.impressions, state.engaged_views,
-                                   state.user_id):  # fmt: skip
+    is_positive = state.engaged_at.is_not(None)
+    for video_id, impressions, positive, _ in read(
+        engine, state.video_id, state.impressions, is_positive, state.user_id
+    ):
         pair = found.setdefault(video_id, [0, 0])
-        pair[0] += numbers[0] > 0
-        pair[1] += numbers[1] > 0
+        pair[0] += bool(impressions or positive)
+        pair[1] += bool(positive)
     for video_id, impressions, engaged, _ in read(
         engine, waiting.video_id, waiting.impressions, waiting.engaged_views, waiting.key
     ):

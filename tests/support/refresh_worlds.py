@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,17 +25,23 @@ from recommender import (
 from recommender.models import (
     Base,
     EventRow,
-    Interaction,
     LearningState,
     PendingEvent,
     RecentEngagement,
     Video,
     VideoNeighbour,
 )
+from tests.support.positives import POSITIVE, Deed, is_engaged_view, positive_times
 from tests.support.worlds import NOON, at, make_event
 
-KINDS = ["watch"] * 8 + ["impression", "like", "share", "save", "unlike", "comment", "unsave"]
+KINDS = ["watch"] * 8 + [
+    "impression", "like", "share", "save", "unlike", "comment", "unsave", "convert", "interested",
+    "not_interested",
+]  # fmt: skip
 
+
+GIVING = [kind for kind in KINDS if kind not in {"unlike", "unsave", "not_interested"}]
+"""The kinds that take nothing back."""
 
 Statistics = dict[int, tuple[int, int]]
 
@@ -60,14 +66,21 @@ def people(engine: Engine, users: int, videos: int) -> None:
     run_transaction(engine, write)
 
 
-def behave(engine: Engine, users: int, videos: int, events: int, seed: int = 1) -> None:
+def behave(
+    engine: Engine,
+    users: int,
+    videos: int,
+    events: int,
+    seed: int = 1,
+    kinds: Sequence[str] = KINDS,
+) -> None:
     """Record random events, one per minute. The seed is also the day of the first event."""
     chance = random.Random(seed)  # noqa: S311 - not for secrets
     made = [
         make_event(
-            chance.choice(KINDS), f"v{int(videos * chance.random() ** 2)}",
+            chance.choice(kinds), f"v{int(videos * chance.random() ** 2)}",
             f"u{chance.randrange(users)}", at=NOON + timedelta(days=seed, minutes=n),
-            watch_ms=chance.choice([None, 1000, 5000, 20_000]),
+            watch_ms=chance.choice([0, 1000, 5000, 20_000]),
         )
         for n in range(events)
     ]  # fmt: skip
@@ -96,12 +109,36 @@ def statistics(engine: Engine) -> Statistics:
     return {video_id: (viewed, engaged) for video_id, viewed, engaged in rows if viewed or engaged}
 
 
+def deeds_by_pair(engine: Engine) -> dict[tuple[int, int], list[Deed]]:
+    """Return the events of the log by the ids of user and video, in the order of time."""
+    row = EventRow
+    columns = (row.user_id, row.video_id, row.at, row.kind, row.watch_ms, row.completion)
+    found: dict[tuple[int, int], list[Deed]] = defaultdict(list)
+    with Session(engine) as session:
+        for user_id, video_id, moment, *rest in session.execute(sa.select(*columns)):
+            kind, watch_ms, completion = rest
+            found[user_id, video_id].append(Deed(kind, moment, watch_ms, completion))
+    return {pair: sorted(deeds, key=lambda deed: deed.at) for pair, deeds in found.items()}
+
+
+def positive_pairs(engine: Engine) -> dict[tuple[int, int], list[datetime]]:
+    """Return the positive times of the pairs that are positive, by the numbers of today."""
+    durations = dict(read(engine, Video.id, Video.duration_ms))
+    (limits,) = read(engine, LearningState.engaged_part, LearningState.engaged_ms)
+    found = {
+        pair: positive_times(deeds, durations[pair[1]], limits)
+        for pair, deeds in deeds_by_pair(engine).items()
+    }
+    return {pair: times for pair, times in found.items() if times}
+
+
 def expected_statistics(engine: Engine) -> Statistics:
-    states = read(engine, Interaction.video_id, Interaction.impressions, Interaction.engaged_views)
+    positive = positive_pairs(engine)
     found: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-    for video_id, impressions, engaged_views in states:
-        found[video_id][0] += impressions > 0
-        found[video_id][1] += engaged_views > 0
+    for pair, deeds in deeds_by_pair(engine).items():
+        is_shown = any(deed.kind in {"impression", "watch"} for deed in deeds)
+        found[pair[1]][0] += is_shown or pair in positive
+        found[pair[1]][1] += pair in positive
     return {video_id: (v, e) for video_id, (v, e) in found.items() if v or e}
 
 
@@ -110,17 +147,29 @@ def trends(engine: Engine) -> dict[int, float]:
 
 
 def expected_trends(engine: Engine) -> dict[int, float]:
-    """Compute trends from first engaged views, with a half-life of 2 days from 2026 on."""
-    first: dict[tuple[int, int], Any] = {}
-    columns = (EventRow.at, EventRow.user_id, EventRow.video_id, EventRow.engaged)
-    for moment, user_id, video_id, engaged in read(engine, *columns):
-        if engaged:
-            first.setdefault((user_id, video_id), moment)
+    """Compute trends from the first positive events, with a half-life of 2 days from 2026 on.
+
+    A pair counts from the first moment at which it was positive, even if it is no longer. This is
+    what counting one event after the other, in the order of time, leads to.
+    """
+    durations = dict(read(engine, Video.id, Video.duration_ms))
     sums: Counter[int] = Counter()
     landmark = NOON - timedelta(hours=12)
-    for (_, video_id), moment in first.items():
+    for (_, video_id), deeds in deeds_by_pair(engine).items():
+        moment = first_positive(deeds, durations[video_id])
+        if moment is None:
+            continue
         sums[video_id] += 2 ** ((moment - landmark) / timedelta(days=2))  # type: ignore[assignment]
     return {video_id: math.log2(total) for video_id, total in sums.items()}
+
+
+def first_positive(deeds: Sequence[Deed], duration_ms: int | None) -> datetime | None:
+    """Return when a pair was positive first; it must not have had a positive event before."""
+    for number, deed in enumerate(deeds, start=1):
+        if deed.kind in POSITIVE or is_engaged_view(deed, duration_ms):
+            is_now = positive_times(deeds[:number], duration_ms)
+            return deed.at if is_now else None
+    return None
 
 
 def recent(engine: Engine) -> dict[int, set[tuple[int, Any]]]:
@@ -131,14 +180,9 @@ def recent(engine: Engine) -> dict[int, set[tuple[int, Any]]]:
 
 
 def expected_recent(engine: Engine, most: int = 50) -> dict[int, set[tuple[int, Any]]]:
-    columns = [
-        Interaction.user_id, Interaction.video_id, Interaction.engaged_at,
-        Interaction.not_interested_at, Interaction.reports,
-    ]  # fmt: skip
     found = defaultdict(list)
-    for user_id, video_id, moment, refused, reports in read(engine, *columns):
-        if moment and not refused and not reports:
-            found[user_id].append((moment, video_id))
+    for (user_id, video_id), times in positive_pairs(engine).items():
+        found[user_id].append((times[-1], video_id))
     return {u: {(v, m) for m, v in sorted(each)[-most:]} for u, each in found.items()}
 
 

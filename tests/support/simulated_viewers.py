@@ -7,6 +7,7 @@ of the day, so that several feeds are compared with the same luck.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from recommender.ingest.events import record_many
 from recommender.ingest.users import upsert_users
 from recommender.ingest.values import Event
 from recommender.ingest.videos import upsert_videos
-from recommender.learning.engagement import ENGAGED_MS
+from recommender.learning.engagement import DEFAULT_THRESHOLDS
 from recommender.learning.refresh import refresh
 
 LOVED, OTHER = 0.7, 0.1
@@ -208,7 +209,8 @@ class Simulation:
         chance, shown = self._chance("swipe", viewer.key, video), self.videos[video]
         day = (at - BEGINNING) // DAY
         is_engaged = chance.random() < self.enjoyment(viewer, shown, day)
-        enough = min(shown.duration_ms, ENGAGED_MS)
+        limits = DEFAULT_THRESHOLDS
+        enough = min(math.ceil(shown.duration_ms * limits.engaged_part), limits.engaged_ms)
         if is_engaged:
             watch_ms = chance.randint(enough, shown.duration_ms)
             kinds = [kind for kind, share in AFTERWARDS.items() if chance.random() < share]
