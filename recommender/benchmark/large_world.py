@@ -336,7 +336,6 @@ class LargeWorld:
         rows = self._engagements(users)
         ones, at, engaged = np.ones_like(rows["user_id"]), rows["at"], rows["is_engaged"]
         never = np.datetime64("NaT", "us")
-        engaged_at = np.where(engaged, at, never)
         return {
             "user_id": rows["user_id"],
             "video_id": rows["video_id"],
@@ -347,7 +346,7 @@ class LargeWorld:
             "watch_ms": (rows["completion"] * 30_000).astype(int),
             "shares": rows["is_shared"].astype(int),
             "liked_at": np.where(rows["is_liked"], at, never),
-            **dict.fromkeys(("engaged_at", "acted_at"), engaged_at),
+            **dict.fromkeys(("engaged_at", "acted_at"), np.where(engaged, at, never)),
             "first_at": at,
             "last_at": at,
         }
