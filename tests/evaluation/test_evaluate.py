@@ -315,7 +315,7 @@ def test_the_target_says_what_an_impression_is_hoped_to_lead_to(target: str) -> 
     assert {kind for kind in kinds if is_positive(target, {"kind": kind}, None)} == wanted
     whole = {"kind": "watch", "watch_ms": 9_000, "completion": None}
     assert is_positive(target, whole, 9_000) is (target == "engaged")
-    assert not is_positive(target, whole, 10_000)
+    assert not is_positive(target, whole, 10_001)
 
 
 @pytest.mark.slow
