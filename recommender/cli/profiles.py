@@ -104,7 +104,8 @@ def diff(first: str, second: str, form: str | None, **asked: Any) -> None:
     whole = difference.as_dict()
     if form_of(form) != "table":
         rows = [{"user": user, **row} for user, rows in whole["pages"].items() for row in rows]
-        print_records(rows or whole["weights"], form, whole=whole)
+        shown = rows if whole["pages"] else whole["weights"]
+        print_records(shown, form, whole=whole, example=_PLACE)
         return
     print_table([row for row in whole["weights"] if row["change"]])
     for user, rows in whole["pages"].items():
@@ -120,6 +121,9 @@ def activate(profile: str, form: str | None) -> None:
     """Make a version the one that serves by default."""
     _print(writing(lambda session: activate_profile(session, profile)), form)
 
+
+_PLACE = {"user": "", "#": None, "was": None, "video": ""}
+"""A row with the columns of a compared page."""
 
 _LISTED = ("profile", "version", "active", "source", "parent", "author", "created_at", "note")
 """The columns of the table of versions."""

@@ -206,6 +206,11 @@ def test_csv_of_nothing_is_the_header(example: Run) -> None:
         for user in ("user1", "nobody")
     )
     assert (len(some), none) == (2, some[:1])
+    watched = ("record", "creator1", "v2", "watch", "--completion", "1")
+    assert [example(*watched[:2], video, *watched[3:])[0] for video in ("v2", "v3")] == [0, 0]
+    difference = ("profiles", "diff", "for_you", "for_you", "--format", "csv", "--user")
+    some, none = (example(*difference, user)[1].splitlines() for user in ("user1", "creator1"))
+    assert (some[0], none) == ("user,#,was,video", some[:1])
 
 
 @only_sqlite
