@@ -100,7 +100,10 @@ class LogSpan:
             return "it has no events"
         first, last = scalars.written_time(self.first), scalars.written_time(self.last)
         if first == last:
-            return f"all its events have the time {first}, so use a holdout, such as per-user:0.2"
+            return (
+                f"all its events have the time {first}, which only `evaluate` can split, by a"
+                " holdout such as per-user:0.2"
+            )
         return f"its events are from {first} to {last}, so give {other} time"
 
 

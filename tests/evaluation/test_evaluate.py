@@ -569,7 +569,7 @@ def test_events_of_one_time_are_cut_in_the_order_of_the_log(tmp_path: Path) -> N
         assert sorted(line.row["id"] for line in timeline.events) == sorted(later[-1])
     assert later[0] == later[1]
     assert {row["user"] for row in spread if row["id"] not in later[0]} == {"u", "w", "x"}
-    with pytest.raises(InvalidValue, match="have the time 2026-01-01T12:00:00Z, so use a holdout"):
+    with pytest.raises(InvalidValue, match="have the time 2026-01-01T12:00:00Z, which only"):
         evaluate(log, cutoff=at())
 
 
