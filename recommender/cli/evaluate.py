@@ -30,8 +30,7 @@ from recommender.cli.options import Time, database_option, format_option, settin
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.cli.progress import progress_bars
 from recommender.evaluation.evaluate import Evaluation
-from recommender.evaluation.log_files import LogFiles
-from recommender.evaluation.log_replay import ENGAGED, TARGETS
+from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
 from recommender.evaluation.results import ImpressionQuality, PageQuality
 
 

@@ -14,8 +14,7 @@ import click
 
 from recommender.cli.options import F, Length, Time
 from recommender.evaluation.evaluate import SAMPLE
-from recommender.evaluation.log_files import LogFiles
-from recommender.evaluation.log_replay import ENGAGED
+from recommender.evaluation.log_files import ENGAGED, LogFiles
 
 LOG_FILES = ("users", "videos", "follows", "events")
 

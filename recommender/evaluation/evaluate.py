@@ -19,11 +19,9 @@ from sqlalchemy.orm import Session
 from recommender.database.schema import first_state
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import InvalidValue
-from recommender.evaluation.log_files import LogFiles
+from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
 from recommender.evaluation.log_replay import (
     DAY,
-    ENGAGED,
-    TARGETS,
     Cut,
     Progress,
     Slice,

@@ -22,9 +22,11 @@ from recommender.database.expressions import (
     is_positive,
     is_true,
     number,
+    viewed_and_positive,
 )
 from recommender.errors import InvalidValue
-from recommender.evaluation.log_replay import ENGAGED, TARGETS, Progress, Timeline
+from recommender.evaluation.log_files import ENGAGED, TARGETS
+from recommender.evaluation.log_replay import Progress, Timeline
 from recommender.evaluation.rankers import read_impressions
 from recommender.formats import scalars
 from recommender.learning.engagement import MAX_CLOCK_SKEW
@@ -202,7 +204,8 @@ def _is_same() -> sa.ColumnElement[bool]:
 def _first_shown() -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions: the served video was shown, and was new to its viewer."""
     age = age_days(Interaction.first_at, ServedVideo.served_at)
-    return Interaction.impressions > 0, age <= number(MAX_CLOCK_SKEW / timedelta(days=1))
+    viewed, _ = viewed_and_positive(Interaction)
+    return viewed == 1, age <= number(MAX_CLOCK_SKEW / timedelta(days=1))
 
 
 def _label(values: Mapping[str, float]) -> Number:

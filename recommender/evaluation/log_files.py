@@ -1,27 +1,54 @@
-"""Read a log, batch by batch, from a database or from interchange files."""
+"""Read a log, batch by batch, from a database or from interchange files.
+
+Its events have outcomes: what the events of one user and one video led to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender.database.transactions import translate_errors
+from recommender.database.schema import first_state
+from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import BadData, InvalidValue
 from recommender.files.batches import ROW_KINDS, read_file
 from recommender.files.exporter import exported
 from recommender.formats import scalars
 from recommender.formats.rows import parse_row
+from recommender.learning.engagement import (
+    DEFAULT_THRESHOLDS,
+    POSITIVE_KINDS,
+    Thresholds,
+    fold_signs,
+    is_engaged,
+    no_signs,
+    positive_since,
+)
 from recommender.models import Follow
-from recommender.models.tables import EVENTS, USERS, VIDEOS
+from recommender.models.tables import EVENTS, LEARNING_STATE, USERS, VIDEOS
 from recommender.settings import Settings
+
+ENGAGED = "engaged"
+
+TARGETS = (ENGAGED, *POSITIVE_KINDS)
+"""The outcomes to hope for. ``engaged`` is a positive state."""
+
+SHOWN = ("watch", "impression")
+"""The kinds of events that prove that a video was shown; a positive state proves it too."""
+
+LogRow: TypeAlias = Mapping[str, Any]
+
+Moment: TypeAlias = tuple[datetime, int]
+"""The time of an event, and its number in the order of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +151,113 @@ def read_log(
     ordered = [kind for kind in ROW_KINDS if kind in set(kinds)]
     read = _read_files if isinstance(source, LogFiles) else _read_database
     yield from read(source, ordered, settings)  # type: ignore[arg-type] # the source's own reader
+
+
+def read_thresholds(source: Engine | LogFiles) -> Thresholds:
+    """Return what makes a watch an engaged view: as in the source database, or the defaults."""
+    if isinstance(source, LogFiles):
+        return DEFAULT_THRESHOLDS
+    columns = (LEARNING_STATE.c[name] for name in Thresholds._fields)
+    with translate_errors(), Session(source) as session:
+        return Thresholds(*first_state(session.execute(sa.select(*columns))))
+
+
+def write_thresholds(engine: Engine, thresholds: Thresholds) -> None:
+    """Write what makes a watch an engaged view to a scratch database."""
+    changed = sa.update(LEARNING_STATE).values(thresholds._asdict())
+    run_transaction(engine, lambda session: session.execute(changed))
+
+
+def is_positive(
+    target: str,
+    event: LogRow,
+    duration_ms: int | None,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+) -> bool:
+    """Return whether an event by itself is the target outcome.
+
+    Args:
+        target: one of `TARGETS`.
+        event: a row of the kind events.
+        duration_ms: the duration of its video, None if unknown.
+        thresholds: what makes a watch an engaged view.
+    """
+    kind = event["kind"]
+    if target != ENGAGED:
+        return bool(kind == target)
+    return kind in POSITIVE_KINDS or is_engaged_view(event, duration_ms, thresholds)
+
+
+def is_engaged_view(event: LogRow, duration_ms: int | None, thresholds: Thresholds) -> bool:
+    """Return whether an event is an engaged view."""
+    watch = event.get("watch_ms"), event.get("completion"), duration_ms
+    return event["kind"] == "watch" and is_engaged(*watch, thresholds)
+
+
+def outcomes_of(
+    events: Iterable[LogRow], duration_ms: int | None, thresholds: Thresholds
+) -> set[str]:
+    """Return the targets that the events of one user and video led to.
+
+    ``engaged`` is a positive state: what was taken back does not count.
+    """
+    signs, happened = no_signs(), set()
+    for event in events:
+        happened.add(event["kind"])
+        engaged = is_engaged_view(event, duration_ms, thresholds)
+        fold_signs(signs, event["kind"], event["at"], engaged=engaged)
+    if positive_since(signs) is not None:
+        happened.add(ENGAGED)
+    return happened.intersection(TARGETS)
+
+
+def by_pair(events: Iterable[Line]) -> dict[tuple[str, str], list[LogRow]]:
+    """Return the rows of events by user and video."""
+    rows: dict[tuple[str, str], list[LogRow]] = {}
+    for row, _, _ in events:
+        rows.setdefault((row["user"], row["video"]), []).append(row)
+    return rows
+
+
+def first_positives(
+    source: Engine | LogFiles, target: str, settings: Settings
+) -> tuple[dict[str, dict[str, Moment]], datetime]:
+    """Return the first positive event of every user's videos, and the log's end.
+
+    Args:
+        source: the log.
+        target: one of `TARGETS`.
+        settings: the batch size.
+    """
+    durations: dict[str, int | None] = {}
+    firsts: dict[str, dict[str, Moment]] = {}
+    signs: defaultdict[tuple[str, str], dict[str, Any]] = defaultdict(no_signs)
+    end, numbers, limits = scalars.EARLIEST, count(), read_thresholds(source)
+    for kind, lines, _, _ in read_log(source, settings, ("videos", "events")):
+        if kind == "videos":
+            durations.update((line.row["id"], line.row.get("duration_ms")) for line in lines)
+            continue
+        for (row, _, _), number in zip(lines, numbers, strict=False):
+            end = max(end, row["at"])
+            user, video, duration = row["user"], row["video"], durations.get(row["video"])
+            engaged = is_engaged_view(row, duration, limits)
+            if engaged or row["kind"] not in SHOWN:
+                fold_signs(signs[user, video], row["kind"], row["at"], engaged=engaged)
+            if is_positive(target, row, duration, limits):
+                moments = firsts.setdefault(user, {})
+                moments[video] = min(moments.get(video, (row["at"], number)), (row["at"], number))
+    return (_not_taken_back(firsts, signs) if target == ENGAGED else firsts), end
+
+
+def _not_taken_back(
+    firsts: Mapping[str, Mapping[str, Moment]], signs: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> dict[str, dict[str, Moment]]:
+    """Return the videos of every user that are still positive at the end of the log."""
+    left = {
+        user: {v: moment for v, moment in moments.items() if positive_since(signs[user, v])}
+        for user, moments in firsts.items()
+    }
+    return {user: moments for user, moments in left.items() if moments}
 
 
 def _read_files(

@@ -20,17 +20,28 @@ from sqlalchemy import Engine
 from recommender.database.scratch import scratch_database
 from recommender.database.transactions import run_transaction
 from recommender.errors import InvalidValue
-from recommender.evaluation.log_files import Line, LogFiles, LogSpan, read_log
+from recommender.evaluation.log_files import (
+    ENGAGED,
+    SHOWN,
+    Line,
+    LogFiles,
+    LogRow,
+    LogSpan,
+    by_pair,
+    first_positives,
+    outcomes_of,
+    read_log,
+    read_thresholds,
+    write_thresholds,
+)
 from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
-from recommender.learning.engagement import POSITIVE_KINDS, is_engaged
+from recommender.learning.engagement import (
+    DEFAULT_THRESHOLDS,
+    Thresholds,
+)
 from recommender.learning.refresh import refresh
 from recommender.settings import Settings
-
-ENGAGED = "engaged"
-
-TARGETS = (ENGAGED, *POSITIVE_KINDS)
-"""The outcomes to hope for. ``engaged`` is an engaged view or any of the others."""
 
 TIMES = {"users": "created_at", "videos": "published_at", "follows": "at", "events": "at"}
 """The column with the time of a row. A row without a time belongs to the earlier part."""
@@ -38,14 +49,6 @@ TIMES = {"users": "created_at", "videos": "published_at", "follows": "at", "even
 DAY = timedelta(days=1)
 
 MIN_SLICE = timedelta(minutes=1)
-
-SHOWN = ("watch", "impression")
-"""The kinds of events that prove that a video was shown."""
-
-LogRow: TypeAlias = Mapping[str, Any]
-
-Moment: TypeAlias = tuple[datetime, int]
-"""The time of an event, and its number in the order of the log."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 
@@ -58,21 +61,6 @@ def check_length(every: timedelta) -> None:
     """Raise `InvalidValue` if slices are shorter than a minute."""
     if every < MIN_SLICE:
         raise InvalidValue(f"every: {every} is shorter than a minute")
-
-
-def is_positive(target: str, event: LogRow, duration_ms: int | None) -> bool:
-    """Return whether an event is the target outcome.
-
-    Args:
-        target: one of `TARGETS`.
-        event: a row of the kind events.
-        duration_ms: the duration of its video, None if unknown.
-    """
-    kind = event["kind"]
-    if target != ENGAGED:
-        return bool(kind == target)
-    watch = event.get("watch_ms"), event.get("completion"), duration_ms
-    return kind in POSITIVE_KINDS or (kind == "watch" and is_engaged(*watch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +115,7 @@ def cut_per_user(
     Raises:
         InvalidValue: no user has two positive videos.
     """
-    firsts, end = _first_positives(source, target, settings)
+    firsts, end = first_positives(source, target, settings)
     cuts = {
         user: sorted(moments.values())[-min(len(moments) - 1, max(1, round(part * len(moments))))]
         for user, moments in firsts.items()
@@ -141,26 +129,6 @@ def cut_per_user(
     of_user = {user: at for user, (at, _) in cuts.items()}
     numbers = {user: number for user, (_, number) in cuts.items()}
     return Cut(scalars.LATEST, of_user, numbers), end
-
-
-def _first_positives(
-    source: Engine | LogFiles, target: str, settings: Settings
-) -> tuple[dict[str, dict[str, Moment]], datetime]:
-    """Return the first positive event of every user's videos, and the log's end."""
-    durations: dict[str, int | None] = {}
-    firsts: dict[str, dict[str, Moment]] = {}
-    end, numbers = scalars.EARLIEST, count()
-    for kind, lines, _, _ in read_log(source, settings, ("videos", "events")):
-        if kind == "videos":
-            durations.update((line.row["id"], line.row.get("duration_ms")) for line in lines)
-            continue
-        for (row, _, _), number in zip(lines, numbers, strict=False):
-            end = max(end, row["at"])
-            if is_positive(target, row, durations.get(row["video"])):
-                moments = firsts.setdefault(row["user"], {})
-                moment = row["at"], number
-                moments[row["video"]] = min(moments.get(row["video"], moment), moment)
-    return firsts, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +161,7 @@ class Timeline:
         cut: separates the later part.
         settings: the batch size, and the settings of learning.
         durations: of every video of the log, in milliseconds.
+        thresholds: what makes a watch an engaged view in the log.
         events, follows: the later rows, in the order of time once all is read. Follows leave the
             list when they are written.
         waiting: later users and videos that are not in the database yet, by key.
@@ -203,6 +172,7 @@ class Timeline:
     cut: Cut
     settings: Settings
     durations: dict[str, int | None] = field(default_factory=dict)
+    thresholds: Thresholds = DEFAULT_THRESHOLDS
     events: list[Line] = field(default_factory=list)
     follows: list[Line] = field(default_factory=list)
     waiting: dict[str, dict[str, Line]] = field(default_factory=lambda: {"users": {}, "videos": {}})
@@ -233,7 +203,8 @@ class Timeline:
         Raises:
             BadData: a row is not in the format, or names an unknown user or video.
         """
-        numbers = count()
+        numbers, self.thresholds = count(), read_thresholds(source)
+        write_thresholds(self.engine, self.thresholds)
         for kind, lines, done, total in read_log(source, self.settings):
             if kind == "videos":
                 self.durations.update((e.row["id"], e.row.get("duration_ms")) for e in lines)
@@ -334,17 +305,14 @@ class Timeline:
     def shown(self, part: Slice, targets: Iterable[str]) -> dict[str, dict[str, ShownVideo]]:
         """Return, per user, the videos shown in a slice with their outcomes in it."""
         shown: dict[str, dict[str, ShownVideo]] = {}
-        for row, _, _ in part.events:
-            if row["kind"] in SHOWN:
-                videos = shown.setdefault(row["user"], {})
-                videos.setdefault(row["video"], ShownVideo(row["at"], set()))
-        for row, _, _ in part.events:
-            video = row["video"]
-            if shown_video := shown.get(row["user"], {}).get(video):
-                duration = self.durations[video]
-                shown_video.outcomes.update(
-                    target for target in targets if is_positive(target, row, duration)
-                )
+        for (user, video), rows in by_pair(part.events).items():
+            outcomes = outcomes_of(rows, self.durations[video], self.thresholds)
+            proofs = [row for row in rows if row["kind"] in SHOWN]
+            if ENGAGED in outcomes:
+                proofs += rows[:1]
+            if proofs:
+                videos = shown.setdefault(user, {})
+                videos[video] = ShownVideo(proofs[0]["at"], outcomes.intersection(targets))
         return shown
 
     def positives(
@@ -352,11 +320,10 @@ class Timeline:
     ) -> dict[str, dict[str, set[str]]]:
         """Return, per user, the videos that led to any of the targets, and which targets."""
         positives: dict[str, dict[str, set[str]]] = {}
-        for row, _, _ in events:
-            duration = self.durations[row["video"]]
-            if outcomes := {target for target in targets if is_positive(target, row, duration)}:
-                videos = positives.setdefault(row["user"], {})
-                videos.setdefault(row["video"], set()).update(outcomes)
+        for (user, video), rows in by_pair(events).items():
+            outcomes = outcomes_of(rows, self.durations[video], self.thresholds)
+            if wanted := outcomes.intersection(targets):
+                positives.setdefault(user, {})[video] = wanted
         return positives
 
     def prepare(self, part: Slice) -> list[Line]:

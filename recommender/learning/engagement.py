@@ -15,7 +15,7 @@ anywhere else; `database.expressions` has the same in SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -48,9 +48,6 @@ PARTS = ("acted_at", "liked_at", "saved_at", "interested_at")
 """The columns of a state that have the latest positive events."""
 
 _NO_TIMES: Mapping[str, Any] = {**dict.fromkeys((*SWITCHES.values(), "acted_at")), "reports": 0}
-
-SignalEvent = tuple[str, datetime, bool]
-"""The kind and time of an event, and whether it is an engaged view."""
 
 
 class Thresholds(NamedTuple):
@@ -98,6 +95,11 @@ def is_engaged(
     return watch_ms is not None and watch_ms >= thresholds.engaged_ms
 
 
+def no_signs() -> dict[str, Any]:
+    """Return the part of an empty state that says whether it is positive."""
+    return dict(_NO_TIMES)
+
+
 def fold_signs(state: MutableMapping[str, Any], kind: str, at: datetime, *, engaged: bool) -> None:
     """Fold what an event says about being positive into a state.
 
@@ -121,7 +123,7 @@ def positive_since(state: Mapping[str, Any]) -> datetime | None:
     """Return the time since which a state is positive, or None if it is not.
 
     Args:
-        state: a row of interactions, or what `fold_signs` made.
+        state: a row of interactions, or `no_signs` with events folded in.
     """
     if is_rejected(state):
         return None
@@ -141,14 +143,6 @@ def is_rejected(state: Mapping[str, Any]) -> bool:
 def had_positive(state: Mapping[str, Any]) -> bool:
     """Return True if a state ever had a positive event, even one that was taken back."""
     return any(state[part] is not None for part in PARTS)
-
-
-def positive_events(events: Iterable[SignalEvent]) -> datetime | None:
-    """Return the time since which the events of one user and video are positive, or None."""
-    state = dict(_NO_TIMES)
-    for kind, at, engaged in events:
-        fold_signs(state, kind, at, engaged=engaged)
-    return positive_since(state)
 
 
 def viewed_and_positive(state: Mapping[str, Any]) -> tuple[int, int]:

@@ -37,15 +37,8 @@ from recommender.evaluation.labels import (
     served_rows,
     target_values,
 )
-from recommender.evaluation.log_files import LogFiles
-from recommender.evaluation.log_replay import (
-    DAY,
-    ENGAGED,
-    Cut,
-    Progress,
-    no_progress,
-    scratch_timeline,
-)
+from recommender.evaluation.log_files import ENGAGED, LogFiles
+from recommender.evaluation.log_replay import DAY, Cut, Progress, no_progress, scratch_timeline
 from recommender.evaluation.logistic import fit_logistic
 from recommender.formats import scalars
 from recommender.ranking.profiles import get_profile

@@ -28,10 +28,9 @@ from recommender.errors import InvalidValue
 from recommender.evaluation.bootstrap import Interval
 from recommender.evaluation.evaluate import SAMPLE, check_sample
 from recommender.evaluation.labels import target_values
-from recommender.evaluation.log_files import LogFiles
+from recommender.evaluation.log_files import ENGAGED, LogFiles
 from recommender.evaluation.log_replay import (
     DAY,
-    ENGAGED,
     Cut,
     Progress,
     Slice,

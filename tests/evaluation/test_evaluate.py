@@ -39,7 +39,8 @@ from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database.scratch import scratch_database
 from recommender.evaluation import metrics
 from recommender.evaluation.evaluate import Evaluation, _Run
-from recommender.evaluation.log_replay import Cut, Timeline, cut_per_user, is_positive
+from recommender.evaluation.log_files import is_positive
+from recommender.evaluation.log_replay import Cut, Timeline, cut_per_user
 from recommender.evaluation.logistic import logistic
 from recommender.evaluation.rankers import (
     Catalogue,

@@ -192,7 +192,7 @@ def test_what_is_on_trial_keeps_its_place_and_says_what_places_are_worth(world: 
 
 @slow_on_postgresql
 def test_only_what_was_shown_and_new_counts(world: Engine) -> None:
-    seen_before, not_shown = {"first_at": at(-6)}, {"impressions": 0}
+    seen_before, not_shown = {"first_at": at(-6)}, {"impressions": 0, "engaged_at": None}
     serve(world, {**FOUR, "v5": (0.5, 0.9), "v6": (0.4, 0.8)}, ["v5", "v6"],
           v5=seen_before, v6=not_shown)  # fmt: skip
     found = replayed(world).hindsight

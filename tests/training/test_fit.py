@@ -158,15 +158,21 @@ def test_a_weight_is_not_refused_for_a_rounding_error() -> None:
     ]  # fmt: skip
 
 
+TAKEN_BACK = {6: "like", 7: "unlike"}
+
+
 @on_sqlite
 def test_an_impression_is_when_it_was_first_shown(engine: Engine) -> None:
     kinds = {1: "like", 2: "impression", 3: "watch", 4: "share", 5: "watch"}
     rows = [{"user": "u", "video": "v", "kind": kind, "at": at(n)} for n, kind in kinds.items()]
     rows += [{"user": "u", "video": "w", "kind": "like", "at": at(6)}]
+    rows += [{"user": "u", "video": "x", "kind": k, "at": at(n)} for n, k in TAKEN_BACK.items()]
     part = Slice(at(), at(9), [Line(row, 0, "") for row in rows])
-    timeline = Timeline(engine, Cut(at()), SETTINGS, durations={"v": None, "w": None})
+    timeline = Timeline(engine, Cut(at()), SETTINGS, durations=dict.fromkeys("vwx"))
     shown = timeline.shown(part, ["like", "share", "save"])
-    assert shown == {"u": {"v": ShownVideo(at(2), {"like", "share"})}}
+    assert shown == {
+        "u": {"v": ShownVideo(at(2), {"like", "share"}), "w": ShownVideo(at(6), {"like"})}
+    }
 
 
 @on_sqlite
