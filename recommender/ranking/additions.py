@@ -156,8 +156,7 @@ def _renamed(
 
 def _copying(viewer: Viewer | None) -> dict[str, Any]:
     """Return options to copy an expression with the names and the CTEs of its viewer."""
-    ctes = (viewer.recent, viewer.near, viewer.lately, viewer.excluded) if viewer else ()
-    return {"maintain_key": True, "stop_on": [cte for cte in ctes if cte is not None]}
+    return {"maintain_key": True, "stop_on": viewer.ctes if viewer else []}
 
 
 def _kept_signal(signal: Signal, added: Addition) -> Signal:

@@ -18,9 +18,15 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Subquery, Text, Uuid
 from sqlalchemy.types import TypeEngine
 
-from recommender.database.expressions import constant, is_positive, is_rejected, json_texts
+from recommender.database.expressions import (
+    constant,
+    is_positive,
+    is_rejected,
+    json_texts,
+    written_out,
+)
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
-from recommender.models import Interaction, Video, VideoHashtag, VideoNeighbour
+from recommender.models.tables import INTERACTIONS, NEIGHBOURS, VIDEO_HASHTAGS, VIDEOS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.request import FeedRequest, ScanPosition
 
@@ -36,6 +42,11 @@ HANDHELD = ("phone", "mobile", "ios", "android")
 LEAST_WEIGHT = 1e-15
 """The smallest absolute weight; smaller ones are 0, as no signal makes them count."""
 
+_INTEGERS = (
+    "user_id", "limit", "history", "seen_lately", "interests", "trial_start", "scan_limit",
+    "scan_after_id",
+)  # fmt: skip
+
 _DOUBLES = (
     "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
     "trend_scale", "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half",
@@ -43,16 +54,16 @@ _DOUBLES = (
 )  # fmt: skip
 
 _TYPES: dict[str, TypeEngine[Any]] = {
-    **dict.fromkeys(
-        ("user_id", "limit", "history", "seen_lately", "interests", "trial_start"), BigInteger()
-    ),
-    **dict.fromkeys(("scan_limit", "scan_after_id"), BigInteger()),
+    **dict.fromkeys(_INTEGERS, BigInteger()),
     **dict.fromkeys(("language", "country", "device", "given", "excluded_keys"), Text()),
     **dict.fromkeys(("as_of", "learned_since", "trial_since", "scan_after"), UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
 }
 """The types of a request's bound values; weights are doubles too."""
+
+# Core columns: compiling a SELECT of ORM columns changes its cache key.
+_STATE = INTERACTIONS.c
 
 Bind = Callable[[str], BindParameter[Any]]
 
@@ -123,8 +134,7 @@ class Viewer:
 
     Attributes:
         has_language: whether the language is known.
-        suits_square, suits_portrait, suits_landscape: 1 if this orientation suits the viewer's
-            device, 0 if not or if the device is unknown.
+        suits_square, suits_portrait, suits_landscape: 1 if it suits the viewer's device, else 0.
         limit: the largest number of videos on the page.
         given, excluded_keys: the keys of the videos to rank, or to leave out, as JSON lists.
         weights: the weights by signal name.
@@ -137,8 +147,7 @@ class Viewer:
         common_captions: the number of captions from which a word is common, at least 1.
         trial_since: the earliest publication time of exploration candidates.
         trial_start: the position in the shuffled cycle where the page begins.
-        scan_after, scan_after_id: the publication time and id after which the newest videos are
-            scanned for `where`.
+        scan_after, scan_after_id: the publication time and id after which `where` is scanned for.
         scan_limit: the number of videos to scan.
         session: the session of the page, NULL if none.
         recent: the videos engaged with last, with weights: the latest counts most.
@@ -214,12 +223,11 @@ class Viewer:
             has_language: whether the viewer's language is known.
             has_excluded: whether the caller left videos out.
         """
-        return cls._of(
-            signals,
-            lambda name: sa.bindparam(name, type_=_type(name)),
-            has_language=has_language,
-            has_excluded=has_excluded,
-        )
+        has = {"has_language": has_language, "has_excluded": has_excluded}
+        viewer = cls._of(signals, lambda name: sa.bindparam(name, type_=_type(name)), **has)
+        for cte in viewer.ctes:
+            written_out(cte)
+        return viewer
 
     @classmethod
     def _of(
@@ -234,8 +242,14 @@ class Viewer:
             recent=recent,
             near=_near(recent),
             lately=_lately(values),
-            excluded=_excluded(values["excluded_keys"]) if has_excluded else None,
+            excluded=_keyed(values["excluded_keys"]).cte("excluded") if has_excluded else None,
         )
+
+    @property
+    def ctes(self) -> list[CTE]:
+        """The common table expressions."""
+        ctes = (self.recent, self.near, self.lately, self.excluded)
+        return [cte for cte in ctes if cte is not None]
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -314,19 +328,17 @@ def _type(name: str) -> TypeEngine[Any]:
 
 
 def _recent(values: Mapping[str, BindParameter[Any]]) -> CTE:
-    newest = sa.func.row_number().over(
-        order_by=(Interaction.engaged_at.desc(), Interaction.video_id.desc())
-    )
+    newest = sa.func.row_number().over(order_by=(_STATE.engaged_at.desc(), _STATE.video_id.desc()))
     scale = values["history_scale"]
     weight = scale / (scale - constant(1.0, Double()) + sa.cast(newest, Double))
     return (
-        sa.select(Interaction.video_id, weight.label("weight"))
+        sa.select(_STATE.video_id, weight.label("weight"))
         .where(
-            Interaction.user_id == values["user_id"],
-            is_positive(Interaction),
-            Interaction.engaged_at > values["learned_since"],
+            _STATE.user_id == values["user_id"],
+            is_positive(_STATE),
+            _STATE.engaged_at > values["learned_since"],
         )
-        .order_by(Interaction.engaged_at.desc(), Interaction.video_id.desc())
+        .order_by(_STATE.engaged_at.desc(), _STATE.video_id.desc())
         .limit(values["history"])
         .cte("recent")
     )
@@ -337,13 +349,12 @@ def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
     seen = _seen(values)
     number = sa.cast(sa.func.count(), Double)
     surplus = sa.func.sum(seen.c.engaged) - values["engaged_share"] * number
+    surplus /= values["lately_prior"] + number
     return (
-        sa.select(
-            VideoHashtag.hashtag_id, (surplus / (values["lately_prior"] + number)).label("surplus")
-        )
+        sa.select(VIDEO_HASHTAGS.c.hashtag_id, surplus.label("surplus"))
         .select_from(seen)
-        .join(VideoHashtag, VideoHashtag.video_id == seen.c.video_id)
-        .group_by(VideoHashtag.hashtag_id)
+        .join(VIDEO_HASHTAGS, VIDEO_HASHTAGS.c.video_id == seen.c.video_id)
+        .group_by(VIDEO_HASHTAGS.c.hashtag_id)
         .cte("lately")
     )
 
@@ -351,17 +362,17 @@ def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
 def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
     """Return the videos seen last; `engaged` is 1 if engaged, -1 if rejected, else 0."""
     outcome = sa.case(
-        (is_rejected(Interaction), constant(-1.0, Double())),
-        (Interaction.engaged_at > values["learned_since"], constant(1.0, Double())),
+        (is_rejected(_STATE), constant(-1.0, Double())),
+        (_STATE.engaged_at > values["learned_since"], constant(1.0, Double())),
         else_=constant(0.0, Double()),
     )
     return (
-        sa.select(Interaction.video_id, outcome.label("engaged"))
+        sa.select(_STATE.video_id, outcome.label("engaged"))
         .where(
-            Interaction.user_id == values["user_id"],
-            Interaction.last_at > values["learned_since"],
+            _STATE.user_id == values["user_id"],
+            _STATE.last_at > values["learned_since"],
         )
-        .order_by(Interaction.last_at.desc(), Interaction.video_id.desc())
+        .order_by(_STATE.last_at.desc(), _STATE.video_id.desc())
         .limit(values["seen_lately"])
         .subquery("seen")
     )
@@ -370,22 +381,17 @@ def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
 def _near(recent: CTE) -> CTE:
     """Return the neighbours of recent videos with their summed similarity."""
     # An outer join, so that no database starts at all neighbours.
-    similarity = sa.func.sum(VideoNeighbour.similarity * recent.c.weight)
+    similarity = sa.func.sum(NEIGHBOURS.c.similarity * recent.c.weight)
     return (
-        sa.select(VideoNeighbour.video_id, similarity.label("similarity"))
+        sa.select(NEIGHBOURS.c.video_id, similarity.label("similarity"))
         .select_from(recent)
-        .outerjoin(VideoNeighbour, VideoNeighbour.source_id == recent.c.video_id)
-        .group_by(VideoNeighbour.video_id)
+        .outerjoin(NEIGHBOURS, NEIGHBOURS.c.source_id == recent.c.video_id)
+        .group_by(NEIGHBOURS.c.video_id)
         .cte("near")
     )
-
-
-def _excluded(keys: BindParameter[str]) -> CTE:
-    """Return the excluded videos, once for all sources."""
-    return _keyed(keys).cte("excluded")
 
 
 def _keyed(keys: BindParameter[str]) -> sa.Select[int]:
     """Return the ids of the videos in a JSON list of keys, which is one bound value."""
     element = json_texts(keys).table_valued("value", name="listed")
-    return sa.select(Video.id).where(Video.key.in_(sa.select(element.c.value)))
+    return sa.select(VIDEOS.c.id).where(VIDEOS.c.key.in_(sa.select(element.c.value)))

@@ -180,8 +180,16 @@ def test_a_cached_statement_has_only_the_values_of_the_request(world: Session) -
 def test_what_is_written_out_is_the_same_value(session: Session, value: Any) -> None:
     bound = sa.literal(value, sa.BigInteger() if isinstance(value, int) else None)
     for twice in (sa.select(bound, bound == value), sa.select(bound).where(bound == value)):
+        read = tuple(session.execute(twice).one())
         written = written_out(twice)
         assert "%(" in str(value) or written.compile(session.get_bind()).params == {}
-        assert tuple(session.execute(written).one()) == tuple(session.execute(twice).one())
+        assert tuple(session.execute(written).one()) == read
+    bound = sa.literal(value, bound.type)
     given = sa.select(sa.bindparam("given", type_=sa.Text()), bound)
     assert tuple(session.execute(written_out(given), {"given": "me"}).one()) == ("me", value)
+
+
+def test_two_statements_with_other_values_written_out_are_two(session: Session) -> None:
+    for values in ([1, 2], [0.5, 0.25], ["a", "b"], [1, 1.0]):
+        rows = [session.execute(written_out(sa.select(sa.literal(it)))).scalar() for it in values]
+        assert rows == values
