@@ -122,6 +122,7 @@ from .ranking.profiles import (
 from .learning.refresh import refresh as refresh
 
 # Files
+from .files.file_format import FileFormat as FileFormat
 from .files.importer import import_file as import_file
 from .files.exporter import export_file as export_file
 

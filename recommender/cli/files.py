@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import click
 
@@ -11,11 +13,114 @@ from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.cli.progress import file_bar, say
 from recommender.database.bulk import uncollected
+from recommender.errors import InvalidValue
 from recommender.files import batches, importer
 from recommender.files.exporter import FORMATS, Format, export_file
+from recommender.files.file_format import TIME_UNITS, FileFormat
 from recommender.formats.rows import FileKind
+from recommender.formats.scalars import LIST_SEPARATOR
 
 KINDS = click.Choice(list(batches.ROW_KINDS))
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Assignment(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A text such as user=userId, as its two parts."""
+
+    name = "assignment"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return the parts before and behind the sign, or fail with a usage error."""
+        name, sign, rest = value.partition("=")
+        if not sign or not name:
+            self.fail(
+                f"{value!r} has no name and value, such as in {self._example(param)}", param, ctx
+            )
+        return name, rest
+
+    def _example(self, param: click.Parameter | None) -> str:
+        return "kind:view=watch" if param and param.name == "values" else "user=userId"
+
+
+FORMAT_OPTIONS = (
+    click.option(
+        "--column",
+        "columns",
+        metavar="NAME=FILE_NAME",
+        type=Assignment(),
+        multiple=True,
+        help="The file's name of a column, such as user=userId. Repeatable.",
+    ),
+    click.option("--ignore-unknown", is_flag=True, help="Leave out the file's other columns."),
+    click.option(
+        "--set",
+        "constants",
+        metavar="NAME=VALUE",
+        type=Assignment(),
+        multiple=True,
+        help="The value of a column in every row, such as kind=watch. Repeatable.",
+    ),
+    click.option(
+        "--value",
+        "values",
+        metavar="NAME:WORD=VALUE",
+        type=Assignment(),
+        multiple=True,
+        help="The meaning of a word in a column, such as kind:view=watch. Repeatable.",
+    ),
+    click.option(
+        "--time-unit",
+        type=click.Choice(TIME_UNITS),
+        help="The meaning of a number as a time: seconds or ms since 1970, or a year.",
+    ),
+    click.option(
+        "--timezone",
+        metavar="ZONE",
+        help="The time zone of times without an offset, such as Europe/Berlin.",
+    ),
+    click.option(
+        "--list-separator",
+        metavar="TEXT",
+        default=LIST_SEPARATOR,
+        show_default=True,
+        help="The text between the entries of a list in CSV.",
+    ),
+    click.option(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="The character between the cells of CSV; \\t is a tab. Default: by the header.",
+    ),
+)
+
+
+def file_format_options(function: F) -> F:
+    """Add the options that describe a file of another program."""
+    for option in reversed(FORMAT_OPTIONS):
+        function = option(function)
+    return function
+
+
+def _file_format(options: dict[str, Any]) -> FileFormat:
+    """Take the format options out of `options`.
+
+    Raises:
+        InvalidValue: an option is not valid.
+    """
+    chosen = {field.name: options.pop(field.name) for field in fields(FileFormat)}
+    values: dict[str, dict[str, str]] = {}
+    for place, meaning in chosen["values"]:
+        column, sign, word = place.partition(":")
+        if not sign:
+            raise InvalidValue(
+                f"--value {place}={meaning} names no column, as kind:view=watch does"
+            )
+        values.setdefault(column, {})[word] = meaning
+    chosen |= {name: dict(chosen[name]) for name in ("columns", "constants")}
+    delimiter = {"\\t": "\t"}.get(chosen["delimiter"], chosen["delimiter"])
+    return FileFormat(**chosen | {"values": values, "delimiter": delimiter})
 
 
 @click.command("import")
@@ -43,20 +148,23 @@ KINDS = click.Choice(list(batches.ROW_KINDS))
     metavar="TEXT",
     help="A text before every creator's id, if users and creators are numbered separately.",
 )
+@file_format_options
 @format_option
 @database_option
 def import_(kind: FileKind, file: str, form: str | None, **options: Any) -> None:
     """Import users, videos, follows or events from a file.
 
-    FILE is CSV or JSON Lines, plain or gzip. - is standard input.
+    FILE is CSV, JSON Lines or a JSON array, plain or gzip. - is standard input. The options from
+    --column to --delimiter describe a file that another program wrote.
     """
+    file_format = _file_format(options)
     if options["errors"] and options["on_error"] == "stop":
         raise click.UsageError("--errors goes with --on-error skip")
     keeps = not options["dry_run"]
     bar = file_bar(file, keeps=keeps, jobs=options["jobs"])
     with writable() if keeps else readable() as bind, bar as progress, uncollected():
         report = importer.import_file(
-            bind, kind, file, progress=progress, settings=settings(), **options
+            bind, kind, file, form=file_format, progress=progress, settings=settings(), **options
         ).as_dict()
     print_records([report], form, whole=report)
 

@@ -266,7 +266,7 @@ def _read_files(
     named = [(kind, file) for kind in kinds for file in getattr(files, kind)]
     sizes = [Path(file).stat().st_size if Path(file).is_file() else 0 for _, file in named]
     for place, (kind, file) in enumerate(named):
-        for batch, position in read_file(kind, file, settings.batch_size):
+        for batch, position, _ in read_file(kind, file, settings.batch_size):
             lines = [Line(entry.parsed or {}, entry.line, file) for entry in batch]
             yield kind, lines, sum(sizes[:place]) + position, sum(sizes)
 

@@ -13,7 +13,9 @@ from zlib import crc32
 from sqlalchemy.orm import Session
 
 from recommender.errors import BadData, InvalidValue, RecommenderError
-from recommender.files.reader import opened, read_rows
+from recommender.files.file_format import FileFormat
+from recommender.files.layout import Layout
+from recommender.files.reader import ARCHIVE_KEYS, opened, read_rows
 from recommender.files.workers import made_ahead
 from recommender.formats import rows, scalars
 from recommender.ingest.events import apply_events
@@ -21,9 +23,6 @@ from recommender.ingest.follows import apply_follows
 from recommender.ingest.users import apply_users
 from recommender.ingest.values import Counts
 from recommender.ingest.videos import apply_videos
-
-ARCHIVE_KEYS = {"kind", "row"}
-"""The keys of a line of a person's archive (`archive.export_user`)."""
 
 FIRST_BATCH_ROWS = 1_000
 """The number of rows of the first batch; each later batch has twice as many, up to the limit."""
@@ -41,8 +40,11 @@ class RowKind:
     apply: Callable[[Session, Sequence[Any]], Counts]
 
     def parse(self, row: Mapping[str, object]) -> dict[str, Any]:
-        """Return a row of a file with all values parsed."""
-        return rows.parse_row(self.columns, row)
+        """Return a row of a file with all values parsed, and with an id."""
+        parsed = rows.parse_row(self.columns, row)
+        if "id" not in parsed and "id" in self.columns:
+            parsed["id"] = rows.event_id(parsed)
+        return parsed
 
     def with_creator_prefix(self, prefix: str) -> RowKind:
         """Return the kind with a prefix before the key of every creator.
@@ -73,7 +75,7 @@ class FileRow(NamedTuple):
     """A row of a file.
 
     Attributes:
-        line: the number of its first line, from 1.
+        line: the number of its first line, from 1; of its entry in a JSON array.
         row: the row as the file has it; None if it belongs to another share.
         size: its length in characters.
         parsed: the parsed row; None if it is bad or belongs to another share.
@@ -87,8 +89,19 @@ class FileRow(NamedTuple):
     error: RecommenderError | None
 
 
-Batch = tuple[list[FileRow], int]
-"""The rows of one transaction, and the number of bytes of the file read by then."""
+class Batch(NamedTuple):
+    """The rows of one transaction.
+
+    Attributes:
+        rows: the rows, good and bad.
+        position: the number of bytes of the file read by then.
+        cut_times: the number of times in the rows that were finer than a microsecond.
+    """
+
+    rows: list[FileRow]
+    position: int
+    cut_times: int
+
 
 RejectedRow = tuple[FileRow, RecommenderError]
 """A bad row and the reason."""
@@ -125,39 +138,50 @@ def read_file(kind: str, file: str, limit: int) -> Generator[Batch, None, None]:
     """
     with opened(file) as binary, closing(batches_ahead(ROW_KINDS[kind], binary, limit)) as batches:
         try:
-            for batch, position in batches:
-                raise_first([(row, row.error) for row in batch if row.error])
-                yield batch, position
+            for batch in batches:
+                raise_first([(row, row.error) for row in batch.rows if row.error])
+                yield batch
         except BadData as error:
             raise BadData(f"{file}: {error}") from error
 
 
-def batches_ahead(kind: RowKind, binary: BinaryIO, limit: int) -> Generator[Batch, None, None]:
+def batches_ahead(
+    kind: RowKind, binary: BinaryIO, limit: int, form: FileFormat | None = None
+) -> Generator[Batch, None, None]:
     """Yield the batches of a file; another process reads ahead if the file is long."""
     # The first batches are small, so that the writer need not wait for a full batch at the start.
     growing = takewhile(limit.__gt__, (FIRST_BATCH_ROWS << doubled for doubled in count()))
-    batches = _read(kind, binary, chain(growing, repeat(limit)))
+    batches = _read(kind, binary, chain(growing, repeat(limit)), form)
     if not (first := next(batches, None)):
         return
-    is_long = len(first[0]) == min(FIRST_BATCH_ROWS, limit)
+    is_long = len(first.rows) == min(FIRST_BATCH_ROWS, limit)
     with made_ahead(batches) if is_long else nullcontext(batches) as later_batches:
         yield first
         yield from later_batches
 
 
-def read_batches(kind: RowKind, binary: BinaryIO, limit: int, share: UserShare) -> Iterator[Batch]:
+def read_batches(
+    kind: RowKind, binary: BinaryIO, limit: int, share: UserShare, form: FileFormat | None = None
+) -> Iterator[Batch]:
     """Yield the batches of a file, read by this process; rows of other shares stay unparsed."""
-    return _read(kind, binary, repeat(limit), share)
+    return _read(kind, binary, repeat(limit), form, share)
 
 
 def _read(
-    kind: RowKind, binary: BinaryIO, limits: Iterable[int], share: UserShare = ALL_USERS
+    kind: RowKind,
+    binary: BinaryIO,
+    limits: Iterable[int],
+    form: FileFormat | None,
+    share: UserShare = ALL_USERS,
 ) -> Iterator[Batch]:
-    file_rows = parsed_rows(kind, binary, share)
+    layout = Layout(kind.columns, form)
+    file_rows = parsed_rows(kind, binary, share, layout)
     for limit in limits:
+        cut_before = layout.times.cut
         if not (batch := take(file_rows, limit)):
             return
-        yield batch, binary.tell() if binary.seekable() else 0
+        position = binary.tell() if binary.seekable() else 0
+        yield Batch(batch, position, layout.times.cut - cut_before)
 
 
 def take(file_rows: Iterator[FileRow], limit: int) -> list[FileRow]:
@@ -170,9 +194,16 @@ def take(file_rows: Iterator[FileRow], limit: int) -> list[FileRow]:
     return batch
 
 
-def parsed_rows(kind: RowKind, binary: BinaryIO, share: UserShare = ALL_USERS) -> Iterator[FileRow]:
+def parsed_rows(
+    kind: RowKind,
+    binary: BinaryIO,
+    share: UserShare = ALL_USERS,
+    layout: Layout | None = None,
+) -> Iterator[FileRow]:
     """Yield the rows of one kind that a file has."""
-    for line, row, size, unreadable in read_rows(kind.columns, binary):
+    layout = layout or Layout(kind.columns)
+    kind = replace(kind, columns=layout.columns)
+    for line, row, size, unreadable in read_rows(layout, binary):
         if not unreadable and row.keys() == ARCHIVE_KEYS:
             if row["kind"] != kind.name:
                 continue
@@ -182,12 +213,14 @@ def parsed_rows(kind: RowKind, binary: BinaryIO, share: UserShare = ALL_USERS) -
         elif unreadable:
             yield FileRow(line, row, size, None, unreadable)
         else:
-            yield _parsed(kind, line, row, size)
+            yield _parsed(kind, layout, line, row, size)
 
 
-def _parsed(kind: RowKind, line: int, row: Any, size: int) -> FileRow:
+def _parsed(kind: RowKind, layout: Layout, line: int, row: Any, size: int) -> FileRow:
     try:
         return FileRow(line, row, size, kind.parse(row), None)
+    except rows.ColumnError as error:
+        return FileRow(line, row, size, None, InvalidValue(f"{error}{layout.advice(row)}"))
     except InvalidValue as error:
         return FileRow(line, row, size, None, error)
 

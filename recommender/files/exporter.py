@@ -187,10 +187,15 @@ def _write_csv(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> int
     writer.writerow(columns)
     written = 0
     for values in rows:
-        lists = (scalars.LIST_SEPARATOR.join(v) if isinstance(v, list) else v for v in values)
-        writer.writerow(lists)
+        writer.writerow(_cell(value) if isinstance(value, list) else value for value in values)
         written += 1
     return written
+
+
+def _cell(names: list[str]) -> str:
+    """Return a list as a cell: joined, or as JSON if it would be read as JSON."""
+    joined = scalars.LIST_SEPARATOR.join(names)
+    return json.dumps(names, ensure_ascii=False) if joined.startswith("[") else joined
 
 
 def _write_json(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> int:

@@ -37,6 +37,8 @@ from recommender.files.batches import (
     read_batches,
     take,
 )
+from recommender.files.file_format import FileFormat
+from recommender.files.layout import Layout
 from recommender.files.reader import opened
 from recommender.files.workers import can_fork, made_apart
 from recommender.formats import scalars
@@ -60,6 +62,7 @@ class ImportReport:
     too old or rejected. The numbers do not depend on the size of a batch.
 
     `too_old` counts events before the horizon of `prune`. They are left out and are no error.
+    `cut_times` counts times finer than a microsecond, whose further digits were cut off.
     """
 
     kind: str
@@ -70,6 +73,7 @@ class ImportReport:
     unchanged: int
     too_old: int
     rejected: int
+    cut_times: int
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
@@ -86,6 +90,7 @@ class Section(NamedTuple):
         read: the number of rows.
         counts: the numbers of rows inserted, updated and so on.
         rejected: the bad rows and the reasons.
+        cut_times: the number of times finer than a microsecond.
         seconds: the duration.
     """
 
@@ -94,6 +99,7 @@ class Section(NamedTuple):
     read: int
     counts: Counts
     rejected: list[RejectedRow]
+    cut_times: int
     seconds: float
 
 
@@ -108,6 +114,7 @@ class _Import:
     engine: Engine
     kind: RowKind
     file: str
+    form: FileFormat | None
     settings: Settings
     skip: bool
     dry_run: bool
@@ -124,6 +131,7 @@ def import_file(
     kind: FileKind,
     file: str,
     *,
+    form: FileFormat | None = None,
     on_error: OnError = "stop",
     errors: str | None = None,
     dry_run: bool = False,
@@ -141,6 +149,7 @@ def import_file(
         kind: ``users``, ``videos``, ``follows`` or ``events``.
         file: a path, or ``-`` for standard input. From a person's archive (`export_user`), only
             the rows of this kind are imported.
+        form: the format options of a file that another program wrote; None is the plain format.
         on_error: ``stop`` at the first bad row, or ``skip`` and count bad rows.
         errors: a new file for the skipped rows, as JSON Lines with line, error and row.
         dry_run: write the whole file in one transaction and roll it back. Until then other writers
@@ -155,7 +164,8 @@ def import_file(
         settings: the settings; None reads them from the environment.
 
     Raises:
-        InvalidValue: there is no such kind, or several processes cannot import it.
+        InvalidValue: there is no such kind, the format names an unknown column, or several
+            processes cannot import the file.
         NotFound: there is no such file.
         NotPermitted: the file may not be read, or the file of errors exists or may not be created.
         BadData: a row is not in the format. Its batch is not written, earlier batches are. The
@@ -169,9 +179,10 @@ def import_file(
     if creator_prefix is not None:
         row_kind = row_kind.with_creator_prefix(creator_prefix)
     jobs = _possible_jobs(jobs, engine, kind, file)
-    job = _Import(engine, row_kind, file, settings, on_error == "skip", dry_run, jobs)
+    Layout(row_kind.columns, form)  # checks the names of columns
+    job = _Import(engine, row_kind, file, form, settings, on_error == "skip", dry_run, jobs)
     started = time.monotonic()
-    counts, read, rejected, last_line = Counts(), 0, 0, 0
+    counts, read, rejected, cut_times, last_line = Counts(), 0, 0, 0, 0
     with _error_file(errors) as write_error, _sections(job) as sections:
         try:
             for section in sections:
@@ -180,7 +191,7 @@ def import_file(
                     write_error(*bad_row)
                 counts, read = counts + section.counts, read + section.read
                 rejected, last_line = rejected + len(section.rejected), section.last
-                seconds = section.seconds
+                seconds, cut_times = section.seconds, cut_times + section.cut_times
                 log(logging.DEBUG, f"import {kind} batch", rows=section.read, seconds=seconds)
                 if progress:
                     progress(section.read, section.position)
@@ -189,7 +200,7 @@ def import_file(
     if counts.inserted >= ANALYZED_ROWS and not dry_run:
         analyze(engine, settings)
     seconds = round(time.monotonic() - started, 3)
-    totals = {**asdict(counts), "rejected": rejected, "seconds": seconds}
+    totals = {**asdict(counts), "rejected": rejected, "cut_times": cut_times, "seconds": seconds}
     log(logging.INFO, f"import {kind}", read=read, **totals)
     return ImportReport(kind, file, read, **totals)
 
@@ -229,7 +240,7 @@ def _sections(job: _Import) -> Iterator[Iterator[Section]]:
     with ExitStack() as stack:
         if job.jobs == 1:
             binary = stack.enter_context(opened(job.file))
-            batches = batches_ahead(job.kind, binary, job.settings.batch_size)
+            batches = batches_ahead(job.kind, binary, job.settings.batch_size, job.form)
             stack.enter_context(closing(batches))
             yield stack.enter_context(closing(_write_all(job, batches)))
             return
@@ -245,7 +256,7 @@ def _sections(job: _Import) -> Iterator[Iterator[Section]]:
 def _write_share(job: _Import, share: UserShare) -> Iterator[Section]:
     limit = job.settings.batch_size * share.of
     with opened(job.file) as binary:
-        yield from _write_all(job, read_batches(job.kind, binary, limit, share))
+        yield from _write_all(job, read_batches(job.kind, binary, limit, share, job.form))
 
 
 def _together(shares: Iterable[Section | None]) -> Section:
@@ -258,6 +269,7 @@ def _together(shares: Iterable[Section | None]) -> Section:
         read=sum(section.read for section in sections),
         counts=sum((section.counts for section in sections), Counts()),
         rejected=sorted(chain(*(section.rejected for section in sections)), key=line_of),
+        cut_times=sum(section.cut_times for section in sections),
         seconds=max(section.seconds for section in sections),
     )
 
@@ -265,7 +277,7 @@ def _together(shares: Iterable[Section | None]) -> Section:
 def _write_all(job: _Import, batches: Iterable[Batch]) -> Generator[Section, None, None]:
     """Write sections of a file; an error that stops the import is in the last section."""
     with _transactions(job) as transact:
-        for file_rows, position in batches:
+        for file_rows, position, cut_times in batches:
             started = time.monotonic()
             own_rows = [row for row in file_rows if row.parsed is not None or row.error]
             counts, rejected, remaining = Counts(), list[RejectedRow](), iter(own_rows)
@@ -275,7 +287,9 @@ def _write_all(job: _Import, batches: Iterable[Batch]) -> Generator[Section, Non
                 if rejected and not job.skip:
                     break
             seconds = time.monotonic() - started
-            yield Section(file_rows[-1].line, position, len(own_rows), counts, rejected, seconds)
+            yield Section(
+                file_rows[-1].line, position, len(own_rows), counts, rejected, cut_times, seconds
+            )
             if rejected and not job.skip:
                 return
 

@@ -1,4 +1,4 @@
-"""Read rows from CSV or JSON Lines, plain or gzip; the content decides, not the file name."""
+"""Read rows from CSV, JSON Lines or a JSON array, plain or gzip; the content decides which."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO, cast
 
 from recommender.errors import BadData, InvalidValue, NotFound, NotPermitted
-from recommender.formats import rows, scalars
+from recommender.files.content import SNIFFED_BYTES, wrong_content
+from recommender.files.json_array import JsonArray
+from recommender.files.layout import Layout
+from recommender.formats import scalars
+
+ARCHIVE_KEYS = {"kind", "row"}
+"""The keys of a line of a person's archive (`archive.export_user`)."""
 
 MAX_ROW_CHARACTERS = 1_000_000
 """The length limit of a row: several times the longest valid row of a video."""
@@ -47,7 +54,10 @@ def opened(file: str) -> Iterator[BinaryIO]:
         return
     try:
         binary = Path(file).open("rb")  # noqa: SIM115 - closed below
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
+    except IsADirectoryError:
+        advice = "import the files in it one by one"
+        raise NotFound(f"{scalars.shown(file)} is a folder, not a file: {advice}") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         raise NotFound(f"there is no file {scalars.shown(file)}") from None
     except PermissionError:
         raise NotPermitted(f"the file {scalars.shown(file)} may not be read") from None
@@ -62,7 +72,7 @@ class RawRow(NamedTuple):
     """An unparsed row of a file.
 
     Attributes:
-        line: the number of its first line, from 1.
+        line: the number of its first line, from 1; of its entry in a JSON array.
         row: its columns and values; its text or cells if it cannot be read.
         size: its length in characters.
         error: the reason why it cannot be read, or None.
@@ -74,16 +84,22 @@ class RawRow(NamedTuple):
     error: BadData | None = None
 
 
-def read_rows(columns: rows.Columns, binary: BinaryIO) -> Iterator[RawRow]:
+def read_rows(layout: Layout, binary: BinaryIO) -> Iterator[RawRow]:
     """Yield the rows of a stream.
 
     Raises:
         BadData: the rest of the stream cannot be read; the message names the line.
     """
-    text = _text(binary)
+    if not isinstance(binary, io.BufferedReader):
+        binary = io.BufferedReader(cast("io.RawIOBase", binary))
+    is_gzip = binary.peek(2)[:2] == GZIP_MAGIC
+    plain: Any = _LimitedGzip(binary) if is_gzip else binary
+    text = io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="")
     lines = _Lines(text)
     try:
-        yield from _json_rows(lines) if lines.is_json() else _csv_rows(columns, lines)
+        if wrong := wrong_content(plain.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]):
+            raise BadData(wrong)
+        yield from _READERS[lines.first_character()](layout, lines)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadData(f"line {lines.number + 1}: the gzip data is broken: {error}") from error
     except csv.Error as error:
@@ -91,14 +107,6 @@ def read_rows(columns: rows.Columns, binary: BinaryIO) -> Iterator[RawRow]:
     finally:
         if not text.closed:
             text.detach()  # the stream is the caller's to close
-
-
-def _text(binary: BinaryIO) -> io.TextIOWrapper:
-    if not isinstance(binary, io.BufferedReader):
-        binary = io.BufferedReader(cast("io.RawIOBase", binary))
-    is_gzip = binary.peek(2)[:2] == GZIP_MAGIC
-    plain = _LimitedGzip(binary) if is_gzip else binary
-    return io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 class _LimitedGzip(gzip.GzipFile):
@@ -163,7 +171,7 @@ class _Lines:
         if self._left < 0:
             raise BadData(f"line {self.first}: longer than {MAX_ROW_CHARACTERS:,} characters")
         if not line.isascii() and _NOT_UTF8.search(line):
-            self.error = BadData("not UTF-8")
+            self.error = _not_utf8()
         return line
 
     def begin_row(self) -> None:
@@ -177,30 +185,62 @@ class _Lines:
         self.begin_row()
         return raw
 
-    def is_json(self) -> bool:
-        """Return whether the text is JSON Lines: no CSV header begins with a brace."""
+    def first_character(self) -> str:
+        """Return the first character that is no space, or "" without one."""
         while (line := self._text.readline(self._left + 1)).isspace():
             self.number += 1
         self._peeked = line
         self.begin_row()
-        return line.lstrip().startswith("{")
+        return line.lstrip()[:1]
+
+    def peek(self) -> str:
+        """Return the next line, once `first_character` was called, without moving on."""
+        return self._peeked or ""
+
+    def read(self, size: int) -> str:
+        """Return the next characters, for a reader that does not go by lines."""
+        text, self._peeked = self._peeked or self._text.read(size), None
+        return text
 
 
-def _json_rows(lines: _Lines) -> Iterator[RawRow]:
+def _array_rows(layout: Layout, lines: _Lines) -> Iterator[RawRow]:
+    array = JsonArray(lines.read, MAX_ROW_CHARACTERS)
+    try:
+        for text in array:
+            lines.number = array.number
+            is_bad = not text.isascii() and _NOT_UTF8.search(text)
+            row, error = (text, _not_utf8()) if is_bad else _json_row(layout, text)
+            yield RawRow(array.number, row, len(text), error)
+    except BadData as error:
+        raise BadData(f"line {array.number}: {error}") from error
+
+
+def _json_rows(layout: Layout, lines: _Lines) -> Iterator[RawRow]:
     for line in lines:
         if line.strip():
-            yield _json_row(lines, line)
+            yield lines.end_row(*_json_row(layout, line))
         lines.begin_row()
 
 
-def _json_row(lines: _Lines, line: str) -> RawRow:
+def _json_row(layout: Layout, text: str) -> tuple[Any, BadData | None]:
+    """Return a row, or its text and the reason why it is bad."""
     try:
-        row = json.loads(line, object_pairs_hook=_without_repeats, parse_constant=_no_number)
+        row = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         # Without the position, because its line number always is 1.
-        message = getattr(error, "msg", error)
-        return lines.end_row(line, BadData(f"not JSON: {message}"))
-    return lines.end_row(row, None if isinstance(row, dict) else BadData("not a JSON object"))
+        return text, BadData(f"not JSON: {getattr(error, 'msg', error)}")
+    if not isinstance(row, dict):
+        return row, BadData("not a JSON object")
+    if not layout.maps_rows or row.keys() == ARCHIVE_KEYS:
+        return row, None
+    try:
+        return layout.renamed(row), None
+    except InvalidValue as error:
+        return row, BadData(str(error))
+
+
+def _not_utf8() -> BadData:
+    return BadData("not UTF-8: save the file in UTF-8")
 
 
 def _no_number(name: str) -> None:
@@ -214,10 +254,10 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def _csv_rows(columns: rows.Columns, lines: _Lines) -> Iterator[RawRow]:
-    reader = csv.reader(lines, strict=True)
-    header = _header(columns, next(reader, []), lines)
-    lists = [name for name in header if columns[name].many]
+def _csv_rows(layout: Layout, lines: _Lines) -> Iterator[RawRow]:
+    reader = csv.reader(lines, strict=True, delimiter=layout.delimiter(lines.peek()))
+    header = next(reader, [])
+    row_of = _row_maker(layout, header, lines)
     lines.begin_row()
     for cells in reader:
         if not cells:
@@ -227,22 +267,47 @@ def _csv_rows(columns: rows.Columns, lines: _Lines) -> Iterator[RawRow]:
             message = f"{len(cells)} cells under {len(header)} columns"
             yield lines.end_row(cells, BadData(message))
             continue
-        row: dict[str, object] = dict(zip(header, cells, strict=True))
-        for name in lists:
-            row[name] = str(row[name]).split(scalars.LIST_SEPARATOR) if row[name] else ""
-        yield lines.end_row(row)
+        try:
+            yield lines.end_row(row_of(cells))
+        except InvalidValue as error:
+            yield lines.end_row(cells, BadData(str(error)))
 
 
-def _header(columns: rows.Columns, header: list[str], lines: _Lines) -> list[str]:
-    where = f"line {lines.first}"
+def _row_maker(
+    layout: Layout, header: list[str], lines: _Lines
+) -> Callable[[list[str]], dict[str, object]]:
+    """Return the function that makes a row of its cells.
+
+    Raises:
+        BadData: the header is not valid.
+    """
+    place = f"line {lines.first}"
     if lines.error:
-        raise BadData(f"{where}: {lines.error}")
+        raise BadData(f"{place}: {lines.error}")
     if not header:
-        raise BadData(f"{where}: there is no header")
-    if repeated := [name for name in header if header.count(name) > 1]:
-        raise BadData(f"{where}: column {scalars.shown(repeated[0])} stands there twice")
+        raise BadData(f"{place}: there is no header")
     try:
-        rows.check_names(columns, header)
+        picks = layout.picks(header)
     except InvalidValue as error:
-        raise BadData(f"{where}: {error}") from error
-    return header
+        raise BadData(f"{place}: {error}") from error
+    lists = [name for name, _ in picks if layout.columns[name].many]
+
+    def plain(cells: list[str]) -> dict[str, object]:
+        return dict(zip(header, cells, strict=True))
+
+    def with_lists(cells: list[str]) -> dict[str, object]:
+        row: dict[str, Any] = {name: cells[index] for name, index in picks}
+        return row | {name: layout.cell(name, row[name]) for name in lists}
+
+    def mapped(cells: list[str]) -> dict[str, object]:
+        return layout.completed(with_lists(cells))
+
+    if layout.maps_rows:
+        return mapped
+    return with_lists if lists else plain
+
+
+_READERS: defaultdict[str, Callable[[Layout, _Lines], Iterator[RawRow]]] = defaultdict(
+    lambda: _csv_rows, {"{": _json_rows, "[": _array_rows}
+)
+"""The reader by the first character of a file: no header of CSV begins with a bracket."""

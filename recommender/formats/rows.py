@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Required, TypeAlias, TypedDict
@@ -25,6 +27,7 @@ from recommender.formats.scalars import (
     one_of,
     shown,
     time,
+    written_time,
 )
 from recommender.formats.text import hashtag, read_caption
 
@@ -38,12 +41,14 @@ class Column:
         required: whether a row must have the column.
         many: whether the value is a list.
         only_new: whether only a row of something new must have a required column.
+        derived: whether a row may lack a required column, because the other columns give it.
     """
 
     parse: Parser
     required: bool = False
     many: bool = False
     only_new: bool = False
+    derived: bool = False
 
     def value(self, written: object) -> object:
         """Return the parsed value; an empty cell is None, or the empty list.
@@ -129,7 +134,7 @@ FOLLOW_COLUMNS: Columns = {
 }
 
 EVENT_COLUMNS: Columns = {
-    "id": Column(key, required=True),
+    "id": Column(key, required=True, derived=True),
     "user": Column(key, required=True),
     "video": Column(key, required=True),
     "kind": Column(one_of(EVENT_KINDS), required=True),
@@ -143,8 +148,8 @@ def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
     """Return the row with all values parsed; absent columns stay absent.
 
     Raises:
-        InvalidValue: a column is unknown or missing, or a value has a wrong form. The message
-            begins with the column's name.
+        ColumnError: a column is unknown or missing.
+        InvalidValue: a value has a wrong form. The message begins with the column's name.
     """
     if not isinstance(row, Mapping):
         raise InvalidValue(f"{shown(row)} is not a row of columns and values")
@@ -161,13 +166,35 @@ def parse_row(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
     return parsed
 
 
-def check_names(columns: Columns, names: Iterable[str]) -> None:
-    """Raise `InvalidValue` if a column is unknown or a required column is missing."""
+class ColumnError(InvalidValue):
+    """A row has an unknown column, or lacks a required one."""
+
+
+def check_names(columns: Columns, names: Collection[str]) -> None:
+    """Raise `ColumnError` if a column is unknown or a required column is missing."""
     if names == columns.keys():
         return
-    present = list(names)
-    if unknown := [name for name in present if name not in columns]:
-        raise InvalidValue(f"unknown column {shown(unknown[0])}: there are {', '.join(columns)}")
-    required = [n for n, column in columns.items() if column.required and not column.only_new]
-    if missing := [name for name in required if name not in present]:
-        raise InvalidValue(f"column {missing[0]} is missing")
+    if unknown := [name for name in names if name not in columns]:
+        raise ColumnError(f"unknown column {shown(unknown[0])}: there are {', '.join(columns)}")
+    if missing := missing_names(columns, names):
+        raise ColumnError(f"column {missing[0]} is missing")
+
+
+def missing_names(columns: Columns, names: Collection[str]) -> list[str]:
+    """Return the required columns that a row with these columns lacks."""
+    absent = [name for name in columns if name not in names]
+    return [
+        name
+        for name in absent
+        if columns[name].required and not (columns[name].only_new or columns[name].derived)
+    ]
+
+
+def event_id(event: Mapping[str, object]) -> str:
+    """Return the id of an event that has none: a digest of its parsed columns.
+
+    Equal events have the same id, so a file without ids can be imported again.
+    """
+    columns = {name: value for name, value in event.items() if value is not None}
+    written = json.dumps(columns, sort_keys=True, default=written_time)
+    return hashlib.blake2b(written.encode(), digest_size=16).hexdigest()

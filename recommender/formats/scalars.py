@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 from uuid import UUID
 
@@ -50,11 +50,13 @@ Orientation: TypeAlias = Literal["portrait", "landscape", "square"]
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
 _TIME = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.(?P<fraction>\d+))?)?(?P<offset>Z|[+-]\d\d:?\d\d)?",
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?"
+    r"((?P<offset> (Z|UTC|GMT|[+-].*)|UTC|GMT)|Z|[+-]\d\d(:?\d\d){0,2})?)?",
     re.ASCII,
 )
+"""A time in ISO 8601. The group is an offset that Python does not read as it is written."""
 
-_COUNT = re.compile(r"\d{1,20}", re.ASCII)
+_COUNT = re.compile(r"(\d{1,20})(\.0+)?", re.ASCII)
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -133,9 +135,9 @@ def listed_key(value: object) -> str:
 
 
 def count(value: object) -> int:
-    """Return a whole number from 0 to 2,147,483,647, or raise `InvalidValue`."""
+    """Return a whole number from 0 to 2,147,483,647, or raise `InvalidValue`; 5.0 is 5."""
     if isinstance(value, str):
-        value = int(value) if _COUNT.fullmatch(value) else value
+        value = int(matched[1]) if (matched := _COUNT.fullmatch(value)) else value
     elif isinstance(value, float):
         value = int(value) if value.is_integer() else value
     if not isinstance(value, int) or isinstance(value, bool):
@@ -165,23 +167,28 @@ def fraction(value: object) -> float:
     return number(value, 0.0, 1.0)
 
 
-def time(value: object) -> datetime:
+def time(value: object, zone: tzinfo | None = None) -> datetime:
     """Return a time in UTC, or raise `InvalidValue`.
 
     Args:
-        value: a `datetime`, or ISO 8601 text; from 1970 to 2100, with an offset, to microseconds.
+        value: a `datetime`, or ISO 8601 text, from 1970 to 2100. Digits beyond microseconds are cut
+            off.
+        zone: the time zone of times without an offset, and of dates without a time, which begin at
+            midnight. None refuses both. An hour that the clocks repeat is the first of the two.
     """
     moment = value if isinstance(value, datetime) else _time_of_text(value)
     if moment.tzinfo is not UTC:
-        moment = _in_utc(moment, value)
+        moment = _in_utc(moment, zone, value)
     if not EARLIEST <= moment < LATEST:
         raise InvalidValue(f"{shown(value)} is not between 1970 and 2100")
     return moment
 
 
-def _in_utc(moment: datetime, value: object) -> datetime:
+def _in_utc(moment: datetime, zone: tzinfo | None, value: object) -> datetime:
     if moment.utcoffset() is None:
-        raise InvalidValue(f"{shown(value)} has no offset from UTC (such as Z or +02:00)")
+        if zone is None:
+            raise InvalidValue(f"{shown(value)} has no offset from UTC (such as Z or +02:00)")
+        moment = moment.replace(tzinfo=zone)
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -192,12 +199,18 @@ def _time_of_text(value: object) -> datetime:
     matched = _TIME.fullmatch(value) if isinstance(value, str) else None
     if matched is None:
         raise InvalidValue(f"{shown(value)} is not a time such as 2026-01-31T12:00:00Z")
-    if len(matched["fraction"] or "") > 6:
-        raise InvalidValue(f"{shown(value)} is finer than a microsecond")
+    if offset := matched["offset"]:
+        return _time_of_text(matched.string.removesuffix(offset) + _plain_offset(offset))
     try:
         return datetime.fromisoformat(matched[0])
     except ValueError as error:
         raise InvalidValue(f"{shown(value)} is not a time: {error}") from None
+
+
+def _plain_offset(offset: str) -> str:
+    """Return an offset without a space before it, and without a name."""
+    plain = offset.lstrip()
+    return "Z" if plain in {"UTC", "GMT"} else plain
 
 
 def written_time(moment: datetime) -> str:

@@ -51,6 +51,11 @@ _SPECIAL = dict(zip("#\uff03\ufe5f&_\u200c\u200d", "###&_jj", strict=True))
 
 _HASHES = frozenset("#\uff03\ufe5f")
 
+_REFUSED_IN_HASHTAG = re.compile(r"""[,;\[\]{}"\u201c\u201d]|\A['\u2018]""")
+"""The marks of a list that was not divided. An apostrophe inside a word is none."""
+
+_LIST_HINT = 'lists are dance|cooking or ["dance", "cooking"], or as --list-separator says'
+
 _WORD = re.compile("a[amv]*|u[mv]*")
 
 _TAG = re.compile("#+([au_][au_mv]*(?:j[au_mv]+)*)")
@@ -65,7 +70,8 @@ def hashtag(value: object) -> str:
     """Return the canonical form of a hashtag, 1 to 100 code points, without leading ``#``.
 
     Raises:
-        InvalidValue: the value is empty, too long, or has the separator of CSV lists.
+        InvalidValue: the value is empty or too long, or has a character that separates lists: a
+            comma, a semicolon, a bracket, a quote, or the separator of CSV lists.
     """
     name, before = text(value, CAPTION_LENGTH), None
     # Repeated to a fixed point: one pass is not idempotent for hundreds of characters.
@@ -76,6 +82,10 @@ def hashtag(value: object) -> str:
         raise InvalidValue(f"{shown(value)} is a hashtag of more than {HASHTAG_LENGTH} characters")
     if not name:
         raise InvalidValue(f"{shown(value)} is an empty hashtag")
+    if refused := _REFUSED_IN_HASHTAG.search(name):
+        raise InvalidValue(
+            f"{shown(value)} has a {refused[0]} and is no single hashtag: {_LIST_HINT}"
+        )
     return listed_key(name)
 
 

@@ -22,8 +22,8 @@ from recommender.database.expressions import Statement
 from recommender.database.schema import first_state
 from recommender.database.transactions import translate_errors
 from recommender.feed.resolve import learning_at
-from recommender.files.batches import ARCHIVE_KEYS
 from recommender.files.exporter import FETCHED_ROWS, QUERIES, ExportReport, created_file, plain_rows
+from recommender.files.reader import ARCHIVE_KEYS
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.users import user_id

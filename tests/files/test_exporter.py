@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -39,6 +40,7 @@ ODD = [
     "a,b", 'quote "x"', "two\nlines", "\r", "\r\n", "tab\t", "{", "[1]", " space ", "'; DROP TABLE",
     "%_\\", "\\N", "NULL", "{NULL}",
     "مرحبا", "👩‍👩‍👧", "\x1b[2J", "\u2028", "é", "e\u0301", "-", "=1+1",
+    "[", '["a"]',
 ]  # fmt: skip
 
 
@@ -77,16 +79,21 @@ def feeds(engine: Engine, users: list[str]) -> list[list[tuple[str, float]]]:
     return [[(item.video, item.score) for item in page.items] for page in pages]
 
 
+def odd_tag(text: str) -> str:
+    """Return a hashtag with the text, without the marks that a hashtag may not have."""
+    return "tag" + re.sub(r'[][{},;"]', "", text)
+
+
 def odd_world(session: Session) -> None:
     """Every odd text in every place that takes one."""
     users = [
         {"id": text, "language": text, "country": text, "device": text,
-         "interests": [f"tag{text}"], "liked_sounds": [text]}
+         "interests": [odd_tag(text)], "liked_sounds": [text]}
         for text in ODD
     ]  # fmt: skip
     recommender.upsert_users(session, users)
     recommender.upsert_videos(session, [
-        {"id": text, "creator": text, "caption": text, "hashtags": [f"tag{text}", "b"],
+        {"id": text, "creator": text, "caption": text, "hashtags": [odd_tag(text), "b"],
          "sound": text, "language": text, "country": text, "published_at": NOON}
         for text in ODD
     ])  # fmt: skip

@@ -27,6 +27,7 @@ from recommender import (
     FeedItem,
     FeedPage,
     FeedRequest,
+    FileFormat,
     Filter,
     FilterOutcome,
     LogFiles,
@@ -94,6 +95,7 @@ def mistakes(session: Session, engine: Engine) -> None:
     recommender.upsert_videos(session, [{"id": "v", "orientation": "wide"}])  # type: ignore[typeddict-item]
     recommender.record_many(session, [], on_error="ignore")  # type: ignore[arg-type]
     recommender.import_file(engine, "user", "users.csv")  # type: ignore[arg-type]
+    FileFormat(time_unit="minutes")  # type: ignore[arg-type]
     recommender.export_file(engine, "users", "users.xml", form="xml")  # type: ignore[arg-type]
     for_you(session, "ana", limits=20)  # type: ignore[call-arg]
     for_you(engine, "ana")  # type: ignore[arg-type]
@@ -143,6 +145,8 @@ async def asynchronous(session: AsyncSession) -> FeedPage:
 def care(engine: Engine) -> None:
     recommender.refresh(engine).as_dict()
     recommender.import_file(engine, "users", "users.csv", on_error="skip").as_dict()
+    ratings = FileFormat(columns={"user": "userId"}, constants={"kind": "watch"}, time_unit="s")
+    recommender.import_file(engine, "events", "ratings.csv", form=ratings)
     recommender.export_file(engine, "events", "events.jsonl", form="jsonl").as_dict()
     recommender.export_user(engine, "ana", "ana.jsonl").as_dict()
     recommender.erase_user(engine, 7).as_dict()

@@ -32,6 +32,7 @@ from recommender import (
 from recommender.benchmark import chart, demo_world
 from recommender.database.transactions import writing
 from recommender.files.batches import ROW_KINDS
+from recommender.files.layout import Layout
 from recommender.files.reader import read_rows
 from recommender.models import ServedVideo, Video
 from recommender.operations.audit import audit
@@ -296,7 +297,7 @@ def real_rows(kind: str) -> Iterator[Any]:
     """Yield the parsed rows of a file of real data."""
     spec = ROW_KINDS[kind]
     with (DATA / "kuairand" / f"{kind}.csv.gz").open("rb") as binary:
-        for each in read_rows(spec.columns, binary):
+        for each in read_rows(Layout(spec.columns), binary):
             yield spec.parse(each.row)
 
 

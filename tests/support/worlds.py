@@ -20,6 +20,7 @@ from recommender import Event, FeedPage
 from recommender.feed.for_you import in_order
 from recommender.feed.items import placed_items
 from recommender.feed.statements import Candidates, page_rows
+from recommender.files.layout import Layout
 from recommender.ingest.upserts import get_or_create_ids
 from recommender.models.tables import SOUNDS
 from recommender.ranking.scoring import ranked
@@ -101,12 +102,12 @@ def worked_example(session: Session) -> None:
     """Load the worked example of the README."""
     for kind in ("users", "videos", "follows", "events"):
         with (EXAMPLE / f"{kind}.csv").open("rb") as binary:
-            rows = list(recommender.files.reader.read_rows(_columns(kind), binary))
+            rows = list(recommender.files.reader.read_rows(_layout(kind), binary))
         _apply(session, kind, [each.row for each in rows])
 
 
-def _columns(kind: str) -> Any:
-    return recommender.files.batches.ROW_KINDS[kind].columns
+def _layout(kind: str) -> Layout:
+    return Layout(recommender.files.batches.ROW_KINDS[kind].columns)
 
 
 def _apply(session: Session, kind: str, rows: Sequence[Any]) -> None:
