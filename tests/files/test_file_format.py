@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shlex
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from recommender import BadData, FileFormat, InvalidValue, NotFound, Settings, import_file
+from recommender import (
+    BadData,
+    FileFormat,
+    InvalidValue,
+    NotFound,
+    Settings,
+    cli,
+    import_file,
+)
 from recommender.files.batches import ROW_KINDS, parsed_rows
 from recommender.files.importer import ImportReport
 from recommender.files.json_array import READ_CHARACTERS
@@ -21,6 +30,8 @@ from recommender.files.layout import Layout
 from recommender.files.reader import MAX_ROW_CHARACTERS
 from recommender.formats.rows import event_id
 from tests.support.kinds import only_sqlite
+from tests.support.public_files import write_public_files
+from tests.support.readme import READMES
 from tests.support.worlds import NOON
 
 DAY = timedelta(days=1)
@@ -338,3 +349,31 @@ def test_times_that_were_cut_are_counted(imported: Callable[..., ImportReport]) 
     for batch_size in (1, 2, 5_000):
         report = imported("users", text, batch_size, time_unit="s")
         assert (report.read, report.rejected, report.cut_times) == (7, 0, 3)
+
+
+@only_sqlite
+def test_the_commands_of_the_readme_import_public_files(
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_public_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECOMMENDER_DATABASE_URL", database)
+    readme = next(readme for readme in READMES if readme.name == "recommender/files/README.md")
+    commands = [shlex.split(command.split("|")[0]) for command, _ in readme.steps()]
+    reports = []
+    for command in [words for words in commands if words[:2] == ["recommender", "import"]]:
+        if "/" in command[3]:
+            assert cli.run(command[1:]) == 0
+            reports.append(json.loads(capsys.readouterr().out))
+    assert [(r["kind"], r["file"], r["read"], r["rejected"]) for r in reports] == [
+        ("users", "movielens/ratings.csv", 4, 0),
+        ("videos", "movielens/movies.csv", 2, 0),
+        ("events", "movielens/ratings.csv", 4, 0),
+        ("users", "retailrocket/events.csv", 3, 0),
+        ("videos", "retailrocket/events.csv", 3, 0),
+        ("events", "retailrocket/events.csv", 3, 0),
+        ("videos", "goodbooks/books.csv", 3, 1),
+    ]

@@ -26,6 +26,7 @@ from recommender.benchmark import demo_world
 from recommender.database import migrations
 from tests.scenarios.simulation import seeded_sessions
 from tests.support.prose import ROOT, readmes
+from tests.support.public_files import write_public_files
 from tests.support.simulated_viewers import ForYou, Simulation, simulate
 from tests.support.worlds import EXAMPLE
 
@@ -97,6 +98,7 @@ def template() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="recommender-readme-"))
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     (folder / "late.jsonl").write_text(LATE)
+    write_public_files(folder)
     for kind in ("users", "videos", "follows", "events"):
         printed = run(f"recommender import {kind} {kind}.csv", folder)
         assert '"rejected": 0' in printed, printed
