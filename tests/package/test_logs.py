@@ -61,7 +61,7 @@ def test_an_import_a_refresh_a_prune_and_a_page_are_logged(
     prune(engine, events_older_than=DAY, sessions_older_than=DAY)
     with Session(engine) as session:
         for_you(session, "user1", record=False, rewatch=True, limit=2)
-    none = {"updated": 0, "unchanged": 0, "too_old": 0, "rejected": 0}
+    none = {"updated": 0, "unchanged": 0, "too_old": 0, "rejected": 0, "cut_times": 0}
     assert facts(records(), logging.INFO) == [
         {"did": "import users", "read": 1, "inserted": 1, **none},
         {"did": "import videos", "read": 3, "inserted": 3, **none},
