@@ -342,7 +342,7 @@ def test_import_prints_a_report(database: str, run: Run) -> None:
     assert report == {
         "kind": "videos", "file": file,
         "read": 3, "inserted": 3, "updated": 0, "unchanged": 0, "too_old": 0,
-        "rejected": 0,
+        "rejected": 0, "cut_times": 0,
     }  # fmt: skip
     again = answer(run("import", "videos", file))
     assert (again["inserted"], again["updated"], again["unchanged"]) == (0, 0, 3)

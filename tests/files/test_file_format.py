@@ -372,8 +372,8 @@ def test_the_commands_of_the_readme_import_public_files(
         ("users", "movielens/ratings.csv", 4, 0),
         ("videos", "movielens/movies.csv", 2, 0),
         ("events", "movielens/ratings.csv", 4, 0),
-        ("users", "retailrocket/events.csv", 3, 0),
-        ("videos", "retailrocket/events.csv", 3, 0),
-        ("events", "retailrocket/events.csv", 3, 0),
+        ("users", "retailrocket/events.csv", 4, 0),
+        ("videos", "retailrocket/events.csv", 4, 0),
+        ("events", "retailrocket/events.csv", 4, 0),
         ("videos", "goodbooks/books.csv", 3, 1),
     ]

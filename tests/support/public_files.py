@@ -26,6 +26,7 @@ timestamp,visitorid,event,itemid,transactionid
 1433221332117,257597,view,355908,
 1433224214164,992329,view,248676,
 1433221999827,111016,addtocart,318965,
+1433222276276,599528,transaction,356475,4000
 """
 
 BOOK_COLUMNS = (
