@@ -77,6 +77,11 @@ AWKWARD = (
 )
 
 
+def tag_of(text: str) -> str:
+    """Return a text without the marks that a hashtag may not have."""
+    return text.translate(str.maketrans("", "", "[]{}\"',;"))
+
+
 def users(session: Session) -> dict[str, dict[str, Any]]:
     """Every user as an interchange row."""
     columns = [USERS.c[name] for name in ("key", *upserts.USER_SCALARS)]
@@ -366,7 +371,7 @@ def test_awkward_texts_are_kept_as_written(session: Session) -> None:
                 "creator": text,
                 "caption": text,
                 "sound": text,
-                "hashtags": [text],
+                "hashtags": [tag_of(text)],
             }
             for text in AWKWARD
         ],
@@ -376,7 +381,7 @@ def test_awkward_texts_are_kept_as_written(session: Session) -> None:
         assert set(texts) == {key}
     for key, row in videos(session).items():
         assert {row["creator"], row["caption"], row["sound"]} == {key}
-        assert row["hashtags"] == {text_module.hashtag(key)}
+        assert row["hashtags"] == {text_module.hashtag(tag_of(key))}
     assert set(users(session)) == set(videos(session)) == set(AWKWARD)
 
 
