@@ -56,6 +56,10 @@ class FileFormat:
         if self.time_unit is not None:
             scalars.parse_named("time_unit", scalars.one_of(TIME_UNITS), self.time_unit)
         scalars.parse_named("timezone", _zone, self.timezone)
+        _check_texts("columns", self.columns)
+        _check_texts("constants", self.constants)
+        for column, meanings in self.values.items():
+            _check_texts(f"values of {column}", meanings)
         if twice := self.columns.keys() & self.constants.keys():
             raise InvalidValue(f"{min(twice)}: is read from a column and has a constant value, too")
 
@@ -63,6 +67,11 @@ class FileFormat:
     def zone(self) -> tzinfo | None:
         """The time zone of times without an offset; None refuses them."""
         return _zone(self.timezone)
+
+
+def _check_texts(name: str, texts: Mapping[str, str]) -> None:
+    for text in (*texts, *texts.values()):
+        scalars.parse_named(name, scalars.text, text)
 
 
 def _one_character(value: object) -> str:

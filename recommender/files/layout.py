@@ -212,6 +212,8 @@ class Layout:
         raise InvalidValue(f"unknown column {name}: there are {known}{advice}")
 
     def _advice_on_unknown(self, name: str) -> str:
+        if name[:1].isdigit():
+            return "; the first line of CSV has the names of the columns"
         similar = get_close_matches(name.lower(), self.columns, 1, 0.5)
         column = f"--column {similar[0] if similar else 'COLUMN'}={quote(name)}"
         return f"; give {column} to read it, or --ignore-unknown to leave such columns out"

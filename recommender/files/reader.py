@@ -228,7 +228,9 @@ def _json_row(layout: Layout, text: str) -> tuple[Any, BadData | None]:
         row = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         # Without the position, because its line number always is 1.
-        return text, BadData(f"not JSON: {getattr(error, 'msg', error)}")
+        is_cut = getattr(error, "pos", 0) >= len(text.rstrip())
+        advice = "; a row is one line, or an entry of a JSON array" if is_cut else ""
+        return text, BadData(f"not JSON: {getattr(error, 'msg', error)}{advice}")
     if not isinstance(row, dict):
         return row, BadData("not a JSON object")
     if not layout.maps_rows or row.keys() == ARCHIVE_KEYS:
@@ -255,7 +257,8 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _csv_rows(layout: Layout, lines: _Lines) -> Iterator[RawRow]:
-    reader = csv.reader(lines, strict=True, delimiter=layout.delimiter(lines.peek()))
+    delimiter = layout.delimiter(lines.peek())
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     header = next(reader, [])
     row_of = _row_maker(layout, header, lines)
     lines.begin_row()
@@ -265,7 +268,9 @@ def _csv_rows(layout: Layout, lines: _Lines) -> Iterator[RawRow]:
             continue
         if len(cells) != len(header):
             message = f"{len(cells)} cells under {len(header)} columns"
-            yield lines.end_row(cells, BadData(message))
+            in_list = delimiter == layout.form.list_separator and len(cells) > len(header)
+            advice = "; quote lists, or give another --list-separator" if in_list else ""
+            yield lines.end_row(cells, BadData(message + advice))
             continue
         try:
             yield lines.end_row(row_of(cells))

@@ -29,7 +29,7 @@ from recommender.files.json_array import READ_CHARACTERS
 from recommender.files.layout import Layout
 from recommender.files.reader import MAX_ROW_CHARACTERS
 from recommender.formats.rows import event_id
-from tests.support.kinds import only_sqlite
+from tests.support.kinds import only_postgresql, only_sqlite
 from tests.support.public_files import write_public_files
 from tests.support.readme import READMES
 from tests.support.worlds import NOON
@@ -80,6 +80,9 @@ def test_delimiters_and_lists_are_found() -> None:
     assert [users(gzip.compress(text.encode()), **options) for text, options in files.items()] == [
         expected
     ] * len(files)
+    assert users("id|language|interests\nana|en|cats|dogs\n") == [
+        "4 cells under 3 columns; quote lists, or give another --list-separator"
+    ]
     assert users("id\nana\n") == [{"id": "ana"}]
     assert users("[]") == []
 
@@ -216,6 +219,14 @@ def test_an_event_without_an_id_has_one_by_its_content() -> None:
         ("user,userId\n", {"columns": {"user": "userId"}}, ("line 1: column 'user' is not read,"
          " because --column reads 'userId' as it; give --ignore-unknown to leave such columns"
                 " out")),
+        ("1,2,3\n", {}, (
+            "line 1: unknown column '1': there are id, user, video, kind, at, watch_ms, completion;"
+            " the first line of CSV has the names of the columns"
+        )),
+        ("{\n", {}, (
+            "not JSON: Expecting property name enclosed in double quotes; a row is one line, or an"
+            " entry of a JSON array"
+        )),
         ("x,x,user,user\n", {"ignore_unknown": True}, "line 1: column 'user' stands there twice"),
     ],
 )  # fmt: skip
@@ -235,6 +246,9 @@ def test_an_option_that_makes_no_sense_is_refused() -> None:
         ({"timezone": "../../etc/passwd"}, "timezone: there is no time zone "),
         ({"timezone": ""}, "timezone: there is no time zone ''"),
         ({"columns": {"id": "a"}, "constants": {"id": "b"}}, "id: is read from a column and has a"),
+        ({"columns": {"id": 5}}, "columns: 5 is not text"),
+        ({"constants": {"interests": ["a"]}}, "constants: ['a'] is not text"),
+        ({"values": {"id": {"a": None}}}, "values of id: None is not text"),
         ({"columns": {"usr": "a"}}, "column: 'usr' is not one of id, language"),
         ({"values": {"usr": {}}}, "column: 'usr' is not one of id, language"),
         ({"constants": {"usr": ""}}, "column: 'usr' is not one of id, language"),
@@ -377,3 +391,21 @@ def test_the_commands_of_the_readme_import_public_files(
         ("events", "retailrocket/events.csv", 4, 0),
         ("videos", "goodbooks/books.csv", 3, 1),
     ]
+
+
+@only_postgresql
+def test_two_processes_read_a_file_by_the_same_options(
+    engine: Engine, imported: Callable[..., ImportReport], tmp_path: Path
+) -> None:
+    lines = [f"{n % 7},{n % 3},5.0,{1445714835 + n}.1234567\n" for n in range(100)]
+    log = "userId,movieId,rating,timestamp\n" + "".join(lines)
+    only = {"ignore_unknown": True}
+    new = {"creator": "films", "published_at": "2000-01-01T00:00:00Z"}
+    imported("users", log, columns={"id": "userId"}, **only)
+    imported("videos", log, columns={"id": "movieId"}, constants=new, **only)
+    form = FileFormat(**AS_EVENTS)  # type: ignore[arg-type]
+    file = str(tmp_path / "file")
+    by_two = import_file(engine, "events", file, form=form, jobs=2, settings=Settings(batch_size=9))
+    again = import_file(engine, "events", file, form=form)
+    assert (by_two.inserted, by_two.cut_times) == (100, 100)
+    assert (again.unchanged, again.cut_times) == (100, 100)
