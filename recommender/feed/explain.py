@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from recommender.database.expressions import Statement
 from recommender.database.session import Session
-from recommender.feed.items import CATALOGUE, item_of, video_ids, video_key
+from recommender.errors import UnknownVideo
+from recommender.feed.items import CATALOGUE, item_of, video_key
 from recommender.feed.reasons import leading_signals
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query
 from recommender.feed.values import Explanation, FeedItem, FilterOutcome
+from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models import (
     Affinity,
@@ -75,14 +77,16 @@ def explain(
 
 
 def _explanation(session: Session, request: FeedRequest, video: str) -> Explanation:
-    (video_id,) = video_ids(session, [video])
-    row = session.execute(page_query(explain_query(request, video), "explain")).one()
+    page = page_query(explain_query(request, video), "explain")
+    row = session.execute(_with_facts(page, request)).one_or_none()
+    if row is None:
+        raise UnknownVideo(f"there is no video {scalars.shown(video)}")
     filters = _outcomes(request, row)
-    sources = _sources_of(session, request, video_id)
+    sources = _sources_of(session, request, row.video_id)
     is_shown = bool(sources) and all(outcome.passed for outcome in filters)
-    ahead = session.execute(ahead_query(request, video_id, row.score_key)).all() if is_shown else []
+    ahead = session.execute(ahead_query(request, row)).all() if is_shown else []
     item = item_of(request, 1 + len(ahead) if is_shown else 0, row, sources)
-    facts = session.execute(reason_query(request, video_id)).one()
+    facts = Facts(*(getattr(row, f"fact_{name}") for name in Facts._fields))
     return Explanation(
         request=request,
         item=item,
@@ -114,44 +118,63 @@ MONTHS = (
 MAX_REASONS = 3
 
 
-def reason_query(request: FeedRequest, video_id: int) -> Statement:
-    """Return the query of the facts that a sentence about a video may name: one row.
+class Facts(NamedTuple):
+    """What a sentence about a video may name.
 
-    Its columns are the viewer's favourite hashtag of the video, or NULL, and the viewer's state and
-    last times with the video.
+    Attributes:
+        hashtag: the viewer's favourite hashtag of the video, None if there is none.
+        watched_at, seen_at: the last watch and the last impression in the log.
+        served_at: the last time that the video was on a page for the viewer.
+        last_at, not_interested_at, reports, plays, impressions: from the viewer's state.
+        has_reacted: whether the viewer did more than see the video.
     """
-    best = (
+
+    hashtag: str | None
+    watched_at: datetime | None
+    seen_at: datetime | None
+    served_at: datetime | None
+    last_at: datetime | None
+    not_interested_at: datetime | None
+    reports: int | None
+    plays: int | None
+    impressions: int | None
+    has_reacted: bool | None
+
+
+def _with_facts(page: Statement, request: FeedRequest) -> Statement:
+    """Add the facts to a page's columns: in one statement, so that they fit the filters."""
+    facts = {
+        "hashtag": _favourite(request),
+        "watched_at": _latest(request, "watch"),
+        "seen_at": _latest(request, "impression"),
+        "served_at": _served(request),
+        "has_reacted": _has_reacted(),
+        **{name: getattr(Interaction, name) for name in _FROM_STATE},
+    }
+    columns = [facts[name].label(f"fact_{name}") for name in Facts._fields]
+    state = sa.and_(Interaction.user_id == request.user_id, Interaction.video_id == Video.id)
+    return page.add_columns(*columns).outerjoin(Interaction, state)
+
+
+_FROM_STATE = ("last_at", "not_interested_at", "reports", "plays", "impressions")
+
+
+def _favourite(request: FeedRequest) -> sa.ScalarSelect[str]:
+    """Return the viewer's favourite hashtag of a video, or NULL."""
+    return (
         sa.select(Hashtag.name)
         .join(VideoHashtag, VideoHashtag.hashtag_id == Hashtag.id)
         .join(Affinity, Affinity.subject_id == Hashtag.id)
         .where(
-            VideoHashtag.video_id == video_id,
+            VideoHashtag.video_id == Video.id,
             Affinity.user_id == request.user_id,
             Affinity.subject == "hashtag",
             Affinity.score > 0,
         )
         .order_by(Affinity.score.desc(), Hashtag.name)
         .limit(1)
+        .correlate(Video)
         .scalar_subquery()
-    )
-    state = sa.and_(Interaction.user_id == request.user_id, Interaction.video_id == Video.id)
-    return (
-        sa.select(
-            best.label("hashtag"),
-            _latest(request, video_id, "watch").label("watched_at"),
-            _latest(request, video_id, "impression").label("seen_at"),
-            _served(request, video_id).label("served_at"),
-            Interaction.last_at,
-            Interaction.not_interested_at,
-            Interaction.reports,
-            Interaction.plays,
-            Interaction.impressions,
-            _has_reacted().label("has_reacted"),
-        )
-        .select_from(Video)
-        .outerjoin(Interaction, state)
-        .where(Video.id == video_id)
-        .prefix_with("/* recommender.reason_query */")
     )
 
 
@@ -170,27 +193,27 @@ def _has_reacted() -> sa.ColumnElement[bool]:
     )
 
 
-def _latest(request: FeedRequest, video_id: int, kind: str) -> sa.ScalarSelect[datetime]:
+def _latest(request: FeedRequest, kind: str) -> sa.ScalarSelect[datetime]:
     latest = sa.select(sa.func.max(EventRow.at)).where(
-        EventRow.user_id == request.user_id, EventRow.video_id == video_id, EventRow.kind == kind
+        EventRow.user_id == request.user_id, EventRow.video_id == Video.id, EventRow.kind == kind
     )
-    return latest.scalar_subquery()
+    return latest.correlate(Video).scalar_subquery()
 
 
-def _served(request: FeedRequest, video_id: int) -> sa.ScalarSelect[datetime]:
+def _served(request: FeedRequest) -> sa.ScalarSelect[datetime]:
     latest = sa.select(sa.func.max(ServedVideo.served_at)).where(
-        ServedVideo.user_id == request.user_id, ServedVideo.video_id == video_id
+        ServedVideo.user_id == request.user_id, ServedVideo.video_id == Video.id
     )
-    return latest.scalar_subquery()
+    return latest.correlate(Video).scalar_subquery()
 
 
-def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Any) -> str:
+def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Facts) -> str:
     """Return one sentence that explains a video.
 
     Args:
         item: the video with its signals; its sources are empty if no source found it.
         filters: every filter with its outcome.
-        facts: the row of `reason_query`.
+        facts: what the sentence may name.
     """
     otherwise = {rule.name: rule.otherwise for rule in FILTERS}
     for outcome in filters:
@@ -202,16 +225,16 @@ def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Any) -> s
     return f"Shown because {because(item, facts.hashtag)}."
 
 
-def _dated_cause(name: str, facts: Any) -> str | None:
+def _dated_cause(name: str, facts: Facts) -> str | None:
     """Return what the viewer did to make a filter fail; None if the filter needs no date."""
-    if name == "not_rejected" and not facts.reports:
-        return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
     if name == "not_rejected":
-        return "you reported it"
+        if facts.reports or facts.not_interested_at is None:
+            return "you reported it"
+        return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
     return _seen_when(facts) if name == "not_seen" else None
 
 
-def _seen_when(facts: Any) -> str:
+def _seen_when(facts: Facts) -> str:
     # If the log was pruned, only the state is left: what the viewer did, and the last time they
     # did anything with the video.
     causes = {

@@ -172,17 +172,25 @@ def explain_query(request: FeedRequest, video: str) -> Statement:
     return statement.prefix_with("/* recommender.explain_query */")
 
 
-def ahead_query(request: FeedRequest, video_id: int, score_key: int) -> Statement:
+def ahead_query(request: FeedRequest, video: Any) -> Statement:
     """Return the videos ranked above a video in the unlimited feed, nearest first.
 
     Each row has the key of a video and the number of all these videos.
+
+    Args:
+        request: as `resolve` gives it.
+        video: the row of the video, with its id and score key.
     """
     feed = feed_query(request).limit(None).order_by(None)
     shown_at, key = Video.published_at.label("page_published_at"), Video.key.label("page_video")
     ranked = feed.add_columns(shown_at, key).subquery("each")
-    published_at = sa.select(Video.published_at).where(Video.id == video_id).scalar_subquery()
     place = sa.tuple_(ranked.c.score_key, ranked.c.page_published_at, ranked.c.video_id)
-    own = sa.tuple_(sa.literal(score_key, BigInteger()), published_at, sa.literal(video_id))
+    published_at = sa.select(Video.published_at).where(Video.id == video.video_id)
+    own = sa.tuple_(
+        sa.literal(video.score_key, BigInteger()),
+        published_at.scalar_subquery(),
+        sa.literal(video.video_id, BigInteger()),
+    )
     return (
         sa.select(ranked.c.page_video.label("key"), sa.func.count().over().label("ahead"))
         .where(place > own)
