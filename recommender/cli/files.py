@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from recommender.cli.database import readable, writable
+from recommender.cli.lacks import say_lacks
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.cli.progress import file_bar, say
@@ -167,6 +168,9 @@ def import_(kind: FileKind, file: str, form: str | None, **options: Any) -> None
             bind, kind, file, form=file_format, progress=progress, settings=settings(), **options
         ).as_dict()
     print_records([report], form, whole=report)
+    if kind == "events" and keeps:
+        with readable() as bind:
+            say_lacks(bind)
 
 
 @click.command("export")

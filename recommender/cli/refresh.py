@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 import recommender
 from recommender.cli.database import engine
+from recommender.cli.lacks import say_lacks
 from recommender.cli.options import as_of_option, database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.database.schema import check_schema
@@ -38,6 +39,7 @@ def refresh(*, rebuild: bool, every: int | None, as_of: datetime | None, form: s
     with engine() as bind:
         if every is None:
             _print(_refresh(bind, rebuild=rebuild, as_of=as_of), form)
+            say_lacks(bind)
             return
         while True:
             try:

@@ -146,7 +146,24 @@ def _take_pending(
     # Others may have recorded within the range since its end was read, so RETURNING says what
     # there was to count.
     delete = sa.delete(PENDING).where(*lookup.keys_in_range(key, after, last))
-    return lookup.run(session, delete.returning(*PENDING.c)).all(), last
+    rows = lookup.run(session, delete.returning(*PENDING.c)).all()
+    return [*rows, *_take_rest(session, rows, last[0])], last
+
+
+def _take_rest(session: Session, rows: Sequence[Any], user_id: int) -> Sequence[Any]:
+    """Delete and return what is left of the videos from which a range of a user's rows takes back.
+
+    Keys are in no order of time. Without the row that gave, a number of viewers could be below 0.
+    """
+    videos = {row.video_id for row in rows if row.user_id == user_id and _takes_back(row)}
+    if not videos:
+        return []
+    rest = PENDING.c.user_id == user_id, PENDING.c.video_id.in_(sorted(videos))
+    return lookup.run(session, sa.delete(PENDING).where(*rest).returning(*PENDING.c)).all()
+
+
+def _takes_back(row: Any) -> bool:
+    return bool(row.impressions < 0 or row.engaged_views < 0)
 
 
 def _trend_exponent(state: Any, at: datetime) -> float:

@@ -19,6 +19,7 @@ from recommender.database.planner_statistics import unplanned_tables
 from recommender.database.schema import check_schema, schema_revision
 from recommender.database.transactions import translate_errors
 from recommender.formats import scalars
+from recommender.learning.lacks import log_lacks
 from recommender.models.tables import INTERACTIONS, LEARNING_STATE, PENDING, VIDEO_HASHTAGS, VIDEOS
 from recommender.models.types import Base, UtcDateTime
 from recommender.operations import erase
@@ -62,10 +63,10 @@ Check = Callable[[Session], Finding]
 def diagnose(engine: Engine, *, plans: bool = False) -> tuple[Finding, ...]:
     """Check a database for problems that cause no error message.
 
-    The checks cover the clock, the events pending for a refresh, unfinished erasures, indexes and
-    values stored twice. SQLite adds the journal mode; PostgreSQL adds dead rows and planner
-    statistics. Some tables are read in full: for many millions of rows, allow minutes in
-    PostgreSQL's `statement_timeout`.
+    The checks cover the clock, the events pending for a refresh, unfinished erasures, indexes,
+    values stored twice, and what the log lacks. SQLite adds the journal mode; PostgreSQL adds dead
+    rows and planner statistics. Some tables are read in full: for many millions of rows, allow
+    minutes in PostgreSQL's `statement_timeout`.
 
     Args:
         engine: a prepared engine.
@@ -208,6 +209,15 @@ def _statistics(session: Session) -> Finding:
     )  # fmt: skip
 
 
+def _log(session: Session) -> Finding:
+    """Check that the log has what can be learned from."""
+    lacks = log_lacks(session)
+    found = "; ".join(lack.found for lack in lacks)
+    advice = "; ".join(lack.advice for lack in lacks)
+    is_well = not any(lack.is_harmful for lack in lacks)
+    return Finding("log", is_well, found or "lacks nothing", advice or None)
+
+
 def _journal(session: Session) -> Finding:
     """Check the journal mode: only a WAL lets readers and a writer work at the same time."""
     connection = lookup.connection(session)
@@ -255,7 +265,9 @@ def _plans(session: Session) -> Finding:
     )  # fmt: skip
 
 
-CHECKS: Iterable[Check] = (_database, _clock, _rollups, _erasures, _indexes, _copies, _statistics)
+CHECKS: Iterable[Check] = (
+    _database, _clock, _rollups, _erasures, _indexes, _copies, _statistics, _log,
+)  # fmt: skip
 
 ON_SQLITE: Iterable[Check] = (_journal,)
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from recommender import (
     Event,
+    Settings,
     erase_user,
     prune,
     record_many,
@@ -186,6 +187,18 @@ def test_without_an_impression_a_take_back_takes_the_impression_too(engine: Engi
     shown = [make_event("impression", "v1", "u1", at=at(3))]
     counted = learned(engine, [only, back, shown])["statistics"]
     assert sum(viewed for _, viewed, _ in counted) == 1
+
+
+@slow_on_postgresql
+def test_what_takes_back_is_counted_with_what_it_takes_back(engine: Engine) -> None:
+    """Batches are in the order of keys, which is not the order of time."""
+    people(engine, 3, 3)
+    seen = make_event("like", "v1", "u2", key="m", at=at(0))
+    events = [make_event("like", "v1", "u1", key="z", at=at(1)),
+              make_event("unlike", "v1", "u1", key="a", at=at(2)), seen]  # fmt: skip
+    run_transaction(engine, lambda session: record_many(session, events))
+    assert refresh(engine, settings=Settings(rollup_batch=1)).events == 3
+    assert list(statistics(engine).values()) == [(1, 1)]
 
 
 DEEDS = st.lists(

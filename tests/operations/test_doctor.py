@@ -31,7 +31,7 @@ from recommender.operations.doctor import Finding
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import behave, people
 
-COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "statistics"]
+COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "statistics", "log"]
 INDEXES = sum(len(table.indexes) for table in Base.metadata.tables.values())
 HASHTAGS = "rec_video_hashtags_hashtag_id_listed_at_video_id_ix"
 PARTIAL = "rec_interactions_user_id_engaged_at_ix"
@@ -273,7 +273,7 @@ def test_the_command_prints_what_it_found(world: Engine, database: str, run: Run
     code, out, err = run(database, "--format", "json")
     assert (code, err) == (0, "")
     assert [tuple(row) for row in json.loads(out)] == [("check", "ok", "found", "advice")] * (
-        8 if world.dialect.name == "sqlite" else 9
+        9 if world.dialect.name == "sqlite" else 10
     )
     run_sql(world, f"DROP INDEX {HASHTAGS}")
     code, out, err = run(database)
