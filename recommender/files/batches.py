@@ -76,7 +76,7 @@ class FileRow(NamedTuple):
 
     Attributes:
         line: the number of its first line, from 1; of its entry in a JSON array.
-        row: the row as the file has it; None if it belongs to another share.
+        row: the row before it was parsed; None if it belongs to another share.
         size: its length in characters.
         parsed: the parsed row; None if it is bad or belongs to another share.
         error: the reason why it is bad, or None.

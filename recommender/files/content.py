@@ -9,12 +9,12 @@ _UNPACK = "unpack it, and import the files in it one by one"
 _AS_CSV = "save it as CSV in UTF-8, and import that"
 
 _SIGNATURES = (
-    (b"PK", "a zip archive or an Excel workbook", f"{_UNPACK}, or save the sheet as CSV in UTF-8"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", f"{_UNPACK}, or save the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook", _AS_CSV),
     (b"%PDF", "a PDF", "export the data as CSV where the PDF was made"),
-    (b"PAR1", "a Parquet file", "write it as CSV, such as with pandas' to_csv"),
+    (b"PAR1\x15", "a Parquet file", "write it as CSV, such as with pandas' to_csv"),
     (b"SQLite format 3", "an SQLite database", "export each table as CSV, and import that"),
-    (b"BZh", "compressed by bzip2", "expand it, or compress it by gzip"),
+    (b"BZh9", "compressed by bzip2", "expand it, or compress it by gzip"),
     (b"\xfd7zXZ", "compressed by xz", "expand it, or compress it by gzip"),
     (b"\x28\xb5\x2f\xfd", "compressed by zstd", "expand it, or compress it by gzip"),
     (b"7z\xbc\xaf", "a 7z archive", _UNPACK),

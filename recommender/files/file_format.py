@@ -76,7 +76,7 @@ def _check_texts(name: str, texts: Mapping[str, str]) -> None:
 
 def _one_character(value: object) -> str:
     if not isinstance(value, str) or len(value) != 1 or value in '"\r\n\0':
-        raise InvalidValue(f"{scalars.shown(value)} is not one character, such as ; or a tab")
+        raise InvalidValue(f"{scalars.shown(value)} is not one character, such as ; or \\t")
     return value
 
 
@@ -88,4 +88,7 @@ def _zone(name: str | None) -> tzinfo | None:
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError, TypeError):
-        raise InvalidValue(f"there is no time zone {scalars.shown(name)}") from None
+        raise InvalidValue(
+            f"there is no time zone {scalars.shown(name)}; if this system has none at all, install"
+            " the package tzdata"
+        ) from None

@@ -23,7 +23,14 @@ from sqlalchemy.orm import Session
 from recommender.database.bulk import uncollected
 from recommender.database.planner_statistics import analyze
 from recommender.database.transactions import run_transaction, translate_errors, writing
-from recommender.errors import EventTooOld, InvalidValue, NotPermitted, RecommenderError
+from recommender.errors import (
+    EventTooOld,
+    InvalidValue,
+    NotPermitted,
+    RecommenderError,
+    UnknownUser,
+    UnknownVideo,
+)
 from recommender.files.batches import (
     ROW_KINDS,
     Batch,
@@ -333,10 +340,18 @@ def _write(
 def _bad_rows(batch: Sequence[FileRow], counts: Counts) -> list[RejectedRow]:
     """Return the rows that a write left out as bad. Events of a pruned time are only counted."""
     return [
-        (batch[index], error)
+        (batch[index], _with_advice(error))
         for index, error in counts.rejected.items()
         if not isinstance(error, EventTooOld)
     ]
+
+
+def _with_advice(error: RecommenderError) -> RecommenderError:
+    """Return the error of a row; if a user or video is unknown, with the way out."""
+    for unknown, kind in ((UnknownUser, "users"), (UnknownVideo, "videos")):
+        if isinstance(error, unknown):
+            return unknown(f"{error}, so import the {kind} first, perhaps from the same file")
+    return error
 
 
 @contextmanager

@@ -312,6 +312,7 @@ def test_a_wrong_kind_of_file_is_told_what_to_do(engine: Engine, tmp_path: Path)
         packed = gzip.compress(data)
         for written in (packed,) if data[:2] == b"\x1f\x8b" else (data, packed):
             assert users(written)[0].startswith(f"the file is {content}, not CSV or JSON: ")
+    assert users("PK,id\n1,a\n", ignore_unknown=True) == [{"id": "a"}]
     path = tmp_path / "page.csv"
     path.write_bytes(b"<html>")
     with pytest.raises(BadData) as refused:
@@ -345,6 +346,8 @@ def test_a_log_without_ids_and_catalogue_is_imported_by_three_commands(
     log = RATINGS + "7,31,2.5,1260759144\n"
     new = {"creator": "films", "published_at": "2000-01-01T00:00:00Z"}
     only = {"ignore_unknown": True}
+    with pytest.raises(BadData, match="no user '7', so import the users first, perhaps from the "):
+        imported("events", log, **AS_EVENTS)
     people = imported("users", log, columns={"id": "userId"}, **only)
     assert (people.read, people.inserted, people.rejected) == (3, 1, 0)
     films = imported("videos", log, columns={"id": "movieId"}, constants=new, **only)
