@@ -80,9 +80,11 @@ class JsonArray:
                 end: int = _decode(self._text, self._place)[1]
             except (ValueError, RecursionError) as error:
                 self._go_on_or_raise(error)
-            else:
-                if end - self._place > self._limit:
-                    raise self._too_long()
+                continue
+            if end - self._place > self._limit:
+                raise self._too_long()
+            # A number at the end of the text may go on.
+            if end < len(self._text) or not self._read_more():
                 return end
 
     def _go_on_or_raise(self, error: Exception) -> None:
@@ -100,6 +102,6 @@ class JsonArray:
         return BadData(f"longer than {self._limit:,} characters")
 
     def _read_more(self) -> str:
-        more = self._read(READ_CHARACTERS)
-        self._text, self._place = self._text[self._place :] + more, 0
+        if more := self._read(READ_CHARACTERS):
+            self._text, self._place = self._text[self._place :] + more, 0
         return more

@@ -25,7 +25,7 @@ from recommender import (
 )
 from recommender.files.batches import ROW_KINDS, parsed_rows
 from recommender.files.importer import ImportReport
-from recommender.files.json_array import READ_CHARACTERS
+from recommender.files.json_array import READ_CHARACTERS, JsonArray
 from recommender.files.layout import Layout
 from recommender.files.reader import MAX_ROW_CHARACTERS
 from recommender.formats.rows import event_id
@@ -85,6 +85,8 @@ def test_delimiters_and_lists_are_found() -> None:
     ]
     assert users("id\nana\n") == [{"id": "ana"}]
     assert users("[]") == []
+    odd = "id;language;a,b,c,d,e\nana;en;\n"
+    assert users(odd, ignore_unknown=True) == [{"id": "ana", "language": "en"}]
 
 
 def test_a_list_that_was_not_divided_is_refused() -> None:
@@ -148,7 +150,7 @@ def test_a_time_that_is_not_read_names_the_option(
 
 
 RATINGS = "userId,movieId,rating,timestamp\n7,31,2.5,1260759144\n7,1029,5.0,1260759179\n"
-AS_EVENTS = {
+AS_EVENTS: dict[str, Any] = {
     "columns": {"user": "userId", "video": "movieId", "at": "timestamp"},
     "constants": {"kind": "watch", "completion": "1"},
     "time_unit": "s",
@@ -168,6 +170,14 @@ def test_columns_words_and_constants_are_what_the_options_say() -> None:
     assert rows("events", json.dumps(lines), **AS_EVENTS) == events
     numbers = [{name: json.loads(value) for name, value in line.items()} for line in lines]
     assert rows("events", "\n".join(map(json.dumps, numbers)), **AS_EVENTS) == events
+    stars = {"columns": {"completion": "rating"}, "constants": {"kind": "watch"}}
+    by_stars = AS_EVENTS | {"columns": {**AS_EVENTS["columns"], **stars["columns"]}}
+    by_stars |= {
+        "constants": stars["constants"],
+        "values": {"completion": {"5.0": "1", "2.5": "0"}},
+    }
+    for text in (RATINGS, json.dumps(numbers)):
+        assert [event["completion"] for event in rows("events", text, **by_stars)] == [0, 1]
     own = "id,user,lang\ne1,ana,english\ne2,ana,\ne3,bo,dansk\n"
     by_user = {
         "columns": {"id": "user", "language": "lang", "device": "user"},
@@ -286,6 +296,21 @@ def test_a_json_array_of_any_size_is_read_entry_by_entry() -> None:
     ]  # fmt: skip
     latin = b'[{"id": "a"}, {"id": "\xe9"}, {"id": "b"}]'
     assert users(latin) == [{"id": "a"}, "not UTF-8: save the file in UTF-8", {"id": "b"}]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_a_json_array_may_be_cut_anywhere(size: int) -> None:
+    entries = [
+        '{"id": "\\u00e9\\\\\\"", "n": -1.5e-7}',
+        "true",
+        "null",
+        '[[], {}, "a"]',
+        '"b, ]"',
+        "12",
+    ]
+    text = io.StringIO(" [ " + " ,\n".join(entries) + " ] ")
+    array = JsonArray(lambda _size: text.read(size), 1_000)
+    assert [json.loads(entry) for entry in array] == [json.loads(entry) for entry in entries]
 
 
 WRONG = {
