@@ -20,6 +20,7 @@ from recommender.models import Base
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
 from recommender.ranking.sources import SHUFFLE_STEP
 from recommender.ranking.viewer import CYCLE
+from tests.support.positives import Deed, is_rejected_by, positive_times
 from tests.support.worlds import NOON, at, follow, mute
 
 TAGS = ("cats", "dance", "food", "music", "news", "sport")
@@ -29,7 +30,7 @@ VIEWERS = ("u0", "u1", "u2", "u3")
 WORDS = ("cat", "catalogue", "dog", "look", "so", "spam", "well", "мир", "今天")
 KINDS = (
     "impression", "watch", "watch", "watch", "like", "unlike", "share", "comment", "save", "unsave",
-    "not_interested", "report",
+    "not_interested", "report", "convert", "interested",
 )  # fmt: skip
 MUTES = (
     ("creator", "c1"), ("creator", "c2"), ("hashtag", "news"), ("hashtag", "sport"),
@@ -262,25 +263,22 @@ class Oracle:
                 found.append(min(1.0, each.watch_ms / duration))
         return found
 
-    def _is_engaged(self, each: Event) -> bool:
-        if each.kind in {"like", "share", "save", "comment"}:
-            return True
-        if each.kind != "watch":
-            return False
-        duration = self.world.videos[each.video]["duration_ms"]
-        watch_ms = each.watch_ms
-        if watch_ms is None and each.completion is not None and duration:
-            watch_ms = round(each.completion * duration)
-        return each.completion == 1 or (watch_ms or 0) >= min(duration or 18_000, 18_000)
+    def _positive_since(self, video: str) -> datetime | None:
+        """The time since which the viewer's state with the video is positive."""
+        duration = self.world.videos[video]["duration_ms"]
+        return max(positive_times(self._deeds_of(video), duration), default=None)
+
+    def _deeds_of(self, video: str) -> list[Deed]:
+        deeds = self.deeds.get(video, ())
+        return [Deed(each.kind, each.at, each.watch_ms, each.completion) for each in deeds]
 
     def _recent(self) -> dict[str, float]:
         since = self.viewer.get("learned_since")
         engaged: list[tuple[datetime, int, str]] = []
-        for video, deeds in self.deeds.items():
-            times = [each.at for each in deeds if self._is_engaged(each)]
-            counts = times and (since is None or max(times) > since)
-            if counts and self.latest(video, "not_interested", "report") is None:
-                engaged.append((max(times), self.order[video], video))
+        for video in self.deeds:
+            at = self._positive_since(video)
+            if at is not None and (since is None or at > since):
+                engaged.append((at, self.order[video], video))
         engaged.sort(reverse=True)
         scale = self.settings.history_scale
         newest = engaged[: self.settings.history]
@@ -300,8 +298,9 @@ class Oracle:
         since = self.viewer.get("learned_since") or scalars.EARLIEST
         seen = []
         for video, deeds in self.deeds.items():
-            engaged = any(each.at > since and self._is_engaged(each) for each in deeds)
-            is_rejected = self.latest(video, "not_interested", "report") is not None
+            positive_since = self._positive_since(video)
+            engaged = positive_since is not None and positive_since > since
+            is_rejected = is_rejected_by(self._deeds_of(video))
             last = max(each.at for each in deeds)
             if last > since:
                 seen.append((last, self.order[video], video, -1 if is_rejected else int(engaged)))
@@ -397,7 +396,7 @@ class Oracle:
             "published": video["status"] == "published",
             "not_in_future": video["published_at"] <= self.as_of,
             "not_own": video["creator"] != self.user,
-            "not_rejected": not kinds & {"not_interested", "report"},
+            "not_rejected": not is_rejected_by(self._deeds_of(key)),
             "not_seen": not kinds,
             "creator_not_muted": video["creator"] not in creators,
             "sound_not_muted": sound not in self.muted("sound")
