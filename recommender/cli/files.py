@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -14,7 +14,6 @@ from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.cli.progress import file_bar, say
 from recommender.database.bulk import uncollected
-from recommender.errors import InvalidValue
 from recommender.files import batches, importer
 from recommender.files.exporter import FORMATS, Format, export_file
 from recommender.files.file_format import TIME_UNITS, FileFormat
@@ -37,13 +36,8 @@ class Assignment(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         """Return the parts before and behind the sign, or fail with a usage error."""
         name, sign, rest = value.partition("=")
         if not sign or not name:
-            self.fail(
-                f"{value!r} has no name and value, such as in {self._example(param)}", param, ctx
-            )
+            self.fail(f"{value!r} has no name and = before its value", param, ctx)
         return name, rest
-
-    def _example(self, param: click.Parameter | None) -> str:
-        return "kind:view=watch" if param and param.name == "values" else "user=userId"
 
 
 FORMAT_OPTIONS = (
@@ -104,22 +98,26 @@ def file_format_options(function: F) -> F:
     return function
 
 
-def _file_format(options: dict[str, Any]) -> FileFormat:
-    """Take the format options out of `options`.
+def _mapping(option: str, assignments: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return assignments by name, or fail with a usage error if a name is given twice."""
+    mapping: dict[str, str] = {}
+    for name, value in assignments:
+        if mapping.setdefault(name, value) != value:
+            raise click.UsageError(f"{option} {name} has two values: {mapping[name]} and {value}")
+    return mapping
 
-    Raises:
-        InvalidValue: an option is not valid.
-    """
+
+def _file_format(options: dict[str, Any]) -> FileFormat:
+    """Take the format options out of `options`, or fail with a usage error."""
     chosen = {field.name: options.pop(field.name) for field in fields(FileFormat)}
     values: dict[str, dict[str, str]] = {}
-    for place, meaning in chosen["values"]:
+    for place, meaning in _mapping("--value", chosen["values"]).items():
         column, sign, word = place.partition(":")
         if not sign:
-            raise InvalidValue(
-                f"--value {place}={meaning} names no column, as kind:view=watch does"
-            )
+            raise click.UsageError(f"--value {place}={meaning} is not like kind:view=watch")
         values.setdefault(column, {})[word] = meaning
-    chosen |= {name: dict(chosen[name]) for name in ("columns", "constants")}
+    chosen["columns"] = _mapping("--column", chosen["columns"])
+    chosen["constants"] = _mapping("--set", chosen["constants"])
     delimiter = {"\\t": "\t"}.get(chosen["delimiter"], chosen["delimiter"])
     return FileFormat(**chosen | {"values": values, "delimiter": delimiter})
 

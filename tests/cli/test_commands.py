@@ -335,6 +335,25 @@ def test_explain_as_a_table_says_where_a_video_stands(example: Run) -> None:
     assert max(map(len, lines)) <= 100
 
 
+@only_sqlite
+def test_import_refuses_format_options_that_say_nothing(database: str, run: Run) -> None:
+    refused = {
+        ("--column", "user"): "'user' has no name and = before its value",
+        ("--set", "=watch"): "'=watch' has no name and = before its value",
+        ("--column", "user=a", "--column", "user=b"): "--column user has two values: a and b",
+        ("--value", "kind:a=like", "--value", "kind:a=save"): "--value kind:a has two values: like",
+        ("--value", "view=watch"): "--value view=watch is not like kind:view=watch",
+        ("--set", "age=5"): "column: 'age' is not one of id, user, video",
+        ("--delimiter", "::"): "delimiter: '::' is not one character",
+        ("--timezone", "Mars"): "timezone: there is no time zone 'Mars'",
+        ("--time-unit", "minutes"): "'minutes' is not one of 's', 'ms', 'year'",
+    }
+    for options, message in refused.items():
+        code, out, err = run("import", "events", "log.csv", *options, database=database)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
 def test_import_prints_a_report(database: str, run: Run) -> None:
     file = str(EXAMPLE / "videos.csv")
     report = answer(run("import", "videos", file, database=database))
