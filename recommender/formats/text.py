@@ -51,7 +51,7 @@ _SPECIAL = dict(zip("#\uff03\ufe5f&_\u200c\u200d", "###&_jj", strict=True))
 
 _HASHES = frozenset("#\uff03\ufe5f")
 
-_REFUSED_IN_HASHTAG = re.compile(r"""[,;\[\]{}"\u201c\u201d]|\A['\u2018]""")
+_REFUSED_IN_HASHTAG = re.compile(r"""[,;\[\]{}"]|\A'""")
 """The marks of a list that was not divided. An apostrophe inside a word is none."""
 
 _LIST_HINT = 'lists are dance|cooking or ["dance", "cooking"], or as --list-separator says'
