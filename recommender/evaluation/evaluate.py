@@ -127,8 +127,8 @@ def evaluate(
             then known, and the later part is one slice.
         profiles: ``name`` or ``name@version`` of the source; the active profile if empty. Files
             have the built-in profiles only.
-        target: ``engaged`` (an engaged view or any of the others), ``like``, ``share``, ``save`` or
-            ``comment``.
+        target: ``engaged`` (the video is positive), ``like``, ``share``, ``save``, ``comment``,
+            ``convert`` or ``interested``.
         every: the length of a slice. A slice is scored as of its start.
         ablate: also evaluate the first profile without each of its signals.
         sample: the maximum number of users whose pages are measured.

@@ -132,7 +132,7 @@ def replay_profile(
         profile: the profile to evaluate, ``name`` or ``name@version``.
         since: sessions that began before this time are left out, with an offset.
         until: sessions that began at this time or later are left out.
-        target: ``engaged``, ``like``, ``share``, ``save`` or ``comment``; or several with their
+        target: one of `TARGETS`, such as ``engaged`` or ``like``; or several with their
             values as ``engaged=1,like=3`` or a mapping.
         sample: the maximum number of users whose next pages are compared.
         as_of: the reading time of the next pages; now if None.

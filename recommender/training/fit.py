@@ -142,7 +142,7 @@ def fit(
     Args:
         engine: of the database to write the version to.
         name: the name of the profile, as for `create_profile`.
-        target: ``engaged``, ``like``, ``share``, ``save`` or ``comment``; or several with their
+        target: one of `TARGETS`, such as ``engaged`` or ``like``; or several with their
             values, as ``engaged=1,like=3`` or a mapping.
         since: the start of the served pages, or the cut of a log, with an offset.
         until: impressions at this time or later are left out.
