@@ -303,7 +303,7 @@ def learned(session: Session) -> dict[tuple[str, str, str], float]:
 
 @slow_on_postgresql
 def test_hashtags_and_what_publishing_teaches_follow_any_updates(session: Session) -> None:
-    @settings(max_examples=100)
+    @settings(max_examples=30)
     @given(batches=st.lists(st.lists(ROW, max_size=3), max_size=5))
     def compare(batches: list[list[dict[str, Any]]]) -> None:
         model: dict[str, dict[str, Any]] = {}
