@@ -108,19 +108,25 @@ def migrate(
         if not before:
             check_no_tables(connection)
         elif is_callers and before != (context.get_revision_argument(),):
-            check_foreign_keys_are_off(connection)
+            check_no_cascades(connection)
         context.run_migrations()
         has_moved = context.get_context().get_current_heads() != before
         if has_moved and connection.dialect.name == "sqlite":
             check_references(connection)
 
 
-def check_foreign_keys_are_off(connection: sa.Connection) -> None:
-    """Raise `RecommenderError` if SQLite could not rebuild a table that others refer to."""
-    if connection.dialect.name == "sqlite" and connection.scalar(sa.text("PRAGMA foreign_keys")):
+def check_no_cascades(connection: sa.Connection) -> None:
+    """Raise `RecommenderError` if a rebuilt table on SQLite would change rows that refer to it."""
+    if connection.dialect.name != "sqlite" or not connection.scalar(sa.text("PRAGMA foreign_keys")):
+        return
+    table = sa.table("sqlite_master", sa.column("name"))
+    key = sa.func.pragma_foreign_key_list(table.c.name).table_valued("table", "on_delete")
+    is_changed = key.c.table.startswith(PREFIX, autoescape=True), key.c.on_delete != "NO ACTION"
+    if name := connection.scalar(sa.select(table.c.name).join(key, sa.true()).where(*is_changed)):
         raise RecommenderError(
-            "SQLite cannot rebuild tables inside a transaction while foreign keys are on: pass the"
-            " engine, or run `PRAGMA foreign_keys = OFF` before the transaction"
+            f"SQLite cannot rebuild tables inside a transaction while foreign keys are on, because"
+            f" {name} refers to one with ON DELETE: pass the engine, or run `PRAGMA foreign_keys ="
+            " OFF` before the transaction"
         )
 
 

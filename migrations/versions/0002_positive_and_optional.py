@@ -1,4 +1,4 @@
-"""One definition of positive, and the kinds of events `convert` and `interested`.
+"""One definition of positive, events `convert` and `interested`, and videos without creator.
 
 Revision ID: 0002
 Revises: 0001
@@ -11,17 +11,24 @@ from collections.abc import Iterable, Mapping
 import sqlalchemy as sa
 from alembic import op
 
-from recommender.database.migrations import committing
+from recommender.database.migrations import committing, kept_rows
+from recommender.errors import RecommenderError
 
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 TIME = sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")
 CLUSTERED = {"sqlite_with_rowid": False}
 USERS_AT_ONCE = 1_000
+VIDEOS = (
+    "id", "key", "creator_id", "sound_id", "language", "country", "duration_ms", "orientation",
+    "status", "published_at", "impressions", "engaged_views", "trending", "neighbours_views",
+    "stats_at",
+)  # fmt: skip
 
 Checks = Mapping[str, str]
 
@@ -95,11 +102,16 @@ def upgrade() -> None:
         for table in AFTER:
             rebuild(table, before=BEFORE[table], after=AFTER[table], new=added(table))
         op.execute(fill_states())
+        rebuild_videos(creator_is_optional=True, added=[format_column()])
+        index_formats()
         return
     lock_users()
     for table in AFTER:
         alter(table)
+    op.alter_column("rec_videos", "creator_id", existing_type=sa.BigInteger(), nullable=True)
+    op.add_column("rec_videos", format_column(), if_not_exists=True)
     with committing(op.get_context()) as is_committing:
+        index_formats(postgresql_concurrently=is_committing)
         for table, checks in AFTER.items():
             for name in checks:
                 validate(table, name)
@@ -108,6 +120,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    check_creators()
     if op.get_context().dialect.name == "postgresql":
         lock_users()
     events = sa.table("rec_events", sa.column("kind", sa.Text))
@@ -120,6 +133,11 @@ def downgrade() -> None:
             replace_checks(table, AFTER[table], BEFORE[table])
             for column in added(table):
                 op.drop_column(f"rec_{table}", column.name)
+    if op.get_context().dialect.name == "sqlite":
+        rebuild_videos(creator_is_optional=False)
+        return
+    op.drop_column("rec_videos", "format")
+    op.alter_column("rec_videos", "creator_id", existing_type=sa.BigInteger(), nullable=False)
 
 
 def lock_users() -> None:
@@ -342,3 +360,92 @@ STAYS = {
 """What stays of each table, for SQLite."""
 
 INDEXES = {"interactions": (engaged_index, last_index)}
+
+
+def format_column() -> sa.Column[str]:
+    return sa.Column("format", sa.Text(), nullable=True)
+
+
+def index_formats(**options: bool) -> None:
+    name = op.f("rec_videos_format_status_published_at_id_ix")
+    op.drop_index(name, "rec_videos", if_exists=True, **options)
+    op.create_index(
+        name,
+        "rec_videos",
+        ["format", "status", "published_at", "id"],
+        postgresql_where=sa.text("format IS NOT NULL"),
+        sqlite_where=sa.text("format IS NOT NULL"),
+        **options,
+    )
+
+
+def check_creators() -> None:
+    """Raise an error if videos have no creator, which the revision before requires."""
+    videos = sa.table("rec_videos", sa.column("creator_id"))
+    without = sa.select(sa.func.count()).select_from(videos).where(videos.c.creator_id.is_(None))
+    context = op.get_context()
+    if context.connection and (count := context.connection.scalar(without)):
+        raise RecommenderError(
+            f"{count:,} videos have no creator, which revision {down_revision} requires: give them"
+            " one first"
+        )
+
+
+def rebuild_videos(*, creator_is_optional: bool, added: list[sa.Column[str]] | None = None) -> None:
+    """Make the table of videos again on SQLite, with its rows."""
+    with kept_rows("rec_videos", VIDEOS):
+        op.create_table(
+            "rec_videos",
+            sa.Column("id", ID, sa.Identity(), nullable=False),
+            sa.Column("key", KEY, nullable=False),
+            sa.Column("creator_id", sa.BigInteger(), nullable=creator_is_optional),
+            sa.Column("sound_id", sa.BigInteger(), nullable=True),
+            sa.Column("language", sa.Text(), nullable=True),
+            sa.Column("country", sa.Text(), nullable=True),
+            sa.Column("duration_ms", sa.BigInteger(), nullable=True),
+            sa.Column("orientation", sa.Text(), nullable=True),
+            sa.Column("status", sa.Text(), server_default="published", nullable=False),
+            sa.Column("published_at", TIME, nullable=False),
+            sa.Column("impressions", sa.BigInteger(), server_default="0", nullable=False),
+            sa.Column("engaged_views", sa.BigInteger(), server_default="0", nullable=False),
+            sa.Column("trending", sa.Double(), nullable=True),
+            sa.Column("neighbours_views", sa.BigInteger(), server_default="0", nullable=False),
+            sa.Column("stats_at", TIME, nullable=True),
+            *(added or []),
+            *video_constraints(),
+            sqlite_autoincrement=True,
+        )
+    for columns in VIDEO_INDEXES:
+        op.create_index(op.f(f"rec_videos_{'_'.join(columns)}_ix"), "rec_videos", columns)
+
+
+def video_constraints() -> list[sa.Constraint]:
+    checks = {
+        "orientation": "orientation IN ('portrait', 'landscape', 'square')",
+        "status": "status IN ('published', 'review', 'removed')",
+        "not_negative": (
+            "duration_ms >= 0 AND impressions >= 0 AND engaged_views >= 0 AND neighbours_views >= 0"
+        ),
+        "key_length": "length(key) BETWEEN 1 AND 255",
+        "trending": "trending BETWEEN -1e+06 AND 1e+06",
+    }
+    referred = {"creator_id": "rec_users.id", "sound_id": "rec_sounds.id"}
+    return [
+        *(sa.CheckConstraint(text, name=f"rec_videos_{name}_ck") for name, text in checks.items()),
+        *(
+            sa.ForeignKeyConstraint([name], [parent], name=f"rec_videos_{name}_fk")
+            for name, parent in referred.items()
+        ),
+        sa.PrimaryKeyConstraint("id", name="rec_videos_pk"),
+        sa.UniqueConstraint("key", name="rec_videos_key_uq"),
+    ]
+
+
+VIDEO_INDEXES = (
+    ["creator_id", "status", "published_at", "id"],
+    ["sound_id", "status", "published_at", "id"],
+    ["status", "published_at", "id"],
+    ["status", "language", "trending", "id"],
+    ["status", "country", "trending", "id"],
+    ["status", "trending", "id"],
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 
 import alembic.context
 import alembic.op
+import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -121,6 +122,42 @@ def _has_users(context: MigrationContext) -> bool:
     users = Base.metadata.tables[f"{PREFIX}users"]
     any_user = select(exists().select_from(users))
     return context.as_sql or bool(context.connection and context.connection.scalar(any_user))
+
+
+@contextmanager
+def kept_rows(name: str, columns: Sequence[str]) -> Iterator[None]:
+    """Keep the rows of a table on SQLite while a migration makes it again, in one transaction.
+
+    Other tables may refer to the table, with foreign keys on or off. The table is dropped first.
+
+    Args:
+        name: the table, which has an AUTOINCREMENT key.
+        columns: the columns that the old and the new table have.
+    """
+    names = {"table": name, "kept": f"{name}_kept", "numbers": f"{name}_numbers"}
+
+    def execute(*statements: str) -> None:
+        for statement in statements:
+            alembic.op.execute(sa.DDL(statement, context=names))
+
+    # A reference is checked at the end of the transaction. A renamed table would not satisfy it,
+    # but rows that are inserted do.
+    execute(
+        "PRAGMA defer_foreign_keys = ON",
+        "CREATE TEMPORARY TABLE %(kept)s AS SELECT * FROM %(table)s",
+        "CREATE TEMPORARY TABLE %(numbers)s AS SELECT * FROM sqlite_sequence"
+        " WHERE name = '%(table)s'",
+        "DROP TABLE %(table)s",
+    )
+    yield
+    old, new = (sa.table(one, *map(sa.column, columns)) for one in (names["kept"], name))
+    alembic.op.execute(sa.insert(new).from_select(columns, sa.select(old)))
+    execute(
+        "DELETE FROM sqlite_sequence WHERE name = '%(table)s'",
+        "INSERT INTO sqlite_sequence SELECT * FROM %(numbers)s",
+        "DROP TABLE %(kept)s",
+        "DROP TABLE %(numbers)s",
+    )
 
 
 def history(engine: Engine) -> tuple[Revision, ...]:

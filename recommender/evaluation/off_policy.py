@@ -219,7 +219,8 @@ class _CatalogueSize:
         self, profile: str, pages: Sequence[_Page], others: Sequence[_Page], seed: int
     ) -> PagePreview:
         """Return a summary of a profile's pages, compared with other pages of the same users."""
-        shown = metrics.exposure([item.creator for item in page] for page in pages)
+        creators = ([item.creator for item in page if item.creator] for page in pages)
+        shown = metrics.exposure(creators)
         unseen = [0] * (self.creators - len(shown))
         lists = ([item.video for item in page] for page in pages)
         return PagePreview(

@@ -28,6 +28,7 @@ from recommender.evaluation.off_policy_estimator import (
     ReorderedPage,
 )
 from recommender.feed.selection import ScoredCandidate, Spread, rearranged
+from recommender.formats.scalars import UNDATED
 from recommender.models import FeedSession
 from recommender.ranking.profiles import list_profiles
 from recommender.ranking.request import REFERENCE, Profile
@@ -168,7 +169,7 @@ class LoggedPages:
 
     def _place(self, row: Any) -> tuple[int, datetime, int]:
         """Return the sort key of every feed."""
-        return self._score_key(row), row.published_at, row.video_id
+        return self._score_key(row), row.published_at or UNDATED, row.video_id
 
     def _score_key(self, row: Any) -> int:
         """Return the score key in the new profile; a host's own signals keep their weights."""

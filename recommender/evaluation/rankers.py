@@ -23,6 +23,7 @@ from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import ScoredCandidate, select_places
 from recommender.feed.statements import candidate_rows, page_rows
+from recommender.formats.scalars import UNDATED
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
 from recommender.ranking.request import REFERENCE, FeedRequest, Profile
@@ -90,9 +91,15 @@ def read_impressions(
     views = dict(_engaged_views(session, videos))
     request = resolve(session, user, _EVERY_SIGNAL, as_of=as_of, settings=settings)
     return [
-        Impression(user, row.page_video, _values(row), row.page_published_at, views[row.page_video])
+        Impression(user, row.page_video, _values(row), _published_at(row), views[row.page_video])
         for row in page_rows(session, request, ranked_given, "evaluate", videos)
     ]
+
+
+def _published_at(row: Any) -> datetime:
+    """Return the publication time of a video, before all others if it is unknown."""
+    moment: datetime = row.page_published_at or UNDATED
+    return moment
 
 
 def _values(row: Any) -> tuple[float, ...]:
@@ -111,7 +118,7 @@ class CatalogueVideo:
     """A published video. `tags` are its hashtags, creator and sound."""
 
     key: str
-    creator: int
+    creator: int | None
     tags: frozenset[tuple[str, int]]
     published_at: datetime
     viewers: int
@@ -160,8 +167,9 @@ def _published_videos(session: Session, as_of: datetime) -> Iterator[CatalogueVi
     )
     for key, creator, sound, published_at, viewers, engaged, listed in session.execute(statement):
         marks = {("hashtag", int(hashtag)) for hashtag in (listed.split(",") if listed else ())}
-        marks |= {("creator", creator)} | ({("sound", sound)} if sound else set())
-        yield CatalogueVideo(key, creator, frozenset(marks), published_at, viewers, engaged)
+        marks |= {(name, row_id) for name, row_id in (("creator", creator), ("sound", sound)) if row_id}
+        at = published_at or UNDATED
+        yield CatalogueVideo(key, creator, frozenset(marks), at, viewers, engaged)
 
 
 @dataclass
@@ -199,7 +207,7 @@ class PageRequest:
         for row in candidate_rows(self.session, self.feed_request, ranked_candidates, "evaluate"):
             on_trial = was_exploration(row.sources)
             facts = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial)
-            about = (row.page_published_at, row.video_id, row.page_video, facts)
+            about = (_published_at(row), row.video_id, row.page_video, facts)
             candidates.append((_values(row), *about))
         return candidates
 
@@ -220,7 +228,9 @@ class PageRequest:
         """Return the first videos that the viewer has not seen and did not publish."""
         videos = (self.catalogue.videos[key] for key in keys if key not in self.seen)
         new = (
-            video.key for video in videos if video.creator != self.own and _passes(condition, video)
+            video.key
+            for video in videos
+            if (video.creator is None or video.creator != self.own) and _passes(condition, video)
         )
         return list(islice(new, PAGE))
 

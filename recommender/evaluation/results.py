@@ -212,7 +212,7 @@ class PageVideo(Protocol):
     """The facts about a video that page metrics use."""
 
     @property
-    def creator(self) -> int: ...  # noqa: D102
+    def creator(self) -> int | None: ...  # noqa: D102
     @property
     def viewers(self) -> int: ...  # noqa: D102
     @property
@@ -266,7 +266,7 @@ class RankedPages:
         seed: int,
     ) -> PageQuality:
         viewers: dict[Hashable, int] = {key: video.viewers for key, video in self.videos.items()}
-        creators = {video.creator for video in self.videos.values()}
+        creators = {video.creator for video in self.videos.values()} - {None}
         exposed = metrics.exposure([self.videos[key].creator for key in page] for page in pages)
         diverse = [metrics.diversity([self.videos[key].tags for key in page]) for page in pages]
         novel = [metrics.novelty(page, viewers, self.users) for page in pages]

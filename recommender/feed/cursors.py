@@ -131,7 +131,7 @@ class ListPosition:
     def _is_possible(self) -> bool:
         """Return whether a video can have the position."""
         is_trend = self.by == BY_TREND
-        low, high = (LEAST_TREND, LARGEST_TREND) if is_trend else (scalars.EARLIEST, scalars.LATEST)
+        low, high = (LEAST_TREND, LARGEST_TREND) if is_trend else (scalars.UNDATED, scalars.LATEST)
         return low <= self.value <= high and 1 <= self.video_id <= LARGEST_ID
 
     def is_above(self) -> ColumnElement[bool]:

@@ -15,7 +15,7 @@ from recommender.feed.items import CATALOGUE, item_of, video_key
 from recommender.feed.reasons import leading_signals
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query
-from recommender.feed.values import Explanation, FeedItem, FilterOutcome
+from recommender.feed.values import Explanation, FeedItem, FilterOutcome, Words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models import (
@@ -41,6 +41,8 @@ from recommender.settings import Settings
 
 MAX_DISPLACING = 3
 
+VIDEO_WORDS = Words()
+
 
 def explain(
     session: Session,
@@ -51,6 +53,7 @@ def explain(
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
     signals: Mapping[Signal, float] | None = None,
+    words: Mapping[str, Words] | None = None,
     settings: Settings | None = None,
 ) -> Explanation:
     """Explain a video's rank in the viewer's feed, or its absence.
@@ -63,6 +66,7 @@ def explain(
         limit: the limit of the page to explain, 1 to 500; a longer page reads more candidates.
         as_of: the reading time, with an offset; None for now.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
+        words: the words for each format in the sentence; another format is called a video.
         settings: the numbers that shape signals and sources; None for the environment's.
 
     Raises:
@@ -73,10 +77,12 @@ def explain(
     request = resolve(
         session, user, profile, limit=limit, as_of=as_of, signals=signals, settings=settings
     )
-    return _explanation(session, request, video_key(video))
+    return _explanation(session, request, video_key(video), words or {})
 
 
-def _explanation(session: Session, request: FeedRequest, video: str) -> Explanation:
+def _explanation(
+    session: Session, request: FeedRequest, video: str, words: Mapping[str, Words]
+) -> Explanation:
     page = page_query(explain_query(request, video), "explain")
     row = session.execute(_with_facts(page, request)).one_or_none()
     if row is None:
@@ -92,7 +98,7 @@ def _explanation(session: Session, request: FeedRequest, video: str) -> Explanat
         item=item,
         filters=filters,
         rank=item.position or None,
-        reason=reason_of(item, filters, facts),
+        reason=reason_of(item, filters, facts, words.get(item.format or "", VIDEO_WORDS)),
         displaced_by=tuple(row.key for row in ahead[:MAX_DISPLACING]),
     )
 
@@ -207,38 +213,41 @@ def _served(request: FeedRequest) -> sa.ScalarSelect[datetime]:
     return latest.correlate(Video).scalar_subquery()
 
 
-def reason_of(item: FeedItem, filters: Sequence[FilterOutcome], facts: Facts) -> str:
+def reason_of(
+    item: FeedItem, filters: Sequence[FilterOutcome], facts: Facts, words: Words = VIDEO_WORDS
+) -> str:
     """Return one sentence that explains a video.
 
     Args:
         item: the video with its signals; its sources are empty if no source found it.
         filters: every filter with its outcome.
         facts: what the sentence may name.
+        words: the words for its format.
     """
     otherwise = {rule.name: rule.otherwise for rule in FILTERS}
     for outcome in filters:
         if not outcome.passed:
-            cause = _dated_cause(outcome.name, facts) or otherwise[outcome.name]
+            cause = _dated_cause(outcome.name, facts, words) or otherwise[outcome.name]
             return f"Not shown: {cause}."
     if not item.sources:
-        return "Not shown: other videos came before it wherever candidates come from."
-    return f"Shown because {because(item, facts.hashtag)}."
+        return f"Not shown: other {words.plural} came before it wherever candidates come from."
+    return f"Shown because {because(item, facts.hashtag, words)}."
 
 
-def _dated_cause(name: str, facts: Facts) -> str | None:
+def _dated_cause(name: str, facts: Facts, words: Words) -> str | None:
     """Return what the viewer did to make a filter fail; None if the filter needs no date."""
     if name == "not_rejected":
         if facts.reports or facts.not_interested_at is None:
             return "you reported it"
         return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
-    return _seen_when(facts) if name == "not_seen" else None
+    return _seen_when(facts, words) if name == "not_seen" else None
 
 
-def _seen_when(facts: Facts) -> str:
+def _seen_when(facts: Facts, words: Words) -> str:
     # If the log was pruned, only the state is left: what the viewer did, and the last time they
     # did anything with the video.
     causes = {
-        "you watched it": facts.watched_at or (facts.plays and facts.last_at),
+        f"you {words.watched} it": facts.watched_at or (facts.plays and facts.last_at),
         "you saw it": facts.seen_at or (facts.impressions and facts.last_at),
         "you reacted to it": facts.has_reacted and facts.last_at,
         "it was on a page for you": facts.served_at or facts.last_at,
@@ -251,7 +260,7 @@ def _day(moment: datetime) -> str:
     return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"
 
 
-def because(item: FeedItem, hashtag: str | None = None) -> str:
+def because(item: FeedItem, hashtag: str | None = None, words: Words = VIDEO_WORDS) -> str:
     """Return up to three reasons for a video, the strongest first, as the end of a sentence.
 
     `leading_signals` gives their order.
@@ -259,19 +268,20 @@ def because(item: FeedItem, hashtag: str | None = None) -> str:
     Args:
         item: the video with its signals.
         hashtag: the viewer's favourite hashtag of the video, None if there is none.
+        words: the words for its format.
     """
     signals = leading_signals(item)
     if not signals:
         return "it is published; no signal speaks for it"
-    reasons = [_phrase(signal, item, hashtag) for signal in signals[:MAX_REASONS]]
+    reasons = [_phrase(signal, item, hashtag, words) for signal in signals[:MAX_REASONS]]
     return reasons[0] if len(reasons) == 1 else f"{', '.join(reasons[:-1])} and {reasons[-1]}"
 
 
-def _phrase(name: str, item: FeedItem, hashtag: str | None) -> str:
-    value = item.signals[name].value
-    topic = f"often enjoy #{hashtag} videos" if hashtag else "often enjoy videos with its hashtags"
+def _phrase(name: str, item: FeedItem, hashtag: str | None, words: Words) -> str:
+    value, several = item.signals[name].value, words.plural
+    topic = f"#{hashtag} {several}" if hashtag else f"{several} with its hashtags"
     phrases = {
-        "completion": f"you watched {value:.0%} of it",
+        "completion": f"you {words.watched} {value:.0%} of it",
         "likes": "you like it",
         "shares": "you shared it",
         "follows": f"you follow {item.creator}",
@@ -282,14 +292,14 @@ def _phrase(name: str, item: FeedItem, hashtag: str | None) -> str:
         "comments": "you commented on it",
         "saves": "you saved it",
         "device": "it suits your device",
-        "creator_affinity": f"you often enjoy videos by {item.creator}",
-        "hashtag_affinity": f"you {topic}",
-        "lately": "you enjoyed videos with its hashtags lately",
-        "sound_affinity": f"you often enjoy videos with the sound {item.sound}",
-        "caption": "its caption is like those of videos that you enjoyed",
+        "creator_affinity": f"you often enjoy {several} by {item.creator}",
+        "hashtag_affinity": f"you often enjoy {topic}",
+        "lately": f"you enjoyed {several} with its hashtags lately",
+        "sound_affinity": f"you often enjoy {several} with the sound {item.sound}",
+        "caption": f"its caption is like those of {several} that you enjoyed",
         "collaborative": "people who enjoyed what you enjoyed lately enjoyed it too",
         "social": "people whom you follow enjoyed it",
-        "quality": f"{value:.0%} of those who see it watch on",
+        "quality": f"{value:.0%} of those who see it {words.engage}",
         "trending": "many enjoy it at the moment",
         "freshness": "it is new",
         "exploration": "few have seen it yet",

@@ -45,6 +45,7 @@ def for_you(
     record: bool = True,
     rewatch: bool = False,
     where: ColumnElement[bool] | None = None,
+    formats: Iterable[str] = (),
     exclude: Iterable[AnyKey] = (),
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
@@ -74,6 +75,8 @@ def for_you(
         record: whether to serve the page; a preview writes nothing, and has one random seed a day.
         rewatch: whether videos that were seen before the session may come again.
         where: a condition of the host over `Video`; use EXISTS for the host's tables.
+        formats: the formats of the videos, 10 at most; empty for all videos. Each page names its
+            own: a session does not keep them.
         exclude: the keys of videos to leave out, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals and sources; None for the environment's.
@@ -87,9 +90,9 @@ def for_you(
     """
     started = time.monotonic()
     request = resolve(
-        session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
-        signals=signals, settings=settings, cursor=cursor, session_id=session_id, rewatch=rewatch,
-        lock=record,
+        session, user, profile, limit=limit, as_of=as_of, where=where, formats=formats,
+        exclude=exclude, signals=signals, settings=settings, cursor=cursor, session_id=session_id,
+        rewatch=rewatch, lock=record,
     )  # fmt: skip
     page = make_page(session, request, record=record)
     took, place = time.monotonic() - started, request.position

@@ -132,6 +132,7 @@ def shown_fields(row: Any) -> dict[str, Any]:
         "hashtags": tuple(sorted(tags.split(scalars.LIST_SEPARATOR))) if tags else (),
         "sound": row.page_sound,
         "published_at": row.page_published_at,
+        "format": row.page_format,
         "video_id": row.video_id,
     }
 

@@ -32,6 +32,8 @@ from recommender.settings import Settings
 
 MAX_EXCLUDED = 10_000
 
+MAX_FORMATS = 10
+
 MAX_NAME_BYTES = 63
 """The maximum length of the name of a host's signal: PostgreSQL cuts longer column names."""
 
@@ -44,6 +46,7 @@ def resolve(
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
     where: ColumnElement[bool] | None = None,
+    formats: Iterable[str] = (),
     exclude: Iterable[AnyKey] = (),
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
@@ -62,6 +65,7 @@ def resolve(
         limit: the maximum number of videos, 1 to 500.
         as_of: the reading time, with an offset; None for now.
         where: a condition of the host over `Video`; use EXISTS for the host's tables.
+        formats: the formats of the videos, 10 at most; empty for all videos.
         exclude: the keys of videos to leave out, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals and sources; None for the environment's.
@@ -97,6 +101,7 @@ def resolve(
         learning=learning_at(row, moment),
         limit=limit,
         where=_predicate(where),
+        formats=_formats(formats),
         exclude=_excluded(exclude),
         signals=_own_signals(signals or {}),
         settings=settings or Settings.from_environment(),
@@ -210,6 +215,15 @@ def _predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:
         if table is not VIDEOS:
             raise InvalidValue(f"where: it joins {table.description}: use EXISTS or IN for it")
     return where
+
+
+def _formats(formats: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(formats, str) or not isinstance(formats, Iterable):
+        raise InvalidValue(f"formats: {scalars.shown(formats)} is no list of formats")
+    words = dict.fromkeys(scalars.parse_named("formats", scalars.label, name) for name in formats)
+    if len(words) > MAX_FORMATS:
+        raise InvalidValue(f"formats: {len(words):,} are more than {MAX_FORMATS}")
+    return tuple(words)
 
 
 def _excluded(keys: Iterable[AnyKey]) -> tuple[str, ...]:

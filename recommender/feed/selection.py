@@ -23,7 +23,7 @@ class ScoredCandidate(NamedTuple):
 
     Attributes:
         score_key: the score in billionths.
-        creator: the row id of the video's creator.
+        creator: the row id of the video's creator, None if it has none.
         sound: the row id of its sound, None if it has none.
         on_trial: whether it is new and has few impressions.
     """
@@ -129,7 +129,7 @@ def arrange(
         places.append(Place(taken, trial is not None, taken not in {trial, best}))
         left.remove(taken)
         before = candidates[taken]
-        by_creator[before.creator] += 1
+        by_creator[before.creator] += before.creator is not None
     return places
 
 
@@ -159,7 +159,7 @@ def rearranged(
             left.remove(taken)
         order.append(taken)
         before = candidates[taken]
-        by_creator[before.creator] += 1
+        by_creator[before.creator] += before.creator is not None
     return order
 
 

@@ -206,8 +206,9 @@ def _placed_again(
 
 def _are_alike(one: Any, other: Any) -> bool:
     """Return whether two rows have the same creator or the same sound."""
+    has_same_creator = one.creator_id is not None and one.creator_id == other.creator_id
     has_same_sound = one.sound_id is not None and one.sound_id == other.sound_id
-    return one.creator_id == other.creator_id or has_same_sound
+    return has_same_creator or has_same_sound
 
 
 def _stale(page: FeedPage) -> FeedPage:

@@ -99,8 +99,8 @@ def read_scan_end(session: Session, request: FeedRequest) -> ScanPosition | None
         None if it reached the oldest video.
     """
     rows = lookup.run(session, _scan_end_query(), values_of(request))
-    end = ScanPosition(*rows.one())
-    return end if end.video_id else None
+    published_at, video_id = rows.one()
+    return ScanPosition(published_at or scalars.UNDATED, video_id) if video_id else None
 
 
 @cache
@@ -249,10 +249,11 @@ def _with_shown(statement: Statement, video_id: ColumnElement[int]) -> Statement
             User.key.label("page_creator"),
             Sound.key.label("page_sound"),
             VideoCaption.caption.label("page_caption"),
+            Video.format.label("page_format"),
             tags.label("page_hashtags"),
         )
         .join(Video, Video.id == video_id)
-        .join(User, User.id == Video.creator_id)
+        .outerjoin(User, User.id == Video.creator_id)
         .outerjoin(Sound, Sound.id == Video.sound_id)
         .outerjoin(VideoCaption, VideoCaption.video_id == Video.id)
     )

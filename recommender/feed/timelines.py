@@ -146,12 +146,12 @@ def _page(
 
 
 def _followed_position(row: Any) -> ListPosition:
-    return ListPosition(BY_FOLLOWED, row.page_published_at, row.video_id)
+    return ListPosition(BY_FOLLOWED, row.page_published_at or scalars.UNDATED, row.video_id)
 
 
 def _trending_position(row: Any) -> ListPosition:
     if row.stored_trend is None:
-        return ListPosition(BY_NEWNESS, row.page_published_at, row.video_id)
+        return ListPosition(BY_NEWNESS, row.page_published_at or scalars.UNDATED, row.video_id)
     return ListPosition(BY_TREND, row.stored_trend, row.video_id)
 
 
@@ -231,14 +231,14 @@ def _earliest_on_page(next_videos: CTE, limit: int) -> sa.ScalarSelect[datetime]
         .limit(1)
         .scalar_subquery()
     )
-    earliest = literal(scalars.EARLIEST, UtcDateTime())
+    earliest = literal(scalars.UNDATED, UtcDateTime())
     least = sa.select(sa.func.coalesce(nth, earliest).label("published_at")).cte("least")
     return sa.select(least.c.published_at).scalar_subquery()
 
 
 def _nth_newest(
     creator_id: ColumnElement[int], shown: Sequence[ColumnElement[bool]], nth: int
-) -> sa.ScalarSelect[datetime]:
+) -> sa.ScalarSelect[datetime | None]:
     """Return the publication time of a creator's nth newest video, NULL if there are fewer."""
     return (
         sa.select(Video.published_at)

@@ -28,20 +28,36 @@ class Contribution(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """The words for one format in explanations, such as ``Words("articles", "read", "read on")``.
+
+    Attributes:
+        plural: what several of them are called.
+        watched: what a viewer did with one, in the past tense.
+        engage: what viewers do who like one, after "of those who see it".
+    """
+
+    plural: str = "videos"
+    watched: str = "watched"
+    engage: str = "watch on"
+
+
+@dataclass(frozen=True, slots=True)
 class FeedItem:
     """One video of a page.
 
     Attributes:
         position: the position in the session, from 1.
         video: the video's key.
-        creator: its creator's key.
+        creator: its creator's key, None if it has none.
         caption: its caption, None if it has none.
         hashtags: its hashtags, sorted.
         sound: its sound's key, None if it has none.
-        published_at: in UTC.
+        published_at: in UTC, None if unknown.
         score: the weighted sum, to nine decimals.
         sources: the sources that found the candidate.
         signals: each signal's value and weight, in the profile's order.
+        format: the host's word for what it is, None if not given.
         video_id: the row id of the video.
         explored: whether the position was kept for exploration: a new video with few impressions.
         crowded: whether every candidate left shared its creator or sound with the video before,
@@ -50,14 +66,15 @@ class FeedItem:
 
     position: int
     video: str
-    creator: str
+    creator: str | None
     caption: str | None
     hashtags: tuple[str, ...]
     sound: str | None
-    published_at: datetime
+    published_at: datetime | None
     score: float
     sources: tuple[str, ...]
     signals: Mapping[str, Contribution]
+    format: str | None = None
     video_id: int = 0
     explored: bool = False
     crowded: bool = False
@@ -76,6 +93,7 @@ class FeedItem:
             "hashtags": list(self.hashtags),
             "sound": self.sound,
             "published_at": plain(self.published_at),
+            "format": self.format,
             "score": self.score,
             "sources": list(self.sources),
         }

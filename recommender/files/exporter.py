@@ -87,8 +87,8 @@ def videos_query() -> Statement:
     shown = (Video.language, Video.country, Video.duration_ms, Video.orientation)
     return (
         sa.select(Video.key, User.key, VideoCaption.caption, tags, Sound.key, *shown)
-        .add_columns(Video.published_at, Video.status)
-        .join(User, User.id == Video.creator_id)
+        .add_columns(Video.published_at, Video.status, Video.format)
+        .outerjoin(User, User.id == Video.creator_id)
         .outerjoin(Sound, Sound.id == Video.sound_id)
         .outerjoin(VideoCaption, VideoCaption.video_id == Video.id)
         .order_by(Video.id)
@@ -209,7 +209,7 @@ def _write_json(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> in
 
 def plain_rows(columns: Columns, rows: Iterable[Any]) -> Iterator[list[Any]]:
     """Yield each row's values as the formats have them: times as text, lists sorted."""
-    writers = [_plain_list if c.many else _plain_time if c.parse is scalars.time else _same
+    writers = [_plain_list if c.many else _plain_time if c.parse in scalars.TIME_PARSERS else _same
                for c in columns.values()]  # fmt: skip
     for row in rows:
         yield [write(value) for write, value in zip(writers, row, strict=True)]

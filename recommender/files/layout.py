@@ -10,12 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import partial
 from shlex import quote
 from typing import Any
 
 from recommender.errors import InvalidValue
 from recommender.files.file_format import FileFormat
 from recommender.formats import rows, scalars
+from recommender.formats.scalars import TimeParser
 
 DELIMITERS = ",;\t|"
 """The delimiters that are looked for in a header; a comma if several fit equally well."""
@@ -42,24 +44,29 @@ class FileTimes:
         self._unit = form.time_unit
         self._zone = form.zone
 
-    def parse(self, value: object) -> datetime:
-        """Return a time in UTC, or raise `InvalidValue`; the message names the option to use."""
+    def parse(self, read: TimeParser, value: object) -> datetime | None:
+        """Return a time in UTC, or raise `InvalidValue`; the message names the option to use.
+
+        Args:
+            read: the parser of the column, one of `TIME_PARSERS`.
+            value: the cell.
+        """
         try:
             if self._unit and (number := _number(value)) is not None:
-                return self._of_number(number)
-            moment = scalars.time(value, self._zone)
+                return self._of_number(read, number)
+            moment = read(value, self._zone)
         except InvalidValue as error:
             raise InvalidValue(f"{error}{self._advice(value, str(error))}") from None
         if isinstance(value, str) and len(value) > _LONGEST_WITHOUT_CUT and _CUT.search(value):
             self.cut += 1
         return moment
 
-    def _of_number(self, number: Decimal) -> datetime:
+    def _of_number(self, read: TimeParser, number: Decimal) -> datetime | None:
         try:
             if self._unit == "year":
-                return scalars.time(datetime(int(number), 1, 1), self._zone or UTC)  # noqa: DTZ001
+                return read(datetime(int(number), 1, 1), self._zone or UTC)  # noqa: DTZ001
             exact = number * _MICROSECONDS[str(self._unit)]
-            moment = scalars.time(_EPOCH + timedelta(microseconds=int(exact)))
+            moment = read(_EPOCH + timedelta(microseconds=int(exact)), None)
         except (InvalidValue, ValueError, OverflowError):
             raise InvalidValue(f"{number} is not a time by --time-unit {self._unit}") from None
         self.cut += exact != int(exact)
@@ -98,8 +105,8 @@ class Layout:
         self.form = form or FileFormat()
         self.times = FileTimes(self.form)
         self.columns = {
-            name: replace(column, parse=self.times.parse)
-            if column.parse is scalars.time
+            name: replace(column, parse=partial(self.times.parse, column.parse))
+            if column.parse in scalars.TIME_PARSERS
             else column
             for name, column in columns.items()
         }

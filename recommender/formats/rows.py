@@ -25,6 +25,7 @@ from recommender.formats.scalars import (
     list_of,
     listed_key,
     one_of,
+    publication_time,
     shown,
     time,
     written_time,
@@ -40,14 +41,12 @@ class Column:
         parse: the parser of a value that is not empty.
         required: whether a row must have the column.
         many: whether the value is a list.
-        only_new: whether only a row of something new must have a required column.
         derived: whether a row may lack a required column, because the other columns give it.
     """
 
     parse: Parser
     required: bool = False
     many: bool = False
-    only_new: bool = False
     derived: bool = False
 
     def value(self, written: object) -> object:
@@ -86,12 +85,12 @@ class UserRow(TypedDict, total=False):
 class VideoRow(TypedDict, total=False):
     """A video as `upsert_videos` takes it; an absent column keeps its value, and None clears it.
 
-    `creator` is the key of a user. `duration_ms` is in milliseconds. A new video needs `creator`
-    and `published_at`.
+    `creator` is the key of a user. `duration_ms` is in milliseconds. `format` is a word of the host's
+    own, such as ``article``.
     """
 
     id: Required[AnyKey]
-    creator: AnyKey
+    creator: AnyKey | None
     caption: str | None
     hashtags: Texts | None
     sound: AnyKey | None
@@ -99,8 +98,9 @@ class VideoRow(TypedDict, total=False):
     country: str | None
     duration_ms: int | None
     orientation: Orientation | None
-    published_at: datetime | str
+    published_at: datetime | str | None
     status: VideoStatus | None
+    format: str | None
 
 
 USER_COLUMNS: Columns = {
@@ -115,7 +115,7 @@ USER_COLUMNS: Columns = {
 
 VIDEO_COLUMNS: Columns = {
     "id": Column(key, required=True),
-    "creator": Column(key, required=True, only_new=True),
+    "creator": Column(key),
     "caption": Column(read_caption),
     "hashtags": Column(list_of(hashtag), many=True),
     "sound": Column(listed_key),
@@ -123,8 +123,9 @@ VIDEO_COLUMNS: Columns = {
     "country": Column(label),
     "duration_ms": Column(count),
     "orientation": Column(one_of(ORIENTATIONS)),
-    "published_at": Column(time, required=True, only_new=True),
+    "published_at": Column(publication_time),
     "status": Column(one_of(STATUSES)),
+    "format": Column(label),
 }
 
 FOLLOW_COLUMNS: Columns = {
@@ -183,11 +184,7 @@ def check_names(columns: Columns, names: Collection[str]) -> None:
 def missing_names(columns: Columns, names: Collection[str]) -> list[str]:
     """Return the required columns that a row with these columns lacks."""
     absent = [name for name in columns if name not in names]
-    return [
-        name
-        for name in absent
-        if columns[name].required and not (columns[name].only_new or columns[name].derived)
-    ]
+    return [name for name in absent if columns[name].required and not columns[name].derived]
 
 
 def event_id(event: Mapping[str, object]) -> str:

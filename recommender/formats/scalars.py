@@ -30,6 +30,12 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
+UNDATED = datetime.min.replace(tzinfo=UTC)
+"""The stored publication time of a video without a known one: 0001-01-01T00:00:00Z.
+
+Every accepted time is later. Go and .NET write it for a time that is not set.
+"""
+
 EventKind: TypeAlias = Literal[
     "impression", "watch", "like", "unlike", "share", "comment", "save", "unsave",
     "not_interested", "interested", "report", "convert",
@@ -184,7 +190,27 @@ def time(value: object, zone: tzinfo | None = None) -> datetime:
     return moment
 
 
+def publication_time(value: object, zone: tzinfo | None = None) -> datetime | None:
+    """Return a time in UTC, None for `UNDATED`, or raise `InvalidValue`.
+
+    Args:
+        value: as for `time`, but from the year 1 on.
+        zone: as for `time`.
+    """
+    moment = value if isinstance(value, datetime) else _time_of_text(value)
+    moment = _in_utc(moment, zone, value)
+    if moment >= LATEST:
+        raise InvalidValue(f"{shown(value)} is not between the years 1 and 2100")
+    return None if moment == UNDATED else moment
+
+
+TimeParser: TypeAlias = Callable[[object, tzinfo | None], datetime | None]
+
+TIME_PARSERS: tuple[TimeParser, ...] = (time, publication_time)
+
+
 def _in_utc(moment: datetime, zone: tzinfo | None, value: object) -> datetime:
+    """Return a time in UTC, `LATEST` if it is not in the years 1 to 9999."""
     if moment.utcoffset() is None:
         if zone is None:
             raise InvalidValue(f"{shown(value)} has no offset from UTC (such as Z or +02:00)")
@@ -192,7 +218,7 @@ def _in_utc(moment: datetime, zone: tzinfo | None, value: object) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise InvalidValue(f"{shown(value)} is not between 1970 and 2100") from None
+        return LATEST
 
 
 def _time_of_text(value: object) -> datetime:

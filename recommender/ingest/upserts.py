@@ -7,7 +7,7 @@ cannot deadlock: users, sounds, hashtags, videos, then the tables of one user.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ So every schema has a lock of its own.
 
 VIDEO_SCALARS = (
     "creator_id", "sound_id", "language", "country", "duration_ms", "orientation", "status",
-    "published_at",
+    "published_at", "format",
 )  # fmt: skip
 """The columns of videos that an upsert writes; lists are in tables of their own."""
 
@@ -138,7 +138,14 @@ class SavedRows:
         return Counts(inserted, len(changed), len(self.before) - len(changed))
 
 
-def save_rows(session: Session, table: Table, rows: Mapping[str, Row], defaults: Row) -> SavedRows:
+def save_rows(
+    session: Session,
+    table: Table,
+    rows: Mapping[str, Row],
+    defaults: Row,
+    *,
+    must_exist: Container[str] = (),
+) -> SavedRows:
     """Insert or update users or videos by key; only the columns in `rows` change.
 
     Args:
@@ -146,9 +153,10 @@ def save_rows(session: Session, table: Table, rows: Mapping[str, Row], defaults:
         table: users or videos.
         rows: scalar columns by key.
         defaults: values of absent columns in new rows; None for others.
+        must_exist: the keys of rows that may not be new.
 
     Raises:
-        UnknownVideo: a video without a creator was erased since it was looked up.
+        UnknownVideo: a video that must exist was erased since it was looked up.
     """
     names = USER_SCALARS if table is USERS else VIDEO_SCALARS
     empty = {**dict.fromkeys(names), **defaults}
@@ -156,7 +164,7 @@ def save_rows(session: Session, table: Table, rows: Mapping[str, Row], defaults:
     new = {key: {**empty, **row} for key, row in rows.items() if key not in existing}
     if new and not existing:
         check_first_rows(session)
-    if erased := [key for key, row in new.items() if row.get("creator_id", key) is None]:
+    if erased := [key for key in new if key in must_exist]:
         raise UnknownVideo(f"there is no video {scalars.shown(erased[0])}")
     inserted = _insert_missing(session, table, new)
     existing |= _lock_rows(session, table, [key for key in new if key not in inserted], names)

@@ -7,7 +7,7 @@ counts as an engagement of its creator with its hashtags and sound.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
-from recommender.errors import InvalidValue, RecommenderError, UnknownVideo
+from recommender.errors import UnknownVideo
 from recommender.formats import scalars, text
 from recommender.formats.rows import VIDEO_COLUMNS, VideoRow, parse_row
 from recommender.formats.scalars import AnyKey, VideoStatus
@@ -58,12 +58,12 @@ def upsert_videos(session: Session, rows: Iterable[VideoRow]) -> Counts:
 
     Args:
         session: the caller's transaction; nothing is committed.
-        rows: mappings of `id` (required), `creator`, `published_at` (required of a new video),
+        rows: mappings of `id` (required), `creator`, `published_at` (from the year 1 to 2100),
             `caption`, `hashtags`, `sound`, `language`, `country`, `duration_ms` (milliseconds),
-            `orientation`, `status`. Users and creators share one set of keys, and a user is never
-            shown their own videos. Rows of the same id apply one after the other. Hashtags in the
-            caption are added to the listed ones, up to 300 in all. A new caption without a list of
-            hashtags replaces only the hashtags of the previous caption.
+            `orientation`, `status`, `format` (any word). Users and creators share one set of keys,
+            and a user is never shown their own videos. Rows of the same id apply one after the
+            other. Hashtags in the caption are added to the listed ones, up to 300 in all. A new
+            caption without a list of hashtags replaces only the hashtags of the previous caption.
 
     Returns:
         The numbers of rows that inserted, updated and did not change a video.
@@ -72,52 +72,24 @@ def upsert_videos(session: Session, rows: Iterable[VideoRow]) -> Counts:
         InvalidValue: a row is not valid; nothing is written.
     """
     parsed = [parse_row(VIDEO_COLUMNS, row) for row in rows]
-    return apply_videos(session, parsed, strict=True)
+    return apply_videos(session, parsed)
 
 
-def apply_videos(session: Session, rows: Sequence[Row], *, strict: bool = False) -> Counts:
-    """Write video rows that `rows.parse_row` returned; leave out and report incomplete new videos.
-
-    Args:
-        session: the caller's transaction; nothing is committed.
-        rows: as for `upsert_videos`.
-        strict: raise the error of the first incomplete row instead, and write nothing.
-    """
+def apply_videos(session: Session, rows: Sequence[Row]) -> Counts:
+    """Write video rows that `rows.parse_row` returned; see `upsert_videos`."""
     stored = _creators_of(session, list({str(row["id"]) for row in rows}))
-    rejected = _incomplete(rows, stored)
-    if strict and rejected:
-        raise rejected[min(rejected)]
-    complete = [row for index, row in enumerate(rows) if index not in rejected]
-    rounds, repeated = split_rounds(complete)
+    rounds, repeated = split_rounds(rows)
     if len(rounds) > 1:
         # Names are created before any video is locked, so that two transactions cannot deadlock.
-        _named(session, {str(index): row for index, row in enumerate(complete)}, stored)
+        _named(session, {str(index): row for index, row in enumerate(rows)}, stored)
     counts = Counts(unchanged=repeated)
     for number, videos in enumerate(rounds):
         before = _creators_of(session, list(videos)) if number else stored
         counts += _write_videos(session, videos, before)
-    return replace(counts, rejected=rejected)
+    return counts
 
 
-_OF_NEW_VIDEOS = tuple(name for name, column in VIDEO_COLUMNS.items() if column.only_new)
-
-
-def _incomplete(rows: Sequence[Row], stored: Iterable[str]) -> dict[int, RecommenderError]:
-    """Return the errors of rows of new videos that lack a column, by the index of the row."""
-    existing, errors = set(stored), dict[int, RecommenderError]()
-    for index, row in enumerate(rows):
-        key = str(row["id"])
-        missing = () if key in existing else [name for name in _OF_NEW_VIDEOS if name not in row]
-        if missing:
-            errors[index] = InvalidValue(
-                f"column {missing[0]} is missing, and there is no video {scalars.shown(key)} yet"
-            )
-        else:
-            existing.add(key)
-    return errors
-
-
-def _creators_of(session: Session, keys: Sequence[str]) -> dict[str, str]:
+def _creators_of(session: Session, keys: Sequence[str]) -> dict[str, str | None]:
     """Return the creators of existing videos by key; their erasure waits for the transaction."""
     if not keys:
         return {}
@@ -130,17 +102,20 @@ def _creators_of(session: Session, keys: Sequence[str]) -> dict[str, str]:
 def _find_creators(on_sqlite: bool) -> Statement:  # noqa: FBT001 - cached by it
     """Build the SELECT of the creators of listed videos."""
     listed = lookup.listed(on_sqlite, (VIDEOS.c.key,))
-    source = listed.join(VIDEOS, VIDEOS.c.key == listed.c.key)
-    source = source.join(USERS, USERS.c.id == VIDEOS.c.creator_id)
-    query = sa.select(VIDEOS.c.key, USERS.c.key.label("creator")).select_from(source)
-    return query.order_by(USERS.c.key).with_for_update(read=True, key_share=True, of=USERS)
+    # A subquery, because PostgreSQL locks no row of an outer join.
+    creator = sa.select(USERS.c.key).where(USERS.c.id == VIDEOS.c.creator_id)
+    creator = creator.with_for_update(read=True, key_share=True)
+    return sa.select(VIDEOS.c.key, creator.scalar_subquery().label("creator")).select_from(
+        listed.join(VIDEOS, VIDEOS.c.key == listed.c.key)
+    )
 
 
-def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str]) -> Counts:
+def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str | None]) -> Counts:
     """Write videos by key; `stored` are the creators of the videos that exist."""
     creators, since, sounds, hashtags = _named(session, videos, stored)
     columns = {key: _video_columns(row, creators, sounds) for key, row in videos.items()}
-    saved = save_rows(session, VIDEOS, columns, {"status": "published"})
+    must_exist = {key for key in stored if "creator" not in videos[key]}
+    saved = save_rows(session, VIDEOS, columns, {"status": "published"}, must_exist=must_exist)
     captions = _save_captions(session, saved, videos)
     tags = _save_video_hashtags(session, saved, videos, captions, hashtags)
     _learn_published(session, saved, tags, since)
@@ -148,7 +123,7 @@ def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str]
 
 
 def _named(
-    session: Session, videos: RowsByKey, stored: Mapping[str, str]
+    session: Session, videos: RowsByKey, stored: Mapping[str, str | None]
 ) -> tuple[dict[str, int], dict[int, datetime | None], dict[str, int], dict[str, int]]:
     """Lock the creators of videos, and create what the rows name.
 
@@ -200,14 +175,14 @@ def _unknown_videos(keys: Sequence[str]) -> UnknownVideo:
 
 
 def _lock_creators(
-    session: Session, wanted: Iterable[str], previous: Iterable[str]
+    session: Session, wanted: Iterable[str | None], previous: Iterable[str | None]
 ) -> tuple[dict[str, int], dict[int, datetime | None]]:
     """Lock the new and the previous creators of videos, and create the missing ones.
 
     Returns:
         The ids by key, and `learned_since` by id.
     """
-    keys = list(dict.fromkeys([*wanted, *previous]))
+    keys = [key for key in dict.fromkeys([*wanted, *previous]) if key is not None]
     locked = lock_users(session, USERS.c.key, keys)
     ids = {user.key: user.id for user in locked}
     created = [key for key in keys if key not in ids]
@@ -231,14 +206,14 @@ def _hashtags_in(caption: text.Caption | None) -> tuple[str, ...]:
 
 
 def _video_columns(
-    row: Row, creators: Mapping[str, int], sounds: Mapping[str, int]
+    row: Mapping[str, Any], creators: Mapping[str, int], sounds: Mapping[str, int]
 ) -> dict[str, Any]:
     """Return the scalar columns of a row, with ids in place of keys."""
     columns = select_columns(row, VIDEO_SCALARS)
     if "creator" in row:
-        columns["creator_id"] = creators[str(row["creator"])]
+        columns["creator_id"] = creators.get(row["creator"])
     if "sound" in row:
-        columns["sound_id"] = sounds.get(str(row["sound"]))
+        columns["sound_id"] = sounds.get(row["sound"])
     if "status" in columns:
         columns["status"] = columns["status"] or "published"
     return columns
@@ -358,7 +333,7 @@ def _learn_published(
 
     If such an engagement changed, the previous one is taken back.
     """
-    creators = {row["creator_id"] for row in saved.before.values()}
+    creators = {row["creator_id"] for row in saved.before.values()} - {None}
     # Another transaction may have changed the creator of a video before this one locked it.
     since |= _since(lock_users(session, USERS.c.id, sorted(creators - since.keys())))
     changed = []
@@ -382,11 +357,16 @@ def _published(
     hashtag_ids: Iterable[int],
     since: Mapping[int, datetime | None],
 ) -> tuple[int, Subjects, datetime] | None:
-    """Return the creator, subjects and time of a published video, or None if it does not count."""
+    """Return the creator, subjects and time of a published video, or None if it does not count.
+
+    A video without creator or publication time does not count.
+    """
     if video is None or video["status"] != "published":
         return None
-    subjects = Subjects.of(None, video["sound_id"], tuple(sorted(hashtag_ids)))
     creator_id, at = video["creator_id"], video["published_at"]
+    if creator_id is None or at is None:
+        return None
+    subjects = Subjects.of(None, video["sound_id"], tuple(sorted(hashtag_ids)))
     forgotten_until = since[creator_id]
     if forgotten_until is not None and at <= forgotten_until:
         return None
@@ -395,4 +375,5 @@ def _published(
 
 def _listed_at(video: Row) -> object:
     """Return the time by which hashtags list a video; None unless it is published."""
-    return video["published_at"] if video["status"] == "published" else None
+    at = video["published_at"] or scalars.UNDATED
+    return at if video["status"] == "published" else None

@@ -119,9 +119,9 @@ def _states(session: Session, users: Sequence[int]) -> Sequence[Any]:
 
 
 def _own_videos(session: Session, users: Sequence[int]) -> Sequence[Any]:
-    """Return the published videos that the users created."""
+    """Return the published videos with a date that the users created."""
     statement = sa.select(*_VIDEO_COLUMNS, VIDEOS.c.published_at).where(
-        VIDEOS.c.status == "published"
+        VIDEOS.c.status == "published", VIDEOS.c.published_at != scalars.UNDATED
     )
     return _of_users(session, VIDEOS.c.creator_id, users, statement)
 

@@ -7,6 +7,7 @@ key and in every unique constraint, and no identity column, so that it can be di
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Integer,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
@@ -35,6 +37,7 @@ from recommender.models.types import (
     Id,
     Key,
     KeyText,
+    PublicationTime,
     Time,
     between,
     key_length,
@@ -113,6 +116,9 @@ class Hashtag(Base):
 class Video(Base):
     """A video: the narrow row that scoring reads once per candidate.
 
+    `format` is the host's word for what it is, such as `article`; None if the host has only one.
+    An unknown `published_at` is None in Python, and below every time in SQL.
+
     The statistics are rollups as of `stats_at`. `impressions` and `engaged_views` count viewers.
     `trending` is the base-2 logarithm of the forward-decayed number of engaged viewers, comparable
     at any time. `neighbours_views` is the value of `engaged_views` when the neighbours were
@@ -133,26 +139,36 @@ class Video(Base):
         Index(None, "status", "language", "trending", "id"),
         Index(None, "status", "country", "trending", "id"),
         Index(None, "status", "trending", "id"),
+        Index(
+            None,
+            "format",
+            "status",
+            "published_at",
+            "id",
+            postgresql_where=text("format IS NOT NULL"),
+            sqlite_where=text("format IS NOT NULL"),
+        ),
         CATALOGUE,
     )
 
     id: Mapped[Id]
     key: Mapped[Key]
-    creator_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(User.id))
+    creator_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey(User.id))
     sound_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey(Sound.id))
     language: Mapped[str | None] = mapped_column(Text)
     country: Mapped[str | None] = mapped_column(Text)
     duration_ms: Mapped[int | None] = mapped_column(BigInteger)
     orientation: Mapped[str | None] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text, server_default="published")
-    published_at: Mapped[Time]
+    published_at: Mapped[datetime | None] = mapped_column(PublicationTime, nullable=False)
     impressions: Mapped[Count]
     engaged_views: Mapped[Count]
     trending: Mapped[float | None] = mapped_column(Double)
     neighbours_views: Mapped[Count]
     stats_at: Mapped[Time | None]
+    format: Mapped[str | None] = mapped_column(Text)
 
-    creator: Mapped[User] = relationship(back_populates="videos")
+    creator: Mapped[User | None] = relationship(back_populates="videos")
     sound: Mapped[Sound | None] = relationship()
     caption_row: Mapped[VideoCaption | None] = relationship(back_populates="video")
     caption: AssociationProxy[str | None] = association_proxy("caption_row", "caption")

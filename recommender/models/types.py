@@ -22,6 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from recommender.errors import InvalidValue
+from recommender.formats.scalars import UNDATED
 
 PREFIX = "rec_"
 
@@ -66,6 +67,29 @@ class UtcDateTime(TypeDecorator[datetime]):
     ) -> Callable[[Any], datetime | None]:
         """Return the function that converts a driver's value to a time in UTC."""
         return _from_microseconds if dialect.name == "sqlite" else _in_utc
+
+
+class PublicationTime(UtcDateTime):
+    """A time in UTC, or None; None is stored as `UNDATED`, below every other time.
+
+    So videos without a date are ordered last, without NULL in a comparison or an index.
+    """
+
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Return the value for the driver."""
+        return super().process_bind_param(value or UNDATED, dialect)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Return the function that converts a driver's value to a time in UTC, or None."""
+        convert = super().result_processor(dialect, coltype)
+
+        def dated(value: Any) -> datetime | None:
+            moment = convert(value)
+            return None if moment == UNDATED else moment
+
+        return dated
 
 
 def _from_microseconds(value: int | None) -> datetime | None:

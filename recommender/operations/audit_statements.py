@@ -216,8 +216,8 @@ def _by_then(places: Statement, mute: Any, is_muted: ColumnElement[bool]) -> Sta
 def _by_creator(since: datetime | None) -> Subquery:
     """Return the number of places per creator with a place."""
     places = _places(since, Video.creator_id, sa.func.count().label("places"))
-    places = places.join(Video, Video.id == ServedVideo.video_id)
-    return places.group_by(Video.creator_id).subquery("served_creators")
+    has_creator = sa.and_(Video.id == ServedVideo.video_id, Video.creator_id.is_not(None))
+    return places.join(Video, has_creator).group_by(Video.creator_id).subquery("served_creators")
 
 
 def creators_by_places(since: datetime | None) -> Statement:
@@ -251,6 +251,7 @@ def _creators() -> Subquery:
     """Return each creator with a flag: listed, if a video of the creator is published."""
     published = sa.func.count().filter(Video.status == "published")
     creators = sa.select(Video.creator_id, (published > 0).label("is_listed"))
+    creators = creators.where(Video.creator_id.is_not(None))
     return creators.group_by(Video.creator_id).subquery("creators")
 
 

@@ -61,14 +61,14 @@ MAX_ERASED_ROWS = 2_000
 """The most rows that one transaction deletes. It updates at most as many other rows."""
 
 KEPT_COLUMNS = frozenset(
-    {"impressions", "engaged_views", "trending", "neighbours_views", "stats_at"}
+    {"creator_id", "impressions", "engaged_views", "trending", "neighbours_views", "stats_at"}
 )
-"""The columns of a removed video that keep their values: statistics from its viewers."""
+"""The columns of a removed video that keep their values: its owner, and statistics."""
 
 _NO_CONTENT = {
     name: () if column.many else None
     for name, column in VIDEO_COLUMNS.items()
-    if not column.required and name != "status"
+    if not column.required and name not in {"creator", "status"}
 }
 """The values of a video without content."""
 
@@ -211,7 +211,8 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
     cleared = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in KEPT_COLUMNS}
     ids = [video_id for video_id, _ in videos]
     sounds = {sound for _, sound in videos if sound is not None}
-    forgotten = forget_unused(session, SOUNDS, sounds, VIDEOS, VIDEOS.c.creator_id != user_id)
+    is_others = VIDEOS.c.creator_id.is_distinct_from(user_id)
+    forgotten = forget_unused(session, SOUNDS, sounds, VIDEOS, is_others)
     rename(session, VIDEOS, ids, **cleared, status="removed", published_at=scalars.EARLIEST)
     return {VIDEOS.name: len(ids), SOUNDS.name: forgotten} if ids else {}
 

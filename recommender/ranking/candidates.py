@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Double, literal
 from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Statement
-from recommender.formats.scalars import EARLIEST
+from recommender.formats.scalars import UNDATED
 from recommender.models import Video
 from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import allowed, eligible
@@ -56,13 +58,26 @@ def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement
     quota = quota_of(source, shape)
     statement = source.select(viewer, quota)
     if source.name == BACKFILL:
-        scanned = [] if shape.where is None else within_scan(viewer)
-        rows = statement.where(*scanned, *allowed(shape, viewer))
-        return rows.limit(_of_two_pages(viewer, quota))
+        return _backfill(statement, quota, shape, viewer)
     (video_id,) = statement.selected_columns if source.is_listed else (Video.id,)
-    if source.is_listed and shape.where is not None:
+    if source.is_listed and (shape.where is not None or shape.formats):
         statement = statement.join(Video, Video.id == video_id)
     return statement.where(*eligible(shape, viewer, video_id)).limit(quota)
+
+
+def _backfill(statement: Statement, quota: int, shape: Shape, viewer: Viewer) -> Statement:
+    """Return the newest videos that pass every filter, for each of the wanted formats."""
+    scanned = [] if shape.where is None else within_scan(viewer)
+    newest = statement.where(*scanned, *allowed(replace(shape, formats=0), viewer))
+    if not shape.formats:
+        return newest.limit(_of_two_pages(viewer, quota))
+    # One index walk for each format: the newest of several formats would be read and sorted as a
+    # whole. Other sources may find few videos of a rare format, so these may take all their places.
+    limit = _of_two_pages(viewer, max(quota, shape.candidates // shape.formats))
+    walks = (newest.where(Video.format == name).limit(limit) for name in viewer.formats)
+    rows = [walk.subquery(f"newest_{number}") for number, walk in enumerate(walks)]
+    every = sa.union_all(*(sa.select(walk.c[0]) for walk in rows)).subquery("newest_of_formats")
+    return sa.select(every.c[0])
 
 
 def within_scan(viewer: Viewer) -> list[ColumnElement[bool]]:
@@ -88,7 +103,7 @@ def scan_end(viewer: Viewer) -> Statement:
         .offset(viewer.scan_limit - sa.literal(1, BigInteger()))
         .limit(1)
     )
-    none = sa.select(literal(EARLIEST, UtcDateTime()), literal(0, BigInteger()))
+    none = sa.select(literal(UNDATED, UtcDateTime()), literal(0, BigInteger()))
     both = sa.union_all(sa.select(last.subquery("last")), none).subquery("scan_ends")
     return sa.select(both).order_by(both.c.published_at.desc(), both.c.video_id.desc()).limit(1)
 

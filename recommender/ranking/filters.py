@@ -73,7 +73,9 @@ def still_published(viewer: Viewer) -> ColumnElement[bool]:
 
 def not_own(viewer: Viewer) -> ColumnElement[bool]:
     """The viewer is not the video's creator."""
-    return Video.creator_id.is_distinct_from(viewer.user_id)
+    # An unknown viewer has no id, and some videos have no creator.
+    has_none = Video.creator_id.is_(None)
+    return sa.or_(has_none, Video.creator_id.is_distinct_from(viewer.user_id))
 
 
 def not_rejected(viewer: Viewer) -> ColumnElement[bool]:
@@ -107,7 +109,8 @@ def _interaction(viewer: Viewer, video_id: VideoId = Video.id) -> sa.Select[int]
 
 def creator_not_muted(viewer: Viewer) -> ColumnElement[bool]:
     """The viewer did not mute the video's creator."""
-    return Video.creator_id.not_in(_muted_creators(viewer))
+    has_none = Video.creator_id.is_(None)
+    return sa.or_(has_none, Video.creator_id.not_in(_muted_creators(viewer)))
 
 
 def _muted_creators(viewer: Viewer) -> sa.Select[int]:
@@ -222,6 +225,8 @@ def _requested(shape: Shape, viewer: Viewer, video_id: VideoId) -> list[ColumnEl
     conditions = []
     if shape.goes_on and not_seen not in {rule.predicate for rule in filters_of(shape)}:
         conditions.append(not_served(viewer, video_id))
+    if shape.formats:
+        conditions.append(Video.format.in_(viewer.formats))
     if shape.where is not None:
         conditions.append(shape.where)
     if viewer.excluded is not None:

@@ -196,6 +196,7 @@ class FeedRequest(RequestSummary):
         device: the viewer's device, None if unknown.
         learned_since: the time of the last reset: earlier behaviour is ignored; None for never.
         where: the caller's own predicate over `Video`.
+        formats: the formats of the videos; empty for all videos.
         exclude: the keys of videos to leave out.
         signals: the host's own signals (`Signal`), each with its weight.
         settings: the numbers that shape signals and sources.
@@ -208,6 +209,7 @@ class FeedRequest(RequestSummary):
     device: str | None = None
     learned_since: datetime | None = None
     where: ColumnElement[bool] | None = None
+    formats: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     signals: Mapping[Any, float] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Double, FromClause
+from sqlalchemy import ColumnElement, Double, FromClause, literal
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.database.expressions import (
@@ -27,13 +27,14 @@ from recommender.database.expressions import (
     saturated,
 )
 from recommender.errors import InvalidValue
-from recommender.formats.scalars import LIST_LENGTH, shown
+from recommender.formats.scalars import LIST_LENGTH, UNDATED, shown
 from recommender.models import (
     Affinity,
     Follow,
     UserSound,
     Video,
 )
+from recommender.models.types import UtcDateTime
 from recommender.ranking.features import FACTS
 from recommender.ranking.viewer import Viewer
 
@@ -309,12 +310,14 @@ def trend(viewer: Viewer) -> Number:
 
 
 def freshness(candidate: Candidate) -> Number:
-    """The video is new: 1 when published, halved after each half-life.
+    """The video is new: 1 when published, halved after each half-life, 0 without a date.
 
     Range: 0 to 1. Reads: videos.
     """
     age = age_days(Video.published_at, candidate.viewer.as_of)
-    return exp2(-bounded(age, 0, LONGEST_AGE) / candidate.viewer.freshness_half_life)
+    fresh = exp2(-bounded(age, 0, LONGEST_AGE) / candidate.viewer.freshness_half_life)
+    is_dated = Video.published_at > literal(UNDATED, UtcDateTime())
+    return sa.case((is_dated, fresh), else_=number(0))
 
 
 def exploration(candidate: Candidate) -> Number:

@@ -18,7 +18,7 @@ from sqlalchemy import CTE, BigInteger, ColumnElement, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.database.expressions import Statement, fence, materialized
-from recommender.formats.scalars import EARLIEST, LIST_LENGTH
+from recommender.formats.scalars import LIST_LENGTH, UNDATED
 from recommender.models import (
     Affinity,
     Follow,
@@ -138,7 +138,7 @@ def _wanted_hashtags(viewer: Viewer) -> CTE:
         .limit(1)
         .scalar_subquery()
     )
-    earliest = literal(EARLIEST, UtcDateTime())
+    earliest = literal(UNDATED, UtcDateTime())
     return materialized(
         sa.select(every.c.hashtag_id, sa.func.coalesce(since, earliest).label("since"))
         .limit(LIST_LENGTH + viewer.interests)
@@ -274,7 +274,7 @@ def _newest_of(
     )
     nth = _nth_newest(viewer, column, active.c.subject, VIDEOS_PER_SUBJECT)
     since = materialized(
-        sa.select(active.c.subject, sa.func.coalesce(nth, literal(EARLIEST, UtcDateTime())))
+        sa.select(active.c.subject, sa.func.coalesce(nth, literal(UNDATED, UtcDateTime())))
         .where(active.c.newest_at.is_not(None))
         .limit(SCAN_FACTOR * quota)
         .cte(name)
@@ -308,7 +308,7 @@ def _newest_among(statement: Statement, quota: int) -> sa.Select[int]:
 
 def _nth_newest(
     viewer: Viewer, column: InstrumentedAttribute[Any], subject: ColumnElement[int], nth: int
-) -> sa.ScalarSelect[datetime]:
+) -> sa.ScalarSelect[datetime | None]:
     """Return the publication time of the nth newest video by a creator, or with a sound."""
     video = aliased(Video)
     return (

@@ -80,6 +80,7 @@ class Shape:
         rewatch: whether videos seen before the session may be shown again.
         goes_on: whether the page continues a session.
         candidates: the largest number of candidates.
+        formats: the number of formats that the caller asks for; 0 for videos of any format.
         added: the structure of the host's SQL, if the statement is to be cached.
         where: the host's predicate over `Video`.
         own: the host's signals.
@@ -92,6 +93,7 @@ class Shape:
     rewatch: bool
     goes_on: bool
     candidates: int
+    formats: int = 0
     added: Hashable = None
     where: ColumnElement[bool] | None = field(default=None, compare=False)
     own: tuple[Any, ...] = field(default=(), compare=False)
@@ -107,6 +109,7 @@ class Shape:
             rewatch=request.rewatch,
             goes_on=request.position > 1,
             candidates=request.settings.candidates,
+            formats=len(request.formats),
             where=request.where,
             own=tuple(request.signals),
         )
@@ -124,7 +127,10 @@ class Shape:
     def any_viewer(self) -> Viewer:
         """Return the viewer of a statement whose values, from `values_of`, are given later."""
         return Viewer.named(
-            self.names, has_language=self.has_language, has_excluded=self.has_excluded
+            self.names,
+            has_language=self.has_language,
+            has_excluded=self.has_excluded,
+            formats=self.formats,
         )
 
 
@@ -138,6 +144,7 @@ class Viewer:
         limit: the largest number of videos on the page.
         given, excluded_keys: the keys of the videos to rank, or to leave out, as JSON lists.
         weights: the weights by signal name.
+        formats: the formats that the caller asks for; empty for any.
         history, history_scale, seen_lately, lately_prior, interests, trial_viewers, quality_prior,
             freshness_half_life: the settings of these names.
         trend_scale: the recent engaged viewers at which a trend counts half: the setting, or a
@@ -169,6 +176,7 @@ class Viewer:
     given: BindParameter[str]
     excluded_keys: BindParameter[str]
     weights: Mapping[str, BindParameter[float]]
+    formats: tuple[BindParameter[str], ...]
     history: BindParameter[int]
     history_scale: BindParameter[float]
     seen_lately: BindParameter[int]
@@ -211,33 +219,51 @@ class Viewer:
             lambda name: sa.literal(values[name], _type(name)),
             has_language=shape.has_language,
             has_excluded=shape.has_excluded,
+            formats=shape.formats,
         )
 
     @classmethod
     @lru_cache(MAX_VIEWERS)
-    def named(cls, signals: tuple[str, ...], *, has_language: bool, has_excluded: bool) -> Viewer:
+    def named(
+        cls,
+        signals: tuple[str, ...],
+        *,
+        has_language: bool = False,
+        has_excluded: bool = False,
+        formats: int = 0,
+    ) -> Viewer:
         """Return any viewer: the values, from `values_of`, are given on execution.
 
         Args:
             signals: the names of all signals.
             has_language: whether the viewer's language is known.
             has_excluded: whether the caller left videos out.
+            formats: the number of formats that the caller asks for.
         """
         has = {"has_language": has_language, "has_excluded": has_excluded}
-        viewer = cls._of(signals, lambda name: sa.bindparam(name, type_=_type(name)), **has)
+        viewer = cls._of(
+            signals, lambda name: sa.bindparam(name, type_=_type(name)), **has, formats=formats
+        )
         for cte in viewer.ctes:
             written_out(cte)
         return viewer
 
     @classmethod
     def _of(
-        cls, signals: Iterable[str], bind: Bind, *, has_language: bool, has_excluded: bool
+        cls,
+        signals: Iterable[str],
+        bind: Bind,
+        *,
+        has_language: bool,
+        has_excluded: bool,
+        formats: int,
     ) -> Viewer:
         values = {name: bind(name) for name in _TYPES}
         recent = _recent(values)
         return cls(
             **values,
             weights={name: bind(_weight(name)) for name in signals},
+            formats=tuple(bind(_format(number)) for number in range(formats)),
             has_language=has_language,
             recent=recent,
             near=_near(recent),
@@ -254,7 +280,8 @@ class Viewer:
     @property
     def parameters(self) -> frozenset[str]:
         """The names of the values."""
-        return frozenset([*_TYPES, *map(_weight, self.weights)])
+        formats = map(_format, range(len(self.formats)))
+        return frozenset([*_TYPES, *map(_weight, self.weights), *formats])
 
     def given_videos(self) -> sa.Select[int]:
         """Return the ids of the videos to rank."""
@@ -306,6 +333,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "scan_limit": settings.scan_limit,
         "session": request.session,
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
+        **{_format(number): name for number, name in enumerate(request.formats)},
     }
 
 
@@ -319,12 +347,16 @@ def _weight(signal: str) -> str:
     return f"weight_of_{signal}"
 
 
+def _format(number: int) -> str:
+    return f"format_{number}"
+
+
 def _felt(weight: float) -> float:
     return float(weight) if abs(weight) >= LEAST_WEIGHT else 0.0
 
 
 def _type(name: str) -> TypeEngine[Any]:
-    return _TYPES.get(name, Double())
+    return _TYPES.get(name) or (Text() if name.startswith("format_") else Double())
 
 
 def _recent(values: Mapping[str, BindParameter[Any]]) -> CTE:

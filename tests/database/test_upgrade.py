@@ -147,8 +147,6 @@ def test_later_indexes_are_plain_in_the_callers_transaction(
     bind = create_engine(database)
     before = catalogue(database)
     with writing(bind).connect() as connection:
-        if kind == "sqlite":
-            connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
         upgrade(connection)
         connection.rollback()
         assert catalogue(database) == before
@@ -162,13 +160,14 @@ def test_later_indexes_are_plain_in_the_callers_transaction(
 
 
 @only_sqlite
-def test_sqlite_refuses_to_rebuild_tables_while_foreign_keys_are_on(
+def test_sqlite_rebuilds_no_table_whose_rows_a_host_deletes_with_it(
     database: str, migrations_copy: Path
 ) -> None:
     add_migration(migrations_copy, "9001", SCHEMA_REVISION, INDEX)
+    execute(database, "CREATE TABLE host (id REFERENCES rec_videos ON DELETE CASCADE)")
     bind = create_engine(database)
     before = catalogue(database)
-    message = r"^SQLite cannot rebuild tables .*: pass the engine, or run `PRAGMA foreign_keys = "
+    message = r"^SQLite cannot rebuild tables .* because host refers to one with ON DELETE: pass "
     with writing(bind).begin() as connection, pytest.raises(RecommenderError, match=message):
         upgrade(connection)
     assert catalogue(database) == before

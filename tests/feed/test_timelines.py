@@ -27,7 +27,7 @@ from recommender.feed.cursors import BY_FOLLOWED, BY_NEWNESS, BY_TREND, ListPosi
 from recommender.models import Video
 from recommender.models.tables import VIDEOS
 from recommender.models.types import microseconds
-from tests.support.oracle import CREATORS, VIEWERS, Oracle, World, load, random_world
+from tests.support.oracle import CREATORS, VIEWERS, Oracle, World, dated, load, random_world
 from tests.support.worlds import (
     NOON,
     at,
@@ -83,7 +83,7 @@ def tied_world(seed: int) -> World:
     """A random world of few times and few trends, in which viewers follow several creators."""
     world, chance = random_world(seed, videos=60), random.Random(seed)  # noqa: S311
     for video in world.videos.values():
-        video["published_at"] = at(chance.choice([5, 0, -1, -1, -1, -60, -900]))
+        video["published_at"] = chance.choice([at(5), at(), *[at(-1)] * 3, at(-60), at(-900), None])
         video["trending"] = chance.choice([None, None, -9.5, 0.1, 0.1, 1000 / 3])
         video["status"] = chance.choice(["published"] * 9 + ["removed"])
     world.follows |= {(user, creator) for user in ("u0", "u1") for creator in CREATORS}
@@ -108,7 +108,7 @@ def most_trending(world: World, language: str | None, country: str | None) -> li
         key
         for key, video in world.videos.items()
         if video["status"] == "published"
-        and video["published_at"] <= NOON
+        and dated(video) <= NOON
         and (language is None or video["language"] in {language, None})
         and country in {None, video["country"]}
     ]
@@ -473,7 +473,7 @@ BAD_CURSORS: dict[str, Any] = {
     "empty": "", "garbage": "garbage", "truncated": GOOD[:-1], "longer": f"{GOOD}A",
     "padded": f"{GOOD}=", "spaced": f" {GOOD}", "broken": f"{GOOD[:9]}!{GOOD[10:]}",
     "other end": f"{GOOD[:-1]}{'B' if GOOD[-1] == 'A' else 'A'}",
-    "unknown kind": packed(b"x", 1_000_000, 7), "before 1970": packed(BY_FOLLOWED, -1, 7),
+    "unknown kind": packed(b"x", 1_000_000, 7), "year 0": packed(BY_FOLLOWED, -(2**56), 7),
     "after 2100": packed(BY_FOLLOWED, 2**62, 7), "no time": packed(BY_FOLLOWED, 2**63 - 1, 7),
     "row 0": packed(BY_FOLLOWED, 1_000_000, 0), "row -1": packed(BY_NEWNESS, 1_000_000, -1),
     "nan": packed(BY_TREND, float("nan"), 7), "inf": packed(BY_TREND, float("inf"), 7),

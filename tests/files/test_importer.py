@@ -513,27 +513,18 @@ def test_what_a_row_refers_to_must_be_there(
     assert import_file(engine, kind, again).unchanged == 1
 
 
-@pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_videos_are_taken_down_by_a_file_of_ids_and_status(
-    engine: Engine, file: Callable[..., str], on_error: Any
+    engine: Engine, file: Callable[..., str]
 ) -> None:
     run_transaction(engine, lambda s: make_videos(s, "v", "w", "x", creator="c", hashtags=["a"]))
-    good = import_file(engine, "videos", file(b"id,status\nv,removed\nw,review\n"))
-    assert (good.updated, good.rejected) == (2, 0)
-    bad = file(b"id,status\nx,removed\nnew,removed\n", "bad")
-    message = "line 3: column creator is missing, and there is no video 'new' yet"
-    if on_error == "stop":
-        with pytest.raises(BadData, match=f"{message}; nothing was imported$"):
-            import_file(engine, "videos", bad)
-    else:
-        assert import_file(engine, "videos", bad, on_error="skip").rejected == 1
+    taken_down = file(b"id,status\nv,removed\nw,review\nnew,removed\n")
+    report = import_file(engine, "videos", taken_down)
+    assert (report.inserted, report.updated, report.rejected) == (1, 2, 0)
     with Session(engine) as session:
         rows = rows_of(session, VIDEOS, "key", "status")
         listed = rows_of(session, VIDEO_HASHTAGS, "video_id", "listed_at")
-    is_taken = on_error == "skip"
-    status = "removed" if is_taken else "published"
-    assert rows == [("v", "removed"), ("w", "review"), ("x", status)]
-    assert [at is None for _, at in listed].count(True) == 2 + is_taken
+    assert rows == [("new", "removed"), ("v", "removed"), ("w", "review"), ("x", "published")]
+    assert [at is None for _, at in listed].count(True) == 2
 
 
 @only_sqlite

@@ -240,8 +240,8 @@ TAGS = st.lists(st.sampled_from("abc"), max_size=2)
 ROW = st.fixed_dictionaries(
     {
         "id": st.sampled_from(["v", "w"]),
-        "creator": st.sampled_from("cd"),
-        "published_at": st.sampled_from([NOON, at(60 * 24 * 40)]),
+        "creator": st.sampled_from(["c", "d", None]),
+        "published_at": st.sampled_from([NOON, at(60 * 24 * 40), None]),
     },
     optional={
         "caption": TAGS.map(lambda tags: " ".join(f"#{tag}" for tag in tags)),
@@ -271,8 +271,10 @@ def published(session: Session) -> dict[tuple[str, str, str], float]:
         since = session.scalar(
             sa.select(USERS.c.learned_since).where(USERS.c.key == video["creator"])
         )
-        moment = video["published_at"]
-        if video["status"] != "published" or (since and moment <= since):
+        moment, creator = video["published_at"], video["creator"]
+        if video["status"] != "published" or not moment or not creator:
+            continue
+        if since and moment <= since:
             continue
         parts = [("hashtag", tag, 1 / len(video["hashtags"])) for tag in video["hashtags"]]
         parts += [("sound", video["sound"], 1.0)] if video["sound"] else []

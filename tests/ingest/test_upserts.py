@@ -33,7 +33,7 @@ from recommender.formats import scalars
 from recommender.formats import text as text_module
 from recommender.ingest import upserts
 from recommender.ingest.follows import apply_follows
-from recommender.models import Follow, User, Video, catalog
+from recommender.models import Affinity, Follow, User, Video, catalog
 from recommender.models.tables import (
     CAPTIONS,
     FOLLOWS,
@@ -62,6 +62,7 @@ FULL: Mapping[str, Any] = {
     "duration_ms": 1000,
     "orientation": "portrait",
     "status": "review",
+    "format": "clip",
 }
 AWKWARD = (
     "'; DROP TABLE rec_videos; --",
@@ -173,13 +174,13 @@ def test_any_change_of_a_user_counts_as_an_update(session: Session, change: dict
     assert users(session)["u"] == {**before, **changed}
 
 
-@pytest.mark.parametrize("column", sorted(set(FULL) - set(VIDEO)))
+@pytest.mark.parametrize("column", sorted(FULL))
 def test_an_absent_column_keeps_and_none_clears(session: Session, column: str) -> None:
     make_video(session, "v", **FULL)
     before = videos(session)["v"]
-    assert upsert_videos(session, [{"id": "v", **VIDEO}]) == Counts(unchanged=1)
+    assert upsert_videos(session, [{"id": "v"}]) == Counts(unchanged=1)
     assert videos(session)["v"] == before
-    assert upsert_videos(session, [{"id": "v", **VIDEO, column: None}]) == Counts(updated=1)
+    assert upsert_videos(session, [{"id": "v", column: None}]) == Counts(updated=1)
     cleared = {
         "hashtags": {"hashtags": set(), "listed_at": set()},
         "status": {"status": "published", "listed_at": {NOON}},
@@ -325,17 +326,28 @@ def test_a_status_of_unknown_videos_names_them_and_writes_nothing(session: Sessi
     assert videos(session) == before
 
 
-@pytest.mark.parametrize("column", ["creator", "published_at"])
-def test_only_a_new_video_must_have_a_creator_and_a_time(session: Session, column: str) -> None:
-    part = {name: value for name, value in VIDEO.items() if name != column}
-    message = rf"^column {column} is missing, and there is no video 'v' yet$"
-    with pytest.raises(InvalidValue, match=message):
-        upsert_videos(session, [{"id": "w", **VIDEO}, {"id": "v", **part}])
-    assert videos(session) == {}
-    upsert_videos(session, [{"id": "v", **VIDEO}, {"id": "v", **part}])
-    assert upsert_videos(session, [{"id": "v", **part}]) == Counts(unchanged=1)
-    with pytest.raises(InvalidValue, match=rf"^{column}: is required and empty$"):
-        upsert_videos(session, [{"id": "v", column: None}])
+def test_a_video_may_have_neither_creator_nor_time(session: Session) -> None:
+    rows: list[recommender.VideoRow] = [
+        {"id": "v", "hashtags": ["a"], "sound": "s"}, {"id": "w", "creator": "None"},
+        {"id": "old", "published_at": "0001-01-01T00:00:00.000001Z", "hashtags": ["a"]},
+        {"id": "zero", "published_at": "0001-01-01T00:00:00Z", "hashtags": ["a"]},
+    ]  # fmt: skip
+    assert upsert_videos(session, rows) == Counts(inserted=4)
+    assert upsert_videos(session, rows) == Counts(unchanged=4)
+    stored = videos(session)
+    assert {key: row["creator"] for key, row in stored.items() if row["creator"]} == {"w": "None"}
+    old = scalars.UNDATED + timedelta(microseconds=1)
+    assert {k: row["published_at"] for k, row in stored.items() if row["published_at"]} == {
+        "old": old
+    }
+    assert {key: row["listed_at"] for key, row in stored.items()} == {
+        "v": {scalars.UNDATED}, "w": set(), "old": {old}, "zero": {scalars.UNDATED},
+    }  # fmt: skip
+    assert set_video_status(session, "v", "review") == Counts(updated=1)
+    assert videos(session)["v"]["listed_at"] == {None}
+    assert set_video_status(session, "v", "published") == Counts(updated=1)
+    assert videos(session) == stored
+    assert session.scalars(sa.select(Affinity)).all() == []
 
 
 def test_an_invalid_row_writes_nothing(session: Session) -> None:
@@ -560,12 +572,13 @@ OPTIONAL = {
     "status": st.sampled_from([None, *scalars.STATUSES]),
 }
 ROW = st.fixed_dictionaries(
-    {
-        "id": st.sampled_from(["v", "w", "x"]),
-        "creator": st.sampled_from("cd"),
-        "published_at": st.sampled_from([NOON, at(1)]),
+    {"id": st.sampled_from(["v", "w", "x"])},
+    optional={
+        "creator": st.sampled_from([None, "c", "d"]),
+        "published_at": st.sampled_from([None, NOON, at(1)]),
+        "format": st.sampled_from([None, "clip"]),
+        **OPTIONAL,
     },
-    optional=OPTIONAL,
 )
 
 
@@ -575,7 +588,8 @@ def remember(model: dict[str, dict[str, Any]], row: dict[str, Any]) -> None:
     video["hashtags"] = set(video["hashtags"] or ())
     video["caption"] = video["caption"] or None
     video["status"] = video["status"] or "published"
-    listed_at = video["published_at"] if video["status"] == "published" else None
+    at = video["published_at"] or scalars.UNDATED
+    listed_at = at if video["status"] == "published" else None
     video["listed_at"] = {listed_at} if video["hashtags"] else set()
     model[row["id"]] = video
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import InvalidValue, UnknownProfile, UnknownVideo
 from recommender.feed.statements import _compiled_statements
+from recommender.formats.scalars import UNDATED
 from recommender.models import Video
 from tests.support.classic_worlds import load, worlds
 from tests.support.worlds import (
@@ -337,12 +338,13 @@ def reference(world: dict[str, Any], user: int) -> list[tuple[str, Fraction]]:
     followed = {creator for follower, creator in world["follows"] if follower == user}
     scored = []
     for index, video in enumerate(world["videos"]):
-        if video["status"] != "published" or video["published_at"] > NOON:
+        moment = video["published_at"] or UNDATED
+        if video["status"] != "published" or moment > NOON:
             continue
         deeds = [deed for who, what, deed in world["deeds"] if (who, what) == (user, index)]
         values = signal_values(viewer, video, deeds, followed)
         score = sum((WEIGHTS[name] * value for name, value in values.items()), Fraction())
-        scored.append((video["id"], score, video["published_at"], index))
+        scored.append((video["id"], score, moment, index))
     scored.sort(key=lambda row: row[1:], reverse=True)
     return [(key, score) for key, score, *_ in scored]
 

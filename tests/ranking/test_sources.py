@@ -28,6 +28,7 @@ from tests.support.oracle import (
     VIEWERS,
     Oracle,
     World,
+    dated,
     ids,
     load,
     put,
@@ -423,7 +424,7 @@ PREDICATES: tuple[tuple[Any, Allowed], ...] = (
     ),
     (
         Video.published_at < at(-14_000),
-        lambda video: video["published_at"] < NOON - timedelta(minutes=14_000),
+        lambda video: dated(video) < NOON - timedelta(minutes=14_000),
     ),
 )
 

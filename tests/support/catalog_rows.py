@@ -22,13 +22,13 @@ from recommender.models.tables import (
 
 def videos(session: Session) -> dict[str, dict[str, Any]]:
     """Return all videos as interchange rows, with the listing times of their hashtags."""
-    names = ("language", "country", "duration_ms", "orientation", "status", "published_at")
+    names = ("language", "country", "duration_ms", "orientation", "status", "published_at", "format")
     query = (
         sa.select(
             VIDEOS.c.id, VIDEOS.c.key, *(VIDEOS.c[name] for name in names), CAPTIONS.c.caption,
             SOUNDS.c.key.label("sound"), USERS.c.key.label("creator"),
         )
-        .join(USERS, USERS.c.id == VIDEOS.c.creator_id)
+        .outerjoin(USERS, USERS.c.id == VIDEOS.c.creator_id)
         .outerjoin(SOUNDS, SOUNDS.c.id == VIDEOS.c.sound_id)
         .outerjoin(CAPTIONS, CAPTIONS.c.video_id == VIDEOS.c.id)
     )  # fmt: skip

@@ -33,12 +33,12 @@ COMPLETIONS = st.sampled_from([0.0, 0.05, 0.25, 0.3333, 0.5, 0.75, 0.95, 1.0])
 
 
 VIDEO = st.fixed_dictionaries({
-    "creator": CREATORS,
+    "creator": st.one_of(st.none(), CREATORS),
     "hashtags": TAGS,
     "sound": SOUNDS,
     "language": LANGUAGES,
     "country": COUNTRIES,
-    "published_at": st.sampled_from([at(-2), at(-1), NOON, at(1)]),
+    "published_at": st.sampled_from([at(-2), at(-1), NOON, at(1), None]),
     "status": st.sampled_from(["published"] * 6 + ["review", "removed"]),
 })  # fmt: skip
 

@@ -110,10 +110,8 @@ def _user(chance: random.Random, number: int) -> Row:
 def _video(chance: random.Random) -> Row:
     viewers = chance.choice([0, 0, 5, 99, 100, 5_000])
     return {
-        "creator": chance.choice(CREATORS),
-        "published_at": at(
-            chance.choice([5, 0, -1, -60, -60 * 24, -60 * 24 * 9]) - chance.random()
-        ),
+        "creator": chance.choice([None, *CREATORS]),
+        "published_at": _published_at(chance),
         "status": chance.choice(["published"] * 9 + ["review", "removed"]),
         "hashtags": chance.sample(TAGS, chance.randrange(4)),
         "sound": chance.choice([None, *SONGS]),
@@ -126,6 +124,16 @@ def _video(chance: random.Random) -> Row:
         "engaged_views": int(viewers * chance.random()),
         "trending": chance.choice([None, chance.uniform(-40, 60)]),
     }
+
+
+def _published_at(chance: random.Random) -> datetime | None:
+    minutes = chance.choice([5, 0, -1, -60, -60 * 24, -60 * 24 * 9, None])
+    return None if minutes is None else at(minutes - chance.random())
+
+
+def dated(video: Row) -> datetime:
+    """When a video was published; before all others if that is unknown."""
+    return video["published_at"] or scalars.UNDATED
 
 
 def _event(chance: random.Random, number: int, videos: list[str]) -> Event:
@@ -341,7 +349,8 @@ class Oracle:
         trial, prior = settings.trial_viewers, settings.quality_prior
         engaged = video["engaged_views"] + prior * self.world.state["engaged_share"]
         trend = video["trending"]
-        age = max(0.0, (self.as_of - video["published_at"]) / timedelta(days=1))
+        age = max(0.0, (self.as_of - dated(video)) / timedelta(days=1))
+        freshness = 2 ** -min(1000, age / settings.freshness_half_life)
         friends = {user for user, what in self.world.recent if what == key} & self.followed
         terms = math.fsum(self.rarity.get(term, 0.0) for term in terms_of(video["caption"]))
         return {
@@ -367,7 +376,7 @@ class Oracle:
             "trending": 0.0 if trend is None else saturated(
                 2 ** max(-500, min(500, trend - self.half_lives("trend"))), self.trend_scale()
             ),
-            "freshness": 2 ** -min(1000, age / settings.freshness_half_life),
+            "freshness": freshness if video["published_at"] else 0.0,
             "exploration": trial / (trial + video["impressions"]),
         }  # fmt: skip
 
@@ -394,7 +403,7 @@ class Oracle:
         words = text.words(video["caption"] or "")
         return {
             "published": video["status"] == "published",
-            "not_in_future": video["published_at"] <= self.as_of,
+            "not_in_future": dated(video) <= self.as_of,
             "not_own": video["creator"] != self.user,
             "not_rejected": not is_rejected_by(self._deeds_of(key)),
             "not_seen": not kinds,
@@ -417,7 +426,7 @@ class Oracle:
         return sorted(found, key=self.newness, reverse=True)
 
     def newness(self, key: str) -> tuple[datetime, int]:
-        return (self.world.videos[key]["published_at"], self.order[key])
+        return (dated(self.world.videos[key]), self.order[key])
 
     def sources(
         self,
@@ -489,7 +498,7 @@ class Oracle:
         """The world has fewer new videos than a source looks at."""
         video, settings = self.world.videos[key], self.settings
         since = self.as_of - timedelta(days=settings.trial_days)
-        is_new = since <= video["published_at"] <= self.as_of
+        is_new = since <= dated(video) <= self.as_of
         return is_new and bool(video["impressions"] < settings.trial_viewers)
 
     def _place_in_circle(self, key: str) -> int:
