@@ -431,13 +431,16 @@ def video_constraints() -> list[sa.Constraint]:
     }
     referred = {"creator_id": "rec_users.id", "sound_id": "rec_sounds.id"}
     return [
-        *(sa.CheckConstraint(text, name=f"rec_videos_{name}_ck") for name, text in checks.items()),
         *(
-            sa.ForeignKeyConstraint([name], [parent], name=f"rec_videos_{name}_fk")
+            sa.CheckConstraint(text, name=op.f(f"rec_videos_{name}_ck"))
+            for name, text in checks.items()
+        ),
+        *(
+            sa.ForeignKeyConstraint([name], [parent], name=op.f(f"rec_videos_{name}_fk"))
             for name, parent in referred.items()
         ),
-        sa.PrimaryKeyConstraint("id", name="rec_videos_pk"),
-        sa.UniqueConstraint("key", name="rec_videos_key_uq"),
+        sa.PrimaryKeyConstraint("id", name=op.f("rec_videos_pk")),
+        sa.UniqueConstraint("key", name=op.f("rec_videos_key_uq")),
     ]
 
 

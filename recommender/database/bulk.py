@@ -32,7 +32,7 @@ from recommender.database.lookup import (
 )
 from recommender.database.session import Session
 from recommender.formats.scalars import UNDATED
-from recommender.models.types import PublicationTime, UtcDateTime, microseconds
+from recommender.models.types import PublicationTime, UtcDateTime, microseconds, stored
 
 Row = Mapping[str, Any]
 
@@ -182,7 +182,7 @@ def _insert_arrays(
     statement = _postgresql_insert(table, names, conflict, returning)
     return lookup.connection(session).execute(
         statement,
-        arrays([_dated(table.c[name], columns[name]) for name in names]),
+        arrays([stored(table.c[name].type, columns[name]) for name in names]),
         execution_options={"preserve_rowcount": True},
     )
 
@@ -209,12 +209,6 @@ def _written(column: sa.Column[Any], values: Sequence[Any]) -> Iterable[Any]:
     """Return the values of a column in the form that SQLite takes."""
     write = _WRITERS.get(type(column.type))
     return map(write, values) if write else values
-
-
-def _dated(column: sa.Column[Any], values: Sequence[Any]) -> Sequence[Any]:
-    """Return the values of a column in the form that PostgreSQL takes."""
-    is_publication = isinstance(column.type, PublicationTime)
-    return [moment or UNDATED for moment in values] if is_publication else values
 
 
 def _groups(rows: Sequence[Key], size_limit: int) -> Iterator[tuple[int, list[Key]]]:

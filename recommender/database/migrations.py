@@ -138,7 +138,7 @@ def kept_rows(name: str, columns: Sequence[str]) -> Iterator[None]:
 
     def execute(*statements: str) -> None:
         for statement in statements:
-            alembic.op.execute(sa.DDL(statement, context=names))
+            alembic.op.execute(sa.DDL(statement, context=names))  # type: ignore[no-untyped-call]
 
     # A reference is checked at the end of the transaction. A renamed table would not satisfy it,
     # but rows that are inserted do.

@@ -167,7 +167,9 @@ def _published_videos(session: Session, as_of: datetime) -> Iterator[CatalogueVi
     )
     for key, creator, sound, published_at, viewers, engaged, listed in session.execute(statement):
         marks = {("hashtag", int(hashtag)) for hashtag in (listed.split(",") if listed else ())}
-        marks |= {(name, row_id) for name, row_id in (("creator", creator), ("sound", sound)) if row_id}
+        marks |= {
+            (name, row_id) for name, row_id in (("creator", creator), ("sound", sound)) if row_id
+        }
         at = published_at or UNDATED
         yield CatalogueVideo(key, creator, frozenset(marks), at, viewers, engaged)
 

@@ -14,10 +14,9 @@ from recommender.feed.values import Contribution, FeedItem
 from recommender.formats import scalars
 from recommender.models.tables import VIDEOS
 from recommender.ranking.candidates import source_names
-from recommender.ranking.request import FeedRequest
+from recommender.ranking.request import FeedRequest, weights_of
 from recommender.ranking.scoring import score_of
 from recommender.ranking.sources import was_exploration
-from recommender.ranking.viewer import weights_of
 
 CATALOGUE = ("catalogue",)
 """The source of every candidate of the reference formula: all videos are candidates."""

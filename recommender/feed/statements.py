@@ -35,7 +35,7 @@ from recommender.ranking.scoring import (
     ranked_given,
     top_candidates,
 )
-from recommender.ranking.viewer import Shape, Viewer, values_of
+from recommender.ranking.viewer import Shape, Viewer, ViewerParts, values_of
 
 MAX_STATEMENTS = 100
 """The number of cached statements; the least recently used is dropped first.
@@ -105,8 +105,7 @@ def read_scan_end(session: Session, request: FeedRequest) -> ScanPosition | None
 
 @cache
 def _scan_end_query() -> Statement:
-    viewer = Viewer.named((), has_language=False, has_excluded=False)
-    return named(scan_end(viewer), "scan_end")
+    return named(scan_end(Viewer.named(ViewerParts())), "scan_end")
 
 
 def page_rows(

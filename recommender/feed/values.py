@@ -57,11 +57,11 @@ class FeedItem:
         score: the weighted sum, to nine decimals.
         sources: the sources that found the candidate.
         signals: each signal's value and weight, in the profile's order.
-        format: the host's word for what it is, None if not given.
         video_id: the row id of the video.
         explored: whether the position was kept for exploration: a new video with few impressions.
         crowded: whether every candidate left shared its creator or sound with the video before,
             or `record_page` left out the videos between the two.
+        format: the host's word for what it is, None if not given.
     """
 
     position: int
@@ -74,10 +74,10 @@ class FeedItem:
     score: float
     sources: tuple[str, ...]
     signals: Mapping[str, Contribution]
-    format: str | None = None
     video_id: int = 0
     explored: bool = False
     crowded: bool = False
+    format: str | None = None
 
     def as_dict(self, *, signals: bool = False) -> dict[str, Any]:
         """Return the video as `feed --format json` prints it.

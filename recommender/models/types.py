@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -90,6 +90,11 @@ class PublicationTime(UtcDateTime):
             return None if moment == UNDATED else moment
 
         return dated
+
+
+def stored(kind: TypeEngine[Any], values: Sequence[Any]) -> Sequence[Any]:
+    """Return the values of a column as it stores them, `UNDATED` for an unknown publication."""
+    return [at or UNDATED for at in values] if isinstance(kind, PublicationTime) else values
 
 
 def _from_microseconds(value: int | None) -> datetime | None:

@@ -235,3 +235,9 @@ class FeedRequest(RequestSummary):
 def shared_fields(request: RequestSummary) -> dict[str, Any]:
     """Return the fields that a request and its summary have in common, by name."""
     return {one.name: getattr(request, one.name) for one in fields(RequestSummary)}
+
+
+def weights_of(request: FeedRequest) -> dict[str, float]:
+    """Return the weights of the profile's signals and of the host's own, by name."""
+    own = {signal.name: weight for signal, weight in request.signals.items()}
+    return {**request.profile.weights, **own}

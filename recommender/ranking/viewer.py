@@ -7,11 +7,11 @@ shape. All else is bound by name when a kept statement runs; `values_of` gives t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -28,7 +28,7 @@ from recommender.database.expressions import (
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
 from recommender.models.tables import INTERACTIONS, NEIGHBOURS, VIDEO_HASHTAGS, VIDEOS
 from recommender.models.types import UtcDateTime
-from recommender.ranking.request import FeedRequest, ScanPosition
+from recommender.ranking.request import FeedRequest, ScanPosition, weights_of
 
 CYCLE = 2**31 - 1
 """The length of the cycle in which exploration candidates are shuffled."""
@@ -66,6 +66,15 @@ _TYPES: dict[str, TypeEngine[Any]] = {
 _STATE = INTERACTIONS.c
 
 Bind = Callable[[str], BindParameter[Any]]
+
+
+class ViewerParts(NamedTuple):
+    """The values of a viewer's statement: names of signals, flags, and the number of formats."""
+
+    signals: tuple[str, ...] = ()
+    has_language: bool = False
+    has_excluded: bool = False
+    formats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +133,14 @@ class Shape:
         """True if the host adds no SQL of its own."""
         return self.where is None and not self.own
 
+    @property
+    def parts(self) -> ViewerParts:
+        """The parts of the statement that depend on the viewer's values."""
+        return ViewerParts(self.names, self.has_language, self.has_excluded, self.formats)
+
     def any_viewer(self) -> Viewer:
         """Return the viewer of a statement whose values, from `values_of`, are given later."""
-        return Viewer.named(
-            self.names,
-            has_language=self.has_language,
-            has_excluded=self.has_excluded,
-            formats=self.formats,
-        )
+        return Viewer.named(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,62 +222,31 @@ class Viewer:
             given: the keys of the videos to rank.
         """
         values = values_of(request, given)
-        shape = Shape.of(request)
-        return cls._of(
-            shape.names,
-            lambda name: sa.literal(values[name], _type(name)),
-            has_language=shape.has_language,
-            has_excluded=shape.has_excluded,
-            formats=shape.formats,
-        )
+        parts = Shape.of(request).parts
+        return cls._of(parts, lambda name: sa.literal(values[name], _type(name)))
 
     @classmethod
     @lru_cache(MAX_VIEWERS)
-    def named(
-        cls,
-        signals: tuple[str, ...],
-        *,
-        has_language: bool = False,
-        has_excluded: bool = False,
-        formats: int = 0,
-    ) -> Viewer:
-        """Return any viewer: the values, from `values_of`, are given on execution.
-
-        Args:
-            signals: the names of all signals.
-            has_language: whether the viewer's language is known.
-            has_excluded: whether the caller left videos out.
-            formats: the number of formats that the caller asks for.
-        """
-        has = {"has_language": has_language, "has_excluded": has_excluded}
-        viewer = cls._of(
-            signals, lambda name: sa.bindparam(name, type_=_type(name)), **has, formats=formats
-        )
+    def named(cls, parts: ViewerParts) -> Viewer:
+        """Return any viewer: the values, from `values_of`, are given on execution."""
+        viewer = cls._of(parts, lambda name: sa.bindparam(name, type_=_type(name)))
         for cte in viewer.ctes:
             written_out(cte)
         return viewer
 
     @classmethod
-    def _of(
-        cls,
-        signals: Iterable[str],
-        bind: Bind,
-        *,
-        has_language: bool,
-        has_excluded: bool,
-        formats: int,
-    ) -> Viewer:
+    def _of(cls, parts: ViewerParts, bind: Bind) -> Viewer:
         values = {name: bind(name) for name in _TYPES}
         recent = _recent(values)
         return cls(
             **values,
-            weights={name: bind(_weight(name)) for name in signals},
-            formats=tuple(bind(_format(number)) for number in range(formats)),
-            has_language=has_language,
+            weights={name: bind(_weight(name)) for name in parts.signals},
+            formats=tuple(bind(_format(number)) for number in range(parts.formats)),
+            has_language=parts.has_language,
             recent=recent,
             near=_near(recent),
             lately=_lately(values),
-            excluded=_keyed(values["excluded_keys"]).cte("excluded") if has_excluded else None,
+            excluded=_keyed(values["excluded_keys"]).cte("excluded") if parts.has_excluded else None,
         )
 
     @property
@@ -335,12 +313,6 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
         **{_format(number): name for number, name in enumerate(request.formats)},
     }
-
-
-def weights_of(request: FeedRequest) -> dict[str, float]:
-    """Return the weights of the profile's signals and of the host's own, by name."""
-    own = {signal.name: weight for signal, weight in request.signals.items()}
-    return {**request.profile.weights, **own}
 
 
 def _weight(signal: str) -> str:

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 
 import recommender
-from recommender import RecommenderError, create_engine, run_transaction
+from recommender import RecommenderError, run_transaction
 from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database import migrations
 from recommender.database.transactions import writing
@@ -84,7 +83,9 @@ def test_a_filled_database_goes_up_and_down(
 def test_a_video_without_creator_keeps_the_revision(world: Engine, database: str) -> None:
     migrations.upgrade(world)
     run_transaction(world, lambda s: recommender.upsert_videos(s, [{"id": "next"}]))
-    assert rows(database, "SELECT id, creator_id FROM rec_videos WHERE key = 'next'") == [(61, None)]
+    assert rows(database, "SELECT id, creator_id FROM rec_videos WHERE key = 'next'") == [
+        (61, None)
+    ]
     with pytest.raises(RecommenderError, match=r"^1 videos have no creator, which revision 0001"):
         migrations.downgrade(world, "0001")
     migrations.check(world)

@@ -131,6 +131,21 @@ def test_a_time_without_an_offset_is_of_the_zone_that_is_given() -> None:
     assert {given: scalars.time(given, berlin) for given in given_and_read} == given_and_read
 
 
+def test_a_publication_time_is_of_the_year_1_or_later() -> None:
+    east = timezone(timedelta(hours=14))
+    for written, moment in (
+        ("0001-01-01T00:00:00.000001Z", scalars.UNDATED + timedelta(microseconds=1)),
+        ("0001-01-01T00:00:00-14:00", scalars.UNDATED + timedelta(hours=14)),
+        ("1895-12-28T20:00:00Z", datetime(1895, 12, 28, 20, tzinfo=UTC)),
+        ("0001-01-01T00:00:00Z", None),
+        (scalars.UNDATED, None),
+    ):
+        assert scalars.publication_time(written) == moment
+    for written in ("2100-01-01T00:00:00Z", datetime.min.replace(tzinfo=east)):
+        with pytest.raises(InvalidValue, match="not between the years 1 and 2100"):
+            scalars.publication_time(written)
+
+
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2099, 12, 30)), st.integers(-1439, 1439))  # noqa: DTZ001
 def test_a_time_as_python_writes_it_reads_back_equal(moment: datetime, offset: int) -> None:
     moment = moment.replace(tzinfo=timezone(timedelta(minutes=offset)))
@@ -463,10 +478,10 @@ VIDEO = {"id": "v", "creator": "c", "published_at": NEW_YEAR}
         (rows.USER_COLUMNS, {"language": "en"}, "column id is missing"),
         (rows.FOLLOW_COLUMNS, {"user": "u"}, "column creator is missing"),
         (rows.VIDEO_COLUMNS, {"creator": "c"}, "column id is missing"),
-        (rows.VIDEO_COLUMNS, {"id": "v", "creator": None}, "creator: is required and empty"),
+        (rows.USER_COLUMNS, {"id": []}, "id: [] is not text"),
         (rows.USER_COLUMNS, {"id": ""}, "id: is required and empty"),
         (rows.USER_COLUMNS, {"id": None}, "id: is required and empty"),
-        (rows.VIDEO_COLUMNS, {**VIDEO, "creator": ""}, "creator: is required and empty"),
+        (rows.FOLLOW_COLUMNS, {"user": "u", "creator": ""}, "creator: is required and empty"),
         (rows.VIDEO_COLUMNS, {**VIDEO, "caption": 5}, "caption: 5 is not text"),
         (rows.VIDEO_COLUMNS, {**VIDEO, "hashtags": "a"}, "hashtags: 'a' is not a list"),
         (rows.VIDEO_COLUMNS, {**VIDEO, "hashtags": ["a", ""]}, "hashtags: '' is an empty hash"),

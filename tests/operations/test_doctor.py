@@ -26,6 +26,7 @@ from recommender.database import planner_statistics
 from recommender.database.transactions import writing
 from recommender.formats import scalars
 from recommender.models import Base, Interaction, LearningState, PendingEvent, Video, VideoHashtag
+from recommender.models.types import SCHEMA_REVISION
 from recommender.operations import doctor, erase, query_plans
 from recommender.operations.doctor import Finding
 from tests.support.kinds import slow_on_postgresql
@@ -74,7 +75,7 @@ def test_a_database_that_is_well(world: Engine, kind: str) -> None:
     others = ["journal"] if kind == "sqlite" else ["dead_rows", "planner"]
     assert [each.check for each in findings] == [*COMMON, *others]
     assert [each for each in findings if not each.ok or each.advice] == []
-    assert findings[0].found.endswith(", migration 0002")
+    assert findings[0].found.endswith(f", migration {SCHEMA_REVISION}")
     assert findings[4].found == f"all {INDEXES}"
 
 

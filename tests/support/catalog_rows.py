@@ -22,7 +22,15 @@ from recommender.models.tables import (
 
 def videos(session: Session) -> dict[str, dict[str, Any]]:
     """Return all videos as interchange rows, with the listing times of their hashtags."""
-    names = ("language", "country", "duration_ms", "orientation", "status", "published_at", "format")
+    names = (
+        "language",
+        "country",
+        "duration_ms",
+        "orientation",
+        "status",
+        "published_at",
+        "format",
+    )
     query = (
         sa.select(
             VIDEOS.c.id, VIDEOS.c.key, *(VIDEOS.c[name] for name in names), CAPTIONS.c.caption,
