@@ -85,8 +85,8 @@ class UserRow(TypedDict, total=False):
 class VideoRow(TypedDict, total=False):
     """A video as `upsert_videos` takes it; an absent column keeps its value, and None clears it.
 
-    `creator` is the key of a user. `duration_ms` is in milliseconds. `format` is a word of the host's
-    own, such as ``article``.
+    `creator` is the key of a user. `duration_ms` is in milliseconds. `format` is a word of the
+    host's own, such as ``article``.
     """
 
     id: Required[AnyKey]
