@@ -62,14 +62,13 @@ _TYPES: dict[str, TypeEngine[Any]] = {
 }
 """The types of a request's bound values; weights are doubles too."""
 
-# Core columns: compiling a SELECT of ORM columns changes its cache key.
-_STATE = INTERACTIONS.c
+_STATE = INTERACTIONS.c  # core: compiling a SELECT of ORM columns changes its cache key
 
 Bind = Callable[[str], BindParameter[Any]]
 
 
 class ViewerParts(NamedTuple):
-    """The values of a viewer's statement: names of signals, flags, and the number of formats."""
+    """The names of signals, and which values a viewer has, as in `Shape`."""
 
     signals: tuple[str, ...] = ()
     has_language: bool = False
@@ -89,7 +88,7 @@ class Shape:
         rewatch: whether videos seen before the session may be shown again.
         goes_on: whether the page continues a session.
         candidates: the largest number of candidates.
-        formats: the number of formats that the caller asks for; 0 for videos of any format.
+        formats: the number of formats that the caller asks for.
         added: the structure of the host's SQL, if the statement is to be cached.
         where: the host's predicate over `Video`.
         own: the host's signals.
@@ -135,7 +134,7 @@ class Shape:
 
     @property
     def parts(self) -> ViewerParts:
-        """The parts of the statement that depend on the viewer's values."""
+        """The parts of `Viewer`."""
         return ViewerParts(self.names, self.has_language, self.has_excluded, self.formats)
 
     def any_viewer(self) -> Viewer:
@@ -237,7 +236,7 @@ class Viewer:
     @classmethod
     def _of(cls, parts: ViewerParts, bind: Bind) -> Viewer:
         values = {name: bind(name) for name in _TYPES}
-        recent = _recent(values)
+        recent, excluded = _recent(values), _keyed(values["excluded_keys"]).cte("excluded")
         return cls(
             **values,
             weights={name: bind(_weight(name)) for name in parts.signals},
@@ -246,7 +245,7 @@ class Viewer:
             recent=recent,
             near=_near(recent),
             lately=_lately(values),
-            excluded=_keyed(values["excluded_keys"]).cte("excluded") if parts.has_excluded else None,
+            excluded=excluded if parts.has_excluded else None,
         )
 
     @property
