@@ -204,7 +204,7 @@ def publication_time(value: object, zone: tzinfo | None = None) -> datetime | No
     return None if moment == UNDATED else moment
 
 
-TimeParser: TypeAlias = Callable[[object, tzinfo | None], datetime | None]
+TimeParser: TypeAlias = Callable[..., datetime | None]
 
 TIME_PARSERS: tuple[TimeParser, ...] = (time, publication_time)
 
