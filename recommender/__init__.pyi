@@ -86,6 +86,7 @@ from .feed.values import (
     FeedItem as FeedItem,
     FeedPage as FeedPage,
     FilterOutcome as FilterOutcome,
+    Words as Words,
 )
 
 # Ranking: what a feed consists of, and the weights

@@ -129,19 +129,22 @@ class Facts(NamedTuple):
 
     Attributes:
         hashtag: the viewer's favourite hashtag of the video, None if there is none.
-        watched_at, seen_at: the last watch and the last impression in the log.
+        converted_at, watched_at, seen_at: the last `convert`, watch and impression in the log.
         served_at: the last time that the video was on a page for the viewer.
-        last_at, not_interested_at, reports, plays, impressions: from the viewer's state.
+        last_at, not_interested_at, reports, conversions, plays, impressions: from the viewer's
+            state.
         has_reacted: whether the viewer did more than see the video.
     """
 
     hashtag: str | None
+    converted_at: datetime | None
     watched_at: datetime | None
     seen_at: datetime | None
     served_at: datetime | None
     last_at: datetime | None
     not_interested_at: datetime | None
     reports: int | None
+    conversions: int | None
     plays: int | None
     impressions: int | None
     has_reacted: bool | None
@@ -151,6 +154,7 @@ def _with_facts(page: Statement, request: FeedRequest) -> Statement:
     """Add the facts to a page's columns: in one statement, so that they fit the filters."""
     facts = {
         "hashtag": _favourite(request),
+        "converted_at": _latest(request, "convert"),
         "watched_at": _latest(request, "watch"),
         "seen_at": _latest(request, "impression"),
         "served_at": _served(request),
@@ -162,7 +166,9 @@ def _with_facts(page: Statement, request: FeedRequest) -> Statement:
     return page.add_columns(*columns).outerjoin(Interaction, state)
 
 
-_FROM_STATE = ("last_at", "not_interested_at", "reports", "plays", "impressions")
+_FROM_STATE = (
+    "last_at", "not_interested_at", "reports", "conversions", "plays", "impressions",
+)  # fmt: skip
 
 
 def _favourite(request: FeedRequest) -> sa.ScalarSelect[str]:
@@ -247,6 +253,7 @@ def _seen_when(facts: Facts, words: Words) -> str:
     # If the log was pruned, only the state is left: what the viewer did, and the last time they
     # did anything with the video.
     causes = {
+        f"you {words.converted} it": facts.converted_at or (facts.conversions and facts.last_at),
         f"you {words.watched} it": facts.watched_at or (facts.plays and facts.last_at),
         "you saw it": facts.seen_at or (facts.impressions and facts.last_at),
         "you reacted to it": facts.has_reacted and facts.last_at,

@@ -35,11 +35,13 @@ class Words:
         plural: what several of them are called.
         watched: what a viewer did with one, in the past tense.
         engage: what viewers do who like one, after "of those who see it".
+        converted: what an event `convert` means, in the past tense, such as ``bought``.
     """
 
     plural: str = "videos"
     watched: str = "watched"
     engage: str = "watch on"
+    converted: str = "acted on"
 
 
 @dataclass(frozen=True, slots=True)

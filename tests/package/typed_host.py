@@ -40,6 +40,7 @@ from recommender import (
     UserRow,
     VideoRow,
     VideoStatus,
+    Words,
     create_engine,
     for_you,
     prepare_engine,
@@ -61,7 +62,7 @@ def engines(own: Engine, own_async: AsyncEngine) -> Engine:
 
 def writes(session: Session) -> None:
     users: list[UserRow] = [{"id": 1, "language": "en", "interests": ["cats"]}]
-    video: VideoRow = {"id": UUID(int=2), "creator": "bo", "published_at": NOW, "caption": None}
+    video: VideoRow = {"id": UUID(int=2), "creator": None, "published_at": NOW, "caption": None}
     assert_type(recommender.upsert_users(session, users), Counts)
     assert_type(
         recommender.upsert_videos(session, [video, {"id": "v", "status": "review"}]), Counts
@@ -107,7 +108,7 @@ def weekend(candidate: Candidate) -> sa.ColumnElement[float]:
 
 def pages(session: Session | scoped_session[Session], flask: scoped_session[Session]) -> list[str]:
     own = {Signal("weekend", 0.0, 1.0, weekend): 0.3}
-    page = for_you(session, "ana", where=Video.language == "en", exclude=[3, "v"], signals=own)
+    page = for_you(session, "ana", formats=["article"], exclude=[3, "v"], signals=own)
     assert_type(page, FeedPage)
     assert_type(recommender.rank(flask, "ana", ["v", 2]), FeedPage)
     assert_type(recommender.following(flask, "ana", cursor=page.cursor), FeedPage)
@@ -117,7 +118,8 @@ def pages(session: Session | scoped_session[Session], flask: scoped_session[Sess
     assert_type(page.request.profile, Profile)
     item = assert_type(page.items[0], FeedItem)
     assert_type(item.signals["likes"], Contribution)
-    explained = assert_type(recommender.explain(flask, "ana", item.video), Explanation)
+    words = {"article": Words("articles", "read", "read on", "subscribed to")}
+    explained = assert_type(recommender.explain(flask, "ana", item.video, words=words), Explanation)
     assert_type(explained.filters[0], FilterOutcome)
     return [item.video for item in page.items]
 
