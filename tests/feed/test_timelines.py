@@ -251,7 +251,8 @@ def churned(
         trend = chance.choice([None, 0.1, -9.5])
         added = VIDEOS.update().where(VIDEOS.c.key == f"new{number}")
         session.execute(added.values(trending=trend))
-        gone.add(removed := chance.choice(sorted({*before, page.items[-1].video} - gone)))
+        removed = chance.choice(sorted({*before, f"new{number}", *names(page)} - gone))
+        gone.add(removed)
         session.execute(VIDEOS.update().where(VIDEOS.c.key == removed).values(status="removed"))
     return shown, before - gone
 
