@@ -369,13 +369,12 @@ def test_a_log_without_ids_and_catalogue_is_imported_by_three_commands(
     imported: Callable[..., ImportReport],
 ) -> None:
     log = RATINGS + "7,31,2.5,1260759144\n"
-    new = {"creator": "films", "published_at": "2000-01-01T00:00:00Z"}
     only = {"ignore_unknown": True}
     with pytest.raises(BadData, match="no user '7', so import the users first, perhaps from the "):
         imported("events", log, **AS_EVENTS)
     people = imported("users", log, columns={"id": "userId"}, **only)
     assert (people.read, people.inserted, people.rejected) == (3, 1, 0)
-    films = imported("videos", log, columns={"id": "movieId"}, constants=new, **only)
+    films = imported("videos", log, columns={"id": "movieId"}, **only)
     assert (films.read, films.inserted, films.rejected) == (3, 2, 0)
     for batch_size in (1, 2, 5_000):
         report = imported("events", log, batch_size, **AS_EVENTS)
@@ -417,7 +416,7 @@ def test_the_commands_of_the_readme_import_public_files(
         ("users", "retailrocket/events.csv", 4, 0),
         ("videos", "retailrocket/events.csv", 4, 0),
         ("events", "retailrocket/events.csv", 4, 0),
-        ("videos", "goodbooks/books.csv", 3, 1),
+        ("videos", "goodbooks/books.csv", 4, 1),
     ]
 
 
@@ -428,9 +427,8 @@ def test_two_processes_read_a_file_by_the_same_options(
     lines = [f"{n % 7},{n % 3},5.0,{1445714835 + n}.1234567\n" for n in range(100)]
     log = "userId,movieId,rating,timestamp\n" + "".join(lines)
     only = {"ignore_unknown": True}
-    new = {"creator": "films", "published_at": "2000-01-01T00:00:00Z"}
     imported("users", log, columns={"id": "userId"}, **only)
-    imported("videos", log, columns={"id": "movieId"}, constants=new, **only)
+    imported("videos", log, columns={"id": "movieId"}, **only)
     form = FileFormat(**AS_EVENTS)  # type: ignore[arg-type]
     file = str(tmp_path / "file")
     by_two = import_file(engine, "events", file, form=form, jobs=2, settings=Settings(batch_size=9))

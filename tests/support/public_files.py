@@ -38,6 +38,7 @@ BOOK_COLUMNS = (
 
 BOOKS = [
     ("2", "J.K. Rowling, Mary GrandPré", "1997.0", "Harry Potter and the Sorcerer's Stone", "eng"),
+    ("4", "Harper Lee", "1960.0", "To Kill a Mockingbird", "eng"),
     ("6", "John Green", "2012.0", "The Fault in Our Stars", "eng"),
     ("341", "Homer, Robert Fagles, Bernard Knox", "-750.0", "The Iliad", "eng"),
 ]  # fmt: skip
