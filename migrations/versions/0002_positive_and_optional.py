@@ -375,6 +375,7 @@ def index_formats(**options: bool) -> None:
         ["format", "status", "published_at", "id"],
         postgresql_where=sa.text("format IS NOT NULL"),
         sqlite_where=sa.text("format IS NOT NULL"),
+        if_not_exists=True,
         **options,
     )
 
