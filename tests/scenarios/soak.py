@@ -49,6 +49,7 @@ from recommender.ingest.follows import apply_follows
 from recommender.models import EventRow, Interaction, User, Video
 from recommender.operations.audit import PROMISES
 from tests.support import postgres
+from tests.support.positives import Deed, positive_times
 
 DAY = timedelta(days=1)
 WRITERS = READERS = 4
@@ -229,26 +230,34 @@ class Expected:
     states: dict[tuple[str, str], list[Any]] = field(
         default_factory=lambda: defaultdict(lambda: [0, 0, 0, 0, 0, 0.0])
     )
-    engaged: set[tuple[str, str]] = field(default_factory=set)
+    deeds: dict[tuple[str, str], list[Deed]] = field(default_factory=lambda: defaultdict(list))
+    durations: dict[str, int] = field(default_factory=dict)
 
     def add(self, line: Mapping[str, Any], duration: int) -> None:
         """Add an acknowledged event."""
-        pair = line["user"], line["video"]
-        self.keys[line["user"], line["key"]] = datetime.fromisoformat(line["at"])
+        pair, at = (line["user"], line["video"]), datetime.fromisoformat(line["at"])
+        self.keys[line["user"], line["key"]] = at
+        self.durations[line["video"]] = duration
+        deed = Deed(line["kind"], at, line.get("watch_ms"), line.get("completion"))
+        self.deeds[pair].append(deed)
         state = self.states[pair]
         if line["kind"] in COUNTED:
             state[STATE.index(COUNTED[line["kind"]])] += 1
         if line["kind"] == "watch":
             state[0], state[1], state[4] = state[0] + 1, state[1] + 1, state[4] + line["watch_ms"]
             state[5] = max(state[5], line["completion"])
-            if line["watch_ms"] >= min(duration, 18_000) or line["completion"] >= 1:
-                self.engaged.add(pair)
 
     def statistics(self) -> dict[str, tuple[int, int]]:
-        """Return the numbers of viewers and engaged viewers per video."""
-        viewers = Counter(video for (_, video), state in self.states.items() if state[0])
-        engaged = Counter(video for _, video in self.engaged)
-        return {video: (count, engaged[video]) for video, count in viewers.items()}
+        """Return the numbers of viewers and positive viewers per video."""
+        positive = {
+            (user, video)
+            for (user, video), deeds in self.deeds.items()
+            if positive_times(deeds, self.durations[video])
+        }
+        viewed = positive | {pair for pair, state in self.states.items() if state[0]}
+        positives = Counter(video for _, video in positive)
+        viewers = Counter(video for _, video in viewed)
+        return {video: (count, positives[video]) for video, count in viewers.items()}
 
 
 def expected(folder: Path, durations: Mapping[str, int]) -> Expected:
