@@ -6,7 +6,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -267,6 +267,28 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
         cursor.close()
 
     return connect
+
+
+def clear_wal(engine: Engine) -> bool | None:
+    """Copy the WAL of SQLite into the file, and empty it.
+
+    Returns:
+        False if another connection reads or writes longer than a second; None on PostgreSQL.
+    """
+    if engine.dialect.name != "sqlite":
+        return None
+    with closing(engine.raw_connection()) as connection:
+        cursor: Any = connection.cursor()
+        (waited,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+        try:
+            # While it waits, it blocks writers.
+            cursor.execute("PRAGMA busy_timeout = 1000")
+            return not cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout = {waited}")
+            cursor.close()
 
 
 def _switch_to_wal(cursor: Any) -> None:

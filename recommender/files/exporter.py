@@ -61,8 +61,13 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 def _joined(name: Any, link: Any, *conditions: Any) -> Any:
     """Return a scalar subquery: the names behind a link table, joined to one text in any order."""
-    joined = sa.func.aggregate_strings(name, scalars.LIST_SEPARATOR)
+    joined = sa.func.aggregate_strings(_importable(name), scalars.LIST_SEPARATOR)
     return sa.select(joined).join(link, conditions[0]).where(*conditions[1:]).scalar_subquery()
+
+
+def _importable(name: Any) -> Any:
+    """Return a hashtag or a sound; an erased one has the separator of lists in its name."""
+    return sa.func.replace(name, scalars.LIST_SEPARATOR, ":")
 
 
 def users_query() -> Statement:
@@ -85,9 +90,13 @@ def videos_query() -> Statement:
         VideoHashtag.hashtag_id == Hashtag.id, VideoHashtag.video_id == Video.id,
     )  # fmt: skip
     shown = (Video.language, Video.country, Video.duration_ms, Video.orientation)
+    is_erased = Video.published_at == scalars.ERASED
+    # No host can give the time of an erased video.
+    earliest = sa.literal(scalars.EARLIEST, Video.__table__.c.published_at.type)
+    published_at = sa.case((is_erased, earliest), else_=Video.published_at)
     return (
-        sa.select(Video.key, User.key, VideoCaption.caption, tags, Sound.key, *shown)
-        .add_columns(Video.published_at, Video.status, Video.format)
+        sa.select(Video.key, User.key, VideoCaption.caption, tags, _importable(Sound.key), *shown)
+        .add_columns(published_at, Video.status, Video.format)
         .outerjoin(User, User.id == Video.creator_id)
         .outerjoin(Sound, Sound.id == Video.sound_id)
         .outerjoin(VideoCaption, VideoCaption.video_id == Video.id)

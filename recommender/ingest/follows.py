@@ -30,7 +30,8 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Counts:
     followers = lock_users(session, USERS.c.key, (str(row["user"]) for row in rows))
     users = {follower.key: follower.id for follower in followers}
     known = [row for row in rows if row["user"] in users]
-    creators = get_or_create_ids(session, USERS, (str(row["creator"]) for row in known))
+    named = (str(row["creator"]) for row in known)
+    creators = get_or_create_ids(session, USERS, named, {"on_sight": True})
     pairs = [(users[str(row["user"])], creators[str(row["creator"])]) for row in known]
     current = _read_follows(session, list(dict.fromkeys(pairs)))
     after: dict[lookup.Key, Any] = dict(current)

@@ -27,7 +27,7 @@ Row = Mapping[str, object]
 RowsByKey = Mapping[str, Mapping[str, Any]]
 """Parsed rows by the key of their user or video."""
 
-USER_SCALARS = ("language", "country", "device", "created_at")
+USER_SCALARS = ("language", "country", "device", "created_at", "on_sight")
 """The columns of users that an upsert writes; lists are in tables of their own."""
 
 CREATION_LOCK = 7_260_734_900_000_000
@@ -43,7 +43,9 @@ VIDEO_SCALARS = (
 """The columns of videos that an upsert writes; lists are in tables of their own."""
 
 
-def get_or_create_ids(session: Session, table: Table, keys: Iterable[str]) -> dict[str, int]:
+def get_or_create_ids(
+    session: Session, table: Table, keys: Iterable[str], columns: Row | None = None
+) -> dict[str, int]:
     """Return the ids of keys, and create the missing rows in the order given.
 
     The erasure of these users waits until the transaction has ended.
@@ -52,6 +54,7 @@ def get_or_create_ids(session: Session, table: Table, keys: Iterable[str]) -> di
         session: the caller's transaction.
         table: users, sounds or hashtags.
         keys: keys of users or sounds, or names of hashtags.
+        columns: the values of further columns in new rows.
     """
     unique = list(dict.fromkeys(keys))
     hold = table is USERS
@@ -61,7 +64,7 @@ def get_or_create_ids(session: Session, table: Table, keys: Iterable[str]) -> di
         return ids
     if not hold:
         _lock_creation(session)
-    ids |= _insert_missing(session, table, {key: {} for key in missing})
+    ids |= _insert_missing(session, table, dict.fromkeys(missing, columns or {}))
     # Another transaction may have inserted the others meanwhile.
     return ids | lookup.ids(
         session, table, [key for key in missing if key not in ids], key_share=hold

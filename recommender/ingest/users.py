@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -27,7 +28,6 @@ from recommender.ingest.upserts import (
     split_rounds,
 )
 from recommender.ingest.values import Counts
-from recommender.models import User
 from recommender.models.tables import HASHTAGS, SOUNDS, USER_HASHTAGS, USER_SOUNDS, USERS
 
 
@@ -55,13 +55,29 @@ def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
 
 
 def _write_users(session: Session, users: RowsByKey) -> Counts:
-    columns = {key: select_columns(row, USER_SCALARS) for key, row in users.items()}
+    known = {"on_sight": False}
+    columns = {key: select_columns(row, USER_SCALARS) | known for key, row in users.items()}
     saved = save_rows(session, USERS, columns, {})
     sounds = get_or_create_ids(session, SOUNDS, list_members(users, "liked_sounds"))
     hashtags = get_or_create_ids(session, HASHTAGS, list_members(users, "interests"))
     changed = replace_links(session, USER_HASHTAGS, saved, users, "interests", hashtags)
     changed |= replace_links(session, USER_SOUNDS, saved, users, "liked_sounds", sounds)
     return saved.counts(changed)
+
+
+def _know(session: Session, user_ids: Iterable[int]) -> None:
+    """Note that users exist by more than a follow of them: an erasure keeps their keys."""
+    if keys := [(row_id,) for row_id in sorted(user_ids)]:
+        statement = _clear_on_sight(lookup.is_sqlite(session))
+        lookup.run(session, statement, lookup.listed_values(session, 1, keys))
+
+
+@cache
+def _clear_on_sight(on_sqlite: bool) -> sa.Update:  # noqa: FBT001 - cached by it
+    """Build the UPDATE of listed users that were created on sight."""
+    listed = sa.select(lookup.listed(on_sqlite, (USERS.c.id,)).c.id)
+    known = sa.update(USERS).where(USERS.c.id.in_(listed), USERS.c.on_sight)
+    return known.values(on_sight=sa.false())
 
 
 def user_id(
@@ -85,13 +101,17 @@ def user_id(
         InvalidValue: the key is not valid.
         UnknownUser: there is no such user.
     """
-    statement = sa.select(User.id).where(User.key == scalars.parse_named(name, scalars.key, user))
+    key = scalars.parse_named(name, scalars.key, user)
+    statement = sa.select(USERS.c.id, USERS.c.on_sight).where(USERS.c.key == key)
     if lock or key_share:
         statement = statement.with_for_update(read=key_share, key_share=True)
-    row_id: int | None = lookup.run(session, statement).scalar()
-    if row_id is None:
+    row = lookup.run(session, statement).one_or_none()
+    if row is None:
         check_first_rows(session)
         raise UnknownUser(f"there is no {name} {scalars.shown(user)}")
+    if lock and row.on_sight:
+        _know(session, [row.id])
+    row_id: int = row.id
     return row_id
 
 
@@ -118,5 +138,7 @@ def lock_users(
     keys = [(user,) for user in dict.fromkeys(users)]
     if not keys:
         return []
-    read = [USERS.c.key, USERS.c.id, USERS.c.learned_since]
-    return [LockedUser(*row) for row in lookup.find(session, [column], keys, read, lock=True)]
+    read = [USERS.c.key, USERS.c.id, USERS.c.learned_since, USERS.c.on_sight]
+    rows = lookup.find(session, [column], keys, read, lock=True)
+    _know(session, (row.id for row in rows if row.on_sight))
+    return [LockedUser(row.key, row.id, row.learned_since) for row in rows]

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Integer,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
@@ -56,7 +57,8 @@ if TYPE_CHECKING:
 class User(Base):
     """A person who views, creates or both; `key` is the host's id.
 
-    Learning only counts events after `learned_since`.
+    Learning only counts events after `learned_since`. `on_sight` is true if the import of a follow
+    created the row, and since then neither the host nor the user themselves did anything with it.
     """
 
     __tablename__ = f"{PREFIX}users"
@@ -70,6 +72,7 @@ class User(Base):
     created_at: Mapped[Time | None]
     erased_at: Mapped[Time | None]
     learned_since: Mapped[Time | None]
+    on_sight: Mapped[bool] = mapped_column(server_default=false())
 
     videos: Mapped[list[Video]] = relationship(back_populates="creator")
     follows: Mapped[list[Follow]] = relationship(

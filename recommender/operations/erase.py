@@ -19,12 +19,13 @@ from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Engine, Table
 
 from recommender.database import bulk, lookup
+from recommender.database.engine import clear_wal
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.database.transactions import run_on, run_transaction
@@ -48,7 +49,13 @@ from recommender.models.tables import (
     VIDEOS,
 )
 from recommender.models.types import PREFIX
-from recommender.operations.erased_names import ERASED_PREFIX, begins, forget_unused, rename
+from recommender.operations.erased_names import (
+    ERASED_PREFIX,
+    begins,
+    forget_unused,
+    rename,
+    unused,
+)
 from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER
 from recommender.operations.viewer_subtraction import (
     VIDEO_STATISTICS,
@@ -57,8 +64,13 @@ from recommender.operations.viewer_subtraction import (
 )
 from recommender.settings import Settings
 
+T = TypeVar("T")
+
 MAX_ERASED_ROWS = 2_000
 """The most rows that one transaction deletes. It updates at most as many other rows."""
+
+MAX_CHECKED_NAMES = 10_000
+"""The most hashtags, sounds or users that one statement checks for rows that refer to them."""
 
 KEPT_COLUMNS = frozenset(
     {"creator_id", "impressions", "engaged_views", "trending", "neighbours_views", "stats_at"}
@@ -80,12 +92,15 @@ ErasedRows = Mapping[str, int]
 class Erasure:
     """The receipt of an erasure: erased rows by table (named without `rec_`), and seconds.
 
-    After an interruption, the receipt of the next run covers only the remaining rows.
+    After an interruption, the receipt of the next run covers only the remaining rows. `wal_cleared`
+    is about SQLite: False if another connection was reading, so that the file's WAL still holds
+    erased rows. It is None on PostgreSQL.
     """
 
     user: str
     rows: Mapping[str, int]
     seconds: float
+    wal_cleared: bool | None
 
     def as_dict(self) -> dict[str, object]:
         """Return the receipt as `user erase` prints it."""
@@ -98,7 +113,8 @@ def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None
     After the first transaction the user no longer exists, and their key is free. An erasure can be
     interrupted at any point; call it again to continue. The user's rows are deleted, and other
     users' follows and mutes of them. Their videos get the status `removed` and lose caption,
-    hashtags, sound and key. Hashtags and sounds that nothing else uses get random names.
+    hashtags, sound and key. Hashtags, sounds, and users created on sight by follows get random
+    names if nothing refers to them any more. On SQLite, the last step empties the WAL.
 
     The user's views are subtracted from the statistics of other videos. Trends may be imprecise if
     events arrived late or most of a trend came from this user; `refresh --rebuild` corrects them,
@@ -126,7 +142,8 @@ def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None
     for user_id in marked:
         for done in _erase(run, user_id):
             rows.update({name.removeprefix(PREFIX): count for name, count in done.items()})
-    return Erasure(key, dict(rows), round(time.monotonic() - started, 3))
+    wal_cleared = clear_wal(engine)
+    return Erasure(key, dict(rows), round(time.monotonic() - started, 3), wal_cleared)
 
 
 def _tables() -> Iterator[Table]:
@@ -171,7 +188,37 @@ def _erase(run: RefreshRun, user_id: int) -> Iterator[ErasedRows]:
     yield from _repeated(run, partial(_subtract, user_id, logged))
     for column in (EVENTS.c.user_id, *OF_OTHERS, *(table.c.user_id for table in PER_USER)):
         yield from _repeated(run, partial(_delete, column.table, column == user_id))
+    for table in (HASHTAGS, SOUNDS, USERS):
+        yield {table.name: _sweep(run, table)}
     yield run.locked(partial(_finish, user_id))
+
+
+def _sweep(run: RefreshRun, table: Table) -> int:
+    """Give random names to all names that nothing refers to; return the number.
+
+    They include names that the user had given up before, which nothing connects with the user.
+    """
+    after: int | None = 0
+    renamed = 0
+    while after is not None:
+        ids, after = _read(run, partial(_next_unused, table, after))
+        for start in range(0, len(ids), MAX_ERASED_ROWS):
+            some = ids[start : start + MAX_ERASED_ROWS]
+            forget = partial(forget_unused, table=table, ids=some, erased_at=run.as_of)
+            renamed += run_on(run.bind, forget, settings=run.settings)
+    return renamed
+
+
+def _next_unused(table: Table, after: int, session: Session) -> tuple[Sequence[int], int | None]:
+    """Return the unused names of the next range, and its last id or None after the last range."""
+    last = lookup.end_of_next(session, [table.c.id], (after,), MAX_CHECKED_NAMES)
+    return ([], None) if last is None else (unused(session, table, after, last[0]), last[0])
+
+
+def _read(run: RefreshRun, function: Callable[[Session], T]) -> T:
+    """Run a function that only reads, so that it blocks no other writer."""
+    assert isinstance(run.bind, Engine)  # noqa: S101 - `erase_user` takes one
+    return run_transaction(run.bind, function, write=False, settings=run.settings)
 
 
 def _repeated(run: RefreshRun, step: Callable[[Session, Any], ErasedRows]) -> Iterator[ErasedRows]:
@@ -181,40 +228,26 @@ def _repeated(run: RefreshRun, step: Callable[[Session, Any], ErasedRows]) -> It
 
 
 def _delete(table: Table, where: ColumnElement[bool], session: Session, _state: Any) -> ErasedRows:
-    """Delete a batch of rows, and rename the hashtags and sounds that only they used."""
+    """Delete a batch of rows."""
     batch = sa.select(*table.primary_key).where(where).limit(MAX_ERASED_ROWS)
     keys = sorted(tuple(row) for row in lookup.run(session, batch))
     if not keys:
         return {}
-    done = {table.name: len(keys)}
-    for named, column in ((HASHTAGS, "hashtag_id"), (SOUNDS, "sound_id")):
-        if column in (names := table.primary_key.columns.keys()):
-            # First, because every writer locks the catalogue before other tables.
-            ids = {key[names.index(column)] for key in keys}
-            done[named.name] = forget_unused(session, named, ids, table, ~where)
     bulk.delete(session, table, keys)
-    return done
+    return {table.name: len(keys)}
 
 
 def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
     """Remove a batch of a user's videos and clear their content."""
-    is_done = sa.and_(
-        begins(VIDEOS.c.key, ERASED_PREFIX),
-        VIDEOS.c.status == "removed",
-        VIDEOS.c.published_at == scalars.EARLIEST,
-    )
-    batch = sa.select(VIDEOS.c.key).where(VIDEOS.c.creator_id == user_id, ~is_done)
+    is_left = VIDEOS.c.creator_id == user_id, VIDEOS.c.published_at != scalars.ERASED
+    batch = sa.select(VIDEOS.c.key).where(*is_left)
     keys = lookup.run(session, batch.limit(MAX_ERASED_ROWS))
     video_keys = [tuple(row) for row in keys]
-    read = [VIDEOS.c.id, VIDEOS.c.sound_id]
-    videos = lookup.find(session, [VIDEOS.c.key], video_keys, read, lock=True)
+    videos = lookup.find(session, [VIDEOS.c.key], video_keys, [VIDEOS.c.id], lock=True)
     cleared = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in KEPT_COLUMNS}
-    ids = [video_id for video_id, _ in videos]
-    sounds = {sound for _, sound in videos if sound is not None}
-    is_others = VIDEOS.c.creator_id.is_distinct_from(user_id)
-    forgotten = forget_unused(session, SOUNDS, sounds, VIDEOS, is_others)
-    rename(session, VIDEOS, ids, **cleared, status="removed", published_at=scalars.EARLIEST)
-    return {VIDEOS.name: len(ids), SOUNDS.name: forgotten} if ids else {}
+    ids = [video_id for (video_id,) in videos]
+    rename(session, VIDEOS, ids, **cleared, status="removed", published_at=scalars.ERASED)
+    return {VIDEOS.name: len(ids)} if ids else {}
 
 
 def _disown_sounds(user_id: int, session: Session, _state: Any) -> ErasedRows:
@@ -331,4 +364,4 @@ def erase_video(session: Session, video: AnyKey) -> None:
         lookup.run(session, sa.delete(column.table).where(column == row.id))
     forget_unused(session, HASHTAGS, (hashtag for _, hashtag, _ in hashtags))
     forget_unused(session, SOUNDS, [row.sound_id] if row.sound_id else [])
-    rename(session, VIDEOS, [row.id])
+    rename(session, VIDEOS, [row.id], published_at=scalars.ERASED)

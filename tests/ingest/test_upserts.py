@@ -85,14 +85,17 @@ def tag_of(text: str) -> str:
     return text.translate(str.maketrans("", "", "[]{}\"',;"))
 
 
+SCALARS = [name for name in upserts.USER_SCALARS if name != "on_sight"]
+
+
 def users(session: Session) -> dict[str, dict[str, Any]]:
     """Every user as an interchange row."""
-    columns = [USERS.c[name] for name in ("key", *upserts.USER_SCALARS)]
+    columns = [USERS.c[name] for name in ("key", *SCALARS)]
     interests = members(session, USER_HASHTAGS, "user_id", HASHTAGS, "hashtag_id")
     sounds = members(session, USER_SOUNDS, "user_id", SOUNDS, "sound_id")
     return {
         row.key: {
-            **{name: getattr(row, name) for name in upserts.USER_SCALARS},
+            **{name: getattr(row, name) for name in SCALARS},
             "interests": interests.get(row.id, set()),
             "liked_sounds": sounds.get(row.id, set()),
         }

@@ -44,7 +44,7 @@ from recommender.database.transactions import writing
 from recommender.formats import scalars
 from recommender.ingest.follows import apply_follows
 from recommender.ingest.videos import set_video_status
-from recommender.models import Base, EventRow, Sound, User, Video
+from recommender.models import Base, EventRow, Hashtag, Sound, User, Video
 from recommender.operations import erase
 from recommender.operations.inventory import IMPERSONAL, NAMELESS, OF_OTHERS, OF_VIDEOS, PER_USER
 from recommender.operations.viewer_subtraction import trend_without
@@ -102,7 +102,7 @@ def left(engine: Engine) -> dict[str, list[str]]:
     with Session(engine) as session:
         return {
             table.name: sorted(
-                re.sub(r"erased:[0-9a-f]+(:[0-9a-f]+)?|event-\d+", "random", repr(row))
+                re.sub(r"erased[:|][0-9a-f]+(:[0-9a-f]+)?|event-\d+", "random", repr(row))
                 for row in session.execute(
                     sa.select(*(c for c in table.c if c.name != "erased_at"))
                 )
@@ -166,7 +166,7 @@ def test_the_world_has_rows_of_the_person_in_every_table(engine: Engine, owner: 
             assert rows_with(session, column, own), column
         row = session.get_one(User, owner)
         given = {column.name for column in User.__table__.c if getattr(row, column.name)}
-        assert given == {*User.__table__.c.keys()} - {"erased_at"}
+        assert given == {*User.__table__.c.keys()} - {"erased_at", "on_sight"}
     assert dumped(engine).lower().count(MARK) > 50
 
 
@@ -179,11 +179,11 @@ def test_nothing_of_an_erased_person_is_left(engine: Engine, owner: int) -> None
         for column in OF_VIDEOS:
             assert rows_with(session, column, own) == 0, column
         row = session.get_one(User, owner)
-        given = {c.name for c in User.__table__.c if getattr(row, c.name) is not None}
+        given = {c.name for c in User.__table__.c if getattr(row, c.name) not in {None, False}}
         assert given == {"id", "key", "erased_at"}
         assert re.fullmatch("erased:[0-9a-f]{32}", row.key)
         videos = session.scalars(sa.select(Video).where(Video.creator_id == owner)).all()
-        assert {(v.status, v.published_at) for v in videos} == {("removed", scalars.EARLIEST)}
+        assert {(v.status, v.published_at) for v in videos} == {("removed", scalars.ERASED)}
     assert receipt.rows["videos"] == len(own) == 5
     assert receipt.rows["users"] == 1
     assert MARK not in dumped(engine).lower()
@@ -353,18 +353,22 @@ def test_an_erased_person_is_not_found_and_the_key_is_free(engine: Engine) -> No
 
 @slow_on_postgresql
 def test_a_host_may_have_keys_like_those_of_the_erased(engine: Engine) -> None:
-    taken = f"erased:{MARK}"
+    taken, removed = f"erased:{MARK}", f"erased:{'0' * 32}"
+    old = {"creator": taken, "published_at": scalars.EARLIEST, "status": "removed"}
+    named = {"hashtags": [taken, removed], "sound": taken, "published_at": NOON}
     upsert: list[Callable[[Session], Any]] = [
-        lambda s: upsert_users(s, [{"id": taken}, {"id": "erased:"}]),
-        lambda s: upsert_videos(s, [{"id": taken, "creator": taken, "published_at": NOON,
-                                     "hashtags": [taken], "sound": taken}]),
-    ]  # fmt: skip
+        lambda s: upsert_users(s, [{"id": taken, "liked_sounds": [removed]}, {"id": "erased:"}]),
+        lambda s: upsert_videos(
+            s, [{"id": taken, "creator": taken, **named}, {"id": removed, **old}]
+        ),
+    ]
     for write in upsert:
         run_transaction(engine, write)
     rows = erase_user(engine, taken).rows
-    assert (rows["users"], rows["videos"]) == (1, 1)
-    assert [status for (status,) in read(engine, Video.status)] == ["removed"]
-    assert taken not in {key for (key,) in read(engine, Video.key) + read(engine, User.key)}
+    assert [rows[name] for name in ("users", "videos", "hashtags", "sounds")] == [1, 2, 2, 2]
+    assert [status for (status,) in read(engine, Video.status)] == ["removed"] * 2
+    keys = [read(engine, c) for c in (Video.key, User.key, Hashtag.name, Sound.key)]
+    assert not {taken, removed} & {key for listed in keys for (key,) in listed}
     assert erase_user(engine, "erased:").rows["users"] == 1
 
 

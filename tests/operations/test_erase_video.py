@@ -94,7 +94,7 @@ def test_nothing_of_an_erased_video_is_left(world: Engine) -> None:
             assert rows_with(session, column, [erased]) == 0, column
         row = session.get_one(Video, erased)
         assert re.fullmatch("erased:[0-9a-f]{32}", row.key)
-        assert (row.status, row.published_at) == ("removed", scalars.EARLIEST)
+        assert (row.status, row.published_at) == ("removed", scalars.ERASED)
         given = {column.name for column in Video.__table__.c if getattr(row, column.name)}
         assert given <= {
             "id", "key", "creator_id", "status", "published_at", "impressions", "engaged_views",
@@ -114,7 +114,7 @@ def test_what_others_have_stays(world: Engine) -> None:
         (hashtags, read(world, Hashtag.name)),
         (sounds, read(world, Sound.key)),
     ):
-        kept = {name for (name,) in now if not name.startswith("erased:")}
+        kept = {name for (name,) in now if not name.startswith("erased|")}
         assert kept == {name for (name,) in names_before if MARK not in name}
         assert len(now) == len(names_before)
     refresh(world, as_of=at(99))

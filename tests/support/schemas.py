@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -76,8 +77,10 @@ def sqlite_catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def as_written(statement: str | None) -> list[str]:
-    """Return the sorted lines of a CREATE: order and quotes have no meaning."""
-    lines = (line.strip(" \t,") for line in (statement or "").replace('"', "").splitlines())
+    """Return the sorted parts of a CREATE: order, lines and quotes have no meaning."""
+    # A comma in parentheses separates no parts. SQLite writes an added column behind another one.
+    parts = re.split(r"\n|,(?![^()]*\))", (statement or "").replace('"', ""))
+    lines = (part.strip(" \t,") for part in parts)
     return sorted(line for line in lines if line)
 
 
