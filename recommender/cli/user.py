@@ -62,6 +62,12 @@ def erase(user: str, form: str | None) -> None:
         except (KeyboardInterrupt, SystemExit):
             click.echo("Not all is erased yet: erase the same user again to go on.", err=True)
             raise
+    if receipt["wal_cleared"] is False:
+        click.echo(
+            "The WAL still holds erased rows, because another connection is reading: run"
+            " `PRAGMA wal_checkpoint(TRUNCATE)` later.",
+            err=True,
+        )
     if form_of(form) == "table":
         rows: Any = receipt["rows"]
         print_table([{"table": name, "rows": count} for name, count in rows.items() if count])

@@ -269,11 +269,15 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
     return connect
 
 
+WAL_WAIT_MS = 1_000
+"""The longest wait for readers before the WAL is emptied, in milliseconds."""
+
+
 def clear_wal(engine: Engine) -> bool | None:
     """Copy the WAL of SQLite into the file, and empty it.
 
     Returns:
-        False if another connection reads or writes longer than a second; None on PostgreSQL.
+        False if another connection goes on reading or writing; None on PostgreSQL.
     """
     if engine.dialect.name != "sqlite":
         return None
@@ -282,7 +286,7 @@ def clear_wal(engine: Engine) -> bool | None:
         (waited,) = cursor.execute("PRAGMA busy_timeout").fetchone()
         try:
             # While it waits, it blocks writers.
-            cursor.execute("PRAGMA busy_timeout = 1000")
+            cursor.execute(f"PRAGMA busy_timeout = {WAL_WAIT_MS}")
             return not cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except sqlite3.OperationalError:
             return False

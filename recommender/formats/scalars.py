@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 from uuid import UUID
 
@@ -36,8 +36,8 @@ UNDATED = datetime.min.replace(tzinfo=UTC)
 Every accepted time is later. Go and .NET write it for a time that is not set.
 """
 
-ERASED = EARLIEST - timedelta(microseconds=1)
-"""The stored publication time of an erased video. No host can give it."""
+ERASED = LATEST
+"""The stored publication time of an erased video. Every accepted time is earlier."""
 
 EventKind: TypeAlias = Literal[
     "impression", "watch", "like", "unlike", "share", "comment", "save", "unsave",
