@@ -458,7 +458,7 @@ def test_user_export_and_erase(example: Run, tmp_path: Path) -> None:
     file = tmp_path / "user1.jsonl"
     assert example("user", "export", "user1", str(file))[0] == 0
     receipt = answer(example("user", "erase", "user1", "--format", "json"))
-    assert receipt.keys() == {"user", "rows", "seconds"}
+    assert receipt.keys() == {"user", "rows", "seconds", "wal_cleared"}
     done = {name: rows for name, rows in receipt["rows"].items() if rows}
     assert (receipt["user"], done) == ("user1", {
         "users": 1, "follows": 1, "user_hashtags": 2, "user_sounds": 1, "events": 4,
