@@ -15,7 +15,7 @@ from recommender.learning.engagement import (
     had_positive,
     viewed_and_positive,
 )
-from recommender.learning.states import EMPTY_STATE, STATE_COLUMNS, State, fold_event
+from recommender.learning.states import EMPTY_STATE, SHOWN_ONLY, STATE_COLUMNS, State, fold_event
 from recommender.models.tables import INTERACTIONS, PENDING
 
 
@@ -94,11 +94,16 @@ def fold_events(session: Session, events: Sequence[ResolvedEvent], context: Even
         if (state := states.get(pair)) is None:
             state = states[pair] = dict(before.get(pair) or _new_state(event))
         # Statistics of a video count each user once.
-        views, positives = viewed_and_positive(state)
-        again = had_positive(state)
-        fold_event(state, event)
-        now_viewed, now_positive = viewed_and_positive(state)
-        changes = now_viewed - views, now_positive - positives, again
+        if event.kind in SHOWN_ONLY and not event.engaged:
+            is_new = state["engaged_at"] is None and not state["impressions"]
+            fold_event(state, event)
+            changes = int(is_new), 0, False
+        else:
+            viewed, positive = viewed_and_positive(state)
+            again = had_positive(state)
+            fold_event(state, event)
+            now_viewed, now_positive = viewed_and_positive(state)
+            changes = now_viewed - viewed, now_positive - positive, again
         pending.append((event.user_id, event.key, event.video_id, event.at, *changes))
         _learn_event(affinities, event)
     switched = {event[0:3:2]: event for event in events if event.kind in SWITCHES}

@@ -47,6 +47,10 @@ POSITIVE_KINDS = ("like", "share", "save", "comment", "convert", "interested")
 PARTS = ("acted_at", "liked_at", "saved_at", "interested_at")
 """The columns of a state that have the latest positive events."""
 
+_TAKEN_BACK_BY = (
+    ("liked_at", "unliked_at"), ("saved_at", "unsaved_at"), ("interested_at", None),
+)  # fmt: skip
+
 _NO_TIMES: Mapping[str, Any] = {**dict.fromkeys((*SWITCHES.values(), "acted_at")), "reports": 0}
 
 
@@ -127,21 +131,29 @@ def positive_since(state: Mapping[str, Any]) -> datetime | None:
     """
     if is_rejected(state):
         return None
-    times = [state["acted_at"], state["interested_at"]]
-    for on, off in (("liked_at", "unliked_at"), ("saved_at", "unsaved_at")):
-        if state[off] is None or (state[on] is not None and state[on] > state[off]):
-            times.append(state[on])
-    return max((time for time in times if time is not None), default=None)
+    since: datetime | None = state["acted_at"]
+    for on, off in _TAKEN_BACK_BY:
+        at = state[on]
+        # An import calls this for every positive event, so no list is made.
+        if at is None or (since is not None and at <= since):
+            continue
+        if off is None or state[off] is None or at > state[off]:
+            since = at
+    return since
 
 
 def is_rejected(state: Mapping[str, Any]) -> bool:
     """Return True if the user reported the video, or said last that it does not interest them."""
+    if state["reports"]:
+        return True
     refused, wanted = state["not_interested_at"], state["interested_at"]
-    return state["reports"] > 0 or (refused is not None and (wanted is None or refused > wanted))
+    return refused is not None and (wanted is None or refused > wanted)
 
 
 def had_positive(state: Mapping[str, Any]) -> bool:
     """Return True if a state ever had a positive event, even one that was taken back."""
+    if state["engaged_at"] is not None:
+        return True
     return any(state[part] is not None for part in PARTS)
 
 

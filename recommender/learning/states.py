@@ -27,7 +27,7 @@ _COUNT_COLUMN = {
     "convert": "conversions",
 }
 
-_SHOWN_ONLY = ("impression", "watch")
+SHOWN_ONLY = ("impression", "watch")
 """The kinds of events that say nothing more, unless they are an engaged view."""
 
 State = dict[str, Any]
@@ -59,7 +59,7 @@ def fold_event(state: State, event: Any) -> None:
         state["watch_ms"] += event.watched_ms or 0
         state["completion"] = max(state["completion"], event.part or 0.0)
         state["engaged_views"] += engaged
-    if engaged or kind not in _SHOWN_ONLY:
+    if engaged or kind not in SHOWN_ONLY:
         fold_signs(state, kind, at, engaged=engaged)
         state["engaged_at"] = positive_since(state)
     state["first_at"] = min(state["first_at"], at)
