@@ -37,6 +37,12 @@ hypothesis_settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+hypothesis_settings.register_profile(
+    "programs",
+    hypothesis_settings.get_profile("tests"),
+    max_examples=2_000,
+    stateful_step_count=30,
+)
 hypothesis_settings.load_profile("tests")
 
 

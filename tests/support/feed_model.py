@@ -1,0 +1,387 @@
+"""A plain model of the recommender: what is stored, what may be shown, and what was served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import recommender
+from recommender import Event
+from recommender.formats import scalars, text
+from tests.support.positives import Deed, is_engaged_view, is_rejected_by, positive_times
+
+LIFETIME = timedelta(days=1)
+"""The age of a session's last page after which its cursor expires."""
+
+SHOWN = ("impression", "watch")
+
+
+class Judged(NamedTuple):
+    """An event as it was folded: whether it is an engaged view, by the duration of that time."""
+
+    deed: Deed
+    engaged: bool
+
+
+@dataclass(eq=False)
+class Video:
+    """A video. An erased one stays, without a key."""
+
+    key: str
+    creator: User | None = None
+    published_at: datetime | None = None
+    status: str = "published"
+    caption: str = ""
+    hashtags: set[str] = field(default_factory=set)
+    sound: str | None = None
+    duration_ms: int | None = None
+    is_erased: bool = False
+
+    def is_like(self, other: Video | None) -> bool:
+        """Return whether two videos have the same creator or the same sound."""
+        if other is None:
+            return False
+        has_same_creator = self.creator is not None and self.creator is other.creator
+        return has_same_creator or (self.sound is not None and self.sound == other.sound)
+
+    def judged(self, deed: Deed) -> Judged:
+        return Judged(deed, is_engaged_view(deed, self.duration_ms))
+
+
+@dataclass
+class Pair:
+    """The state of a user and a video. A pruned page leaves a state without events."""
+
+    first_at: datetime
+    last_at: datetime
+    events: list[Judged] = field(default_factory=list)
+
+    def add(self, judged: Judged) -> None:
+        self.events.append(judged)
+        self.first_at = min(self.first_at, judged.deed.at)
+        self.last_at = max(self.last_at, judged.deed.at)
+
+    def number(self, *kinds: str) -> int:
+        return sum(judged.deed.kind in kinds for judged in self.events)
+
+    def engaged_at(self) -> datetime | None:
+        """Return the latest time of what makes the pair positive."""
+        plain = [
+            # A watch of unknown length is an engaged view; one of no length is none.
+            Deed("watch", deed.at) if engaged else deed._replace(watch_ms=0, completion=0.0)
+            for deed, engaged in self.events
+        ]
+        times = positive_times(plain, None)
+        return times[-1] if times else None
+
+    def is_rejected(self) -> bool:
+        return is_rejected_by(judged.deed for judged in self.events)
+
+    def is_liked(self) -> bool:
+        on, off = (
+            [judged.deed.at for judged in self.events if judged.deed.kind == kind]
+            for kind in ("like", "unlike")
+        )
+        return bool(on) and (not off or max(on) > max(off))
+
+    def statistics(self) -> tuple[int, int]:
+        """Return what the pair adds to the impressions and engaged views of its video."""
+        is_positive = self.engaged_at() is not None
+        return int(is_positive or self.number(*SHOWN) > 0), int(is_positive)
+
+    def row(self) -> dict[str, Any]:
+        """Return columns of the stored state."""
+        return {
+            "impressions": self.number(*SHOWN),
+            "plays": self.number("watch"),
+            "engaged_views": sum(judged.engaged for judged in self.events),
+            "shares": self.number("share"),
+            "comments": self.number("comment"),
+            "reports": self.number("report"),
+            "conversions": self.number("convert"),
+            "engaged_at": self.engaged_at(),
+            "first_at": self.first_at,
+            "last_at": self.last_at,
+        }
+
+
+@dataclass
+class ServedSession:
+    """A session with its pages, by the position of the first video."""
+
+    rewatch: bool
+    last_at: datetime
+    next_position: int = 1
+    pages: dict[int, list[Video]] = field(default_factory=dict)
+    times: dict[Video, datetime] = field(default_factory=dict)
+
+    def videos(self) -> list[Video]:
+        return list(self.times)
+
+
+class Body(NamedTuple):
+    """What two events with one key must have in common."""
+
+    video: Video
+    kind: str
+    at: datetime
+    watch_ms: int | None
+    completion: float | None
+
+
+@dataclass(eq=False)
+class User:
+    """A user with everything that is stored about them."""
+
+    key: str
+    follows: set[User] = field(default_factory=set)
+    mutes: set[tuple[str, Any]] = field(default_factory=set)
+    log: dict[str, Body] = field(default_factory=dict)
+    pairs: dict[Video, Pair] = field(default_factory=dict)
+    sessions: dict[UUID, ServedSession] = field(default_factory=dict)
+    is_reset: bool = False
+
+    def has_seen(self, video: Video) -> bool:
+        served = (session.videos() for session in self.sessions.values())
+        return video in self.pairs or any(video in videos for videos in served)
+
+    def last_served(self, session: UUID) -> Video | None:
+        own = self.sessions.get(session)
+        return own.videos()[-1] if own else None
+
+    def prune(self, until: datetime) -> list[ServedSession]:
+        """Delete old sessions; each of their videos leaves a state without events."""
+        old = [session for session in self.sessions.values() if session.last_at <= until]
+        self.sessions = {n: s for n, s in self.sessions.items() if s.last_at > until}
+        times: dict[Video, list[datetime]] = {}
+        for session in old:
+            for video, at in session.times.items():
+                times.setdefault(video, []).append(at)
+        for video, served in times.items():
+            self.pairs.setdefault(video, Pair(min(served), max(served)))
+        return old
+
+
+@dataclass
+class Model:
+    """Everything that is stored.
+
+    `is_drifted` tells that what was learned is no longer what the log would teach today: a video
+    changed after its events. A rebuild ends that.
+    """
+
+    users: dict[str, User] = field(default_factory=dict)
+    videos: dict[str, Video] = field(default_factory=dict)
+    erased: list[Video] = field(default_factory=list)
+    horizon: datetime | None = None
+    is_drifted: bool = False
+    is_served_changed: bool = False
+    are_sessions_pruned: bool = False
+    is_any_erased: bool = False
+
+    def user(self, key: str) -> User:
+        """Return a user, who is created if missing."""
+        return self.users.setdefault(key, User(key))
+
+    def every_video(self) -> list[Video]:
+        return [*self.videos.values(), *self.erased]
+
+    # Videos
+
+    def write_video(self, row: Mapping[str, Any]) -> None:
+        """Create or update a video from a row."""
+        video = self.videos.setdefault(row["id"], Video(row["id"]))
+        before = (video.creator, video.sound, set(video.hashtags), video.duration_ms)
+        is_served = any(user.has_seen(video) for user in self.users.values())
+        old_caption = video.caption
+        if "creator" in row:
+            video.creator = self.user(row["creator"]) if row["creator"] else None
+        for name in ("published_at", "sound", "duration_ms"):
+            setattr(video, name, row.get(name, getattr(video, name)))
+        video.status = row.get("status", video.status) or "published"
+        video.caption = row.get("caption", video.caption) or ""
+        video.hashtags = _hashtags(row, video, old_caption)
+        is_other = before != (video.creator, video.sound, video.hashtags, video.duration_ms)
+        if is_served and (is_other or old_caption != video.caption):
+            self.is_drifted = self.is_served_changed = True
+
+    def erase_video(self, video: Video) -> None:
+        """Clear a video; its key is free afterwards."""
+        del self.videos[video.key]
+        self.erased.append(video)
+        self.is_any_erased = True
+        video.key, video.is_erased, video.status = "", True, "removed"
+        video.caption, video.hashtags, video.sound = "", set(), None
+        video.duration_ms, video.published_at = None, scalars.EARLIEST
+        self.is_drifted = self.is_served_changed = True
+
+    def erase_user(self, user: User) -> None:
+        """Delete a user and what others said of them; clear their videos."""
+        del self.users[user.key]
+        self.is_any_erased = True
+        for video in [video for video in self.videos.values() if video.creator is user]:
+            self.erase_video(video)
+        for other in self.users.values():
+            other.follows.discard(user)
+            other.mutes.discard(("creator", user))
+
+    # Events
+
+    def refusal(self, event: Event) -> type[Exception] | None:
+        """Return the error of an event that cannot be recorded, conflicts left aside."""
+        if event.user not in self.users:
+            return recommender.UnknownUser
+        if event.video not in self.videos:
+            return recommender.UnknownVideo
+        is_old = self.horizon is not None and event.at <= self.horizon
+        return recommender.EventTooOld if is_old else None
+
+    def record(self, events: Sequence[Event], *, skip: bool) -> Any:
+        """Record events as `record_many` does: its four counts, or the error."""
+        refused = {n: error for n, event in enumerate(events) if (error := self.refusal(event))}
+        if refused and not skip:
+            return refused[min(refused)]
+        bodies: dict[tuple[str, str], Body] = {}
+        new, unchanged, conflicts = [], 0, {}
+        for number, event in enumerate(events):
+            if number in refused:
+                continue
+            body = self._body(event)
+            logged = self.users[event.user].log.get(event.key)
+            before = logged or bodies.setdefault((event.user, event.key), body)
+            if before != body:
+                conflicts[number] = recommender.EventConflict
+            elif logged or (event.user, event.key) in {(e.user, e.key) for e in new}:
+                unchanged += 1
+            else:
+                new.append(event)
+        if conflicts and not skip:
+            return conflicts[min(conflicts)]
+        for event in new:
+            self._fold(event)
+        too_old = sum(error is recommender.EventTooOld for error in refused.values())
+        return len(new), unchanged, too_old, sorted([*refused, *conflicts])
+
+    def _body(self, event: Event) -> Body:
+        video = self.videos[event.video]
+        return Body(video, event.kind, event.at, event.watch_ms, event.completion)
+
+    def _fold(self, event: Event) -> None:
+        user, body = self.users[event.user], self._body(event)
+        user.log[event.key] = body
+        pair = user.pairs.setdefault(body.video, Pair(event.at, event.at))
+        pair.add(body.video.judged(Deed(*body[1:])))
+
+    def rebuild(self) -> None:
+        """Judge events again by the durations of today, except in states of a pruned time."""
+        for user in self.users.values():
+            for video, pair in user.pairs.items():
+                if not (self.horizon and pair.first_at <= self.horizon):
+                    pair.events = [video.judged(judged.deed) for judged in pair.events]
+        self.is_drifted = False
+
+    def statistics(self, video: Video) -> tuple[int, int]:
+        """Return the impressions and engaged views of a video after a refresh."""
+        pairs = [user.pairs[video] for user in self.users.values() if video in user.pairs]
+        numbers = [pair.statistics() for pair in pairs]
+        return sum(viewed for viewed, _ in numbers), sum(engaged for _, engaged in numbers)
+
+    def prune(self, events_until: datetime, sessions_until: datetime) -> tuple[int, int, int]:
+        """Delete old events and sessions; the numbers of events, sessions and places."""
+        horizon = max(events_until, self.horizon or events_until)
+        bodies = [body for user in self.users.values() for body in user.log.values()]
+        old = [body for body in bodies if body.at <= horizon]
+        if old:
+            self.horizon = horizon
+        sessions = places = 0
+        for user in self.users.values():
+            user.log = {key: body for key, body in user.log.items() if body.at > horizon}
+            gone = user.prune(sessions_until)
+            sessions, places = sessions + len(gone), places + sum(len(s.times) for s in gone)
+        self.are_sessions_pruned |= sessions > 0
+        return len(old), sessions, places
+
+    # Feeds
+
+    def filters(self, user: User | None, video: Video, as_of: datetime) -> dict[str, bool]:
+        """Return which filters a video passes for a user, or for a stranger."""
+        viewer = user or User("")
+        pair = viewer.pairs.get(video)
+        return {
+            "published": video.status == "published",
+            "not_in_future": video.published_at is None or video.published_at <= as_of,
+            "not_own": video.creator is not viewer,
+            "not_rejected": pair is None or not pair.is_rejected(),
+            "not_seen": not viewer.has_seen(video),
+            "creator_not_muted": ("creator", video.creator) not in viewer.mutes,
+            "sound_not_muted": ("sound", video.sound) not in viewer.mutes,
+            "hashtag_not_muted": not any(("hashtag", t) in viewer.mutes for t in video.hashtags),
+            "keyword_not_muted": not any(
+                kind == "keyword" and text.words(value) in text.words(video.caption)
+                for kind, value in viewer.mutes
+            ),
+        }
+
+    def eligible(
+        self,
+        user: User | None,
+        as_of: datetime,
+        *,
+        rewatch: bool = False,
+        session: UUID | None = None,
+        exclude: Collection[str] = (),
+    ) -> set[Video]:
+        """Return the videos that a page may show."""
+        served = user.sessions[session].videos() if user and session in user.sessions else []
+
+        def passes(video: Video) -> bool:
+            filters = self.filters(user, video, as_of)
+            if rewatch:
+                filters["not_seen"] = video not in served
+            return all(filters.values()) and video.key not in exclude
+
+        return set(filter(passes, self.videos.values()))
+
+    def following(self, user: User) -> Callable[[Video, datetime], bool]:
+        """Return whether the list of followed creators has a video."""
+
+        def has(video: Video, as_of: datetime) -> bool:
+            filters = {**self.filters(user, video, as_of), "not_seen": True}
+            return video.creator in user.follows and all(filters.values())
+
+        return has
+
+    def serve(
+        self,
+        user: User,
+        session: UUID,
+        position: int,
+        videos: Iterable[Video],
+        as_of: datetime,
+        *,
+        rewatch: bool,
+    ) -> None:
+        """Record a page as served."""
+        listed = list(videos)
+        own = user.sessions.setdefault(session, ServedSession(rewatch, as_of))
+        assert own.next_position == position
+        own.pages[position] = listed
+        own.times |= dict.fromkeys(listed, as_of)
+        own.next_position += len(listed)
+        own.last_at = max(own.last_at, as_of)
+
+
+def _hashtags(row: Mapping[str, Any], video: Video, old_caption: str) -> set[str]:
+    """Return the hashtags of a video after a write: listed ones, and those of the caption."""
+    in_old, in_caption = _in_caption(old_caption), _in_caption(video.caption)
+    if row.get("hashtags", ...) is ...:
+        is_same = in_old == in_caption
+        return set(video.hashtags) if is_same else (video.hashtags - in_old) | in_caption
+    return set(row["hashtags"] or ()) | in_caption
+
+
+def _in_caption(caption: str) -> set[str]:
+    return {word[1:] for word in caption.split() if word.startswith("#")}
