@@ -144,11 +144,16 @@ def _finish(run: RefreshRun, session: Session, _state: Any) -> None:
     viewed, engaged = lookup.run(session, sums).one()
     greatest = sa.select(sa.func.max(VIDEOS.c.trending)).where(VIDEOS.c.status == "published")
     changed: dict[str, Any] = {"refreshed_at": run.as_of, "trend_peak": greatest.scalar_subquery()}
-    if viewed:
-        prior = run.settings.share_prior_impressions
-        share = (int(engaged) + prior * run.settings.share_prior) / (int(viewed) + prior)
-        changed["engaged_share"] = min(1.0, share)
+    changed["engaged_share"] = _smoothed_share(run.settings, int(viewed or 0), int(engaged or 0))
     lookup.run(session, sa.update(LEARNING_STATE).values(changed))
+
+
+def _smoothed_share(settings: Settings, viewed: int, engaged: int) -> float:
+    """Return the share of engaged views, smoothed towards its prior."""
+    prior = settings.share_prior_impressions
+    if viewed + prior == 0:
+        return settings.share_prior
+    return min(1.0, (engaged + prior * settings.share_prior) / (viewed + prior))
 
 
 def _rebuild_all_users(run: RefreshRun) -> int:

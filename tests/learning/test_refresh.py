@@ -107,13 +107,17 @@ def test_a_second_refresh_changes_nothing(engine: Engine) -> None:
     assert everything(engine) == before
 
 
-def test_the_share_of_engaged_views_begins_with_the_prior(engine: Engine) -> None:
+def test_the_share_of_engaged_views_begins_and_ends_with_the_prior(engine: Engine) -> None:
     people(engine, 3, 2)
     watch(engine, ("u0", "v0"), ("u1", "v0"))
     watch(engine, ("u2", "v0"), watch_ms=0)
     settings = Settings(share_prior=0.5, share_prior_impressions=2)
     refresh(engine, settings=settings)
     assert read(engine, LearningState.engaged_share) == [(pytest.approx((2 + 1) / (3 + 2)),)]
+    for user in ("u0", "u1", "u2"):
+        recommender.erase_user(engine, user)
+    refresh(engine, settings=Settings(share_prior=0.5, share_prior_impressions=0))
+    assert read(engine, LearningState.engaged_share) == [(0.5,)]
 
 
 @pytest.mark.parametrize("exponents", [[0.0], [1.0, 1.0], [5e4, 5e4 - 1], [-5e5, -5e5], [3, 900.5]])

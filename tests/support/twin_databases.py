@@ -161,7 +161,7 @@ def affinities(session: Session) -> dict[tuple[str, str, str], float]:
         query = query.join(User, User.id == Affinity.user_id)
         query = query.join(named, named.id == Affinity.subject_id)
         for user, key, score in session.execute(query.where(Affinity.subject == subject)):
-            if not key.startswith(ERASED) and abs(score) > 1e-9:
+            if not key.startswith("erased") and abs(score) > 1e-9:
                 found[user, subject, key] = score
     return found
 
