@@ -222,7 +222,8 @@ def _parsed(kind: RowKind, layout: Layout, line: int, row: Any, size: int) -> Fi
     except rows.ColumnError as error:
         return FileRow(line, row, size, None, InvalidValue(f"{error}{layout.advice(row)}"))
     except InvalidValue as error:
-        return FileRow(line, row, size, None, error)
+        advice = layout.advice_on_word(row, str(error))
+        return FileRow(line, row, size, None, InvalidValue(f"{error}{advice}"))
 
 
 def line_of(rejected: RejectedRow) -> int:

@@ -60,7 +60,7 @@ class FileFormat:
         _check_texts("constants", self.constants)
         for column, meanings in self.values.items():
             _check_texts(f"values of {column}", meanings)
-        if twice := self.columns.keys() & self.constants.keys():
+        if twice := self.constants.keys() & (self.columns.keys() | self.values.keys()):
             raise InvalidValue(f"{min(twice)}: is read from a column and has a constant value, too")
 
     @property

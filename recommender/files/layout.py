@@ -123,6 +123,7 @@ class Layout:
             name: self.cell(name, text) for name, text in self.form.constants.items()
         }
         self._used = {*self._sources.values(), *self._constants}
+        self._check_values()
 
     def _check_options(self) -> None:
         form = self.form
@@ -130,6 +131,18 @@ class Layout:
             scalars.parse_named("column", scalars.one_of(tuple(self.columns)), name)
         if lists := [name for name in form.values if self.columns[name].many]:
             raise InvalidValue(f"values: {lists[0]} is a list, whose words have no other meaning")
+
+    def _check_values(self) -> None:
+        """Raise `InvalidValue` if an option gives a value that no row may have."""
+        meanings = [
+            (name, meaning)
+            for name, words in self.form.values.items()
+            for meaning in words.values()
+            if meaning
+        ]
+        for name, value in (*self._constants.items(), *meanings):
+            scalars.parse_named(name, self.columns[name].value, value)
+        self.times.cut = 0  # only times of rows count
 
     def delimiter(self, header: str) -> str:
         """Return the delimiter of a header: the one that finds the most known columns."""
@@ -168,7 +181,8 @@ class Layout:
         if repeated := [name for name in read if read.count(name) > 1]:
             raise InvalidValue(f"column {scalars.shown(repeated[0])} stands there twice")
         self._check_known(header)
-        if absent := [name for name in self.form.columns.values() if name not in header]:
+        named = [*self.form.columns.values(), *(self._sources[name] for name in self.form.values)]
+        if absent := [name for name in named if name not in header]:
             raise InvalidValue(
                 f"the file has no column {scalars.shown(absent[0])}, it has {', '.join(header)}"
             )
@@ -196,6 +210,14 @@ class Layout:
             if name in row:
                 row[name] = meanings.get(_word(row[name]), row[name])
         return row | self._constants
+
+    def advice_on_word(self, row: Mapping[str, Any], error: str) -> str:
+        """Return the option that helps if a row was refused because of a word."""
+        name = error.partition(":")[0]
+        if " is not one of " not in error:
+            return ""
+        place = quote(f"{name}:{_word(row[name])}")
+        return f"; give --value {place}=WORD to say which of them it means"
 
     def advice(self, names: Collection[str]) -> str:
         """Return the options that help if a row's columns were refused."""

@@ -238,6 +238,13 @@ def test_an_event_without_an_id_has_one_by_its_content() -> None:
             " entry of a JSON array"
         )),
         ("x,x,user,user\n", {"ignore_unknown": True}, "line 1: column 'user' stands there twice"),
+        ("user,video,kind,at,rating\n", {"values": {"completion": {"5": "1"}}, "ignore_unknown": 1},
+         "line 1: the file has no column 'completion', it has user, video, kind, at, rating"),
+        ("user,video,kind,at\n1,1,page view,2026-01-01T00:00:00Z", {}, (
+            "kind: 'page view' is not one of impression, watch, like, unlike, share, comment, save,"
+            " unsave, not_interested, interested, report, convert; give --value"
+            " 'kind:page view'=WORD to say which of them it means"
+        )),
     ],
 )  # fmt: skip
 def test_a_refused_column_is_told_with_the_way_out(
@@ -264,6 +271,10 @@ def test_an_option_that_makes_no_sense_is_refused() -> None:
         ({"constants": {"usr": ""}}, "column: 'usr' is not one of id, language"),
         ({"values": {"interests": {}}}, "values: interests is a list"),
         ({"constants": {"interests": "['a']"}}, "interests: \"['a']\" begins like a list in JSON"),
+        ({"values": {"id": {"a": "b"}}, "constants": {"id": "b"}}, "id: is read from a column and"),
+        ({"constants": {"id": ""}}, "id: is required and empty"),
+        ({"constants": {"created_at": "yesterday"}}, "created_at: 'yesterday' is not a time"),
+        ({"values": {"created_at": {"a": "b"}}}, "created_at: 'b' is not a time"),
     ]
     for options, message in cases:
         with pytest.raises(InvalidValue) as refused:
