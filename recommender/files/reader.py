@@ -99,7 +99,10 @@ def read_rows(layout: Layout, binary: BinaryIO) -> Iterator[RawRow]:
     try:
         if wrong := wrong_content(plain.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]):
             raise BadData(wrong)
-        yield from _READERS[lines.first_character()](layout, lines)
+        first = lines.first_character()
+        if not first and _is_named_json_lines(binary):
+            return  # an export without rows
+        yield from _READERS[first](layout, lines)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadData(f"line {lines.number + 1}: the gzip data is broken: {error}") from error
     except csv.Error as error:
@@ -107,6 +110,11 @@ def read_rows(layout: Layout, binary: BinaryIO) -> Iterator[RawRow]:
     finally:
         if not text.closed:
             text.detach()  # the stream is the caller's to close
+
+
+def _is_named_json_lines(binary: BinaryIO) -> bool:
+    name = getattr(binary, "name", "")
+    return isinstance(name, str) and name.removesuffix(".gz").endswith(".jsonl")
 
 
 class _LimitedGzip(gzip.GzipFile):

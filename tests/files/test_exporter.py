@@ -34,6 +34,7 @@ from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.files.batches import ROW_KINDS
 from recommender.models.types import Base
 from tests.conftest import DATABASES
+from tests.support.kinds import only_sqlite
 from tests.support.worlds import NOON, names, preview, rows_of
 
 ODD = [
@@ -195,6 +196,14 @@ def test_the_columns_are_those_of_the_interchange_format(engine: Engine, tmp_pat
             assert next(csv.reader(text)) == list(ROW_KINDS[kind].columns)
         first = (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()[0]
         assert list(json.loads(first)) == list(ROW_KINDS[kind].columns)
+
+
+@only_sqlite
+def test_an_export_without_rows_comes_back(engine: Engine, tmp_path: Path) -> None:
+    for name in ("follows.csv", "follows.csv.gz", "follows.jsonl", "follows.jsonl.gz"):
+        file = str(tmp_path / name)
+        assert recommender.export_file(engine, "follows", file).written == 0
+        assert recommender.import_file(engine, "follows", file).read == 0
 
 
 def test_a_compressed_export_has_no_time_and_no_name(engine: Engine, tmp_path: Path) -> None:
