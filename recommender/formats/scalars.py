@@ -30,10 +30,11 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
-UNDATED = datetime.min.replace(tzinfo=UTC)
-"""The stored publication time of a video without a known one: 0001-01-01T00:00:00Z.
+UNDATED = datetime(1, 1, 3, tzinfo=UTC)
+"""The stored publication time of a video without a known one. Every known time is later.
 
-Every accepted time is later. Go and .NET write it for a time that is not set.
+It is in the year 1 in every time zone: a session of PostgreSQL may have any, and Python has no
+earlier year. 0001-01-01T00:00:00Z, which Go and .NET write for a time that is not set, is unknown.
 """
 
 ERASED = LATEST
@@ -194,7 +195,7 @@ def time(value: object, zone: tzinfo | None = None) -> datetime:
 
 
 def publication_time(value: object, zone: tzinfo | None = None) -> datetime | None:
-    """Return a time in UTC, None for `UNDATED`, or raise `InvalidValue`.
+    """Return a time in UTC, None up to `UNDATED`, or raise `InvalidValue`.
 
     Args:
         value: as for `time`, but from the year 1 on.
@@ -204,7 +205,7 @@ def publication_time(value: object, zone: tzinfo | None = None) -> datetime | No
     moment = _in_utc(moment, zone, value)
     if moment >= LATEST:
         raise InvalidValue(f"{shown(value)} is not between the years 1 and 2100")
-    return None if moment == UNDATED else moment
+    return None if moment <= UNDATED else moment
 
 
 TimeParser: TypeAlias = Callable[..., datetime | None]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import recommender
 from recommender import FeedPage
 from recommender.feed.selection import ScoredCandidate, Spread, arrange
+from tests.support.kinds import only_postgresql
 from tests.support.worlds import NOON, at, follow, make_user, make_video, mute, names, preview
 
 VIEWERS = ("stranger", "plain", "muting")
@@ -89,8 +91,24 @@ def test_no_creator_is_neither_damped_nor_kept_apart(session: Session) -> None:
     assert [place.candidate for place in places] == [0, 1, 2, 3]
 
 
+@only_postgresql
+def test_a_session_in_any_time_zone_reads_them(session: Session) -> None:
+    world(session)
+    make_video(session, "old", published_at="0001-01-03T00:00:00.000001Z")
+    everything = {*NOBODYS, "dated", "of star", "bad", "old"}
+    for zone in ("UTC", "America/New_York", "Asia/Manila", "Pacific/Kiritimati"):
+        session.execute(sa.select(sa.func.set_config("TimeZone", zone, True)))  # noqa: FBT003 - SQL's
+        shown = preview(session, limit=12, as_of=NOON)
+        assert {item.video for item in shown.items} == everything
+        assert {item.video for item in shown.items if item.published_at is None} == {
+            *NOBODYS, "of star",
+        }  # fmt: skip
+        trending = recommender.trending(session, limit=12, as_of=NOON)
+        assert set(names(trending)) == everything
+
+
 def test_old_videos_are_neither_fresh_nor_on_trial(session: Session) -> None:
-    make_video(session, "old", published_at="0001-01-01T00:00:00.000001Z")
+    make_video(session, "old", published_at="0001-01-03T00:00:00.000001Z")
     make_video(session, "new", published_at=at(-1))
     page = preview(session, as_of=NOON)
     fresh = {item.video: item.signals["freshness"].value for item in page.items}

@@ -134,10 +134,11 @@ def test_a_time_without_an_offset_is_of_the_zone_that_is_given() -> None:
 def test_a_publication_time_is_of_the_year_1_or_later() -> None:
     east = timezone(timedelta(hours=14))
     for written, moment in (
-        ("0001-01-01T00:00:00.000001Z", scalars.UNDATED + timedelta(microseconds=1)),
-        ("0001-01-01T00:00:00-14:00", scalars.UNDATED + timedelta(hours=14)),
+        ("0001-01-03T00:00:00.000001Z", scalars.UNDATED + timedelta(microseconds=1)),
+        ("0001-01-03T00:00:00-14:00", scalars.UNDATED + timedelta(hours=14)),
         ("1895-12-28T20:00:00Z", datetime(1895, 12, 28, 20, tzinfo=UTC)),
         ("0001-01-01T00:00:00Z", None),
+        ("0001-01-02T23:59:59-00:00", None),
         (scalars.UNDATED, None),
     ):
         assert scalars.publication_time(written) == moment

@@ -334,7 +334,7 @@ def test_a_status_of_unknown_videos_names_them_and_writes_nothing(session: Sessi
 def test_a_video_may_have_neither_creator_nor_time(session: Session) -> None:
     rows: list[recommender.VideoRow] = [
         {"id": "v", "hashtags": ["a"], "sound": "s"}, {"id": "w", "creator": "None"},
-        {"id": "old", "published_at": "0001-01-01T00:00:00.000001Z", "hashtags": ["a"]},
+        {"id": "old", "published_at": "0001-01-03T00:00:00.000001Z", "hashtags": ["a"]},
         {"id": "zero", "published_at": "0001-01-01T00:00:00Z", "hashtags": ["a"]},
     ]  # fmt: skip
     assert upsert_videos(session, rows) == Counts(inserted=4)
