@@ -218,11 +218,11 @@ class Programs(RuleBasedStateMachine):
           rewatch=st.booleans())  # fmt: skip
     def visit(self, *, user: str, limit: int, drawn: list[Any], rewatch: bool) -> None:
         """Open a feed, do something with its videos, and go on to the next page."""
+        known = len(self.cursors)
         self.first_page(user=user, limit=limit, rewatch=rewatch, exclude="v8")
-        if self.cursors and self.cursors[-1][0] == user:
-            viewer = self.model.users[user]
-            shown = list(viewer.sessions.values())[-1].videos()
-            keys = [video.key for video in shown if not video.is_erased]
+        if len(self.cursors) > known:
+            *_, opened = self.model.users[user].sessions.values()
+            keys = [video.key for video in opened.videos()]
             named = zip(drawn, itertools.cycle(keys), strict=False)
             done = [{**body, "user": user, "video": key} for body, key in named]
             self.record(drawn=done, skip=True)
