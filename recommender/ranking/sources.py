@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,15 +21,18 @@ from recommender.formats.scalars import LIST_LENGTH, UNDATED
 from recommender.models import (
     Affinity,
     Follow,
+    Hashtag,
     MutedCreator,
     MutedHashtag,
     MutedSound,
+    Sound,
     UserHashtag,
     UserSound,
     Video,
     VideoHashtag,
 )
 from recommender.models.types import UtcDateTime
+from recommender.ranking.ties import largest
 from recommender.ranking.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
@@ -55,7 +57,7 @@ NEW_VIDEO_LIMIT = 1_000
 """The largest number of new videos scanned for exploration candidates."""
 
 SHUFFLE_STEP = 1_220_703_125
-"""The distance in the shuffled cycle between two videos with consecutive ids."""
+"""The distance in the shuffled cycle between two consecutive videos."""
 
 MUTED = {
     "creator": MutedCreator.creator_id,
@@ -87,6 +89,7 @@ def following(viewer: Viewer, quota: int) -> sa.Select[int]:
     followed = (
         sa.select(Follow.creator_id)
         .where(Follow.user_id == viewer.user_id, _wanted(viewer, "creator", Follow.creator_id))
+        .order_by(Follow.creator_id)
         .limit(FOLLOWED_LIMIT)
         .subquery("followed")
     )
@@ -162,19 +165,27 @@ def creators(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
-    best = (
-        sa.select(Affinity.subject_id)
-        .where(
-            Affinity.user_id == viewer.user_id,
-            Affinity.subject == subject,
-            Affinity.score > 0,
-            _wanted(viewer, subject, Affinity.subject_id),
-        )
-        .order_by(Affinity.score.desc(), Affinity.subject_id)
-        .limit(viewer.interests)
-        .subquery(f"best_{subject}")
+    liked = sa.select(Affinity.subject_id.label("subject"), Affinity.score.label("value")).where(
+        Affinity.user_id == viewer.user_id,
+        Affinity.subject == subject,
+        Affinity.score > 0,
+        _wanted(viewer, subject, Affinity.subject_id),
     )
-    return sa.select(best.c.subject_id)
+    best = largest(liked, viewer.interests, ORDER[subject], f"liked_{subject}")
+    return sa.select(best.c.subject)
+
+
+def _named(name: InstrumentedAttribute[str]) -> Callable[[ColumnElement[int]], ColumnElement[Any]]:
+    return lambda subject: sa.select(name).where(name.class_.id == subject).scalar_subquery()
+
+
+# An import keeps the order of the users' ids. Hashtags and sounds get theirs in another order.
+ORDER: dict[str, Callable[[ColumnElement[int]], ColumnElement[Any]]] = {
+    "creator": lambda subject: subject,
+    "hashtag": _named(Hashtag.name),
+    "sound": _named(Sound.key),
+}
+"""The order of subjects to which a user has the same affinity."""
 
 
 def _wanted(
@@ -229,7 +240,7 @@ def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
     """New videos with few impressions, in random order: every video gets a chance."""
     video, its = aliased(Video), aliased(Video)
     new = (
-        sa.select(video.id)
+        sa.select(video.id, video.published_at)
         .where(
             video.status == "published",
             video.published_at.between(viewer.trial_since, viewer.as_of),
@@ -238,7 +249,9 @@ def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
         .limit(NEW_VIDEO_LIMIT)
         .subquery("new")
     )
-    place = (new.c.id % CYCLE * SHUFFLE_STEP + viewer.trial_start) % CYCLE
+    # By their place, because an import gives the videos other ids, in the same order.
+    number = sa.func.row_number().over(order_by=(new.c.published_at.desc(), new.c.id.desc()))
+    place = (number * SHUFFLE_STEP + viewer.trial_start) % CYCLE
     # Fenced, impressions are read one video after another, until there are enough.
     shuffled = fence(sa.select(new.c.id).order_by(place, new.c.id)).subquery("shuffled")
     viewers = sa.select(its.impressions).where(its.id == shuffled.c.id).scalar_subquery()
@@ -264,18 +277,16 @@ def _newest_of(
     """
     # n videos can come from at most n creators: those with the most recent uploads. Each creator's
     # videos are read newest first, so the size of their back catalogue does not matter.
-    subject = wanted.c[0].label("subject")
-    newest_at = _nth_newest(viewer, column, wanted.c[0], 1)
-    active = (
-        sa.select(subject, newest_at.label("newest_at"))
-        .order_by(sa.desc("newest_at").nulls_last())
-        .limit(SCAN_FACTOR * quota)
-        .subquery(f"active_{column.key}")
-    )
-    nth = _nth_newest(viewer, column, active.c.subject, VIDEOS_PER_SUBJECT)
+    newest_at = _nth_newest(viewer, Video.published_at, column, wanted.c[0], 1)
+    published = sa.select(wanted.c[0].label("subject"), newest_at.label("value"))
+
+    def order(subject: ColumnElement[int]) -> ColumnElement[int]:
+        return -_nth_newest(viewer, Video.id, column, subject, 1)
+
+    active = largest(published, SCAN_FACTOR * quota, order, f"newest_{name}")
+    nth = _nth_newest(viewer, Video.published_at, column, active.c.subject, VIDEOS_PER_SUBJECT)
     since = materialized(
         sa.select(active.c.subject, sa.func.coalesce(nth, literal(UNDATED, UtcDateTime())))
-        .where(active.c.newest_at.is_not(None))
         .limit(SCAN_FACTOR * quota)
         .cte(name)
     )
@@ -307,18 +318,22 @@ def _newest_among(statement: Statement, quota: int) -> sa.Select[int]:
 
 
 def _nth_newest(
-    viewer: Viewer, column: InstrumentedAttribute[Any], subject: ColumnElement[int], nth: int
-) -> sa.ScalarSelect[datetime | None]:
-    """Return the publication time of the nth newest video by a creator, or with a sound."""
+    viewer: Viewer,
+    read: InstrumentedAttribute[Any],
+    column: InstrumentedAttribute[Any],
+    subject: ColumnElement[int],
+    nth: int,
+) -> sa.ScalarSelect[Any]:
+    """Return the time or the id of the nth newest video by a creator, or with a sound."""
     video = aliased(Video)
     return (
-        sa.select(video.published_at)
+        sa.select(getattr(video, read.key))
         .where(
             getattr(video, column.key) == subject,
             video.status == "published",
             video.published_at <= viewer.as_of,
         )
-        .order_by(video.published_at.desc())
+        .order_by(video.published_at.desc(), video.id.desc())
         .offset(nth - 1)
         .limit(1)
         .scalar_subquery()

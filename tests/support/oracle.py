@@ -474,7 +474,7 @@ class Oracle:
             if (user, each) == (self.user, subject) and score > 0
             and name not in self.muted(subject)
         }  # fmt: skip
-        return sorted(scores, key=lambda name: -scores[name])[: self.settings.interests]
+        return sorted(scores, key=lambda name: (-scores[name], name))[: self.settings.interests]
 
     def _by_statistics(self, keys: list[str], trending: list[str]) -> dict[str, list[str]]:
         videos = self.world.videos
@@ -496,16 +496,20 @@ class Oracle:
 
     def _is_on_trial(self, key: str) -> bool:
         """The world has fewer new videos than a source looks at."""
-        video, settings = self.world.videos[key], self.settings
-        since = self.as_of - timedelta(days=settings.trial_days)
-        is_new = since <= dated(video) <= self.as_of
-        return is_new and bool(video["impressions"] < settings.trial_viewers)
+        viewers = self.world.videos[key]["impressions"]
+        return self._is_new(key) and bool(viewers < self.settings.trial_viewers)
+
+    def _is_new(self, key: str) -> bool:
+        video = self.world.videos[key]
+        since = self.as_of - timedelta(days=self.settings.trial_days)
+        return since <= dated(video) <= self.as_of and video["status"] == "published"
 
     def _place_in_circle(self, key: str) -> int:
         """That of a preview of the day."""
         seed = blake2b(f"{self.user} {self.as_of.date()}".encode(), digest_size=4).digest()
         start = random.Random(f"{int.from_bytes(seed) % CYCLE} 1").randrange(CYCLE)  # noqa: S311 - not for secrets
-        return (self.world.rows[key] % CYCLE * SHUFFLE_STEP + start) % CYCLE
+        newest = sorted(filter(self._is_new, self.world.videos), key=self.newness, reverse=True)
+        return ((newest.index(key) + 1) * SHUFFLE_STEP + start) % CYCLE
 
     def score_key(self, key: str, weights: Mapping[str, float]) -> int:
         values = self.signals(key)
