@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,7 +33,7 @@ from recommender.models import (
     VideoHashtag,
 )
 from recommender.models.types import UtcDateTime
-from recommender.ranking.ties import largest
+from recommender.ranking.ties import Order, largest
 from recommender.ranking.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
@@ -171,21 +172,16 @@ def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
         Affinity.score > 0,
         _wanted(viewer, subject, Affinity.subject_id),
     )
-    best = largest(liked, viewer.interests, ORDER[subject], f"liked_{subject}")
+    best = largest(liked, viewer.interests, ORDER.get(subject), f"liked_{subject}")
     return sa.select(best.c.subject)
 
 
-def _named(name: InstrumentedAttribute[str]) -> Callable[[ColumnElement[int]], ColumnElement[Any]]:
+def _named(name: InstrumentedAttribute[str]) -> Order:
     return lambda subject: sa.select(name).where(name.class_.id == subject).scalar_subquery()
 
 
-# An import keeps the order of the users' ids. Hashtags and sounds get theirs in another order.
-ORDER: dict[str, Callable[[ColumnElement[int]], ColumnElement[Any]]] = {
-    "creator": lambda subject: subject,
-    "hashtag": _named(Hashtag.name),
-    "sound": _named(Sound.key),
-}
-"""The order of subjects to which a user has the same affinity."""
+ORDER: dict[str, Order] = {"hashtag": _named(Hashtag.name), "sound": _named(Sound.key)}
+"""The order of subjects with equal affinities or equally new videos; creators keep their ids'."""
 
 
 def _wanted(
@@ -277,16 +273,14 @@ def _newest_of(
     """
     # n videos can come from at most n creators: those with the most recent uploads. Each creator's
     # videos are read newest first, so the size of their back catalogue does not matter.
-    newest_at = _nth_newest(viewer, Video.published_at, column, wanted.c[0], 1)
+    newest_at = _nth_newest(viewer, column, wanted.c[0], 1)
     published = sa.select(wanted.c[0].label("subject"), newest_at.label("value"))
-
-    def order(subject: ColumnElement[int]) -> ColumnElement[int]:
-        return -_nth_newest(viewer, Video.id, column, subject, 1)
-
+    order = ORDER["sound"] if column is Video.sound_id else None
     active = largest(published, SCAN_FACTOR * quota, order, f"newest_{name}")
-    nth = _nth_newest(viewer, Video.published_at, column, active.c.subject, VIDEOS_PER_SUBJECT)
+    nth = _nth_newest(viewer, column, active.c.subject, VIDEOS_PER_SUBJECT)
     since = materialized(
         sa.select(active.c.subject, sa.func.coalesce(nth, literal(UNDATED, UtcDateTime())))
+        .where(active.c.value.is_not(None))
         .limit(SCAN_FACTOR * quota)
         .cte(name)
     )
@@ -318,22 +312,18 @@ def _newest_among(statement: Statement, quota: int) -> sa.Select[int]:
 
 
 def _nth_newest(
-    viewer: Viewer,
-    read: InstrumentedAttribute[Any],
-    column: InstrumentedAttribute[Any],
-    subject: ColumnElement[int],
-    nth: int,
-) -> sa.ScalarSelect[Any]:
-    """Return the time or the id of the nth newest video by a creator, or with a sound."""
+    viewer: Viewer, column: InstrumentedAttribute[Any], subject: ColumnElement[int], nth: int
+) -> sa.ScalarSelect[datetime | None]:
+    """Return the publication time of the nth newest video by a creator, or with a sound."""
     video = aliased(Video)
     return (
-        sa.select(getattr(video, read.key))
+        sa.select(video.published_at)
         .where(
             getattr(video, column.key) == subject,
             video.status == "published",
             video.published_at <= viewer.as_of,
         )
-        .order_by(video.published_at.desc(), video.id.desc())
+        .order_by(video.published_at.desc())
         .offset(nth - 1)
         .limit(1)
         .scalar_subquery()

@@ -13,23 +13,30 @@ from sqlalchemy import ColumnElement, Subquery
 
 from recommender.database.expressions import materialized
 
+Order = Callable[[ColumnElement[int]], ColumnElement[Any]]
+"""A function from the id of a subject to its place."""
+
 
 def largest(
     rows: sa.Select[*tuple[Any, ...]],
     limit: Any,
-    order: Callable[[ColumnElement[int]], ColumnElement[Any]],
+    order: Order | None,
     name: str,
 ) -> Subquery:
-    """Return the rows with the largest values, without NULL.
+    """Return the rows with the largest values.
 
     Args:
-        rows: a SELECT of a `subject`, which is an id, and its `value`, which may be NULL.
+        rows: a SELECT of a `subject`, which is an id, and its `value`. Rows without a value come
+            last, or are left out.
         limit: the number of rows.
-        order: the order of subjects with the same value. It is only computed if these are cut.
+        order: the order of subjects with the same value, which is only computed if these are cut;
+            None for the order of their ids.
         name: the name of the subquery and of its CTEs.
     """
-    # One row more than the limit shows whether equal rows are cut. Only then all are read again.
     ordered = rows.order_by(sa.desc("value").nulls_last())
+    if order is None:
+        return ordered.order_by(sa.asc("subject")).limit(limit).subquery(name)
+    # One row more than the limit shows whether equal rows are cut. Only then all are read again.
     top = materialized(ordered.limit(limit + 1).cte(f"top_{name}"))
     known, value = top.c.value.is_not(None), sa.select(top.c.value).order_by(top.c.value.desc())
     last, cut = (
@@ -48,7 +55,7 @@ def largest(
 def _tied(
     rows: sa.Select[*tuple[Any, ...]],
     tie: sa.CTE,
-    order: Callable[[ColumnElement[int]], ColumnElement[Any]],
+    order: Order,
 ) -> sa.Select[*tuple[Any, ...]]:
     """Return the rows whose value is that of a tie, with their place."""
     # The outer join keeps both databases from reading the rows if there is no tie.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -41,19 +43,28 @@ def test_equal_affinities_are_cut_by_name(session: Session, subject: str, table:
         assert {names[row_id] for row_id in chosen} == set(expected)
 
 
-def test_creators_with_equally_new_videos_are_cut_by_their_videos(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (Video.creator_id, ("b", "ba", "bac", "baec", "baecd")),
+        (Video.sound_id, ("a", "ba", "bac", "baec", "baecd")),
+    ],
+)
+def test_creators_and_sounds_with_equally_new_videos_are_cut_by_id_and_by_name(
+    session: Session, monkeypatch: pytest.MonkeyPatch, column: Any, expected: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(sources, "SCAN_FACTOR", 1)
     make_user(session)
-    get_or_create_ids(session, USERS, ["d", "b", "a", "c", "e", "idle"])
-    for creator in ("c", "e", "a", "b", "d"):
-        make_video(session, f"old {creator}", creator=creator, published_at=at(-99))
-        make_video(session, creator, creator=creator, published_at=at(-1 - (creator == "d")))
+    for table in (USERS, SOUNDS):
+        get_or_create_ids(session, table, ["d", "b", "a", "c", "e", "idle"])
+    for key in ("c", "e", "a", "b", "d"):
+        make_video(session, f"old {key}", creator=key, sound=key, published_at=at(-99))
+        made = at(-1 - (key == "d"))
+        make_video(session, key, creator=key, sound=key, published_at=made)
     viewer = Viewer.of(resolve(session, "viewer", as_of=NOON))
     keys = dict(map(tuple, session.execute(sa.select(Video.id, Video.key))))
-    for number in range(1, 7):
-        wanted = sa.select(USERS.c.id).subquery("wanted")
-        newest = sources._newest_of(viewer, Video.creator_id, wanted, number, "any_since")
-        found = [keys[row_id] for row_id in session.scalars(newest)]
-        assert found == ["b", "a", "e", "c", "d", "old d"][:number]
+    table = USERS if column is Video.creator_id else SOUNDS
+    for number, found in enumerate(expected, start=1):
+        wanted = sa.select(table.c.id).subquery("wanted")
+        newest = sources._newest_of(viewer, column, wanted, number, "any_since")
+        assert [keys[row_id] for row_id in session.scalars(newest)] == list(found)
