@@ -136,11 +136,18 @@ class ListPosition:
 
     def is_above(self) -> ColumnElement[bool]:
         """Return the condition that a video comes after the position, in descending order."""
-        is_trend = self.by == BY_TREND
-        value = literal(self.value, Double() if is_trend else UtcDateTime())
-        column = Video.trending if is_trend else Video.published_at
-        own = sa.tuple_(value, literal(self.video_id, BigInteger()))
-        return sa.tuple_(column, Video.id) < own
+        return self._column() < self._bound()
+
+    def is_reached(self) -> ColumnElement[bool]:
+        """Return the condition that a video comes at the position or before it."""
+        return self._column() >= self._bound()
+
+    def _column(self) -> sa.Tuple:
+        return sa.tuple_(Video.trending if self.by == BY_TREND else Video.published_at, Video.id)
+
+    def _bound(self) -> sa.Tuple:
+        value = literal(self.value, Double() if self.by == BY_TREND else UtcDateTime())
+        return sa.tuple_(value, literal(self.video_id, BigInteger()))
 
 
 TOP_OF_TRENDING = ListPosition(BY_TREND, LARGEST_TREND, LARGEST_ID)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy import ColumnElement
 
 from recommender.database.expressions import Statement
 from recommender.database.session import Session
 from recommender.errors import UnknownVideo
-from recommender.feed.items import CATALOGUE, item_of, video_key
+from recommender.feed.items import CATALOGUE, item_of, outcomes_of, video_key
 from recommender.feed.reasons import leading_signals
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query
@@ -27,8 +28,9 @@ from recommender.models import (
     Video,
     VideoHashtag,
 )
+from recommender.ranking.additions import check_where
 from recommender.ranking.candidates import source_names
-from recommender.ranking.filters import FILTERS, filters_of
+from recommender.ranking.filters import FILTERS, HOST_FILTERS
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest
 from recommender.ranking.scoring import (
     ahead_query,
@@ -36,7 +38,6 @@ from recommender.ranking.scoring import (
     sources_query,
 )
 from recommender.ranking.signals import Signal
-from recommender.ranking.viewer import Shape
 from recommender.settings import Settings
 
 MAX_DISPLACING = 3
@@ -52,6 +53,8 @@ def explain(
     profile: str | None = None,
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
+    where: ColumnElement[bool] | None = None,
+    exclude: Iterable[AnyKey] = (),
     signals: Mapping[Signal, float] | None = None,
     words: Mapping[str, Words] | None = None,
     settings: Settings | None = None,
@@ -65,6 +68,9 @@ def explain(
         profile: ``name`` or ``name@version``; None for the active one.
         limit: the limit of the page to explain, 1 to 500; a longer page reads more candidates.
         as_of: the reading time, with an offset; None for now.
+        where: a condition of the host over `Video`, as in `for_you`; it is the filter ``where``.
+        exclude: the keys of videos that the list leaves out, 10,000 at most; this is the filter
+            ``excluded``.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         words: the words for each format in the sentence; another format is called a video.
         settings: the numbers that shape signals and sources; None for the environment's.
@@ -75,8 +81,10 @@ def explain(
         UnknownVideo: the video does not exist.
     """
     request = resolve(
-        session, user, profile, limit=limit, as_of=as_of, signals=signals, settings=settings
-    )
+        session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
+        signals=signals, settings=settings,
+    )  # fmt: skip
+    check_where(request.where)
     return _explanation(session, request, video_key(video), words or {})
 
 
@@ -87,7 +95,7 @@ def _explanation(
     row = session.execute(_with_facts(page, request)).one_or_none()
     if row is None:
         raise UnknownVideo(f"there is no video {scalars.shown(video)}")
-    filters = _outcomes(request, row)
+    filters = outcomes_of(row)
     sources = _sources_of(session, request, row.video_id)
     is_shown = bool(sources) and all(outcome.passed for outcome in filters)
     ahead = session.execute(ahead_query(request, row)).all() if is_shown else []
@@ -100,13 +108,6 @@ def _explanation(
         rank=item.position or None,
         reason=reason_of(item, filters, facts, words.get(item.format or "", VIDEO_WORDS)),
         displaced_by=tuple(row.key for row in ahead[:MAX_DISPLACING]),
-    )
-
-
-def _outcomes(request: FeedRequest, row: Any) -> tuple[FilterOutcome, ...]:
-    return tuple(
-        FilterOutcome(rule.name, bool(row._mapping[f"filter_{rule.name}"]))  # noqa: SLF001 - its API
-        for rule in filters_of(Shape.of(request))
     )
 
 
@@ -230,7 +231,7 @@ def reason_of(
         facts: what the sentence may name.
         words: the words for its format.
     """
-    otherwise = {rule.name: rule.otherwise for rule in FILTERS}
+    otherwise = {**{rule.name: rule.otherwise for rule in FILTERS}, **HOST_FILTERS}
     for outcome in filters:
         if not outcome.passed:
             cause = _dated_cause(outcome.name, facts, words) or otherwise[outcome.name]

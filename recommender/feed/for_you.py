@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +13,13 @@ from sqlalchemy import ColumnElement
 
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
-from recommender.feed.items import check_videos_exist, placed_items, scored_candidate, video_key
+from recommender.feed.items import (
+    check_videos_exist,
+    outcomes_of,
+    placed_items,
+    scored_candidate,
+    video_key,
+)
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import Place, select_places
 from recommender.feed.sessions import recorded_page, serve
@@ -151,10 +157,15 @@ def rank(
     *,
     profile: str | None = None,
     as_of: datetime | None = None,
+    where: ColumnElement[bool] | None = None,
+    exclude: Iterable[AnyKey] = (),
+    allowed_only: bool = False,
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
 ) -> FeedPage:
-    """Return all of the given videos in the viewer's order; no filter applies.
+    """Return the given videos in the viewer's order, each with the outcomes of the filters.
+
+    No filter leaves a video out, only `exclude` does. `FeedItem.filters` tells which filters would.
 
     Args:
         session: the caller's transaction.
@@ -162,22 +173,36 @@ def rank(
         videos: the keys of 1 to 500 videos.
         profile: ``name`` or ``name@version``; None for the active one.
         as_of: the reading time, with an offset; None for now.
+        where: a condition of the host over `Video`, as in `for_you`; its outcome is told too.
+        exclude: the keys of videos to leave out, 10,000 at most.
+        allowed_only: whether to leave out the videos that do not pass every filter.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals; None for the environment's.
 
     Raises:
         InvalidValue: a value has the wrong form.
         UnknownProfile: the profile or version does not exist.
-        UnknownVideo: one of the videos does not exist.
+        UnknownVideo: one of the videos does not exist and is not excluded.
     """
     keys = _distinct_keys(videos)
     request = resolve(
-        session, user, profile, limit=len(keys), as_of=as_of, signals=signals, settings=settings
-    )
-    candidates = read_given_candidates(session, request, keys)
+        session, user, profile, limit=len(keys), as_of=as_of, where=where, exclude=exclude,
+        signals=signals, settings=settings,
+    )  # fmt: skip
+    items = _ranked_items(session, request, [key for key in keys if key not in request.exclude])
+    if allowed_only:
+        items = [item for item in items if all(outcome.passed for outcome in item.filters)]
+    placed = (replace(item, position=place) for place, item in enumerate(items, start=1))
+    return FeedPage(replace(request, session=None), tuple(placed))
+
+
+def _ranked_items(session: Session, request: FeedRequest, keys: Sequence[str]) -> list[FeedItem]:
+    """Return the given videos in order, with the outcomes of the filters: one statement."""
+    candidates = read_given_candidates(session, replace(request, exclude=()), keys)
+    filters = {row.video_id: outcomes_of(row) for row in candidates.rows}
     items = placed_items(session, request, candidates, in_order(candidates))
     check_videos_exist(keys, {item.video for item in items})
-    return FeedPage(replace(request, session=None), items)
+    return [replace(item, filters=filters[item.video_id]) for item in items]
 
 
 def _distinct_keys(videos: Iterable[AnyKey]) -> list[str]:

@@ -10,7 +10,7 @@ from recommender.database.session import Session
 from recommender.errors import InvalidValue, UnknownVideo
 from recommender.feed.selection import Place, ScoredCandidate
 from recommender.feed.statements import Candidates, shown_rows
-from recommender.feed.values import Contribution, FeedItem
+from recommender.feed.values import Contribution, FeedItem, FilterOutcome
 from recommender.formats import scalars
 from recommender.models.tables import VIDEOS
 from recommender.ranking.candidates import source_names
@@ -20,6 +20,8 @@ from recommender.ranking.sources import was_exploration
 
 CATALOGUE = ("catalogue",)
 """The source of every candidate of the reference formula: all videos are candidates."""
+
+_FILTER = "filter_"
 
 
 def placed_items(
@@ -118,6 +120,15 @@ def item_of(
         explored=explored,
         crowded=crowded,
         **shown_fields(row if shown is None else shown),
+    )
+
+
+def outcomes_of(row: Any) -> tuple[FilterOutcome, ...]:
+    """Return the outcomes of the filters that a row tells."""
+    return tuple(
+        FilterOutcome(name.removeprefix(_FILTER), bool(passed))
+        for name, passed in row._mapping.items()  # noqa: SLF001 - its API
+        if name.startswith(_FILTER)
     )
 
 

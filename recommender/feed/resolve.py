@@ -100,9 +100,9 @@ def resolve(
         as_of=moment,
         learning=learning_at(row, moment),
         limit=limit,
-        where=_predicate(where),
+        where=checked_predicate(where),
         formats=_formats(formats),
-        exclude=_excluded(exclude),
+        exclude=excluded_keys(exclude),
         signals=_own_signals(signals or {}),
         settings=settings or Settings.from_environment(),
         session=own,
@@ -206,7 +206,8 @@ def _power(exponent: float) -> float:
     return float(2.0 ** max(-LARGEST_EXPONENT, min(LARGEST_EXPONENT, exponent)))
 
 
-def _predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:
+def checked_predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:
+    """Return the host's condition; `InvalidValue` if it reads another table than `Video`."""
     if where is None:
         return None
     if not isinstance(where, ColumnElement):
@@ -226,7 +227,8 @@ def _formats(formats: Iterable[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _excluded(keys: Iterable[AnyKey]) -> tuple[str, ...]:
+def excluded_keys(keys: Iterable[AnyKey]) -> tuple[str, ...]:
+    """Return the distinct keys of videos to leave out; `InvalidValue` for more than 10,000."""
     if isinstance(keys, str):
         raise InvalidValue(f"exclude: {scalars.shown(keys)} is one key, not several")
     if not isinstance(keys, Iterable):

@@ -32,7 +32,7 @@ from recommender.ranking.scoring import (
     PAGE_COLUMNS,
     pool_size,
     ranked_candidates,
-    ranked_given,
+    ranked_with_outcomes,
     top_candidates,
 )
 from recommender.ranking.viewer import Shape, Viewer, ViewerParts, values_of
@@ -88,8 +88,10 @@ def read_all_candidates(session: Session, request: FeedRequest) -> Candidates:
 def read_given_candidates(
     session: Session, request: FeedRequest, keys: Sequence[str]
 ) -> Candidates:
-    """Read the given videos as candidates, with no filter applied: one statement."""
-    return Candidates(page_rows(session, request, ranked_given, "rank", keys).all(), shown=True)
+    """Read the given videos as candidates, with the outcome of each filter: one statement."""
+    return Candidates(
+        page_rows(session, request, ranked_with_outcomes, "rank", keys).all(), shown=True
+    )
 
 
 def read_scan_end(session: Session, request: FeedRequest) -> ScanPosition | None:

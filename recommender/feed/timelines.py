@@ -7,15 +7,15 @@ between two pages make no other video come twice or be skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, ColumnElement, Subquery, literal
+from sqlalchemy import ColumnElement
 
 from recommender.database import lookup
-from recommender.database.expressions import Statement
+from recommender.database.expressions import Statement, named
 from recommender.database.schema import first_state
 from recommender.database.session import Session
 from recommender.feed.cursors import (
@@ -26,37 +26,48 @@ from recommender.feed.cursors import (
     ListPosition,
 )
 from recommender.feed.items import item_of
-from recommender.feed.resolve import learning_at, reading_time, resolve
+from recommender.feed.resolve import (
+    checked_predicate,
+    excluded_keys,
+    learning_at,
+    reading_time,
+    resolve,
+)
 from recommender.feed.statements import page_query
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
 from recommender.formats.scalars import LARGEST_ID, AnyKey
-from recommender.models import Follow, LearningState, MutedCreator, Video
-from recommender.models.types import UtcDateTime
+from recommender.models import LearningState, Video
+from recommender.ranking.additions import check_where
 from recommender.ranking.filters import (
-    FILTERS,
     creator_not_muted,
+    filters_in,
+    host_conditions,
     not_in_future,
     not_own,
-    not_seen,
-    published,
+)
+from recommender.ranking.plain_lists import (
+    last_of_followed,
+    last_of_newest,
+    last_trending,
+    most_trending,
+    newest_of_followed,
+    newest_without_trend,
 )
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Profile
-from recommender.ranking.scoring import score_key
-from recommender.ranking.signals import trend
-from recommender.ranking.sources import LEAST_TREND
-from recommender.ranking.viewer import Viewer
+from recommender.ranking.viewer import Shape, Viewer
 from recommender.settings import Settings
 
 FOLLOWING = Profile("following", 1, {})
 
 TRENDING = Profile("trending", 1, {"trending": 1.0})
 
-NOT_BY_VIDEO = (not_in_future, not_own, not_seen, creator_not_muted)
+Predicate: TypeAlias = Callable[[Viewer], ColumnElement[bool]]
+
+NOT_BY_VIDEO = (not_in_future, not_own, creator_not_muted)
 """The filters that `following` does not apply to each video.
 
-Seen videos may come again. The start of the page is not in the future. The other two filters are
-applied to the creators.
+The start of the page is not in the future. The other two filters are applied to the creators.
 """
 
 
@@ -67,11 +78,15 @@ def following(
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
     as_of: datetime | None = None,
+    where: ColumnElement[bool] | None = None,
+    exclude: Iterable[AnyKey] = (),
 ) -> FeedPage:
     """Return the newest videos of the creators that the user follows, seen videos included.
 
-    It writes nothing and takes two statements (viewer, page). All filters apply except `not_seen`.
-    A page is short only if no more videos are left; it is then `exhausted` and has no cursor.
+    It writes nothing and takes two statements (viewer, page), and one more with `where`. All
+    filters apply except `not_seen`. A page is short only if no more videos are left; it is then
+    `exhausted` and has no cursor. Or it is short because few videos fulfil `where`: a page looks at
+    `Settings.scan_limit` videos, the next page goes on, and this page is `cut_short`.
 
     Args:
         session: the caller's transaction.
@@ -79,16 +94,24 @@ def following(
         limit: the maximum number of videos, 1 to 500.
         cursor: the cursor of the page before; None for the first page.
         as_of: the reading time, with an offset; None for now.
+        where: a condition of the host over `Video`; use EXISTS for the host's tables. Pass it with
+            each cursor, and `exclude` too.
+        exclude: the keys of videos to leave out, 10,000 at most.
 
     Raises:
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor does not belong to this list.
     """
     after = None if cursor is None else ListPosition.of(cursor, BY_FOLLOWED)
-    request = resolve(session, user, FOLLOWING, limit=limit, as_of=as_of)
-    ranked = _of_followed(request, _start_by_time(BY_FOLLOWED, request, after))
-    rows = session.execute(page_query(ranked, "following")).all()
-    return _page(request, rows, _followed_position)
+    request = resolve(
+        session, user, FOLLOWING, limit=limit, as_of=as_of, where=where, exclude=exclude
+    )
+    check_where(request.where)
+    part = _with_end(
+        session, request, _start_by_time(BY_FOLLOWED, request, after), last_of_followed
+    )
+    rows = session.execute(_of_followed(request, part)).all()
+    return _page(request, rows, _followed_position, part)
 
 
 def trending(
@@ -99,13 +122,16 @@ def trending(
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
     as_of: datetime | None = None,
+    where: ColumnElement[bool] | None = None,
+    exclude: Iterable[AnyKey] = (),
 ) -> FeedPage:
     """Return the trending videos of a language and a country, for people without a personal feed.
 
     It reads no data of any viewer and writes nothing. The strongest trend comes first. Videos
     without a trend follow, the newest first. A page takes two statements (learning state, page),
-    and one more where the videos without a trend begin. A page is short only if no more videos are
-    left; it is then `exhausted` and has no cursor.
+    and one more where the videos without a trend begin; `where` adds one to each of these reads.
+    A page is short only if no more videos are left; it is then `exhausted` and has no cursor. Or it
+    is `cut_short`, as in `following`.
 
     Args:
         session: the caller's transaction.
@@ -115,34 +141,90 @@ def trending(
         limit: the maximum number of videos, 1 to 500.
         cursor: the cursor of the page before; None for the first page.
         as_of: the reading time, with an offset; None for now.
+        where: a condition of the host over `Video`; use EXISTS for the host's tables. Pass it with
+            each cursor, and `exclude` too.
+        exclude: the keys of videos to leave out, 10,000 at most.
 
     Raises:
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor does not belong to this list.
     """
     after = None if cursor is None else ListPosition.of(cursor, BY_TREND, BY_NEWNESS)
-    request = _impersonal(session, language, country, limit, as_of)
+    request = _impersonal(
+        session, language, country, limit=limit, as_of=as_of, where=checked_predicate(where),
+        exclude=excluded_keys(exclude),
+    )  # fmt: skip
+    check_where(request.where)
     rows: list[Any] = []
-    if after is None or after.by == BY_TREND:
-        rows += session.execute(_with_trend(request, after or TOP_OF_TRENDING))
-        after = None
-    if len(rows) < limit:
+    part = _Part(after or TOP_OF_TRENDING)
+    if part.after.by == BY_TREND:
+        part = _with_end(session, request, part.after, last_trending)
+        rows += session.execute(_with_trend(request, part))
+    if len(rows) < limit and part.end is None:
         start = _start_by_time(BY_NEWNESS, request, after)
-        rows += session.execute(_without_trend(request, start, limit - len(rows)))
-    return _page(request, rows, _trending_position)
+        part = _with_end(session, request, start, last_of_newest)
+        rows += session.execute(_without_trend(request, part, limit - len(rows)))
+    return _page(request, rows, _trending_position, part)
+
+
+class _Part(NamedTuple):
+    """The part of a list that a page reads.
+
+    Attributes:
+        after: the position below which it begins.
+        end: the last position to look at for a host's condition; None if it is the whole rest.
+    """
+
+    after: ListPosition
+    end: ListPosition | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the conditions that a video is in the part."""
+        end = [] if self.end is None else [self.end.is_reached()]
+        return [self.after.is_above(), *end]
+
+
+def _with_end(
+    session: Session,
+    request: FeedRequest,
+    after: ListPosition,
+    end_of: Callable[[FeedRequest, ColumnElement[bool]], Statement],
+) -> _Part:
+    """Return the part below a position: one statement for a host's condition, else none.
+
+    A host's condition that few videos fulfil would otherwise read the whole list.
+
+    Args:
+        session: the caller's transaction.
+        request: the request.
+        after: the position.
+        end_of: builds the statement of the last video to look at.
+    """
+    if request.where is None:
+        return _Part(after)
+    row = session.execute(named(end_of(request, after.is_above()), "scan_end")).one_or_none()
+    if row is None:  # fewer videos are left than a page may look at
+        return _Part(after)
+    value = scalars.UNDATED if row.value is None else row.value
+    return _Part(after, ListPosition(after.by, value, row.video_id))
 
 
 def _page(
-    request: FeedRequest, rows: Sequence[Any], position_of: Callable[[Any], ListPosition]
+    request: FeedRequest,
+    rows: Sequence[Any],
+    position_of: Callable[[Any], ListPosition],
+    part: _Part,
 ) -> FeedPage:
-    """Return the rows of `page_query` as a page; a short page is the last one."""
+    """Return the rows of `page_query` as a page; a short page that is not cut is the last one."""
     sources = (request.profile.name,)
     items = tuple(
         item_of(request, position, row, sources) for position, row in enumerate(rows, start=1)
     )
-    if len(items) < request.limit:
-        return FeedPage(request, items, exhausted=True)
-    return FeedPage(request, items, cursor=position_of(rows[-1]).cursor)
+    if len(items) == request.limit:
+        return FeedPage(request, items, cursor=position_of(rows[-1]).cursor)
+    if part.end is not None:
+        return FeedPage(request, items, cursor=part.end.cursor, cut_short=True)
+    return FeedPage(request, items, exhausted=True)
 
 
 def _followed_position(row: Any) -> ListPosition:
@@ -160,101 +242,38 @@ def _start_by_time(by: bytes, request: FeedRequest, after: ListPosition | None) 
     # One bound and not two: a database starts its index walk at either of two bounds, and reads
     # every row up to the other one.
     top = ListPosition(by, request.as_of, LARGEST_ID)
-    return top if after is None or after.value > request.as_of else after
+    return top if after is None or after.by != by or after.value > request.as_of else after
 
 
-def _of_followed(request: FeedRequest, after: ListPosition) -> Statement:
-    """Return the statement of the next videos of the followed creators.
-
-    A page of n videos can come from at most n creators: the n with the most recent next video. Only
-    n videos are read for each of these creators.
-    """
+def _of_followed(request: FeedRequest, part: _Part) -> Statement:
+    """Return the statement of the next videos of the followed creators."""
     viewer = Viewer.of(request)
-    shown = [rule.predicate(viewer) for rule in FILTERS if rule.predicate not in NOT_BY_VIDEO]
-    shown.append(after.is_above())
-    creators = _next_creators(_next_of_each(viewer, shown), shown, request.limit)
-    of_creator = sa.and_(
-        Video.creator_id == creators.c.creator_id, Video.published_at >= creators.c.since, *shown
-    )
-    # The outer join keeps both databases from starting at all videos.
-    return (
-        sa.select(Video.id.label("video_id"), literal(0, BigInteger()).label("score_key"))
-        .select_from(creators)
-        .outerjoin(Video, of_creator)
-        .order_by(Video.published_at.desc(), Video.id.desc())
-        .limit(request.limit)
-    )
+    shown = _shown(request, viewer, part, *NOT_BY_VIDEO)
+    return page_query(newest_of_followed(viewer, shown, request.limit), "following")
 
 
-def _next_of_each(viewer: Viewer, shown: Sequence[ColumnElement[bool]]) -> CTE:
-    """Return the followed creators, each with the publication time of their next video or NULL."""
-    muted = sa.select(MutedCreator.creator_id).where(MutedCreator.user_id == viewer.user_id)
-    followed = (
-        sa.select(Follow.creator_id)
-        .where(
-            Follow.user_id == viewer.user_id,
-            Follow.creator_id != viewer.user_id,
-            Follow.creator_id.not_in(muted),
-        )
-        .subquery("followed")
-    )
-    next_at = _nth_newest(followed.c.creator_id, shown, 1).label("next_at")
-    return sa.select(followed.c.creator_id, next_at).cte("next_of_each")
-
-
-def _next_creators(next_videos: CTE, shown: Sequence[ColumnElement[bool]], limit: int) -> Subquery:
-    """Return the creators that the page can show, each with the earliest publication time to read.
+def _shown(
+    request: FeedRequest, viewer: Viewer, part: _Part, *elsewhere: Predicate
+) -> list[ColumnElement[bool]]:
+    """Return the conditions on each video of a part: the list's filters and the host's.
 
     Args:
-        next_videos: as `_next_of_each` returns it.
-        shown: the conditions on a video.
-        limit: the number of videos of the page.
+        request: the request.
+        viewer: its viewer.
+        part: the part of the list.
+        elsewhere: the filters that are applied elsewhere.
     """
-    least = _earliest_on_page(next_videos, limit)
-    since = _nth_newest(next_videos.c.creator_id, [*shown, Video.published_at >= least], limit)
-    # The limit cuts nothing off. It keeps the database from computing `since` for each video again.
-    return (
-        sa.select(next_videos.c.creator_id, sa.func.coalesce(since, least).label("since"))
-        .where(next_videos.c.next_at >= least)
-        .limit(scalars.LARGEST_COUNT)
-        .subquery("next_creators")
-    )
-
-
-def _earliest_on_page(next_videos: CTE, limit: int) -> sa.ScalarSelect[datetime]:
-    """Return the time from which `limit` creators have a video: no older video is on the page."""
-    nth = (
-        sa.select(next_videos.c.next_at)
-        .where(next_videos.c.next_at.is_not(None))
-        .order_by(next_videos.c.next_at.desc())
-        .offset(limit - 1)
-        .limit(1)
-        .scalar_subquery()
-    )
-    earliest = literal(scalars.UNDATED, UtcDateTime())
-    least = sa.select(sa.func.coalesce(nth, earliest).label("published_at")).cte("least")
-    return sa.select(least.c.published_at).scalar_subquery()
-
-
-def _nth_newest(
-    creator_id: ColumnElement[int], shown: Sequence[ColumnElement[bool]], nth: int
-) -> sa.ScalarSelect[datetime | None]:
-    """Return the publication time of a creator's nth newest video, NULL if there are fewer."""
-    return (
-        sa.select(Video.published_at)
-        .where(Video.creator_id == creator_id, *shown)
-        .order_by(Video.published_at.desc())
-        .offset(nth - 1)
-        .limit(1)
-        .scalar_subquery()
-    )
+    ours = (rule.predicate for rule in filters_in(request.profile.name))
+    host = host_conditions(Shape.of(request), viewer, Video.id).values()
+    own = [predicate(viewer) for predicate in ours if predicate not in elsewhere]
+    return [*own, *part.conditions(), *host]
 
 
 def _impersonal(
-    session: Session, language: str | None, country: str | None, limit: int, as_of: datetime | None
+    session: Session, language: str | None, country: str | None, **options: Any
 ) -> FeedRequest:
     """Return a request without a viewer."""
-    moment = reading_time(as_of)
+    moment = reading_time(options.pop("as_of"))
     state = sa.select(LearningState.__table__).prefix_with("/* recommender.trending */")
     return FeedRequest(
         user="",
@@ -264,8 +283,8 @@ def _impersonal(
         profile=TRENDING,
         as_of=moment,
         learning=learning_at(first_state(lookup.run(session, state)), moment),
-        limit=limit,
         settings=Settings.from_environment(),
+        **options,
     )
 
 
@@ -273,56 +292,16 @@ def _label(name: str, value: str | None) -> str | None:
     return None if value is None else scalars.parse_named(name, scalars.label, value)
 
 
-def _with_trend(request: FeedRequest, after: ListPosition) -> Statement:
+def _with_trend(request: FeedRequest, part: _Part) -> Statement:
     """Return the statement of the next trending videos, the strongest trend first."""
-    is_out = not_in_future(Viewer.of(request))
-    walks = [
-        walk.where(Video.trending >= LEAST_TREND, is_out)
-        .order_by(Video.trending.desc(), Video.id.desc())
-        .limit(request.limit)
-        for walk in _below(request, after)
-    ]
-    ranked = _merged(walks, "stored_trend").limit(request.limit)
+    viewer = Viewer.of(request)
+    ranked = most_trending(request, viewer, _shown(request, viewer, part), request.limit)
     order = (Video.trending.desc(), Video.id.desc())
     return page_query(ranked, "trending").order_by(None).order_by(*order)
 
 
-def _without_trend(request: FeedRequest, after: ListPosition, limit: int) -> Statement:
+def _without_trend(request: FeedRequest, part: _Part, limit: int) -> Statement:
     """Return the statement of the next videos without a trend, the newest first."""
-    walks = [
-        walk.where(Video.trending.is_(None))
-        .order_by(Video.published_at.desc(), Video.id.desc())
-        .limit(limit)
-        for walk in _below(request, after)
-    ]
-    return page_query(_merged(walks, "published_at").limit(limit), "trending")
-
-
-def _merged(walks: Sequence[Statement], order: str) -> Statement:
-    """Return the videos of several walks of an index in one order, by a column and the id."""
-    if len(walks) == 1:
-        return walks[0]
-    rows = sa.union_all(*(sa.select(walk.subquery()) for walk in walks)).subquery("walks")
-    return sa.select(rows).order_by(rows.c[order].desc(), rows.c.video_id.desc())
-
-
-def _below(request: FeedRequest, after: ListPosition) -> list[Statement]:
-    """Return the published videos below a position, in the request's language and country.
-
-    An unknown language counts as any: it is a walk of its own through the same index.
-    """
     viewer = Viewer.of(request)
-    value = trend(viewer)
-    videos = sa.select(
-        Video.id.label("video_id"),
-        score_key({"trending": value}, viewer),
-        value.label("trending"),
-        Video.trending.label("stored_trend"),
-        Video.published_at,
-    ).where(published(viewer), after.is_above())
-    if request.country is not None:
-        videos = videos.where(Video.country == viewer.country)
-    if request.language is None:
-        return [videos]
-    spoken, unknown = Video.language == viewer.language, Video.language.is_(None)
-    return [videos.where(spoken), videos.where(unknown)]
+    shown = _shown(request, viewer, part, not_in_future)
+    return page_query(newest_without_trend(request, viewer, shown, limit), "trending")

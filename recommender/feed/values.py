@@ -45,6 +45,23 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterOutcome:
+    """The outcome of one filter for one video.
+
+    Attributes:
+        name: the name of a filter in `FILTERS`, or ``where`` or ``excluded`` for the host's own.
+        passed: whether the filter lets the video through.
+    """
+
+    name: str
+    passed: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the name, and whether the video passed."""
+        return {"name": self.name, "passed": self.passed}
+
+
+@dataclass(frozen=True, slots=True)
 class FeedItem:
     """One video of a page.
 
@@ -64,6 +81,7 @@ class FeedItem:
         crowded: whether every candidate left shared its creator or sound with the video before,
             or `record_page` left out the videos between the two.
         format: the host's word for what it is, None if not given.
+        filters: the outcomes of the filters, which only `rank` tells; empty in other lists.
     """
 
     position: int
@@ -80,6 +98,7 @@ class FeedItem:
     explored: bool = False
     crowded: bool = False
     format: str | None = None
+    filters: tuple[FilterOutcome, ...] = ()
 
     def as_dict(self, *, signals: bool = False) -> dict[str, Any]:
         """Return the video as `feed --format json` prints it.
@@ -99,6 +118,8 @@ class FeedItem:
             "score": self.score,
             "sources": list(self.sources),
         }
+        if self.filters:
+            shown["filters"] = [outcome.as_dict() for outcome in self.filters]
         return {**shown, "signals": self.signals_as_dict()} if signals else shown
 
     def signals_as_dict(self) -> dict[str, dict[str, float]]:
@@ -150,18 +171,6 @@ class FeedPage:
             "stale": self.stale,
             "items": [item.as_dict(signals=signals) for item in self.items],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class FilterOutcome:
-    """The outcome of one filter for one video."""
-
-    name: str
-    passed: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the name, and whether the video passed."""
-        return {"name": self.name, "passed": self.passed}
 
 
 @dataclass(frozen=True, slots=True)

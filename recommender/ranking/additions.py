@@ -126,13 +126,23 @@ def addition(
         return None
     given = viewer.parameters if viewer else ()
     binds = [bind for bind in structure.bindparams if not (bind.required and bind.key in given)]
-    if missing := [bind.key for bind in binds if bind.required]:
-        raise InvalidValue(f"{name}: the parameter {shown(missing[0])} has no value")
+    _check_values(name, binds)
     names = {bind.key: f"{name}_{number}" for number, bind in enumerate(binds)}
     values = {names[bind.key]: bind.effective_value for bind in binds}
     named, renamed, ctes = _renamed(clause, names, viewer)
     is_whole = renamed == values.keys()
     return Addition(structure.key, named, values, clause, ctes) if is_whole else None
+
+
+def check_where(where: ColumnElement[bool] | None) -> None:
+    """Raise `InvalidValue` if a parameter of the host's predicate has no value."""
+    if where is not None and (structure := where._generate_cache_key()):  # noqa: SLF001 - as above
+        _check_values("where", structure.bindparams)
+
+
+def _check_values(name: str, binds: Sequence[BindParameter[Any]]) -> None:
+    if missing := [bind.key for bind in binds if bind.required]:
+        raise InvalidValue(f"{name}: the parameter {shown(missing[0])} has no value")
 
 
 def _renamed(

@@ -1,17 +1,18 @@
 """The filters of a feed: named predicates that every shown video fulfils.
 
 A filter reads the video's row and the viewer's bound values; it is true if the video may be shown.
-`FILTERS` is in the order in which an explanation lists them.
+`FILTERS` is in the order in which an explanation lists them. `LISTS` says which filters each list
+applies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Label
 from sqlalchemy.orm import InstrumentedAttribute
 
 from recommender.database.expressions import is_rejected
@@ -174,14 +175,63 @@ EARLY = (published, not_in_future, not_seen)
 REFERENCE_FILTERS = FILTERS[:2]
 """The filters of the reference formula, which keeps own, seen and muted videos."""
 
+HOST_FILTERS = {
+    "where": "the application has a condition that it does not fulfil",
+    "excluded": "the application left it out of this list",
+}
+"""The filters that the host adds with `where` and `exclude`, with their reasons as in `Filter`."""
+
+
+class ListFilters(NamedTuple):
+    """The filters of a list, by name.
+
+    Attributes:
+        applied: the filters that every video of the list passes.
+        told: the filters whose outcomes the list tells without leaving a video out.
+    """
+
+    applied: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
+_OURS = tuple(rule.name for rule in FILTERS)
+
+LISTS: Mapping[str, ListFilters] = {
+    "for_you": ListFilters(applied=(*_OURS, *HOST_FILTERS)),
+    "following": ListFilters(
+        applied=(*(name for name in _OURS if name != "not_seen"), *HOST_FILTERS)
+    ),
+    "trending": ListFilters(applied=("published", "not_in_future", *HOST_FILTERS)),
+    "rank": ListFilters(applied=("excluded",), told=(*_OURS, "where")),
+    "explain": ListFilters(told=(*_OURS, *HOST_FILTERS)),
+}
+"""The filters of every list. `for_you` with the reference formula has only `REFERENCE_FILTERS` and
+the host's, and `rank` and `explain` then tell only these."""
+
+
+def filters_in(name: str) -> tuple[Filter, ...]:
+    """Return the filters of this package that a list applies."""
+    return tuple(rule for rule in FILTERS if rule.name in LISTS[name].applied)
+
 
 def filters_of(shape: Shape) -> tuple[Filter, ...]:
-    """Return the filters that apply to a request."""
+    """Return the filters that apply to a request of `for_you`."""
     if shape.is_reference:
         return REFERENCE_FILTERS
     if shape.rewatch:
         return tuple(rule for rule in FILTERS if rule.predicate is not not_seen)
-    return FILTERS
+    return filters_in("for_you")
+
+
+def outcomes(name: str, shape: Shape, viewer: Viewer) -> list[Label[bool]]:
+    """Return the outcomes of the filters that a list tells, each as a column `filter_…`."""
+    ours = {rule.name: rule.predicate(viewer) for rule in filters_of(shape)}
+    own = host_conditions(shape, viewer, Video.id)
+    return [
+        condition.label(f"filter_{rule}")
+        for rule, condition in {**ours, **own}.items()
+        if rule in LISTS[name].told
+    ]
 
 
 def _needed(shape: Shape) -> list[Filter]:
@@ -229,8 +279,16 @@ def _requested(shape: Shape, viewer: Viewer, video_id: VideoId) -> list[ColumnEl
     conditions = []
     if shape.goes_on and not_seen not in {rule.predicate for rule in filters_of(shape)}:
         conditions.append(not_served(viewer, video_id))
+    return [*conditions, *host_conditions(shape, viewer, video_id).values()]
+
+
+def host_conditions(
+    shape: Shape, viewer: Viewer, video_id: VideoId
+) -> dict[str, ColumnElement[bool]]:
+    """Return the conditions that the host adds to a list, by the names in `HOST_FILTERS`."""
+    conditions = {}
     if shape.where is not None:
-        conditions.append(shape.where)
+        conditions["where"] = shape.where
     if viewer.excluded is not None:
-        conditions.append(video_id.not_in(sa.select(viewer.excluded.c.id)))
+        conditions["excluded"] = video_id.not_in(sa.select(viewer.excluded.c.id))
     return conditions

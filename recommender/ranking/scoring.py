@@ -23,7 +23,7 @@ from recommender.formats.scalars import shown
 from recommender.models import Video
 from recommender.ranking.candidates import candidates, given_candidates, quota_of
 from recommender.ranking.features import gather_facts
-from recommender.ranking.filters import allowed, filters_of, keyword_not_muted, remaining
+from recommender.ranking.filters import allowed, keyword_not_muted, outcomes, remaining
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, expression_of
 from recommender.ranking.sources import EXPLORATION, SOURCES, is_exploration
@@ -164,11 +164,16 @@ def ranked_given(shape: Shape, viewer: Viewer) -> Statement:
     return statement.prefix_with("/* recommender.rank_query */")
 
 
+def ranked_with_outcomes(shape: Shape, viewer: Viewer) -> Statement:
+    """Return the given videos in the viewer's order, with a boolean column per filter."""
+    return ranked_given(shape, viewer).add_columns(*outcomes("rank", shape, viewer))
+
+
 def explain_query(request: FeedRequest, video: str) -> Statement:
     """Return a video's score and signals, and a boolean column per filter."""
     shape, viewer = Shape.of(request), Viewer.of(request, [video])
-    outcomes = [rule.predicate(viewer).label(f"filter_{rule.name}") for rule in filters_of(shape)]
-    statement = _scored_given(shape, viewer).add_columns(*outcomes)
+    given = _scored_given(shape, viewer)
+    statement = given.add_columns(*outcomes("explain", shape, viewer))
     return statement.prefix_with("/* recommender.explain_query */")
 
 

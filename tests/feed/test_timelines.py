@@ -427,6 +427,27 @@ def test_a_page_walks_an_index_and_costs_the_same_at_any_depth(
     assert read[1] < 2 * read[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_a_condition_that_nothing_fulfils_reads_a_bounded_number_of_rows(
+    own_session: Session, kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "sqlite":
+        return  # its plans do not count rows
+    monkeypatch.setenv("RECOMMENDER_SCAN_LIMIT", "200")
+    ask, _, by = PAGES[name]
+    fill(own_session, MANY, 40)
+    connection = own_session.connection()
+    for cursor in (None, middle(own_session, by)):
+        with bound(connection) as sent:
+            page = ask(own_session, cursor=cursor, where=Video.key == "none")
+        assert (page.items, page.cut_short) == ((), True)
+        for sql, values in sent:
+            explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}"
+            plan = connection.exec_driver_sql(explained, values).scalar_one()
+            assert looked_at(plan[0]["Plan"]) < 4 * 200
+
+
 @pytest.mark.parametrize("name", ["following", "trending"])
 def test_no_offset_grows_with_depth(own_session: Session, name: str) -> None:
     """Of a deep page's values only the place is another."""

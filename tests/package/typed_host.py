@@ -110,16 +110,20 @@ def pages(session: Session | scoped_session[Session], flask: scoped_session[Sess
     own = {Signal("weekend", 0.0, 1.0, weekend): 0.3}
     page = for_you(session, "ana", formats=["article"], exclude=[3, "v"], signals=own)
     assert_type(page, FeedPage)
-    assert_type(recommender.rank(flask, "ana", ["v", 2]), FeedPage)
-    assert_type(recommender.following(flask, "ana", cursor=page.cursor), FeedPage)
-    assert_type(recommender.trending(flask, "en", limit=5), FeedPage)
+    long = Video.duration_ms > 60_000
+    ranked = recommender.rank(flask, "ana", ["v", 2], where=long, exclude=[2], allowed_only=True)
+    assert_type(ranked.items[0].filters, tuple[FilterOutcome, ...])
+    assert_type(recommender.following(flask, "ana", cursor=page.cursor, where=long), FeedPage)
+    assert_type(recommender.trending(flask, "en", limit=5, where=long, exclude=["v"]), FeedPage)
     assert_type(recommender.record_page(flask, page), FeedPage)
     assert_type(page.as_dict(signals=True), dict[str, Any])
     assert_type(page.request.profile, Profile)
     item = assert_type(page.items[0], FeedItem)
     assert_type(item.signals["likes"], Contribution)
     words = {"article": Words("articles", "read", "read on", "subscribed to")}
-    explained = assert_type(recommender.explain(flask, "ana", item.video, words=words), Explanation)
+    explained = assert_type(
+        recommender.explain(flask, "ana", item.video, words=words, where=long), Explanation
+    )
     assert_type(explained.filters[0], FilterOutcome)
     return [item.video for item in page.items]
 
