@@ -139,7 +139,8 @@ def evaluate(
         progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
-        InvalidValue: a value is malformed, or nothing comes before the cut, or nothing after it.
+        InvalidValue: a value is malformed, or nothing comes before the cut, or nothing after it led
+            to the target.
         UnknownProfile: there is no such profile or version.
         NotFound: there is no such file.
         BadData: a row is not in the format, or names an unknown user or video.
@@ -159,6 +160,11 @@ def evaluate(
         run = _Run(timeline, rankers, target, start, None if holdout else every, report)
         shown = run.rank_pages(sample, seed)
         scored = run.rank_impressions()
+    if not (shown.relevant or any(scored.outcomes)):
+        raise InvalidValue(
+            f"nothing after the cut led to {target}, so there is nothing to find: choose another"
+            " target, or an earlier time"
+        )
     return Evaluation(
         target=target,
         cutoff=None if holdout else start,

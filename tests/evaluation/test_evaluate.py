@@ -743,6 +743,7 @@ def test_progress_goes_from_stage_to_stage(tmp_path: Path) -> None:
             ),
         ),
         ({"holdout": 0.5, "target": "like"}, "holdout: no user has two videos that led to like"),
+        ({"cutoff": CUTOFF, "target": "like"}, "nothing after the cut led to like, so there is"),
     ],
 )
 def test_what_is_asked_is_checked(tmp_path: Path, options: dict[str, Any], said: str) -> None:
