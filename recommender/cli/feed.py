@@ -75,7 +75,7 @@ def feed(
         raise click.UsageError(
             "--following and --trending take no --profile, --explain, --record and --rewatch"
         )
-    if cursor is not None and not (record or is_plain):
+    if cursor and not (record or is_plain):
         raise click.UsageError("--cursor needs --record, --following or --trending")
 
     def page_of(session: Session) -> FeedPage:

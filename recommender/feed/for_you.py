@@ -73,7 +73,7 @@ def for_you(
         limit: the maximum number of videos, 1 to 500.
         profile: ``name`` or ``name@version``; None for the active one, or for the profile of the
             page before. A session keeps its profile until a page names another one.
-        cursor: the cursor of the page before; None to begin a session.
+        cursor: the cursor of the page before; None or empty to begin a session.
         session_id: a UUID that the client chose for the session that begins, so that it can ask
             again for the first page; None for a new one. It is unique within the user: two users'
             sessions may have the same. An empty page begins no session.

@@ -69,7 +69,7 @@ def resolve(
         exclude: the keys of videos to leave out, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals and sources; None for the environment's.
-        cursor: the cursor of the page before; None to begin a session.
+        cursor: the cursor of the page before; None or empty to begin a session.
         session_id: the client's own id for the session that begins; None for a new id.
         rewatch: whether videos that were seen before the session may come again; a session that
             is continued keeps its first value.
@@ -86,7 +86,7 @@ def resolve(
     own, position, scan_after = _place(cursor, session_id)
     if not isinstance(rewatch, bool):
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
-    values, resumes = {"key": key, "session": own}, cursor is not None or session_id is not None
+    values, resumes = {"key": key, "session": own}, bool(cursor) or session_id is not None
     locked = session.execute(_locked_query(resumes=resumes), values).one_or_none() if lock else None
     row = locked or first_state(session.execute(_viewer_query(resumes=resumes), values))
     request = FeedRequest(
@@ -120,7 +120,7 @@ def _place(cursor: str | None, session_id: UUID | str | None) -> SessionPosition
         InvalidCursor: the cursor has not the form of a cursor.
         InvalidValue: the session's id is not a UUID, or is given together with a cursor.
     """
-    if cursor is None:
+    if cursor is None or cursor == "":
         return SessionPosition(uuid4() if session_id is None else session_uuid(session_id), 1)
     if session_id is not None:
         raise InvalidValue(

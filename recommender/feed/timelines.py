@@ -84,15 +84,15 @@ def following(
     """Return the newest videos of the creators that the user follows, seen videos included.
 
     It writes nothing and takes two statements (viewer, page), and one more with `where`. All
-    filters apply except `not_seen`. A page is short only if no more videos are left; it is then
-    `exhausted` and has no cursor. Or it is short because few videos fulfil `where`: a page looks at
-    `Settings.scan_limit` videos, the next page goes on, and this page is `cut_short`.
+    filters apply except `not_seen`. A page is short only if no more videos are left, or if few
+    videos fulfil `where`: a page looks at `Settings.scan_limit` videos, the next page goes on, and
+    this page is `cut_short`. The last page is `exhausted` and has no cursor.
 
     Args:
         session: the caller's transaction.
         user: the user's key; an unknown user follows no one.
         limit: the maximum number of videos, 1 to 500.
-        cursor: the cursor of the page before; None for the first page.
+        cursor: the cursor of the page before; None or empty for the first page.
         as_of: the reading time, with an offset; None for now.
         where: a condition of the host over `Video`; use EXISTS for the host's tables. Pass it with
             each cursor, and `exclude` too.
@@ -102,7 +102,7 @@ def following(
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor does not belong to this list.
     """
-    after = None if cursor is None else ListPosition.of(cursor, BY_FOLLOWED)
+    after = _position(cursor, BY_FOLLOWED)
     request = resolve(
         session, user, FOLLOWING, limit=limit, as_of=as_of, where=where, exclude=exclude
     )
@@ -130,8 +130,8 @@ def trending(
     It reads no data of any viewer and writes nothing. The strongest trend comes first. Videos
     without a trend follow, the newest first. A page takes two statements (learning state, page),
     and one more where the videos without a trend begin; `where` adds one to each of these reads.
-    A page is short only if no more videos are left; it is then `exhausted` and has no cursor. Or it
-    is `cut_short`, as in `following`.
+    A page is short only if no more videos are left, or if it is `cut_short`, as in `following`. The
+    last page is `exhausted` and has no cursor.
 
     Args:
         session: the caller's transaction.
@@ -139,7 +139,7 @@ def trending(
             are included.
         country: the videos' country, as written; None for any.
         limit: the maximum number of videos, 1 to 500.
-        cursor: the cursor of the page before; None for the first page.
+        cursor: the cursor of the page before; None or empty for the first page.
         as_of: the reading time, with an offset; None for now.
         where: a condition of the host over `Video`; use EXISTS for the host's tables. Pass it with
             each cursor, and `exclude` too.
@@ -149,7 +149,7 @@ def trending(
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor does not belong to this list.
     """
-    after = None if cursor is None else ListPosition.of(cursor, BY_TREND, BY_NEWNESS)
+    after = _position(cursor, BY_TREND, BY_NEWNESS)
     request = _impersonal(
         session, language, country, limit=limit, as_of=as_of, where=checked_predicate(where),
         exclude=excluded_keys(exclude),
@@ -163,8 +163,13 @@ def trending(
     if len(rows) < limit and part.end is None:
         start = _start_by_time(BY_NEWNESS, request, after)
         part = _with_end(session, request, start, last_of_newest)
-        rows += session.execute(_without_trend(request, part, limit - len(rows)))
+        rows += session.execute(_without_trend(request, part, limit + 1 - len(rows)))
     return _page(request, rows, _trending_position, part)
+
+
+def _position(cursor: str | None, *allowed: bytes) -> ListPosition | None:
+    """Return the position that a cursor holds; None for the first page."""
+    return None if cursor is None or cursor == "" else ListPosition.of(cursor, *allowed)
 
 
 class _Part(NamedTuple):
@@ -215,13 +220,22 @@ def _page(
     position_of: Callable[[Any], ListPosition],
     part: _Part,
 ) -> FeedPage:
-    """Return the rows of `page_query` as a page; a short page that is not cut is the last one."""
-    sources = (request.profile.name,)
+    """Return the rows of `page_query` as a page.
+
+    Args:
+        request: the request.
+        rows: up to one row more than the page has videos, if there is one.
+        position_of: the position of a row in the list.
+        part: the part of the list that was read last.
+    """
+    sources, shown = (request.profile.name,), rows[: request.limit]
     items = tuple(
-        item_of(request, position, row, sources) for position, row in enumerate(rows, start=1)
+        item_of(request, position, row, sources) for position, row in enumerate(shown, start=1)
     )
-    if len(items) == request.limit:
-        return FeedPage(request, items, cursor=position_of(rows[-1]).cursor)
+    # Videos without a trend, which follow, were not looked for if those with a trend fill the page.
+    has_rest = len(rows) > len(shown) or part.end is not None or part.after.by == BY_TREND
+    if len(items) == request.limit and has_rest:
+        return FeedPage(request, items, cursor=position_of(shown[-1]).cursor)
     if part.end is not None:
         return FeedPage(request, items, cursor=part.end.cursor, cut_short=True)
     return FeedPage(request, items, exhausted=True)
@@ -249,7 +263,7 @@ def _of_followed(request: FeedRequest, part: _Part) -> Statement:
     """Return the statement of the next videos of the followed creators."""
     viewer = Viewer.of(request)
     shown = _shown(request, viewer, part, *NOT_BY_VIDEO)
-    return page_query(newest_of_followed(viewer, shown, request.limit), "following")
+    return page_query(newest_of_followed(viewer, shown, request.limit + 1), "following")
 
 
 def _shown(
@@ -295,7 +309,7 @@ def _label(name: str, value: str | None) -> str | None:
 def _with_trend(request: FeedRequest, part: _Part) -> Statement:
     """Return the statement of the next trending videos, the strongest trend first."""
     viewer = Viewer.of(request)
-    ranked = most_trending(request, viewer, _shown(request, viewer, part), request.limit)
+    ranked = most_trending(request, viewer, _shown(request, viewer, part), request.limit + 1)
     order = (Video.trending.desc(), Video.id.desc())
     return page_query(ranked, "trending").order_by(None).order_by(*order)
 

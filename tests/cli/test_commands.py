@@ -133,6 +133,14 @@ def test_feed_is_for_you_where_no_profile_is_asked_for(example: Run) -> None:
 
 
 @slow_on_postgresql
+def test_an_empty_cursor_is_the_first_page(example: Run) -> None:
+    for options in ((), ("--following",), ("--trending",)):
+        first, same = (
+            answer(example("feed", "user1", *options, *cursor)) for cursor in ((), ("--cursor", ""))
+        )
+        assert first["items"] == same["items"] != []
+
+
 def test_feed_following_pages_on_by_cursor(example: Run) -> None:
     assert example("follow", "user1", "creator3")[0] == 0
     first = answer(example("feed", "user1", "--following", "--limit", "1"))

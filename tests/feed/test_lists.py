@@ -179,6 +179,18 @@ def test_rank_leaves_out_what_is_not_allowed_only_if_asked(session: Session) -> 
         recommender.rank(session, "viewer", ["fine", "no"], exclude=["fine"])
 
 
+def test_an_empty_cursor_asks_for_the_first_page(session: Session) -> None:
+    make_world(session)
+    for ask in (
+        lambda **o: recommender.for_you(session, "viewer", record=False, as_of=NOON, **o),
+        lambda **o: recommender.following(session, "viewer", as_of=NOON, **o),
+        lambda **o: recommender.trending(session, as_of=NOON, **o),
+    ):
+        assert names(ask(cursor="")) == names(ask(cursor=None)) != []
+    served = recommender.for_you(session, "viewer", cursor="", limit=1, as_of=NOON)
+    assert (served.items[0].position, served.session is None) == (1, False)
+
+
 LONG = 650
 """The number of videos of a long list: more than six scans of 100."""
 
