@@ -14,6 +14,9 @@ from recommender.models.tables import EVENTS, INTERACTIONS
 MAX_EVENTS = 10_000
 """The most events that are looked at, and the most interactions that are counted."""
 
+YOUNG_LOG = 100
+"""The number of interactions from which a log without a positive one is harmful."""
+
 
 class Lack(NamedTuple):
     """Something that a log lacks.
@@ -74,5 +77,5 @@ def _no_positive(session: Session) -> Lack | None:
     return Lack(
         f"0 of {listed} interactions are positive, so no taste can be learned",
         "send likes, saves, shares, comments, purchases (convert), or watches with their lengths",
-        is_harmful=True,
+        is_harmful=number >= YOUNG_LOG,
     )
