@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from recommender.database.expressions import Statement, fence, materialized
+from recommender.database.expressions import Order, Statement, fence, largest, materialized
 from recommender.formats.scalars import LIST_LENGTH, UNDATED
 from recommender.models import (
     Affinity,
@@ -33,7 +33,6 @@ from recommender.models import (
     VideoHashtag,
 )
 from recommender.models.types import UtcDateTime
-from recommender.ranking.ties import Order, largest
 from recommender.ranking.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
