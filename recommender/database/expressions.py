@@ -353,7 +353,9 @@ def largest(
     order: Order | None,
     name: str,
 ) -> Subquery:
-    """Return the rows with the largest values.
+    """Return the rows with the largest values, the same ones after an export and an import.
+
+    An import gives rows other ids. It keeps the order of the ids of users and videos only.
 
     Args:
         rows: a SELECT of a `subject`, which is an id, and its `value`. Rows without a value come
