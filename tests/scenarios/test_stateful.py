@@ -293,7 +293,7 @@ class Programs(RuleBasedStateMachine):
         session: UUID,
     ) -> list[Video]:
         """Check a new page against what may be shown; return its videos."""
-        shown = [self.model.videos[item[1]] for item in page["items"]]
+        shown = self._videos(page)
         assert len(set(shown)) == len(shown) == min(limit, len(allowed))
         assert set(shown) <= allowed
         assert page["exhausted"] == (len(shown) < limit)
@@ -307,6 +307,16 @@ class Programs(RuleBasedStateMachine):
             assert not item[-1] or all(other.is_like(last) for other in left)
             left.remove(video)
         return shown
+
+    def _videos(self, page: Any) -> list[Video]:
+        """Return the videos of a page, and check what it says of them."""
+        found = []
+        for _, key, creator, hashtags, sound, *_ in page["items"]:
+            video = self.model.videos[key]
+            assert creator == (video.creator.key if video.creator else None)
+            assert (set(hashtags), sound) == (video.hashtags, video.sound)
+            found.append(video)
+        return found
 
     def _check_recorded(self, page: Any, own: ServedSession, position: int) -> None:
         """Check a page that was served before: what is no longer published is left out."""
@@ -493,7 +503,7 @@ class Programs(RuleBasedStateMachine):
         listed = {v.key for v in self.model.videos.values() if has(v, self.now)}
         assert {item[1] for item in followed["items"]} == listed
         strangers = self.model.eligible(None, self.now)
-        assert {item[1] for item in trending["items"]} == {video.key for video in strangers}
+        assert set(self._videos(trending)) == strangers
         pairs = viewer.pairs.values()
         assert summary["plays"] == sum(pair.number("watch") for pair in pairs)
         assert summary["shares"] == sum(pair.number("share") for pair in pairs)

@@ -117,7 +117,8 @@ def page_of(page: FeedPage) -> dict[str, Any]:
     """Return a page as it is on every database, without the row ids of videos."""
     return {
         "items": [
-            (i.position, i.video, i.creator, i.score, i.sources, i.explored, i.crowded)
+            (i.position, i.video, i.creator, i.hashtags, i.sound, i.score, i.sources, i.explored,
+             i.crowded)
             for i in page.items
         ],
         "session": page.session,
