@@ -113,6 +113,7 @@ def test_feed_prints_the_documented_json(example: Run) -> None:
                 "caption": "Pulled it off again 😂",
                 "hashtags": ["comedy", "prank"],
                 "sound": "sound123",
+                "format": None,
                 "published_at": "2025-12-01T12:00:00Z",
                 "score": 1.45,
                 "sources": ["catalogue"],
