@@ -99,17 +99,21 @@ class ListPosition:
         by: `BY_FOLLOWED`, `BY_TREND` or `BY_NEWNESS`.
         value: the stored trend of the video, or its publication time.
         video_id: the row id of the video.
+        least: the trend from which videos were listed by their trend, if the order is `BY_NEWNESS`.
+            It stays while time passes, so that none of them comes again.
     """
 
     by: bytes
     value: Any
     video_id: int
+    least: float = 0.0
 
     @property
     def cursor(self) -> str:
-        """The text that asks for the videos below: 23 letters, digits, `-` and `_`."""
+        """The text that asks for the videos below: 23 or 34 letters, digits, `-` and `_`."""
         value = self.value if self.by == BY_TREND else microseconds(self.value)
-        return _encoded(struct.pack(_form(self.by), self.by, value, self.video_id))
+        least = [self.least] if self.by == BY_NEWNESS else []
+        return _encoded(struct.pack(_form(self.by), self.by, value, self.video_id, *least))
 
     @classmethod
     def of(cls, cursor: str, *allowed: bytes) -> ListPosition:
@@ -120,8 +124,8 @@ class ListPosition:
         """
         try:
             packed = _decoded(cursor)
-            by, value, video_id = struct.unpack(_form(packed[:1]), packed)
-            position = cls(by, value if by == BY_TREND else _time(value), video_id)
+            by, value, *others = struct.unpack(_form(packed[:1]), packed)
+            position = cls(by, value if by == BY_TREND else _time(value), *others)
         except (struct.error, ValueError, OverflowError):
             raise _foreign(cursor) from None
         if by not in allowed or not position._is_possible() or position.cursor != cursor:
@@ -132,7 +136,8 @@ class ListPosition:
         """Return whether a video can have the position."""
         is_trend = self.by == BY_TREND
         low, high = (LEAST_TREND, LARGEST_TREND) if is_trend else (scalars.UNDATED, scalars.LATEST)
-        return low <= self.value <= high and 1 <= self.video_id <= LARGEST_ID
+        is_trend_possible = LEAST_TREND <= self.least <= LARGEST_TREND
+        return low <= self.value <= high and 1 <= self.video_id <= LARGEST_ID and is_trend_possible
 
     def is_above(self) -> ColumnElement[bool]:
         """Return the condition that a video comes after the position, in descending order."""
@@ -165,7 +170,7 @@ def _decoded(cursor: str) -> bytes:
 
 
 def _form(by: bytes) -> str:
-    return ">cdq" if by == BY_TREND else ">cqq"
+    return {BY_TREND: ">cdq", BY_NEWNESS: ">cqqd"}.get(by, ">cqq")
 
 
 def _time(since_1970: int) -> datetime:

@@ -8,7 +8,9 @@ between two pages make no other video come twice or be skipped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
@@ -22,6 +24,7 @@ from recommender.feed.cursors import (
     BY_FOLLOWED,
     BY_NEWNESS,
     BY_TREND,
+    LARGEST_TREND,
     TOP_OF_TRENDING,
     ListPosition,
 )
@@ -128,10 +131,10 @@ def trending(
     """Return the trending videos of a language and a country, for people without a personal feed.
 
     It reads no data of any viewer and writes nothing. The strongest trend comes first. Videos
-    without a trend follow, the newest first. A page takes two statements (learning state, page),
-    and one more where the videos without a trend begin; `where` adds one to each of these reads.
-    A page is short only if no more videos are left, or if it is `cut_short`, as in `following`. The
-    last page is `exhausted` and has no cursor.
+    without a trend follow, the newest first; less than one viewer at the reading time is no trend.
+    A page takes two statements (learning state, page), and one more where the videos without a
+    trend begin; `where` adds one to each of these reads. A page is short only if no more videos are
+    left, or if it is `cut_short`, as in `following`. The last page is `exhausted`.
 
     Args:
         session: the caller's transaction.
@@ -156,15 +159,15 @@ def trending(
     )  # fmt: skip
     check_where(request.where)
     rows: list[Any] = []
-    part = _Part(after or TOP_OF_TRENDING)
+    part, least = _Part(after or TOP_OF_TRENDING), _least_trend(request, after)
     if part.after.by == BY_TREND:
-        part = _with_end(session, request, part.after, last_trending)
-        rows += session.execute(_with_trend(request, part))
+        part = _with_end(session, request, part.after, partial(last_trending, least=least))
+        rows += session.execute(_with_trend(request, part, least))
     if len(rows) < limit and part.end is None:
-        start = _start_by_time(BY_NEWNESS, request, after)
+        start = replace(_start_by_time(BY_NEWNESS, request, after), least=least)
         part = _with_end(session, request, start, last_of_newest)
         rows += session.execute(_without_trend(request, part, limit + 1 - len(rows)))
-    return _page(request, rows, _trending_position, part)
+    return _page(request, rows, partial(_trending_position, least=least), part)
 
 
 def _position(cursor: str | None, *allowed: bytes) -> ListPosition | None:
@@ -211,7 +214,7 @@ def _with_end(
     if row is None:  # fewer videos are left than a page may look at
         return _Part(after)
     value = scalars.UNDATED if row.value is None else row.value
-    return _Part(after, ListPosition(after.by, value, row.video_id))
+    return _Part(after, replace(after, value=value, video_id=row.video_id))
 
 
 def _page(
@@ -245,10 +248,21 @@ def _followed_position(row: Any) -> ListPosition:
     return ListPosition(BY_FOLLOWED, row.page_published_at or scalars.UNDATED, row.video_id)
 
 
-def _trending_position(row: Any) -> ListPosition:
+def _trending_position(row: Any, least: float) -> ListPosition:
     if row.stored_trend is None:
-        return ListPosition(BY_NEWNESS, row.page_published_at or scalars.UNDATED, row.video_id)
+        published_at = row.page_published_at or scalars.UNDATED
+        return ListPosition(BY_NEWNESS, published_at, row.video_id, least)
     return ListPosition(BY_TREND, row.stored_trend, row.video_id)
+
+
+def _least_trend(request: FeedRequest, after: ListPosition | None) -> float:
+    """Return the stored trend below which a trend counts as none: one viewer at the reading time.
+
+    It is never above a trend that the pages before listed, so that no video comes twice.
+    """
+    if after is not None and after.by == BY_NEWNESS:
+        return after.least
+    return min(request.learning.trend, LARGEST_TREND if after is None else after.value)
 
 
 def _start_by_time(by: bytes, request: FeedRequest, after: ListPosition | None) -> ListPosition:
@@ -306,10 +320,11 @@ def _label(name: str, value: str | None) -> str | None:
     return None if value is None else scalars.parse_named(name, scalars.label, value)
 
 
-def _with_trend(request: FeedRequest, part: _Part) -> Statement:
+def _with_trend(request: FeedRequest, part: _Part, least: float) -> Statement:
     """Return the statement of the next trending videos, the strongest trend first."""
     viewer = Viewer.of(request)
-    ranked = most_trending(request, viewer, _shown(request, viewer, part), request.limit + 1)
+    shown = _shown(request, viewer, part)
+    ranked = most_trending(request, viewer, shown, request.limit + 1, least)
     order = (Video.trending.desc(), Video.id.desc())
     return page_query(ranked, "trending").order_by(None).order_by(*order)
 
@@ -318,4 +333,5 @@ def _without_trend(request: FeedRequest, part: _Part, limit: int) -> Statement:
     """Return the statement of the next videos without a trend, the newest first."""
     viewer = Viewer.of(request)
     shown = _shown(request, viewer, part, not_in_future)
-    return page_query(newest_without_trend(request, viewer, shown, limit), "trending")
+    ranked = newest_without_trend(request, viewer, shown, limit, part.after.least)
+    return page_query(ranked, "trending")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, ColumnElement, Subquery, literal
+from sqlalchemy import CTE, BigInteger, ColumnElement, Double, Subquery, literal
 
-from recommender.database.expressions import Statement, fence
+from recommender.database.expressions import Number, Statement, fence, number
 from recommender.formats import scalars
 from recommender.models import Follow, MutedCreator, Video
 from recommender.models.types import UtcDateTime
@@ -22,7 +22,6 @@ from recommender.ranking.filters import published
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import score_key
 from recommender.ranking.signals import trend
-from recommender.ranking.sources import LEAST_TREND
 from recommender.ranking.viewer import Viewer
 
 Conditions: TypeAlias = Sequence[ColumnElement[bool]]
@@ -61,8 +60,8 @@ def last_of_followed(request: FeedRequest, is_left: ColumnElement[bool]) -> Stat
     viewer = Viewer.of(request)
     left = [published(viewer), is_left]
     creators = _next_of_each(viewer, left)
-    number = sa.func.coalesce(sa.func.nullif(sa.func.count(creators.c.next_at), 0), 1)
-    share = (viewer.scan_limit - literal(1, BigInteger())) // number
+    active = sa.func.coalesce(sa.func.nullif(sa.func.count(creators.c.next_at), 0), 1)
+    share = (viewer.scan_limit - literal(1, BigInteger())) // active
     shares = sa.select(share.label("share")).cte("shares")
     last = (
         sa.select(Video.id)
@@ -147,22 +146,25 @@ def _nth_newest(
     )
 
 
-def most_trending(request: FeedRequest, viewer: Viewer, shown: Conditions, limit: int) -> Statement:
-    """Return the videos with the strongest trends that fulfil some conditions."""
-    has_trend = Video.trending >= LEAST_TREND
+def most_trending(
+    request: FeedRequest, viewer: Viewer, shown: Conditions, limit: int, least: float
+) -> Statement:
+    """Return the videos with the strongest trends, from `least` on, that fulfil some conditions."""
+    value = trend(viewer)
+    videos = _scored(viewer, value, Video.trending).where(Video.trending >= _trend(least), *shown)
     walks = [
-        _scored(viewer).where(*place, has_trend, *shown).order_by(*_STRONGEST_FIRST).limit(limit)
+        videos.where(*place).order_by(*_STRONGEST_FIRST).limit(limit)
         for place in _places(request, viewer)
     ]
     return _merged(walks, "stored_trend").limit(limit)
 
 
-def last_trending(request: FeedRequest, is_left: ColumnElement[bool]) -> Statement:
+def last_trending(request: FeedRequest, is_left: ColumnElement[bool], least: float) -> Statement:
     """Return the last trending video to look at."""
     viewer, limit = Viewer.of(request), request.settings.scan_limit
     walks = [
         sa.select(Video.trending.label("value"), Video.id.label("video_id"))
-        .where(published(viewer), *place, Video.trending >= LEAST_TREND, is_left)
+        .where(published(viewer), *place, Video.trending >= _trend(least), is_left)
         .order_by(*_STRONGEST_FIRST)
         .limit(limit)
         for place in _places(request, viewer)
@@ -173,12 +175,13 @@ def last_trending(request: FeedRequest, is_left: ColumnElement[bool]) -> Stateme
 
 
 def newest_without_trend(
-    request: FeedRequest, viewer: Viewer, shown: Conditions, limit: int
+    request: FeedRequest, viewer: Viewer, shown: Conditions, limit: int, least: float
 ) -> Statement:
-    """Return the newest videos without a trend that fulfil some conditions."""
-    has_none = Video.trending.is_(None)
+    """Return the newest videos without a trend, or below `least`, that fulfil some conditions."""
+    has_none = sa.or_(Video.trending.is_(None), Video.trending < _trend(least))
+    videos = _scored(viewer, number(0), sa.cast(sa.null(), Double)).where(has_none, *shown)
     walks = [
-        _scored(viewer).where(*place, has_none, *shown).order_by(*_NEWEST_FIRST).limit(limit)
+        videos.where(*place).order_by(*_NEWEST_FIRST).limit(limit)
         for place in _places(request, viewer)
     ]
     return _merged(walks, "published_at").limit(limit)
@@ -196,14 +199,17 @@ def last_of_newest(request: FeedRequest, is_left: ColumnElement[bool]) -> Statem
     )
 
 
-def _scored(viewer: Viewer) -> Statement:
-    """Return the videos with their trends and the score of a trending list."""
-    value = trend(viewer)
+def _trend(stored: float) -> ColumnElement[float]:
+    return literal(stored, Double())
+
+
+def _scored(viewer: Viewer, value: Number, stored: sa.SQLColumnExpression[Any]) -> Statement:
+    """Return the videos with the score of a trending list, and their stored trends."""
     return sa.select(
         Video.id.label("video_id"),
         score_key({"trending": value}, viewer),
         value.label("trending"),
-        Video.trending.label("stored_trend"),
+        stored.label("stored_trend"),
         Video.published_at,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import random
 import re
 import struct
@@ -25,6 +26,7 @@ import recommender
 from recommender import Contribution, FeedPage, InvalidCursor, InvalidValue
 from recommender.feed.cursors import BY_FOLLOWED, BY_NEWNESS, BY_TREND, ListPosition
 from recommender.models import Video
+from recommender.models.tables import LEARNING_STATE as LEARNING
 from recommender.models.tables import VIDEOS
 from recommender.models.types import microseconds
 from tests.support.oracle import CREATORS, VIEWERS, Oracle, World, dated, load, random_world
@@ -38,6 +40,7 @@ from tests.support.worlds import (
     make_videos,
     mute,
     names,
+    preview,
     record,
     worked_example,
 )
@@ -113,8 +116,8 @@ def most_trending(world: World, language: str | None, country: str | None) -> li
         and country in {None, video["country"]}
     ]
     trends = {key: world.videos[key]["trending"] for key in keys}
-    with_trend = [key for key in keys if trends[key] is not None]
-    without = [key for key in keys if trends[key] is None]
+    with_trend = list(filter(oracle.is_trending, keys))
+    without = [key for key in keys if key not in with_trend]
     with_trend.sort(key=lambda key: (trends[key], oracle.order[key]), reverse=True)
     return with_trend + sorted(without, key=oracle.newness, reverse=True)
 
@@ -154,7 +157,8 @@ def test_items_say_what_they_are(session: Session) -> None:
     for page in walk(lambda **options: trending(session, **options), 7):
         assert [item.position for item in page.items] == list(range(1, len(page.items) + 1))
         for item in page.items:
-            value = oracle.signals(item.video)["trending"]
+            is_trending = oracle.is_trending(item.video)
+            value = oracle.signals(item.video)["trending"] if is_trending else 0.0
             assert item.signals == {"trending": Contribution(pytest.approx(value), 1.0)}
             assert item.score == pytest.approx(value, abs=1e-9)
             assert item.sources == ("trending",)
@@ -288,10 +292,43 @@ def test_a_full_last_page_is_exhausted_if_no_statement_tells_so(session: Session
     whole = len(names(following(session, "u0", limit=500)))
     assert following(session, "u0", limit=whole).exhausted
     assert not following(session, "u0", limit=whole - 1).exhausted
-    session.execute(VIDEOS.update().values(trending=1.0))  # only another statement would tell
+    session.execute(VIDEOS.update().values(trending=100.0))  # only another statement would tell
     page = trending(session, limit=len(names(trending(session, limit=500))))
     assert not page.exhausted
     assert (names(trending(session, cursor=page.cursor)), page.cut_short) == ([], False)
+
+
+def test_a_trend_below_one_viewer_counts_as_none_and_ages_between_pages(
+    session: Session,
+) -> None:
+    make_user(session)
+    state = sa.select(LEARNING.c.landmark, LEARNING.c.trend_half_life_days)
+    landmark, days = session.execute(state).one()
+
+    def trend_of(viewers: float, moment: datetime = NOON) -> float:
+        return (moment - landmark) / timedelta(days=days) + math.log2(viewers)
+
+    trends = {"old hit": 8, "older": 2.0001, "stale": 0.99, "new": None, "newest": 0.01}
+    for age, (key, viewers) in enumerate(reversed(trends.items())):
+        make_video(session, key, published_at=at(-90 - 1000 * age))
+        if viewers is not None:
+            stored = VIDEOS.update().where(VIDEOS.c.key == key)
+            session.execute(stored.values(trending=trend_of(viewers)))
+    expected = ["old hit", "older", "newest", "new", "stale"]
+    page = trending(session, limit=500)
+    assert names(page) == expected
+    assert [item.score > 0 for item in page.items] == [True, True, False, False, False]
+    sources = {item.video: item.sources for item in preview(session, as_of=NOON).items}
+    assert {key for key in sources if "trending" in sources[key]} == {"old hit", "older"}
+    for limit in (1, 2, 3):
+        shown, cursor = [], None
+        for later in range(6):  # every page is read one half-life later
+            moment = NOON + later * timedelta(days=days)
+            page = trending(session, limit=limit, cursor=cursor, as_of=moment)
+            shown += names(page)
+            if (cursor := page.cursor) is None:
+                break
+        assert len(shown) == len(set(shown)) == len(expected)
 
 
 def test_who_follows_nobody_gets_an_empty_page(session: Session) -> None:
@@ -353,7 +390,7 @@ def fill(session: Session, videos: int, creators: int) -> None:
     for number in range(0, creators, 2):
         recommender.follow(session, "viewer", f"c{number}")
     session.execute(VIDEOS.update().where(VIDEOS.c.id % 4 != 0).values(
-        trending=sa.cast(VIDEOS.c.id, sa.Double) / 1_000
+        trending=100 + sa.cast(VIDEOS.c.id, sa.Double) / 1_000
     ))  # fmt: skip
     if session.connection().dialect.name == "postgresql":
         session.execute(sa.text("ANALYZE"))
@@ -508,6 +545,7 @@ GOOD = ListPosition(BY_FOLLOWED, NOON, 7).cursor
 BAD_CURSORS: dict[str, Any] = {
     "garbage": "garbage", "truncated": GOOD[:-1], "longer": f"{GOOD}A",
     "padded": f"{GOOD}=", "spaced": f" {GOOD}", "broken": f"{GOOD[:9]}!{GOOD[10:]}",
+    "no partition": packed(BY_NEWNESS, 1_000_000, 7),
     "other end": f"{GOOD[:-1]}{'B' if GOOD[-1] == 'A' else 'A'}",
     "unknown kind": packed(b"x", 1_000_000, 7), "year 0": packed(BY_FOLLOWED, -(2**56), 7),
     "after 2100": packed(BY_FOLLOWED, 2**62, 7), "no time": packed(BY_FOLLOWED, 2**63 - 1, 7),
@@ -551,7 +589,7 @@ A_PLACE = st.one_of(
 
 @given(place=A_PLACE)
 def test_a_cursor_stands_for_its_place(place: ListPosition) -> None:
-    assert re.fullmatch(r"[\w-]{23}", place.cursor, re.ASCII)
+    assert re.fullmatch(r"[\w-]{23}|[\w-]{34}", place.cursor, re.ASCII)
     assert ListPosition.of(place.cursor, place.by) == place
 
 

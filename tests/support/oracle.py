@@ -480,7 +480,7 @@ class Oracle:
         videos = self.world.videos
         language, country = self.viewer.get("language"), self.viewer.get("country")
         trending = sorted(
-            (key for key in trending if videos[key]["trending"] is not None),
+            filter(self.is_trending, trending),
             key=lambda key: (videos[key]["trending"], self.order[key]),
             reverse=True,
         )
@@ -493,6 +493,11 @@ class Oracle:
             "nearby": [k for k in trending if country and videos[k]["country"] == country],
             "fresh": sorted(filter(self._is_on_trial, keys), key=self._place_in_circle),
         }
+
+    def is_trending(self, key: str) -> bool:
+        """Whether the trend is worth one viewer today."""
+        trend = self.world.videos[key]["trending"]
+        return trend is not None and bool(trend >= self.half_lives("trend"))
 
     def _is_on_trial(self, key: str) -> bool:
         """The world has fewer new videos than a source looks at."""
