@@ -390,8 +390,9 @@ def _tied(
     order: Order,
 ) -> Statement:
     """Return the rows whose value is that of a tie, with their place."""
-    # The outer join keeps both databases from reading the rows if there is no tie.
-    every = rows.subquery()
-    place = order(every.c.subject).label("place")
-    tied = sa.select(every.c.subject, every.c.value, place).select_from(tie)
-    return tied.outerjoin(every, every.c.value == tie.c.value)
+    subject, value = (column.element for column in rows.selected_columns)
+    cut = sa.select(tie.c.value).scalar_subquery()
+    # A CASE: a value may be a subquery, which must not run for every row if there is no tie.
+    is_tied = sa.case((cut.is_not(None), value)) == cut
+    columns = (subject.label("subject"), value.label("value"), order(subject).label("place"))
+    return rows.with_only_columns(*columns).where(is_tied)
