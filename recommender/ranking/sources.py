@@ -36,7 +36,7 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
-"""The lower bound of all stored trends."""
+"""The lower bound of all trends; as a condition it lets an index be read in order."""
 
 FOLLOWED_LIMIT = 5_000
 """The largest number of followed creators that are read.
@@ -196,9 +196,9 @@ def trending(viewer: Viewer, quota: int) -> sa.Select[int]:
     """Trending videos in the viewer's language or an unknown one; in any if it is unknown."""
     video = aliased(Video)
     if not viewer.has_language:
-        return _most_trending(_trending(viewer, video, quota))
+        return _most_trending(_trending(video, quota))
     spoken, unknown = (
-        _trending(viewer, video, quota, condition)
+        _trending(video, quota, condition)
         for condition in (video.language == viewer.language, video.language.is_(None))
     )
     # Two walks of one index: an OR of both conditions would read and sort all such videos.
@@ -212,19 +212,14 @@ def trending(viewer: Viewer, quota: int) -> sa.Select[int]:
 def nearby(viewer: Viewer, quota: int) -> sa.Select[int]:
     """Trending videos in the viewer's country."""
     video = aliased(Video)
-    return _most_trending(_trending(viewer, video, quota, video.country == viewer.country))
+    return _most_trending(_trending(video, quota, video.country == viewer.country))
 
 
-def _trending(
-    viewer: Viewer, video: type[Video], quota: int, *where: ColumnElement[bool]
-) -> Statement:
-    """Return the most trending videos that fulfil the conditions, with their trends.
-
-    A trend below one viewer at the reading time counts as none.
-    """
+def _trending(video: type[Video], quota: int, *where: ColumnElement[bool]) -> Statement:
+    """Return the most trending videos that fulfil the conditions, with their trends."""
     return (
         sa.select(video.id, video.trending)
-        .where(video.status == "published", video.trending >= viewer.trend, *where)
+        .where(video.status == "published", video.trending >= LEAST_TREND, *where)
         .order_by(video.trending.desc(), video.id.desc())
         .limit(SCAN_FACTOR * quota)
     )

@@ -247,7 +247,7 @@ def test_trending_is_in_the_viewers_language_or_in_an_unknown_one(session: Sessi
     for video, language in (("english", "en"), ("more", "en"), ("spanish", "es"), ("none", None)):
         make_video(session, video, language=language)
     make_video(session, "never", language="en")
-    set_trends(session, english=100, more=103, spanish=105, none=101)
+    set_trends(session, english=-1e6, more=0, spanish=5, none=-3)
     assert found(session, "trending") == ["more", "none", "english"]
     assert found(session, "trending", quota=1) == ["more"]
     everything = ["spanish", "more", "none", "english"]
@@ -276,7 +276,7 @@ def test_of_what_trends_so_many_are_looked_at(session: Session) -> None:
     make_user(session, language="en", country="MX")
     videos = [f"v{number}" for number in range(5)]
     make_videos(session, *videos, language="en", country="MX")
-    set_trends(session, **{video: 100 - float(number) for number, video in enumerate(videos)})
+    set_trends(session, **{video: -float(number) for number, video in enumerate(videos)})
     for video in videos[:4]:
         record(session, "impression", video)
     for name in ("trending", "nearby"):

@@ -75,7 +75,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def load(session: Session, world: dict[str, Any]) -> None:
-    recommender.upsert_users(session, world["users"])
+    recommender.upsert_users(session, [*world["users"], {"id": "c1"}, {"id": "c2"}])
     recommender.upsert_videos(session, world["videos"])
     for user, creator in world["follows"]:
         recommender.follow(session, f"viewer{user}", creator)

@@ -480,7 +480,7 @@ class Oracle:
         videos = self.world.videos
         language, country = self.viewer.get("language"), self.viewer.get("country")
         trending = sorted(
-            filter(self.is_trending, trending),
+            (key for key in trending if videos[key]["trending"] is not None),
             key=lambda key: (videos[key]["trending"], self.order[key]),
             reverse=True,
         )
