@@ -326,7 +326,9 @@ def test_an_impression_leads_to_what_comes_in_its_slice(tmp_path: Path) -> None:
     assert (found.impressions, found.positives, found.page_users) == (6, 1, 1)
     later = {**like, "at": at(61)}
     found = evaluate(small_log(tmp_path, later), cutoff=CUTOFF, target="like", every=HOUR)
-    assert (found.impressions, found.positives, found.page_users) == (6, 0, 1)
+    # the six of the first hour led to no like; in the second b is positive, so it counts as shown
+    assert (found.impressions, found.positives, found.page_users) == (7, 1, 1)
+    assert found.slices == 2
 
 
 @pytest.mark.slow
@@ -515,10 +517,11 @@ def test_who_publishes_in_a_slice_is_not_known_to_before_it_ends(
     own = {**video("own", 30, hashtags=["x"]), "creator": "maker"}
     events = [*watches("maker", 40, ["old", "other"]), watch("somebody", "own", 41, 1.0)]  # type: ignore[arg-type]
     later = watch("maker", "old", 70, 1.0)
+    past = watch("somebody", "other", -10, 0.0)
     options: dict[str, Any] = {"cutoff": CUTOFF, "every": HOUR}
-    log = written(tmp_path, videos=[*videos, own], events=[*events, later])
+    log = written(tmp_path, videos=[*videos, own], events=[past, *events, later])
     with_own, _ = scored(log, **options)
-    log = written(tmp_path, videos=videos, events=[*events[:2], later])
+    log = written(tmp_path, videos=videos, events=[past, *events[:2], later])
     without_own, _ = scored(log, **options)
     assert set(without_own[1]["for_you"]) < set(with_own[1]["for_you"])
     assert with_own[2]["for_you"] > without_own[2]["for_you"]
