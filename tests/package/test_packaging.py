@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from recommender.models.types import SCHEMA_REVISION
 from tests.support.readme import TOP, is_shown
 
 pytestmark = pytest.mark.slow
@@ -49,7 +50,7 @@ def test_the_readmes_first_command_prints_the_demo(installed: tuple[Path, str]) 
 def test_the_wheel_works_in_an_empty_folder(installed: tuple[Path, str], tmp_path: Path) -> None:
     program = installed[0] / ".venv" / "bin" / "recommender"
     shell(f"{program} db upgrade && {program} db check", tmp_path)
-    assert shell(f"{program} db current", tmp_path) == "0001\n"
+    assert shell(f"{program} db current", tmp_path) == f"{SCHEMA_REVISION}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["recommender.db"]
     assert (tmp_path / "recommender.db").stat().st_mode & 0o777 == 0o600
 

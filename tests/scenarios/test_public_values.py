@@ -125,7 +125,7 @@ def learned(engine: Engine, _folder: Path) -> dict[str, Any]:
     viewer = WORLD.viewer(0)
     run_transaction(engine, lambda s: recommender.for_you(s, viewer, as_of=WORLD.end))
     fits = {"log": engine, "since": WORLD.beginning, "every": LENGTH / 2}
-    cutoff = WORLD.beginning + LENGTH / 2
+    cutoff = WORLD.end - LENGTH / 4
     return {
         "evaluate": recommender.evaluate(engine, cutoff=cutoff, sample=1),
         "fit": recommender.fit(engine, "learned", **fits),
