@@ -42,7 +42,7 @@ from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import EXAMPLE, at, worked_example
 
 SECRET = "s3cret-3f9a"  # noqa: S105 - invented
-WORLD = DemoWorld(viewer_count=16, creator_count=24, video_count=120)
+WORLD = DemoWorld(viewer_count=20, creator_count=24, video_count=120)
 BOOST = Signal("boost", 0.0, 1.0, lambda _candidate: sa.literal(0.5))
 OWN: dict[str, Any] = {"signals": {BOOST: 1.0}, "as_of": at()}
 
