@@ -337,8 +337,11 @@ def test_the_printed_sql_makes_the_same_schema(empty_database: str, database: st
         connection.executescript(printed)
         connection.close()
     else:
+        # One by one, as psql does: text sent at once is one transaction between COMMIT and BEGIN,
+        # in which no index is made concurrently.
         with psycopg.connect(empty_database, autocommit=True) as server:
-            server.execute(printed.encode())
+            for statement in printed.split(";\n\n"):
+                server.execute(statement.encode())
     assert catalogue(empty_database) == catalogue(database)
     for table in ("alembic_version", "ranking_profiles", "profile_weights", "learning_state"):
         query = f"SELECT * FROM rec_{table}"  # noqa: S608 - a name of this test
