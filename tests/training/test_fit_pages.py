@@ -256,8 +256,8 @@ def test_a_log_of_choices_gives_the_true_weights(
         name: abs(found.weights[name] - WEIGHTS.get(name, 0.0)) / error
         for name, error in found.errors.items()
     }
-    # Of 13 right weights one is more than 2 errors off in nearly every second log, but one more than
-    # 3 in 1 log of 29. The mean square is 1 if the errors are right, and exceeds 2 in 1 log of 60.
+    # Of 13 right weights one is more than 2 errors off in nearly every second log, and more than 3
+    # in 1 log of 29. The mean square is 1 if the errors are right; 2 is exceeded in 1 log of 60.
     assert max(off.values()) <= 3
     assert math.fsum(each**2 for each in off.values()) <= 2 * len(off)
     assert set(WEIGHTS) <= set(off)
