@@ -603,5 +603,5 @@ def test_short_programs_do_what_a_plain_model_does(twins: Twins) -> None:
 @pytest.mark.slow
 def test_programs_do_what_a_plain_model_does(twins: Twins) -> None:
     is_by_hand = settings.get_current_profile_name() == "programs"
-    options = settings() if is_by_hand else settings(max_examples=12, stateful_step_count=30)
+    options = settings() if is_by_hand else settings(max_examples=6, stateful_step_count=30)
     run_programs(twins, options)
