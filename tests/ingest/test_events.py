@@ -48,6 +48,7 @@ from recommender.learning.engagement import is_engaged, watched
 from recommender.models import Base
 from recommender.models.tables import EVENTS, INTERACTIONS, LEARNING_STATE, PENDING
 from tests.support.catalog_rows import just_before
+from tests.support.positives import Deed, is_engaged_view, positive_times
 from tests.support.worlds import NOON, at, counted_statements, make_event, make_user, make_video
 
 COUNTS = (
@@ -510,6 +511,7 @@ def expected_state(events: Sequence[Event], duration_ms: int | None) -> dict[str
     kinds = Counter(event.kind for event in events)
     watches = [event for event in events if event.kind == "watch"]
     parts = [watched(event.watch_ms, event.completion, duration_ms) for event in watches]
+    deeds = [Deed(each.kind, each.at, each.watch_ms, each.completion) for each in events]
     latest = {
         kind: max((event.at for event in events if event.kind == kind), default=None)
         for kind in scalars.EVENT_KINDS
@@ -525,26 +527,23 @@ def expected_state(events: Sequence[Event], duration_ms: int | None) -> dict[str
         "shares": kinds["share"],
         "comments": kinds["comment"],
         "reports": kinds["report"],
+        "conversions": kinds["convert"],
         "liked_at": latest["like"],
         "unliked_at": latest["unlike"],
         "saved_at": latest["save"],
         "unsaved_at": latest["unsave"],
         "not_interested_at": latest["not_interested"],
-        "engaged_at": max(
-            (
-                event.at
-                for event in events
-                if event.kind in {"like", "share", "save", "comment"}
-                or (
-                    event.kind == "watch"
-                    and is_engaged(event.watch_ms, event.completion, duration_ms)
-                )
-            ),
-            default=None,
-        ),
+        "interested_at": latest["interested"],
+        "acted_at": max((deed.at for deed in deeds if is_act(deed, duration_ms)), default=None),
+        "engaged_at": max(positive_times(deeds, duration_ms), default=None),
         "first_at": min(event.at for event in events),
         "last_at": max(event.at for event in events),
     }
+
+
+def is_act(deed: Deed, duration_ms: int | None) -> bool:
+    """Whether an event is positive and never taken back."""
+    return deed.kind in {"share", "comment", "convert"} or is_engaged_view(deed, duration_ms)
 
 
 def expected_log(events: Iterable[Event]) -> Rows:

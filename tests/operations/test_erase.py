@@ -496,10 +496,12 @@ def test_erasing_under_load_leaves_nothing(engine: Engine) -> None:
     def write(number: int) -> int:
         acknowledged = 0
         while True:
-
+            # Writers overtake each other, and what comes late is subtracted inexactly from a trend.
+            # So all views of a video are at the same time.
             def unit(session: Session, n: int = acknowledged) -> None:
-                record(session, f"u{number}", f"v{n % 12}", "watch", watch_ms=9_000)
-                record(session, MARK, f"v{n % 12}", "watch", watch_ms=20_000)
+                video, moment = f"v{n % 12}", at(n % 12)
+                record(session, f"u{number}", video, "watch", at=moment, watch_ms=9_000)
+                record(session, MARK, video, "watch", at=moment, watch_ms=20_000)
                 follow(session, MARK, f"u{n % 4}")
                 mute(session, MARK, "keyword", f"{MARK} {number} {n}")
                 for_you(session, MARK, limit=1, rewatch=True)
