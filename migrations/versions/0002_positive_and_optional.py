@@ -357,7 +357,7 @@ STAYS = {
     "interactions": interactions,
     "learning_state": learning_state,
 }
-"""What stays of each table, for SQLite."""
+"""The columns and constraints that stay, by table, for SQLite."""
 
 INDEXES = {"interactions": (engaged_index, last_index)}
 

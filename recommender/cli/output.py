@@ -125,7 +125,7 @@ def _console() -> Console:
 
 
 def _longest(records: Sequence[Record], text: Callable[[Any], str]) -> list[int]:
-    """Return the width of the longest text of each column, its name included."""
+    """Return the widths of the columns: the longest text, names included."""
     from rich.cells import cell_len  # noqa: PLC0415 - slow to import
 
     return [
@@ -148,8 +148,8 @@ def column_widths(longest: Sequence[int], words: Sequence[int], available: int) 
     """Return a width for each column, which breaks no word if all words fit.
 
     Args:
-        longest: the width of the longest value of each column.
-        words: the width of the longest word of each column.
+        longest: the widths of the longest values, by column.
+        words: the widths of the longest words, by column.
         available: the width of all columns together.
     """
     rest = available - sum(words)

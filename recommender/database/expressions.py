@@ -24,6 +24,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
+from recommender.formats.scalars import LARGEST_COUNT
+
 if TYPE_CHECKING:
     Statement: TypeAlias = Select[*tuple[Any, ...]]
     """A SELECT of any columns."""
@@ -389,12 +391,10 @@ def _tied(
     tie: sa.CTE,
     order: Order,
 ) -> Statement:
-    """Return the rows whose value is that of a tie, with their place."""
+    """Return the rows that share the value of a tie, with their place."""
     subject, value = (column.element for column in rows.selected_columns)
     cut = sa.select(tie.c.value).scalar_subquery()
-    # A CASE: a value may be a subquery, which must not run for every row if there is no tie.
-    is_tied = sa.case((cut.is_not(None), value)) == cut
     columns = (subject.label("subject"), value.label("value"), order(subject).label("place"))
-    # No row at all without a tie: both databases then stop at the limit before they read one.
-    most = sa.select(sa.func.count() * 1_000_000_000).select_from(tie).scalar_subquery()
-    return sa.select(rows.with_only_columns(*columns).where(is_tied).limit(most).subquery())
+    # Without a tie the limit is 0, and both databases stop before they read a row.
+    most = sa.select(sa.func.count() * LARGEST_COUNT).select_from(tie).scalar_subquery()
+    return sa.select(rows.with_only_columns(*columns).where(value == cut).limit(most).subquery())

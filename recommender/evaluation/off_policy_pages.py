@@ -112,7 +112,7 @@ class LoggedPages:
     def _check(self) -> None:
         if not self.came:
             raise InvalidValue(
-                f"no page was served in a session that began then, but for those of {REFERENCE}:"
+                f"no page was served in a session that began then, except pages of {REFERENCE}:"
                 " record the pages that you serve, or choose another time"
             )
         if not self.pages and self.left_out:

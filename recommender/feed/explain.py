@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement
 
 from recommender.database.expressions import Statement
 from recommender.database.session import Session
-from recommender.errors import UnknownVideo
+from recommender.errors import InvalidValue, UnknownVideo
 from recommender.feed.items import CATALOGUE, item_of, outcomes_of, video_key
 from recommender.feed.reasons import leading_signals
 from recommender.feed.resolve import resolve
@@ -85,7 +85,15 @@ def explain(
         signals=signals, settings=settings,
     )  # fmt: skip
     check_where(request.where)
-    return _explanation(session, request, video_key(video), words or {})
+    return _explanation(session, request, video_key(video), _checked_words(words or {}))
+
+
+def _checked_words(words: Mapping[str, Words]) -> Mapping[str, Words]:
+    if not isinstance(words, Mapping):
+        raise InvalidValue(f"words: {scalars.shown(words)} is no mapping of formats")
+    if odd := [name for name, each in words.items() if not isinstance(each, Words)]:
+        raise InvalidValue(f"words: {scalars.shown(words[odd[0]])} is no Words")
+    return words
 
 
 def _explanation(
@@ -304,7 +312,7 @@ def _phrase(name: str, item: FeedItem, hashtag: str | None, words: Words) -> str
         "hashtag_affinity": f"you often enjoy {topic}",
         "lately": f"you enjoyed {several} with its hashtags lately",
         "sound_affinity": f"you often enjoy {several} with the sound {item.sound}",
-        "caption": f"its caption is like those of {several} that you enjoyed",
+        "caption": f"its caption is like the captions of {several} that you enjoyed",
         "collaborative": "people who enjoyed what you enjoyed lately enjoyed it too",
         "social": "people whom you follow enjoyed it",
         "quality": f"{value:.0%} of those who see it {words.engage}",

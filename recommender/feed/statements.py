@@ -88,7 +88,7 @@ def read_all_candidates(session: Session, request: FeedRequest) -> Candidates:
 def read_given_candidates(
     session: Session, request: FeedRequest, keys: Sequence[str]
 ) -> Candidates:
-    """Read the given videos as candidates, with the outcome of each filter: one statement."""
+    """Read the given videos as candidates, with the outcomes of all filters: one statement."""
     return Candidates(
         page_rows(session, request, ranked_with_outcomes, "rank", keys).all(), shown=True
     )

@@ -186,6 +186,8 @@ def import_file(
     if creator_prefix is not None:
         row_kind = row_kind.with_creator_prefix(creator_prefix)
     jobs = _possible_jobs(jobs, engine, kind, file)
+    if form is not None and not isinstance(form, FileFormat):
+        raise InvalidValue(f"form: {scalars.shown(form)} is no FileFormat")
     Layout(row_kind.columns, form)  # checks the names of columns
     job = _Import(engine, row_kind, file, form, settings, on_error == "skip", dry_run, jobs)
     started = time.monotonic()

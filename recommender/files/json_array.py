@@ -38,7 +38,7 @@ class JsonArray:
         self._place = 0
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the text of each entry.
+        """Yield the entries as text.
 
         Raises:
             BadData: the rest cannot be read.

@@ -113,7 +113,7 @@ class Layout:
         self._check_options()
         options = (self.form.columns, self.form.values, self.form.constants)
         self.maps_rows = any(options) or self.form.ignore_unknown
-        # The file's column of each column: a constant has none.
+        # From our columns to the file's; a constant has no column there.
         self._sources = {
             name: self.form.columns.get(name, name)
             for name in columns
@@ -167,8 +167,8 @@ class Layout:
             return json.loads(cell)
         except (ValueError, RecursionError):
             raise InvalidValue(
-                f'{name}: {scalars.shown(cell)} begins like a list in JSON, such as ["a", "b"],'
-                " and is none"
+                f'{name}: {scalars.shown(cell)} begins like a JSON list, such as ["a", "b"],'
+                " but is not one"
             ) from None
 
     def picks(self, header: Sequence[str]) -> list[tuple[str, int]]:

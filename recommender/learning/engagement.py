@@ -89,7 +89,7 @@ def is_engaged(
 ) -> bool:
     """Return True if a watch is an engaged view.
 
-    The first arguments are the same as for `watched`; `thresholds` are those of the learning state.
+    The first arguments are the same as for `watched`; `thresholds` is from the learning state.
     """
     watch_ms, completion = watched(watch_ms, completion, duration_ms)
     if watch_ms is None and completion is None:

@@ -568,7 +568,7 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     assert example(*asked)[::2] == (
         2,
         (
-            "Error: no page was served in a session that began then, but for those of classic:"
+            "Error: no page was served in a session that began then, except pages of classic:"
             " record the pages that you serve, or choose another time\n"
         ),
     )

@@ -338,7 +338,7 @@ SENTENCES = {
     "hashtag_affinity": (0.5, "you often enjoy #cats videos"),
     "lately": (0.5, "you enjoyed videos with its hashtags lately"),
     "sound_affinity": (0.5, "you often enjoy videos with the sound song"),
-    "caption": (0.5, "its caption is like those of videos that you enjoyed"),
+    "caption": (0.5, "its caption is like the captions of videos that you enjoyed"),
     "collaborative": (0.5, "people who enjoyed what you enjoyed lately enjoyed it too"),
     "social": (0.5, "people whom you follow enjoyed it"),
     "quality": (0.63, "63% of those who see it watch on"),

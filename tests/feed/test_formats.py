@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import InvalidValue
+from recommender import InvalidValue, Words
 from recommender.database import lookup
 from recommender.database.expressions import named
 from recommender.feed.statements import cached_statement
@@ -98,3 +98,17 @@ def test_a_page_of_a_rare_format_walks_its_index(world: Session, kind: str) -> N
     statement = cached_statement(top_candidates, named, "for_you", Shape.of(request))
     plan = str([row[-1] for row in lookup.run(world, explained(statement), values_of(request))])
     assert plan.count("rec_videos_format_status_published_at_id_ix") == 2
+
+
+def test_an_explanation_has_the_words_of_the_format(session: Session) -> None:
+    make_user(session)
+    make_videos(session, "lamp", "chair", "clip")
+    recommender.upsert_videos(session, [{"id": "lamp", "format": "product"}])
+    words = {"product": Words("products", "looked at", "look on", "bought")}
+    record(session, "convert", "lamp")
+    for given, did in ((words, "bought"), (None, "acted on"), ({}, "acted on")):
+        found = recommender.explain(session, "viewer", "lamp", words=given, as_of=NOON)
+        assert found.reason == f"Not shown: you {did} it on 1 January 2026."
+    for odd in ("product", {"product": "products"}):
+        with pytest.raises(InvalidValue, match=r"^words: "):
+            recommender.explain(session, "viewer", "lamp", words=odd)  # type: ignore[arg-type]

@@ -93,7 +93,7 @@ def test_a_list_that_was_not_divided_is_refused() -> None:
     header = "id,interests\n"
     cells = ['"cats,dogs"', "\"['cats']\"", '"[""cats"""', "cats;dogs", "{cats}", '"""cats"""']
     found = users(header + "".join(f"u{n},{cell}\n" for n, cell in enumerate(cells)))
-    marks = [" has a ,", " begins like a list in JSON", " begins like a list in JSON", " has a ;",
+    marks = [" has a ,", " begins like a JSON list", " begins like a JSON list", " has a ;",
              " has a {", ' has a "']  # fmt: skip
     assert all(mark in message for mark, message in zip(marks, found, strict=True))
     assert all("cats" in message and '["' in message for message in found)
@@ -270,7 +270,7 @@ def test_an_option_that_makes_no_sense_is_refused() -> None:
         ({"values": {"usr": {}}}, "column: 'usr' is not one of id, language"),
         ({"constants": {"usr": ""}}, "column: 'usr' is not one of id, language"),
         ({"values": {"interests": {}}}, "values: interests is a list"),
-        ({"constants": {"interests": "['a']"}}, "interests: \"['a']\" begins like a list in JSON"),
+        ({"constants": {"interests": "['a']"}}, "interests: \"['a']\" begins like a JSON list"),
         ({"values": {"id": {"a": "b"}}, "constants": {"id": "b"}}, "id: is read from a column and"),
         ({"constants": {"id": ""}}, "id: is required and empty"),
         ({"constants": {"created_at": "yesterday"}}, "created_at: 'yesterday' is not a time"),
@@ -280,6 +280,12 @@ def test_an_option_that_makes_no_sense_is_refused() -> None:
         with pytest.raises(InvalidValue) as refused:
             Layout(ROW_KINDS["users"].columns, FileFormat(**options))  # type: ignore[arg-type]
         assert str(refused.value).startswith(message)
+
+
+@only_sqlite
+def test_options_that_are_no_file_format_are_refused(engine: Engine) -> None:
+    with pytest.raises(InvalidValue, match=r"^form: .* is no FileFormat"):
+        import_file(engine, "users", "users.csv", form={"time_unit": "s"})  # type: ignore[arg-type]
 
 
 def test_a_json_array_of_any_size_is_read_entry_by_entry() -> None:
