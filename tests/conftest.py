@@ -46,6 +46,20 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("tests")
 
 
+_collected: set[tuple[str, str]] = set()
+"""The test functions that were collected, each with the kinds of its databases."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark as `slow` what a test on both databases repeats with other values on PostgreSQL."""
+    parameters = getattr(item, "callspec", None)
+    kind = parameters.params.get("kind") if parameters else None
+    function = item.nodeid.partition("[")[0]
+    if kind == "postgresql" and {(function, "sqlite"), (function, kind)} <= _collected:
+        item.add_marker(pytest.mark.slow)
+    _collected.add((function, str(kind)))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport]:
     """Fail a test that took too long and is not marked `slow`."""

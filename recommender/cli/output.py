@@ -107,14 +107,17 @@ def print_table(records: Sequence[Record], *, widest: int | None = None) -> None
     broken = [{name: "" if name in CUT else value for name, value in r.items()} for r in records]
     words = _longest(broken, _longest_word)
     widths = column_widths(longest, words, console.width - GAP * (len(longest) - 1))
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=0)
     for name, width in zip(records[0], widths, strict=True):
+        if table.columns:  # padding would be part of the last width in some versions of rich
+            table.add_column(width=GAP)
         is_number = all(_is_number(record[name]) for record in records)
         justify: Any = "right" if is_number else "left"
         overflow: Any = "ellipsis" if name in CUT else "fold"
         table.add_column(name, justify=justify, width=width, no_wrap=name in CUT, overflow=overflow)
     for record in records:
-        table.add_row(*map(cell, record.values()))
+        first, *others = map(cell, record.values())
+        table.add_row(first, *(text for value in others for text in ("", value)))
     console.print(table)
 
 

@@ -22,6 +22,8 @@ from typing import Literal
 import psycopg
 
 PR_SET_PDEATHSIG = 1
+MEMORY = Path("/dev/shm")  # noqa: S108 - the folders in it are made by tempfile
+DISK = Path("/tmp")  # noqa: S108 - the same; a longer path is too long for a socket
 ENOUGH_MEMORY = 6 * 1024**3
 """The number of free bytes in memory that the databases of the tests may need."""
 
@@ -102,25 +104,29 @@ def _basebackup(primary: Server) -> tuple[str, ...]:
     return ("pg_basebackup", "-d", primary.url, "-R", "--checkpoint=fast")
 
 
+PREFIX = "recommender-postgres-"
+"""The prefix of the folders of servers."""
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
     """Make a folder for a server, and remove those that killed processes left behind."""
-    parent, prefix = _fastest(), "recommender-postgres-"
     with ExitStack() as stack:
         # One at a time: a new folder that is not locked yet looks like one that was left behind.
-        with (parent / f"{prefix}gate").open("w") as gate:
+        with (DISK / f"{PREFIX}gate").open("w") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
-            _remove_abandoned(parent, prefix)
+            for parent in (MEMORY, DISK):
+                _remove_abandoned(parent)
             folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=parent))
+                stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=_fastest()))
             )
             lock = stack.enter_context((folder / "lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
 
 
-def _remove_abandoned(parent: Path, prefix: str) -> None:
-    for path in parent.glob(f"{prefix}*/lock"):
+def _remove_abandoned(parent: Path) -> None:
+    for path in parent.glob(f"{PREFIX}*/lock"):
         with suppress(OSError), path.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if the process still runs
             shutil.rmtree(path.parent)
@@ -128,10 +134,9 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
 
 def _fastest() -> Path:
     """Return a folder in memory if it is large enough: it makes databases ten times faster."""
-    memory = Path("/dev/shm")  # noqa: S108 - the folder is made by tempfile
-    if memory.is_dir() and shutil.disk_usage(memory).free > ENOUGH_MEMORY:
-        return memory
-    return Path("/tmp")  # noqa: S108 - the same; a longer path is too long for a socket
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_MEMORY:
+        return MEMORY
+    return DISK
 
 
 def _binaries(root: Path) -> Path:
