@@ -199,15 +199,18 @@ def run_online() -> None:
 
 def run_offline() -> None:
     """Print the SQL for the configured database, with our time limits on PostgreSQL."""
-    settings = Settings.from_environment()
     dialect = database_url(configured_url()).get_backend_name()
+    settings = Settings.from_environment()
+    limits = migration_limits(settings) if dialect == "postgresql" else {}
     context.configure(dialect_name=dialect, literal_binds=True, **options)
     with context.begin_transaction():
-        if dialect == "postgresql":
-            for name, limit in migration_limits(settings).items():
-                pair = {"name": name, "milliseconds": limit}
-                context.execute(sa.DDL("SET LOCAL %(name)s = %(milliseconds)s", context=pair))
+        for name, limit in limits.items():
+            # Not LOCAL, because the script has several transactions.
+            pair = {"name": name, "milliseconds": limit}
+            context.execute(sa.DDL("SET %(name)s = %(milliseconds)s", context=pair))
         context.run_migrations()
+        for name in limits:
+            context.execute(sa.DDL("RESET %(name)s", context={"name": name}))
 
 
 if context.is_offline_mode():

@@ -29,7 +29,7 @@ from recommender.formats.scalars import LIST_SEPARATOR
 from recommender.models import FeedSession, ServedVideo, User, Video
 from recommender.models.tables import SERVED, SESSIONS
 from recommender.models.types import UtcDateTime
-from recommender.ranking.filters import allowed
+from recommender.ranking.filters import allowed, still_allowed
 from recommender.ranking.profiles import profile_of_id
 from recommender.ranking.request import (
     NOTHING_LEARNED,
@@ -38,7 +38,7 @@ from recommender.ranking.request import (
     shared_fields,
 )
 from recommender.ranking.scoring import score_key_of, score_of
-from recommender.ranking.viewer import Shape, Viewer, values_of
+from recommender.ranking.viewer import Shape, Viewer, ViewerParts, values_of
 
 _EXPIRED = "session_id: the session has expired: begin one under another id"
 
@@ -144,8 +144,8 @@ def record_page(session: Session, page: FeedPage) -> FeedPage:
     # The page of a user who was erased since is not a page of the new user with that key.
     items = page.items if request.user_id in {None, row.id} else ()
     items = _servable(session, own, items, row)
-    ranked = replace(page, request=own, items=items, exhausted=False)
-    return serve(session, ranked) if items else _page_at(session, own) or _stale(ranked)
+    ranked = replace(page, request=own, items=items, exhausted=False, stale=not items)
+    return serve(session, ranked)
 
 
 def _session_query(request: RequestSummary) -> Statement:
@@ -209,11 +209,6 @@ def _are_alike(one: Any, other: Any) -> bool:
     has_same_creator = one.creator_id is not None and one.creator_id == other.creator_id
     has_same_sound = one.sound_id is not None and one.sound_id == other.sound_id
     return has_same_creator or has_same_sound
-
-
-def _stale(page: FeedPage) -> FeedPage:
-    """Return an empty page whose cursor, if any, requests the same page again."""
-    return replace(_not_recorded(page), stale=True)
 
 
 def serve(session: Session, page: FeedPage) -> FeedPage:
@@ -321,8 +316,8 @@ def _recorded_signals(request: RequestSummary, item: FeedItem) -> dict[str, floa
 def recorded_page(session: Session, request: RequestSummary) -> FeedPage:
     """Return the page of a session that was served at a position: one or two statements.
 
-    Its videos have the scores and signals with which they were served. Videos that are no longer
-    published are left out.
+    Its videos have the scores, signals and positions with which they were served. What may no
+    longer be shown is left out: what was removed, muted or rejected meanwhile.
 
     Args:
         session: the caller's transaction.
@@ -339,7 +334,9 @@ def recorded_page(session: Session, request: RequestSummary) -> FeedPage:
 
 def _page_at(session: Session, request: RequestSummary) -> FeedPage | None:
     """Return the recorded page that begins at the position of a request; None if there is none."""
-    rows = session.execute(_recorded_query(request)).all()
+    place = {"own": request.session, "page": request.position}
+    values = {**place, "user_id": request.user_id, "as_of": request.as_of}
+    rows = lookup.run(session, _recorded_query(), values).all()
     if not rows:
         return None
     first = rows[0]
@@ -347,27 +344,33 @@ def _page_at(session: Session, request: RequestSummary) -> FeedPage | None:
     if first.profile_id != profile.id:
         profile = profile_of_id(session, first.profile_id)
     served = replace(request, profile=profile, limit=first.asked, as_of=first.served_at)
+    still = "still_in_classic" if profile.is_reference else "still"
+    shown = [row for row in rows if row._mapping[still]]  # noqa: SLF001 - its API
     page = FeedPage(
         request=served,
-        items=tuple(
-            _recorded_item(row, profile.weights) for row in rows if row.page_status == "published"
-        ),
+        items=tuple(_recorded_item(row, profile.weights) for row in shown),
         exhausted=first.after - request.position < first.asked,
     )
     return _with_cursor(page, first.after)
 
 
-def _recorded_query(request: RequestSummary) -> Statement:
+@cache
+def _recorded_query() -> Statement:
     """Return the query of a page's videos in order, with the position of the next page."""
-    own = (SERVED.c.user_id == request.user_id, SERVED.c.session == request.session)
-    later = sa.select(sa.func.min(SERVED.c.page)).where(*own, SERVED.c.page > request.position)
+    viewer, position = Viewer.named(ViewerParts()), sa.bindparam("page", type_=sa.Integer())
+    owner, session = viewer.user_id, sa.bindparam("own", type_=sa.Uuid())
+    own = (SERVED.c.user_id == owner, SERVED.c.session == session)
+    later = sa.select(sa.func.min(SERVED.c.page)).where(*own, SERVED.c.page > position)
     end = sa.select(SESSIONS.c.next_position).where(
-        SESSIONS.c.user_id == request.user_id, SESSIONS.c.session == request.session
+        SESSIONS.c.user_id == owner, SESSIONS.c.session == session
     )
     after = sa.func.coalesce(later.scalar_subquery(), end.scalar_subquery()).label("after")
-    served = sa.select(*SERVED.c, after).where(*own, SERVED.c.page == request.position)
+    served = sa.select(*SERVED.c, after).where(*own, SERVED.c.page == position)
     shown = page_query(served, "recorded_page").order_by(None)
-    shown = shown.add_columns(Video.status.label("page_status"))
+    shown = shown.add_columns(
+        still_allowed(viewer, is_reference=False).label("still"),
+        still_allowed(viewer, is_reference=True).label("still_in_classic"),
+    )
     return shown.order_by(shown.selected_columns.position)
 
 

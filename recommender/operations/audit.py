@@ -43,10 +43,10 @@ class Audit:
         neighbours_sound: promise: the same count for the sound.
         crowded: places for which all candidates had the creator or the sound of the place before.
         served_again: promise: places whose video was served to the same user in an earlier session;
-            rewatch sessions are left out.
+            rewatch sessions, earlier or later, are left out.
         seen_before: places whose video had an earlier event by the user; rewatch sessions are left
             out. Not a promise, because events may arrive late.
-        muted: promise: places whose video was muted when it was served, and is still muted: by
+        muted: promise: places whose video was muted before it was served, and is still muted: by
             creator, hashtag, sound, creator of the sound, or keyword in the caption.
         own: promise: places with a video by the user.
         out_of_order: promise: sessions whose positions are not 1, 2, 3 and so on without a gap.

@@ -152,7 +152,8 @@ def _is_new(since: datetime | None) -> ColumnElement[bool]:
 def served_again(since: datetime | None) -> Statement:
     """Return the places whose video was first served to the user in another session.
 
-    The other session counts even if it is not audited.
+    The other session counts even if it is not audited. Rewatch sessions do not count: one of their
+    pages may be recorded long after it was ranked, when another session has served its videos.
     """
     # Few videos are served twice to a user, and an index alone finds them. With a join to earlier
     # places, SQLite would search all of the user's places for every place.
@@ -163,7 +164,7 @@ def served_again(since: datetime | None) -> Statement:
     places = (
         sa.select(ServedVideo.session, first.label("first"), _is_new(since).label("is_new"))
         .join(FeedSession)
-        .where(sa.tuple_(*video).in_(twice))
+        .where(sa.tuple_(*video).in_(twice), ~FeedSession.rewatch)
         .subquery("places")
     )
     return sa.select(places.c.session).where(places.c.is_new, places.c.first != places.c.session)
@@ -206,10 +207,13 @@ def muted_videos(since: datetime | None) -> sa.CompoundSelect[Any]:
 
 
 def _by_then(places: Statement, mute: Any, is_muted: ColumnElement[bool]) -> Statement:
-    """Return the places to which a mute applied when they were served."""
+    """Return the places to which a mute applied when they were served.
+
+    Of a mute at the same time as the page, nothing says which was first.
+    """
     is_the_users = mute.user_id == ServedVideo.user_id
     return places.join(mute, sa.and_(is_the_users, is_muted)).where(
-        mute.muted_at <= ServedVideo.served_at
+        mute.muted_at < ServedVideo.served_at
     )
 
 

@@ -223,6 +223,13 @@ def filters_of(shape: Shape) -> tuple[Filter, ...]:
     return filters_in("for_you")
 
 
+def still_allowed(viewer: Viewer, *, is_reference: bool) -> ColumnElement[bool]:
+    """Return whether a video of a page that was served may still be shown: only seen is allowed."""
+    filters = REFERENCE_FILTERS if is_reference else filters_in("for_you")
+    rules = (rule.predicate for rule in filters if rule.predicate is not not_seen)
+    return sa.and_(*(predicate(viewer) for predicate in rules))
+
+
 def outcomes(name: str, shape: Shape, viewer: Viewer) -> list[Label[bool]]:
     """Return the outcomes of the filters that a list tells, each as a column `filter_…`."""
     ours = {rule.name: rule.predicate(viewer) for rule in filters_of(shape)}

@@ -515,7 +515,8 @@ def test_the_printed_sql_goes_down_as_well(database: str) -> None:
 @pytest.mark.slow
 def test_the_printed_sql_waits_for_tables_no_longer_than_an_upgrade() -> None:
     printed = alembic("postgresql://", "upgrade", "head", "--sql")
-    assert printed.index("SET LOCAL lock_timeout = 4000;") < printed.index("CREATE TABLE rec_users")
+    assert printed.index("SET lock_timeout = 4000;") < printed.index("CREATE TABLE rec_users")
+    assert printed.rindex("ALTER TABLE") < printed.index("RESET lock_timeout;")
 
 
 REBUILT = '''

@@ -559,6 +559,39 @@ def test_what_was_unpublished_meanwhile_does_not_come(session: Session) -> None:
     assert names(record_page(session, ahead)) == [names(ahead)[0], names(ahead)[2]]
 
 
+@pytest.mark.parametrize("profile", ["for_you", "classic"])
+def test_what_may_no_longer_be_shown_is_left_out_of_a_page_that_comes_again(
+    session: Session, profile: str
+) -> None:
+    make_user(session)
+    for number in range(8):
+        make_video(
+            session, f"v{number}", creator=f"c{number}", sound=f"s{number}",
+            hashtags=[f"h{number}"], caption=f"word{number}", published_at=at(-1),
+        )  # fmt: skip
+    page = serve(session, limit=8, profile=profile, as_of=NOON)
+    after = {
+        "creator": lambda: recommender.mute(session, "viewer", "creator", "c0"),
+        "sound": lambda: recommender.mute(session, "viewer", "sound", "s1"),
+        "hashtag": lambda: recommender.mute(session, "viewer", "hashtag", "h2"),
+        "keyword": lambda: recommender.mute(session, "viewer", "keyword", "word3"),
+        "rejected": lambda: record(session, "not_interested", "v4", at=at(1)),
+        "reported": lambda: record(session, "report", "v5", at=at(1)),
+        "liked": lambda: record(session, "like", "v6", at=at(1)),
+        "postponed": lambda: recommender.upsert_videos(
+            session, [{"id": "v7", "published_at": at(90)}]
+        ),
+    }
+    left = page.items
+    for number, (name, change) in enumerate(after.items()):
+        change()
+        is_ours = profile == "for_you" or name == "postponed"
+        if name != "liked" and is_ours:
+            left = tuple(item for item in left if item.video != f"v{number}")
+        again = serve(session, session_id=page.session, as_of=at(2))
+        assert (again.items, again.cursor, again.exhausted) == (left, page.cursor, page.exhausted)
+
+
 def test_only_a_page_of_for_you_can_be_recorded(session: Session) -> None:
     make_world(session)
     for page in (

@@ -190,15 +190,23 @@ def test_nothing_is_served_again(session: Session) -> None:
     assert found(session) == {"served_again": 2}
 
 
-@pytest.mark.parametrize("exempt", [{"rewatch": True}, {"profile": "classic"}])
-def test_what_an_exempt_page_served_is_served(session: Session, exempt: dict[str, Any]) -> None:
+def test_what_a_page_of_classic_served_is_served(session: Session) -> None:
     make_user(session)
     make_unlike(session, "a")
-    serve(session, "a", **exempt)
+    serve(session, "a", profile="classic")
     serve(session, "a", sitting=2, moment=at(-1))
     assert found(session) == {}
     serve(session, "a", sitting=3, moment=at(1))
     assert found(session) == {"served_again": 1}
+
+
+def test_what_a_rewatch_page_shows_was_not_served_before_nor_after(session: Session) -> None:
+    make_user(session)
+    make_unlike(session, "a")
+    serve(session, "a", rewatch=True, moment=at(-1))
+    serve(session, "a", sitting=2)
+    serve(session, "a", sitting=3, rewatch=True, moment=at(1))
+    assert found(session) == {}
 
 
 def test_of_two_at_the_same_moment_one_is_served_again(session: Session) -> None:
@@ -263,12 +271,14 @@ def test_what_was_muted_by_then_is_not_served(loud: Session, kind_of_mute: str, 
     serve(loud, "loud", sitting=2, moment=at(6), profile="classic")
     assert found(loud) == {}
     serve(loud, "loud", sitting=3, moment=at(5), rewatch=True)
+    assert found(loud) == {}
+    serve(loud, "loud", sitting=4, moment=at(5.1), rewatch=True)
     assert found(loud) == {"muted": 1}
-    serve(loud, "loud", sitting=4, moment=at(7), rewatch=True)
+    serve(loud, "loud", sitting=5, moment=at(7), rewatch=True)
     assert found(loud) == {"muted": 2}
     unmute(loud, "viewer", kind_of_mute, value)
     assert found(loud) == {}
-    mute(loud, "viewer", kind_of_mute, value, at=at(7))
+    mute(loud, "viewer", kind_of_mute, value, at=at(6))
     assert found(loud) == {"muted": 1}
 
 
@@ -325,7 +335,7 @@ def test_a_session_repeats_no_video(engine: Engine) -> None:
         make_user(session)
         make_unlike(session, *"abc")
         serve(session, *"ab")
-        serve(session, "a", sitting=2, moment=at(-1), rewatch=True)
+        serve(session, "a", sitting=2, moment=at(-1))
         serve(session, "b", sitting=3, profile="classic", moment=at(5))
         assert found(session) == {"served_again": 1}
         serve(session, *"acbac", moment=at(1))
@@ -470,6 +480,8 @@ def audited_in_python(session: Session, since: datetime | None = None) -> Audit:
     ).all()
     promising = [each for each in places if each.profile_id not in classic]
     new = [each for each in promising if not sessions[each.user_id, each.session].rewatch]
+    is_rewatch = dict(session.execute(sa.select(FeedSession.session, FeedSession.rewatch)).all())
+    ordinary = [each for each in all_places if not is_rewatch[each.session]]
     pages = Counter((each.user_id, each.session, each.page, each.asked) for each in places)
     pairs = [
         (videos[one.video_id], videos[other.video_id])
@@ -488,7 +500,7 @@ def audited_in_python(session: Session, since: datetime | None = None) -> Audit:
             one.sound_id == other.sound_id for one, other in pairs if one.sound_id is not None
         ),
         crowded=sum(each.crowded for each in places),
-        served_again=sum(was_served(each, all_places) for each in new),
+        served_again=sum(was_served(each, ordinary) for each in new),
         seen_before=sum(was_seen(session, each) for each in new),
         muted=sum(was_muted(session, each, videos[each.video_id]) for each in promising),
         own=sum(videos[each.video_id].creator_id == each.user_id for each in promising),
@@ -526,7 +538,7 @@ def was_muted(session: Session, place: ServedVideo, video: Video) -> bool:
         *((MutedKeyword, " dog sun ") for _ in range("dog sun" in str(video.caption))),
     ]  # fmt: skip
     mutes = [session.get(table, (place.user_id, key)) for table, key in keys if key is not None]
-    return any(each and each.muted_at <= place.served_at for each in mutes)
+    return any(each and each.muted_at < place.served_at for each in mutes)
 
 
 def small_share(session: Session, served: Counter[int], videos: Iterable[Video]) -> float:

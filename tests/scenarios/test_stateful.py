@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,7 @@ from recommender.feed.cursors import SessionPosition, read_cursor
 from recommender.formats.scalars import EVENT_KINDS
 from recommender.operations.users import show_user
 from tests.conftest import DATABASES
-from tests.support.feed_model import LIFETIME, Model, ServedSession, User, Video
+from tests.support.feed_model import LIFETIME, Model, User, Video
 from tests.support.twin_databases import LEARNED, STATE, Twins, compare, page_of, states
 from tests.support.worlds import NOON, mute, names, preview, unspread
 
@@ -87,7 +87,6 @@ class Programs(RuleBasedStateMachine):
         self.cursors: list[tuple[str, str]] = []
         self.previews: list[tuple[User | None, list[FeedPage]]] = []
         self.count = 0
-        self.is_rewatch_late = False
 
     @initialize()
     def begin(self) -> None:
@@ -271,7 +270,7 @@ class Programs(RuleBasedStateMachine):
         elif place.position == own.next_position:
             self._check_new(page, user, place, limit, rewatch=own.rewatch)
         else:
-            self._check_recorded(page, own, place.position)
+            self._check_recorded(page, user, place, self.now)
 
     def _check_new(
         self, page: Any, user: str, place: SessionPosition, limit: int, **options: Any
@@ -320,13 +319,16 @@ class Programs(RuleBasedStateMachine):
             found.append(video)
         return found
 
-    def _check_recorded(self, page: Any, own: ServedSession, position: int) -> None:
-        """Check a page that was served before: what is no longer published is left out."""
-        recorded = own.pages.get(position)
+    def _check_recorded(
+        self, page: Any, user: str, place: SessionPosition, as_of: datetime
+    ) -> None:
+        """Check a page that was served before, less what may no longer be shown."""
+        viewer = self.model.users[user]
+        recorded = viewer.sessions[place.session].pages.get(place.position)
         if recorded is None:
             assert page is recommender.InvalidCursor
         else:
-            left = [video.key for video in recorded if video.status == "published"]
+            left = [v.key for v in recorded if self.model.may_be_shown_again(viewer, v, as_of)]
             assert [item[1] for item in page["items"]] == left
 
     @rule(user=users, limit=st.integers(1, 4), rewatch=st.booleans(),
@@ -376,7 +378,8 @@ class Programs(RuleBasedStateMachine):
         if user is None:
             assert found is recommender.UnknownUser
         elif own and request.position < own.next_position:
-            self._check_recorded(found, own, request.position)
+            place = SessionPosition(request.session, request.position)
+            self._check_recorded(found, request.user, place, request.as_of)
         elif not (shown := self._recordable(user, viewer, page)):
             assert found["stale"]
         elif request.position != (own.next_position if own else 1):
@@ -384,7 +387,6 @@ class Programs(RuleBasedStateMachine):
         else:
             assert [item[1] for item in found["items"]] == [video.key for video in shown]
             place = request.session, request.position
-            self.is_rewatch_late |= request.rewatch
             self.model.serve(user, *place, shown, request.as_of, rewatch=request.rewatch)
 
     def _recordable(self, user: User, viewer: User | None, page: FeedPage) -> list[Video]:
@@ -575,9 +577,6 @@ class Programs(RuleBasedStateMachine):
         found = self.twins.both(lambda session: recommender.audit(session).as_dict())
         changing = {"neighbours_creator", "neighbours_sound", "muted", "own"}
         allowed = changing if self.model.is_served_changed else set()
-        if self.is_rewatch_late:
-            # An audit takes a page for served when it was ranked, not when it was recorded.
-            allowed = {*allowed, "served_again"}
         assert set(found["broken"]) <= allowed
 
 

@@ -349,10 +349,14 @@ class Model:
         """Return whether the list of followed creators has a video."""
 
         def has(video: Video, as_of: datetime) -> bool:
-            filters = {**self.filters(user, video, as_of), "not_seen": True}
-            return video.creator in user.follows and all(filters.values())
+            return video.creator in user.follows and self.may_be_shown_again(user, video, as_of)
 
         return has
+
+    def may_be_shown_again(self, user: User, video: Video, as_of: datetime) -> bool:
+        """Return whether a video may be shown that was seen."""
+        filters = {**self.filters(user, video, as_of), "not_seen": True}
+        return all(filters.values())
 
     def serve(
         self,
