@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -58,6 +59,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if kind == "postgresql" and {(function, "sqlite"), (function, kind)} <= _collected:
         item.add_marker(pytest.mark.slow)
     _collected.add((function, str(kind)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays to the end: modules, and the collected tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -372,11 +372,13 @@ def largest(
         return ordered.order_by(sa.asc("subject")).limit(limit).subquery(name)
     # One row more than the limit shows whether equal rows are cut. Only then all are read again.
     top = materialized(ordered.limit(limit + 1).cte(f"top_{name}"))
-    known, value = top.c.value.is_not(None), sa.select(top.c.value).order_by(top.c.value.desc())
-    last, cut = (
-        value.where(known).offset(place).limit(1).subquery() for place in (limit - 1, limit)
+    known = top.c.value.is_not(None)
+    last = sa.select(top.c.value).where(known).order_by(top.c.value.desc()).offset(limit - 1)
+    two = last.limit(2).subquery()
+    least = sa.func.min(two.c.value)
+    equal = sa.select(least.label("value")).having(
+        sa.func.count() == 2, least == sa.func.max(two.c.value)
     )
-    equal = sa.select(last.c.value).join(cut, cut.c.value == last.c.value)
     tie = materialized(equal.cte(f"tie_{name}"))
     others = sa.select(top.c.subject, top.c.value, sa.null().label("place")).where(
         known, top.c.value.not_in(sa.select(tie.c.value))

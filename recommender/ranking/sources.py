@@ -180,7 +180,10 @@ def _named(name: InstrumentedAttribute[str]) -> Order:
 
 
 ORDER: dict[str, Order] = {"hashtag": _named(Hashtag.name), "sound": _named(Sound.key)}
-"""The order of subjects with equal affinities or equally new videos; creators keep their ids'."""
+"""The order of subjects with equal affinities, or with equally new videos.
+
+Creators keep the order of their ids, because an import keeps it.
+"""
 
 
 def _wanted(
@@ -273,9 +276,10 @@ def _newest_of(
     # n videos can come from at most n creators: those with the most recent uploads. Each creator's
     # videos are read newest first, so the size of their back catalogue does not matter.
     newest_at = _nth_newest(viewer, column, wanted.c[0], 1)
-    published = sa.select(wanted.c[0].label("subject"), newest_at.label("value"))
-    order = ORDER["sound"] if column is Video.sound_id else None
-    active = largest(published, SCAN_FACTOR * quota, order, f"newest_{name}")
+    subject, value = wanted.c[0].label("subject"), newest_at.label("value")
+    place = ORDER["sound"](wanted.c[0]) if column is Video.sound_id else subject
+    newest_first = sa.select(subject, value).order_by(value.desc().nulls_last(), place)
+    active = newest_first.limit(SCAN_FACTOR * quota).subquery(f"newest_{name}")
     nth = _nth_newest(viewer, column, active.c.subject, VIDEOS_PER_SUBJECT)
     since = materialized(
         sa.select(active.c.subject, sa.func.coalesce(nth, literal(UNDATED, UtcDateTime())))

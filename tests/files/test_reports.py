@@ -174,7 +174,7 @@ def test_every_row_of_random_files_is_counted_once(
     values = {name: [row[name] for row in CASES[kind_of_row] if name in row] for name in columns}
     row = st.fixed_dictionaries({}, optional={n: st.sampled_from(v) for n, v in values.items()})
 
-    @settings(max_examples=25)
+    @settings(max_examples=12)
     @given(
         rows=st.lists(st.one_of(st.sampled_from(CASES[kind_of_row]), row), min_size=1, max_size=8)
     )

@@ -131,7 +131,9 @@ def test_a_reader_keeps_the_wal(engine: Engine, monkeypatch: pytest.MonkeyPatch)
         reader.execute(sa.select(User.key)).all()
         assert erase_user(engine, "u0").wal_cleared is False
     assert erase_user(engine, "u1").wal_cleared is True
-    assert engines.clear_wal(sa.create_engine("sqlite://")) is True
+    in_memory = sa.create_engine("sqlite://")
+    assert engines.clear_wal(in_memory) is True
+    in_memory.dispose()
 
 
 def publish_for_a_while(session: Session, key: str) -> None:
