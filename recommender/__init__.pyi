@@ -86,6 +86,7 @@ from .feed.values import (
     FeedItem as FeedItem,
     FeedPage as FeedPage,
     FilterOutcome as FilterOutcome,
+    Reason as Reason,
     Words as Words,
 )
 

@@ -19,8 +19,7 @@ from recommender.database.engine import database_url
 from recommender.database.transactions import run_transaction
 from recommender.errors import RecommenderError, UnknownUser
 from recommender.feed.for_you import for_you
-from recommender.feed.reasons import short_reasons
-from recommender.feed.resolve import resolve
+from recommender.feed.reasons import label_of
 from recommender.feed.values import FeedItem, FeedPage
 from recommender.formats import scalars
 from recommender.ingest import events
@@ -58,17 +57,8 @@ class Demo:
         chosen = replace(settings(), exploration_share=0.0)
         return self.read(
             for_you, limit=PAGE_SIZE, profile=PROFILE, as_of=self.now + after, record=False,
-            settings=chosen,
+            settings=chosen, reasons=True,
         )  # fmt: skip
-
-    def reasons(self, page: FeedPage) -> list[tuple[str, ...]]:
-        """Return short causes for the rows of a page that the demo prints."""
-        request = self.read(resolve, profile=PROFILE, as_of=page.request.as_of)
-        return run_transaction(
-            self.engine,
-            lambda session: short_reasons(session, request, page.items[:ROWS]),
-            write=False,
-        )
 
 
 @click.command()
@@ -87,12 +77,12 @@ def _show(run: Demo) -> None:
     """Print the feed, swipe twice, and print the feed again."""
     _print_viewer(run.read(users.show_user))
     before = run.feed(timedelta(0))
-    _print_feed(run, before)
+    _print_feed(before)
     liked, rejected = _swiped_items(before.items)
     _swipe(run, liked, rejected)
     _print_swipes(run.viewer, liked, rejected)
     after = run.feed(timedelta(seconds=30))
-    _print_feed(run, after, before)
+    _print_feed(after, before)
     _print_changes(before, after, (_topic(liked), _topic(rejected)))
     _print_next(run.viewer, liked, after.items[0])
 
@@ -176,12 +166,12 @@ def _print_viewer(viewer: UserSummary) -> None:
     )
 
 
-def _print_feed(run: Demo, page: FeedPage, before: FeedPage | None = None) -> None:
+def _print_feed(page: FeedPage, before: FeedPage | None = None) -> None:
     old_positions = {item.video: item.position for item in before.items} if before else {}
     rows = []
-    for item, reasons in zip(page.items, run.reasons(page), strict=False):
+    for item in page.items[:ROWS]:
         was = {"was": old_positions.get(item.video)} if before else {}
-        why = " · ".join(reasons)
+        why = " · ".join(label_of(item, reason) for reason in item.reasons)
         row = {"score": f"{item.score:.3f}", "video": item.video, "why": why}
         rows.append({"#": item.position, **was, **row})
     print_table(rows, widest=WIDTH)

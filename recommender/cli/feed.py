@@ -82,7 +82,7 @@ def feed(
         if is_plain:
             walk = timelines.following if following else _trending
             return walk(session, user, limit=asked["limit"], cursor=cursor, as_of=asked["as_of"])
-        page = for_you(session, user, cursor=cursor, record=record, **asked)
+        page = for_you(session, user, cursor=cursor, record=record, reasons=with_signals, **asked)
         if record and not page.request.known:
             raise UnknownUser(f"there is no user {scalars.shown(user)}")
         return page
@@ -132,7 +132,9 @@ def rank(
 ) -> None:
     """Sort the given videos for a user, without filtering."""
     with reading() as session:
-        page = recommender.rank(session, user, videos, profile=profile, as_of=as_of)
+        page = recommender.rank(
+            session, user, videos, profile=profile, as_of=as_of, reasons=with_signals
+        )
     print_page(page, form, with_signals=with_signals)
 
 

@@ -7,11 +7,12 @@ import json
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from recommender.feed.values import Explanation, FeedItem, FeedPage
+from recommender.feed.values import Explanation, FeedItem, FeedPage, Reason
 from recommender.formats import scalars
 
 if TYPE_CHECKING:  # slow to import, and only tables need it
@@ -199,7 +200,8 @@ def print_page(page: FeedPage, form: str | None, *, with_signals: bool) -> None:
         print_table([_page_row(item, with_signals=with_signals) for item in page.items])
     else:
         whole = page.as_dict(signals=with_signals)
-        print_records(whole["items"], form, whole=whole, example=_EXAMPLE.as_dict())
+        example = _EXPLAINED if with_signals else _EXAMPLE
+        print_records(whole["items"], form, whole=whole, example=example.as_dict())
 
 
 _EXAMPLE = FeedItem(
@@ -207,6 +209,9 @@ _EXAMPLE = FeedItem(
     published_at=scalars.EARLIEST, score=0.0, sources=(), signals={},
 )  # fmt: skip
 """An item with the columns of every item."""
+
+_EXPLAINED = replace(_EXAMPLE, reasons=(Reason("no_signal"),), reason="")
+"""An item with the columns of every item that tells its reasons."""
 
 
 def _page_row(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:

@@ -4,33 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 
-from recommender.database.expressions import Statement
+from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
-from recommender.errors import InvalidValue, UnknownVideo
+from recommender.errors import UnknownVideo
 from recommender.feed.items import CATALOGUE, item_of, outcomes_of, video_key
-from recommender.feed.reasons import leading_signals
+from recommender.feed.reasons import (
+    absence_of,
+    checked_words,
+    read_causes,
+    reasons_of,
+    sentence_of,
+)
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query
-from recommender.feed.values import Explanation, FeedItem, FilterOutcome, Words
+from recommender.feed.values import Explanation, FeedItem, Reason, Words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models import (
-    Affinity,
     EventRow,
     Hashtag,
     Interaction,
+    MutedCreator,
+    MutedHashtag,
+    MutedKeyword,
+    MutedSound,
     ServedVideo,
+    Sound,
+    User,
     Video,
+    VideoCaption,
     VideoHashtag,
 )
 from recommender.ranking.additions import check_where
 from recommender.ranking.candidates import source_names
-from recommender.ranking.filters import FILTERS, HOST_FILTERS
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest
 from recommender.ranking.scoring import (
     ahead_query,
@@ -41,8 +52,6 @@ from recommender.ranking.signals import Signal
 from recommender.settings import Settings
 
 MAX_DISPLACING = 3
-
-VIDEO_WORDS = Words()
 
 
 def explain(
@@ -85,15 +94,7 @@ def explain(
         signals=signals, settings=settings,
     )  # fmt: skip
     check_where(request.where)
-    return _explanation(session, request, video_key(video), _checked_words(words or {}))
-
-
-def _checked_words(words: Mapping[str, Words]) -> Mapping[str, Words]:
-    if not isinstance(words, Mapping):
-        raise InvalidValue(f"words: {scalars.shown(words)} is no mapping of formats")
-    if odd := [name for name, each in words.items() if not isinstance(each, Words)]:
-        raise InvalidValue(f"words: {scalars.shown(words[odd[0]])} is no Words")
-    return words
+    return _explanation(session, request, video_key(video), checked_words(words))
 
 
 def _explanation(
@@ -108,13 +109,18 @@ def _explanation(
     is_shown = bool(sources) and all(outcome.passed for outcome in filters)
     ahead = session.execute(ahead_query(request, row)).all() if is_shown else []
     item = item_of(request, 1 + len(ahead) if is_shown else 0, row, sources)
-    facts = Facts(*(getattr(row, f"fact_{name}") for name in Facts._fields))
+    if is_shown:
+        reasons = reasons_of(item, read_causes(session, request, [item.video_id]))
+    else:
+        failed = [outcome.name for outcome in filters if not outcome.passed]
+        reasons = (_absence(session, request, item, failed, _facts_of(row)),)
     return Explanation(
         request=request,
         item=item,
         filters=filters,
         rank=item.position or None,
-        reason=reason_of(item, filters, facts, words.get(item.format or "", VIDEO_WORDS)),
+        reason=(sentence_of if is_shown else absence_of)(item, reasons, words),
+        reasons=reasons,
         displaced_by=tuple(row.key for row in ahead[:MAX_DISPLACING]),
     )
 
@@ -125,19 +131,10 @@ def _sources_of(session: Session, request: FeedRequest, video_id: int) -> tuple[
     return source_names(session.scalar(sources_query(request, video_id)) or 0)
 
 
-MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
-)  # fmt: skip
-
-MAX_REASONS = 3
-
-
 class Facts(NamedTuple):
-    """What a sentence about a video may name.
+    """The viewer's acts with a video, and their times.
 
     Attributes:
-        hashtag: the viewer's favourite hashtag of the video, None if there is none.
         converted_at, watched_at, seen_at: the last `convert`, watch and impression in the log.
         served_at: the last time that the video was on a page for the viewer.
         last_at, not_interested_at, reports, conversions, plays, impressions: from the viewer's
@@ -145,7 +142,6 @@ class Facts(NamedTuple):
         has_reacted: whether the viewer did more than see the video.
     """
 
-    hashtag: str | None
     converted_at: datetime | None
     watched_at: datetime | None
     seen_at: datetime | None
@@ -159,10 +155,13 @@ class Facts(NamedTuple):
     has_reacted: bool | None
 
 
+def _facts_of(row: Any) -> Facts:
+    return Facts(*(getattr(row, f"fact_{name}") for name in Facts._fields))
+
+
 def _with_facts(page: Statement, request: FeedRequest) -> Statement:
     """Add the facts to a page's columns: in one statement, so that they fit the filters."""
     facts = {
-        "hashtag": _favourite(request),
         "converted_at": _latest(request, "convert"),
         "watched_at": _latest(request, "watch"),
         "seen_at": _latest(request, "impression"),
@@ -178,25 +177,6 @@ def _with_facts(page: Statement, request: FeedRequest) -> Statement:
 _FROM_STATE = (
     "last_at", "not_interested_at", "reports", "conversions", "plays", "impressions",
 )  # fmt: skip
-
-
-def _favourite(request: FeedRequest) -> sa.ScalarSelect[str]:
-    """Return the viewer's favourite hashtag of a video, or NULL."""
-    return (
-        sa.select(Hashtag.name)
-        .join(VideoHashtag, VideoHashtag.hashtag_id == Hashtag.id)
-        .join(Affinity, Affinity.subject_id == Hashtag.id)
-        .where(
-            VideoHashtag.video_id == Video.id,
-            Affinity.user_id == request.user_id,
-            Affinity.subject == "hashtag",
-            Affinity.score > 0,
-        )
-        .order_by(Affinity.score.desc(), Hashtag.name)
-        .limit(1)
-        .correlate(Video)
-        .scalar_subquery()
-    )
 
 
 def _has_reacted() -> sa.ColumnElement[bool]:
@@ -228,96 +208,120 @@ def _served(request: FeedRequest) -> sa.ScalarSelect[datetime]:
     return latest.correlate(Video).scalar_subquery()
 
 
-def reason_of(
-    item: FeedItem, filters: Sequence[FilterOutcome], facts: Facts, words: Words = VIDEO_WORDS
-) -> str:
-    """Return one sentence that explains a video.
+def _absence(
+    session: Session, request: FeedRequest, item: FeedItem, failed: Sequence[str], facts: Facts
+) -> Reason:
+    """Return the reason why a video is left out: the first filter that it fails, or its score.
 
     Args:
-        item: the video with its signals; its sources are empty if no source found it.
-        filters: every filter with its outcome.
-        facts: what the sentence may name.
-        words: the words for its format.
+        session: the caller's transaction.
+        request: the request.
+        item: the video.
+        failed: the names of the filters that it fails.
+        facts: what the viewer did with it.
     """
-    otherwise = {**{rule.name: rule.otherwise for rule in FILTERS}, **HOST_FILTERS}
-    for outcome in filters:
-        if not outcome.passed:
-            cause = _dated_cause(outcome.name, facts, words) or otherwise[outcome.name]
-            return f"Not shown: {cause}."
-    if not item.sources:
-        return f"Not shown: other {words.plural} came before it wherever candidates come from."
-    return f"Shown because {because(item, facts.hashtag, words)}."
+    if not failed:
+        return Reason("outranked")
+    if failed[0] in MUTES:
+        return _mute_reason(session, request, item.video_id, failed[0])
+    if failed[0] == "not_in_future":
+        return Reason(failed[0], at=item.published_at)
+    if failed[0] == "not_rejected":
+        return _rejection(facts)
+    return _when_seen(facts) if failed[0] == "not_seen" else Reason(failed[0])
 
 
-def _dated_cause(name: str, facts: Facts, words: Words) -> str | None:
-    """Return what the viewer did to make a filter fail; None if the filter needs no date."""
-    if name == "not_rejected":
-        if facts.reports or facts.not_interested_at is None:
-            return "you reported it"
-        return f"you said on {_day(facts.not_interested_at)} that it does not interest you"
-    return _seen_when(facts, words) if name == "not_seen" else None
+def _rejection(facts: Facts) -> Reason:
+    if facts.reports or facts.not_interested_at is None:
+        return Reason("reported")
+    return Reason("not_interested", at=facts.not_interested_at)
 
 
-def _seen_when(facts: Facts, words: Words) -> str:
+def _when_seen(facts: Facts) -> Reason:
     # If the log was pruned, only the state is left: what the viewer did, and the last time they
     # did anything with the video.
-    causes = {
-        f"you {words.converted} it": facts.converted_at or (facts.conversions and facts.last_at),
-        f"you {words.watched} it": facts.watched_at or (facts.plays and facts.last_at),
-        "you saw it": facts.seen_at or (facts.impressions and facts.last_at),
-        "you reacted to it": facts.has_reacted and facts.last_at,
-        "it was on a page for you": facts.served_at or facts.last_at,
+    times = {
+        "converted": facts.converted_at or (facts.conversions and facts.last_at),
+        "watched": facts.watched_at or (facts.plays and facts.last_at),
+        "seen": facts.seen_at or (facts.impressions and facts.last_at),
+        "reacted": facts.has_reacted and facts.last_at,
+        "served": facts.served_at or facts.last_at,
     }
-    cause, moment = next((cause, moment) for cause, moment in causes.items() if moment)
-    return f"{cause} on {_day(moment)}"
+    return next(Reason(kind, at=moment) for kind, moment in times.items() if moment)
 
 
-def _day(moment: datetime) -> str:
-    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"
+def _mute_reason(session: Session, request: FeedRequest, video_id: int, name: str) -> Reason:
+    """Return the latest mute that makes a filter fail; just the filter if it was removed since."""
+    row = session.execute(mute_query(request.user_id, video_id, name)).first()
+    return Reason(name) if row is None else Reason(row.kind, row.subject.strip(), row.muted_at)
 
 
-def because(item: FeedItem, hashtag: str | None = None, words: Words = VIDEO_WORDS) -> str:
-    """Return up to three reasons for a video, the strongest first, as the end of a sentence.
-
-    `leading_signals` gives their order.
+def mute_query(user_id: int | None, video_id: int, name: str) -> Statement:
+    """Return the mutes that make a filter fail for a video, the latest first.
 
     Args:
-        item: the video with its signals.
-        hashtag: the viewer's favourite hashtag of the video, None if there is none.
-        words: the words for its format.
+        user_id: the viewer's row id.
+        video_id: the video's row id.
+        name: the name of a filter in `MUTES`.
     """
-    signals = leading_signals(item)
-    if not signals:
-        return "it is published; no signal speaks for it"
-    reasons = [_phrase(signal, item, hashtag, words) for signal in signals[:MAX_REASONS]]
-    return reasons[0] if len(reasons) == 1 else f"{', '.join(reasons[:-1])} and {reasons[-1]}"
+    rows = sa.union_all(*(mute.of(user_id, video_id) for mute in MUTES[name])).subquery("rows")
+    return named(sa.select(rows).order_by(rows.c.muted_at.desc(), rows.c.subject), "mutes")
 
 
-def _phrase(name: str, item: FeedItem, hashtag: str | None, words: Words) -> str:
-    value, several = item.signals[name].value, words.plural
-    topic = f"#{hashtag} {several}" if hashtag else f"{several} with its hashtags"
-    phrases = {
-        "completion": f"you {words.watched} {value:.0%} of it",
-        "likes": "you like it",
-        "shares": "you shared it",
-        "follows": f"you follow {item.creator}",
-        "hashtags": f"it has {value:.0f} of your interests",
-        "sound": f"you like its sound {item.sound}",
-        "language": "it is in your language",
-        "country": "it is from your country",
-        "comments": "you commented on it",
-        "saves": "you saved it",
-        "device": "it suits your device",
-        "creator_affinity": f"you often enjoy {several} by {item.creator}",
-        "hashtag_affinity": f"you often enjoy {topic}",
-        "lately": f"you enjoyed {several} with its hashtags lately",
-        "sound_affinity": f"you often enjoy {several} with the sound {item.sound}",
-        "caption": f"its caption is like the captions of {several} that you enjoyed",
-        "collaborative": "people who enjoyed what you enjoyed lately enjoyed it too",
-        "social": "people whom you follow enjoyed it",
-        "quality": f"{value:.0%} of those who see it {words.engage}",
-        "trending": "many enjoy it at the moment",
-        "freshness": "it is new",
-        "exploration": "few have seen it yet",
-    }
-    return phrases.get(name, f"its {name} is {value:g}")
+class Mute(NamedTuple):
+    """How a table of mutes hides a video.
+
+    Attributes:
+        kind: the kind of reason.
+        table: the table of mutes.
+        subject: the column that names what was muted.
+        joins: the tables up to `Video`, each with its condition.
+    """
+
+    kind: str
+    table: Any
+    subject: Any
+    joins: tuple[tuple[Any, ColumnElement[bool]], ...]
+
+    def of(self, user_id: int | None, video_id: int) -> Statement:
+        """Return the viewer's mutes that hide the video."""
+        kind, subject = sa.literal(self.kind).label("kind"), self.subject.label("subject")
+        rows = sa.select(kind, subject, self.table.muted_at).select_from(self.table)
+        for joined, condition in self.joins:
+            rows = rows.join(joined, condition)
+        return rows.where(self.table.user_id == user_id, Video.id == video_id)
+
+
+_USES_SOUND = (Video, Video.sound_id == Sound.id)
+
+MUTES: Mapping[str, tuple[Mute, ...]] = {
+    "creator_not_muted": (
+        Mute("muted_creator", MutedCreator, User.key, (
+            (User, User.id == MutedCreator.creator_id), (Video, Video.creator_id == User.id),
+        )),
+    ),
+    "sound_not_muted": (
+        Mute("muted_sound", MutedSound, Sound.key, (
+            (Sound, Sound.id == MutedSound.sound_id), _USES_SOUND,
+        )),
+        Mute("muted_sound_creator", MutedCreator, User.key, (
+            (User, User.id == MutedCreator.creator_id), (Sound, Sound.creator_id == User.id),
+            _USES_SOUND,
+        )),
+    ),
+    "hashtag_not_muted": (
+        Mute("muted_hashtag", MutedHashtag, Hashtag.name, (
+            (Hashtag, Hashtag.id == MutedHashtag.hashtag_id),
+            (VideoHashtag, VideoHashtag.hashtag_id == Hashtag.id),
+            (Video, Video.id == VideoHashtag.video_id),
+        )),
+    ),
+    "keyword_not_muted": (
+        Mute("muted_keyword", MutedKeyword, MutedKeyword.keyword, (
+            (VideoCaption, sa.func.replace(VideoCaption.words, MutedKeyword.keyword, "")
+                != VideoCaption.words),
+            (Video, Video.id == VideoCaption.video_id),
+        )),
+    ),
+}  # fmt: skip
+"""The mutes that make a filter fail."""

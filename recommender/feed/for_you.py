@@ -20,6 +20,7 @@ from recommender.feed.items import (
     scored_candidate,
     video_key,
 )
+from recommender.feed.reasons import checked_words, with_reasons
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import Place, select_places
 from recommender.feed.sessions import recorded_page, serve
@@ -30,7 +31,7 @@ from recommender.feed.statements import (
     read_scan_end,
     read_top_candidates,
 )
-from recommender.feed.values import FeedItem, FeedPage
+from recommender.feed.values import FeedItem, FeedPage, Words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.logs import log
@@ -55,6 +56,8 @@ def for_you(
     exclude: Iterable[AnyKey] = (),
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
+    reasons: bool = False,
+    words: Mapping[str, Words] | None = None,
 ) -> FeedPage:
     """Return the viewer's next For You page, and record it as served.
 
@@ -86,6 +89,9 @@ def for_you(
         exclude: the keys of videos to leave out, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals and sources; None for the environment's.
+        reasons: whether the items tell their reasons: one statement more for a known viewer, also
+            for a page that was served already.
+        words: the words for each format in these sentences; another format is called a video.
 
     Raises:
         InvalidValue: a value has the wrong form.
@@ -94,13 +100,15 @@ def for_you(
             the primary, which raises `InvalidCursor` for a forged or expired cursor.
         UnknownProfile: the profile or version does not exist.
     """
-    started = time.monotonic()
+    started, own_words = time.monotonic(), checked_words(words)
     request = resolve(
         session, user, profile, limit=limit, as_of=as_of, where=where, formats=formats,
         exclude=exclude, signals=signals, settings=settings, cursor=cursor, session_id=session_id,
         rewatch=rewatch, lock=record,
     )  # fmt: skip
     page = make_page(session, request, record=record)
+    if reasons:
+        page = with_reasons(session, request, page, own_words)
     took, place = time.monotonic() - started, request.position
     log(logging.DEBUG, "page", videos=len(page.items), position=place, seconds=took)
     return page
@@ -162,6 +170,8 @@ def rank(
     allowed_only: bool = False,
     signals: Mapping[Signal, float] | None = None,
     settings: Settings | None = None,
+    reasons: bool = False,
+    words: Mapping[str, Words] | None = None,
 ) -> FeedPage:
     """Return the given videos in the viewer's order, each with the outcomes of the filters.
 
@@ -178,13 +188,15 @@ def rank(
         allowed_only: whether to leave out the videos that do not pass every filter.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals; None for the environment's.
+        reasons: whether the items tell the reasons for their places, as in `for_you`.
+        words: the words for each format in these sentences; another format is called a video.
 
     Raises:
         InvalidValue: a value has the wrong form.
         UnknownProfile: the profile or version does not exist.
         UnknownVideo: one of the videos does not exist and is not excluded.
     """
-    keys = _distinct_keys(videos)
+    keys, own_words = _distinct_keys(videos), checked_words(words)
     request = resolve(
         session, user, profile, limit=len(keys), as_of=as_of, where=where, exclude=exclude,
         signals=signals, settings=settings,
@@ -193,7 +205,8 @@ def rank(
     if allowed_only:
         items = [item for item in items if all(outcome.passed for outcome in item.filters)]
     placed = (replace(item, position=place) for place, item in enumerate(items, start=1))
-    return FeedPage(replace(request, session=None), tuple(placed))
+    page = FeedPage(replace(request, session=None), tuple(placed))
+    return with_reasons(session, request, page, own_words) if reasons else page
 
 
 def _ranked_items(session: Session, request: FeedRequest, keys: Sequence[str]) -> list[FeedItem]:

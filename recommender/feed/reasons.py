@@ -1,29 +1,47 @@
-"""Short causes for the videos of a page, such as "you liked pottery-12"."""
+"""Reasons: the causes of a video's place, each with what it names, and one sentence of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy import CTE, ColumnElement, Double, Text
 
 from recommender.database import lookup
-from recommender.database.expressions import Statement, is_now, is_true
+from recommender.database.expressions import (
+    Statement,
+    age_days,
+    constant,
+    is_now,
+    is_true,
+    named,
+)
 from recommender.database.session import Session
-from recommender.feed.values import FeedItem
+from recommender.errors import InvalidValue
+from recommender.feed.values import FeedItem, FeedPage, Reason, Words
+from recommender.formats import scalars
 from recommender.models import (
     Affinity,
     Hashtag,
     Interaction,
+    RecentEngagement,
+    User,
     UserHashtag,
     Video,
     VideoHashtag,
     VideoNeighbour,
 )
+from recommender.models.tables import VIDEOS
+from recommender.ranking.features import followed_among
+from recommender.ranking.filters import FILTERS, HOST_FILTERS, still_published
 from recommender.ranking.request import FeedRequest
-from recommender.ranking.viewer import Viewer
+from recommender.ranking.viewer import Viewer, ViewerParts, values_of
 
-MAX_CAUSES = 3
+MAX_REASONS = 3
 
 LEAST_SHARE = 0.02
 """The part of all that speaks for a video from which a cause is worth naming first."""
@@ -34,126 +52,138 @@ IMPERSONAL = ("quality", "trending", "freshness", "exploration", "language", "co
 TAG_SIGNALS = ("hashtags", "hashtag_affinity", "lately")
 """The signals that a hashtag of the video explains."""
 
+SHOWN: Mapping[str, str] = {
+    "liked": "you liked {subject}",
+    "enjoyed": "you enjoyed {subject}",
+    "collaborative": "people with your taste enjoyed it",
+    "followed": "{subject} enjoyed it",
+    "social": "people whom you follow enjoyed it",
+    "follows": "you follow {subject}",
+    "creator": "you enjoy {plural} by {subject}",
+    "hashtag": "you like #{subject}",
+    "hashtags": "you like its hashtags",
+    "sound": "you like the sound {subject}",
+    "caption": "its caption is like those you enjoyed",
+    "completion": "you {watched} {value:.0%} of it",
+    "likes": "you like it",
+    "shares": "you shared it",
+    "comments": "you commented on it",
+    "saves": "you saved it",
+    "language": "it is in your language",
+    "country": "it is from your country",
+    "device": "it fits your device",
+    "quality": "{value:.0%} of those who see it {engage}",
+    "trending": "it is trending now",
+    "freshness": "it is new",
+    "exploration": "few have seen it yet",
+    "newest": "it is one of the newest",
+    "signal": "its {subject} is {value:g}",
+    "no_signal": "it is published; no signal speaks for it",
+}
+"""The kinds of reasons for a video, each with its part of a sentence after "Because".
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """The facts that the causes of one page may name.
+`subject` is what the reason names and `value` the value of the signal. The others are `Words`.
+"""
 
-    Attributes:
-        liked: for each video, the video that it is a neighbour of, as a phrase.
-        hashtags: for each video and each name in `TAG_SIGNALS`, the strongest hashtag.
-    """
+SAYS_WHEN = ("not_rejected", "not_seen")
+"""The filters whose reason is always one of the kinds that say what the viewer did."""
 
-    liked: dict[int, str] = field(default_factory=dict)
-    hashtags: dict[tuple[int, str], str] = field(default_factory=dict)
+NOT_SHOWN: Mapping[str, str] = {
+    **{rule.name: rule.otherwise for rule in FILTERS if rule.name not in SAYS_WHEN},
+    **HOST_FILTERS,
+    "not_in_future": "it will be published{on}",
+    "reported": "you reported it",
+    "not_interested": "you said{on} that it does not interest you",
+    "converted": "you {converted} it{on}",
+    "watched": "you {watched} it{on}",
+    "seen": "you saw it{on}",
+    "reacted": "you reacted to it{on}",
+    "served": "it was on a page for you{on}",
+    "muted_creator": "you muted its creator {subject}{on}",
+    "muted_sound": "you muted its sound {subject}{on}",
+    "muted_sound_creator": "you muted {subject}{on}, whose sound it is",
+    "muted_hashtag": "you muted its hashtag #{subject}{on}",
+    "muted_keyword": "you muted the words {subject}{on}, which its caption has",
+    "outranked": "other {plural} came before it wherever candidates come from",
+}
+"""The kinds of reasons why a video is left out, each with its part of a sentence.
+
+They are the filters by name, and kinds that say more: a filter of mutes is named only if the mute
+was removed meanwhile. `on` is the date, if it is known.
+"""
+
+LABELS: Mapping[str, str] = {
+    "creator": "you enjoy {subject}",
+    "hashtag": "#{subject}",
+    "hashtags": "hashtags that you like",
+    "sound": "the sound {subject}",
+    "caption": "a caption like those you enjoyed",
+    "language": "in your language",
+    "country": "from your country",
+    "device": "fits your device",
+    "trending": "trending now",
+    "freshness": "new",
+    "newest": "one of the newest",
+}
+"""Shorter forms of `SHOWN` for narrow columns."""
+
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
+
+VIDEO_WORDS = Words()
+
+WordsByFormat: TypeAlias = Mapping[str, Words]
+
+Causes: TypeAlias = Mapping[tuple[int, str], Reason]
+"""The reasons that name something the viewer knows, by the video and the signal they explain."""
 
 
-def short_reasons(
-    session: Session, request: FeedRequest, items: Sequence[FeedItem]
-) -> list[tuple[str, ...]]:
-    """Return up to three short causes for each video of a page, the strongest first.
+def checked_words(words: WordsByFormat | None) -> WordsByFormat:
+    """Return the words of formats, none if not given; `InvalidValue` if they are something else."""
+    if words is None:
+        return {}
+    if not isinstance(words, Mapping):
+        raise InvalidValue(f"words: {scalars.shown(words)} is no mapping of formats")
+    if odd := [name for name, each in words.items() if not isinstance(each, Words)]:
+        raise InvalidValue(f"words: {scalars.shown(words[odd[0]])} is no Words")
+    return words
 
-    The causes of a whole page take two statements. They name what the viewer did and what is true
-    of the video, and nothing that another user did.
+
+def with_reasons(
+    session: Session, request: FeedRequest, page: FeedPage, words: WordsByFormat
+) -> FeedPage:
+    """Return a page whose items tell their reasons: one statement, none for an unknown viewer.
 
     Args:
         session: the caller's transaction.
         request: the request that the page answers.
-        items: the videos of the page, with their signals.
+        page: the page, just ranked or recorded earlier.
+        words: the words for each format.
     """
-    ids = [item.video_id for item in items]
-    facts = _facts(session, request, ids) if request.known and ids else _Facts()
-    return [_causes(item, facts) for item in items]
+    causes = read_causes(session, request, [item.video_id for item in page.items])
+    items = tuple(telling(item, reasons_of(item, causes), words) for item in page.items)
+    return replace(page, items=items)
 
 
-def _facts(session: Session, request: FeedRequest, ids: Sequence[int]) -> _Facts:
-    viewer = Viewer.of(request)
-    facts = _Facts()
-    for row in lookup.run(session, neighbour_query(viewer, ids)):
-        verb = "liked" if row.is_liked else "enjoyed"
-        facts.liked[row.video_id] = f"you {verb} {row.source}"
-    largest: dict[tuple[int, str], float] = {}
-    for row in lookup.run(session, hashtag_query(viewer, ids)):
-        for signal in TAG_SIGNALS:
-            value, key = row._mapping[signal], (row.video_id, signal)  # noqa: SLF001 - its API
-            if value is not None and value > largest.get(key, 0):
-                largest[key] = value
-                facts.hashtags[key] = f"#{row.name}"
-    return facts
+def telling(item: FeedItem, reasons: tuple[Reason, ...], words: WordsByFormat) -> FeedItem:
+    """Return an item that tells its reasons, and the sentence of them."""
+    return replace(item, reasons=reasons, reason=sentence_of(item, reasons, words))
 
 
-def neighbour_query(viewer: Viewer, ids: Sequence[int]) -> Statement:
-    """Return the statement that finds the recent video that each video is nearest to.
+def reasons_of(item: FeedItem, causes: Causes) -> tuple[Reason, ...]:
+    """Return up to three reasons for a video, the strongest first.
 
-    Its columns are the video, the key of the video that the viewer engaged with, and whether the
-    viewer likes that one now. Videos that are near to none are left out.
+    `leading_signals` gives their order.
 
     Args:
-        viewer: the viewer, with their recent engagements.
-        ids: the videos of a page.
+        item: the video with its signals.
+        causes: as `read_causes` returns them.
     """
-    recent, near = viewer.recent, VideoNeighbour
-    part = (near.similarity * recent.c.weight).desc()
-    place = sa.func.row_number().over(
-        partition_by=near.video_id, order_by=(part, recent.c.video_id.desc())
-    )
-    # An outer join keeps both databases from starting at the neighbours of all videos.
-    is_near = sa.and_(near.source_id == recent.c.video_id, near.video_id.in_(ids))
-    nearest = (
-        sa.select(near.video_id, recent.c.video_id.label("source_id"), place.label("place"))
-        .select_from(recent)
-        .outerjoin(near, is_near)
-        .subquery("nearest")
-    )
-    state = sa.and_(
-        Interaction.user_id == viewer.user_id, Interaction.video_id == nearest.c.source_id
-    )
-    is_liked = is_now(Interaction.liked_at, Interaction.unliked_at)
-    return (
-        sa.select(nearest.c.video_id, Video.key.label("source"), is_liked.label("is_liked"))
-        .select_from(nearest)
-        .join(Video, Video.id == nearest.c.source_id)
-        .join(Interaction, state)
-        .where(nearest.c.place == 1, nearest.c.video_id.is_not(None))
-        .prefix_with("/* recommender.neighbour_query */")
-    )
-
-
-def hashtag_query(viewer: Viewer, ids: Sequence[int]) -> Statement:
-    """Return the statement that rates the hashtags of some videos for the viewer.
-
-    Its columns are the video, the hashtag's name, and one column for each name in `TAG_SIGNALS`:
-    above 0 if that signal speaks for the hashtag, else 0 or NULL. The rows are sorted by name.
-
-    Args:
-        viewer: the viewer, with the hashtags of what they saw last.
-        ids: the videos of a page.
-    """
-    tag, lately = VideoHashtag.hashtag_id, viewer.lately
-    declared = sa.and_(UserHashtag.user_id == viewer.user_id, UserHashtag.hashtag_id == tag)
-    learned = sa.and_(
-        Affinity.user_id == viewer.user_id,
-        Affinity.subject == "hashtag",
-        Affinity.subject_id == tag,
-        Affinity.score > 0,
-    )
-    recent = sa.and_(lately.c.hashtag_id == tag, lately.c.surplus > 0)
-    return (
-        sa.select(
-            VideoHashtag.video_id,
-            Hashtag.name,
-            is_true(UserHashtag.hashtag_id.is_not(None)).label("hashtags"),
-            Affinity.score.label("hashtag_affinity"),
-            lately.c.surplus.label("lately"),
-        )
-        .join(Hashtag, Hashtag.id == tag)
-        .outerjoin(UserHashtag, declared)
-        .outerjoin(Affinity, learned)
-        .outerjoin(lately, recent)
-        .where(VideoHashtag.video_id.in_(ids))
-        .order_by(Hashtag.name)
-        .prefix_with("/* recommender.hashtag_query */")
-    )
+    found = (_reason(signal, item, causes) for signal in leading_signals(item))
+    reasons = dict.fromkeys(reason for reason in found if reason is not None)
+    return tuple(reasons)[:MAX_REASONS] or (Reason("no_signal"),)
 
 
 def leading_signals(item: FeedItem) -> list[str]:
@@ -171,37 +201,174 @@ def leading_signals(item: FeedItem) -> list[str]:
     return sorted(parts, key=lambda n: (n in IMPERSONAL or parts[n] < least, -parts[n]))
 
 
-def _causes(item: FeedItem, facts: _Facts) -> tuple[str, ...]:
-    phrases = dict.fromkeys(_cause(name, item, facts) for name in leading_signals(item))
-    return tuple(phrases)[:MAX_CAUSES]
-
-
-def _cause(signal: str, item: FeedItem, facts: _Facts) -> str:
+def _reason(signal: str, item: FeedItem, causes: Causes) -> Reason | None:
+    """Return the reason that a signal stands for; None if what it would name is not known."""
+    if cause := causes.get((item.video_id, signal)):
+        return cause
     if signal in TAG_SIGNALS:
-        return facts.hashtags.get((item.video_id, signal), "hashtags that you like")
-    if signal == "collaborative":
-        return facts.liked.get(item.video_id, "people with your taste enjoyed it")
-    value = item.signals[signal].value
-    followed = item.signals.get("follows")
-    affinity = "follow" if followed and followed.value else "enjoy"
-    phrases = {
-        "completion": f"you watched {value:.0%} of it",
-        "likes": "you like it",
-        "shares": "you shared it",
-        "follows": f"you follow {item.creator}",
-        "sound": f"the sound {item.sound}",
-        "language": "in your language",
-        "country": "from your country",
-        "comments": "you commented on it",
-        "saves": "you saved it",
-        "device": "fits your device",
-        "creator_affinity": f"you {affinity} {item.creator}",
-        "sound_affinity": f"the sound {item.sound}",
-        "caption": "a caption like those you enjoyed",
-        "social": "people you follow enjoyed it",
-        "quality": f"{value:.0%} of its viewers watch on",
-        "trending": "trending now",
-        "freshness": "new",
-        "exploration": "few have seen it yet",
-    }
-    return phrases.get(signal, f"its {signal} is {value:g}")
+        return Reason("hashtags")
+    if signal in {"follows", "creator_affinity"}:
+        followed = item.signals.get("follows")
+        kind = "follows" if followed and followed.value else "creator"
+        return Reason(kind, item.creator) if item.creator else None
+    if signal in {"sound", "sound_affinity"}:
+        return Reason("sound", item.sound) if item.sound else None
+    return Reason(signal) if signal in SHOWN else Reason("signal", signal)
+
+
+def sentence_of(item: FeedItem, reasons: Sequence[Reason], words: WordsByFormat) -> str:
+    """Return the sentence of the reasons for a video, such as "Because you follow theo."."""
+    *parts, last = (_filled(SHOWN[reason.kind], reason, item, words) for reason in reasons)
+    return f"Because {', '.join(parts)} and {last}." if parts else f"Because {last}."
+
+
+def absence_of(item: FeedItem, reasons: Sequence[Reason], words: WordsByFormat) -> str:
+    """Return the sentence of the reason why a video is left out."""
+    (reason,) = reasons
+    return f"Not shown: {_filled(NOT_SHOWN[reason.kind], reason, item, words)}."
+
+
+def label_of(item: FeedItem, reason: Reason) -> str:
+    """Return a reason for a video in a few words, such as "#pottery"."""
+    return _filled(LABELS.get(reason.kind, SHOWN[reason.kind]), reason, item, {})
+
+
+def _filled(text: str, reason: Reason, item: FeedItem, words: WordsByFormat) -> str:
+    own = words.get(item.format or "", VIDEO_WORDS)
+    signal = item.signals.get(str(reason.subject) if reason.kind == "signal" else reason.kind)
+    return text.format(
+        subject=reason.subject,
+        value=signal.value if signal else 0.0,
+        on=f" on {_day(reason.at)}" if reason.at else "",
+        plural=own.plural,
+        watched=own.watched,
+        engage=own.engage,
+        converted=own.converted,
+    )
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"
+
+
+def read_causes(session: Session, request: FeedRequest, video_ids: Sequence[int]) -> Causes:
+    """Read the reasons that name something the viewer knows, for some videos: one statement.
+
+    They name what the viewer did, what the videos are, and people whom the viewer follows.
+
+    Args:
+        session: the caller's transaction.
+        request: as `resolve` returns it.
+        video_ids: the row ids of the videos.
+    """
+    if not request.known or not video_ids:
+        return {}
+    listed = lookup.listed_values(session, 1, [(video_id,) for video_id in video_ids])
+    query = cause_query(lookup.is_sqlite(session))
+    rows = lookup.connection(session).execute(query, {**values_of(request), **listed})
+    return {(row.video_id, row.signal): Reason(row.kind, row.subject) for row in rows}
+
+
+@cache
+def cause_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache key
+    """Return the statement of the strongest cause of each video and signal.
+
+    Execute it with `values_of` a request and `lookup.listed_values` of the videos' row ids. A row
+    whose video is NULL stands for the recent videos without a neighbour among the videos.
+    """
+    viewer = Viewer.named(ViewerParts())
+    listed = lookup.listed(on_sqlite, (VIDEOS.c.id,))
+    page = sa.select(listed.c.id.label("video_id")).cte("page")
+    parts = (_neighbours(viewer, page), *_hashtags(viewer, page), _followed(viewer, page))
+    rows = sa.union_all(*parts).subquery("rows")
+    place = sa.func.row_number().over(
+        partition_by=(rows.c.video_id, rows.c.signal),
+        order_by=(rows.c.strength.desc(), rows.c.subject),
+    )
+    ranked = sa.select(*rows.c, place.label("place")).subquery("ranked")
+    return named(sa.select(ranked).where(ranked.c.place == 1), "reasons")
+
+
+def _cause(
+    video_id: Any, signal: str, kind: str | ColumnElement[str], subject: Any, strength: Any
+) -> list[ColumnElement[Any]]:
+    """Return the columns of a cause; the strongest cause of a signal is named."""
+    return [
+        video_id.label("video_id"),
+        _text(signal).label("signal"),
+        (_text(kind) if isinstance(kind, str) else kind).label("kind"),
+        subject.label("subject"),
+        sa.cast(strength, Double).label("strength"),
+    ]
+
+
+def _text(value: str) -> ColumnElement[str]:
+    return constant(value, Text())
+
+
+def _neighbours(viewer: Viewer, page: CTE) -> Statement:
+    """Return the recently engaged videos whose neighbours the videos are."""
+    recent, near = viewer.recent, VideoNeighbour
+    is_liked = is_now(Interaction.liked_at, Interaction.unliked_at)
+    kind = sa.case((is_liked > 0, _text("liked")), else_=_text("enjoyed"))
+    strength = near.similarity * recent.c.weight
+    # An outer join keeps both databases from starting at the neighbours of all videos.
+    is_near = sa.and_(
+        near.source_id == recent.c.video_id, near.video_id.in_(sa.select(page.c.video_id))
+    )
+    state = sa.and_(
+        Interaction.user_id == viewer.user_id, Interaction.video_id == recent.c.video_id
+    )
+    return (
+        sa.select(*_cause(near.video_id, "collaborative", kind, Video.key, strength))
+        .select_from(recent)
+        .join(Video, Video.id == recent.c.video_id)
+        .join(Interaction, state)
+        .outerjoin(near, is_near)
+        .where(still_published(viewer))
+    )
+
+
+def _hashtags(viewer: Viewer, page: CTE) -> Iterator[Statement]:
+    """Return the hashtags of the videos that each signal in `TAG_SIGNALS` speaks for."""
+    tags = _rated_hashtags(viewer, page)
+    for signal in TAG_SIGNALS:
+        strength = tags.c[signal]
+        cause = _cause(tags.c.video_id, signal, "hashtag", tags.c.name, strength)
+        yield sa.select(*cause).where(strength > 0)
+
+
+def _rated_hashtags(viewer: Viewer, page: CTE) -> CTE:
+    """Return the hashtags of the videos, with a column for each name in `TAG_SIGNALS`."""
+    tag, lately = VideoHashtag.hashtag_id, viewer.lately
+    # A subquery for each name: with a join PostgreSQL would read all hashtags.
+    name = sa.select(Hashtag.name).where(Hashtag.id == tag).scalar_subquery()
+    declared = sa.and_(UserHashtag.user_id == viewer.user_id, UserHashtag.hashtag_id == tag)
+    learned = sa.and_(
+        Affinity.user_id == viewer.user_id,
+        Affinity.subject == "hashtag",
+        Affinity.subject_id == tag,
+    )
+    return (
+        sa.select(
+            page.c.video_id,
+            name.label("name"),
+            is_true(UserHashtag.hashtag_id.is_not(None)).label("hashtags"),
+            Affinity.score.label("hashtag_affinity"),
+            lately.c.surplus.label("lately"),
+        )
+        .select_from(page)
+        .join(VideoHashtag, VideoHashtag.video_id == page.c.video_id)
+        .outerjoin(UserHashtag, declared)
+        .outerjoin(Affinity, learned)
+        .outerjoin(lately, lately.c.hashtag_id == tag)
+        .cte("tags")
+    )
+
+
+def _followed(viewer: Viewer, page: CTE) -> Statement:
+    """Return the people whom the viewer follows and who engaged with the videos recently."""
+    person = sa.select(User.key).where(User.id == RecentEngagement.user_id).scalar_subquery()
+    newness = -age_days(RecentEngagement.at, viewer.as_of)
+    cause = _cause(RecentEngagement.video_id, "social", "followed", person, newness)
+    return followed_among(viewer, page).with_only_columns(*cause)

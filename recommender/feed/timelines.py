@@ -7,7 +7,7 @@ between two pages make no other video come twice or be skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -29,6 +29,7 @@ from recommender.feed.cursors import (
     ListPosition,
 )
 from recommender.feed.items import item_of
+from recommender.feed.reasons import checked_words, telling
 from recommender.feed.resolve import (
     checked_predicate,
     excluded_keys,
@@ -37,7 +38,7 @@ from recommender.feed.resolve import (
     resolve,
 )
 from recommender.feed.statements import page_query
-from recommender.feed.values import FeedPage
+from recommender.feed.values import FeedItem, FeedPage, Reason, Words
 from recommender.formats import scalars
 from recommender.formats.scalars import LARGEST_ID, AnyKey
 from recommender.models import LearningState, Video
@@ -83,6 +84,8 @@ def following(
     as_of: datetime | None = None,
     where: ColumnElement[bool] | None = None,
     exclude: Iterable[AnyKey] = (),
+    reasons: bool = False,
+    words: Mapping[str, Words] | None = None,
 ) -> FeedPage:
     """Return the newest videos of the creators that the user follows, seen videos included.
 
@@ -100,12 +103,14 @@ def following(
         where: a condition of the host over `Video`; use EXISTS for the host's tables. Pass it with
             each cursor, and `exclude` too.
         exclude: the keys of videos to leave out, 10,000 at most.
+        reasons: whether the items tell their reasons; it costs no statement.
+        words: the words for each format in these sentences; another format is called a video.
 
     Raises:
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor does not belong to this list.
     """
-    after = _position(cursor, BY_FOLLOWED)
+    after, own_words = _position(cursor, BY_FOLLOWED), checked_words(words)
     request = resolve(
         session, user, FOLLOWING, limit=limit, as_of=as_of, where=where, exclude=exclude
     )
@@ -114,7 +119,8 @@ def following(
         session, request, _start_by_time(BY_FOLLOWED, request, after), last_of_followed
     )
     rows = session.execute(_of_followed(request, part)).all()
-    return _page(request, rows, _followed_position, part)
+    page = _page(request, rows, _followed_position, part)
+    return _telling(page, _reason_to_follow, own_words) if reasons else page
 
 
 def trending(
@@ -127,6 +133,8 @@ def trending(
     as_of: datetime | None = None,
     where: ColumnElement[bool] | None = None,
     exclude: Iterable[AnyKey] = (),
+    reasons: bool = False,
+    words: Mapping[str, Words] | None = None,
 ) -> FeedPage:
     """Return the trending videos of a language and a country, for people without a personal feed.
 
@@ -147,12 +155,14 @@ def trending(
         where: a condition of the host over `Video`; use EXISTS for the host's tables. Pass it with
             each cursor, and `exclude` too.
         exclude: the keys of videos to leave out, 10,000 at most.
+        reasons: whether the items tell their reasons; it costs no statement.
+        words: the words for each format in these sentences; another format is called a video.
 
     Raises:
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor does not belong to this list.
     """
-    after = _position(cursor, BY_TREND, BY_NEWNESS)
+    after, own_words = _position(cursor, BY_TREND, BY_NEWNESS), checked_words(words)
     request = _impersonal(
         session, language, country, limit=limit, as_of=as_of, where=checked_predicate(where),
         exclude=excluded_keys(exclude),
@@ -167,7 +177,25 @@ def trending(
         start = replace(_start_by_time(BY_NEWNESS, request, after), least=least)
         part = _with_end(session, request, start, last_of_newest)
         rows += session.execute(_without_trend(request, part, limit + 1 - len(rows)))
-    return _page(request, rows, partial(_trending_position, least=least), part)
+    page = _page(request, rows, partial(_trending_position, least=least), part)
+    return _telling(page, _reason_to_trend, own_words) if reasons else page
+
+
+def _telling(
+    page: FeedPage, reason_of: Callable[[FeedItem], Reason], words: Mapping[str, Words]
+) -> FeedPage:
+    """Return a page whose items tell the one cause that puts a video on this list."""
+    return replace(
+        page, items=tuple(telling(item, (reason_of(item),), words) for item in page.items)
+    )
+
+
+def _reason_to_follow(item: FeedItem) -> Reason:
+    return Reason("follows", item.creator)
+
+
+def _reason_to_trend(item: FeedItem) -> Reason:
+    return Reason("trending" if item.signals["trending"].value else "newest")
 
 
 def _position(cursor: str | None, *allowed: bytes) -> ListPosition | None:

@@ -62,6 +62,28 @@ class FilterOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """A cause why a video is shown, or is left out, for sentences in a host's own language.
+
+    It names nothing of other people but the creator, and people whom the viewer follows.
+
+    Attributes:
+        kind: the kind of cause, such as ``liked``; the README of the feed lists them.
+        subject: the key of the video, user or sound, the hashtag or the words that the cause
+            names; None if it names nothing.
+        at: the time of the cause in UTC, None if it has none or it is not known.
+    """
+
+    kind: str
+    subject: str | None = None
+    at: datetime | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the kind, the subject and the time."""
+        return {"kind": self.kind, "subject": self.subject, "at": plain(self.at)}
+
+
+@dataclass(frozen=True, slots=True)
 class FeedItem:
     """One video of a page.
 
@@ -82,6 +104,8 @@ class FeedItem:
             or `record_page` left out the videos between the two.
         format: the host's word for what it is, None if not given.
         filters: the outcomes of the filters, which only `rank` tells; empty in other lists.
+        reasons: up to three causes of its place, the strongest first; empty if not asked for.
+        reason: the sentence of these causes, None if not asked for.
     """
 
     position: int
@@ -99,6 +123,8 @@ class FeedItem:
     crowded: bool = False
     format: str | None = None
     filters: tuple[FilterOutcome, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    reason: str | None = None
 
     def as_dict(self, *, signals: bool = False) -> dict[str, Any]:
         """Return the video as `feed --format json` prints it.
@@ -120,6 +146,9 @@ class FeedItem:
         }
         if self.filters:
             shown["filters"] = [outcome.as_dict() for outcome in self.filters]
+        if self.reasons:
+            shown["reasons"] = [reason.as_dict() for reason in self.reasons]
+            shown["reason"] = self.reason
         return {**shown, "signals": self.signals_as_dict()} if signals else shown
 
     def signals_as_dict(self) -> dict[str, dict[str, float]]:
@@ -183,6 +212,7 @@ class Explanation:
         filters: every filter with its outcome.
         rank: the rank in the viewer's whole filtered order, from 1; None if it is left out.
         reason: one sentence.
+        reasons: its causes: up to three if the video is shown, else one.
         displaced_by: the keys of up to 3 videos just ahead, the nearest first.
     """
 
@@ -191,6 +221,7 @@ class Explanation:
     filters: tuple[FilterOutcome, ...]
     rank: int | None
     reason: str
+    reasons: tuple[Reason, ...]
     displaced_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -216,6 +247,7 @@ class Explanation:
             "sources": list(self.item.sources),
             "filters": [outcome.as_dict() for outcome in self.filters],
             "reason": self.reason,
+            "reasons": [reason.as_dict() for reason in self.reasons],
             "displaced_by": list(self.displaced_by),
         }
 

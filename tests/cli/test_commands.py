@@ -174,6 +174,10 @@ def test_feed_explains_with_each_signals_part(example: Run) -> None:
     assert page["items"][0]["signals"]["completion"] == {
         "value": 0.95, "weight": 0.4, "contribution": 0.38,
     }  # fmt: skip
+    assert page["items"][0]["reason"] == (
+        "Because you watched 95% of it, you follow creator1 and you like it."
+    )
+    assert page["items"][0]["reasons"][1] == {"kind": "follows", "subject": "creator1", "at": None}
     assert list(page["items"][0]["signals"]) == [
         "completion", "likes", "shares", "follows", "hashtags", "sound", "language", "country",
     ]  # fmt: skip
@@ -217,6 +221,12 @@ def test_csv_of_nothing_is_the_header(example: Run) -> None:
     assert (len(some), none) == (2, some[:1])
     watched = ("record", "creator1", "v2", "watch", "--completion", "1")
     assert [example(*watched[:2], video, *watched[3:])[0] for video in ("v2", "v3")] == [0, 0]
+    explained = ("--profile", "classic", "--explain", "--format", "csv")
+    some, none = (
+        example("feed", "user1", *more, *explained)[1].splitlines()
+        for more in ((), ("--as-of", "2020-01-01T00:00:00Z"))
+    )
+    assert (len(some), none) == (4, some[:1])
     difference = ("profiles", "diff", "for_you", "for_you", "--format", "csv", "--user")
     some, none = (example(*difference, user)[1].splitlines() for user in ("user1", "creator1"))
     assert (some[0], none) == ("user,#,was,video", some[:1])
@@ -311,7 +321,8 @@ def test_explain_prints_the_documented_json(example: Run) -> None:
             {"name": "published", "passed": True},
             {"name": "not_in_future", "passed": True},
         ],
-        "reason": "Shown because it is published; no signal speaks for it.",
+        "reason": "Because it is published; no signal speaks for it.",
+        "reasons": [{"kind": "no_signal", "subject": None, "at": None}],
         "displaced_by": ["v2", "v1"],
     }
 
@@ -331,7 +342,7 @@ def test_explain_as_a_table_says_where_a_video_stands(example: Run) -> None:
     table = ("--format", "table")
     lines = example("explain", "user1", "v3", *CLASSIC, *table)[1].splitlines()
     assert lines[:2] == [
-        "Shown because it is published; no signal speaks for it.",
+        "Because it is published; no signal speaks for it.",
         "Rank 3, behind v2 and v1. Found by catalogue.",
     ]
     lines = example("explain", "user1", "v1", *CLASSIC, *table)[1].splitlines()

@@ -1,18 +1,46 @@
-"""Short causes: they name the viewer's own acts and facts of the video, in two statements."""
+"""Reasons name their cause: the same structure and the same sentence in every list."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender.feed.reasons import MAX_CAUSES, leading_signals, short_reasons
+from recommender import SIGNALS, FeedPage, InvalidValue, Reason, Words
+from recommender.feed.reasons import (
+    LABELS,
+    MAX_REASONS,
+    NOT_SHOWN,
+    SHOWN,
+    absence_of,
+    label_of,
+    leading_signals,
+    read_causes,
+    reasons_of,
+    sentence_of,
+)
 from recommender.feed.values import Contribution, FeedItem
 from recommender.models import RecentEngagement, User, Video, VideoNeighbour
-from tests.support.worlds import NOON, at, counted_statements, make_user, make_video, record
+from tests.support.worlds import (
+    NOON,
+    at,
+    counted_statements,
+    follow,
+    make_user,
+    make_video,
+    preview,
+    record,
+)
+
+README = Path(recommender.__file__).parent / "feed" / "README.md"
 
 
 def ids(session: Session) -> dict[str, int]:
@@ -25,12 +53,20 @@ def item_with(video_id: int = 1, **values: float) -> FeedItem:
     return FeedItem(1, "new", "theo", None, (), "rain", NOON, 1.0, (), signals, video_id)
 
 
-def causes(session: Session, *items: FeedItem, user: str = "viewer") -> list[tuple[str, ...]]:
-    return short_reasons(session, recommender.resolve(session, user, as_of=at(9)), items)
+def reasons(session: Session, *items: FeedItem, user: str = "viewer") -> list[list[Reason]]:
+    request = recommender.resolve(session, user, as_of=at(9))
+    causes = read_causes(session, request, [item.video_id for item in items])
+    return [list(reasons_of(item, causes)) for item in items]
 
 
 def neighbour(session: Session, source: int, video: int, similarity: float) -> None:
     session.add(VideoNeighbour(source_id=source, video_id=video, similarity=similarity))
+    session.flush()
+
+
+def engaged(session: Session, user: str, video: int, minutes: float) -> None:
+    user_id = session.scalar(sa.select(User.id).where(User.key == user))
+    session.add(RecentEngagement(user_id=user_id, video_id=video, at=at(minutes)))
     session.flush()
 
 
@@ -39,7 +75,8 @@ def world(session: Session) -> dict[str, int]:
     """A viewer who liked `liked`, watched `watched` and is offered `new`; gives the videos' ids."""
     make_user(session, "viewer", interests=["clay", "tea"])
     for key in ("liked", "watched", "new", "other"):
-        make_video(session, key, hashtags=["clay", "kiln"] if key != "other" else ["zen"])
+        tags = ["clay", "kiln"] if key != "other" else ["zen"]
+        make_video(session, key, creator="theo", hashtags=tags, sound="rain")
     record(session, "like", "liked", at=at(1))
     record(session, "watch", "watched", completion=1.0, at=at(2))
     return ids(session)
@@ -51,30 +88,45 @@ def test_a_neighbour_names_the_recent_video_that_it_is_nearest_to(
     neighbour(session, world["liked"], world["new"], 0.9)
     neighbour(session, world["watched"], world["new"], 0.1)
     neighbour(session, world["watched"], world["other"], 0.5)
-    items = [item_with(world[key], collaborative=0.5) for key in ("new", "other")]
-    assert causes(session, *items) == [("you liked liked",), ("you enjoyed watched",)]
-
-
-def test_a_video_that_was_rejected_is_no_cause(session: Session, world: dict[str, int]) -> None:
-    neighbour(session, world["liked"], world["new"], 0.9)
-    neighbour(session, world["watched"], world["new"], 0.1)
+    items = [item_with(world[key], collaborative=0.5) for key in ("new", "other", "liked")]
+    liked, enjoyed = Reason("liked", "liked"), Reason("enjoyed", "watched")
+    assert reasons(session, *items) == [[liked], [enjoyed], [Reason("collaborative")]]
+    recommender.set_video_status(session, "liked", "removed")  # it could not be opened
+    assert reasons(session, items[0]) == [[enjoyed]]
+    recommender.set_video_status(session, "liked", "published")
     record(session, "not_interested", "liked", at=at(3))
-    (found,) = causes(session, item_with(world["new"], collaborative=0.5))
-    assert found == ("you enjoyed watched",)
+    assert reasons(session, items[0]) == [[enjoyed]]
 
 
 def test_each_hashtag_signal_names_the_hashtag_that_says_most(
     session: Session, world: dict[str, int]
 ) -> None:
-    (declared,) = causes(session, item_with(world["new"], hashtags=1))
-    assert declared == ("#clay",)
+    clay, kiln = Reason("hashtag", "clay"), Reason("hashtag", "kiln")
+    assert reasons(session, item_with(world["new"], hashtags=1)) == [[clay]]
     record(session, "like", "new", at=at(4), key="more")
     make_video(session, "kiln", hashtags=["kiln"])
     record(session, "like", "kiln", at=at(5))
-    (learned,) = causes(session, item_with(world["new"], hashtag_affinity=0.5))
-    assert learned == ("#kiln",)
-    (recent,) = causes(session, item_with(world["new"], lately=0.5))
-    assert recent == ("#kiln",)
+    assert reasons(session, item_with(world["new"], hashtag_affinity=0.5)) == [[kiln]]
+    assert reasons(session, item_with(world["new"], lately=0.5)) == [[kiln]]
+    unknown = item_with(world["other"], hashtags=1)
+    assert reasons(session, unknown) == [[Reason("hashtags")]]
+
+
+def test_the_person_followed_who_enjoyed_it_last_is_named_and_nobody_else(
+    session: Session, world: dict[str, int]
+) -> None:
+    for friend in ("ann", "bob"):
+        follow(session, "viewer", friend)
+    make_user(session, "stranger")
+    follow(session, "stranger", "viewer")
+    for person, minutes in (("ann", 1), ("bob", 2), ("stranger", 3)):
+        engaged(session, person, world["new"], minutes)
+    engaged(session, "stranger", world["other"], 3)
+    items = [item_with(world[key], social=0.5) for key in ("new", "other")]
+    assert reasons(session, *items) == [[Reason("followed", "bob")], [Reason("social")]]
+    recommender.unfollow(session, "viewer", "bob")
+    assert reasons(session, items[0]) == [[Reason("followed", "ann")]]
+    assert reasons(session, items[0], user="nobody") == [[Reason("social")]]
 
 
 def test_a_cause_is_named_once_and_three_are_named_at_most(
@@ -84,41 +136,15 @@ def test_a_cause_is_named_once_and_three_are_named_at_most(
         world["new"], hashtags=2, hashtag_affinity=0.9, follows=1, creator_affinity=0.8,
         sound=0.7, sound_affinity=0.6, caption=0.5,
     )  # fmt: skip
-    (found,) = causes(session, item)
-    assert found == ("#clay", "you follow theo", "the sound rain")
-    assert len(found) == MAX_CAUSES
-
-
-def test_nothing_that_another_user_did_is_named(session: Session, world: dict[str, int]) -> None:
-    make_user(session, "friend")
-    recommender.follow(session, "viewer", "friend")
-    friend = session.scalar(sa.select(User.id).where(User.key == "friend"))
-    session.add(RecentEngagement(user_id=friend, video_id=world["new"], at=NOON))
-    (found,) = causes(session, item_with(world["new"], social=0.5))
-    assert found == ("people you follow enjoyed it",)
-
-
-def test_a_page_takes_two_statements_and_a_stranger_none(
-    session: Session, world: dict[str, int]
-) -> None:
-    request = recommender.resolve(session, "viewer")
-    items = [item_with(video_id, lately=0.5) for video_id in world.values()]
-    with counted_statements(session.connection()) as sent:
-        assert len(short_reasons(session, request, items)) == 4
-    assert len(sent) == 2
-    stranger = replace(request, user_id=None)
-    with counted_statements(session.connection()) as sent:
-        assert short_reasons(session, stranger, [item_with(freshness=1)]) == [("new",)]
-        assert short_reasons(session, request, []) == []
-    assert sent == []
-
-
-def test_every_signal_has_a_phrase_and_a_hosts_own_is_named(session: Session) -> None:
-    make_user(session)
-    for signal in recommender.SIGNALS:
-        ((phrase,),) = causes(session, item_with(1, **{signal.name: 0.5}))
-        assert not phrase.startswith("its "), signal.name
-    assert causes(session, item_with(boost=0.5)) == [("its boost is 0.5",)]
+    (found,) = reasons(session, item)
+    assert found == [Reason("hashtag", "clay"), Reason("follows", "theo"), Reason("sound", "rain")]
+    assert len(found) == MAX_REASONS
+    assert sentence_of(item, found, {}) == (
+        "Because you like #clay, you follow theo and you like the sound rain."
+    )
+    assert [label_of(item, reason) for reason in found] == [
+        "#clay", "you follow theo", "the sound rain",
+    ]  # fmt: skip
 
 
 def test_what_the_viewer_did_comes_before_what_holds_for_everyone() -> None:
@@ -129,4 +155,183 @@ def test_what_the_viewer_did_comes_before_what_holds_for_everyone() -> None:
 
 
 def test_a_signal_that_speaks_against_a_video_is_no_cause() -> None:
-    assert leading_signals(item_with(lately=-0.5, follows=0.0)) == []
+    item = item_with(lately=-0.5, follows=0.0)
+    assert leading_signals(item) == []
+    assert reasons_of(item, {}) == (Reason("no_signal"),)
+
+
+def test_every_signal_has_a_reason_and_what_is_not_known_is_not_named() -> None:
+    unknown = FeedItem(1, "v", None, None, (), None, None, 1.0, (), {}, 1)
+    for signal in SIGNALS:
+        item = item_with(**{signal.name: 0.5})
+        (reason,) = reasons_of(item, {})
+        assert reason.kind in SHOWN.keys() - {"signal", "no_signal"}
+        bare = FeedItem(1, "v", None, None, (), None, None, 1.0, (), item.signals, 1)
+        assert "None" not in sentence_of(bare, reasons_of(bare, {}), {})
+    assert reasons_of(unknown, {}) == (Reason("no_signal"),)
+    item = item_with(boost=0.5)
+    assert reasons_of(item, {}) == (Reason("signal", "boost"),)
+    assert sentence_of(item, reasons_of(item, {}), {}) == "Because its boost is 0.5."
+
+
+def make_lists(session: Session) -> None:
+    """Make a viewer with a reason of each personal kind, and a video to show."""
+    make_user(session, "viewer", interests=["clay"], language="en")
+    for creator in ("theo", "mia"):
+        follow(session, "viewer", creator)
+    for key in ("liked", "new"):
+        make_video(session, key, creator="theo", hashtags=["clay"], language="en")
+    make_video(session, "trend", creator="zoe")
+    record(session, "like", "liked", at=at(1))
+    found = ids(session)
+    neighbour(session, found["liked"], found["new"], 0.9)
+    engaged(session, "mia", found["trend"], 1)
+    session.execute(sa.update(Video).where(Video.key == "trend").values(trending=9.0))
+
+
+OPTIONS: Mapping[str, Any] = {"as_of": at(9)}
+
+VIDEOS = ("new", "trend", "liked")
+
+LISTS: Mapping[str, tuple[Callable[..., FeedPage], int]] = {
+    "for_you": (lambda session, **o: preview(session, **OPTIONS, **o), 1),
+    "rank": (lambda session, **o: recommender.rank(session, "viewer", VIDEOS, **OPTIONS, **o), 1),
+    "following": (lambda session, **o: recommender.following(session, "viewer", **OPTIONS, **o), 0),
+    "trending": (lambda session, **o: recommender.trending(session, **OPTIONS, **o), 0),
+    "a stranger's": (lambda session, **o: preview(session, "stranger", **OPTIONS, **o), 0),
+    "classic": (lambda session, **o: preview(session, profile="classic", **OPTIONS, **o), 1),
+}  # fmt: skip
+
+
+def test_every_list_tells_its_reasons_and_only_for_you_and_rank_ask_the_database(
+    session: Session,
+) -> None:
+    make_lists(session)
+    told: dict[str, dict[str, str | None]] = {}
+    for name, (ask, more) in LISTS.items():
+        with counted_statements(session.connection()) as sent:
+            plain = ask(session)
+        usual = len(sent)
+        with counted_statements(session.connection()) as sent:
+            page = ask(session, reasons=True)
+        assert len(sent) == usual + more, name
+        assert all((item.reasons, item.reason) == ((), None) for item in plain.items)
+        assert all(1 <= len(item.reasons) <= MAX_REASONS for item in page.items)
+        assert [item.video for item in page.items] == [item.video for item in plain.items] != []
+        assert "reason" not in plain.items[0].as_dict()
+        told[name] = {item.video: item.reason for item in page.items}
+        assert json.loads(json.dumps(page.as_dict()))["items"][0]["reason"]
+    best = "Because you liked liked, you follow theo and you like #clay."
+    assert told["for_you"]["new"] == told["rank"]["new"] == best
+    assert told["for_you"]["trend"] == "Because mia enjoyed it, it is trending now and it is new."
+    assert told["following"]["new"] == "Because you follow theo."
+    assert told["trending"]["trend"] == "Because it is trending now."
+    assert told["trending"]["new"] == "Because it is one of the newest."
+
+
+def test_explain_tells_the_reasons_that_a_page_tells(session: Session) -> None:
+    make_lists(session)
+    for item in preview(session, reasons=True, **OPTIONS).items:
+        explained = recommender.explain(session, "viewer", item.video, **OPTIONS)
+        assert (explained.reasons, explained.reason) == (item.reasons, item.reason)
+        assert explained.as_dict()["reasons"] == item.as_dict()["reasons"]
+
+
+def test_a_page_that_was_served_tells_its_reasons_again(session: Session) -> None:
+    make_lists(session)
+
+    def page(**options: Any) -> tuple[FeedPage, int]:
+        with counted_statements(session.connection()) as sent:
+            served = recommender.for_you(session, "viewer", limit=1, **OPTIONS, **options)
+        return served, len(sent)
+
+    cursor = page()[0].cursor
+    (first, cost) = page(cursor=cursor, reasons=True)
+    assert cost == 7
+    (again, cost), (plain, usual) = page(cursor=cursor, reasons=True), page(cursor=cursor)
+    assert cost == usual + 1
+    assert first.items == again.items != plain.items
+    assert again.items[0].reasons
+    assert (again.cursor, again.exhausted) == (plain.cursor, plain.exhausted)
+
+
+def test_a_recorded_page_keeps_the_reasons_it_came_with(session: Session) -> None:
+    make_lists(session)
+    ranked = preview(session, reasons=True, **OPTIONS)
+    recorded = recommender.record_page(session, ranked)
+    assert [item.reasons for item in recorded.items] == [item.reasons for item in ranked.items]
+
+
+def test_sentences_have_the_words_of_the_format(session: Session) -> None:
+    make_user(session)
+    make_video(session, "tea", format="article")
+    record(session, "watch", "tea", completion=0.4, at=at(1))
+    words = {"article": Words("articles", "read", "read on")}
+    recommender.create_profile(session, "mine", {"completion": 1})
+    lists: tuple[Callable[..., FeedPage], ...] = (
+        lambda **o: preview(session, rewatch=True, profile="mine", **o),
+        lambda **o: recommender.rank(session, "viewer", ["tea"], profile="mine", **o),
+    )
+    for ask in lists:
+        (item,) = ask(reasons=True, words=words).items
+        assert (item.reason, item.reasons) == (
+            "Because you read 40% of it.", (Reason("completion"),),
+        )  # fmt: skip
+    everywhere = (
+        *lists,
+        lambda **o: recommender.following(session, "viewer", **o),
+        lambda **o: recommender.trending(session, **o),
+        lambda **o: recommender.explain(session, "viewer", "tea", **o),
+    )
+    for ask in everywhere:
+        for odd in ("article", {"article": "articles"}):
+            with pytest.raises(InvalidValue, match=r"^words: "):
+                ask(words=odd)
+
+
+SUBJECTS: Mapping[str, str | None] = {
+    "a video": "pottery-12",
+    "a creator": "theo.clay",
+    "a user whom the viewer follows": "mia",
+    "a hashtag": "pottery",
+    "a sound": "slow-morning-1",
+    "words": "spoiler alert",
+    "a signal of yours": "boost",
+    "none": None,
+}
+"""What the README's tables call a subject, and the example that they use for it."""
+
+
+def rows_of_the_readme(title: str) -> list[list[str]]:
+    """Return the cells of the table below a header cell."""
+    lines = README.read_text("utf-8").split(f"| {title} | subject |")[1].splitlines()[2:]
+    table = lines[: next(n for n, line in enumerate(lines) if not line.startswith("|"))]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_the_readme_lists_every_kind_with_its_sentence() -> None:
+    example = item_with(completion=0.75, quality=0.63, boost=0.5)
+    shown, absent = rows_of_the_readme("shown because"), rows_of_the_readme("not shown")
+    assert [row[0] for row in shown] == list(SHOWN)
+    assert sorted(row[0] for row in absent) == sorted(NOT_SHOWN)
+    for kind, subject, sentence in shown:
+        assert sentence_of(example, [Reason(kind, SUBJECTS[subject])], {}) == f"Because {sentence}."
+    for kind, subject, sentence in absent:
+        moment = NOON if "1 January 2026" in sentence else None
+        reason = Reason(kind, SUBJECTS[subject], moment)
+        assert absence_of(example, [reason], {}) == f"Not shown: {sentence}."
+    assert LABELS.keys() < SHOWN.keys()
+    named = {kind for kind, subject, _ in (*shown, *absent) if SUBJECTS[subject]}
+    assert named == {kind for kind, text in {**SHOWN, **NOT_SHOWN}.items() if "{subject}" in text}
+    dated = {kind for kind, _, sentence in absent if re.search(r"\b1 January", sentence)}
+    assert dated == {kind for kind, text in NOT_SHOWN.items() if "{on}" in text}
+
+
+def test_a_reason_is_a_frozen_value() -> None:
+    reason = Reason("muted_creator", "theo", NOON)
+    assert reason.as_dict() == {
+        "kind": "muted_creator", "subject": "theo", "at": "2026-01-01T12:00:00Z",
+    }  # fmt: skip
+    assert Reason("likes").as_dict() == {"kind": "likes", "subject": None, "at": None}
+    with pytest.raises(FrozenInstanceError):
+        reason.kind = "liked"  # type: ignore[misc]

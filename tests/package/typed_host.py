@@ -33,6 +33,7 @@ from recommender import (
     LogFiles,
     MuteKind,
     Profile,
+    Reason,
     RecommenderError,
     Settings,
     Signal,
@@ -108,23 +109,31 @@ def weekend(candidate: Candidate) -> sa.ColumnElement[float]:
 
 def pages(session: Session | scoped_session[Session], flask: scoped_session[Session]) -> list[str]:
     own = {Signal("weekend", 0.0, 1.0, weekend): 0.3}
-    page = for_you(session, "ana", formats=["article"], exclude=[3, "v"], signals=own)
+    words = {"article": Words("articles", "read", "read on", "subscribed to")}
+    page = for_you(
+        session, "ana", formats=["article"], exclude=[3, "v"], signals=own, reasons=True,
+        words=words,
+    )  # fmt: skip
     assert_type(page, FeedPage)
     long = Video.duration_ms > 60_000
-    ranked = recommender.rank(flask, "ana", ["v", 2], where=long, exclude=[2], allowed_only=True)
+    ranked = recommender.rank(flask, "ana", ["v", 2], where=long, exclude=[2], reasons=True)
     assert_type(ranked.items[0].filters, tuple[FilterOutcome, ...])
+    recommender.rank(flask, "ana", ["v"], allowed_only=True, words=words)
     assert_type(recommender.following(flask, "ana", cursor=page.cursor, where=long), FeedPage)
+    recommender.following(flask, "ana", reasons=True, words=words)
     assert_type(recommender.trending(flask, "en", limit=5, where=long, exclude=["v"]), FeedPage)
+    recommender.trending(flask, "en", reasons=True, words=words)
     assert_type(recommender.record_page(flask, page), FeedPage)
     assert_type(page.as_dict(signals=True), dict[str, Any])
     assert_type(page.request.profile, Profile)
     item = assert_type(page.items[0], FeedItem)
     assert_type(item.signals["likes"], Contribution)
-    words = {"article": Words("articles", "read", "read on", "subscribed to")}
+    assert_type((item.reasons, item.reason), tuple[tuple[Reason, ...], str | None])
     explained = assert_type(
         recommender.explain(flask, "ana", item.video, words=words, where=long), Explanation
     )
     assert_type(explained.filters[0], FilterOutcome)
+    assert_type(explained.reasons[0].as_dict(), dict[str, Any])
     return [item.video for item in page.items]
 
 

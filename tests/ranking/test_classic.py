@@ -275,7 +275,7 @@ def test_explain_gives_place_parts_and_a_sentence(session: Session) -> None:
         ("published", True), ("not_in_future", True),
     ]  # fmt: skip
     assert explanation.reason == (
-        "Shown because you watched 75% of it, you shared it and it has 1 of your interests."
+        "Because you watched 75% of it, you shared it and you like #dance."
     )
 
 
@@ -283,7 +283,11 @@ def test_explain_gives_place_parts_and_a_sentence(session: Session) -> None:
     ("columns", "failed", "reason"),
     [
         ({"status": "removed"}, "published", "Not shown: it is under review or removed."),
-        ({"published_at": at(5)}, "not_in_future", "Not shown: it is published later."),
+        (
+            {"published_at": at(5)},
+            "not_in_future",
+            "Not shown: it will be published on 1 January 2026.",
+        ),
     ],
 )
 def test_explain_says_why_not(
