@@ -55,6 +55,8 @@ VideoStatus: TypeAlias = Literal["published", "review", "removed"]
 
 STATUSES: tuple[VideoStatus, ...] = get_args(VideoStatus)
 
+BLOCK_DIRECTIONS = ("by_me", "of_me")
+
 Orientation: TypeAlias = Literal["portrait", "landscape", "square"]
 
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recommender.models.activity import (
+    Block,
     EventRow,
     Follow,
     Interaction,
@@ -38,6 +39,7 @@ from recommender.models.types import Base
 __all__ = [
     "Affinity",
     "Base",
+    "Block",
     "EventRow",
     "FeedSession",
     "Follow",

@@ -1,4 +1,4 @@
-"""The tables of what users do: follows, declared interests, events, states, mutes."""
+"""The tables of what users do: follows, declared interests, events, states, mutes, blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
-from recommender.formats.scalars import EVENT_KINDS
+from recommender.formats.scalars import BLOCK_DIRECTIONS, EVENT_KINDS
 from recommender.models.catalog import Hashtag, Sound, User, Video
 from recommender.models.types import (
     CLUSTERED,
@@ -218,3 +218,19 @@ class MutedKeyword(Base):
     user_id: Mapped[UserKey]
     keyword: Mapped[str] = mapped_column(KeyText, primary_key=True)
     muted_at: Mapped[Time]
+
+
+class Block(Base):
+    """A block between a user and another one; each block has a row of both users.
+
+    `direction` is `by_me` if the user blocked the other one, else `of_me`. A row `of_me` is for
+    filters only: the user is never told who blocked them.
+    """
+
+    __tablename__ = f"{PREFIX}blocks"
+    __table_args__ = (one_of("direction", BLOCK_DIRECTIONS), Index(None, "other_id"), CLUSTERED)
+
+    user_id: Mapped[UserKey]
+    direction: Mapped[str] = mapped_column(Text, primary_key=True)
+    other_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(User.id), primary_key=True)
+    blocked_at: Mapped[Time]

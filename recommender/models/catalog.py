@@ -18,15 +18,18 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    SmallInteger,
     Text,
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
-from recommender.formats.scalars import ORIENTATIONS, STATUSES
+from recommender.formats.scalars import ORIENTATIONS
+from recommender.formats.visibility import MAX_VISIBILITY, STORED_STATUSES
 from recommender.models.types import (
     CATALOGUE,
     CLUSTERED,
@@ -59,6 +62,7 @@ class User(Base):
 
     Learning only counts events after `learned_since`. `on_sight` is true if the import of a follow
     created the row, and since then neither the host nor the user themselves did anything with it.
+    The videos of a user who is not `discoverable` are only in the list of followed creators.
     """
 
     __tablename__ = f"{PREFIX}users"
@@ -73,6 +77,7 @@ class User(Base):
     erased_at: Mapped[Time | None]
     learned_since: Mapped[Time | None]
     on_sight: Mapped[bool] = mapped_column(server_default=false())
+    discoverable: Mapped[bool] = mapped_column(server_default=true())
 
     videos: Mapped[list[Video]] = relationship(back_populates="creator")
     follows: Mapped[list[Follow]] = relationship(
@@ -120,7 +125,9 @@ class Video(Base):
     """A video: the narrow row that scoring reads once per candidate.
 
     `format` is the host's word for what it is, such as `article`; None if the host has only one.
-    An unknown `published_at` is None in Python, and below every time in SQL.
+    An unknown `published_at` is None in Python, and below every time in SQL. `visibility` holds who
+    may see it once it is published. `status` is `published` only if everyone may, see
+    `formats.visibility`.
 
     The statistics are rollups as of `stats_at`. `impressions` and `engaged_views` count viewers.
     `trending` is the base-2 logarithm of the forward-decayed number of engaged viewers, comparable
@@ -132,10 +139,11 @@ class Video(Base):
     __table_args__ = (
         key_length("key"),
         UniqueConstraint("key"),
-        one_of("status", STATUSES),
+        one_of("status", STORED_STATUSES),
         one_of("orientation", ORIENTATIONS),
         not_negative("duration_ms", "impressions", "engaged_views", "neighbours_views"),
         between("trending", -1e6, 1e6),
+        between("visibility", 0, MAX_VISIBILITY),
         Index(None, "creator_id", "status", "published_at", "id"),
         Index(None, "sound_id", "status", "published_at", "id"),
         Index(None, "status", "published_at", "id"),
@@ -170,6 +178,7 @@ class Video(Base):
     neighbours_views: Mapped[Count]
     stats_at: Mapped[Time | None]
     format: Mapped[str | None] = mapped_column(Text)
+    visibility: Mapped[int] = mapped_column(SmallInteger, server_default="0")
 
     creator: Mapped[User | None] = relationship(back_populates="videos")
     sound: Mapped[Sound | None] = relationship()

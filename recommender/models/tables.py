@@ -8,6 +8,7 @@ from sqlalchemy import Table
 
 from recommender.models import (
     Affinity,
+    Block,
     EventRow,
     FeedSession,
     Follow,
@@ -53,6 +54,7 @@ NEIGHBOURS = cast(Table, VideoNeighbour.__table__)
 TERMS = cast(Table, Term.__table__)
 SESSIONS = cast(Table, FeedSession.__table__)
 SERVED = cast(Table, ServedVideo.__table__)
+BLOCKS = cast(Table, Block.__table__)
 MUTED_CREATORS = cast(Table, MutedCreator.__table__)
 PROFILES = cast(Table, ProfileVersion.__table__)
 WEIGHTS = cast(Table, ProfileWeight.__table__)

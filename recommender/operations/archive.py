@@ -31,6 +31,7 @@ from recommender.models import UserHashtag, UserSound
 from recommender.models.learned import SUBJECTS
 from recommender.models.tables import (
     AFFINITIES,
+    BLOCKS,
     EVENTS,
     FOLLOWS,
     HASHTAGS,
@@ -52,8 +53,8 @@ WHOSE: Mapping[str, sa.Column[Any]] = {
 }
 """The column with the owner's id, by kind of the interchange format."""
 
-CONTAINED = (FOLLOWS, EVENTS, UserHashtag.__table__, UserSound.__table__)
-"""The per-user tables that these kinds already contain."""
+CONTAINED = (FOLLOWS, EVENTS, BLOCKS, UserHashtag.__table__, UserSound.__table__)
+"""The per-user tables that these kinds already contain. A user is not told who blocked them."""
 
 OTHERS: tuple[Table, ...] = tuple(table for table in PER_USER if table not in CONTAINED)
 

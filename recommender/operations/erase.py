@@ -159,7 +159,8 @@ def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
     locked = sa.select(USERS.c.id).where(USERS.c.key == key).with_for_update()
     ids = lookup.run(session, locked).scalars().all()
     nothing = {column.name: None for column in USERS.c if column.nullable}
-    taken = {**nothing, "key": unfinished + token_hex(16), "erased_at": at}
+    key_and_time = {"key": unfinished + token_hex(16), "erased_at": at}
+    taken = {**nothing, **key_and_time, "discoverable": True}
     changed = sa.update(USERS).where(USERS.c.id.in_(ids)).values(taken)
     lookup.run(session, changed)
     marked = sa.select(USERS.c.id).where(

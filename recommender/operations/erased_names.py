@@ -24,7 +24,11 @@ ERASED_PREFIX = "erased:"
 ERASED_NAME_PREFIX = f"erased{LIST_SEPARATOR}"
 """The prefix of an erased hashtag or sound. No host can give such a name."""
 
-REFERENCES = {HASHTAGS: ("hashtag_id",), SOUNDS: ("sound_id",), USERS: ("user_id", "creator_id")}
+REFERENCES = {
+    HASHTAGS: ("hashtag_id",),
+    SOUNDS: ("sound_id",),
+    USERS: ("user_id", "creator_id", "other_id"),
+}
 """The names of the columns that refer to the rows of a table."""
 
 

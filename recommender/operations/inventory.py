@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Table
 
 from recommender.models.tables import (
+    BLOCKS,
     CAPTIONS,
     FOLLOWS,
     HASHTAGS,
@@ -33,8 +34,8 @@ PER_USER: tuple[Table, ...] = tuple(
 )
 """The tables of a user's own data, referring tables first. Their rows are deleted."""
 
-OF_OTHERS = (FOLLOWS.c.creator_id, MUTED_CREATORS.c.creator_id)
-"""Columns for other users' follows and mutes of a person. These rows are deleted."""
+OF_OTHERS = (FOLLOWS.c.creator_id, MUTED_CREATORS.c.creator_id, BLOCKS.c.other_id)
+"""Columns for other users' follows, mutes and blocks of a person. These rows are deleted."""
 
 OF_VIDEOS = (
     CAPTIONS.c.video_id,

@@ -40,7 +40,7 @@ from tests.support.worlds import NOON, at, follow, make_user, make_video, record
 
 USER_TABLES = (
     "rec_affinities", "rec_events", "rec_events_pending", "rec_feed_items", "rec_feed_sessions",
-    "rec_follows", "rec_interactions",
+    "rec_blocks", "rec_follows", "rec_interactions",
     "rec_muted_creators", "rec_muted_hashtags", "rec_muted_keywords", "rec_muted_sounds",
     "rec_recent_engagements", "rec_user_hashtags", "rec_user_sounds",
 )  # fmt: skip

@@ -180,7 +180,7 @@ def test_nothing_of_an_erased_person_is_left(engine: Engine, owner: int) -> None
             assert rows_with(session, column, own) == 0, column
         row = session.get_one(User, owner)
         given = {c.name for c in User.__table__.c if getattr(row, c.name) not in {None, False}}
-        assert given == {"id", "key", "erased_at"}
+        assert given == {"id", "key", "erased_at", "discoverable"}
         assert re.fullmatch("erased:[0-9a-f]{32}", row.key)
         videos = session.scalars(sa.select(Video).where(Video.creator_id == owner)).all()
         assert {(v.status, v.published_at) for v in videos} == {("removed", scalars.ERASED)}
@@ -197,6 +197,7 @@ def test_the_receipt_is_of_the_rows_that_were_there(engine: Engine, owner: int) 
         }
     there["follows"] += 2
     there["muted_creators"] += 1
+    there["blocks"] += 2
     rows = erase_user(engine, MARK).rows
     assert {name: rows[name] for name in there} == there
     assert rows["hashtags"] == 8  # five of videos, one of captions, one declared, one muted
@@ -317,7 +318,7 @@ def test_what_others_have_stays(engine: Engine, owner: int) -> None:
     after = others()
     gone = {name: [row for row in before[name] if row not in after[name]] for name in before}
     assert {name: len(rows) for name, rows in gone.items() if rows} == {
-        "rec_follows": 2, "rec_muted_creators": 1,
+        "rec_blocks": 2, "rec_follows": 2, "rec_muted_creators": 1,
     }  # fmt: skip
     assert all(row in before[name] for name in after for row in after[name])
     with Session(engine) as session:
