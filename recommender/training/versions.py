@@ -106,7 +106,10 @@ def check_bounds(
         InvalidValue: they are in the wrong order, or a replayed log has no beginning.
     """
     if is_replay and since is None:
-        raise InvalidValue("since: a log that is replayed must be cut somewhere")
+        raise InvalidValue(
+            "since: a replayed log needs the time that cuts it: events before it are the past, and"
+            " the weights are learned from events after it"
+        )
     start = scalars.EARLIEST if since is None else scalars.time(since)
     end = scalars.LATEST if until is None else scalars.time(until)
     if end <= start:

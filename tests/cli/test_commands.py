@@ -639,7 +639,7 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
         ),
         (("fit", "mine", "--users", "u.csv"), 2, "videos: no file is given"),
         (("fit", "mine", "--over", "candidates"), 2, "takes a log: give --replay, or files"),
-        (("fit", "mine", "--over", "candidates", "--replay"), 2, "must be cut somewhere"),
+        (("fit", "mine", "--over", "candidates", "--replay"), 2, "needs the time that cuts it"),
         (("profiles", "diff", "for_you", "none"), 2, "there is no profile 'none'"),
         (("profiles", "diff", "for_you", "classic", "--limit", "0"), 2, "--limit"),
         (("profiles", "create", "n", "--weight", "likes=1", "--note", ""), 2, "note: is empty"),

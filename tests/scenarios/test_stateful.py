@@ -28,6 +28,7 @@ from recommender import Event, FeedPage, create_engine
 from recommender.feed.cursors import SessionPosition, read_cursor
 from recommender.formats.scalars import EVENT_KINDS
 from recommender.operations.users import show_user
+from recommender.ranking.request import RequestSummary
 from tests.conftest import DATABASES
 from tests.support.feed_model import LIFETIME, Model, User, Video
 from tests.support.twin_databases import LEARNED, STATE, Twins, compare, page_of, states
@@ -85,7 +86,7 @@ class Programs(RuleBasedStateMachine):
         self.now = NOON
         self.sent: list[Event] = []
         self.cursors: list[tuple[str, str]] = []
-        self.previews: list[tuple[User | None, list[FeedPage]]] = []
+        self.previews: list[tuple[User | None, list[Video], list[FeedPage]]] = []
         self.count = 0
 
     @initialize()
@@ -350,7 +351,8 @@ class Programs(RuleBasedStateMachine):
             return page_of(page)
 
         if isinstance(self.twins.both(rank), dict):
-            self.previews.append((self.model.users.get(user), pages))
+            videos = [self.model.videos[item.video] for item in pages[0].items]
+            self.previews.append((self.model.users.get(user), videos, pages))
 
     @rule(which=numbers, part=st.integers(1, 3))
     def record_page(self, which: int, part: int) -> None:
@@ -358,7 +360,7 @@ class Programs(RuleBasedStateMachine):
         if not self.previews:
             return
         self.next()
-        viewer, pages = self.previews[which % len(self.previews)]
+        viewer, videos, pages = self.previews[which % len(self.previews)]
         parts = [replace(page, items=page.items[::part]) for page in pages]
 
         def write(session: Session) -> dict[str, Any]:
@@ -368,10 +370,11 @@ class Programs(RuleBasedStateMachine):
         found = self.twins.both(write)
         if isinstance(found, dict) and found["cursor"]:
             self.cursors.append((parts[0].request.user, found["cursor"]))
-        self._check_record_page(found, viewer, parts[0])
+        self._check_record_page(found, viewer, videos[::part], parts[0].request)
 
-    def _check_record_page(self, found: Any, viewer: User | None, page: FeedPage) -> None:
-        request = page.request
+    def _check_record_page(
+        self, found: Any, viewer: User | None, videos: list[Video], request: RequestSummary
+    ) -> None:
         user = self.model.users.get(request.user)
         assert request.session
         own = user.sessions.get(request.session) if user else None
@@ -380,7 +383,7 @@ class Programs(RuleBasedStateMachine):
         elif own and request.position < own.next_position:
             place = SessionPosition(request.session, request.position)
             self._check_recorded(found, request.user, place, request.as_of)
-        elif not (shown := self._recordable(user, viewer, page)):
+        elif not (shown := self._recordable(user, viewer, videos, request)):
             assert found["stale"]
         elif request.position != (own.next_position if own else 1):
             assert found is recommender.InvalidCursor
@@ -389,16 +392,16 @@ class Programs(RuleBasedStateMachine):
             place = request.session, request.position
             self.model.serve(user, *place, shown, request.as_of, rewatch=request.rewatch)
 
-    def _recordable(self, user: User, viewer: User | None, page: FeedPage) -> list[Video]:
+    def _recordable(
+        self, user: User, viewer: User | None, videos: list[Video], request: RequestSummary
+    ) -> list[Video]:
         """Return the videos of a page that may still be shown to a user, if it is their page."""
         if viewer not in {None, user}:
             return []
-        request = page.request
         allowed = self.model.eligible(
             user, request.as_of, rewatch=request.rewatch, session=request.session
         )
-        found = (self.model.videos.get(item.video) for item in page.items)
-        return [video for video in found if video and video in allowed]
+        return [video for video in videos if video in allowed]
 
     # Jobs
 
