@@ -36,7 +36,10 @@ limit_option = click.option(
 @limit_option
 @as_of_option
 @click.option(
-    "--explain", "with_signals", is_flag=True, help="Show what each signal adds to the score."
+    "--explain",
+    "with_signals",
+    is_flag=True,
+    help="Show the reasons, and what each signal adds to the score.",
 )
 @click.option(
     "--record",
@@ -118,7 +121,10 @@ def _trending(
 @profile_option
 @as_of_option
 @click.option(
-    "--explain", "with_signals", is_flag=True, help="Show what each signal adds to the score."
+    "--explain",
+    "with_signals",
+    is_flag=True,
+    help="Show the reasons, and what each signal adds to the score.",
 )
 @format_option
 @database_option

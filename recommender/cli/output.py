@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recommender.feed.reasons import label_of
 from recommender.feed.values import Explanation, FeedItem, FeedPage, Reason
 from recommender.formats import scalars
 
@@ -226,7 +227,8 @@ def _page_row(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
     if not with_signals:
         return row
     del row["caption"], row["hashtags"]
-    return {**row, "sources": ", ".join(item.sources), "signals": _strongest(item)}
+    why = " · ".join(label_of(item, reason) for reason in item.reasons)
+    return {**row, "why": why, "sources": ", ".join(item.sources), "signals": _strongest(item)}
 
 
 def _strongest(item: FeedItem) -> str:

@@ -261,18 +261,25 @@ def test_a_table_is_no_wider_than_the_terminal(
 
 
 @only_sqlite
-def test_a_table_shows_the_sources_and_the_strongest_signals(example: Run) -> None:
+def test_a_table_shows_the_reasons_the_sources_and_the_strongest_signals(
+    example: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # so wide that no cell is wrapped
     table = ("--format", "table", "--explain")
-    words = example("feed", "user1", *CLASSIC, *table)[1].split()
-    assert "catalogue completion +0.38, follows +0.35," in " ".join(words)
+    out = " ".join(example("feed", "user1", *CLASSIC, *table)[1].split())
+    assert "creator1 you watched 95% of it · you follow creator1 · you like it catalogue" in out
+    assert "catalogue completion +0.38, follows +0.35," in out
     out = " ".join(example("feed", "user1", *table)[1].split())
-    assert "v3 creator3 newest " in out
+    assert "v3 creator3 few have seen it yet newest " in out
     shown = re.findall(r" (\w+) [+-]\d", out)
     assert {"quality", "exploration"} <= set(shown) <= {signal.name for signal in SIGNALS}
 
 
 @only_sqlite
-def test_a_table_counts_the_signals_that_it_leaves_out(example: Run) -> None:
+def test_a_table_counts_the_signals_that_it_leaves_out(
+    example: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     weights = [f"--weight={signal.name}=1" for signal in SIGNALS]
     assert example("profiles", "create", "every", *weights)[0] == 0
     every = ("--profile", "every", "--explain")

@@ -36,6 +36,7 @@ from tests.support.worlds import (
     follow,
     make_user,
     make_video,
+    mute,
     preview,
     record,
 )
@@ -287,6 +288,19 @@ def test_sentences_have_the_words_of_the_format(session: Session) -> None:
         for odd in ("article", {"article": "articles"}):
             with pytest.raises(InvalidValue, match=r"^words: "):
                 ask(words=odd)
+
+
+def test_the_latest_mute_that_hides_a_video_is_named(session: Session) -> None:
+    make_user(session)
+    make_video(session, "v", hashtags=["cats", "dogs"])
+    for kind, value, minutes in (("hashtag", "cats", -2 * 1440), ("hashtag", "dogs", -1440)):
+        mute(session, "viewer", kind, value, at=at(minutes))
+    explained = recommender.explain(session, "viewer", "v", as_of=NOON)
+    assert explained.reasons == (Reason("muted_hashtag", "dogs", at(-1440)),)
+    assert explained.reason == "Not shown: you muted its hashtag #dogs on 31 December 2025."
+    recommender.unmute(session, "viewer", "hashtag", "dogs")
+    explained = recommender.explain(session, "viewer", "v", as_of=NOON)
+    assert explained.reasons == (Reason("muted_hashtag", "cats", at(-2 * 1440)),)
 
 
 SUBJECTS: Mapping[str, str | None] = {

@@ -19,6 +19,8 @@ from recommender import Settings, create_engine, resolve
 from recommender.benchmark.distributions import END
 from recommender.benchmark.large_world import LargeWorld
 from recommender.benchmark.load import load
+from recommender.database import lookup
+from recommender.feed.reasons import cause_query
 from recommender.feed.statements import candidate_rows
 from recommender.formats import scalars
 from recommender.models import Interaction, Video
@@ -36,7 +38,7 @@ from recommender.ranking.candidates import source_candidates
 from recommender.ranking.request import DEFAULT_LIMIT
 from recommender.ranking.scoring import pool_size, top_candidates
 from recommender.ranking.sources import EXPLORATION, SOURCES
-from recommender.ranking.viewer import Shape, Viewer
+from recommender.ranking.viewer import Shape, Viewer, values_of
 from tests.conftest import DATABASES
 
 WORLD = LargeWorld(videos=24_000, users=1_500, follows=60_000, interactions=90_000, seen=8_000)
@@ -94,6 +96,21 @@ def test_no_page_reads_a_large_table_as_a_whole_or_more_than_its_quotas(world: S
 @pytest.mark.slow
 def test_a_strangers_page_keeps_to_them_too(world: Session) -> None:
     assert check_plans(world, ["a stranger"], as_of=END).findings == ()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_strict")
+def test_the_reasons_of_a_page_read_a_small_part_of_what_the_page_reads(
+    world: Session, kind: str
+) -> None:
+    for user in (1, 2, 3):
+        request = resolve(world, WORLD.user_key(user), as_of=END)
+        page = [row.video_id for row in candidate_rows(world, request, top_candidates, "for_you")]
+        listed = lookup.listed_values(world, 1, [(video_id,) for video_id in page[:20]])
+        values = {**values_of(request), **listed}
+        found = plan_of(world, cause_query(kind == "sqlite"), values)
+        assert found.scanned == ()
+        assert (found.read or 0) <= (plan(world, user).read or 0) / 5
 
 
 def work_of(session: Session, user: int) -> int:
