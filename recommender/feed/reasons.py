@@ -28,6 +28,7 @@ from recommender.models import (
     Affinity,
     Hashtag,
     Interaction,
+    MutedCreator,
     RecentEngagement,
     User,
     UserHashtag,
@@ -51,6 +52,12 @@ IMPERSONAL = ("quality", "trending", "freshness", "exploration", "language", "co
 
 TAG_SIGNALS = ("hashtags", "hashtag_affinity", "lately")
 """The signals that a hashtag of the video explains."""
+
+NOT_FOR_NAMES = ("published", "not_in_future", "not_own", "not_rejected", "not_seen")
+"""The filters that do not decide whether a reason may name a video that the viewer enjoyed.
+
+`still_published` stands for the first two, and the others are about what the viewer did with it.
+"""
 
 SHOWN: Mapping[str, str] = {
     "liked": "you liked {subject}",
@@ -325,8 +332,14 @@ def _neighbours(viewer: Viewer, page: CTE) -> Statement:
         .join(Video, Video.id == recent.c.video_id)
         .join(Interaction, state)
         .outerjoin(near, is_near)
-        .where(still_published(viewer))
+        .where(*_may_be_named(viewer))
     )
+
+
+def _may_be_named(viewer: Viewer) -> list[ColumnElement[bool]]:
+    """Return the conditions that a reason may name a video that the viewer enjoyed."""
+    others = [rule.predicate(viewer) for rule in FILTERS if rule.name not in NOT_FOR_NAMES]
+    return [still_published(viewer), *others]
 
 
 def _hashtags(viewer: Viewer, page: CTE) -> Iterator[Statement]:
@@ -367,8 +380,10 @@ def _rated_hashtags(viewer: Viewer, page: CTE) -> CTE:
 
 
 def _followed(viewer: Viewer, page: CTE) -> Statement:
-    """Return the people whom the viewer follows and who engaged with the videos recently."""
+    """Return the followed people who engaged with the videos recently, without muted ones."""
     person = sa.select(User.key).where(User.id == RecentEngagement.user_id).scalar_subquery()
     newness = -age_days(RecentEngagement.at, viewer.as_of)
     cause = _cause(RecentEngagement.video_id, "social", "followed", person, newness)
-    return followed_among(viewer, page).with_only_columns(*cause)
+    muted = sa.select(MutedCreator.creator_id).where(MutedCreator.user_id == viewer.user_id)
+    people = followed_among(viewer, page).where(RecentEngagement.user_id.not_in(muted))
+    return people.with_only_columns(*cause)

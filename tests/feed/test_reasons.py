@@ -95,6 +95,11 @@ def test_a_neighbour_names_the_recent_video_that_it_is_nearest_to(
     recommender.set_video_status(session, "liked", "removed")  # it could not be opened
     assert reasons(session, items[0]) == [[enjoyed]]
     recommender.set_video_status(session, "liked", "published")
+    mute(session, "viewer", "hashtag", "odd")
+    make_video(session, "liked", creator="theo", hashtags=["clay", "odd"])
+    assert reasons(session, items[0]) == [[enjoyed]]
+    recommender.unmute(session, "viewer", "hashtag", "odd")
+    assert reasons(session, items[0]) == [[liked]]
     record(session, "not_interested", "liked", at=at(3))
     assert reasons(session, items[0]) == [[enjoyed]]
 
@@ -125,6 +130,9 @@ def test_the_person_followed_who_enjoyed_it_last_is_named_and_nobody_else(
     engaged(session, "stranger", world["other"], 3)
     items = [item_with(world[key], social=0.5) for key in ("new", "other")]
     assert reasons(session, *items) == [[Reason("followed", "bob")], [Reason("social")]]
+    mute(session, "viewer", "creator", "bob")
+    assert reasons(session, items[0]) == [[Reason("followed", "ann")]]
+    recommender.unmute(session, "viewer", "creator", "bob")
     recommender.unfollow(session, "viewer", "bob")
     assert reasons(session, items[0]) == [[Reason("followed", "ann")]]
     assert reasons(session, items[0], user="nobody") == [[Reason("social")]]
