@@ -86,16 +86,18 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         values["create_profile"] = recommender.create_profile(session, "mine", weights)
         values["activate_profile"] = recommender.activate_profile(session, "mine")
         where = Video.key.in_(["v1", "v2", "v3", "v9", SECRET])
-        page = recommender.for_you(session, "user1", where=where, rewatch=True, limit=1, **OWN)
+        page = recommender.for_you(
+            session, "user1", where=where, rewatch=True, limit=1, reasons=True, **OWN
+        )
         values["for_you"] = page
         values["for_you again"] = recommender.for_you(session, "user1", cursor=page.cursor, **OWN)
         shown = recommender.for_you(session, "ana", where=where, record=False, **OWN)
         values["record_page"] = recommender.record_page(session, shown)
 
     def read(session: Session) -> None:
-        values["rank"] = recommender.rank(session, "ana", ["v1", "v2"], **OWN)
+        values["rank"] = recommender.rank(session, "ana", ["v1", "v2"], reasons=True, **OWN)
         values["explain"] = recommender.explain(session, "ana", "v1", **OWN)
-        values["following"] = recommender.following(session, "user1", as_of=at())
+        values["following"] = recommender.following(session, "user1", as_of=at(), reasons=True)
         values["trending"] = recommender.trending(session, as_of=at())
         for name in ("get_profile", "list_profiles", "profile_history", "audit"):
             values[name] = getattr(recommender, name)(session)
