@@ -273,7 +273,8 @@ def read_causes(session: Session, request: FeedRequest, video_ids: Sequence[int]
     listed = lookup.listed_values(session, 1, [(video_id,) for video_id in video_ids])
     query = cause_query(lookup.is_sqlite(session))
     rows = lookup.connection(session).execute(query, {**values_of(request), **listed})
-    return {(row.video_id, row.signal): Reason(row.kind, row.subject) for row in rows}
+    found = (row for row in rows if row.video_id is not None)
+    return {(row.video_id, row.signal): Reason(row.kind, row.subject) for row in found}
 
 
 @cache

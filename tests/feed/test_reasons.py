@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -29,6 +30,7 @@ from recommender.feed.reasons import (
 )
 from recommender.feed.values import Contribution, FeedItem
 from recommender.models import RecentEngagement, User, Video, VideoNeighbour
+from tests.support.oracle import Oracle, load, random_world
 from tests.support.worlds import (
     NOON,
     at,
@@ -181,6 +183,60 @@ def test_every_signal_has_a_reason_and_what_is_not_known_is_not_named() -> None:
     item = item_with(boost=0.5)
     assert reasons_of(item, {}) == (Reason("signal", "boost"),)
     assert sentence_of(item, reasons_of(item, {}), {}) == "Because its boost is 0.5."
+
+
+def strongest(values: Mapping[str, float]) -> str | None:
+    """Return the name of the greatest value above 0, of equal ones the first name."""
+    names = sorted(values, key=lambda name: (-round(values[name], 9), name))
+    return next((name for name in names if values[name] > 0), None)
+
+
+def expected_causes(oracle: Oracle, video: str) -> dict[str, Reason]:
+    """Return what may be named for a video by signal, worked out in plain Python."""
+    world, tags = oracle.world, oracle.world.videos[video]["hashtags"]
+    own_acts = {"not_own", "not_rejected", "not_seen"}
+    near = {
+        source: similarity * oracle.recent[source]
+        for (source, other), similarity in world.neighbours.items()
+        if other == video
+        and source in oracle.recent
+        and all(passed for name, passed in oracle.filters(source).items() if name not in own_acts)
+    }
+    people = {
+        person: 1.0
+        for person, seen in world.recent
+        if seen == video and person in oracle.followed - oracle.muted("creator")
+    }
+    affinities = {tag: world.affinities.get((oracle.user, "hashtag", tag), 0.0) for tag in tags}
+    interests = oracle.viewer.get("interests", ())
+    source = strongest(near)
+    kind = "liked" if source and oracle.is_on(source, "like", "unlike") else "enjoyed"
+    named = {
+        "collaborative": (kind, source),
+        "social": ("followed", strongest(people)),
+        "hashtags": ("hashtag", strongest({tag: 1.0 for tag in tags if tag in interests})),
+        "hashtag_affinity": ("hashtag", strongest(affinities)),
+        "lately": ("hashtag", strongest({tag: oracle.lately(tag) for tag in tags})),
+    }
+    return {signal: Reason(*cause) for signal, cause in named.items() if cause[1]}
+
+
+@pytest.mark.parametrize("seed", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_all_that_reasons_name_is_what_plain_python_names(session: Session, seed: int) -> None:
+    world, named = random_world(seed), Counter[str]()
+    load(session, world)
+    keys = {row_id: key for key, row_id in world.rows.items()}
+    for user in (*world.users, "nobody"):
+        oracle = Oracle(world, user)
+        causes = read_causes(session, recommender.resolve(session, user, as_of=NOON), list(keys))
+        found = {(keys[row_id], signal): cause for (row_id, signal), cause in causes.items()}
+        assert found == {
+            (video, signal): cause
+            for video in world.videos
+            for signal, cause in expected_causes(oracle, video).items()
+        }
+        named.update(cause.kind for cause in found.values())
+    assert named.keys() == {"liked", "enjoyed", "followed", "hashtag"}
 
 
 def make_lists(session: Session) -> None:
