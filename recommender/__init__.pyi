@@ -35,15 +35,17 @@ from .database.transactions import (
 )
 from .database.migrations import upgrade as upgrade
 
-# Write: users, videos, follows, mutes and events
+# Write: users, videos, follows, mutes, blocks and events
 from .formats.rows import (
     UserRow as UserRow,
     VideoRow as VideoRow,
 )
 from .formats.scalars import (
     EventKind as EventKind,
+    MuteKind as MuteKind,
     VideoStatus as VideoStatus,
 )
+from .formats.visibility import Audience as Audience
 from .ingest.users import upsert_users as upsert_users
 from .ingest.videos import (
     set_video_status as set_video_status,
@@ -54,9 +56,12 @@ from .ingest.follows import (
     unfollow as unfollow,
 )
 from .ingest.mutes import (
-    MuteKind as MuteKind,
     mute as mute,
     unmute as unmute,
+)
+from .ingest.blocks import (
+    block as block,
+    unblock as unblock,
 )
 from .ingest.events import (
     record as record,

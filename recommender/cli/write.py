@@ -1,4 +1,4 @@
-"""``record``, ``follow``, ``unfollow``, ``mute``, ``unmute``."""
+"""``record``, ``follow``, ``unfollow``, ``mute``, ``unmute``, ``block``, ``unblock``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from recommender.cli.database import writing
 from recommender.cli.options import Time, database_option
 from recommender.formats import scalars
-from recommender.ingest import events, follows, mutes
+from recommender.ingest import blocks, events, follows, mutes
 
 
 @click.command()
@@ -64,7 +64,7 @@ def unfollow(user: str, creator: str) -> None:
 @click.argument("kind", type=click.Choice(list(mutes.KINDS)))
 @click.argument("value")
 @database_option
-def mute(user: str, kind: mutes.MuteKind, value: str) -> None:
+def mute(user: str, kind: scalars.MuteKind, value: str) -> None:
     """Hide a creator, hashtag, sound or keyword from a user's feeds."""
     is_new = writing(lambda session: mutes.mute(session, user, kind, value))
     click.echo("Muted." if is_new else "Muted before; nothing changed.", err=True)
@@ -75,7 +75,27 @@ def mute(user: str, kind: mutes.MuteKind, value: str) -> None:
 @click.argument("kind", type=click.Choice(list(mutes.KINDS)))
 @click.argument("value")
 @database_option
-def unmute(user: str, kind: mutes.MuteKind, value: str) -> None:
+def unmute(user: str, kind: scalars.MuteKind, value: str) -> None:
     """Remove a mute."""
     muted = writing(lambda session: mutes.unmute(session, user, kind, value))
     click.echo("Unmuted." if muted else "Not muted; nothing changed.", err=True)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("other")
+@database_option
+def block(user: str, other: str) -> None:
+    """Block a user: neither sees the other in any list."""
+    is_new = writing(lambda session: blocks.block(session, user, other))
+    click.echo("Blocked." if is_new else "Blocked before; nothing changed.", err=True)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("other")
+@database_option
+def unblock(user: str, other: str) -> None:
+    """Remove a block."""
+    blocked = writing(lambda session: blocks.unblock(session, user, other))
+    click.echo("Unblocked." if blocked else "Not blocked; nothing changed.", err=True)

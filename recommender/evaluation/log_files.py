@@ -45,6 +45,9 @@ TARGETS = (ENGAGED, *POSITIVE_KINDS)
 SHOWN = ("watch", "impression")
 """The kinds of events that prove that a video was shown; a positive state proves it too."""
 
+LOG_KINDS = ("users", "videos", "follows", "events")
+"""The kinds of rows that a log has; a replay needs neither mutes nor blocks."""
+
 LogRow: TypeAlias = Mapping[str, Any]
 
 Moment: TypeAlias = tuple[datetime, int]
@@ -135,20 +138,20 @@ class LogSpan:
 
 
 def read_log(
-    source: Engine | LogFiles, settings: Settings, kinds: Iterable[str] = ROW_KINDS
+    source: Engine | LogFiles, settings: Settings, kinds: Iterable[str] = LOG_KINDS
 ) -> Iterator[tuple[str, list[Line], int, int]]:
     """Yield the rows of a log in batches, kind by kind.
 
     Args:
         source: a database, which is read in one transaction, or files.
         settings: the batch size.
-        kinds: the kinds to read, always in the order of `ROW_KINDS`.
+        kinds: the kinds to read, always in the order of `LOG_KINDS`.
 
     Yields:
         The kind, its rows, the amount read, and the total amount: rows of a database, bytes of
         files.
     """
-    ordered = [kind for kind in ROW_KINDS if kind in set(kinds)]
+    ordered = [kind for kind in LOG_KINDS if kind in set(kinds)]
     read = _read_files if isinstance(source, LogFiles) else _read_database
     yield from read(source, ordered, settings)  # type: ignore[arg-type] # the source's own reader
 

@@ -43,19 +43,21 @@ from recommender.formats import scalars
 from recommender.formats.scalars import LARGEST_ID, AnyKey
 from recommender.models import LearningState, Video
 from recommender.ranking.additions import check_where
+from recommender.ranking.audience import IN_FOLLOWING, last_of_followed, newest_of_followed
 from recommender.ranking.filters import (
+    available,
+    creator_not_blocked,
     creator_not_muted,
     filters_in,
     host_conditions,
     not_in_future,
     not_own,
+    published,
 )
 from recommender.ranking.plain_lists import (
-    last_of_followed,
     last_of_newest,
     last_trending,
     most_trending,
-    newest_of_followed,
     newest_without_trend,
 )
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Profile
@@ -68,11 +70,17 @@ TRENDING = Profile("trending", 1, {"trending": 1.0})
 
 Predicate: TypeAlias = Callable[[Viewer], ColumnElement[bool]]
 
-NOT_BY_VIDEO = (not_in_future, not_own, creator_not_muted)
+NOT_BY_VIDEO = (
+    published, not_in_future, available, creator_not_blocked, not_own, creator_not_muted,
+)  # fmt: skip
 """The filters that `following` does not apply to each video.
 
-The start of the page is not in the future. The other two filters are applied to the creators.
+The start of the page is not in the future. The index walks give published videos for followers. The
+other filters are applied to the creators.
 """
+
+BY_INDEX = (published, available)
+"""The filters that the index walks of `trending` apply: they give videos for everyone."""
 
 
 def following(
@@ -305,7 +313,8 @@ def _of_followed(request: FeedRequest, part: _Part) -> Statement:
     """Return the statement of the next videos of the followed creators."""
     viewer = Viewer.of(request)
     shown = _shown(request, viewer, part, *NOT_BY_VIDEO)
-    return page_query(newest_of_followed(viewer, shown, request.limit + 1), "following")
+    newest = newest_of_followed(viewer, shown, request.limit + 1, IN_FOLLOWING)
+    return page_query(newest, "following")
 
 
 def _shown(
@@ -351,7 +360,7 @@ def _label(name: str, value: str | None) -> str | None:
 def _with_trend(request: FeedRequest, part: _Part, least: float) -> Statement:
     """Return the statement of the next trending videos, the strongest trend first."""
     viewer = Viewer.of(request)
-    shown = _shown(request, viewer, part)
+    shown = _shown(request, viewer, part, *BY_INDEX)
     ranked = most_trending(request, viewer, shown, request.limit + 1, least)
     order = (Video.trending.desc(), Video.id.desc())
     return page_query(ranked, "trending").order_by(None).order_by(*order)
@@ -360,6 +369,6 @@ def _with_trend(request: FeedRequest, part: _Part, least: float) -> Statement:
 def _without_trend(request: FeedRequest, part: _Part, limit: int) -> Statement:
     """Return the statement of the next videos without a trend, the newest first."""
     viewer = Viewer.of(request)
-    shown = _shown(request, viewer, part, not_in_future)
+    shown = _shown(request, viewer, part, *BY_INDEX, not_in_future)
     ranked = newest_without_trend(request, viewer, shown, limit, part.after.least)
     return page_query(ranked, "trending")

@@ -18,8 +18,10 @@ from recommender.files.layout import Layout
 from recommender.files.reader import ARCHIVE_KEYS, opened, read_rows
 from recommender.files.workers import made_ahead
 from recommender.formats import rows, scalars
+from recommender.ingest.blocks import apply_blocks
 from recommender.ingest.events import apply_events
 from recommender.ingest.follows import apply_follows
+from recommender.ingest.mutes import apply_mutes
 from recommender.ingest.users import apply_users
 from recommender.ingest.values import Counts
 from recommender.ingest.videos import apply_videos
@@ -67,6 +69,8 @@ ROW_KINDS: Mapping[str, RowKind] = {
     "users": RowKind("users", rows.USER_COLUMNS, apply_users),
     "videos": RowKind("videos", rows.VIDEO_COLUMNS, apply_videos),
     "follows": RowKind("follows", rows.FOLLOW_COLUMNS, apply_follows),
+    "mutes": RowKind("mutes", rows.MUTE_COLUMNS, apply_mutes),
+    "blocks": RowKind("blocks", rows.BLOCK_COLUMNS, apply_blocks),
     "events": RowKind("events", rows.EVENT_COLUMNS, apply_events),
 }
 

@@ -1,4 +1,4 @@
-"""Write users, videos, follows and events to files: CSV or JSON Lines, plain or gzip.
+"""Write users, videos, follows, mutes, blocks and events to files: CSV or JSON Lines.
 
 Rows are ordered by id. Imported into an empty database they give the same feeds, ties included, and
 exporting these gives the same bytes. One statement reads all rows of a kind, so they are a
@@ -31,17 +31,26 @@ from recommender.database.transactions import translate_errors
 from recommender.errors import NotFound, NotPermitted, StorageFailure
 from recommender.formats import scalars
 from recommender.formats.rows import (
+    BLOCK_COLUMNS,
     EVENT_COLUMNS,
     FOLLOW_COLUMNS,
+    MUTE_COLUMNS,
     USER_COLUMNS,
     VIDEO_COLUMNS,
+    Column,
     Columns,
     FileKind,
 )
+from recommender.formats.visibility import PUBLISHED, audience_of
 from recommender.models import (
+    Block,
     EventRow,
     Follow,
     Hashtag,
+    MutedCreator,
+    MutedHashtag,
+    MutedKeyword,
+    MutedSound,
     Sound,
     User,
     UserHashtag,
@@ -80,7 +89,7 @@ def users_query() -> Statement:
         Sound.key, UserSound, UserSound.sound_id == Sound.id, UserSound.user_id == User.id
     )
     columns = (User.key, User.language, User.country, User.device, User.created_at)
-    return sa.select(*columns, interests, sounds).order_by(User.id)
+    return sa.select(*columns, interests, sounds, User.discoverable).order_by(User.id)
 
 
 def videos_query() -> Statement:
@@ -94,9 +103,10 @@ def videos_query() -> Statement:
     # No host can give the time of an erased video.
     earliest = sa.literal(scalars.EARLIEST, Video.__table__.c.published_at.type)
     published_at = sa.case((is_erased, earliest), else_=Video.published_at)
+    status = sa.case((Video.status.in_(PUBLISHED), "published"), else_=Video.status)
     return (
         sa.select(Video.key, User.key, VideoCaption.caption, tags, _importable(Sound.key), *shown)
-        .add_columns(published_at, Video.status, Video.format)
+        .add_columns(published_at, status, Video.format, Video.visibility)
         .outerjoin(User, User.id == Video.creator_id)
         .outerjoin(Sound, Sound.id == Video.sound_id)
         .outerjoin(VideoCaption, VideoCaption.video_id == Video.id)
@@ -112,6 +122,49 @@ def follows_query() -> Statement:
         .join(Follow, Follow.user_id == User.id)
         .join(creator, creator.id == Follow.creator_id)
         .order_by(Follow.user_id, Follow.creator_id)
+    )
+
+
+def _mutes_of(muted: Any, kind: str, value: Any, *catalogue: Any) -> Statement:
+    """Return the SELECT of the mutes of one kind, by the ids of their users."""
+    columns = (sa.literal(kind, sa.Text).label("kind"), value.label("value"), muted.muted_at)
+    rows = sa.select(muted.user_id, *columns)
+    return rows.join(*catalogue) if catalogue else rows
+
+
+_CREATOR = aliased(User)
+
+MUTES = sa.union_all(
+    _mutes_of(
+        MutedCreator, "creator", _CREATOR.key, _CREATOR, _CREATOR.id == MutedCreator.creator_id
+    ),
+    _mutes_of(
+        MutedHashtag, "hashtag", Hashtag.name, Hashtag, Hashtag.id == MutedHashtag.hashtag_id
+    ),
+    _mutes_of(MutedKeyword, "keyword", sa.func.trim(MutedKeyword.keyword)),
+    _mutes_of(MutedSound, "sound", _importable(Sound.key), Sound, Sound.id == MutedSound.sound_id),
+).subquery("mutes")
+"""The mutes of all kinds."""
+
+
+def mutes_query() -> Statement:
+    """Return the SELECT of all mutes, as rows of the kind mutes."""
+    return (
+        sa.select(User.key, MUTES.c.kind, MUTES.c.value, MUTES.c.muted_at)
+        .join(MUTES, MUTES.c.user_id == User.id)
+        .order_by(MUTES.c.user_id, MUTES.c.kind, MUTES.c.value)
+    )
+
+
+def blocks_query() -> Statement:
+    """Return the SELECT of all blocks, as rows of the kind blocks."""
+    other = aliased(User)
+    return (
+        sa.select(User.key, other.key, Block.blocked_at)
+        .join(Block, Block.user_id == User.id)
+        .join(other, other.id == Block.other_id)
+        .where(Block.direction == "by_me")
+        .order_by(Block.user_id, Block.other_id)
     )
 
 
@@ -131,6 +184,8 @@ QUERIES: Mapping[str, tuple[Columns, Callable[[], Statement]]] = {
     "users": (USER_COLUMNS, users_query),
     "videos": (VIDEO_COLUMNS, videos_query),
     "follows": (FOLLOW_COLUMNS, follows_query),
+    "mutes": (MUTE_COLUMNS, mutes_query),
+    "blocks": (BLOCK_COLUMNS, blocks_query),
     "events": (EVENT_COLUMNS, events_query),
 }
 
@@ -156,7 +211,7 @@ def export_file(
 
     Args:
         engine: a prepared engine.
-        kind: ``users``, ``videos``, ``follows`` or ``events``.
+        kind: ``users``, ``videos``, ``follows``, ``mutes``, ``blocks`` or ``events``.
         file: a path, or ``-`` for standard output; a path that ends in ``.gz`` is compressed.
         form: ``csv`` or ``jsonl``; None is ``jsonl`` for a path that ends in ``.jsonl`` or
             ``.jsonl.gz``, else ``csv``.
@@ -196,15 +251,19 @@ def _write_csv(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> int
     writer.writerow(columns)
     written = 0
     for values in rows:
-        writer.writerow(_cell(value) if isinstance(value, list) else value for value in values)
+        writer.writerow(map(_cell, values))
         written += 1
     return written
 
 
-def _cell(names: list[str]) -> str:
-    """Return a list as a cell: joined, or as JSON if it would be read as JSON."""
-    joined = scalars.LIST_SEPARATOR.join(names)
-    return json.dumps(names, ensure_ascii=False) if joined.startswith("[") else joined
+def _cell(value: Any) -> Any:
+    """Return a value as a cell; a list is joined, or is JSON if it would be read as JSON."""
+    if isinstance(value, bool):
+        return json.dumps(value)
+    if not isinstance(value, list):
+        return value
+    joined = scalars.LIST_SEPARATOR.join(value)
+    return json.dumps(value, ensure_ascii=False) if joined.startswith("[") else joined
 
 
 def _write_json(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> int:
@@ -218,10 +277,17 @@ def _write_json(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> in
 
 def plain_rows(columns: Columns, rows: Iterable[Any]) -> Iterator[list[Any]]:
     """Yield each row's values as the formats have them: times as text, lists sorted."""
-    writers = [_plain_list if c.many else _plain_time if c.parse in scalars.TIME_PARSERS else _same
-               for c in columns.values()]  # fmt: skip
+    writers = [_writer(name, column) for name, column in columns.items()]
     for row in rows:
         yield [write(value) for write, value in zip(writers, row, strict=True)]
+
+
+def _writer(name: str, column: Column) -> Callable[[Any], Any]:
+    if name == "audience":
+        return audience_of
+    if column.many:
+        return _plain_list
+    return _plain_time if column.parse in scalars.TIME_PARSERS else _same
 
 
 def _same(value: Any) -> Any:

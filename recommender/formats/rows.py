@@ -12,6 +12,7 @@ from typing import Literal, Required, TypeAlias, TypedDict
 from recommender.errors import InvalidValue
 from recommender.formats.scalars import (
     EVENT_KINDS,
+    MUTE_KINDS,
     ORIENTATIONS,
     STATUSES,
     AnyKey,
@@ -28,9 +29,11 @@ from recommender.formats.scalars import (
     publication_time,
     shown,
     time,
+    truth,
     written_time,
 )
 from recommender.formats.text import hashtag, read_caption
+from recommender.formats.visibility import AUDIENCES, Audience
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Column:
 
 Columns = Mapping[str, Column]
 
-FileKind: TypeAlias = Literal["users", "videos", "follows", "events"]
+FileKind: TypeAlias = Literal["users", "videos", "follows", "mutes", "blocks", "events"]
 """The kinds of files: the kind of all their rows."""
 
 Texts: TypeAlias = list[str] | tuple[str, ...] | set[str] | frozenset[str]
@@ -80,6 +83,7 @@ class UserRow(TypedDict, total=False):
     created_at: datetime | str | None
     interests: Texts | None
     liked_sounds: Texts | None
+    discoverable: bool | None
 
 
 class VideoRow(TypedDict, total=False):
@@ -101,6 +105,7 @@ class VideoRow(TypedDict, total=False):
     published_at: datetime | str | None
     status: VideoStatus | None
     format: str | None
+    audience: Audience | None
 
 
 USER_COLUMNS: Columns = {
@@ -111,6 +116,7 @@ USER_COLUMNS: Columns = {
     "created_at": Column(time),
     "interests": Column(list_of(hashtag), many=True),
     "liked_sounds": Column(list_of(listed_key), many=True),
+    "discoverable": Column(truth),
 }
 
 VIDEO_COLUMNS: Columns = {
@@ -126,11 +132,25 @@ VIDEO_COLUMNS: Columns = {
     "published_at": Column(publication_time),
     "status": Column(one_of(STATUSES)),
     "format": Column(label),
+    "audience": Column(one_of(AUDIENCES)),
 }
 
 FOLLOW_COLUMNS: Columns = {
     "user": Column(key, required=True),
     "creator": Column(key, required=True),
+    "at": Column(time),
+}
+
+MUTE_COLUMNS: Columns = {
+    "user": Column(key, required=True),
+    "kind": Column(one_of(MUTE_KINDS), required=True),
+    "value": Column(key, required=True),
+    "at": Column(time),
+}
+
+BLOCK_COLUMNS: Columns = {
+    "user": Column(key, required=True),
+    "other": Column(key, required=True),
     "at": Column(time),
 }
 

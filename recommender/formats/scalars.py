@@ -55,6 +55,10 @@ VideoStatus: TypeAlias = Literal["published", "review", "removed"]
 
 STATUSES: tuple[VideoStatus, ...] = get_args(VideoStatus)
 
+MuteKind: TypeAlias = Literal["creator", "hashtag", "sound", "keyword"]
+
+MUTE_KINDS: tuple[MuteKind, ...] = get_args(MuteKind)
+
 BLOCK_DIRECTIONS = ("by_me", "of_me")
 
 Orientation: TypeAlias = Literal["portrait", "landscape", "square"]
@@ -253,6 +257,17 @@ def written_time(moment: datetime) -> str:
 def now() -> datetime:
     """Return the current time in UTC: the default of all times that a caller omits."""
     return datetime.now(UTC)
+
+
+_TRUTHS = {"true": True, "false": False, "1": True, "0": False}
+
+
+def truth(value: object) -> bool:
+    """Return true or false, or raise `InvalidValue`; 1 and 0 are numbers for them."""
+    found = _TRUTHS.get(str(value).lower()) if isinstance(value, str | int) else None
+    if found is None:
+        raise InvalidValue(f"{shown(value)} is neither true nor false")
+    return found
 
 
 def one_of(allowed: tuple[str, ...]) -> Parser:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Table
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
-from recommender.errors import InvalidValue, NotFound
+from recommender.errors import InvalidValue, NotFound, RecommenderError, UnknownUser
 from recommender.formats import scalars, text
-from recommender.formats.scalars import AnyKey
-from recommender.ingest.upserts import get_or_create_ids
-from recommender.ingest.users import user_id
+from recommender.formats.scalars import AnyKey, MuteKind
+from recommender.ingest.upserts import Row, get_or_create_ids
+from recommender.ingest.users import lock_users, user_id
+from recommender.ingest.values import Counts
 from recommender.models import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS
 
@@ -38,8 +40,6 @@ def keyword(value: object) -> str:
         raise InvalidValue(f"{scalars.shown(value)} is longer than {KEYWORD_LENGTH} characters")
     return normalized
 
-
-MuteKind: TypeAlias = Literal["creator", "hashtag", "sound", "keyword"]
 
 KINDS: dict[MuteKind, tuple[Any, Table | None, Callable[[object], str]]] = {
     "creator": (MutedCreator.__table__, USERS, scalars.key),
@@ -126,6 +126,81 @@ def unmute(session: Session, user: AnyKey, kind: MuteKind, value: AnyKey) -> boo
     owner, subject = table.primary_key
     delete = sa.delete(table).where(owner == muter, subject == muted)
     return bool(lookup.run(session, delete).rowcount)
+
+
+def apply_mutes(session: Session, rows: Sequence[Row]) -> Counts:
+    """Write mute rows, and create missing creators, hashtags and sounds.
+
+    Rows with an unknown user or with a wrong value are left out and reported.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        rows: mappings of `user`, `kind`, `value` and optionally `at`, as `rows.parse_row` returns.
+    """
+    locked = lock_users(session, USERS.c.key, (str(row["user"]) for row in rows))
+    muters = {muter.key: muter.id for muter in locked}
+    rejected: dict[int, RecommenderError] = {}
+    by_kind: dict[MuteKind, list[tuple[str, str, Any]]] = {kind: [] for kind in KINDS}
+    for index, row in enumerate(rows):
+        try:
+            kind, member = _member(row, muters)
+        except RecommenderError as error:
+            rejected[index] = error
+        else:
+            by_kind[kind].append((str(row["user"]), member, row.get("at")))
+    counts = Counts(rejected=rejected)
+    named = {kind: _created(session, kind, muted) for kind, muted in by_kind.items()}
+    for kind, muted in by_kind.items():
+        ids = named[kind]
+        keyed = [((muters[user], ids.get(member, member)), at) for user, member, at in muted]
+        counts = replace(counts + _write_mutes(session, KINDS[kind][0], keyed), rejected=rejected)
+    return counts
+
+
+def _member(row: Row, muters: Mapping[str, int]) -> tuple[MuteKind, str]:
+    """Return the kind of a mute, and what it mutes.
+
+    Raises:
+        InvalidValue: the value is not valid, or is the user themselves.
+        UnknownUser: there is no such user.
+    """
+    kind: Any = row["kind"]
+    if row["user"] not in muters:
+        raise UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
+    member = scalars.parse_named("value", KINDS[kind][2], row["value"])
+    if kind == "creator" and member == row["user"]:
+        raise InvalidValue("value: a user cannot mute themselves")
+    return kind, member
+
+
+def _created(session: Session, kind: MuteKind, muted: Sequence[tuple[str, str, Any]]) -> Any:
+    """Return the ids of what is muted, which is created if missing; none for keywords."""
+    catalogue = KINDS[kind][1]
+    if catalogue is None or not muted:
+        return {}
+    columns = {"on_sight": True} if catalogue is USERS else None
+    return get_or_create_ids(session, catalogue, (member for _, member, _ in muted), columns)
+
+
+def _write_mutes(
+    session: Session, table: Table, mutes: Sequence[tuple[lookup.Key, datetime | None]]
+) -> Counts:
+    """Write the mutes of one kind; a mute without a time keeps its own, or begins now."""
+    if not mutes:
+        return Counts()
+    key = list(table.primary_key)
+    existing = lookup.find(session, key, list(dict(mutes)), list(table.c))
+    current = {tuple(row[:2]): row[2] for row in existing}
+    after: dict[lookup.Key, Any] = dict(current)
+    inserted = updated = 0
+    for pair, at in mutes:
+        moment = at or after.get(pair) or scalars.now()
+        inserted += pair not in after
+        updated += pair in after and after[pair] != moment
+        after[pair] = moment
+    before, wanted = ([(*pair, at) for pair, at in rows.items()] for rows in (current, after))
+    bulk.synchronise(session, table, before, wanted)
+    return Counts(inserted, updated, len(mutes) - inserted - updated)
 
 
 def _parsed(kind: MuteKind, value: object) -> tuple[Table, Table | None, str]:

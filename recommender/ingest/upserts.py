@@ -7,7 +7,7 @@ cannot deadlock: users, sounds, hashtags, videos, then the tables of one user.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ Row = Mapping[str, object]
 RowsByKey = Mapping[str, Mapping[str, Any]]
 """Parsed rows by the key of their user or video."""
 
-USER_SCALARS = ("language", "country", "device", "created_at", "on_sight")
+USER_SCALARS = ("language", "country", "device", "created_at", "on_sight", "discoverable")
 """The columns of users that an upsert writes; lists are in tables of their own."""
 
 CREATION_LOCK = 7_260_734_900_000_000
@@ -38,7 +38,7 @@ So every schema has a lock of its own.
 
 VIDEO_SCALARS = (
     "creator_id", "sound_id", "language", "country", "duration_ms", "orientation", "status",
-    "published_at", "format",
+    "published_at", "format", "visibility",
 )  # fmt: skip
 """The columns of videos that an upsert writes; lists are in tables of their own."""
 
@@ -141,6 +141,10 @@ class SavedRows:
         return Counts(inserted, len(changed), len(self.before) - len(changed))
 
 
+def _as_given(_stored: Row, given: Row) -> Row:
+    return given
+
+
 def save_rows(
     session: Session,
     table: Table,
@@ -148,6 +152,7 @@ def save_rows(
     defaults: Row,
     *,
     must_exist: Container[str] = (),
+    complete: Callable[[Row, Row], Row] = _as_given,
 ) -> SavedRows:
     """Insert or update users or videos by key; only the columns in `rows` change.
 
@@ -157,6 +162,7 @@ def save_rows(
         rows: scalar columns by key.
         defaults: values of absent columns in new rows; None for others.
         must_exist: the keys of rows that may not be new.
+        complete: returns the columns to write, from the stored columns and the given ones.
 
     Raises:
         UnknownVideo: a video that must exist was erased since it was looked up.
@@ -164,7 +170,9 @@ def save_rows(
     names = USER_SCALARS if table is USERS else VIDEO_SCALARS
     empty = {**dict.fromkeys(names), **defaults}
     existing = _lock_rows(session, table, list(rows), names)
-    new = {key: {**empty, **row} for key, row in rows.items() if key not in existing}
+    new = {
+        key: {**empty, **complete(empty, row)} for key, row in rows.items() if key not in existing
+    }
     if new and not existing:
         check_first_rows(session)
     if erased := [key for key in new if key in must_exist]:
@@ -173,6 +181,7 @@ def save_rows(
     existing |= _lock_rows(session, table, [key for key in new if key not in inserted], names)
     row_ids = inserted | {key: row_id for key, (row_id, _) in existing.items()}
     before = {key: row for key, (_, row) in existing.items()}
+    rows = {key: complete(before.get(key, empty), row) for key, row in rows.items()}
     after = {key: {**before.get(key, empty), **row} for key, row in rows.items()}
     # Rows with the same columns are written together, since an UPDATE names its columns.
     for columns in dict.fromkeys(tuple(row) for row in rows.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from recommender.ingest.upserts import (
     USER_SCALARS,
     Row,
     RowsByKey,
+    SavedRows,
     get_or_create_ids,
     list_members,
     replace_links,
@@ -28,6 +29,7 @@ from recommender.ingest.upserts import (
     split_rounds,
 )
 from recommender.ingest.values import Counts
+from recommender.ingest.visibility import show_videos
 from recommender.models.tables import HASHTAGS, SOUNDS, USER_HASHTAGS, USER_SOUNDS, USERS
 
 
@@ -37,7 +39,9 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
     Args:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id` (required), `language`, `country`, `device`, `created_at`,
-            `interests`, `liked_sounds`. Rows of the same id apply one after the other.
+            `interests`, `liked_sounds`, `discoverable` (true if empty). Rows of the same id apply
+            one after the other. If `discoverable` changes, the rows of the user's videos change in
+            the same transaction, some thousand per statement.
 
     Returns:
         The numbers of rows that inserted, updated and did not change a user.
@@ -55,14 +59,31 @@ def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
 
 
 def _write_users(session: Session, users: RowsByKey) -> Counts:
-    known = {"on_sight": False}
-    columns = {key: select_columns(row, USER_SCALARS) | known for key, row in users.items()}
-    saved = save_rows(session, USERS, columns, {})
+    columns = {key: _user_columns(row) for key, row in users.items()}
+    saved = save_rows(session, USERS, columns, {"discoverable": True})
     sounds = get_or_create_ids(session, SOUNDS, list_members(users, "liked_sounds"))
     hashtags = get_or_create_ids(session, HASHTAGS, list_members(users, "interests"))
+    show_videos(session, _changed_discoverable(saved))
     changed = replace_links(session, USER_HASHTAGS, saved, users, "interests", hashtags)
     changed |= replace_links(session, USER_SOUNDS, saved, users, "liked_sounds", sounds)
     return saved.counts(changed)
+
+
+def _user_columns(row: Row) -> dict[str, Any]:
+    columns = select_columns(row, USER_SCALARS) | {"on_sight": False}
+    if columns.get("discoverable", True) is None:
+        columns["discoverable"] = True
+    return columns
+
+
+def _changed_discoverable(saved: SavedRows) -> dict[int, bool]:
+    """Return whether users are discoverable, by the ids of the users for whom it changed."""
+    after = {key: bool(saved.after[key]["discoverable"]) for key in saved.before}
+    return {
+        saved.ids[key]: is_now
+        for key, is_now in after.items()
+        if saved.before[key]["discoverable"] != is_now
+    }
 
 
 def _know(session: Session, user_ids: Iterable[int]) -> None:
@@ -121,6 +142,7 @@ class LockedUser(NamedTuple):
     key: str
     id: int
     learned_since: datetime | None
+    discoverable: bool
 
 
 def lock_users(
@@ -138,7 +160,7 @@ def lock_users(
     keys = [(user,) for user in dict.fromkeys(users)]
     if not keys:
         return []
-    read = [USERS.c.key, USERS.c.id, USERS.c.learned_since, USERS.c.on_sight]
+    read = [*(USERS.c[name] for name in LockedUser._fields), USERS.c.on_sight]
     rows = lookup.find(session, [column], keys, read, lock=True)
     _know(session, (row.id for row in rows if row.on_sight))
-    return [LockedUser(row.key, row.id, row.learned_since) for row in rows]
+    return [LockedUser(*row[:-1]) for row in rows]

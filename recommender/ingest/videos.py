@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -22,6 +22,7 @@ from recommender.errors import UnknownVideo
 from recommender.formats import scalars, text
 from recommender.formats.rows import VIDEO_COLUMNS, VideoRow, parse_row
 from recommender.formats.scalars import AnyKey, VideoStatus
+from recommender.formats.visibility import PUBLIC, PUBLISHED
 from recommender.ingest.upserts import (
     VIDEO_SCALARS,
     Row,
@@ -35,6 +36,7 @@ from recommender.ingest.upserts import (
 )
 from recommender.ingest.users import LockedUser, lock_users
 from recommender.ingest.values import Counts
+from recommender.ingest.visibility import with_visibility
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
 from recommender.models.tables import (
     CAPTIONS,
@@ -60,7 +62,8 @@ def upsert_videos(session: Session, rows: Iterable[VideoRow]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id` (required), `creator`, `published_at` (from the year 1 to 2100),
             `caption`, `hashtags`, `sound`, `language`, `country`, `duration_ms` (milliseconds),
-            `orientation`, `status`, `format` (any word). Users and creators share one set of keys,
+            `orientation`, `status`, `format` (any word), `audience` (``public``, ``followers`` of
+            the creator, or ``unlisted``: in no list). Users and creators share one set of keys,
             and a user is never shown their own videos. Rows of the same id apply one after the
             other. Hashtags in the caption are added to the listed ones, up to 300 in all. A new
             caption without a list of hashtags replaces only the hashtags of the previous caption.
@@ -112,30 +115,47 @@ def _find_creators(on_sqlite: bool) -> Statement:  # noqa: FBT001 - cached by it
 
 def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str | None]) -> Counts:
     """Write videos by key; `stored` are the creators of the videos that exist."""
-    creators, since, sounds, hashtags = _named(session, videos, stored)
+    creators, hidden, since, sounds, hashtags = _named(session, videos, stored)
     columns = {key: _video_columns(row, creators, sounds) for key, row in videos.items()}
     must_exist = {key for key in stored if "creator" not in videos[key]}
-    saved = save_rows(session, VIDEOS, columns, {"status": "published"}, must_exist=must_exist)
+    defaults = {"status": "published", "visibility": PUBLIC}
+    complete = partial(with_visibility, hidden)
+    saved = save_rows(session, VIDEOS, columns, defaults, must_exist=must_exist, complete=complete)
     captions = _save_captions(session, saved, videos)
     tags = _save_video_hashtags(session, saved, videos, captions, hashtags)
     _learn_published(session, saved, tags, since)
     return saved.counts(captions.changed | tags.changed)
 
 
-def _named(
-    session: Session, videos: RowsByKey, stored: Mapping[str, str | None]
-) -> tuple[dict[str, int], dict[int, datetime | None], dict[str, int], dict[str, int]]:
-    """Lock the creators of videos, and create what the rows name.
+class _Named(NamedTuple):
+    """What rows of videos name.
 
-    Returns:
-        The ids of creators, their `learned_since`, the ids of sounds and of hashtags.
+    Attributes:
+        creators, sounds, hashtags: their ids.
+        hidden: the ids of the creators who are not discoverable.
+        since: the creators' `learned_since`, by id.
     """
+
+    creators: dict[str, int]
+    hidden: frozenset[int]
+    since: dict[int, datetime | None]
+    sounds: dict[str, int]
+    hashtags: dict[str, int]
+
+
+def _named(session: Session, videos: RowsByKey, stored: Mapping[str, str | None]) -> _Named:
+    """Lock the creators of videos, and create what the rows name."""
     named = (row.get("creator", stored.get(str(row["id"]))) for row in videos.values())
     wanted = (str(key) for key in named if key is not None)
-    creators, since = _lock_creators(session, wanted, stored.values())
+    locked = _lock_creators(session, wanted, stored.values())
     sound_keys = (str(row["sound"]) for row in videos.values() if row.get("sound"))
-    sounds = get_or_create_ids(session, SOUNDS, sound_keys)
-    return creators, since, sounds, get_or_create_ids(session, HASHTAGS, _named_hashtags(videos))
+    return _Named(
+        creators={user.key: user.id for user in locked},
+        hidden=frozenset(user.id for user in locked if not user.discoverable),
+        since=_since(locked),
+        sounds=get_or_create_ids(session, SOUNDS, sound_keys),
+        hashtags=get_or_create_ids(session, HASHTAGS, _named_hashtags(videos)),
+    )
 
 
 def set_video_status(
@@ -176,18 +196,14 @@ def _unknown_videos(keys: Sequence[str]) -> UnknownVideo:
 
 def _lock_creators(
     session: Session, wanted: Iterable[str | None], previous: Iterable[str | None]
-) -> tuple[dict[str, int], dict[int, datetime | None]]:
-    """Lock the new and the previous creators of videos, and create the missing ones.
-
-    Returns:
-        The ids by key, and `learned_since` by id.
-    """
+) -> list[LockedUser]:
+    """Lock the new and the previous creators of videos, and create the missing ones."""
     keys = [key for key in dict.fromkeys([*wanted, *previous]) if key is not None]
     locked = lock_users(session, USERS.c.key, keys)
-    ids = {user.key: user.id for user in locked}
-    created = [key for key in keys if key not in ids]
-    ids |= get_or_create_ids(session, USERS, created)
-    return ids, _since([*locked, *lock_users(session, USERS.c.key, created)])
+    known = {user.key for user in locked}
+    created = [key for key in keys if key not in known]
+    get_or_create_ids(session, USERS, created)
+    return [*locked, *lock_users(session, USERS.c.key, created)]
 
 
 def _since(users: Iterable[LockedUser]) -> dict[int, datetime | None]:
@@ -216,6 +232,8 @@ def _video_columns(
         columns["sound_id"] = sounds.get(row["sound"])
     if "status" in columns:
         columns["status"] = columns["status"] or "published"
+    if "audience" in row:
+        columns["audience"] = row["audience"] or "public"
     return columns
 
 
@@ -361,7 +379,7 @@ def _published(
 
     A video without creator or publication time does not count.
     """
-    if video is None or video["status"] != "published":
+    if video is None or video["status"] not in PUBLISHED:
         return None
     creator_id, at = video["creator_id"], video["published_at"]
     if creator_id is None or at is None:
@@ -374,6 +392,6 @@ def _published(
 
 
 def _listed_at(video: Row) -> object:
-    """Return the time by which hashtags list a video; None unless it is published."""
+    """Return the time by which hashtags list a video; None unless it is listed for everyone."""
     at = video["published_at"] or scalars.UNDATED
     return at if video["status"] == "published" else None

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from recommender.database import lookup
 from recommender.database.session import Session
 from recommender.formats import scalars
+from recommender.formats.visibility import PUBLISHED
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
 from recommender.learning.engagement import SWITCHES, watched
 from recommender.models.tables import (
@@ -121,7 +122,7 @@ def _states(session: Session, users: Sequence[int]) -> Sequence[Any]:
 def _own_videos(session: Session, users: Sequence[int]) -> Sequence[Any]:
     """Return the published videos with a date that the users created."""
     statement = sa.select(*_VIDEO_COLUMNS, VIDEOS.c.published_at).where(
-        VIDEOS.c.status == "published", VIDEOS.c.published_at != scalars.UNDATED
+        VIDEOS.c.status.in_(PUBLISHED), VIDEOS.c.published_at != scalars.UNDATED
     )
     return _of_users(session, VIDEOS.c.creator_id, users, statement)
 

@@ -22,10 +22,18 @@ from recommender.database.expressions import Statement
 from recommender.database.schema import first_state
 from recommender.database.transactions import translate_errors
 from recommender.feed.resolve import learning_at
-from recommender.files.exporter import FETCHED_ROWS, QUERIES, ExportReport, created_file, plain_rows
+from recommender.files.exporter import (
+    FETCHED_ROWS,
+    MUTES,
+    QUERIES,
+    ExportReport,
+    created_file,
+    plain_rows,
+)
 from recommender.files.reader import ARCHIVE_KEYS
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
+from recommender.ingest.mutes import KINDS
 from recommender.ingest.users import user_id
 from recommender.models import UserHashtag, UserSound
 from recommender.models.learned import SUBJECTS
@@ -45,15 +53,23 @@ from recommender.models.types import PREFIX
 from recommender.operations.inventory import PER_USER
 from recommender.ranking.scoring import score_of
 
-WHOSE: Mapping[str, sa.Column[Any]] = {
+WHOSE: Mapping[str, ColumnElement[Any]] = {
     "users": USERS.c.id,
     "videos": VIDEOS.c.creator_id,
     "follows": FOLLOWS.c.user_id,
+    "mutes": MUTES.c.user_id,
+    "blocks": BLOCKS.c.user_id,
     "events": EVENTS.c.user_id,
 }
 """The column with the owner's id, by kind of the interchange format."""
 
-CONTAINED = (FOLLOWS, EVENTS, BLOCKS, UserHashtag.__table__, UserSound.__table__)
+CONTAINED = (
+    FOLLOWS,
+    EVENTS,
+    BLOCKS,
+    *(model.__table__ for model in (UserHashtag, UserSound)),
+    *(table for table, _, _ in KINDS.values()),
+)
 """The per-user tables that these kinds already contain. A user is not told who blocked them."""
 
 OTHERS: tuple[Table, ...] = tuple(table for table in PER_USER if table not in CONTAINED)
@@ -75,10 +91,10 @@ _STREAMED = {"yield_per": FETCHED_ROWS}
 def export_user(engine: Engine, user: AnyKey, file: str) -> ExportReport:
     """Write everything stored about a person to a file, from one database snapshot.
 
-    First come their user row, videos, follows and events in the interchange format. Then come
-    mutes, interactions, affinities decayed to the time of the export, recent engagements, sessions
-    and served videos with scores, sources and signals. Other users appear only as creators whom the
-    person follows, muted or has an affinity for.
+    First come their user row, videos, follows, mutes, blocks and events in the interchange format.
+    Then come interactions, affinities decayed to the time of the export, recent engagements,
+    sessions and served videos with scores, sources and signals. Other users appear only as creators
+    whom the person follows, muted, blocked or has an affinity for.
 
     Args:
         engine: a prepared engine.

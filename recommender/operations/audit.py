@@ -19,7 +19,7 @@ from recommender.models.tables import LEARNING_STATE
 from recommender.operations import audit_statements as statements
 
 PROMISES = (
-    "repeats", "neighbours_creator", "neighbours_sound", "served_again", "muted", "own",
+    "repeats", "neighbours_creator", "neighbours_sound", "served_again", "muted", "blocked", "own",
     "out_of_order",
 )  # fmt: skip
 """The counts of an audit that are 0 if the recommender kept its promises."""
@@ -31,6 +31,7 @@ class Audit:
 
     A place is one video at one position of a session. The reference formula makes no promises about
     neighbours, repeats across sessions, mutes or own videos, so these counts leave out its places.
+    Audiences and discoverable creators cannot be audited, because their past is not kept.
 
     Attributes:
         sessions: sessions started.
@@ -48,6 +49,8 @@ class Audit:
             out. Not a promise, because events may arrive late.
         muted: promise: places whose video was muted before it was served, and is still muted: by
             creator, hashtag, sound, creator of the sound, or keyword in the caption.
+        blocked: promise: places whose video is by a creator whom the user had blocked, or who had
+            blocked the user, before it was served; the block is still there.
         own: promise: places with a video by the user.
         out_of_order: promise: sessions whose positions are not 1, 2, 3 and so on without a gap.
         explored_share: exploration places as a share of all, 0 to 1; None if there are no places.
@@ -69,6 +72,7 @@ class Audit:
     served_again: int
     seen_before: int
     muted: int
+    blocked: int
     own: int
     out_of_order: int
     explored_share: float | None
@@ -112,6 +116,7 @@ def audit(session: Session, *, since: datetime | None = None) -> Audit:
         served_again=_count(session, statements.served_again(since)),
         seen_before=_count(session, statements.seen_before(since)),
         muted=_count(session, statements.muted_videos(since)),
+        blocked=_count(session, statements.blocked_videos(since)),
         own=_count(session, statements.own_videos(since)),
         explored_share=explored / items if items else None,
         small_creators_share=_small_creators_share(

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Subquery
 
 from recommender.database.expressions import Statement
 from recommender.models import (
+    Block,
     FeedSession,
     Follow,
     Interaction,
@@ -185,6 +186,17 @@ def own_videos(since: datetime | None) -> Statement:
     """Return the places with a video by the user."""
     is_own = sa.and_(Video.id == ServedVideo.video_id, Video.creator_id == ServedVideo.user_id)
     return _places(since, ServedVideo.position).join(Video, is_own).where(_promises_more())
+
+
+def blocked_videos(since: datetime | None) -> Statement:
+    """Return the places with a video by a creator on the other side of a block made before."""
+    is_between = sa.exists().where(
+        Block.user_id == ServedVideo.user_id,
+        Block.other_id == Video.creator_id,
+        Block.blocked_at < ServedVideo.served_at,
+    )
+    places = _places(since, ServedVideo.position).join(Video, Video.id == ServedVideo.video_id)
+    return places.where(is_between)
 
 
 def muted_videos(since: datetime | None) -> sa.CompoundSelect[Any]:

@@ -33,6 +33,7 @@ from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.formats.rows import VIDEO_COLUMNS
 from recommender.formats.scalars import AnyKey
+from recommender.formats.visibility import PUBLIC
 from recommender.ingest.upserts import read_links
 from recommender.ingest.videos import apply_videos, set_video_status
 from recommender.learning.engagement import POSITIVE_KINDS
@@ -112,9 +113,9 @@ def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None
 
     After the first transaction the user no longer exists, and their key is free. An erasure can be
     interrupted at any point; call it again to continue. The user's rows are deleted, and other
-    users' follows and mutes of them. Their videos get the status `removed` and lose caption,
-    hashtags, sound and key. Hashtags, sounds, and users created on sight by follows get random
-    names if nothing refers to them any more. On SQLite, the last step empties the WAL.
+    users' follows, mutes and blocks of them. Their videos get the status `removed` and lose
+    caption, hashtags, sound and key. Hashtags, sounds, and users created on sight by follows get
+    random names if nothing refers to them any more. On SQLite, the last step empties the WAL.
 
     The user's views are subtracted from the statistics of other videos. Trends may be imprecise if
     events arrived late or most of a trend came from this user; `refresh --rebuild` corrects them,
@@ -247,7 +248,8 @@ def _remove_videos(user_id: int, session: Session, _state: Any) -> ErasedRows:
     videos = lookup.find(session, [VIDEOS.c.key], video_keys, [VIDEOS.c.id], lock=True)
     cleared = {c.name: None for c in VIDEOS.c if c.nullable and c.name not in KEPT_COLUMNS}
     ids = [video_id for (video_id,) in videos]
-    rename(session, VIDEOS, ids, **cleared, status="removed", published_at=scalars.ERASED)
+    removed = {"status": "removed", "visibility": PUBLIC, "published_at": scalars.ERASED}
+    rename(session, VIDEOS, ids, **cleared, **removed)
     return {VIDEOS.name: len(ids)} if ids else {}
 
 

@@ -19,6 +19,7 @@ from recommender.ingest.users import user_id
 from recommender.learning.engagement import MAX_CLOCK_SKEW
 from recommender.learning.rebuild import rebuild_affinities
 from recommender.models import (
+    Block,
     Follow,
     Hashtag,
     Interaction,
@@ -37,11 +38,11 @@ from recommender.models.tables import USERS
 
 @dataclass(frozen=True, slots=True)
 class UserSummary:
-    """A user's profile, declared interests, follows, mutes, and counts of their actions.
+    """A user's profile, declared interests, follows, mutes, blocks, and counts of their actions.
 
-    `videos` counts the user's own videos, `seen` the videos they saw, and `liked` the videos they
-    like now. The other counts are numbers of events. Actions up to `learned_since` are ignored
-    when learning.
+    `blocked` are the users whom they blocked. `videos` counts the user's own videos, `seen` the
+    videos they saw, and `liked` the videos they like now. The other counts are numbers of events.
+    Actions up to `learned_since` are ignored when learning.
     """
 
     user: str
@@ -49,6 +50,7 @@ class UserSummary:
     country: str | None
     device: str | None
     created_at: datetime | None
+    discoverable: bool
     learned_since: datetime | None
     interests: tuple[str, ...]
     liked_sounds: tuple[str, ...]
@@ -57,6 +59,7 @@ class UserSummary:
     muted_hashtags: tuple[str, ...]
     muted_sounds: tuple[str, ...]
     muted_keywords: tuple[str, ...]
+    blocked: tuple[str, ...]
     videos: int
     seen: int
     liked: int
@@ -86,6 +89,11 @@ def show_user(session: Session, user: AnyKey) -> UserSummary:
         .join(Follow, Follow.creator_id == User.id)
         .where(Follow.user_id == row.id)
     )
+    blocked = (
+        sa.select(User.key)
+        .join(Block, Block.other_id == User.id)
+        .where(Block.user_id == row.id, Block.direction == "by_me")
+    )
     videos = sa.select(sa.func.count()).select_from(Video).where(Video.creator_id == row.id)
     return UserSummary(
         user=row.key,
@@ -93,11 +101,13 @@ def show_user(session: Session, user: AnyKey) -> UserSummary:
         country=row.country,
         device=row.device,
         created_at=row.created_at,
+        discoverable=row.discoverable,
         learned_since=row.learned_since,
         interests=tuple(sorted(hashtag.name for hashtag in row.hashtags)),
         liked_sounds=tuple(sorted(sound.key for sound in row.sounds)),
         follows=tuple(sorted(session.scalars(creators))),
         **_muted(session, row.id),
+        blocked=tuple(sorted(session.scalars(blocked))),
         videos=session.scalar(videos) or 0,
         **_totals(session, row.id),
     )
@@ -138,8 +148,8 @@ def _totals(session: Session, row_id: int) -> dict[str, Any]:
 def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) -> None:
     """Reset a user's learned interests. Actions up to now no longer count.
 
-    The recorded actions, follows, mutes and declared interests stay. Videos they saw stay marked
-    as seen.
+    The recorded actions, follows, mutes, blocks and declared interests stay. Videos they saw stay
+    marked as seen.
 
     Args:
         session: the caller's transaction; nothing is committed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Double, literal
@@ -12,7 +13,8 @@ from recommender.database.expressions import Statement
 from recommender.formats.scalars import UNDATED
 from recommender.models import Video
 from recommender.models.types import UtcDateTime
-from recommender.ranking.filters import allowed, eligible
+from recommender.ranking.audience import Conditions, newest_of_followed
+from recommender.ranking.filters import allowed, eligible, listed
 from recommender.ranking.sources import BACKFILL, CANDIDATES, SOURCES, Source
 from recommender.ranking.viewer import Shape, Viewer
 
@@ -68,16 +70,33 @@ def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement
 def _backfill(statement: Statement, quota: int, shape: Shape, viewer: Viewer) -> Statement:
     """Return the newest videos that pass every filter, for each of the wanted formats."""
     scanned = [] if shape.where is None else within_scan(viewer)
-    newest = statement.where(*scanned, *allowed(replace(shape, formats=0), viewer))
+    conditions = [*scanned, *allowed(replace(shape, formats=0), viewer)]
+    newest = statement.where(listed(viewer), *conditions)
     if not shape.formats:
-        return newest.limit(_of_two_pages(viewer, quota))
+        every = newest.limit(_of_two_pages(viewer, quota))
+        return _with_followed(every, viewer, conditions, _of_two_pages(viewer, quota))
     # One index walk for each format: the newest of several formats would be read and sorted as a
     # whole. Other sources may find few videos of a rare format, so these may take all their places.
     limit = _of_two_pages(viewer, max(quota, shape.candidates // shape.formats))
     walks = (newest.where(Video.format == name).limit(limit) for name in viewer.formats)
     rows = [walk.subquery(f"newest_{number}") for number, walk in enumerate(walks)]
-    every = sa.union_all(*(sa.select(walk.c[0]) for walk in rows)).subquery("newest_of_formats")
-    return sa.select(every.c[0])
+    of_formats = sa.union_all(*(sa.select(walk.c[0]) for walk in rows))
+    is_wanted = Video.format.in_(viewer.formats)
+    return _with_followed(of_formats, viewer, [*conditions, is_wanted], limit)
+
+
+def _with_followed(
+    newest: Statement | sa.CompoundSelect[Any],
+    viewer: Viewer,
+    conditions: Conditions,
+    limit: ColumnElement[int],
+) -> Statement:
+    """Return the newest videos, and the newest for followers only by followed creators."""
+    own = newest_of_followed(viewer, conditions, limit, ("followers",)).subquery("for_followers")
+    of_all = sa.select(newest.subquery("newest_of_all").c[0])
+    theirs = sa.select(own.c.video_id).where(own.c.video_id.is_not(None))
+    both = sa.union_all(of_all, theirs).subquery("newest_of_both")
+    return sa.select(both.c[0])
 
 
 def within_scan(viewer: Viewer) -> list[ColumnElement[bool]]:

@@ -24,6 +24,7 @@ from recommender.models import (
     VideoNeighbour,
     VideoTerm,
 )
+from recommender.ranking.audience import blocked_users
 from recommender.ranking.viewer import Viewer
 
 MOST_TERMS = 200
@@ -188,7 +189,7 @@ def followed_facts(viewer: Viewer) -> Statement:
     return (
         fact_row(RecentEngagement.video_id.expression, followed=number(1))
         .join(Follow, Follow.creator_id == RecentEngagement.user_id)
-        .where(Follow.user_id == viewer.user_id)
+        .where(Follow.user_id == viewer.user_id, Follow.creator_id.not_in(blocked_users(viewer)))
     )
 
 

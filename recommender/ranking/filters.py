@@ -8,7 +8,7 @@ applies.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import sqlalchemy as sa
@@ -17,7 +17,10 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from recommender.database.expressions import is_rejected
 from recommender.formats.scalars import STATUSES
+from recommender.formats.visibility import FOLLOWERS, PUBLIC
 from recommender.models import (
+    Block,
+    Follow,
     Interaction,
     MutedCreator,
     MutedHashtag,
@@ -29,6 +32,7 @@ from recommender.models import (
     VideoCaption,
     VideoHashtag,
 )
+from recommender.ranking.audience import blocked_users
 from recommender.ranking.viewer import Shape, Viewer
 
 VideoId: TypeAlias = ColumnElement[int] | InstrumentedAttribute[int]
@@ -51,13 +55,28 @@ def none(rows: sa.Select[int]) -> ColumnElement[bool]:
     """Return the condition that a SELECT has no row."""
     # PostgreSQL would turn NOT EXISTS into a join, and sort the catalogue instead of reading the
     # first rows of an index. With `!=` it expects that nearly all rows pass.
+    return _first(rows) != 1
+
+
+def some(rows: sa.Select[int]) -> ColumnElement[bool]:
+    """Return the condition that a SELECT has a row."""
+    return _first(rows) == 1
+
+
+def _first(rows: sa.Select[int]) -> ColumnElement[int]:
     first = rows.with_only_columns(sa.literal(1)).limit(1).scalar_subquery()
-    return sa.func.coalesce(first, 0) != 1
+    return sa.func.coalesce(first, 0)
+
+
+def listed(_viewer: Viewer) -> ColumnElement[bool]:
+    """The video is published for everyone; the indexes of lists begin with this condition."""
+    return Video.status == "published"
 
 
 def published(_viewer: Viewer) -> ColumnElement[bool]:
     """The video is neither under review nor removed."""
-    return Video.status == "published"
+    # Written so that no index matches: a database would start at all published videos.
+    return sa.and_(*(Video.status != status for status in STATUSES if status != "published"))
 
 
 def not_in_future(viewer: Viewer) -> ColumnElement[bool]:
@@ -67,9 +86,39 @@ def not_in_future(viewer: Viewer) -> ColumnElement[bool]:
 
 def still_published(viewer: Viewer) -> ColumnElement[bool]:
     """Return `published` and `not_in_future`, for candidates."""
-    # Written so that no index matches: a database would start at all published videos.
-    is_out = [Video.status != status for status in STATUSES if status != "published"]
-    return sa.and_(*is_out, Video.published_at <= viewer.as_of)
+    return sa.and_(published(viewer), not_in_future(viewer))
+
+
+def available(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer may find the video: by its audience, and because its creator lets them."""
+    return sa.and_(_in_audience(viewer), _not_blocked(viewer, "of_me"))
+
+
+def available_to_all(viewer: Viewer) -> ColumnElement[bool]:
+    """The same for the reference formula, which has public videos only."""
+    return sa.and_(Video.visibility == PUBLIC, _not_blocked(viewer, "of_me"))
+
+
+def _in_audience(viewer: Viewer) -> ColumnElement[bool]:
+    is_followed = some(
+        sa.select(Follow.creator_id).where(
+            Follow.user_id == viewer.user_id, Follow.creator_id == Video.creator_id
+        )
+    )
+    is_own = sa.func.coalesce(Video.creator_id == viewer.user_id, sa.false())
+    is_theirs = sa.or_(is_own, is_followed)
+    return sa.or_(Video.visibility == PUBLIC, sa.and_(Video.visibility == FOLLOWERS, is_theirs))
+
+
+def creator_not_blocked(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer did not block the video's creator."""
+    return _not_blocked(viewer, "by_me")
+
+
+def _not_blocked(viewer: Viewer, direction: str) -> ColumnElement[bool]:
+    blocked = blocked_users(viewer).where(Block.direction == direction)
+    is_free = sa.or_(Video.creator_id.is_(None), Video.creator_id.not_in(blocked))
+    return _unless_any(viewer, Block.user_id, is_free)
 
 
 def not_own(viewer: Viewer) -> ColumnElement[bool]:
@@ -152,7 +201,7 @@ def keyword_not_muted(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnEle
 def _unless_any(
     viewer: Viewer, owner: InstrumentedAttribute[int], is_let_through: ColumnElement[bool]
 ) -> ColumnElement[bool]:
-    """Return a condition that skips the check for viewers without mutes of the kind."""
+    """Return a condition that skips the check for viewers without rows in a table."""
     mutes = sa.select(sa.literal(1)).where(owner == viewer.user_id).limit(1).scalar_subquery()
     return sa.or_(mutes.is_(None), is_let_through)
 
@@ -160,6 +209,8 @@ def _unless_any(
 FILTERS = (
     Filter("published", published, "it is under review or removed"),
     Filter("not_in_future", not_in_future, "it is published later"),
+    Filter("available", available, "it is not available"),
+    Filter("creator_not_blocked", creator_not_blocked, "you blocked its creator"),
     Filter("not_own", not_own, "it is your own"),
     Filter("not_rejected", not_rejected, "you reported it or said that it does not interest you"),
     Filter("not_seen", not_seen, "you have seen it"),
@@ -172,7 +223,11 @@ FILTERS = (
 EARLY = (published, not_in_future, not_seen)
 """The most selective filters, which sources apply themselves."""
 
-REFERENCE_FILTERS = FILTERS[:2]
+REFERENCE_FILTERS = (
+    *FILTERS[:2],
+    replace(FILTERS[2], predicate=available_to_all),
+    FILTERS[3],
+)
 """The filters of the reference formula, which keeps own, seen and muted videos."""
 
 HOST_FILTERS = {
@@ -201,7 +256,7 @@ LISTS: Mapping[str, ListFilters] = {
     "following": ListFilters(
         applied=(*(name for name in _OURS if name != "not_seen"), *HOST_FILTERS)
     ),
-    "trending": ListFilters(applied=("published", "not_in_future", *HOST_FILTERS)),
+    "trending": ListFilters(applied=("published", "not_in_future", "available", *HOST_FILTERS)),
     "rank": ListFilters(applied=("excluded",), told=(*_OURS, "where")),
     "explain": ListFilters(told=(*_OURS, *HOST_FILTERS)),
 }
@@ -258,7 +313,7 @@ def eligible(
         viewer: the viewer of the request.
         video_id: the source's column of video ids; `Video.id` if it reads `Video`.
     """
-    unread = [] if video_id is not Video.id else [published(viewer), not_in_future(viewer)]
+    unread = [] if video_id is not Video.id else [listed(viewer), not_in_future(viewer)]
     seen = [] if shape.rewatch else [not_seen(viewer, video_id)]
     # Written so that no index matches: a database would read all videos of the formats.
     is_wanted = sa.func.coalesce(Video.format, "").in_(viewer.formats)
@@ -274,8 +329,12 @@ def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
 
 
 def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
-    """Return all conditions for a video, including the caller's own."""
+    """Return all conditions for a video, including the caller's own.
+
+    The reference formula reads an index that begins with `listed`.
+    """
     return [
+        *([listed(viewer)] if shape.is_reference else []),
         *(rule.predicate(viewer) for rule in _needed(shape)),
         *([Video.format.in_(viewer.formats)] if shape.formats else []),
         *_requested(shape, viewer, Video.id),

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, ColumnElement, Subquery, literal
+from sqlalchemy import CTE, BigInteger, ColumnElement, FromClause, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.database.expressions import Order, Statement, fence, largest, materialized
@@ -33,6 +33,7 @@ from recommender.models import (
     VideoHashtag,
 )
 from recommender.models.types import UtcDateTime
+from recommender.ranking.audience import blocked_users, with_statuses
 from recommender.ranking.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
@@ -93,7 +94,8 @@ def following(viewer: Viewer, quota: int) -> sa.Select[int]:
         .limit(FOLLOWED_LIMIT)
         .subquery("followed")
     )
-    return _newest_of(viewer, Video.creator_id, followed, quota, "followed_since")
+    wanted = with_statuses(followed, "published", "followers")
+    return _newest_of(viewer, Video.creator_id, wanted, quota, "followed_since")
 
 
 def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
@@ -189,10 +191,13 @@ Creators keep the order of their ids, because an import keeps it.
 def _wanted(
     viewer: Viewer, subject: str, column: InstrumentedAttribute[int]
 ) -> ColumnElement[bool]:
-    """Return the condition that the viewer did not mute a subject."""
+    """Return the condition that the viewer did not mute a subject, and no block is between them."""
     muted = MUTED[subject]
     owner: ColumnElement[int] = muted.class_.user_id
-    return column.not_in(sa.select(muted).where(owner == viewer.user_id))
+    is_wanted = column.not_in(sa.select(muted).where(owner == viewer.user_id))
+    if subject != "creator":
+        return is_wanted
+    return sa.and_(is_wanted, column.not_in(blocked_users(viewer)))
 
 
 def trending(viewer: Viewer, quota: int) -> sa.Select[int]:
@@ -269,20 +274,22 @@ def _newest_of(
     Args:
         viewer: the viewer of the request.
         column: the column of `Video` that names its creator or sound.
-        wanted: the wanted creators or sounds.
+        wanted: the wanted creators or sounds; a second column is the stored status of their videos.
         quota: the quota of the source.
         name: the name of the CTE, another one for each source.
     """
     # n videos can come from at most n creators: those with the most recent uploads. Each creator's
     # videos are read newest first, so the size of their back catalogue does not matter.
-    newest_at = _nth_newest(viewer, column, wanted.c[0], 1)
+    newest_at = _nth_newest(viewer, column, wanted, 1)
     subject, value = wanted.c[0].label("subject"), newest_at.label("value")
     place = ORDER["sound"](wanted.c[0]) if column is Video.sound_id else subject
-    newest_first = sa.select(subject, value).order_by(value.desc().nulls_last(), place)
+    newest_first = sa.select(subject, value, *wanted.c[1:])
+    newest_first = newest_first.order_by(value.desc().nulls_last(), place, *wanted.c[1:])
     active = newest_first.limit(SCAN_FACTOR * quota).subquery(f"newest_{name}")
-    nth = _nth_newest(viewer, column, active.c.subject, VIDEOS_PER_SUBJECT)
+    nth = _nth_newest(viewer, column, active, VIDEOS_PER_SUBJECT)
+    oldest = sa.func.coalesce(nth, literal(UNDATED, UtcDateTime())).label("oldest")
     since = materialized(
-        sa.select(active.c.subject, sa.func.coalesce(nth, literal(UNDATED, UtcDateTime())))
+        sa.select(active.c.subject, oldest, *active.c[2:])
         .where(active.c.value.is_not(None))
         .limit(SCAN_FACTOR * quota)
         .cte(name)
@@ -290,8 +297,11 @@ def _newest_of(
     video = aliased(Video)
     newest = (
         sa.select(video.id.label("video_id"), video.published_at)
-        .join(since, since.c[0] == getattr(video, column.key))
-        .where(video.status == "published", video.published_at.between(since.c[1], viewer.as_of))
+        .join(since, since.c.subject == getattr(video, column.key))
+        .where(
+            video.status == _status_in(since),
+            video.published_at.between(since.c.oldest, viewer.as_of),
+        )
     )
     return _newest_among(newest, quota)
 
@@ -315,15 +325,15 @@ def _newest_among(statement: Statement, quota: int) -> sa.Select[int]:
 
 
 def _nth_newest(
-    viewer: Viewer, column: InstrumentedAttribute[Any], subject: ColumnElement[int], nth: int
+    viewer: Viewer, column: InstrumentedAttribute[Any], subjects: FromClause, nth: int
 ) -> sa.ScalarSelect[datetime | None]:
-    """Return the publication time of the nth newest video by a creator, or with a sound."""
+    """Return the publication time of the nth newest video by each creator, or with each sound."""
     video = aliased(Video)
     return (
         sa.select(video.published_at)
         .where(
-            getattr(video, column.key) == subject,
-            video.status == "published",
+            getattr(video, column.key) == subjects.c[0],
+            video.status == _status_in(subjects),
             video.published_at <= viewer.as_of,
         )
         .order_by(video.published_at.desc())
@@ -331,6 +341,11 @@ def _nth_newest(
         .limit(1)
         .scalar_subquery()
     )
+
+
+def _status_in(subjects: FromClause) -> ColumnElement[str]:
+    """Return the stored status of the videos to look for."""
+    return subjects.c.status if "status" in subjects.c else literal("published")
 
 
 def _newest() -> sa.Select[int]:

@@ -327,6 +327,8 @@ def test_explain_prints_the_documented_json(example: Run) -> None:
         "filters": [
             {"name": "published", "passed": True},
             {"name": "not_in_future", "passed": True},
+            {"name": "available", "passed": True},
+            {"name": "creator_not_blocked", "passed": True},
         ],
         "reason": "Because it is published; no signal speaks for it.",
         "reasons": [{"kind": "no_signal", "subject": None, "at": None}],
@@ -432,6 +434,7 @@ def test_user_show(example: Run) -> None:
         "country": "US",
         "device": None,
         "created_at": None,
+        "discoverable": True,
         "learned_since": None,
         "interests": ["comedy", "dance"],
         "liked_sounds": ["sound123"],
@@ -440,6 +443,7 @@ def test_user_show(example: Run) -> None:
         "muted_hashtags": [],
         "muted_sounds": [],
         "muted_keywords": [],
+        "blocked": [],
         "videos": 0,
         "seen": 2,
         "liked": 1,
@@ -466,6 +470,16 @@ def test_mute_and_unmute(example: Run, muted: str, value: str, kept: str) -> Non
     assert answer(example("user", "show", "user1"))[f"muted_{muted}s"] == [kept]
     assert example("unmute", "user1", muted, value) == (0, "", "Unmuted.\n")
     assert example("unmute", "user1", muted, value) == (0, "", "Not muted; nothing changed.\n")
+
+
+def test_block_and_unblock(example: Run) -> None:
+    again = "Blocked before; nothing changed.\n"
+    assert example("block", "user1", "creator1") == (0, "", "Blocked.\n")
+    assert example("block", "user1", "creator1") == (0, "", again)
+    assert answer(example("user", "show", "user1"))["blocked"] == ["creator1"]
+    assert answer(example("user", "show", "creator1"))["blocked"] == []
+    assert example("unblock", "user1", "creator1") == (0, "", "Unblocked.\n")
+    assert example("unblock", "user1", "creator1") == (0, "", "Not blocked; nothing changed.\n")
 
 
 def test_user_reset(example: Run) -> None:
@@ -691,6 +705,10 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
         (("user", "export", "nobody"), 66, "there is no user 'nobody'"),
         (("mute", "nobody", "sound", "s"), 66, "there is no user 'nobody'"),
         (("unmute", "nobody", "sound", "s"), 66, "there is no user 'nobody'"),
+        (("block", "nobody", "user1"), 66, "there is no user 'nobody'"),
+        (("block", "user1", "nobody"), 66, "there is no user 'nobody'"),
+        (("block", "user1", "user1"), 2, "other: a user cannot block themselves"),
+        (("unblock", "nobody", "user1"), 66, "there is no user 'nobody'"),
         (("mute", "user1", "video", "v1"), 2, "'video' is not one of"),
         (("mute", "user1", "creator", "user1"), 2, "creator: a user cannot mute themselves"),
         (("mute", "user1", "keyword", ".*"), 2, "keyword: '.*' has no letter and no digit"),
@@ -815,7 +833,8 @@ WRITING = (
     ("record", "user1", "v1", "share"), ("feed", "user1", "--record"),
     ("follow", "user1", "creator2"), ("unfollow", "user1", "creator1"),
     ("mute", "user1", "sound", "sound123"), ("user", "reset", "user1"),
-    ("unmute", "user1", "sound", "s"), ("user", "erase", "user1"), ("refresh",),
+    ("unmute", "user1", "sound", "s"), ("block", "user1", "creator1"),
+    ("unblock", "user1", "creator1"), ("user", "erase", "user1"), ("refresh",),
     ("video", "status", "v1", "removed"),
     ("prune", "--events-older-than", "9d"), ("profiles", "activate", "classic"),
     ("profiles", "create", "mine", "--weight", "likes=1"), ("db", "downgrade", "base"),
@@ -867,7 +886,7 @@ def test_db_goes_up_and_down(empty_database: str, run: Run) -> None:
     assert run("db", "check") == (0, "", "The schema is up to date.\n")
     history = answer(run("db", "history"))
     applied = [(row["revision"], row["applied"]) for row in history]
-    assert applied == [("0003", True), ("0002", True), ("0001", True)]
+    assert applied == [("0004", True), ("0003", True), ("0002", True), ("0001", True)]
     assert run("db", "downgrade", "base") == (0, "", "The database is at migration none.\n")
     assert run("db", "current") == (0, "none\n", "")
     assert run("db", "check")[0] == 78

@@ -24,7 +24,8 @@ STEPS = (
     "db upgrade", "db check", "db history {table}", "demo", "refresh {table} --as-of {now}",
     "import users {example}/users.csv {table}",
     "export videos {folder}/videos.csv", "follow ana zoe.clay", "unfollow ana zoe.clay",
-    "mute ana creator zoe.clay", "unmute ana creator zoe.clay", "record ana pottery-3 like",
+    "mute ana creator zoe.clay", "unmute ana creator zoe.clay",
+    "block ana zoe.clay", "unblock ana zoe.clay", "record ana pottery-3 like",
     "feed ana --record", "feed ana --explain {table}",
     "rank ana pottery-3 makeup-14 --explain {table}", "explain ana pottery-3 {table}",
     "profiles diff classic for_you --user ana {table}",
@@ -112,6 +113,7 @@ def prints_tables(command: click.Command) -> bool:
 WITH_DASHES = (
     "follow -- -u -c", "record -- -u -v like", "feed -- -u", "rank -- -u -v", "explain -- -u -v",
     "mute -- -u keyword -word", "unmute -- -u keyword -word", "unfollow -- -u -c",
+    "block -- -u -c", "unblock -- -u -c",
     "user show -- -u", "user export -- -u", "user reset -- -u", "video status -- -v removed",
     "video erase -- -v", "user erase -- -u",
 )  # fmt: skip

@@ -25,6 +25,7 @@ DAYS = timedelta(days=2)
 ON_SESSION: dict[str, tuple[Any, ...]] = {
     "activate_profile": ("classic",),
     "audit": (),
+    "block": ("ana", "ben"),
     "create_profile": ("mine", {"likes": 1.0}),
     "diff_profiles": ("classic", "for_you"),
     "erase_video": ("v",),
@@ -43,6 +44,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "resolve": ("ana",),
     "set_video_status": ("v", "removed"),
     "trending": (),
+    "unblock": ("ana", "ben"),
     "unfollow": ("ana", "ben"),
     "unmute": ("ana", "hashtag", "news"),
     "upsert_users": ([USER],),

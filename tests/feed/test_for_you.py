@@ -34,6 +34,7 @@ from recommender.feed.statements import shown_rows as shown_rows_of
 from recommender.feed.values import Contribution
 from recommender.models import Video
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
+from recommender.ranking.filters import REFERENCE_FILTERS
 from recommender.ranking.request import LARGEST_LIMIT
 from tests.support.kinds import slow_on_postgresql
 from tests.support.oracle import (
@@ -89,6 +90,14 @@ def does(kind: str, **body: Any) -> Callable[[Session], object]:
     return lambda session: record(session, kind, "gone", **body)
 
 
+def blocks(user: str, other: str) -> Callable[[Session], object]:
+    return lambda session: recommender.block(session, user, other)
+
+
+def hides(session: Session) -> None:
+    make_user(session, "star", discoverable=False)
+
+
 def mutes_owner(session: Session) -> None:
     make_user(session, "band")
     own_sound(session, "song", "band")
@@ -107,6 +116,11 @@ FILTERED: dict[str, tuple[dict[str, Any], Callable[[Session], object], list[str]
         {"published_at": at(0.001)}, nothing, ["not_in_future"],
         "it will be published on 1 January 2026",
     ),
+    "blocked": ({}, blocks("viewer", "star"), ["creator_not_blocked"], "you blocked its creator"),
+    "blocked by": ({}, blocks("star", "viewer"), ["available"], "it is not available"),
+    "followers": ({"audience": "followers"}, nothing, ["available"], "it is not available"),
+    "unlisted": ({"audience": "unlisted"}, nothing, ["available"], "it is not available"),
+    "undiscoverable": ({}, hides, ["available"], "it is not available"),
     "own": ({"creator": "viewer"}, nothing, ["not_own"], "it is your own"),
     "watched": (
         {}, does("watch", completion=0.1), ["not_seen"], "you watched it on 1 January 2026"
@@ -148,7 +162,7 @@ FILTERED: dict[str, tuple[dict[str, Any], Callable[[Session], object], list[str]
 }  # fmt: skip
 
 
-QUICK = ("review", "own", "watched", "rejected", "sound", "keyword")
+QUICK = ("review", "blocked by", "followers", "own", "watched", "rejected", "sound", "keyword")
 CASES = [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in FILTERED]
 
 
@@ -166,7 +180,7 @@ def test_what_is_not_shown_and_why(session: Session, case: str) -> None:
     assert (explanation.shown, explanation.rank, explanation.displaced_by) == (False, None, ())
     assert explanation.reason == f"Not shown: {reason}."
     assert explanation.item.position == 0
-    is_filtered = expected[0] in {"published", "not_in_future"}
+    is_filtered = expected[0] in {rule.name for rule in REFERENCE_FILTERS}
     classic = page(session, profile="classic")
     assert set(names(classic)) == ({"kept"} if is_filtered else {"kept", "gone"})
 

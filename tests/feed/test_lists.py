@@ -34,6 +34,8 @@ README = Path(recommender.__file__).parent / "ranking" / "README.md"
 FAILS: Mapping[str, dict[str, Any]] = {
     "published": {"status": "review"},
     "not_in_future": {"published_at": at(1)},
+    "available": {"audience": "unlisted"},
+    "creator_not_blocked": {"creator": "nemesis"},
     "not_own": {"creator": "viewer"},
     "not_rejected": {},
     "not_seen": {},
@@ -56,13 +58,14 @@ OPTIONS: Mapping[str, Any] = {
 def make_world(session: Session) -> None:
     """Make a viewer, a video that passes every filter, and the videos of `FAILS`."""
     make_user(session)
-    for creator in ("star", "villain", "viewer"):
+    for creator in ("star", "villain", "nemesis", "viewer"):
         follow(session, "viewer", creator)
     for key, columns in {"fine": {}, **FAILS}.items():
         make_video(session, key, **{"creator": "star", **columns})
     for kind, value in (("creator", "villain"), ("hashtag", "cats"), ("sound", "song"),
                         ("keyword", "spam")):  # fmt: skip
         mute(session, "viewer", kind, value)
+    recommender.block(session, "viewer", "nemesis")
     record(session, "impression", "not_seen")
     record(session, "report", "not_rejected")
 
@@ -146,6 +149,7 @@ def make_everything_bad(session: Session) -> None:
     """Make the excluded video fail every filter but `not_own`, since explanations are slow."""
     columns = {name: value for row in FAILS.values() for name, value in row.items()}
     make_video(session, "excluded", **{**columns, "creator": "villain"})
+    recommender.block(session, "viewer", "villain")
     record(session, "report", "excluded")
 
 
@@ -173,7 +177,7 @@ def test_rank_leaves_out_what_is_not_allowed_only_if_asked(session: Session) -> 
     assert {"name": "not_seen", "passed": False} in item.as_dict()["filters"]
     reference = recommender.rank(session, "viewer", ["not_seen"], profile="classic", as_of=NOON)
     told = [outcome.name for outcome in reference.items[0].filters]
-    assert told == ["published", "not_in_future"]
+    assert told == ["published", "not_in_future", "available", "creator_not_blocked"]
     assert recommender.rank(session, "viewer", ["fine", "no"], exclude=["fine", "no"]).items == ()
     with pytest.raises(recommender.UnknownVideo):
         recommender.rank(session, "viewer", ["fine", "no"], exclude=["fine"])

@@ -567,7 +567,9 @@ def test_a_file_that_may_not_be_read_is_not_permitted(
 @only_sqlite
 @pytest.mark.parametrize("kind_of_row", ["", "Users", "sounds"])
 def test_an_unknown_kind_of_row_is_refused(engine: Engine, kind_of_row: str) -> None:
-    with pytest.raises(InvalidValue, match="is not one of users, videos, follows, events"):
+    with pytest.raises(
+        InvalidValue, match="is not one of users, videos, follows, mutes, blocks, events"
+    ):
         import_file(engine, kind_of_row, "-")
 
 
@@ -773,6 +775,8 @@ def test_a_dry_run_tells_the_same_and_keeps_nothing(
         "users": b"id\nu1\nu2\n",
         "videos": b"id,creator,published_at\nv2,u1,2026-01-01T00:00:00Z\n",
         "follows": b"user,creator\nu1,star\n",
+        "mutes": b"user,kind,value\nu1,creator,star\n",
+        "blocks": b"user,other\nu1,star\n",
         "events": f"id,user,video,kind,at\n{EVENT}\n".encode(),
     }
     path = file(rows[kind_of_row])

@@ -106,13 +106,13 @@ def users(session: Session) -> dict[str, dict[str, Any]]:
 def test_a_user_with_every_column(session: Session) -> None:
     row = {
         "id": "u", "language": "en", "country": "US", "device": "phone", "created_at": NOON,
-        "interests": ["#B", "a", "b"], "liked_sounds": ["s"],
+        "interests": ["#B", "a", "b"], "liked_sounds": ["s"], "discoverable": False,
     }  # fmt: skip
     assert upsert_users(session, [row]) == Counts(inserted=1)
     assert users(session) == {
         "u": {
             "language": "en", "country": "US", "device": "phone", "created_at": NOON,
-            "interests": {"a", "b"}, "liked_sounds": {"s"},
+            "interests": {"a", "b"}, "liked_sounds": {"s"}, "discoverable": False,
         }
     }  # fmt: skip
 

@@ -85,13 +85,17 @@ def test_an_archive_says_what_the_person_is_did_and_made(engine: Engine, tmp_pat
     assert found["users"] == [{
         "id": MARK, "language": MARK, "country": MARK, "device": MARK,
         "created_at": "2026-01-01T12:00:00Z", "interests": ["h1", f"{MARK}-a"],
-        "liked_sounds": [f"{MARK}-b", "s1"],
+        "liked_sounds": [f"{MARK}-b", "s1"], "discoverable": True,
     }]  # fmt: skip
     assert [video["id"] for video in found["videos"]] == [f"{MARK}-v{n}" for n in range(5)]
     assert {row["user"] for row in (*found["follows"], *found["events"])} == {MARK}
     assert [row["creator"] for row in found["follows"]] == ["u1", "u2"]
-    assert [row["keyword"] for row in found["muted_keywords"]] == [f"no {MARK}"]
-    assert found["muted_creators"] == [{"creator": "u3", "muted_at": "2026-01-01T12:00:00Z"}]
+    noon = {"user": MARK, "at": "2026-01-01T12:00:00Z"}
+    muted = [("creator", "u3"), ("hashtag", "h4"), ("hashtag", f"{MARK}-g"),
+             ("keyword", f"no {MARK}"), ("sound", f"{MARK}-h")]  # fmt: skip
+    assert found["mutes"] == [{**noon, "kind": kind, "value": value} for kind, value in muted]
+    assert found["blocks"] == [{**noon, "other": "u5"}]
+    assert "u0" not in json.dumps(found["blocks"])
     (first, *_) = found["feed_items"]
     assert (first["profile"], first["position"]) == ("for_you@1", 1)
     assert first["sources"]
@@ -112,12 +116,14 @@ def test_an_archive_has_no_other_users_but_creators(engine: Engine, tmp_path: Pa
             recommender.upsert_users(s, [{"id": "secret", "language": "xx"}]),
             recommender.follow(s, "secret", MARK),
             recommender.mute(s, "secret", "creator", MARK),
+            recommender.block(s, "secret", MARK),
             recommender.record(s, "secret", f"{MARK}-v1", "like", key="secret-1"),
         ],
     )
     found = exported(engine, tmp_path)
     assert "secret" not in json.dumps(found)
-    creators = {f"u{n}" for n in range(4)}  # of the world's videos, and whom the person muted
+    # Of the world's videos, and whom the person muted or blocked.
+    creators = {f"u{n}" for n in range(4)} | {"u5"}
     named = {value for rows in found.values() for row in rows for value in row.values()
              if isinstance(value, str) and value.startswith("u")}  # fmt: skip
     assert named <= creators
@@ -155,7 +161,8 @@ def test_an_archive_is_imported_as_it_was(engine: Engine, tmp_path: Path) -> Non
     assert file.read_text() == kept
     after = exported(engine, tmp_path)
     for kind in (*WHOSE, "interactions"):
-        key = next(name for name in ("id", "creator", "video") if name in before[kind][0])
+        names = ("id", "creator", "video", "value", "other")
+        key = next(name for name in names if name in before[kind][0])
         assert sorted(after[kind], key=lambda row, k=key: row[k]) == sorted(
             before[kind], key=lambda row, k=key: row[k]
         )

@@ -19,8 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, MetaData, UniqueConstraint
 from sqlalchemy.orm import Session
 
+import recommender
 from recommender import InvalidValue, cli, unmute
 from recommender.models import (
+    Block,
     FeedSession,
     Follow,
     Interaction,
@@ -244,6 +246,24 @@ def test_no_video_is_served_to_its_creator(session: Session) -> None:
     assert found(session) == {"own": 1}
 
 
+@pytest.mark.parametrize(("blocker", "other"), [("viewer", "by b"), ("by b", "viewer")])
+def test_no_video_is_served_across_a_block_made_before(
+    session: Session, blocker: str, other: str
+) -> None:
+    for user in ("viewer", "other"):
+        make_user(session, user)
+    make_unlike(session, *"ab")
+    recommender.block(session, blocker, other, at=at(5))
+    serve(session, *"ab", moment=at(5))
+    serve(session, *"ab", user="other", moment=at(6))
+    serve(session, "a", sitting=2, moment=at(6), rewatch=True)
+    assert found(session) == {}
+    serve(session, "b", sitting=3, moment=at(6), rewatch=True)
+    assert found(session) == {"blocked": 1}
+    recommender.unblock(session, blocker, other)
+    assert found(session) == {}
+
+
 MUTES = [
     ("creator", "star"), ("sound", "song"), ("creator", "composer"), ("hashtag", "spam"),
     ("keyword", "bad words"),
@@ -462,6 +482,7 @@ def random_behaviour(
             ("keyword", "dog sun")]  # fmt: skip
     for kind_of_mute, value in chance.sample(ways, chance.randrange(3)):
         mute(session, user, kind_of_mute, value, at=at(chance.randrange(20)))
+    recommender.block(session, user, chance.choice(others), at=at(chance.randrange(20)))
 
 
 def audited_in_python(session: Session, since: datetime | None = None) -> Audit:
@@ -503,6 +524,7 @@ def audited_in_python(session: Session, since: datetime | None = None) -> Audit:
         served_again=sum(was_served(each, ordinary) for each in new),
         seen_before=sum(was_seen(session, each) for each in new),
         muted=sum(was_muted(session, each, videos[each.video_id]) for each in promising),
+        blocked=sum(was_blocked(session, each, videos[each.video_id]) for each in places),
         own=sum(videos[each.video_id].creator_id == each.user_id for each in promising),
         out_of_order=sum(
             [place.position for place in places if place.session == each.session]
@@ -539,6 +561,12 @@ def was_muted(session: Session, place: ServedVideo, video: Video) -> bool:
     ]  # fmt: skip
     mutes = [session.get(table, (place.user_id, key)) for table, key in keys if key is not None]
     return any(each and each.muted_at < place.served_at for each in mutes)
+
+
+def was_blocked(session: Session, place: ServedVideo, video: Video) -> bool:
+    keys = [(place.user_id, direction, video.creator_id) for direction in ("by_me", "of_me")]
+    blocks = [session.get(Block, key) for key in keys]
+    return any(each and each.blocked_at < place.served_at for each in blocks)
 
 
 def small_share(session: Session, served: Counter[int], videos: Iterable[Video]) -> float:
@@ -579,7 +607,7 @@ def test_however_much_was_served_it_is_the_same_statements(session: Session) -> 
     with counted_statements(session.connection()) as of_much:
         audit(session)
     assert of_much == of_nothing
-    assert len(of_much) == 10
+    assert len(of_much) == 11
     assert {each.split(" */")[0] for each in of_much} == {"SELECT /* recommender.audit"}
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import (
+    block,
     erase_user,
     follow,
     for_you,
@@ -21,6 +22,7 @@ from recommender import (
     record_many,
     refresh,
     run_transaction,
+    unblock,
     unfollow,
     unmute,
     upsert_users,
@@ -67,6 +69,10 @@ ACTS: tuple[Act, ...] = (
     lambda s: mute(s, WORD, "creator", f"{WORD} mute"),
     lambda s: unfollow(s, WORD, f"{WORD} mute"),
     lambda s: unmute(s, WORD, "creator", f"{WORD} mute"),
+    lambda s: import_follows(s, WORD, f"{WORD} blocked"),
+    lambda s: unfollow(s, WORD, f"{WORD} blocked"),
+    lambda s: block(s, WORD, f"{WORD} blocked"),
+    lambda s: unblock(s, WORD, f"{WORD} blocked"),
     lambda s: mute(s, WORD, "hashtag", f"{WORD} hashtag"),
     lambda s: mute(s, WORD, "hashtag", f"{WORD} unmuted hashtag"),
     lambda s: unmute(s, WORD, "hashtag", f"{WORD} unmuted hashtag"),
@@ -114,7 +120,7 @@ def test_no_word_of_an_erased_person_is_left(engine: Engine) -> None:
     receipt = erase_user(engine, WORD)
     assert WORD not in tables_as_text(engine)
     assert tables_as_text(engine).count("\n") < before.count("\n")
-    expected = {"users": 4, "videos": 1, "hashtags": 6, "sounds": 4}
+    expected = {"users": 5, "videos": 1, "hashtags": 6, "sounds": 4}
     assert {name: receipt.rows[name] for name in expected} == expected
     assert {"u0", "u1", "u2"} < {key for (key,) in read(engine, User.key)}
     if engine.dialect.name == "sqlite":
@@ -146,6 +152,11 @@ def follow_for_a_while(session: Session, key: str) -> None:
     unfollow(session, key, "u2")
 
 
+def block_for_a_while(session: Session, key: str) -> None:
+    block(session, key, "u2")
+    unblock(session, key, "u2")
+
+
 def mute_for_a_while(session: Session, key: str) -> None:
     mute(session, key, "keyword", "abc")
     unmute(session, key, "keyword", "abc")
@@ -163,6 +174,7 @@ BY_MORE: dict[str, Callable[[Session, str], Any]] = {
     "published": publish_for_a_while,
     "followed": follow_for_a_while,
     "muted": mute_for_a_while,
+    "blocked": block_for_a_while,
     "imported": import_a_follow_for_a_while,
 }
 """What makes a user more than the name in a follow."""

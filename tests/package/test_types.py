@@ -33,6 +33,8 @@ CALLS: Mapping[str, Call] = {
     "unfollow": lambda s: recommender.unfollow(s, "ana", "creator2"),
     "mute": lambda s: recommender.mute(s, "ana", "sound", "sound789"),
     "unmute": lambda s: recommender.unmute(s, "ana", "sound", "sound789"),
+    "block": lambda s: recommender.block(s, "ana", "creator2"),
+    "unblock": lambda s: recommender.unblock(s, "ana", "creator2"),
     "record": lambda s: recommender.record(s, "ana", "v2", "like", at=at(-1)),
     "record_many": lambda s: (
         recommender.record_many(s, [Event("e", "ana", "v1", "watch", at(-2))]).inserted

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 import recommender
 from recommender import (
+    Audience,
     Candidate,
     Contribution,
     Counts,
@@ -76,6 +77,10 @@ def writes(session: Session) -> None:
     kind: MuteKind = "creator"
     assert_type(recommender.mute(session, "ana", kind, "bo"), bool)
     assert_type(recommender.unmute(session, "ana", "keyword", "spoiler alert"), bool)
+    for between in (recommender.block, recommender.unblock):
+        assert_type(between(session, "ana", "bo"), bool)
+    audience: Audience = "followers"
+    recommender.upsert_videos(session, [{"id": "v", "audience": audience}])
     deed: EventKind = "watch"
     assert_type(record(session, "ana", "v", deed, completion=0.5), bool)
     event = Event("e", "ana", "v", "like", NOW)
@@ -90,6 +95,7 @@ def mistakes(session: Session, engine: Engine) -> None:
     recommender.mute(session, "ana", "author", "bo")  # type: ignore[arg-type]
     recommender.unmute(session, "ana", "tag", "cats")  # type: ignore[arg-type]
     recommender.set_video_status(session, "v", "deleted")  # type: ignore[arg-type]
+    recommender.upsert_videos(session, [{"id": "v", "audience": "friends"}])  # type: ignore[typeddict-item]
     recommender.upsert_users(session, [{"id": "ana", "langauge": "en"}])  # type: ignore[typeddict-unknown-key]
     recommender.upsert_users(session, [{"language": "en"}])  # type: ignore[typeddict-item]
     recommender.upsert_users(session, [{"id": "ana", "interests": "cats"}])  # type: ignore[typeddict-item]

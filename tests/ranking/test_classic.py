@@ -272,7 +272,8 @@ def test_explain_gives_place_parts_and_a_sentence(session: Session) -> None:
     explanation = recommender.explain(session, "user1", "v2")
     assert (explanation.shown, explanation.rank, explanation.item.score) == (True, 2, 0.8)
     assert [(each.name, each.passed) for each in explanation.filters] == [
-        ("published", True), ("not_in_future", True),
+        ("published", True), ("not_in_future", True), ("available", True),
+        ("creator_not_blocked", True),
     ]  # fmt: skip
     assert explanation.reason == (
         "Because you watched 75% of it, you shared it and you like #dance."

@@ -42,6 +42,9 @@ def write(session: Session, key: Callable[[int], AnyKey]) -> None:
     for kind, value in (("creator", 4), ("sound", 31), ("sound", 32)):
         recommender.mute(session, key(1), kind, key(value), at=NOON)
     recommender.unmute(session, key(1), "sound", key(32))
+    recommender.block(session, key(1), key(4), at=NOON)
+    recommender.block(session, key(1), key(0), at=NOON)
+    recommender.unblock(session, key(1), key(0))
     recommender.record(session, key(1), key(10), "like", key=key(50), at=NOON)
     event = Event(key(51), key(1), key(11), "share", NOON)
     assert event.user == str(key(1))

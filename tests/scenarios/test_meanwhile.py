@@ -33,6 +33,8 @@ WRITES: dict[str, Callable[[Session], object]] = {
     "unfollow": lambda s: recommender.unfollow(s, "viewer", "creator"),
     "mute": lambda s: recommender.mute(s, "viewer", "creator", "owner"),
     "unmute": lambda s: recommender.unmute(s, "viewer", "hashtag", "muted"),
+    "block": lambda s: recommender.block(s, "viewer", "owner"),
+    "unblock": lambda s: recommender.unblock(s, "viewer", "owner"),
     "upsert_users": lambda s: recommender.upsert_users(s, [{"id": "viewer", "interests": ["a"]}]),
     "set_video_status": lambda s: recommender.set_video_status(s, ["v", "w"], "review"),
     "reset_user": lambda s: recommender.reset_user(s, "viewer"),

@@ -73,7 +73,7 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         values["upsert_users"] = recommender.upsert_users(session, [{"id": "ana"}])
         video = {"id": "v9", "creator": "bo", "published_at": at(-5)}
         values["upsert_videos"] = recommender.upsert_videos(session, [video])
-        for name in ("follow", "unfollow"):
+        for name in ("follow", "unfollow", "block", "unblock"):
             values[name] = getattr(recommender, name)(session, "ana", "bo")
         for name in ("mute", "unmute"):
             values[name] = getattr(recommender, name)(session, "ana", "creator", "bo")

@@ -32,7 +32,7 @@ from recommender.ranking.request import RequestSummary
 from tests.conftest import DATABASES
 from tests.support.feed_model import LIFETIME, Model, User, Video
 from tests.support.twin_databases import LEARNED, STATE, Twins, compare, page_of, states
-from tests.support.worlds import NOON, mute, names, preview, unspread
+from tests.support.worlds import NOON, names, preview, unspread
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 
@@ -51,6 +51,7 @@ user_rows = st.fixed_dictionaries(
         "language": st.sampled_from([None, "en", "es"]),
         "interests": st.lists(st.sampled_from(["food", "news"]), max_size=2),
         "liked_sounds": st.lists(st.sampled_from(["s0", "s1"]), max_size=1),
+        "discoverable": st.sampled_from([True, False, None]),
     },
 )
 changes = st.fixed_dictionaries(
@@ -62,6 +63,7 @@ changes = st.fixed_dictionaries(
         "sound": st.sampled_from(SOUNDS),
         "duration_ms": st.sampled_from([None, 9_000, 60_000]),
         "status": st.sampled_from([None, "published", "review", "removed"]),
+        "audience": st.sampled_from([None, "public", "followers", "unlisted"]),
         "language": st.sampled_from([None, "en"]),
         "age": st.sampled_from([-2, 0, 1, 1, 30, 400, None]),
     },
@@ -112,7 +114,9 @@ class Programs(RuleBasedStateMachine):
         keys = {row["id"] for row in rows} - self.model.users.keys()
         assert counts.inserted == len(keys)
         for row in rows:
-            self.model.user(row["id"])
+            user = self.model.user(row["id"])
+            is_discoverable = row.get("discoverable", user.discoverable)
+            user.discoverable = is_discoverable is not False
 
     @rule(rows=st.lists(changes, min_size=1, max_size=3))
     def write_videos(self, rows: list[dict[str, Any]]) -> None:
@@ -178,6 +182,24 @@ class Programs(RuleBasedStateMachine):
         assert muter
         assert found == ((kind, named) in muter.mutes) ^ on
         (muter.mutes.add if on else muter.mutes.discard)((kind, named))
+
+    @rule(user=users, other=users, on=st.booleans())
+    def block(self, *, user: str, other: str, on: bool) -> None:
+        self.next()  # an audit cannot tell a block from a page of the same moment
+        at = self.now
+        does: Callable[[Session], bool] = lambda s: (  # noqa: E731 - of the two
+            recommender.block(s, user, other, at=at) if on else recommender.unblock(s, user, other)
+        )
+        found = self.twins.both(does)
+        blocker, blocked = self.model.users.get(user), self.model.users.get(other)
+        if blocker is None or (on and blocked is None):
+            assert found is recommender.UnknownUser
+        elif on and blocker is blocked:
+            assert found is recommender.InvalidValue
+        else:
+            assert found == (blocked in blocker.blocks) ^ on
+            if blocked:
+                (blocker.blocks.add if on else blocker.blocks.discard)(blocked)
 
     # Events
 
@@ -557,11 +579,6 @@ class Programs(RuleBasedStateMachine):
         """Check that an import ranks as its source; served pages are no part of an export."""
         keys = sorted(self.model.videos)
 
-        def mute_again(session: Session) -> None:
-            for user in self.model.users.values():
-                for kind, value in user.mutes:
-                    mute(session, user.key, kind, value.key if kind == "creator" else value)
-
         def feeds(session: Session) -> Any:
             return [
                 (user, page_of(recommender.rank(session, user, keys, as_of=self.now)),
@@ -570,7 +587,6 @@ class Programs(RuleBasedStateMachine):
                 if keys
             ]  # fmt: skip
 
-        recommender.run_transaction(target, mute_again)
         with Session(source) as one, Session(target) as other:
             assert feeds(one) == feeds(other)
 
@@ -578,7 +594,7 @@ class Programs(RuleBasedStateMachine):
         for name in LEARNED:
             compare(name, self.twins.engines)
         found = self.twins.both(lambda session: recommender.audit(session).as_dict())
-        changing = {"neighbours_creator", "neighbours_sound", "muted", "own"}
+        changing = {"neighbours_creator", "neighbours_sound", "muted", "blocked", "own"}
         allowed = changing if self.model.is_served_changed else set()
         assert set(found["broken"]) <= allowed
 

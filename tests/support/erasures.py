@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from recommender import (
+    block,
     follow,
     for_you,
     record_many,
@@ -22,7 +23,7 @@ from recommender import (
     upsert_users,
     upsert_videos,
 )
-from recommender.models import Base, Block, Interaction, PendingEvent, Sound, User, Video
+from recommender.models import Base, Interaction, PendingEvent, Sound, User, Video
 from recommender.operations.inventory import OF_OTHERS, PER_USER
 from tests.support.refresh_worlds import (
     GIVING,
@@ -63,11 +64,11 @@ def marked_world(engine: Engine) -> int:
             follow(session, MARK, other, at=NOON)
             follow(session, other, MARK, at=NOON)
         mute(session, "u3", "creator", MARK, at=NOON)
+        block(session, MARK, "u5", at=NOON)
+        block(session, "u0", MARK, at=NOON)
         for kind, value in (("creator", "u3"), ("hashtag", f"{MARK}-g"), ("hashtag", "h4"),
                             ("sound", f"{MARK}-h"), ("keyword", f"no {MARK}")):  # fmt: skip
             mute(session, MARK, kind, value, at=NOON)
-        block(session, MARK, "u5")
-        block(session, "u0", MARK)
         first = for_you(session, MARK, limit=3, as_of=at(10))
         for_you(session, MARK, limit=3, as_of=at(10), cursor=first.cursor)
         for_you(session, "u4", limit=9, as_of=at(10))
@@ -78,14 +79,6 @@ def marked_world(engine: Engine) -> int:
     do_things(engine, "pending")
     behave(engine, 6, 12, 20, seed=2, kinds=GIVING)
     return run_transaction(engine, reset)
-
-
-def block(session: Session, user: str, other: str) -> None:
-    ids = dict(session.execute(sa.select(User.key, User.id)).all())
-    for own, direction, of in ((user, "by_me", other), (other, "of_me", user)):
-        row = {"user_id": ids[own], "direction": direction, "other_id": ids[of]}
-        session.add(Block(**row, blocked_at=NOON))
-    session.flush()
 
 
 def reset(session: Session) -> int:

@@ -34,6 +34,7 @@ class Video:
     creator: User | None = None
     published_at: datetime | None = None
     status: str = "published"
+    audience: str = "public"
     caption: str = ""
     hashtags: set[str] = field(default_factory=set)
     sound: str | None = None
@@ -139,6 +140,8 @@ class User:
     key: str
     follows: set[User] = field(default_factory=set)
     mutes: set[tuple[str, Any]] = field(default_factory=set)
+    blocks: set[User] = field(default_factory=set)
+    discoverable: bool = True
     log: dict[str, Body] = field(default_factory=dict)
     pairs: dict[Video, Pair] = field(default_factory=dict)
     sessions: dict[UUID, ServedSession] = field(default_factory=dict)
@@ -147,6 +150,16 @@ class User:
     def has_seen(self, video: Video) -> bool:
         served = (session.videos() for session in self.sessions.values())
         return video in self.pairs or any(video in videos for videos in served)
+
+    def is_in_audience(self, video: Video) -> bool:
+        """Return whether the user is in the audience of a video outside the list of followed."""
+        if video.creator is None or video.audience != "followers":
+            return video.audience == "public" and (not video.creator or video.creator.discoverable)
+        is_theirs = video.creator is self or video.creator in self.follows
+        return video.creator.discoverable and is_theirs
+
+    def is_blocked_by(self, other: User | None) -> bool:
+        return other is not None and self in other.blocks
 
     def last_served(self, session: UUID) -> Video | None:
         own = self.sessions.get(session)
@@ -202,6 +215,7 @@ class Model:
         for name in ("published_at", "sound", "duration_ms"):
             setattr(video, name, row.get(name, getattr(video, name)))
         video.status = row.get("status", video.status) or "published"
+        video.audience = row.get("audience", video.audience) or "public"
         video.caption = row.get("caption", video.caption) or ""
         video.hashtags = _hashtags(row, video, old_caption)
         is_other = before != (video.creator, video.sound, video.hashtags, video.duration_ms)
@@ -214,6 +228,7 @@ class Model:
         self.erased.append(video)
         self.is_any_erased = True
         video.key, video.is_erased, video.status = "", True, "removed"
+        video.audience = "public"
         video.caption, video.hashtags, video.sound = "", set(), None
         video.duration_ms, video.published_at = None, scalars.EARLIEST
         self.is_drifted = self.is_served_changed = True
@@ -226,6 +241,7 @@ class Model:
             self.erase_video(video)
         for other in self.users.values():
             other.follows.discard(user)
+            other.blocks.discard(user)
             other.mutes.discard(("creator", user))
 
     # Events
@@ -313,6 +329,8 @@ class Model:
         return {
             "published": video.status == "published",
             "not_in_future": video.published_at is None or video.published_at <= as_of,
+            "available": viewer.is_in_audience(video) and not viewer.is_blocked_by(video.creator),
+            "creator_not_blocked": video.creator not in viewer.blocks,
             "not_own": video.creator is not viewer,
             "not_rejected": pair is None or not pair.is_rejected(),
             "not_seen": not viewer.has_seen(video),
@@ -349,7 +367,10 @@ class Model:
         """Return whether the list of followed creators has a video."""
 
         def has(video: Video, as_of: datetime) -> bool:
-            return video.creator in user.follows and self.may_be_shown_again(user, video, as_of)
+            filters = {**self.filters(user, video, as_of), "not_seen": True}
+            filters["available"] = video.audience != "unlisted"
+            is_blocked = user.is_blocked_by(video.creator)
+            return video.creator in user.follows and not is_blocked and all(filters.values())
 
         return has
 

@@ -404,6 +404,8 @@ class Oracle:
         return {
             "published": video["status"] == "published",
             "not_in_future": dated(video) <= self.as_of,
+            "available": True,
+            "creator_not_blocked": True,
             "not_own": video["creator"] != self.user,
             "not_rejected": not is_rejected_by(self._deeds_of(key)),
             "not_seen": not kinds,

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender.formats import scalars
+from recommender.formats.visibility import AUDIENCES
 from recommender.ingest.mutes import KINDS
 
 _numbers = count()
@@ -56,6 +57,7 @@ class Viewer:
 def _upsert_users(session: Session, me: Viewer) -> None:
     row = {"id": me.key, "language": me.chance.choice("ab")}
     row |= {"interests": me.several(), "liked_sounds": me.several()}
+    row |= {"discoverable": me.chance.choice([True, False])}
     recommender.upsert_users(session, [row])
 
 
@@ -63,7 +65,8 @@ def _upsert_videos(session: Session, me: Viewer) -> None:
     keys = [f"{me.key}-{me.chance.randrange(4)}" for _ in range(2)]
     recommender.upsert_videos(session, [
         {"id": key, "creator": me.key, "published_at": scalars.now(),
-         "hashtags": me.several(), "sound": me.chance.choice(me.names)}
+         "hashtags": me.several(), "sound": me.chance.choice(me.names),
+         "audience": me.chance.choice(AUDIENCES)}
         for key in keys
     ])  # fmt: skip
     me.own += keys
@@ -91,6 +94,15 @@ def _mute(session: Session, me: Viewer) -> None:
 
 def _unmute(session: Session, me: Viewer) -> None:
     recommender.unmute(session, me.key, *me.muted())
+
+
+def _block(session: Session, me: Viewer) -> None:
+    with suppress(recommender.UnknownUser):
+        recommender.block(session, me.key, me.chance.choice(me.others))
+
+
+def _unblock(session: Session, me: Viewer) -> None:
+    recommender.unblock(session, me.key, me.chance.choice(me.others))
 
 
 def _record(session: Session, me: Viewer) -> None:
@@ -129,6 +141,8 @@ WRITES: Mapping[str, Write] = {
     "unfollow": _unfollow,
     "mute": _mute,
     "unmute": _unmute,
+    "block": _block,
+    "unblock": _unblock,
     "record": _record,
     "record_many": _record_many,
     "for_you": _for_you,

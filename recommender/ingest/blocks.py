@@ -1,0 +1,144 @@
+"""Blocks: two users of whom neither sees the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from recommender.database import bulk, lookup
+from recommender.database.session import Session
+from recommender.errors import InvalidValue, RecommenderError, UnknownUser
+from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
+from recommender.ingest.upserts import Row, get_or_create_ids
+from recommender.ingest.users import lock_users, user_id
+from recommender.ingest.values import Counts
+from recommender.models.tables import BLOCKS, USERS
+
+_OF_ONESELF = "other: a user cannot block themselves"
+
+Pair = tuple[int, int]
+"""The ids of a user and of the user whom they blocked."""
+
+
+def block(session: Session, user: AnyKey, other: AnyKey, *, at: datetime | None = None) -> bool:
+    """Block a user: from the next statement on neither sees the other in any list.
+
+    Neither is a reason for, or counts in a signal of, a video of the other's pages. The blocked
+    user is not told: `explain` says that a video is not available. Follows stay and have no effect
+    until `unblock`. Only the row of `user` is locked.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the key of the user who blocks.
+        other: the key of the user to block.
+        at: when the block began, with an offset; now if None. Only audits use it: pages that were
+            served earlier do not break a promise.
+
+    Returns:
+        True if the block is new.
+
+    Raises:
+        InvalidValue: a key or the time is not valid, or both keys are the same.
+        UnknownUser: there is no such user, or no such other user.
+    """
+    since = scalars.time(scalars.now() if at is None else at)
+    blocker = user_id(session, user, lock=True)
+    if scalars.parse_named("other", scalars.key, other) == scalars.key(user):
+        raise InvalidValue(_OF_ONESELF)
+    pair = blocker, user_id(session, other, key_share=True)
+    if _read_blocks(session, [pair]):
+        return False
+    rows = bulk.columns_of(BLOCKS.c.keys(), _as_rows({pair: since}))
+    return bool(bulk.insert_new(session, BLOCKS, rows))
+
+
+def unblock(session: Session, user: AnyKey, other: AnyKey) -> bool:
+    """Remove a block. A block by the other user stays.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the key of the user who blocked.
+        other: the key of the blocked user; it may be unknown.
+
+    Returns:
+        True if the user had blocked the other one.
+
+    Raises:
+        InvalidValue: a key is not valid.
+        UnknownUser: there is no such user.
+    """
+    blocker = user_id(session, user, lock=True)
+    key = scalars.parse_named("other", scalars.key, other)
+    blocked = lookup.ids(session, USERS, [key]).get(key)
+    is_it = sa.or_(_is_row(blocker, "by_me", blocked), _is_row(blocked, "of_me", blocker))
+    return bool(lookup.run(session, sa.delete(BLOCKS).where(is_it)).rowcount)
+
+
+def _is_row(user: int | None, direction: str, other: int | None) -> sa.ColumnElement[bool]:
+    row = BLOCKS.c
+    return sa.and_(row.user_id == user, row.direction == direction, row.other_id == other)
+
+
+def apply_blocks(session: Session, rows: Sequence[Row]) -> Counts:
+    """Write block rows; leave out and report rows with an unknown user, or of oneself.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        rows: mappings of `user`, `other` and optionally `at`, as `rows.parse_row` returns.
+    """
+    users = {found.key: found.id for found in _lock_named(session, rows)}
+    rejected = {index: error for index, row in enumerate(rows) if (error := _refusal(row, users))}
+    known = [row for index, row in enumerate(rows) if index not in rejected]
+    named = (str(row["other"]) for row in known)
+    others = get_or_create_ids(session, USERS, named, {"on_sight": True})
+    pairs = [(users[str(row["user"])], others[str(row["other"])]) for row in known]
+    current = _read_blocks(session, list(dict.fromkeys(pairs)))
+    after, counts = _after(current, pairs, known)
+    bulk.synchronise(session, BLOCKS, _as_rows(current), _as_rows(after))
+    return Counts(*counts, rejected=rejected)
+
+
+def _lock_named(session: Session, rows: Sequence[Row]) -> Sequence[Any]:
+    return lock_users(session, USERS.c.key, (str(row["user"]) for row in rows))
+
+
+def _refusal(row: Row, users: Mapping[str, int]) -> RecommenderError | None:
+    if row["user"] not in users:
+        return UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
+    return InvalidValue(_OF_ONESELF) if row["user"] == row["other"] else None
+
+
+def _after(
+    current: Mapping[Pair, datetime], pairs: Sequence[Pair], rows: Sequence[Row]
+) -> tuple[dict[Pair, datetime], tuple[int, int, int]]:
+    """Return the blocks after some rows, and the numbers of new, changed and unchanged rows."""
+    after: dict[Pair, Any] = dict(current)
+    inserted = updated = 0
+    for pair, row in zip(pairs, rows, strict=True):
+        at = row.get("at") or after.get(pair) or scalars.now()
+        inserted += pair not in after
+        updated += pair in after and after[pair] != at
+        after[pair] = at
+    return after, (inserted, updated, len(rows) - inserted - updated)
+
+
+def _as_rows(blocks: Mapping[Pair, datetime]) -> list[lookup.Values]:
+    """Return both rows of each block, in the order of their keys."""
+    rows = []
+    for (user, other), at in blocks.items():
+        rows += [(user, "by_me", other, at), (other, "of_me", user, at)]
+    return sorted(rows)
+
+
+def _read_blocks(session: Session, pairs: Sequence[Pair]) -> dict[Pair, datetime]:
+    """Return the times of the existing blocks among pairs of users."""
+    if not pairs:
+        return {}
+    columns = [BLOCKS.c.user_id, BLOCKS.c.direction, BLOCKS.c.other_id]
+    keys = [(user, "by_me", other) for user, other in pairs]
+    rows = lookup.find(session, columns, keys, [*columns, BLOCKS.c.blocked_at])
+    return {(row.user_id, row.other_id): row.blocked_at for row in rows}
