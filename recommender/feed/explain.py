@@ -26,6 +26,7 @@ from recommender.feed.values import Explanation, FeedItem, Reason, Words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models import (
+    Block,
     EventRow,
     Hashtag,
     Interaction,
@@ -269,24 +270,27 @@ def mute_query(user_id: int | None, video_id: int, name: str) -> Statement:
 
 
 class Mute(NamedTuple):
-    """How a table of mutes hides a video.
+    """How a table of mutes or blocks hides a video.
 
     Attributes:
         kind: the kind of reason.
         table: the table of mutes.
         subject: the column that names what was muted.
         joins: the tables up to `Video`, each with its condition.
+        at: the name of the column of the time.
     """
 
     kind: str
     table: Any
     subject: Any
     joins: tuple[tuple[Any, ColumnElement[bool]], ...]
+    at: str = "muted_at"
 
     def of(self, user_id: int | None, video_id: int) -> Statement:
         """Return the viewer's mutes that hide the video."""
         kind, subject = sa.literal(self.kind).label("kind"), self.subject.label("subject")
-        rows = sa.select(kind, subject, self.table.muted_at).select_from(self.table)
+        moment = getattr(self.table, self.at).label("muted_at")
+        rows = sa.select(kind, subject, moment).select_from(self.table)
         for joined, condition in self.joins:
             rows = rows.join(joined, condition)
         return rows.where(self.table.user_id == user_id, Video.id == video_id)
@@ -295,6 +299,12 @@ class Mute(NamedTuple):
 _USES_SOUND = (Video, Video.sound_id == Sound.id)
 
 MUTES: Mapping[str, tuple[Mute, ...]] = {
+    "creator_not_blocked": (
+        Mute("blocked_creator", Block, User.key, (
+            (User, sa.and_(User.id == Block.other_id, Block.direction == "by_me")),
+            (Video, Video.creator_id == User.id),
+        ), at="blocked_at"),
+    ),
     "creator_not_muted": (
         Mute("muted_creator", MutedCreator, User.key, (
             (User, User.id == MutedCreator.creator_id), (Video, Video.creator_id == User.id),
@@ -324,4 +334,4 @@ MUTES: Mapping[str, tuple[Mute, ...]] = {
         )),
     ),
 }  # fmt: skip
-"""The mutes that make a filter fail."""
+"""The mutes and blocks that make a filter fail. The user is not told who blocked them."""

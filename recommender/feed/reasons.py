@@ -59,6 +59,9 @@ NOT_FOR_NAMES = ("published", "not_in_future", "not_own", "not_rejected", "not_s
 `still_published` stands for the first two, and the others are about what the viewer did with it.
 """
 
+HIDES_CREATOR = ("available", "creator_not_blocked")
+"""The filters without which no reason names a creator: one may have blocked the other."""
+
 SHOWN: Mapping[str, str] = {
     "liked": "you liked {subject}",
     "enjoyed": "you enjoyed {subject}",
@@ -106,6 +109,7 @@ NOT_SHOWN: Mapping[str, str] = {
     "seen": "you saw it{on}",
     "reacted": "you reacted to it{on}",
     "served": "it was on a page for you{on}",
+    "blocked_creator": "you blocked its creator {subject}{on}",
     "muted_creator": "you muted its creator {subject}{on}",
     "muted_sound": "you muted its sound {subject}{on}",
     "muted_sound_creator": "you muted {subject}{on}, whose sound it is",
@@ -188,9 +192,8 @@ def reasons_of(item: FeedItem, causes: Causes) -> tuple[Reason, ...]:
         item: the video with its signals.
         causes: as `read_causes` returns them.
     """
-    found = (_reason(signal, item, causes) for signal in leading_signals(item))
-    reasons = dict.fromkeys(reason for reason in found if reason is not None)
-    return tuple(reasons)[:MAX_REASONS] or (Reason("no_signal"),)
+    found = dict.fromkeys(_reason(signal, item, causes) for signal in leading_signals(item))
+    return tuple(filter(None, found))[:MAX_REASONS] or (Reason("no_signal"),)
 
 
 def leading_signals(item: FeedItem) -> list[str]:
@@ -215,12 +218,19 @@ def _reason(signal: str, item: FeedItem, causes: Causes) -> Reason | None:
     if signal in TAG_SIGNALS:
         return Reason("hashtags")
     if signal in {"follows", "creator_affinity"}:
-        followed = item.signals.get("follows")
-        kind = "follows" if followed and followed.value else "creator"
-        return Reason(kind, item.creator) if item.creator else None
+        return _creator_reason(item)
     if signal in {"sound", "sound_affinity"}:
         return Reason("sound", item.sound) if item.sound else None
     return Reason(signal) if signal in SHOWN else Reason("signal", signal)
+
+
+def _creator_reason(item: FeedItem) -> Reason | None:
+    """Return that the viewer follows or enjoys the creator; None if there is none to name."""
+    is_hidden = any(one.name in HIDES_CREATOR and not one.passed for one in item.filters)
+    if item.creator is None or is_hidden:
+        return None
+    followed = item.signals.get("follows")
+    return Reason("follows" if followed and followed.value else "creator", item.creator)
 
 
 def sentence_of(item: FeedItem, reasons: Sequence[Reason], words: WordsByFormat) -> str:

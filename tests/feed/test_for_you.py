@@ -91,7 +91,7 @@ def does(kind: str, **body: Any) -> Callable[[Session], object]:
 
 
 def blocks(user: str, other: str) -> Callable[[Session], object]:
-    return lambda session: recommender.block(session, user, other)
+    return lambda session: recommender.block(session, user, other, at=NOON)
 
 
 def hides(session: Session) -> None:
@@ -116,7 +116,10 @@ FILTERED: dict[str, tuple[dict[str, Any], Callable[[Session], object], list[str]
         {"published_at": at(0.001)}, nothing, ["not_in_future"],
         "it will be published on 1 January 2026",
     ),
-    "blocked": ({}, blocks("viewer", "star"), ["creator_not_blocked"], "you blocked its creator"),
+    "blocked": (
+        {}, blocks("viewer", "star"), ["creator_not_blocked"],
+        "you blocked its creator star on 1 January 2026",
+    ),
     "blocked by": ({}, blocks("star", "viewer"), ["available"], "it is not available"),
     "followers": ({"audience": "followers"}, nothing, ["available"], "it is not available"),
     "unlisted": ({"audience": "unlisted"}, nothing, ["available"], "it is not available"),

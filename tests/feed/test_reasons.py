@@ -140,6 +140,36 @@ def test_the_person_followed_who_enjoyed_it_last_is_named_and_nobody_else(
     assert reasons(session, items[0], user="nobody") == [[Reason("social")]]
 
 
+@pytest.mark.parametrize("blocker", ["viewer", "ann"])
+def test_no_reason_names_who_is_on_the_other_side_of_a_block(
+    session: Session, world: dict[str, int], blocker: str
+) -> None:
+    follow(session, "viewer", "ann")
+    make_video(session, "hers", creator="ann", hashtags=["clay"])
+    record(session, "like", "hers", at=at(3))
+    neighbour(session, ids(session)["hers"], world["new"], 0.9)
+    engaged(session, "ann", world["new"], 1)
+    item = item_with(world["new"], collaborative=0.9, social=0.5)
+    named = [Reason("liked", "hers"), Reason("followed", "ann")]
+    options: dict[str, Any] = {"as_of": at(9), "reasons": True}
+
+    def ranked() -> list[str | None]:
+        (shown,) = recommender.rank(session, "viewer", ["hers"], **options).items
+        return [reason.subject for reason in shown.reasons]
+
+    assert reasons(session, item) == [named]
+    assert "ann" in ranked()
+    other = {"viewer": "ann", "ann": "viewer"}[blocker]
+    recommender.block(session, blocker, other, at=at(4))
+    assert reasons(session, item) == [[Reason("collaborative"), Reason("social")]]
+    assert "ann" not in ranked()
+    explained = recommender.explain(session, "viewer", "hers", as_of=at(9))
+    told = {"viewer": Reason("blocked_creator", "ann", at(4)), "ann": Reason("available")}
+    assert explained.reasons == (told[blocker],)
+    recommender.unblock(session, blocker, other)
+    assert reasons(session, item) == [named]
+
+
 def test_a_cause_is_named_once_and_three_are_named_at_most(
     session: Session, world: dict[str, int]
 ) -> None:
