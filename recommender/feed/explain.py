@@ -136,7 +136,8 @@ class Facts(NamedTuple):
     """The viewer's acts with a video, and their times.
 
     Attributes:
-        converted_at, watched_at, seen_at: the last `convert`, watch and impression in the log.
+        converted_at, watched_at, seen_at, reported_at: the last `convert`, watch, impression and
+            report in the log.
         served_at: the last time that the video was on a page for the viewer.
         last_at, not_interested_at, reports, conversions, plays, impressions: from the viewer's
             state.
@@ -146,6 +147,7 @@ class Facts(NamedTuple):
     converted_at: datetime | None
     watched_at: datetime | None
     seen_at: datetime | None
+    reported_at: datetime | None
     served_at: datetime | None
     last_at: datetime | None
     not_interested_at: datetime | None
@@ -166,6 +168,7 @@ def _with_facts(page: Statement, request: FeedRequest) -> Statement:
         "converted_at": _latest(request, "convert"),
         "watched_at": _latest(request, "watch"),
         "seen_at": _latest(request, "impression"),
+        "reported_at": _latest(request, "report"),
         "served_at": _served(request),
         "has_reacted": _has_reacted(),
         **{name: getattr(Interaction, name) for name in _FROM_STATE},
@@ -234,7 +237,7 @@ def _absence(
 
 def _rejection(facts: Facts) -> Reason:
     if facts.reports or facts.not_interested_at is None:
-        return Reason("reported")
+        return Reason("reported", at=facts.reported_at or facts.last_at)
     return Reason("not_interested", at=facts.not_interested_at)
 
 

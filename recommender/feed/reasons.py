@@ -102,7 +102,7 @@ NOT_SHOWN: Mapping[str, str] = {
     **{rule.name: rule.otherwise for rule in FILTERS if rule.name not in SAYS_WHEN},
     **HOST_FILTERS,
     "not_in_future": "it will be published{on}",
-    "reported": "you reported it",
+    "reported": "you reported it{on}",
     "not_interested": "you said{on} that it does not interest you",
     "converted": "you {converted} it{on}",
     "watched": "you {watched} it{on}",

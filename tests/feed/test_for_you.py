@@ -136,7 +136,7 @@ FILTERED: dict[str, tuple[dict[str, Any], Callable[[Session], object], list[str]
     ),
     "reported": (
         {}, does("report"), ["not_rejected", "not_seen"],
-        "you reported it",
+        "you reported it on 1 January 2026",
     ),
     "creator": (
         {}, mutes("creator", "star"), ["creator_not_muted"],
