@@ -349,12 +349,7 @@ Order = Callable[[ColumnElement[int]], ColumnElement[Any]]
 """A function from the id of a subject to its place."""
 
 
-def largest(
-    rows: Statement,
-    limit: Any,
-    order: Order | None,
-    name: str,
-) -> Subquery:
+def largest(rows: Statement, limit: Any, order: Order | None, name: str) -> Subquery:
     """Return the rows with the largest values, the same ones after an export and an import.
 
     An import gives rows other ids. It keeps the order of the ids of users and videos only.
@@ -388,11 +383,7 @@ def largest(
     return first.limit(limit).subquery(name)
 
 
-def _tied(
-    rows: Statement,
-    tie: sa.CTE,
-    order: Order,
-) -> Statement:
+def _tied(rows: Statement, tie: sa.CTE, order: Order) -> Statement:
     """Return the rows that share the value of a tie, with their place."""
     subject, value = (column.element for column in rows.selected_columns)
     cut = sa.select(tie.c.value).scalar_subquery()
