@@ -43,7 +43,12 @@ from recommender.formats import scalars
 from recommender.formats.scalars import LARGEST_ID, AnyKey
 from recommender.models import LearningState, Video
 from recommender.ranking.additions import check_where
-from recommender.ranking.audience import IN_FOLLOWING, last_of_followed, newest_of_followed
+from recommender.ranking.audience import (
+    IN_FOLLOWING,
+    followed_creators,
+    last_of_followed,
+    newest_of_followed,
+)
 from recommender.ranking.filters import (
     available,
     creator_not_blocked,
@@ -313,7 +318,7 @@ def _of_followed(request: FeedRequest, part: _Part) -> Statement:
     """Return the statement of the next videos of the followed creators."""
     viewer = Viewer.of(request)
     shown = _shown(request, viewer, part, *NOT_BY_VIDEO)
-    newest = newest_of_followed(viewer, shown, request.limit + 1, IN_FOLLOWING)
+    newest = newest_of_followed(shown, request.limit + 1, followed_creators(viewer, *IN_FOLLOWING))
     return page_query(newest, "following")
 
 

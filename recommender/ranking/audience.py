@@ -31,22 +31,26 @@ def blocked_users(viewer: Viewer) -> sa.Select[int]:
     return sa.select(Block.other_id).where(Block.user_id == viewer.user_id)
 
 
-def with_statuses(creators: Subquery, *statuses: str) -> Subquery:
+def with_statuses(
+    creators: Subquery, *statuses: str, is_needed: ColumnElement[bool] | None = None
+) -> Subquery:
     """Return creators with each stored status of videos to look for, as an index has them.
 
     Args:
         creators: a subquery of `creator_id`.
         statuses: the stored statuses. One for fewer people that no video has is left out, so that
             it costs no search for each creator.
+        is_needed: whether to look for any videos at all; None for always.
     """
-    rows = sa.union_all(*map(_if_any, statuses)).subquery("statuses")
+    rows = sa.union_all(*(_if_any(status, is_needed) for status in statuses)).subquery("statuses")
     pairs = sa.select(creators.c.creator_id, rows.c.status).join(rows, sa.true())
     return pairs.subquery("creators_with_statuses")
 
 
-def _if_any(status: str) -> sa.Select[str]:
+def _if_any(status: str, is_needed: ColumnElement[bool] | None) -> sa.Select[str]:
     """Return a row with a stored status, for fewer people only if any video has it."""
     row = sa.select(literal(status, sa.Text()).label("status"))
+    row = row if is_needed is None else row.where(is_needed)
     if status == "published":
         return row
     video = aliased(Video)
@@ -54,15 +58,18 @@ def _if_any(status: str) -> sa.Select[str]:
     return row.where(any_video.scalar_subquery().is_not(None))
 
 
-def newest_of_followed(
-    viewer: Viewer, shown: Conditions, limit: Any, statuses: Sequence[str]
-) -> Statement:
+def newest_of_followed(shown: Conditions, limit: Any, followed: Subquery) -> Statement:
     """Return the newest videos of the followed creators that fulfil some conditions.
 
     A page of n videos can come from at most n creators: the n with the most recent next video. Only
     n videos are read for each of these creators.
+
+    Args:
+        shown: the conditions on a video.
+        limit: the largest number of videos.
+        followed: as `followed_creators` returns it.
     """
-    creators = _next_creators(_next_of_each(viewer, shown, statuses), shown, limit)
+    creators = _next_creators(_next_of_each(followed, shown), shown, limit)
     of_creator = sa.and_(*_by_creator(creators), Video.published_at >= creators.c.since, *shown)
     # The outer join keeps both databases from starting at all videos.
     return (
@@ -81,7 +88,7 @@ def last_of_followed(request: FeedRequest, is_left: ColumnElement[bool]) -> Stat
     videos is the end, so that no creator's videos are looked at beyond their share.
     """
     viewer = Viewer.of(request)
-    creators = _next_of_each(viewer, [is_left], IN_FOLLOWING)
+    creators = _next_of_each(followed_creators(viewer, *IN_FOLLOWING), [is_left])
     active = sa.func.coalesce(sa.func.nullif(sa.func.count(creators.c.next_at), 0), 1)
     share = (viewer.scan_limit - literal(1, BigInteger())) // active
     shares = sa.select(share.label("share")).cte("shares")
@@ -104,25 +111,30 @@ def last_of_followed(request: FeedRequest, is_left: ColumnElement[bool]) -> Stat
     )
 
 
-def _next_of_each(viewer: Viewer, shown: Conditions, statuses: Sequence[str]) -> CTE:
+def followed_creators(
+    viewer: Viewer, *statuses: str, is_needed: ColumnElement[bool] | None = None
+) -> Subquery:
+    """Return the creators whom the viewer follows, as `with_statuses` does.
+
+    Muted and blocked creators are left out, and so is the viewer.
+    """
+    muted = sa.select(MutedCreator.creator_id).where(MutedCreator.user_id == viewer.user_id)
+    followed = sa.select(Follow.creator_id).where(
+        Follow.user_id == viewer.user_id,
+        Follow.creator_id != viewer.user_id,
+        Follow.creator_id.not_in(muted),
+        Follow.creator_id.not_in(blocked_users(viewer)),
+    )
+    return with_statuses(followed.subquery("followed"), *statuses, is_needed=is_needed)
+
+
+def _next_of_each(followed: Subquery, shown: Conditions) -> CTE:
     """Return the followed creators, each with the publication time of their next video or NULL.
 
     A creator has a row for each stored status.
     """
-    muted = sa.select(MutedCreator.creator_id).where(MutedCreator.user_id == viewer.user_id)
-    followed = (
-        sa.select(Follow.creator_id)
-        .where(
-            Follow.user_id == viewer.user_id,
-            Follow.creator_id != viewer.user_id,
-            Follow.creator_id.not_in(muted),
-            Follow.creator_id.not_in(blocked_users(viewer)),
-        )
-        .subquery("followed")
-    )
-    wanted = with_statuses(followed, *statuses)
-    next_at = _nth_newest(wanted, shown, 1).label("next_at")
-    return sa.select(*wanted.c, next_at).cte("next_of_each")
+    next_at = _nth_newest(followed, shown, 1).label("next_at")
+    return sa.select(*followed.c, next_at).cte("next_of_each")
 
 
 def _next_creators(next_videos: CTE, shown: Conditions, limit: Any) -> Subquery:

@@ -13,7 +13,7 @@ from recommender.database.expressions import Statement
 from recommender.formats.scalars import UNDATED
 from recommender.models import Video
 from recommender.models.types import UtcDateTime
-from recommender.ranking.audience import Conditions, newest_of_followed
+from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
 from recommender.ranking.sources import BACKFILL, CANDIDATES, SOURCES, Source
 from recommender.ranking.viewer import Shape, Viewer
@@ -91,11 +91,13 @@ def _with_followed(
     conditions: Conditions,
     limit: ColumnElement[int],
 ) -> Statement:
-    """Return the newest videos, and the newest for followers only by followed creators."""
-    own = newest_of_followed(viewer, conditions, limit, ("followers",)).subquery("for_followers")
-    of_all = sa.select(newest.subquery("newest_of_all").c[0])
+    """Return the newest videos; if too few are left, also those for the viewer as a follower."""
+    of_all = newest.cte("newest_of_all")
+    is_short = sa.select(sa.func.count() < limit).select_from(of_all).scalar_subquery()
+    followed = followed_creators(viewer, "followers", is_needed=is_short)
+    own = newest_of_followed(conditions, limit, followed).subquery("for_followers")
     theirs = sa.select(own.c.video_id).where(own.c.video_id.is_not(None))
-    both = sa.union_all(of_all, theirs).subquery("newest_of_both")
+    both = sa.union_all(sa.select(of_all.c[0]), theirs).subquery("newest_of_both")
     return sa.select(both.c[0])
 
 
