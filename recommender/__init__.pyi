@@ -77,6 +77,7 @@ from .feed.for_you import (
     for_you as for_you,
     rank as rank,
 )
+from .feed.memory import mark_seen as mark_seen
 from .feed.sessions import record_page as record_page
 from .feed.timelines import (
     following as following,

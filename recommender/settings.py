@@ -152,6 +152,17 @@ class Settings:
         86_400.0, "Age of a session's last page after which its cursor expires.",
         low=1, high=31_536_000,
     )  # fmt: skip
+    served_again_after: float = _setting(
+        86_400.0, "Time after which a video that was served but not seen may come again; 0: never.",
+        high=315_360_000,
+    )  # fmt: skip
+    served_attempts: int = _setting(
+        3, "Times that a video is served to a viewer who has not seen it.", low=1, high=1_000
+    )
+    next_page_means_seen: int = _setting(
+        1, "1 if a request for the next page says that the page before was looked at; 0 if not.",
+        high=1,
+    )  # fmt: skip
     interests: int = _setting(
         20, "Strongest hashtags, sounds and creators, of each kind, that candidates come from.",
         low=1, high=500,

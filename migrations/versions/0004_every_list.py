@@ -1,4 +1,4 @@
-"""Who may see a video, and who blocked whom.
+"""Who may see a video, who blocked whom, and what was served to whom.
 
 Revision ID: 0004
 Revises: 0003
@@ -6,8 +6,11 @@ Revises: 0003
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql, sqlite
 
 from recommender.database.migrations import committing, kept_rows
 
@@ -27,6 +30,8 @@ VIDEOS = (
 )  # fmt: skip
 STATUSES = ("published", "review", "removed")
 FOR_FEWER = ("followers", "undiscoverable", "unlisted")
+USERS_AT_ONCE = 1_000
+FOR_YOU_MEMORY = 0
 VISIBILITY = "visibility BETWEEN 0 AND 5"
 
 
@@ -35,13 +40,18 @@ def upgrade() -> None:
         lock_users()
     add_discoverable()
     create_blocks()
+    create_served()
+    add_attempts()
     if is_sqlite():
         rebuild_videos(statuses=(*STATUSES, *FOR_FEWER), is_new=True)
+        op.execute(fill_served(sa.true()))
         return
     add_visibility()
-    with committing(op.get_context()):
+    with committing(op.get_context()) as is_committing:
         for name in ("status", "visibility"):
             validate("rec_videos", name)
+        for users in ranges() if is_committing else [sa.true()]:
+            op.execute(fill_served(users))
 
 
 def downgrade() -> None:
@@ -55,6 +65,8 @@ def downgrade() -> None:
         validate("rec_videos", "status")
     op.drop_table("rec_blocks")
     op.drop_column("rec_users", "discoverable")
+    drop_attempts()
+    op.drop_table("rec_served")
 
 
 def is_sqlite() -> bool:
@@ -200,3 +212,98 @@ VIDEO_INDEXES = (
     ["status", "trending", "id"],
     ["format", "status", "published_at", "id"],
 )
+
+
+def create_served() -> None:
+    op.create_table(
+        "rec_served",
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("memory", sa.SmallInteger(), nullable=False),
+        sa.Column("video_id", sa.BigInteger(), nullable=False),
+        sa.Column("session", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("last_at", TIME, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("seen", sa.Boolean(), nullable=False),
+        sa.CheckConstraint(
+            "position >= 0 AND attempts >= 0", name=op.f("rec_served_not_negative_ck")
+        ),
+        sa.PrimaryKeyConstraint("user_id", "memory", "video_id", name=op.f("rec_served_pk")),
+        sqlite_with_rowid=False,
+        if_not_exists=True,
+    )
+
+
+def served_columns() -> dict[str, list[sa.Column[object]]]:
+    """The columns that sessions and their places get."""
+    return {
+        "rec_feed_sessions": [
+            sa.Column("seen_until", sa.Integer(), server_default="0", nullable=False)
+        ],
+        "rec_feed_items": [
+            sa.Column("attempt", sa.Integer(), nullable=True),
+            sa.Column("refilled", sa.Boolean(), server_default=sa.false(), nullable=False),
+        ],
+    }
+
+
+def add_attempts() -> None:
+    for table, columns in served_columns().items():
+        for column in columns:
+            op.add_column(table, column, if_not_exists=not is_sqlite())
+
+
+def drop_attempts() -> None:
+    for table, columns in served_columns().items():
+        for column in columns:
+            op.drop_column(table, column.name)
+
+
+def ranges() -> Iterable[sa.ColumnElement[bool]]:
+    """Ranges of users, so that no statement takes long."""
+    context, user_id = op.get_context(), sa.column("user_id", sa.BigInteger)
+    if context.as_sql or not context.connection:
+        return [sa.true()]
+    newest = sa.select(sa.func.max(sa.column("id"))).select_from(sa.table("rec_users"))
+    last = context.connection.scalar(newest) or 0
+    return [
+        user_id.between(low, low + USERS_AT_ONCE - 1) for low in range(0, last + 1, USERS_AT_ONCE)
+    ]
+
+
+def fill_served(users: sa.ColumnElement[bool]) -> sa.Executable:
+    """Fill the table from the places of some users; what is there already stays.
+
+    A page that was followed by another one in its session counts as looked at.
+    """
+    served = sa.table(
+        "rec_served",
+        *map(sa.column, ("user_id", "memory", "video_id", "session", "position")),
+        *map(sa.column, ("last_at", "attempts", "seen")),
+    )
+    place = last_places(users)
+    memory = sa.literal(FOR_YOU_MEMORY, sa.SmallInteger())
+    rows = sa.select(
+        place.c.user_id, memory, place.c.video_id, place.c.session, place.c.position,
+        place.c.last_at, place.c.attempts, place.c.times_seen > 0,
+    ).where(place.c.number == 1)  # fmt: skip
+    insert = (sqlite if is_sqlite() else postgresql).insert(served)
+    return insert.from_select(list(served.c.keys()), rows).on_conflict_do_nothing()
+
+
+def last_places(users: sa.ColumnElement[bool]) -> sa.Subquery:
+    """Return the places of users and videos; the last one of a pair has the number 1."""
+    names = ("user_id", "session", "position", "video_id", "page", "served_at")
+    items = sa.table("rec_feed_items", *map(sa.column, names))
+    last_page = sa.func.max(items.c.page).over(partition_by=[items.c.user_id, items.c.session])
+    seen = sa.case((items.c.position < last_page, 1), else_=0).label("seen")
+    place = sa.select(*items.c, seen).where(users).subquery("places")
+    pair = [place.c.user_id, place.c.video_id]
+    latest = [place.c.served_at.desc(), place.c.session]
+    return sa.select(
+        *place.c,
+        sa.func.max(place.c.served_at).over(partition_by=pair).label("last_at"),
+        sa.func.count().over(partition_by=pair).label("attempts"),
+        sa.func.sum(place.c.seen).over(partition_by=pair).label("times_seen"),
+        sa.func.row_number().over(partition_by=pair, order_by=latest).label("number"),
+    ).subquery("last_places")

@@ -23,8 +23,9 @@ from recommender.operations.audit import PROMISES, Audit
 @database_option
 def audit(since: datetime | None, form: str | None) -> None:
     """Check that every page served kept its promises. Read-only."""
-    with reading(longest=settings().rollup_timeout) as session:
-        result = recommender.audit(session, since=since)
+    own = settings()
+    with reading(longest=own.rollup_timeout) as session:
+        result = recommender.audit(session, since=since, settings=own)
     if form_of(form) == "table":
         print_table([_row(result, name, value) for name, value in asdict(result).items()])
     else:

@@ -44,7 +44,7 @@ limit_option = click.option(
 @click.option(
     "--record",
     is_flag=True,
-    help="Serve the page and record it, so that its videos do not come again.",
+    help="Serve the page and record it, so that its videos do not come again soon.",
 )
 @click.option(
     "--cursor", metavar="CURSOR", help="Continue after the page that printed this cursor."

@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 from recommender.database.expressions import (
     Number,
     Statement,
-    age_days,
     is_positive,
     is_true,
     number,
@@ -29,7 +28,7 @@ from recommender.evaluation.log_files import ENGAGED, TARGETS
 from recommender.evaluation.log_replay import Progress, Timeline
 from recommender.evaluation.rankers import read_impressions
 from recommender.formats import scalars
-from recommender.learning.engagement import MAX_CLOCK_SKEW
+from recommender.learning.outcomes import has_outcome
 from recommender.models import (
     FeedSession,
     Interaction,
@@ -135,9 +134,9 @@ def served_rows(
 
     Its columns are user, time, label, signals, and the groups of positions. It selects only videos
     with an event that proves that they were shown: positions that the viewer did not reach carry no
-    verdict. The videos were new to the viewer, so every outcome came later.
+    verdict. The videos were new to the viewer, so every outcome came later. If a video was served
+    several times before its first event, the last place counts.
     """
-    # A client's clock may be 5 minutes behind, see MAX_CLOCK_SKEW.
     return (
         sa.select(
             ServedVideo.user_id,
@@ -203,9 +202,8 @@ def _is_same() -> sa.ColumnElement[bool]:
 
 def _first_shown() -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions: the served video was shown, and was new to its viewer."""
-    age = age_days(Interaction.first_at, ServedVideo.served_at)
     viewed, _ = viewed_and_positive(Interaction)
-    return viewed == 1, age <= number(MAX_CLOCK_SKEW / timedelta(days=1))
+    return viewed == 1, has_outcome()
 
 
 def _label(values: Mapping[str, float]) -> Number:

@@ -34,7 +34,7 @@ from recommender.models import (
     MutedHashtag,
     MutedKeyword,
     MutedSound,
-    ServedVideo,
+    RememberedVideo,
     Sound,
     User,
     Video,
@@ -206,8 +206,9 @@ def _latest(request: FeedRequest, kind: str) -> sa.ScalarSelect[datetime]:
 
 
 def _served(request: FeedRequest) -> sa.ScalarSelect[datetime]:
-    latest = sa.select(sa.func.max(ServedVideo.served_at)).where(
-        ServedVideo.user_id == request.user_id, ServedVideo.video_id == Video.id
+    served = RememberedVideo
+    latest = sa.select(sa.func.max(served.last_at)).where(
+        served.user_id == request.user_id, served.video_id == Video.id
     )
     return latest.correlate(Video).scalar_subquery()
 

@@ -21,6 +21,7 @@ from recommender.feed.items import (
     video_key,
 )
 from recommender.feed.reasons import checked_words, with_reasons
+from recommender.feed.refill import is_refillable, refilled
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import Place, select_places
 from recommender.feed.sessions import recorded_page, serve
@@ -61,14 +62,16 @@ def for_you(
 ) -> FeedPage:
     """Return the viewer's next For You page, and record it as served.
 
-    It takes four statements (viewer, profile, ranking, shown columns), and two to record the page.
-    Videos that were served or seen do not come again. Each page is ranked when it is requested, so
-    it reflects the last swipe. A cursor that is presented again returns the page that was served
-    for it. A `session_id` that is presented again returns the first page of its session. A page is
-    short only if no more videos may be shown; it is then `exhausted`. Or it is short because few of
-    the newest videos fulfil `where`: a page looks at `Settings.scan_limit` of them, the next page
-    goes on, and this page is `cut_short`. On SQLite the transaction must be a writing one, unless
-    ``record=False``.
+    It takes three statements (viewer and profile, ranking, shown columns), and three to record the
+    page. Videos that were seen do not come again, and in a session nothing comes twice. Videos that
+    were served and not seen may come again after `Settings.served_again_after`. They also fill the
+    end of a page that no other video is left for, which costs one statement more. Each page is
+    ranked when it is requested, so it reflects the last swipe. A cursor that is presented again
+    returns the page that was served for it. A `session_id` that is presented again returns the
+    first page of its session. A page is short only if no more videos may be shown; it is then
+    `exhausted`. Or it is short because few of the newest videos fulfil `where`: a page looks at
+    `Settings.scan_limit` of them, the next page goes on, and this page is `cut_short`. On SQLite
+    the transaction must be a writing one, unless ``record=False``.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -121,24 +124,34 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
     """
     if request.is_served:
         return recorded_page(session, request)
+    candidates, places = ranked_places(session, request)
+    page = FeedPage(request, ())
+    if len(places) < request.limit:
+        page = short_page(session, request)
+    if page.exhausted and is_refillable(request):
+        candidates, places = refilled(session, request, candidates, places)
+        page = replace(page, exhausted=len(places) < request.limit)
+    page = replace(page, items=placed_items(session, request, candidates, places))
+    return serve(session, page, request.settings) if record and request.known else page
+
+
+def ranked_places(session: Session, request: FeedRequest) -> tuple[Candidates, list[Place]]:
+    """Return the candidates of a page and the places that they take: one or two statements."""
     candidates = read_top_candidates(session, request)
     places = select(request, candidates)
     if places is None:  # a candidate below the best could take a place
         candidates = read_all_candidates(session, request)
-        places = select(request, candidates) or []
-    items = placed_items(session, request, candidates, places)
-    is_short = len(places) < request.limit
-    page = short_page(session, request, items) if is_short else FeedPage(request, items)
-    return serve(session, page) if record and request.known else page
+        places = select(request, candidates)
+    return candidates, places or []
 
 
-def short_page(session: Session, request: FeedRequest, items: tuple[FeedItem, ...]) -> FeedPage:
-    """Return a page with the reason why it is short: at most one statement."""
+def short_page(session: Session, request: FeedRequest) -> FeedPage:
+    """Return a page with the reason why it is short, but no items: at most one statement."""
     is_scan = request.where is not None and not request.profile.is_reference
     end = read_scan_end(session, request) if is_scan else None
     if end is None:
-        return FeedPage(request, items, exhausted=True)
-    return FeedPage(replace(request, scan_after=end), items, cut_short=True)
+        return FeedPage(request, (), exhausted=True)
+    return FeedPage(replace(request, scan_after=end), (), cut_short=True)
 
 
 def select(request: FeedRequest, candidates: Candidates) -> list[Place] | None:

@@ -46,7 +46,7 @@ def placed_items(
     return tuple(
         item_of(
             request, position, row, row_sources(request, row), shown[row.video_id],
-            explored=place.explored, crowded=place.crowded,
+            explored=place.explored, crowded=place.crowded, refilled=place.refilled,
         )
         for position, (row, place) in enumerate(left, start=request.position)
     )  # fmt: skip
@@ -94,6 +94,7 @@ def item_of(
     *,
     explored: bool = False,
     crowded: bool = False,
+    refilled: bool = False,
 ) -> FeedItem:
     """Return a ranked row as an item of a page.
 
@@ -105,6 +106,7 @@ def item_of(
         shown: the row with the columns that a page shows; None if `row` has them.
         explored: see `FeedItem`.
         crowded: see `FeedItem`.
+        refilled: see `FeedItem`.
 
     Raises:
         InvalidValue: a signal of the host is NULL.
@@ -119,6 +121,7 @@ def item_of(
         },
         explored=explored,
         crowded=crowded,
+        refilled=refilled,
         **shown_fields(row if shown is None else shown),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import cache
 from hashlib import blake2b
 from typing import Any
@@ -13,22 +14,36 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 
 from recommender.database.expressions import LARGEST_EXPONENT, Statement
-from recommender.database.schema import first_state
+from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
-from recommender.errors import InvalidValue
+from recommender.errors import CursorAhead, InvalidCursor, InvalidValue
 from recommender.feed.cursors import SessionPosition, read_cursor, session_uuid
-from recommender.feed.sessions import resumed, with_session
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey, key_or_none
 from recommender.learning.affinities import bounded_decay_exponent, decay_exponent
-from recommender.models import LearningState, User
+from recommender.models import (
+    FeedSession,
+    LearningState,
+    RememberedVideo,
+    ServedVideo,
+    User,
+    Video,
+)
 from recommender.models.tables import VIDEOS
-from recommender.ranking.profiles import checked_weight, get_profile, profile_of_id
+from recommender.ranking.profiles import (
+    WantedProfile,
+    checked_weight,
+    profile_in,
+    version_id,
+    with_profile,
+)
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Learning, Profile
 from recommender.ranking.scoring import COLUMNS
 from recommender.ranking.signals import SIGNALS, Signal
 from recommender.ranking.viewer import CYCLE
 from recommender.settings import Settings
+
+_EXPIRED = "session_id: the session has expired: begin one under another id"
 
 MAX_EXCLUDED = 10_000
 
@@ -55,7 +70,7 @@ def resolve(
     rewatch: bool = False,
     lock: bool = False,
 ) -> FeedRequest:
-    """Check the arguments of a request, and look up viewer, session and profile: two statements.
+    """Check the arguments of a request, and look up viewer, session and profile: one statement.
 
     Args:
         session: the caller's transaction.
@@ -87,8 +102,8 @@ def resolve(
     if not isinstance(rewatch, bool):
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
     values, resumes = {"key": key, "session": own}, bool(cursor) or session_id is not None
-    locked = session.execute(_locked_query(resumes=resumes), values).one_or_none() if lock else None
-    row = locked or first_state(session.execute(_viewer_query(resumes=resumes), values))
+    rows = _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
+    row = rows[0]
     request = FeedRequest(
         user=key,
         user_id=row.id,
@@ -96,7 +111,8 @@ def resolve(
         country=row.country,
         device=row.device,
         learned_since=row.learned_since,
-        profile=_profile(session, profile, row.profile_id if resumes else None),
+        was_served=bool(row.was_served),
+        profile=profile if isinstance(profile, Profile) else profile_in(rows, profile),
         as_of=moment,
         learning=learning_at(row, moment),
         limit=limit,
@@ -110,7 +126,7 @@ def resolve(
         scan_after=scan_after,
         seed=seed_of(str(own) if resumes or lock else f"{key} {moment.date()}"),
     )
-    return resumed(request, row, position, may_lag=not lock) if resumes else request
+    return _resumed(request, row, position, may_lag=not lock) if resumes else request
 
 
 def _place(cursor: str | None, session_id: UUID | str | None) -> SessionPosition:
@@ -129,21 +145,69 @@ def _place(cursor: str | None, session_id: UUID | str | None) -> SessionPosition
     return read_cursor(cursor)
 
 
-def _profile(
-    session: Session, wanted: str | Profile | None, session_profile: int | None
-) -> Profile:
-    """Return the profile of a page: the wanted one, else the session's, else the active one.
+def with_session(viewer_query: Statement) -> Statement:
+    """Add the viewer's session and its last video to the query of a viewer.
+
+    Execute it with the session's UUID as the bind parameter `session`.
+    """
+    is_session = sa.and_(
+        FeedSession.user_id == User.id, FeedSession.session == sa.bindparam("session")
+    )
+    is_last = sa.and_(
+        ServedVideo.user_id == FeedSession.user_id,
+        ServedVideo.session == FeedSession.session,
+        ServedVideo.position == FeedSession.next_position - 1,
+    )
+    return (
+        viewer_query.add_columns(
+            FeedSession.next_position,
+            FeedSession.last_at,
+            FeedSession.rewatch,
+            FeedSession.started_at,
+            Video.creator_id,
+            Video.sound_id,
+        )
+        .outerjoin(FeedSession, is_session)
+        .outerjoin(ServedVideo, is_last)
+        .outerjoin(Video, Video.id == ServedVideo.video_id)
+    )
+
+
+def _resumed(request: FeedRequest, row: Any, position: int, *, may_lag: bool) -> FeedRequest:
+    """Return the request for the page of its session that begins at a position.
 
     Args:
-        session: the caller's transaction.
-        wanted: as the caller gave it.
-        session_profile: the row id of the profile of the session's last page, None if none.
+        request: the request, with its session.
+        row: a row of the query that `with_session` returns.
+        position: the position that the cursor holds; 1 for the first page, which needs no session.
+        may_lag: whether the database may be a replica, which does not have every page yet.
+
+    Raises:
+        InvalidCursor: the viewer has no such session, it has expired, or it has no such page.
+        CursorAhead: the same, if the database may lag.
     """
-    if isinstance(wanted, Profile):
-        return wanted
-    if wanted is None and session_profile is not None:
-        return profile_of_id(session, session_profile)
-    return get_profile(session, wanted)
+    if position == 1 and row.next_position is None:
+        return request
+    lifetime = timedelta(seconds=request.settings.session_lifetime)
+    is_known = row.next_position is not None and position <= row.next_position
+    if not is_known or request.as_of - row.last_at > lifetime:
+        raise _lost(position, may_lag=may_lag)
+    return replace(
+        request,
+        position=position,
+        next_position=row.next_position,
+        rewatch=row.rewatch,
+        started_at=row.started_at,
+        last_creator=row.creator_id,
+        last_sound=row.sound_id,
+    )
+
+
+def _lost(position: int, *, may_lag: bool) -> InvalidCursor:
+    """Return the error for a session that cannot be continued."""
+    if may_lag:
+        return CursorAhead()
+    return InvalidCursor(_EXPIRED if position == 1 else None)
 
 
 def seed_of(text: str) -> int:
@@ -151,29 +215,55 @@ def seed_of(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % CYCLE
 
 
+def _viewer_rows(
+    session: Session,
+    values: Mapping[str, Any],
+    profile: str | Profile | None,
+    *,
+    resumes: bool,
+    lock: bool,
+) -> Sequence[Any]:
+    """Read the learning state, the viewer and the profile: a row per weight of the profile.
+
+    The columns of the viewer and of the profile are NULL if there is none.
+    """
+    wanted = None if isinstance(profile, Profile) else WantedProfile.of(profile)
+    form = None if wanted is None else wanted.form
+    values = {**values, **(wanted._asdict() if wanted else {})}
+    for is_locked in (True, False) if lock else (False,):
+        query = _viewer_query(form, resumes=resumes, is_locked=is_locked)
+        if rows := session.execute(query, values).all():
+            return rows
+    check_first_rows(session)
+    return []
+
+
 @cache
-def _viewer_query(*, resumes: bool) -> Statement:
-    """Return the query of the learning state and the viewer; NULL columns if there is no viewer.
+def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: bool) -> Statement:
+    """Return the query of the learning state, the viewer and the profile.
 
     Args:
-        resumes: whether to read the viewer's session too.
+        form: the form of the `WantedProfile`; None to read no profile.
+        resumes: whether to read the viewer's session too, whose profile is then the default.
+        is_locked: whether to lock the viewer's row; there is no row then without a viewer.
     """
-    query = _state_and_viewer().outerjoin(User, User.key == sa.bindparam("key"))
-    return with_session(query) if resumes else query
-
-
-@cache
-def _locked_query(*, resumes: bool) -> Statement:
-    """Return the same query that locks the viewer's row; it has no row if there is no viewer."""
-    query = _state_and_viewer().join(User, User.key == sa.bindparam("key"))
-    return (with_session(query) if resumes else query).with_for_update(key_share=True, of=User)
+    query = _state_and_viewer().join(User, User.key == sa.bindparam("key"), isouter=not is_locked)
+    query = with_session(query) if resumes else query
+    if form is not None:
+        row_id = version_id(form)
+        keeps_profile = resumes and form == WantedProfile().form
+        row_id = sa.func.coalesce(ServedVideo.profile_id, row_id) if keeps_profile else row_id
+        query = with_profile(query, row_id)
+    return query.with_for_update(key_share=True, of=User) if is_locked else query
 
 
 def _state_and_viewer() -> Statement:
     state = LearningState
+    was_served = sa.exists().where(RememberedVideo.user_id == User.id)
     return (
         sa.select(
             User.id, User.language, User.country, User.device, User.learned_since,
+            was_served.label("was_served"),
             state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
             state.sound_half_life_days, state.trend_half_life_days, state.engaged_share,
             state.trend_peak, state.captions,

@@ -41,11 +41,13 @@ class Place(NamedTuple):
         candidate: the index of the candidate.
         explored: whether the position was kept for exploration.
         crowded: whether every candidate left shared its creator or sound with the video before.
+        refilled: whether the video comes again because no other was left.
     """
 
     candidate: int
     explored: bool = False
     crowded: bool = False
+    refilled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

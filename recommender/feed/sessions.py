@@ -8,28 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Integer
 from sqlalchemy.dialects import postgresql, sqlite
 
 from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
-from recommender.errors import CursorAhead, InvalidCursor, InvalidValue, UnknownUser
+from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
 from recommender.feed.cursors import SessionPosition
 from recommender.feed.items import shown_fields
+from recommender.feed.memory import look_until, remember
+from recommender.feed.resolve import with_session
 from recommender.feed.statements import cached_statement, page_query, run_cached
 from recommender.feed.values import Contribution, FeedItem, FeedPage
 from recommender.formats import scalars
 from recommender.formats.scalars import LIST_SEPARATOR
-from recommender.models import FeedSession, ServedVideo, User, Video
+from recommender.models import User, Video
 from recommender.models.tables import SERVED, SESSIONS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import allowed, still_allowed
+from recommender.ranking.history import not_seen
 from recommender.ranking.profiles import profile_of_id
 from recommender.ranking.request import (
     NOTHING_LEARNED,
@@ -39,76 +43,11 @@ from recommender.ranking.request import (
 )
 from recommender.ranking.scoring import score_key_of, score_of
 from recommender.ranking.viewer import Shape, Viewer, ViewerParts, values_of
-
-_EXPIRED = "session_id: the session has expired: begin one under another id"
-
-
-def with_session(viewer_query: Statement) -> Statement:
-    """Add the viewer's session and its last video to the query of a viewer.
-
-    Execute it with the session's UUID as the bind parameter `session`.
-    """
-    is_session = sa.and_(
-        FeedSession.user_id == User.id, FeedSession.session == sa.bindparam("session")
-    )
-    is_last = sa.and_(
-        ServedVideo.user_id == FeedSession.user_id,
-        ServedVideo.session == FeedSession.session,
-        ServedVideo.position == FeedSession.next_position - 1,
-    )
-    return (
-        viewer_query.add_columns(
-            FeedSession.next_position,
-            FeedSession.last_at,
-            FeedSession.rewatch,
-            ServedVideo.profile_id,
-            Video.creator_id,
-            Video.sound_id,
-        )
-        .outerjoin(FeedSession, is_session)
-        .outerjoin(ServedVideo, is_last)
-        .outerjoin(Video, Video.id == ServedVideo.video_id)
-    )
+from recommender.settings import Settings
 
 
-def resumed(request: FeedRequest, row: Any, position: int, *, may_lag: bool) -> FeedRequest:
-    """Return the request for the page of its session that begins at a position.
-
-    Args:
-        request: the request, with its session.
-        row: the row of the query that `with_session` returns.
-        position: the position that the cursor holds; 1 for the first page, which needs no session.
-        may_lag: whether the database may be a replica, which does not have every page yet.
-
-    Raises:
-        InvalidCursor: the viewer has no such session, it has expired, or it has no such page.
-        CursorAhead: the same, if the database may lag.
-    """
-    if position == 1 and row.next_position is None:
-        return request
-    lifetime = timedelta(seconds=request.settings.session_lifetime)
-    is_known = row.next_position is not None and position <= row.next_position
-    if not is_known or request.as_of - row.last_at > lifetime:
-        raise _lost(position, may_lag=may_lag)
-    return replace(
-        request,
-        position=position,
-        next_position=row.next_position,
-        rewatch=row.rewatch,
-        last_creator=row.creator_id,
-        last_sound=row.sound_id,
-    )
-
-
-def _lost(position: int, *, may_lag: bool) -> InvalidCursor:
-    """Return the error for a session that cannot be continued."""
-    if may_lag:
-        return CursorAhead()
-    return InvalidCursor(_EXPIRED if position == 1 else None)
-
-
-def record_page(session: Session, page: FeedPage) -> FeedPage:
-    """Record a page as served, so that none of its videos comes again: four statements.
+def record_page(session: Session, page: FeedPage, *, settings: Settings | None = None) -> FeedPage:
+    """Record a page as served, so that none of its videos comes again: five statements.
 
     It is for hosts that rank on a replica or shorten a page (``record=False``), and then record it
     on the primary. `for_you` records its pages by itself. It is safe to repeat: if the session
@@ -120,6 +59,7 @@ def record_page(session: Session, page: FeedPage) -> FeedPage:
     Args:
         session: the caller's transaction; nothing is committed.
         page: as `for_you` returned it, whole or without some of its items.
+        settings: the settings of `for_you`; None for the environment's.
 
     Returns:
         The page as it was served, with its session and the cursor of the next page. If no video is
@@ -138,14 +78,15 @@ def record_page(session: Session, page: FeedPage) -> FeedPage:
     row = session.execute(_session_query(request), {"session": request.session}).one_or_none()
     if row is None:
         raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
+    settings = settings or Settings.from_environment()
     own = replace(request, user_id=row.id)
     if own.position < (row.next_position or 1):
         return recorded_page(session, own)
     # The page of a user who was erased since is not a page of the new user with that key.
     items = page.items if request.user_id in {None, row.id} else ()
-    items = _servable(session, own, items, row)
+    items = _servable(session, own, items, row, settings)
     ranked = replace(page, request=own, items=items, exhausted=False, stale=not items)
-    return serve(session, ranked)
+    return serve(session, ranked, settings)
 
 
 def _session_query(request: RequestSummary) -> Statement:
@@ -159,7 +100,11 @@ def _session_query(request: RequestSummary) -> Statement:
 
 
 def _servable(
-    session: Session, request: RequestSummary, items: Sequence[FeedItem], last: Any
+    session: Session,
+    request: RequestSummary,
+    items: Sequence[FeedItem],
+    last: Any,
+    settings: Settings,
 ) -> tuple[FeedItem, ...]:
     """Return the items that pass the filters now, once each and placed again: one statement.
 
@@ -169,21 +114,31 @@ def _servable(
         session: the caller's transaction.
         request: the request, with the user's row id.
         items: the items of the page.
-        last: a row with the creator and the sound of the session's last video.
+        last: the row of the session, with the creator and the sound of its last video.
+        settings: the numbers that say what may come again.
     """
-    fields = {**shared_fields(request), "language": None}
-    own = FeedRequest(**fields, learning=NOTHING_LEARNED)
+    fields = {**shared_fields(request), "language": None, "started_at": last.started_at}
+    own = FeedRequest(**fields, learning=NOTHING_LEARNED, settings=settings)
     statement = cached_statement(_passing_query, named, "record_page", Shape.of(own))
     values = values_of(own, [item.video for item in items])
     rows = {row.id: row for row in run_cached(lookup.connection(session), statement, values)}
-    items_by_video = {item.video_id: item for item in items if item.video_id in rows}
+    items_by_video = {
+        item.video_id: item
+        for item in items
+        if item.video_id in rows and (item.refilled or rows[item.video_id].is_new)
+    }
     return _placed_again(own, items_by_video, [last, *(rows[video] for video in items_by_video)])
 
 
 def _passing_query(shape: Shape, viewer: Viewer) -> Statement:
-    """Return the query of the given videos that pass the filters of a request."""
-    passing = (Video.id.in_(viewer.given_videos()), *allowed(shape, viewer))
-    return sa.select(Video.id, Video.creator_id, Video.sound_id).where(*passing)
+    """Return the query of the given videos that pass the filters of a request.
+
+    Those that were served lately or often pass too, if they are not seen: `is_new` tells them.
+    """
+    passing = (Video.id.in_(viewer.given_videos()), *allowed(shape, viewer, again=True))
+    is_any = shape.rewatch or shape.is_reference
+    is_new = (sa.true() if is_any else not_seen(viewer)).label("is_new")
+    return sa.select(Video.id, Video.creator_id, Video.sound_id, is_new).where(*passing)
 
 
 def _placed_again(
@@ -211,21 +166,36 @@ def _are_alike(one: Any, other: Any) -> bool:
     return has_same_creator or has_same_sound
 
 
-def serve(session: Session, page: FeedPage) -> FeedPage:
-    """Record a page that was ranked in this transaction, and return it as served: two statements.
+def serve(session: Session, page: FeedPage, settings: Settings) -> FeedPage:
+    """Record a page that was ranked in this transaction, and return it as served: three statements.
 
     The user's row must be locked. An empty page is not recorded. A page that another transaction
     recorded meanwhile at the same position is returned instead.
+
+    Args:
+        session: the caller's transaction.
+        page: the page.
+        settings: they say whether this page means that the page before was looked at.
     """
-    request = page.request
+    request, is_looked_at = page.request, bool(settings.next_page_means_seen)
+    seen_until = request.position - 1 if is_looked_at else 0
     if not page.items:
         # The other page may have left no video for this one.
-        return _page_at(session, request) or _not_recorded(page)
+        if other := _page_at(session, request):
+            return other
+        if seen_until:
+            look_until(session, request.user_id, request.session, seen_until)
+        return _not_recorded(page)
     length = len(page.items)
-    if not _advance(session, request, length):
+    started_at = _advance(session, request, length, seen_until)
+    if started_at is None:
         return recorded_page(session, request)
+    attempts = remember(session, request, page.items, started_at)
     asked = request.limit if page.exhausted else length
-    rows = [{**_served_row(request, item), "asked": asked} for item in page.items]
+    rows = [
+        {**_served_row(request, item), "asked": asked, "attempt": attempts[item.video_id]}
+        for item in page.items
+    ]
     bulk.insert(session, SERVED, rows, conflict=None)
     return _with_cursor(page, request.position + length)
 
@@ -236,8 +206,14 @@ def _not_recorded(page: FeedPage) -> FeedPage:
     return _with_cursor(page, position) if position > 1 or page.cut_short else page
 
 
-def _advance(session: Session, request: RequestSummary, length: int) -> bool:
-    """Begin the session or advance it past a page; False if another page did so before."""
+def _advance(
+    session: Session, request: RequestSummary, length: int, seen_until: int
+) -> datetime | None:
+    """Begin the session or advance it past a page.
+
+    Returns:
+        The time at which the session began; None if another page advanced it before.
+    """
     values = {
         "asker": request.user_id,
         "own": request.session,
@@ -245,10 +221,12 @@ def _advance(session: Session, request: RequestSummary, length: int) -> bool:
         "after": request.position + length,
         "again": request.rewatch,
         "moment": request.as_of,
+        "looked": seen_until,
     }
     is_first = request.position == 1
     statement = _begin_statement(lookup.is_sqlite(session)) if is_first else _advance_statement()
-    return lookup.run(session, statement, values).scalar() is not None
+    started_at: datetime | None = lookup.run(session, statement, values).scalar()
+    return started_at
 
 
 @cache
@@ -261,13 +239,15 @@ def _begin_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
         "rewatch": sa.bindparam("again"),
         "started_at": sa.bindparam("moment"),
         "last_at": sa.bindparam("moment"),
+        "seen_until": sa.bindparam("looked"),
     }
-    return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.next_position)
+    return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.started_at)
 
 
 @cache
 def _advance_statement() -> Any:
     latest = sa.bindparam("moment", type_=UtcDateTime())
+    looked = sa.bindparam("looked", type_=Integer())
     return (
         sa.update(SESSIONS)
         .where(
@@ -278,8 +258,9 @@ def _advance_statement() -> Any:
         .values(
             next_position=sa.bindparam("after"),
             last_at=bulk.greatest(SESSIONS.c.last_at, latest),
+            seen_until=bulk.greatest(SESSIONS.c.seen_until, looked),
         )
-        .returning(SESSIONS.c.next_position)
+        .returning(SESSIONS.c.started_at)
     )
 
 
@@ -296,6 +277,7 @@ def _served_row(request: RequestSummary, item: FeedItem) -> Mapping[str, Any]:
         "sources": LIST_SEPARATOR.join(item.sources),
         "explored": item.explored,
         "crowded": item.crowded,
+        "refilled": item.refilled,
         "signals": _recorded_signals(request, item),
     }
 
@@ -385,6 +367,7 @@ def _recorded_item(row: Any, weights: Mapping[str, float]) -> FeedItem:
         signals={**ours, **own},
         explored=row.explored,
         crowded=row.crowded,
+        refilled=row.refilled,
         **shown_fields(row),
     )
 

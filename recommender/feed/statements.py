@@ -30,10 +30,12 @@ from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import FeedRequest, ScanPosition
 from recommender.ranking.scoring import (
     PAGE_COLUMNS,
+    every_served,
     pool_size,
     ranked_candidates,
     ranked_with_outcomes,
     top_candidates,
+    top_served,
 )
 from recommender.ranking.viewer import Shape, Viewer, ViewerParts, values_of
 
@@ -83,6 +85,20 @@ def read_top_candidates(session: Session, request: FeedRequest) -> Candidates:
 def read_all_candidates(session: Session, request: FeedRequest) -> Candidates:
     """Read all candidates of a page: one statement."""
     return Candidates(candidate_rows(session, request, ranked_candidates, "for_you").all())
+
+
+def read_served(session: Session, request: FeedRequest, *, every: bool = False) -> Candidates:
+    """Read unseen videos that were served before, the oldest first: one statement.
+
+    Args:
+        session: the caller's transaction.
+        request: as `resolve` returns it.
+        every: whether to read all of them, not only `pool_size`.
+    """
+    if every:
+        return Candidates(candidate_rows(session, request, every_served, "refill").all())
+    rows = candidate_rows(session, request, top_served, "refill").all()
+    return Candidates(rows, pool=pool_size(request.limit))
 
 
 def read_given_candidates(

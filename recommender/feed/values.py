@@ -102,6 +102,8 @@ class FeedItem:
         explored: whether the position was kept for exploration: a new video with few impressions.
         crowded: whether every candidate left shared its creator or sound with the video before,
             or `record_page` left out the videos between the two.
+        refilled: whether the video was served before and comes again, unseen, because no other
+            video was left for the page.
         format: the host's word for what it is, None if not given.
         filters: the outcomes of the filters, which only `rank` tells; empty in other lists.
         reasons: up to three causes of its place, the strongest first; empty if not asked for.
@@ -121,6 +123,7 @@ class FeedItem:
     video_id: int = 0
     explored: bool = False
     crowded: bool = False
+    refilled: bool = False
     format: str | None = None
     filters: tuple[FilterOutcome, ...] = ()
     reasons: tuple[Reason, ...] = ()
@@ -144,6 +147,8 @@ class FeedItem:
             "score": self.score,
             "sources": list(self.sources),
         }
+        if self.refilled:
+            shown["refilled"] = True
         if self.filters:
             shown["filters"] = [outcome.as_dict() for outcome in self.filters]
         if self.reasons:

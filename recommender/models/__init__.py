@@ -33,7 +33,7 @@ from recommender.models.learned import (
     Term,
     VideoNeighbour,
 )
-from recommender.models.serving import FeedSession, ServedVideo
+from recommender.models.serving import FeedSession, RememberedVideo, ServedVideo
 from recommender.models.types import Base
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "ProfileVersion",
     "ProfileWeight",
     "RecentEngagement",
+    "RememberedVideo",
     "ServedVideo",
     "Sound",
     "Term",

@@ -1,4 +1,4 @@
-"""The tables of served pages: sessions and the videos of their pages."""
+"""The tables of served pages: sessions, the videos of their pages, and what was served to whom."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from sqlalchemy import (
     Index,
     Integer,
     PrimaryKeyConstraint,
+    SmallInteger,
     Text,
     UniqueConstraint,
     Uuid,
+    false,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from recommender.models.types import CLUSTERED, PREFIX, Time, UserKey, not_negative
 from recommender.models.types import Base as Base  # noqa: PLC0414 - here it knows every table
 
+FOR_YOU_MEMORY = 0
+"""The memory of For You, which all its profiles and sessions share."""
+
 
 class FeedSession(Base):
     """A session of a user: pages that follow one another by cursors.
 
     `next_position` is the first position of the next page. The first request to advance it serves
-    that page.
+    that page. `seen_until` is the last position that the user looked at, 0 if none.
     """
 
     __tablename__ = f"{PREFIX}feed_sessions"
@@ -38,16 +43,41 @@ class FeedSession(Base):
     rewatch: Mapped[bool]
     started_at: Mapped[Time]
     last_at: Mapped[Time]
+    seen_until: Mapped[int] = mapped_column(Integer, server_default="0")
+
+
+class RememberedVideo(Base):
+    """A video that was served to a user, in one of the memories: what a feed knows of its pages.
+
+    `session`, `position` and `last_at` are of the last time that it was served, `attempts` is the
+    number of times. `seen` is true if the user had looked at it before that, or if the session was
+    pruned after they had. Until then `FeedSession.seen_until` tells. An event of the user makes a
+    video seen too; the state of the user and the video tells that.
+    """
+
+    __tablename__ = f"{PREFIX}served"
+    __table_args__ = (not_negative("position", "attempts"), CLUSTERED)
+
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    memory: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    session: Mapped[uuid.UUID] = mapped_column(Uuid)
+    position: Mapped[int] = mapped_column(Integer)
+    last_at: Mapped[Time]
+    attempts: Mapped[int] = mapped_column(Integer)
+    seen: Mapped[bool]
 
 
 class ServedVideo(Base):
-    """A served video, and the reasons for its place.
+    """A place: a served video, and the reasons for it. Feeds do not read this log.
 
     `page` is the position of the page's first video, `asked` the requested number of videos.
     `explored` is true if the place was kept for an exploration candidate. `crowded` is true if all
     remaining candidates had the creator or the sound of the previous video, or if `record_page`
-    left out the videos between them. `signals` holds the values of the signals that were not 0,
-    and the weights of a host's own signals. `profile_id` is the profile that holds the other
+    left out the videos between them. `attempt` is 1 if the video had not been served to the user
+    before, 2 if once, and so on; NULL for places of older versions. `refilled` is true if it came
+    again because no other video was left. `signals` holds the values of the signals that were not
+    0, and the weights of a host's own signals. `profile_id` is the profile that holds the other
     weights.
     """
 
@@ -79,3 +109,5 @@ class ServedVideo(Base):
     explored: Mapped[bool]
     crowded: Mapped[bool]
     signals: Mapped[dict[str, Any]] = mapped_column(JSON)
+    attempt: Mapped[int | None] = mapped_column(Integer)
+    refilled: Mapped[bool] = mapped_column(server_default=false())

@@ -20,6 +20,7 @@ from recommender.models import (
     ProfileVersion,
     ProfileWeight,
     RecentEngagement,
+    RememberedVideo,
     ServedVideo,
     Sound,
     Term,
@@ -53,6 +54,7 @@ RECENT = cast(Table, RecentEngagement.__table__)
 NEIGHBOURS = cast(Table, VideoNeighbour.__table__)
 TERMS = cast(Table, Term.__table__)
 SESSIONS = cast(Table, FeedSession.__table__)
+REMEMBERED = cast(Table, RememberedVideo.__table__)
 SERVED = cast(Table, ServedVideo.__table__)
 BLOCKS = cast(Table, Block.__table__)
 MUTED_CREATORS = cast(Table, MutedCreator.__table__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,12 +18,19 @@ from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.models.tables import LEARNING_STATE
 from recommender.operations import audit_statements as statements
+from recommender.settings import Settings
 
 PROMISES = (
-    "repeats", "neighbours_creator", "neighbours_sound", "served_again", "muted", "blocked", "own",
-    "out_of_order",
+    "repeats", "neighbours_creator", "neighbours_sound", "served_again", "served_too_often",
+    "muted", "blocked", "own", "out_of_order",
 )  # fmt: skip
 """The counts of an audit that are 0 if the recommender kept its promises."""
+
+
+SECONDS_PER_DAY = 86_400
+
+MAX_DAYS = 1e6
+"""More days than there are between any two times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +51,13 @@ class Audit:
             previous place.
         neighbours_sound: promise: the same count for the sound.
         crowded: places for which all candidates had the creator or the sound of the place before.
-        served_again: promise: places whose video was served to the same user in an earlier session;
-            rewatch sessions, earlier or later, are left out.
+        served_again: promise: places whose video was served to the same user in an earlier session
+            less than `Settings.served_again_after` before; refilled places, and rewatch sessions,
+            earlier or later, are left out.
+        served_too_often: promise: places whose video had been served to the same user
+            `Settings.served_attempts` times, likewise.
+        unseen: places that the user did not look at: they belong to no event, and the session is
+            not seen so far; rewatch sessions are left out. Not a promise.
         seen_before: places whose video had an earlier event by the user; rewatch sessions are left
             out. Not a promise, because events may arrive late.
         muted: promise: places whose video was muted before it was served, and is still muted: by
@@ -70,6 +83,8 @@ class Audit:
     neighbours_sound: int
     crowded: int
     served_again: int
+    served_too_often: int
+    unseen: int
     seen_before: int
     muted: int
     blocked: int
@@ -90,7 +105,9 @@ class Audit:
         return {**asdict(self), "broken": list(self.broken)}
 
 
-def audit(session: Session, *, since: datetime | None = None) -> Audit:
+def audit(
+    session: Session, *, since: datetime | None = None, settings: Settings | None = None
+) -> Audit:
     """Check every served page against the recommender's promises.
 
     All places are read several times. For many millions of places, allow minutes in PostgreSQL's
@@ -100,11 +117,13 @@ def audit(session: Session, *, since: datetime | None = None) -> Audit:
         session: the caller's transaction; nothing is written.
         since: a time with an offset: check only sessions with a page at or after this time, each
             session as a whole; None checks all sessions.
+        settings: the settings that the pages were served with; None for the environment's.
 
     Raises:
         InvalidValue: the time is malformed or has no offset.
     """
     since = None if since is None else scalars.time(since)
+    settings = settings or Settings.from_environment()
     first_state(_rows(session, sa.select(LEARNING_STATE.c.id)))
     totals = _one(session, statements.totals(since))
     explored, items = totals.pop("explored"), totals.pop("places")
@@ -113,7 +132,11 @@ def audit(session: Session, *, since: datetime | None = None) -> Audit:
         items=items,
         **_one(session, statements.repeats(since)),
         **_one(session, statements.neighbours(since)),
-        served_again=_count(session, statements.served_again(since)),
+        served_again=_count(session, statements.served_again(since, _days_between(settings))),
+        served_too_often=_count(
+            session, statements.served_too_often(since, settings.served_attempts)
+        ),
+        unseen=_count(session, statements.unseen(since)),
         seen_before=_count(session, statements.seen_before(since)),
         muted=_count(session, statements.muted_videos(since)),
         blocked=_count(session, statements.blocked_videos(since)),
@@ -124,6 +147,13 @@ def audit(session: Session, *, since: datetime | None = None) -> Audit:
         ),
         creator_gini=_gini(_all(session, statements.creators_by_places(since))),
     )
+
+
+def _days_between(settings: Settings) -> float:
+    """Return the least time in days between two places of one video that is not seen."""
+    # Ages are rounded to doubles. The smallest part of a time is a microsecond.
+    after = settings.served_again_after or math.inf
+    return min(after / SECONDS_PER_DAY, MAX_DAYS) - 5e-12
 
 
 def _one(session: Session, totals: Statement) -> dict[str, int]:

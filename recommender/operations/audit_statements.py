@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Subquery
 
-from recommender.database.expressions import Statement
+from recommender.database.expressions import Statement, age_days, number
+from recommender.learning.outcomes import has_outcome
 from recommender.models import (
     Block,
     FeedSession,
@@ -150,25 +151,55 @@ def _is_new(since: datetime | None) -> ColumnElement[bool]:
     return sa.and_(~FeedSession.rewatch, _promises_more(), is_audited)
 
 
-def served_again(since: datetime | None) -> Statement:
-    """Return the places whose video was first served to the user in another session.
+def served_again(since: datetime | None, days: float) -> Statement:
+    """Return the places whose video was served to the user in another session shortly before.
 
-    The other session counts even if it is not audited. Rewatch sessions do not count: one of their
-    pages may be recorded long after it was ranked, when another session has served its videos.
+    The other session counts even if it is not audited. Refilled places promise nothing. Rewatch
+    sessions do not count: one of their pages may be recorded long after it was ranked, when another
+    session has served its videos.
+
+    Args:
+        since: see above.
+        days: the least time between two places.
     """
     # Few videos are served twice to a user, and an index alone finds them. With a join to earlier
     # places, SQLite would search all of the user's places for every place.
     video = (ServedVideo.user_id, ServedVideo.video_id)
     twice = sa.select(*video).group_by(*video).having(sa.func.count() > 1)
     order = (ServedVideo.served_at, ServedVideo.session)
-    first = sa.func.first_value(ServedVideo.session).over(partition_by=video, order_by=order)
+
+    def before(column: Any) -> ColumnElement[Any]:
+        return sa.func.lag(column).over(partition_by=video, order_by=order)
+
+    age = age_days(before(ServedVideo.served_at), ServedVideo.served_at)
+    is_other = before(ServedVideo.session) != ServedVideo.session
+    is_new = sa.and_(_is_new(since), ~ServedVideo.refilled)
     places = (
-        sa.select(ServedVideo.session, first.label("first"), _is_new(since).label("is_new"))
+        sa.select(age.label("age"), is_other.label("is_other"), is_new.label("is_new"))
         .join(FeedSession)
         .where(sa.tuple_(*video).in_(twice), ~FeedSession.rewatch)
         .subquery("places")
     )
-    return sa.select(places.c.session).where(places.c.is_new, places.c.first != places.c.session)
+    return sa.select(places.c.age).where(
+        places.c.is_new, places.c.is_other, places.c.age < number(days)
+    )
+
+
+def served_too_often(since: datetime | None, attempts: int) -> Statement:
+    """Return the places whose video had been served to the user as often as it may be."""
+    places = sa.select(ServedVideo.position).join(FeedSession)
+    return places.where(_is_new(since), ~ServedVideo.refilled, ServedVideo.attempt > attempts)
+
+
+def unseen(since: datetime | None) -> Statement:
+    """Return the places that promise a new video and that the user did not look at."""
+    is_same = sa.and_(
+        Interaction.user_id == ServedVideo.user_id, Interaction.video_id == ServedVideo.video_id
+    )
+    has_none = sa.or_(Interaction.user_id.is_(None), ~has_outcome())
+    places = sa.select(ServedVideo.position).join(FeedSession).outerjoin(Interaction, is_same)
+    is_unseen = FeedSession.seen_until < ServedVideo.position
+    return places.where(_is_new(since), is_unseen, has_none)
 
 
 def seen_before(since: datetime | None) -> Statement:

@@ -5,7 +5,8 @@ events horizon to the learning state. From then on, older events are refused, so
 event cannot count it twice. A user's events are deleted under the user's row lock. Writers take
 the same lock before they read the horizon (under READ COMMITTED).
 
-Served videos stay marked as seen: each served item leaves an interaction without actions.
+No feed changes: it reads what was served in `rec_served`, which stays. Only what a session knows
+of the videos that were looked at is written there first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Engine, Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
@@ -32,11 +32,12 @@ from recommender.errors import InvalidValue
 from recommender.formats import scalars
 from recommender.learning.engagement import MAX_CLOCK_SKEW
 from recommender.logs import log
+from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.tables import (
     EVENTS,
-    INTERACTIONS,
     LEARNING_STATE,
     PENDING,
+    REMEMBERED,
     SERVED,
     SESSIONS,
     USERS,
@@ -80,7 +81,7 @@ def prune(
 
     It can be interrupted at any point; call it again to continue. Interactions, affinities and
     statistics stay. If events that old exist, such events are refused from then on, and a rebuild
-    keeps affinities and trends. Videos served in a deleted session stay marked as seen.
+    keeps affinities and trends. No feed changes: which videos were served and seen stays stored.
 
     With a connection, all batches are in the caller's transaction, and nothing is committed. The
     users concerned stay locked until it ends.
@@ -213,7 +214,7 @@ def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session)
 
 
 def _as_many_as_fit(rows: Sequence[Any]) -> Sequence[Any]:
-    """Return the first sessions whose deleted and inserted rows fit in one transaction."""
+    """Return the first sessions whose deleted and changed rows fit in one transaction."""
     left = MAX_PRUNED_ROWS
     for taken, row in enumerate(rows):
         left -= 2 * row.next_position - 1
@@ -229,7 +230,7 @@ def _forget(
     after: lookup.Key | None,
     last: lookup.Key,
 ) -> dict[str, int]:
-    """Delete the old sessions of locked users in a key range, and keep their videos as seen."""
+    """Delete the old sessions of locked users in a key range, and keep what they know as seen."""
     # Only locked users: for any other user, a page with an old time may be written concurrently.
     key = list(SESSIONS.primary_key)
     locked = sa.select(lookup.listed(lookup.is_sqlite(session), (USERS.c.id,)).c.id)
@@ -247,13 +248,17 @@ def _forget(
 def _keep_seen(
     session: Session, is_deleted: Sequence[ColumnElement[bool]], parameters: Mapping[str, str]
 ) -> None:
-    """Insert an interaction without actions for every user and video of the served items."""
-    pair, at = [SERVED.c.user_id, SERVED.c.video_id], SERVED.c.served_at
-    seen = sa.select(*pair, sa.func.min(at), sa.func.max(at)).where(*is_deleted).group_by(*pair)
-    insert = (sqlite if lookup.is_sqlite(session) else postgresql).insert(INTERACTIONS)
-    names = ["user_id", "video_id", "first_at", "last_at"]
-    statement = insert.from_select(names, seen.order_by(*pair)).on_conflict_do_nothing()
-    lookup.run(session, statement, parameters)
+    """Mark the videos of the deleted places as seen that their users looked at."""
+    served, place, page = REMEMBERED.c, SERVED.c, SESSIONS.alias("page")
+    is_its_page = sa.and_(page.c.user_id == place.user_id, page.c.session == place.session)
+    looked_at = (
+        sa.select(place.user_id, place.video_id, place.session)
+        .join(page, sa.and_(is_its_page, place.position <= page.c.seen_until))
+        .where(*is_deleted)
+    )
+    is_looked_at = sa.tuple_(served.user_id, served.video_id, served.session).in_(looked_at)
+    statement = sa.update(REMEMBERED).where(served.memory == FOR_YOU_MEMORY, is_looked_at)
+    lookup.run(session, statement.values(seen=True), parameters)
 
 
 def _lock(session: Session, user_ids: Iterable[int]) -> None:

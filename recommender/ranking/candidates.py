@@ -11,7 +11,8 @@ from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Statement
 from recommender.formats.scalars import UNDATED
-from recommender.models import Video
+from recommender.models import RememberedVideo, Video
+from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
@@ -38,6 +39,23 @@ def given_candidates(viewer: Viewer) -> CTE:
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
     return videos.where(Video.id.in_(viewer.given_videos())).cte("candidates")
+
+
+def served_candidates(shape: Shape, viewer: Viewer) -> Statement:
+    """Return what was served to the viewer and not seen: without sources, the oldest first."""
+    served = aliased(RememberedVideo)
+    statement: Statement = sa.select(
+        served.video_id, literal(0.0, Double()).label("sources"), served.last_at
+    )
+    return (
+        statement.join(Video, Video.id == served.video_id)
+        .where(
+            served.user_id == viewer.user_id,
+            served.memory == FOR_YOU_MEMORY,
+            *allowed(shape, viewer, again=True),
+        )
+        .order_by(served.last_at, served.video_id)
+    )
 
 
 def source_names(sources: float) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Label
@@ -26,17 +26,22 @@ from recommender.models import (
     MutedHashtag,
     MutedKeyword,
     MutedSound,
-    ServedVideo,
     Sound,
     Video,
     VideoCaption,
     VideoHashtag,
 )
 from recommender.ranking.audience import blocked_users
+from recommender.ranking.history import (
+    VideoId,
+    interaction_of,
+    none,
+    not_seen,
+    not_served,
+    some,
+    unseen,
+)
 from recommender.ranking.viewer import Shape, Viewer
-
-VideoId: TypeAlias = ColumnElement[int] | InstrumentedAttribute[int]
-"""A column of video ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +54,6 @@ class Filter:
     name: str
     predicate: Callable[[Viewer], ColumnElement[bool]]
     otherwise: str
-
-
-def none(rows: sa.Select[int]) -> ColumnElement[bool]:
-    """Return the condition that a SELECT has no row."""
-    # PostgreSQL would turn NOT EXISTS into a join, and sort the catalogue instead of reading the
-    # first rows of an index. With `!=` it expects that nearly all rows pass.
-    return _first(rows) != 1
-
-
-def some(rows: sa.Select[int]) -> ColumnElement[bool]:
-    """Return the condition that a SELECT has a row."""
-    return _first(rows) == 1
-
-
-def _first(rows: sa.Select[int]) -> ColumnElement[int]:
-    first = rows.with_only_columns(sa.literal(1)).limit(1).scalar_subquery()
-    return sa.func.coalesce(first, 0)
 
 
 def listed(_viewer: Viewer) -> ColumnElement[bool]:
@@ -130,31 +118,7 @@ def not_own(viewer: Viewer) -> ColumnElement[bool]:
 
 def not_rejected(viewer: Viewer) -> ColumnElement[bool]:
     """The viewer neither reported the video nor marked it as not interesting."""
-    return none(_interaction(viewer).where(is_rejected(Interaction)))
-
-
-def not_seen(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
-    """The viewer has no interaction with the video, and it was not served to them."""
-    return sa.and_(none(_interaction(viewer, video_id)), none(_served(viewer, video_id)))
-
-
-def not_served(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
-    """The video was not served in this session."""
-    return none(_served(viewer, video_id).where(ServedVideo.session == viewer.session))
-
-
-def _served(viewer: Viewer, video_id: VideoId) -> sa.Select[int]:
-    """Return the rows of a video served to the viewer, on any page."""
-    return sa.select(ServedVideo.video_id).where(
-        ServedVideo.user_id == viewer.user_id, ServedVideo.video_id == video_id
-    )
-
-
-def _interaction(viewer: Viewer, video_id: VideoId = Video.id) -> sa.Select[int]:
-    """Return the viewer's interaction with a video."""
-    return sa.select(Interaction.video_id).where(
-        Interaction.user_id == viewer.user_id, Interaction.video_id == video_id
-    )
+    return none(interaction_of(viewer).where(is_rejected(Interaction)))
 
 
 def creator_not_muted(viewer: Viewer) -> ColumnElement[bool]:
@@ -328,14 +292,21 @@ def remaining(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
     return [still_published(viewer), *(rule.predicate(viewer) for rule in others)]
 
 
-def allowed(shape: Shape, viewer: Viewer) -> list[ColumnElement[bool]]:
+def allowed(shape: Shape, viewer: Viewer, *, again: bool = False) -> list[ColumnElement[bool]]:
     """Return all conditions for a video, including the caller's own.
 
     The reference formula reads an index that begins with `listed`.
+
+    Args:
+        shape: the shape of the request.
+        viewer: the viewer of the request.
+        again: whether the video may have been served before, if it was not seen.
     """
+    predicates = [rule.predicate for rule in _needed(shape)]
+    seen = unseen if again else not_seen
     return [
         *([listed(viewer)] if shape.is_reference else []),
-        *(rule.predicate(viewer) for rule in _needed(shape)),
+        *(seen(viewer) if rule is not_seen else rule(viewer) for rule in predicates),
         *([Video.format.in_(viewer.formats)] if shape.formats else []),
         *_requested(shape, viewer, Video.id),
     ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement, Select
 from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Statement
@@ -42,12 +42,11 @@ def get_profile(session: Session, profile: str | None = None) -> Profile:
     Raises:
         UnknownProfile: there is no such profile or version.
     """
-    name, version = (None, None) if profile is None else _split(profile)
-    statement = _read_one(is_named=name is not None, is_numbered=version is not None)
-    rows = session.execute(statement, {"name": name, "version": version}).all()
+    wanted = WantedProfile.of(profile)
+    rows = session.execute(_read_one(wanted.form), wanted._asdict()).all()
     if not rows:
         check_first_rows(session)
-        raise UnknownProfile(f"there is no profile {scalars.shown(profile)}")
+        raise _unknown(profile)
     return _profiles(rows)[0]
 
 
@@ -242,17 +241,80 @@ def checked_weight(signal: str, weight: float) -> float:
 
 def _split(profile: str) -> tuple[str, int | None]:
     if not isinstance(profile, str):
-        raise UnknownProfile(f"there is no profile {scalars.shown(profile)}")
+        raise _unknown(profile)
     name, at, version = profile.partition("@")
     if not _NAME.fullmatch(name) or (at and not _VERSION.fullmatch(version)):
-        raise UnknownProfile(f"there is no profile {scalars.shown(profile)}")
+        raise _unknown(profile)
     return name, int(version) if at else None
 
 
-@cache
-def _read_one(*, is_named: bool, is_numbered: bool) -> Statement:
+class WantedProfile(NamedTuple):
+    """Which version of a profile a statement reads: the active one, a named or a numbered one.
+
+    Attributes:
+        name: the name of the profile; None for the active one.
+        version: the number of the version; None for the newest.
+    """
+
+    name: str | None = None
+    version: int | None = None
+
+    @classmethod
+    def of(cls, profile: str | None) -> WantedProfile:
+        """Return what ``name`` or ``name@version`` asks for; `UnknownProfile` if malformed."""
+        return cls() if profile is None else cls(*_split(profile))
+
+    @property
+    def form(self) -> tuple[bool, bool]:
+        """Whether a name and a version are given."""
+        return self.name is not None, self.version is not None
+
+
+def version_id(form: tuple[bool, bool]) -> ColumnElement[int]:
+    """Return the row id of the wanted version.
+
+    Execute it with the fields of a `WantedProfile` of this form as bind parameters.
+    """
+    is_named, is_numbered = form
     wanted = _named(is_numbered=is_numbered) if is_named else _active()
-    return _read().where(ProfileVersion.id == wanted.scalar_subquery())
+    return wanted.scalar_subquery()
+
+
+def with_profile(statement: Statement, row_id: ColumnElement[int]) -> Statement:
+    """Add a version of a profile to a statement of one row, which gets a row per weight.
+
+    `profile_in` reads the version from these rows.
+    """
+    return (
+        statement.add_columns(*_columns())
+        .outerjoin(ProfileVersion, ProfileVersion.id == row_id)
+        .outerjoin(ProfileWeight, ProfileWeight.profile_id == ProfileVersion.id)
+        .order_by(ProfileWeight.position)
+    )
+
+
+def profile_in(rows: Sequence[Any], profile: str | None) -> Profile:
+    """Return the version of a profile in the rows of a statement of `with_profile`.
+
+    Args:
+        rows: the rows, one or more.
+        profile: what the caller asked for.
+
+    Raises:
+        UnknownProfile: there is no such profile or version.
+    """
+    if rows[0].profile_id is None:
+        raise _unknown(profile)
+    return _profiles(rows)[0]
+
+
+def _unknown(profile: object) -> UnknownProfile:
+    return UnknownProfile(f"there is no profile {scalars.shown(profile)}")
+
+
+@cache
+def _read_one(form: tuple[bool, bool]) -> Statement:
+    return _read().where(ProfileVersion.id == version_id(form))
 
 
 def _named(*, is_numbered: bool) -> Select[int]:
@@ -270,14 +332,23 @@ def _active() -> Select[int]:
     return activated.order_by(*latest).limit(1)
 
 
+def _columns() -> tuple[ColumnElement[Any], ...]:
+    version, weight = ProfileVersion, ProfileWeight
+    return (
+        version.id.label("profile_id"),
+        version.name.label("profile"),
+        version.version.label("version"),
+        (version.id == _active().scalar_subquery()).label("active"),
+        weight.signal.label("signal"),
+        weight.weight.label("weight"),
+    )
+
+
 def _read() -> Statement:
     version, weight = ProfileVersion, ProfileWeight
-    is_active = (version.id == _active().scalar_subquery()).label("active")
+    statement: Statement = sa.select(*_columns())
     return (
-        sa.select(
-            version.id, version.name, version.version, is_active, weight.signal, weight.weight
-        )
-        .join(weight, weight.profile_id == version.id)
+        statement.join(weight, weight.profile_id == version.id)
         .order_by(version.name, version.version, weight.position)
         .prefix_with("/* recommender.profiles */")
     )
@@ -287,6 +358,6 @@ def _profiles(rows: Iterable[Any]) -> list[Profile]:
     return [
         Profile(name, version, {row.signal: row.weight for row in group}, bool(active), number)
         for (number, name, version, active), group in groupby(
-            rows, key=lambda row: (row.id, row.name, row.version, row.active)
+            rows, key=lambda row: (row.profile_id, row.profile, row.version, row.active)
         )
     ]

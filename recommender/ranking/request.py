@@ -195,11 +195,13 @@ class FeedRequest(RequestSummary):
         learning: the learning state at the reading time.
         device: the viewer's device, None if unknown.
         learned_since: the time of the last reset: earlier behaviour is ignored; None for never.
+        was_served: whether a page was served to the viewer before.
         where: the caller's own predicate over `Video`.
         formats: the formats of the videos; empty for all videos.
         exclude: the keys of videos to leave out.
         signals: the host's own signals (`Signal`), each with its weight.
         settings: the numbers that shape signals and sources.
+        started_at: the time at which the session began, None if it begins with this page.
         next_position: the session's next position; if later, the page was already served.
         last_creator, last_sound: the rows of the creator and sound of the video before the page.
         seed: the random seed, 0 to 2,147,483,646; the same seed gives the same page.
@@ -208,11 +210,13 @@ class FeedRequest(RequestSummary):
     learning: Learning
     device: str | None = None
     learned_since: datetime | None = None
+    was_served: bool = False
     where: ColumnElement[bool] | None = None
     formats: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     signals: Mapping[Any, float] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    started_at: datetime | None = None
     next_position: int = 1
     last_creator: int | None = None
     last_sound: int | None = None

@@ -21,7 +21,7 @@ from recommender.database.expressions import (
 from recommender.errors import UnknownSignal
 from recommender.formats.scalars import shown
 from recommender.models import Video
-from recommender.ranking.candidates import candidates, given_candidates, quota_of
+from recommender.ranking.candidates import candidates, given_candidates, quota_of, served_candidates
 from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import allowed, keyword_not_muted, outcomes, remaining
 from recommender.ranking.request import FeedRequest
@@ -148,6 +148,23 @@ def _in_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
 def ranked_candidates(shape: Shape, viewer: Viewer) -> Statement:
     """Return all candidates of a feed, in order."""
     return ordered(unordered_feed(shape, viewer).add_columns(*PAGE_COLUMNS))
+
+
+def top_served(shape: Shape, viewer: Viewer) -> Statement:
+    """Return as many unseen videos that were served before as candidates, the oldest first."""
+    served = served_candidates(shape, viewer).limit(pool_size(viewer.limit))
+    return _scored_again(shape, viewer, served)
+
+
+def every_served(shape: Shape, viewer: Viewer) -> Statement:
+    """Return all unseen videos that were served before as candidates, the oldest first."""
+    return _scored_again(shape, viewer, served_candidates(shape, viewer))
+
+
+def _scored_again(shape: Shape, viewer: Viewer, served: Statement) -> Statement:
+    among = served.cte("served_again")
+    scores = scored(shape, viewer, among, unseen=True).add_columns(*PAGE_COLUMNS)
+    return scores.join(among, among.c.video_id == Video.id).order_by(among.c.last_at, Video.id)
 
 
 def unordered_feed(shape: Shape, viewer: Viewer) -> Statement:

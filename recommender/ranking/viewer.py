@@ -15,19 +15,18 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Subquery, Text, Uuid
+from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Text, Uuid
 from sqlalchemy.types import TypeEngine
 
-from recommender.database.expressions import (
-    constant,
-    is_positive,
-    is_rejected,
-    json_texts,
-    written_out,
-)
+from recommender.database.expressions import written_out
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
-from recommender.models.tables import INTERACTIONS, NEIGHBOURS, VIDEO_HASHTAGS, VIDEOS
 from recommender.models.types import UtcDateTime
+from recommender.ranking.history import (
+    current_tastes,
+    keyed_videos,
+    near_recent,
+    recent_engagements,
+)
 from recommender.ranking.request import FeedRequest, ScanPosition, weights_of
 
 CYCLE = 2**31 - 1
@@ -44,7 +43,11 @@ LEAST_WEIGHT = 1e-15
 
 _INTEGERS = (
     "user_id", "limit", "history", "seen_lately", "interests", "trial_start", "scan_limit",
-    "scan_after_id",
+    "scan_after_id", "served_attempts",
+)  # fmt: skip
+
+_TIMES = (
+    "as_of", "learned_since", "trial_since", "scan_after", "served_until", "session_start",
 )  # fmt: skip
 
 _DOUBLES = (
@@ -56,13 +59,11 @@ _DOUBLES = (
 _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(_INTEGERS, BigInteger()),
     **dict.fromkeys(("language", "country", "device", "given", "excluded_keys"), Text()),
-    **dict.fromkeys(("as_of", "learned_since", "trial_since", "scan_after"), UtcDateTime()),
+    **dict.fromkeys(_TIMES, UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
 }
 """The types of a request's bound values; weights are doubles too."""
-
-_STATE = INTERACTIONS.c  # core: compiling a SELECT of ORM columns changes its cache key
 
 Bind = Callable[[str], BindParameter[Any]]
 
@@ -165,6 +166,9 @@ class Viewer:
         scan_after, scan_after_id: the publication time and id after which `where` is scanned for.
         scan_limit: the number of videos to scan.
         session: the session of the page, NULL if none.
+        session_start: the time at which it began.
+        served_until: the time until which a video must have been served to come again unseen.
+        served_attempts: the number of times that a video is served before it is seen.
         recent: the videos engaged with last, with weights: the latest counts most.
         near: the neighbours of `recent`, with their summed similarity.
         lately: the hashtags of the videos seen last, with the viewer's engagement above average.
@@ -206,6 +210,9 @@ class Viewer:
     scan_after_id: BindParameter[int]
     scan_limit: BindParameter[int]
     session: BindParameter[UUID | None]
+    session_start: BindParameter[datetime]
+    served_until: BindParameter[datetime]
+    served_attempts: BindParameter[int]
     has_language: bool
     recent: CTE
     near: CTE
@@ -236,15 +243,16 @@ class Viewer:
     @classmethod
     def _of(cls, parts: ViewerParts, bind: Bind) -> Viewer:
         values = {name: bind(name) for name in _TYPES}
-        recent, excluded = _recent(values), _keyed(values["excluded_keys"]).cte("excluded")
+        recent = recent_engagements(values)
+        excluded = keyed_videos(values["excluded_keys"]).cte("excluded")
         return cls(
             **values,
             weights={name: bind(_weight(name)) for name in parts.signals},
             formats=tuple(bind(_format(number)) for number in range(parts.formats)),
             has_language=parts.has_language,
             recent=recent,
-            near=_near(recent),
-            lately=_lately(values),
+            near=near_recent(recent),
+            lately=current_tastes(values),
             excluded=excluded if parts.has_excluded else None,
         )
 
@@ -262,7 +270,7 @@ class Viewer:
 
     def given_videos(self) -> sa.Select[int]:
         """Return the ids of the videos to rank."""
-        return _keyed(self.given)
+        return keyed_videos(self.given)
 
 
 def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]:
@@ -309,9 +317,20 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "scan_after_id": scan.video_id,
         "scan_limit": settings.scan_limit,
         "session": request.session,
+        "session_start": request.started_at or request.as_of,
+        "served_until": _served_until(request),
+        "served_attempts": settings.served_attempts,
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
         **{_format(number): name for number, name in enumerate(request.formats)},
     }
+
+
+def _served_until(request: FeedRequest) -> datetime:
+    """Return the time until which a video must have been served to come again unseen."""
+    seconds = request.settings.served_again_after
+    # Nothing was served at the earliest time, so 0 lets nothing come again.
+    is_never = not seconds or request.as_of - EARLIEST < timedelta(seconds=seconds)
+    return EARLIEST if is_never else request.as_of - timedelta(seconds=seconds)
 
 
 def _weight(signal: str) -> str:
@@ -328,73 +347,3 @@ def _felt(weight: float) -> float:
 
 def _type(name: str) -> TypeEngine[Any]:
     return _TYPES.get(name) or (Text() if name.startswith("format_") else Double())
-
-
-def _recent(values: Mapping[str, BindParameter[Any]]) -> CTE:
-    newest = sa.func.row_number().over(order_by=(_STATE.engaged_at.desc(), _STATE.video_id.desc()))
-    scale = values["history_scale"]
-    weight = scale / (scale - constant(1.0, Double()) + sa.cast(newest, Double))
-    return (
-        sa.select(_STATE.video_id, weight.label("weight"))
-        .where(
-            _STATE.user_id == values["user_id"],
-            is_positive(_STATE),
-            _STATE.engaged_at > values["learned_since"],
-        )
-        .order_by(_STATE.engaged_at.desc(), _STATE.video_id.desc())
-        .limit(values["history"])
-        .cte("recent")
-    )
-
-
-def _lately(values: Mapping[str, BindParameter[Any]]) -> CTE:
-    """Return engagement above average per hashtag, smoothed by videos of average interest."""
-    seen = _seen(values)
-    number = sa.cast(sa.func.count(), Double)
-    surplus = sa.func.sum(seen.c.engaged) - values["engaged_share"] * number
-    surplus /= values["lately_prior"] + number
-    return (
-        sa.select(VIDEO_HASHTAGS.c.hashtag_id, surplus.label("surplus"))
-        .select_from(seen)
-        .join(VIDEO_HASHTAGS, VIDEO_HASHTAGS.c.video_id == seen.c.video_id)
-        .group_by(VIDEO_HASHTAGS.c.hashtag_id)
-        .cte("lately")
-    )
-
-
-def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
-    """Return the videos seen last; `engaged` is 1 if engaged, -1 if rejected, else 0."""
-    outcome = sa.case(
-        (is_rejected(_STATE), constant(-1.0, Double())),
-        (_STATE.engaged_at > values["learned_since"], constant(1.0, Double())),
-        else_=constant(0.0, Double()),
-    )
-    return (
-        sa.select(_STATE.video_id, outcome.label("engaged"))
-        .where(
-            _STATE.user_id == values["user_id"],
-            _STATE.last_at > values["learned_since"],
-        )
-        .order_by(_STATE.last_at.desc(), _STATE.video_id.desc())
-        .limit(values["seen_lately"])
-        .subquery("seen")
-    )
-
-
-def _near(recent: CTE) -> CTE:
-    """Return the neighbours of recent videos with their summed similarity."""
-    # An outer join, so that no database starts at all neighbours.
-    similarity = sa.func.sum(NEIGHBOURS.c.similarity * recent.c.weight)
-    return (
-        sa.select(NEIGHBOURS.c.video_id, similarity.label("similarity"))
-        .select_from(recent)
-        .outerjoin(NEIGHBOURS, NEIGHBOURS.c.source_id == recent.c.video_id)
-        .group_by(NEIGHBOURS.c.video_id)
-        .cte("near")
-    )
-
-
-def _keyed(keys: BindParameter[str]) -> sa.Select[int]:
-    """Return the ids of the videos in a JSON list of keys, which is one bound value."""
-    element = json_texts(keys).table_valued("value", name="listed")
-    return sa.select(VIDEOS.c.id).where(VIDEOS.c.key.in_(sa.select(element.c.value)))

@@ -22,6 +22,7 @@ USER = {"id": "ana"}
 VIDEO = {"id": "v", "creator": "ana", "published_at": "2026-01-01T00:00:00Z"}
 DAYS = timedelta(days=2)
 
+SESSION = "00000000-0000-0000-0000-000000000001"
 ON_SESSION: dict[str, tuple[Any, ...]] = {
     "activate_profile": ("classic",),
     "audit": (),
@@ -59,6 +60,9 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
     "fit": lambda bind, _: recommender.fit(bind, "mine"),
     "fit_pages": lambda bind, _: recommender.fit_pages(bind, "mine", log=bind, since=NOON),
     "import_file": lambda bind, path: recommender.import_file(bind, "users", f"{path}/in.csv"),
+    "mark_seen": lambda bind, _: run_transaction(
+        bind, lambda session: recommender.mark_seen(session, "ana", position=1, session_id=SESSION)
+    ),
     "prune": lambda bind, _: recommender.prune(bind, events_older_than=DAYS),
     "refresh": lambda bind, _: recommender.refresh(bind),
     "replay_profile": lambda bind, _: recommender.replay_profile(bind, "classic", since=NOON),

@@ -242,12 +242,12 @@ def test_muted_words_match_whole_in_any_case_and_script(
     assert set(names(page(session))) == captions.keys()
 
 
-def test_a_page_is_four_statements_and_writes_nothing(session: Session) -> None:
+def test_a_page_is_three_statements_and_writes_nothing(session: Session) -> None:
     load(session, random_world(1))
     for user, limit in (("u0", 1), ("u0", 50), ("u0", 500), ("nobody", 20)):
         with counted_statements(session.connection()) as sent:
             preview(session, user, limit=limit, exclude=["v1"])
-        assert len(sent) == 4
+        assert len(sent) == 3
         assert all(re.match(r"(SELECT|WITH) ", statement) for statement in sent)
         assert "/* recommender.for_you */" in sent[-2]
         assert "/* recommender.shown */" in sent[-1]

@@ -93,7 +93,7 @@ def test_a_page_of_a_rare_format_walks_its_index(world: Session, kind: str) -> N
     wanted = {"limit": 5, "formats": ["recipe", "article"], "as_of": NOON}
     with counted_statements(world.connection()) as sent:
         preview(world, **wanted)
-    assert len(sent) == 4
+    assert len(sent) == 3
     request = recommender.resolve(world, "viewer", **wanted)
     statement = cached_statement(top_candidates, named, "for_you", Shape.of(request))
     plan = str([row[-1] for row in lookup.run(world, explained(statement), values_of(request))])

@@ -42,7 +42,7 @@ USER_TABLES = (
     "rec_affinities", "rec_events", "rec_events_pending", "rec_feed_items", "rec_feed_sessions",
     "rec_blocks", "rec_follows", "rec_interactions",
     "rec_muted_creators", "rec_muted_hashtags", "rec_muted_keywords", "rec_muted_sounds",
-    "rec_recent_engagements", "rec_user_hashtags", "rec_user_sounds",
+    "rec_recent_engagements", "rec_served", "rec_user_hashtags", "rec_user_sounds",
 )  # fmt: skip
 
 

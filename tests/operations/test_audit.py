@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -69,6 +69,8 @@ def serve(
     asked: int | None = None,
     crowded: Iterable[str] = (),
     explored: Iterable[str] = (),
+    attempt: int | None = None,
+    refilled: Iterable[str] = (),
 ) -> FeedSession:
     """Write a page as it is recorded, at the end of a sitting that is begun where it is new."""
     owner = id_of(session, User, user)
@@ -86,7 +88,8 @@ def serve(
     }  # fmt: skip
     places = [
         {**page, "position": position, "video_id": id_of(session, Video, video),
-         "explored": video in explored, "crowded": video in crowded}
+         "explored": video in explored, "crowded": video in crowded,
+         "refilled": video in refilled, "attempt": attempt}
         for position, video in enumerate(videos, start=begun.next_position)
     ]  # fmt: skip
     session.execute(sa.insert(ServedVideo), places)
@@ -359,7 +362,7 @@ def test_a_session_repeats_no_video(engine: Engine) -> None:
         serve(session, "b", sitting=3, profile="classic", moment=at(5))
         assert found(session) == {"served_again": 1}
         serve(session, *"acbac", moment=at(1))
-        assert found(session) == {"served_again": 3, "repeats": 4}
+        assert found(session) == {"served_again": 1, "repeats": 4}
 
 
 def test_since_looks_at_whole_sessions_that_went_on(session: Session) -> None:
@@ -453,10 +456,13 @@ def random_world(session: Session, seed: int) -> None:
                 moment=at(chance.randrange(20) + page), asked=chance.randrange(1, 4),
                 profile=chance.choice(["for_you", "for_you", "classic"]),
                 crowded=chance.sample(shown, 1), explored=chance.sample(shown, 1),
+                attempt=chance.choice([None, 1, 3, 4]), refilled=shown[: chance.randrange(2)],
             )  # fmt: skip
     begun = session.scalars(sa.select(FeedSession).order_by(FeedSession.session)).all()
     for each in chance.sample(begun, 3):
         each.next_position += chance.choice([-1, 1])
+    for each in begun:
+        each.seen_until = chance.randrange(each.next_position)
     session.flush()
 
 
@@ -521,7 +527,13 @@ def audited_in_python(session: Session, since: datetime | None = None) -> Audit:
             one.sound_id == other.sound_id for one, other in pairs if one.sound_id is not None
         ),
         crowded=sum(each.crowded for each in places),
-        served_again=sum(was_served(each, ordinary) for each in new),
+        served_again=sum(was_served(each, ordinary) for each in new if not each.refilled),
+        served_too_often=sum((each.attempt or 0) > 3 for each in new if not each.refilled),
+        unseen=sum(
+            sessions[each.user_id, each.session].seen_until < each.position
+            and not has_outcome(session, each, all_places)
+            for each in new
+        ),
         seen_before=sum(was_seen(session, each) for each in new),
         muted=sum(was_muted(session, each, videos[each.video_id]) for each in promising),
         blocked=sum(was_blocked(session, each, videos[each.video_id]) for each in places),
@@ -545,6 +557,18 @@ def was_served(place: ServedVideo, places: list[ServedVideo]) -> bool:
         if (each.user_id, each.video_id) == (place.user_id, place.video_id)
         and each.session != place.session
     )
+
+
+def has_outcome(session: Session, place: ServedVideo, places: list[ServedVideo]) -> bool:
+    done = session.get(Interaction, (place.user_id, place.video_id))
+    last = [
+        (each.served_at, each.session.int)
+        for each in places
+        if (each.user_id, each.video_id) == (place.user_id, place.video_id)
+        and done is not None
+        and each.served_at <= done.first_at + timedelta(minutes=5)
+    ]
+    return bool(last) and max(last) == (place.served_at, place.session.int)
 
 
 def was_seen(session: Session, place: ServedVideo) -> bool:
@@ -607,7 +631,7 @@ def test_however_much_was_served_it_is_the_same_statements(session: Session) -> 
     with counted_statements(session.connection()) as of_much:
         audit(session)
     assert of_much == of_nothing
-    assert len(of_much) == 11
+    assert len(of_much) == 13
     assert {each.split(" */")[0] for each in of_much} == {"SELECT /* recommender.audit"}
 
 

@@ -52,6 +52,9 @@ CALLS: Mapping[str, Call] = {
             s, recommender.for_you(s, "user1", as_of=at(), record=False, rewatch=True)
         ).stale
     ),
+    "mark_seen": lambda s: recommender.mark_seen(
+        s, "user1", position=1, session_id=recommender.for_you(s, "user1", rewatch=True).session
+    ),
     "rank": lambda s: len(recommender.rank(s, "ana", ["v1", "v2"]).items) == 2,
     "following": lambda s: names(recommender.following(s, "user1")) == ["v1"],
     "trending": lambda s: len(recommender.trending(s).items) == 3,

@@ -130,6 +130,7 @@ def pages(session: Session | scoped_session[Session], flask: scoped_session[Sess
     assert_type(recommender.trending(flask, "en", limit=5, where=long, exclude=["v"]), FeedPage)
     recommender.trending(flask, "en", reasons=True, words=words)
     assert_type(recommender.record_page(flask, page), FeedPage)
+    assert_type(recommender.mark_seen(session, 1, session_id=page.session, position=3), int)
     assert_type(page.as_dict(signals=True), dict[str, Any])
     assert_type(page.request.profile, Profile)
     item = assert_type(page.items[0], FeedItem)

@@ -217,12 +217,12 @@ def test_a_reading_time_without_offset_or_out_of_range_is_refused(
         preview(session, "viewer", as_of=as_of)
 
 
-def test_a_page_is_three_statements_of_any_length(session: Session) -> None:
+def test_a_page_is_two_statements_of_any_length(session: Session) -> None:
     worked_example(session)
     for limit in (1, 50, 500):
         with counted_statements(session.connection()) as sent:
             preview(session, "user1", limit=limit)
-        assert len(sent) == 3
+        assert len(sent) == 2
         assert "SELECT /* recommender.for_you */" in sent[-1]
 
 

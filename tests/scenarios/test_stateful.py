@@ -77,6 +77,10 @@ events = st.fixed_dictionaries(
 )
 
 
+Ranked = tuple[Video, bool]
+"""A video of a page that was not recorded, and whether the page was refilled with it."""
+
+
 class Programs(RuleBasedStateMachine):
     """The steps of a program. Each goes to both databases and to the model."""
 
@@ -88,7 +92,7 @@ class Programs(RuleBasedStateMachine):
         self.now = NOON
         self.sent: list[Event] = []
         self.cursors: list[tuple[str, str]] = []
-        self.previews: list[tuple[User | None, list[Video], list[FeedPage]]] = []
+        self.previews: list[tuple[User | None, list[Ranked], list[FeedPage]]] = []
         self.count = 0
 
     @initialize()
@@ -300,35 +304,47 @@ class Programs(RuleBasedStateMachine):
     ) -> None:
         """Check a page that was served now, and serve it in the model."""
         viewer = self.model.users.get(user)
-        allowed = self.model.eligible(viewer, self.now, session=place.session, **options)
-        shown = self._check_page(page, allowed, limit, viewer, place.session)
+        options = {"session": place.session, **options}
+        allowed = self.model.eligible(viewer, self.now, **options)
+        again = self.model.refill(viewer, self.now, **options)
+        shown = self._check_page(page, allowed, again, limit, viewer, place.session)
         if place.position == 1:
             assert (page["session"] is None) == (viewer is None or not shown)
         if viewer and shown:
             rewatch = options.get("rewatch", False)
             self.model.serve(viewer, *place[:2], shown, self.now, rewatch=rewatch)
+        elif viewer and place.position > 1:
+            self.model.look(viewer, *place[:2])
 
     def _check_page(
         self,
         page: Any,
         allowed: set[Video],
+        again: set[Video],
         limit: int,
         viewer: User | None,
         session: UUID,
     ) -> list[Video]:
-        """Check a new page against what may be shown; return its videos."""
-        shown = self._videos(page)
-        assert len(set(shown)) == len(shown) == min(limit, len(allowed))
-        assert set(shown) <= allowed
+        """Check a new page against what may be shown, and shown again; return its videos."""
+        shown, new = self._videos(page), min(limit, len(allowed))
+        assert len(set(shown)) == len(shown) == min(limit, len(allowed | again))
+        assert set(shown[:new]) <= allowed
+        assert set(shown[new:]) <= again
         assert page["exhausted"] == (len(shown) < limit)
+        assert [item[-2] for item in page["items"]] == [n >= new for n in range(len(shown))]
         before = viewer.last_served(session) if viewer else None
-        left = set(allowed)
+        left = set(allowed if new else again)
         for (last, video), item in zip(
             itertools.pairwise([before, *shown]), page["items"], strict=True
         ):
             assert video
+            left = left or set(again)
             assert video.is_like(last) == item[-1]
-            assert not item[-1] or all(other.is_like(last) for other in left)
+            others = {other for other in left if not other.is_like(last)}
+            assert not item[-1] or not others
+            if item[-2] and viewer:
+                oldest = min(viewer.memory[other].last_at for other in others or left)
+                assert viewer.memory[video].last_at == oldest
             left.remove(video)
         return shown
 
@@ -373,7 +389,8 @@ class Programs(RuleBasedStateMachine):
             return page_of(page)
 
         if isinstance(self.twins.both(rank), dict):
-            videos = [self.model.videos[item.video] for item in pages[0].items]
+            items = pages[0].items
+            videos = [(self.model.videos[item.video], item.refilled) for item in items]
             self.previews.append((self.model.users.get(user), videos, pages))
 
     @rule(which=numbers, part=st.integers(1, 3))
@@ -395,7 +412,7 @@ class Programs(RuleBasedStateMachine):
         self._check_record_page(found, viewer, videos[::part], parts[0].request)
 
     def _check_record_page(
-        self, found: Any, viewer: User | None, videos: list[Video], request: RequestSummary
+        self, found: Any, viewer: User | None, videos: list[Ranked], request: RequestSummary
     ) -> None:
         user = self.model.users.get(request.user)
         assert request.session
@@ -407,6 +424,8 @@ class Programs(RuleBasedStateMachine):
             self._check_recorded(found, request.user, place, request.as_of)
         elif not (shown := self._recordable(user, viewer, videos, request)):
             assert found["stale"]
+            if own:
+                self.model.look(user, request.session, request.position)
         elif request.position != (own.next_position if own else 1):
             assert found is recommender.InvalidCursor
         else:
@@ -415,15 +434,38 @@ class Programs(RuleBasedStateMachine):
             self.model.serve(user, *place, shown, request.as_of, rewatch=request.rewatch)
 
     def _recordable(
-        self, user: User, viewer: User | None, videos: list[Video], request: RequestSummary
+        self, user: User, viewer: User | None, videos: list[Ranked], request: RequestSummary
     ) -> list[Video]:
         """Return the videos of a page that may still be shown to a user, if it is their page."""
         if viewer not in {None, user}:
             return []
-        allowed = self.model.eligible(
-            user, request.as_of, rewatch=request.rewatch, session=request.session
+        options: Any = {"rewatch": request.rewatch, "session": request.session}
+        allowed = self.model.eligible(user, request.as_of, **options)
+        again = self.model.refill(user, request.as_of, **options)
+        return [
+            video
+            for video, is_refilled in videos
+            if video in allowed or (is_refilled and video in again)
+        ]
+
+    @rule(which=numbers, position=st.integers(1, 9))
+    def mark_seen(self, which: int, position: int) -> None:
+        """Say how far a viewer looked at a session."""
+        if not self.cursors:
+            return
+        user, cursor = self.cursors[which % len(self.cursors)]
+        found = self.twins.both(
+            lambda session: recommender.mark_seen(session, user, cursor=cursor, position=position)
         )
-        return [video for video in videos if video in allowed]
+        viewer = self.model.users.get(user)
+        own = viewer.sessions.get(read_cursor(cursor).session) if viewer else None
+        if viewer is None:
+            assert found is recommender.UnknownUser
+        elif own is None:
+            assert found is recommender.InvalidCursor
+        else:
+            own.seen_until = max(own.seen_until, min(position, own.next_position - 1))
+            assert found == own.seen_until
 
     # Jobs
 
@@ -560,7 +602,7 @@ class Programs(RuleBasedStateMachine):
             self.twins.import_again(1 - number)
         self._refreshed(target, rebuild=False)
         source = self.twins.engines[number]
-        if model.horizon or model.are_sessions_pruned:
+        if model.horizon:
             return
         is_any_reset = any(user.is_reset for user in model.users.values())
         if not model.is_drifted:

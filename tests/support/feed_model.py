@@ -16,6 +16,8 @@ from tests.support.positives import Deed, is_engaged_view, is_rejected_by, posit
 LIFETIME = timedelta(days=1)
 """The age of a session's last page after which its cursor expires."""
 
+SERVED_AGAIN_AFTER, SERVED_ATTEMPTS = timedelta(days=1), 3
+
 SHOWN = ("impression", "watch")
 
 
@@ -54,7 +56,7 @@ class Video:
 
 @dataclass
 class Pair:
-    """The state of a user and a video. A pruned page leaves a state without events."""
+    """The state of a user and a video."""
 
     first_at: datetime
     last_at: datetime
@@ -115,12 +117,25 @@ class ServedSession:
 
     rewatch: bool
     last_at: datetime
+    started_at: datetime
     next_position: int = 1
+    seen_until: int = 0
     pages: dict[int, list[Video]] = field(default_factory=dict)
     times: dict[Video, datetime] = field(default_factory=dict)
 
     def videos(self) -> list[Video]:
         return list(self.times)
+
+
+@dataclass
+class Memory:
+    """When and how often a video was served to a user, and whether they had seen it by then."""
+
+    session: UUID
+    position: int
+    last_at: datetime
+    attempts: int = 1
+    seen: bool = False
 
 
 class Body(NamedTuple):
@@ -145,11 +160,32 @@ class User:
     log: dict[str, Body] = field(default_factory=dict)
     pairs: dict[Video, Pair] = field(default_factory=dict)
     sessions: dict[UUID, ServedSession] = field(default_factory=dict)
+    memory: dict[Video, Memory] = field(default_factory=dict)
     is_reset: bool = False
 
     def has_seen(self, video: Video) -> bool:
-        served = (session.videos() for session in self.sessions.values())
-        return video in self.pairs or any(video in videos for videos in served)
+        """Return whether the user has an event with a video, or looked at its place."""
+        served = self.memory.get(video)
+        if served is None or video in self.pairs:
+            return video in self.pairs
+        return served.seen or self.is_looked_at(served)
+
+    def is_looked_at(self, served: Memory) -> bool:
+        own = self.sessions.get(served.session)
+        return own is not None and own.seen_until >= served.position
+
+    def may_see(self, video: Video, as_of: datetime) -> bool:
+        """Return whether a video is not seen, and was served neither lately nor often."""
+        served = self.memory.get(video)
+        is_due = served is None or (
+            served.last_at <= as_of - SERVED_AGAIN_AFTER and served.attempts < SERVED_ATTEMPTS
+        )
+        return is_due and not self.has_seen(video)
+
+    def is_served_in(self, session: UUID | None, video: Video) -> bool:
+        own, served = self.sessions.get(session) if session else None, self.memory.get(video)
+        is_last = served is not None and served.session == session
+        return is_last or (own is not None and video in own.times)
 
     def is_in_audience(self, video: Video) -> bool:
         """Return whether the user is in the audience of a video outside the list of followed."""
@@ -166,16 +202,12 @@ class User:
         return own.videos()[-1] if own else None
 
     def prune(self, until: datetime) -> list[ServedSession]:
-        """Delete old sessions; each of their videos leaves a state without events."""
-        old = [session for session in self.sessions.values() if session.last_at <= until]
-        self.sessions = {n: s for n, s in self.sessions.items() if s.last_at > until}
-        times: dict[Video, list[datetime]] = {}
-        for session in old:
-            for video, at in session.times.items():
-                times.setdefault(video, []).append(at)
-        for video, served in times.items():
-            self.pairs.setdefault(video, Pair(min(served), max(served)))
-        return old
+        """Delete old sessions; what they know as seen stays so."""
+        old = {n: s for n, s in self.sessions.items() if s.last_at <= until}
+        for video, served in self.memory.items():
+            served.seen |= served.session in old and self.has_seen(video)
+        self.sessions = {n: s for n, s in self.sessions.items() if n not in old}
+        return list(old.values())
 
 
 @dataclass
@@ -192,7 +224,6 @@ class Model:
     horizon: datetime | None = None
     is_drifted: bool = False
     is_served_changed: bool = False
-    are_sessions_pruned: bool = False
     is_any_erased: bool = False
 
     def user(self, key: str) -> User:
@@ -208,7 +239,7 @@ class Model:
         """Create or update a video from a row."""
         video = self.videos.setdefault(row["id"], Video(row["id"]))
         before = (video.creator, video.sound, set(video.hashtags), video.duration_ms)
-        is_served = any(user.has_seen(video) for user in self.users.values())
+        is_served = any(video in user.pairs or video in user.memory for user in self.users.values())
         old_caption = video.caption
         if "creator" in row:
             video.creator = self.user(row["creator"]) if row["creator"] else None
@@ -317,7 +348,6 @@ class Model:
             user.log = {key: body for key, body in user.log.items() if body.at > horizon}
             gone = user.prune(sessions_until)
             sessions, places = sessions + len(gone), places + sum(len(s.times) for s in gone)
-        self.are_sessions_pruned |= sessions > 0
         return len(old), sessions, places
 
     # Feeds
@@ -333,7 +363,7 @@ class Model:
             "creator_not_blocked": video.creator not in viewer.blocks,
             "not_own": video.creator is not viewer,
             "not_rejected": pair is None or not pair.is_rejected(),
-            "not_seen": not viewer.has_seen(video),
+            "not_seen": viewer.may_see(video, as_of),
             "creator_not_muted": ("creator", video.creator) not in viewer.mutes,
             "sound_not_muted": ("sound", video.sound) not in viewer.mutes,
             "hashtag_not_muted": not any(("hashtag", t) in viewer.mutes for t in video.hashtags),
@@ -352,16 +382,37 @@ class Model:
         session: UUID | None = None,
         exclude: Collection[str] = (),
     ) -> set[Video]:
-        """Return the videos that a page may show."""
-        served = user.sessions[session].videos() if user and session in user.sessions else []
+        """Return the videos that a page may show before it is refilled."""
 
         def passes(video: Video) -> bool:
             filters = self.filters(user, video, as_of)
             if rewatch:
-                filters["not_seen"] = video not in served
-            return all(filters.values()) and video.key not in exclude
+                filters["not_seen"] = True
+            is_new = user is None or not user.is_served_in(session, video)
+            return all(filters.values()) and is_new and video.key not in exclude
 
         return set(filter(passes, self.videos.values()))
+
+    def refill(
+        self,
+        user: User | None,
+        as_of: datetime,
+        *,
+        rewatch: bool = False,
+        session: UUID | None = None,
+        exclude: Collection[str] = (),
+    ) -> set[Video]:
+        """Return the videos that a page may show again if no others are left."""
+        if user is None or rewatch:
+            return set()
+
+        def passes(video: Video) -> bool:
+            filters = {**self.filters(user, video, as_of), "not_seen": not user.has_seen(video)}
+            is_other = video in user.memory and not user.is_served_in(session, video)
+            return all(filters.values()) and is_other and video.key not in exclude
+
+        options: Any = {"rewatch": rewatch, "session": session, "exclude": exclude}
+        return set(filter(passes, self.videos.values())) - self.eligible(user, as_of, **options)
 
     def following(self, user: User) -> Callable[[Video, datetime], bool]:
         """Return whether the list of followed creators has a video."""
@@ -391,12 +442,25 @@ class Model:
     ) -> None:
         """Record a page as served."""
         listed = list(videos)
-        own = user.sessions.setdefault(session, ServedSession(rewatch, as_of))
+        own = user.sessions.setdefault(session, ServedSession(rewatch, as_of, as_of))
         assert own.next_position == position
+        self.look(user, session, position)
+        for place, video in enumerate(listed, start=position):
+            moment = max(as_of, own.started_at)
+            new = Memory(session, place, moment)
+            if old := user.memory.get(video):
+                new.last_at, new.attempts = max(moment, old.last_at), old.attempts + 1
+                new.seen = old.seen or user.is_looked_at(old)
+            user.memory[video] = new
         own.pages[position] = listed
         own.times |= dict.fromkeys(listed, as_of)
         own.next_position += len(listed)
         own.last_at = max(own.last_at, as_of)
+
+    def look(self, user: User, session: UUID, position: int) -> None:
+        """Note that the page at a position was asked for, so the one before was looked at."""
+        own = user.sessions[session]
+        own.seen_until = max(own.seen_until, min(position, own.next_position) - 1)
 
 
 def _hashtags(row: Mapping[str, Any], video: Video, old_caption: str) -> set[str]:

@@ -118,7 +118,7 @@ def page_of(page: FeedPage) -> dict[str, Any]:
     return {
         "items": [
             (i.position, i.video, i.creator, i.hashtags, i.sound, i.score, i.sources, i.explored,
-             i.crowded)
+             i.refilled, i.crowded)
             for i in page.items
         ],
         "session": page.session,

@@ -123,6 +123,11 @@ def _record_page(session: Session, me: Viewer) -> None:
     recommender.record_page(session, recommender.for_you(session, me.key, limit=3, record=False))
 
 
+def _mark_seen(session: Session, me: Viewer) -> None:
+    if own := recommender.for_you(session, me.key, limit=2).session:
+        recommender.mark_seen(session, me.key, session_id=own, position=1)
+
+
 def _resolve(session: Session, me: Viewer) -> None:
     recommender.resolve(session, me.key, lock=True)
 
@@ -147,6 +152,7 @@ WRITES: Mapping[str, Write] = {
     "record_many": _record_many,
     "for_you": _for_you,
     "record_page": _record_page,
+    "mark_seen": _mark_seen,
     "resolve": _resolve,
     "reset_user": _reset_user,
 }

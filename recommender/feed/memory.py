@@ -1,0 +1,172 @@
+"""What was served to a user, and which of it they have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Integer, SmallInteger, Uuid
+from sqlalchemy.dialects import postgresql, sqlite
+
+from recommender.database import bulk, lookup
+from recommender.database.schema import check_first_rows
+from recommender.database.session import Session
+from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
+from recommender.feed.cursors import read_cursor, session_uuid
+from recommender.feed.values import FeedItem
+from recommender.formats import scalars
+from recommender.formats.scalars import AnyKey
+from recommender.models.serving import FOR_YOU_MEMORY
+from recommender.models.tables import REMEMBERED, SESSIONS, USERS
+from recommender.models.types import UtcDateTime
+from recommender.ranking.request import RequestSummary
+
+
+def remember(
+    session: Session, request: RequestSummary, items: Sequence[FeedItem], started_at: datetime
+) -> dict[int, int]:
+    """Remember that the videos of a page were served: one statement.
+
+    Args:
+        session: the caller's transaction, in which the user's row is locked.
+        request: the request of the page.
+        items: the items of the page.
+        started_at: the time at which the session began.
+
+    Returns:
+        How often each video was served to the user by now, by the video's row id.
+    """
+    values = {
+        "owner": request.user_id,
+        "own": request.session,
+        # A host's clock may go back, but nothing in a session is older than the session.
+        "moment": max(request.as_of, started_at),
+        **lookup.listed_values(session, 2, [(item.video_id, item.position) for item in items]),
+    }
+    rows = lookup.run(session, _remember_statement(lookup.is_sqlite(session)), values)
+    return {row.video_id: row.attempts for row in rows}
+
+
+@cache
+def _remember_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
+    served = REMEMBERED.c
+    listed = lookup.listed(on_sqlite, (served.video_id, served.position))
+    owner = sa.bindparam("owner", type_=BigInteger())
+    before, page = REMEMBERED.alias("served_before"), SESSIONS.alias("page_before")
+    is_same = sa.and_(
+        before.c.user_id == owner,
+        before.c.memory == FOR_YOU_MEMORY,
+        before.c.video_id == listed.c.video_id,
+    )
+    is_its_page = sa.and_(page.c.user_id == owner, page.c.session == before.c.session)
+    was_seen = sa.or_(before.c.seen, page.c.seen_until >= before.c.position)
+    rows = (
+        sa.select(
+            owner,
+            sa.literal(FOR_YOU_MEMORY, SmallInteger()),
+            listed.c.video_id,
+            sa.bindparam("own", type_=Uuid()),
+            listed.c.position,
+            sa.bindparam("moment", type_=UtcDateTime()),
+            sa.literal(1, Integer()),
+            sa.func.coalesce(was_seen, sa.false()),
+        )
+        .select_from(listed)
+        .outerjoin(before, is_same)
+        .outerjoin(page, is_its_page)
+        .where(sa.true())  # without it SQLite would read ON CONFLICT as a part of the join
+    )
+    insert = (sqlite if on_sqlite else postgresql).insert(REMEMBERED)
+    insert = insert.from_select(list(served.keys()), rows)
+    new = insert.excluded
+    changes = {
+        "session": new.session,
+        "position": new.position,
+        "last_at": bulk.greatest(served.last_at, new.last_at),
+        "attempts": served.attempts + 1,
+        "seen": new.seen,
+    }
+    key = list(REMEMBERED.primary_key)
+    upsert = insert.on_conflict_do_update(index_elements=key, set_=changes)
+    return upsert.returning(served.video_id, served.attempts)
+
+
+def mark_seen(
+    session: Session,
+    user: AnyKey,
+    *,
+    position: int,
+    cursor: str | None = None,
+    session_id: UUID | str | None = None,
+) -> int:
+    """Record how far a viewer looked at the pages of a session: two statements.
+
+    The videos up to that position are seen and do not come again. Those after it may come again,
+    see `Settings.served_again_after`. A position before one that was marked changes nothing.
+
+    Args:
+        session: the caller's transaction; nothing is committed.
+        user: the viewer's key.
+        position: the position of the last video that the viewer looked at, as in
+            `FeedItem.position`, from 1. A position after the last page counts as its end.
+        cursor: the cursor of any page of the session.
+        session_id: the session in place of a cursor, as in `FeedPage.session`.
+
+    Returns:
+        The position up to which the session is seen now.
+
+    Raises:
+        InvalidValue: a value has the wrong form, or not exactly one of `cursor` and `session_id`
+            is given.
+        InvalidCursor: the user has no such session.
+        UnknownUser: there is no such user.
+    """
+    if isinstance(position, bool) or not isinstance(position, int) or position < 1:
+        raise InvalidValue(f"position: {scalars.shown(position)} is not a whole number from 1")
+    if (cursor is None) == (session_id is None):
+        raise InvalidValue("cursor: give either a cursor or a session_id")
+    own = read_cursor(cursor).session if cursor is not None else session_uuid(session_id)
+    key = scalars.parse_named("user", scalars.key, user)
+    rows = lookup.find(session, [USERS.c.key], [(key,)], [USERS.c.id], lock=True)
+    if not rows:
+        check_first_rows(session)
+        raise UnknownUser(f"there is no user {scalars.shown(user)}")
+    seen_until = look_until(session, rows[0][0], own, min(position, MAX_POSITION))
+    if seen_until is None:
+        raise InvalidCursor
+    return seen_until
+
+
+MAX_POSITION = 2**31 - 1
+"""The largest position that a session can have."""
+
+
+def look_until(
+    session: Session, user_id: int | None, own: UUID | None, position: int
+) -> int | None:
+    """Raise the position up to which a session is seen: one statement.
+
+    Returns:
+        The position up to which it is seen now; None if there is no such session.
+    """
+    values = {"owner": user_id, "own": own, "looked": position}
+    seen_until: int | None = lookup.run(session, _look_statement(), values).scalar()
+    return seen_until
+
+
+@cache
+def _look_statement() -> Any:
+    last, looked = SESSIONS.c.next_position - 1, sa.bindparam("looked", type_=Integer())
+    reached = sa.case((looked < last, looked), else_=last)
+    return (
+        sa.update(SESSIONS)
+        .where(
+            SESSIONS.c.user_id == sa.bindparam("owner"), SESSIONS.c.session == sa.bindparam("own")
+        )
+        .values(seen_until=bulk.greatest(SESSIONS.c.seen_until, reached))
+        .returning(SESSIONS.c.seen_until)
+    )

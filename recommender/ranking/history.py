@@ -1,0 +1,179 @@
+"""What a viewer did, and what was served to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy import CTE, BindParameter, ColumnElement, Double, Subquery
+from sqlalchemy.orm import InstrumentedAttribute
+
+from recommender.database.expressions import constant, is_positive, is_rejected, json_texts
+from recommender.models import FeedSession, Interaction, RememberedVideo, ServedVideo, Video
+from recommender.models.serving import FOR_YOU_MEMORY
+from recommender.models.tables import INTERACTIONS, NEIGHBOURS, VIDEO_HASHTAGS, VIDEOS
+
+if TYPE_CHECKING:
+    from recommender.ranking.viewer import Viewer
+
+VideoId: TypeAlias = ColumnElement[int] | InstrumentedAttribute[int]
+"""A column of video ids."""
+
+_STATE = INTERACTIONS.c  # core: compiling a SELECT of ORM columns changes its cache key
+
+
+def recent_engagements(values: Mapping[str, BindParameter[Any]]) -> CTE:
+    """Return the videos engaged with last, with weights: the latest counts most."""
+    newest = sa.func.row_number().over(order_by=(_STATE.engaged_at.desc(), _STATE.video_id.desc()))
+    scale = values["history_scale"]
+    weight = scale / (scale - constant(1.0, Double()) + sa.cast(newest, Double))
+    return (
+        sa.select(_STATE.video_id, weight.label("weight"))
+        .where(
+            _STATE.user_id == values["user_id"],
+            is_positive(_STATE),
+            _STATE.engaged_at > values["learned_since"],
+        )
+        .order_by(_STATE.engaged_at.desc(), _STATE.video_id.desc())
+        .limit(values["history"])
+        .cte("recent")
+    )
+
+
+def current_tastes(values: Mapping[str, BindParameter[Any]]) -> CTE:
+    """Return engagement above average per hashtag, smoothed by videos of average interest."""
+    seen = _seen(values)
+    number = sa.cast(sa.func.count(), Double)
+    surplus = sa.func.sum(seen.c.engaged) - values["engaged_share"] * number
+    surplus /= values["lately_prior"] + number
+    return (
+        sa.select(VIDEO_HASHTAGS.c.hashtag_id, surplus.label("surplus"))
+        .select_from(seen)
+        .join(VIDEO_HASHTAGS, VIDEO_HASHTAGS.c.video_id == seen.c.video_id)
+        .group_by(VIDEO_HASHTAGS.c.hashtag_id)
+        .cte("lately")
+    )
+
+
+def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
+    """Return the videos seen last; `engaged` is 1 if engaged, -1 if rejected, else 0."""
+    outcome = sa.case(
+        (is_rejected(_STATE), constant(-1.0, Double())),
+        (_STATE.engaged_at > values["learned_since"], constant(1.0, Double())),
+        else_=constant(0.0, Double()),
+    )
+    return (
+        sa.select(_STATE.video_id, outcome.label("engaged"))
+        .where(
+            _STATE.user_id == values["user_id"],
+            _STATE.last_at > values["learned_since"],
+        )
+        .order_by(_STATE.last_at.desc(), _STATE.video_id.desc())
+        .limit(values["seen_lately"])
+        .subquery("seen")
+    )
+
+
+def near_recent(recent: CTE) -> CTE:
+    """Return the neighbours of recent videos with their summed similarity."""
+    # An outer join, so that no database starts at all neighbours.
+    similarity = sa.func.sum(NEIGHBOURS.c.similarity * recent.c.weight)
+    return (
+        sa.select(NEIGHBOURS.c.video_id, similarity.label("similarity"))
+        .select_from(recent)
+        .outerjoin(NEIGHBOURS, NEIGHBOURS.c.source_id == recent.c.video_id)
+        .group_by(NEIGHBOURS.c.video_id)
+        .cte("near")
+    )
+
+
+def keyed_videos(keys: BindParameter[str]) -> sa.Select[int]:
+    """Return the ids of the videos in a JSON list of keys, which is one bound value."""
+    element = json_texts(keys).table_valued("value", name="listed")
+    return sa.select(VIDEOS.c.id).where(VIDEOS.c.key.in_(sa.select(element.c.value)))
+
+
+def none(rows: sa.Select[int]) -> ColumnElement[bool]:
+    """Return the condition that a SELECT has no row."""
+    # PostgreSQL would turn NOT EXISTS into a join, and sort the catalogue instead of reading the
+    # first rows of an index. With `!=` it expects that nearly all rows pass.
+    return _first(rows) != 1
+
+
+def some(rows: sa.Select[int]) -> ColumnElement[bool]:
+    """Return the condition that a SELECT has a row."""
+    return _first(rows) == 1
+
+
+def _first(rows: sa.Select[int]) -> ColumnElement[int]:
+    first = rows.with_only_columns(sa.literal(1)).limit(1).scalar_subquery()
+    return sa.func.coalesce(first, 0)
+
+
+def not_seen(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
+    """The viewer has neither seen the video, nor was it served too lately or too often."""
+    served = RememberedVideo
+    # In the order of their costs: the first one holds for nearly every video that was served.
+    is_kept_out = sa.or_(
+        served.last_at > viewer.served_until,
+        served.attempts >= viewer.served_attempts,
+        is_in_session(viewer),
+        was_looked_at(viewer),
+    )
+    remembered = _remembered(viewer, video_id).where(is_kept_out)
+    return sa.and_(none(interaction_of(viewer, video_id)), none(remembered))
+
+
+def unseen(viewer: Viewer) -> ColumnElement[bool]:
+    """The viewer has not seen the video, and it was not served in this session."""
+    is_kept_out = sa.or_(is_in_session(viewer), was_looked_at(viewer))
+    remembered = _remembered(viewer, Video.id).where(is_kept_out)
+    return sa.and_(none(interaction_of(viewer)), none(remembered))
+
+
+def not_served(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
+    """The video was not served in this session."""
+    return none(_remembered(viewer, video_id).where(is_in_session(viewer)))
+
+
+def is_in_session(viewer: Viewer) -> ColumnElement[bool]:
+    """Return the condition that a remembered video was served in the session of the page."""
+    served, place = RememberedVideo, ServedVideo
+    # Another session that served it later has taken its place in the memory. Then the log tells,
+    # which has all places of a session that can go on.
+    logged = sa.select(place.video_id).where(
+        place.user_id == viewer.user_id,
+        place.session == viewer.session,
+        place.video_id == served.video_id,
+    )
+    is_overwritten = sa.and_(served.last_at >= viewer.session_start, ~none(logged))
+    return sa.or_(served.session == viewer.session, is_overwritten)
+
+
+def was_looked_at(viewer: Viewer) -> ColumnElement[bool]:
+    """Return the condition that the viewer looked at the page on which a video was served last."""
+    served, page = RememberedVideo, FeedSession
+    seen = sa.select(page.user_id).where(
+        page.user_id == viewer.user_id,
+        page.session == served.session,
+        page.seen_until >= served.position,
+    )
+    return sa.or_(served.seen, ~none(seen))
+
+
+def _remembered(viewer: Viewer, video_id: VideoId) -> sa.Select[int]:
+    """Return the memory of a video that was served to the viewer."""
+    served = RememberedVideo
+    return sa.select(served.video_id).where(
+        served.user_id == viewer.user_id,
+        served.memory == FOR_YOU_MEMORY,
+        served.video_id == video_id,
+    )
+
+
+def interaction_of(viewer: Viewer, video_id: VideoId = Video.id) -> sa.Select[int]:
+    """Return the viewer's interaction with a video."""
+    return sa.select(Interaction.video_id).where(
+        Interaction.user_id == viewer.user_id, Interaction.video_id == video_id
+    )
