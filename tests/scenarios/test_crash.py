@@ -7,20 +7,30 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
 
-from recommender import Settings, cli, export_file, import_file, refresh
+from recommender import (
+    Settings,
+    block,
+    cli,
+    export_file,
+    import_file,
+    mute,
+    refresh,
+    run_transaction,
+)
 from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database import migrations
 from recommender.database.engine import create_engine
 from recommender.files.batches import ROW_KINDS
-from recommender.models import Affinity, PendingEvent
+from recommender.models import Affinity, PendingEvent, User
 from tests.support.erasures import Killed, counted, killed_after
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import (
@@ -31,6 +41,7 @@ from tests.support.refresh_worlds import (
     read,
     statistics,
 )
+from tests.support.worlds import NOON
 
 SMALL = Settings(batch_size=5, rollup_batch=5)
 
@@ -57,9 +68,18 @@ def world_of(folder: Path, database: str, world: DemoWorld) -> Files:
     """Return the exported files of a world."""
     engine = create_engine(database)
     load(engine, world)
+    run_transaction(engine, hide)
     files = written(folder, engine)
     engine.dispose()
     return files
+
+
+def hide(session: Session) -> None:
+    """Mute a hashtag and block the next one, for each of some users."""
+    users = session.scalars(sa.select(User.key).order_by(User.id).limit(8)).all()
+    for user, other in pairwise(users):
+        mute(session, user, "hashtag", f"not for {user}", at=NOON)
+        block(session, user, other, at=NOON)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +200,7 @@ def whole_batches(engine: Engine, files: Files, folder: Path) -> int:
 SIGNALLED = """
 import signal, sys
 from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
 from recommender.cli import main
 
 number, statement, times = map(int, sys.argv[1:4])
