@@ -136,12 +136,18 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
 
 
 def ranked_places(session: Session, request: FeedRequest) -> tuple[Candidates, list[Place]]:
-    """Return the candidates of a page and the places that they take: one or two statements."""
+    """Return the candidates of a page and the places that they take: one or two statements.
+
+    A page that would be short takes one more if there are videos for followers only.
+    """
     candidates = read_top_candidates(session, request)
     places = select(request, candidates)
     if places is None:  # a candidate below the best could take a place
         candidates = read_all_candidates(session, request)
         places = select(request, candidates)
+    may_be_filled = request.has_for_followers and request.known and not request.fills
+    if may_be_filled and len(places or ()) < request.limit and not request.profile.is_reference:
+        return ranked_places(session, replace(request, fills=True))
     return candidates, places or []
 
 

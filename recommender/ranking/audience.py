@@ -31,26 +31,22 @@ def blocked_users(viewer: Viewer) -> sa.Select[int]:
     return sa.select(Block.other_id).where(Block.user_id == viewer.user_id)
 
 
-def with_statuses(
-    creators: Subquery, *statuses: str, is_needed: ColumnElement[bool] | None = None
-) -> Subquery:
+def with_statuses(creators: Subquery, *statuses: str) -> Subquery:
     """Return creators with each stored status of videos to look for, as an index has them.
 
     Args:
         creators: a subquery of `creator_id`.
         statuses: the stored statuses. One for fewer people that no video has is left out, so that
             it costs no search for each creator.
-        is_needed: whether to look for any videos at all; None for always.
     """
-    rows = sa.union_all(*(_if_any(status, is_needed) for status in statuses)).subquery("statuses")
+    rows = sa.union_all(*map(_if_any, statuses)).subquery("statuses")
     pairs = sa.select(creators.c.creator_id, rows.c.status).join(rows, sa.true())
     return pairs.subquery("creators_with_statuses")
 
 
-def _if_any(status: str, is_needed: ColumnElement[bool] | None) -> sa.Select[str]:
+def _if_any(status: str) -> sa.Select[str]:
     """Return a row with a stored status, for fewer people only if any video has it."""
     row = sa.select(literal(status, sa.Text()).label("status"))
-    row = row if is_needed is None else row.where(is_needed)
     if status == "published":
         return row
     video = aliased(Video)
@@ -111,9 +107,7 @@ def last_of_followed(request: FeedRequest, is_left: ColumnElement[bool]) -> Stat
     )
 
 
-def followed_creators(
-    viewer: Viewer, *statuses: str, is_needed: ColumnElement[bool] | None = None
-) -> Subquery:
+def followed_creators(viewer: Viewer, *statuses: str) -> Subquery:
     """Return the creators whom the viewer follows, as `with_statuses` does.
 
     Muted and blocked creators are left out, and so is the viewer.
@@ -125,7 +119,7 @@ def followed_creators(
         Follow.creator_id.not_in(muted),
         Follow.creator_id.not_in(blocked_users(viewer)),
     )
-    return with_statuses(followed.subquery("followed"), *statuses, is_needed=is_needed)
+    return with_statuses(followed.subquery("followed"), *statuses)
 
 
 def _next_of_each(followed: Subquery, shown: Conditions) -> CTE:

@@ -88,6 +88,7 @@ class Shape:
         has_excluded: whether the caller left videos out.
         rewatch: whether videos seen before the session may be shown again.
         goes_on: whether the page continues a session.
+        fills: as in `FeedRequest`.
         candidates: the largest number of candidates.
         formats: the number of formats that the caller asks for.
         added: the structure of the host's SQL, if the statement is to be cached.
@@ -103,6 +104,7 @@ class Shape:
     goes_on: bool
     candidates: int
     formats: int = 0
+    fills: bool = False
     added: Hashable = None
     where: ColumnElement[bool] | None = field(default=None, compare=False)
     own: tuple[Any, ...] = field(default=(), compare=False)
@@ -117,6 +119,7 @@ class Shape:
             has_excluded=bool(request.exclude),
             rewatch=request.rewatch,
             goes_on=request.position > 1,
+            fills=request.fills,
             candidates=request.settings.candidates,
             formats=len(request.formats),
             where=request.where,
