@@ -19,6 +19,7 @@ from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import (
     NOON,
     at,
+    counted_statements,
     follow,
     make_event,
     make_user,
@@ -207,3 +208,38 @@ def test_a_page_goes_on_with_followers_only_videos_however_many_were_seen(
     assert len(page.items) == 2
     assert for_you(session, "viewer") == set(keys) - set(seen)
     assert for_you(session, "stranger") == set()
+
+
+@slow_on_postgresql
+def test_only_a_short_page_looks_for_more_videos_for_followers(session: Session) -> None:
+    make_user(session)
+    make_video(session, "public", creator="star")
+
+    def statements(limit: int) -> int:
+        with counted_statements(session.connection()) as sent:
+            preview(session, as_of=NOON, limit=limit)
+        return len(sent)
+
+    full, short = statements(1), statements(2)
+    make_video(session, "for followers", creator="other", audience="followers")
+    assert (statements(1), statements(2)) == (full, short + 1)
+
+
+def test_a_page_that_comes_again_obeys_a_block_and_an_audience(session: Session) -> None:
+    make_user(session)
+    for creator in ("star", "moon", "sun"):
+        make_video(session, f"by {creator}", creator=creator)
+    page = recommender.for_you(session, "viewer", limit=3, as_of=NOON)
+    following = recommender.for_you(session, "viewer", limit=3, as_of=NOON, cursor=page.cursor)
+    assert (len(page.items), following.items) == (3, ())
+
+    def again() -> set[str]:
+        own = page.session
+        return set(names(recommender.for_you(session, "viewer", session_id=own, as_of=NOON)))
+
+    assert again() == {"by star", "by moon", "by sun"}
+    recommender.block(session, "star", "viewer")
+    make_video(session, "by moon", creator="moon", audience="unlisted")
+    assert again() == {"by sun"}
+    recommender.unblock(session, "star", "viewer")
+    assert again() == {"by star", "by sun"}
