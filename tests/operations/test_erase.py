@@ -108,7 +108,7 @@ def left(engine: Engine) -> dict[str, list[str]]:
                 )
             )
             for table in Base.metadata.sorted_tables
-            if not table.name.startswith("rec_feed")
+            if not table.name.startswith(("rec_feed", "rec_served"))
         }
 
 
