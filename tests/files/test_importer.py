@@ -579,7 +579,9 @@ GOOD: dict[str, list[str]] = {
     "user": ["u"],
     "video": ["v"],
     "creator": ["c"],
-    "kind": list(scalars.EVENT_KINDS),
+    "other": ["o"],
+    "kind": [*scalars.EVENT_KINDS, *scalars.MUTE_KINDS],
+    "value": ["x y"],
     "at": ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00+02:00"],
     "published_at": ["2026-01-01T12:00:00Z"],
 }
