@@ -221,13 +221,10 @@ def create_served() -> None:
         sa.Column("memory", sa.SmallInteger(), nullable=False),
         sa.Column("video_id", sa.BigInteger(), nullable=False),
         sa.Column("session", sa.Uuid(), nullable=False),
-        sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("last_at", TIME, nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("seen", sa.Boolean(), nullable=False),
-        sa.CheckConstraint(
-            "position >= 0 AND attempts >= 0", name=op.f("rec_served_not_negative_ck")
-        ),
+        sa.CheckConstraint("attempts >= 0", name=op.f("rec_served_not_negative_ck")),
         sa.PrimaryKeyConstraint("user_id", "memory", "video_id", name=op.f("rec_served_pk")),
         sqlite_with_rowid=False,
         if_not_exists=True,
@@ -278,14 +275,14 @@ def fill_served(users: sa.ColumnElement[bool]) -> sa.Executable:
     """
     served = sa.table(
         "rec_served",
-        *map(sa.column, ("user_id", "memory", "video_id", "session", "position")),
+        *map(sa.column, ("user_id", "memory", "video_id", "session")),
         *map(sa.column, ("last_at", "attempts", "seen")),
     )
     place = last_places(users)
     memory = sa.literal(FOR_YOU_MEMORY, sa.SmallInteger())
     rows = sa.select(
-        place.c.user_id, memory, place.c.video_id, place.c.session, place.c.position,
-        place.c.last_at, place.c.attempts, place.c.times_seen > 0,
+        place.c.user_id, memory, place.c.video_id, place.c.session, place.c.last_at,
+        place.c.attempts, place.c.times_seen > 0,
     ).where(place.c.number == 1)  # fmt: skip
     insert = (sqlite if is_sqlite() else postgresql).insert(served)
     return insert.from_select(list(served.c.keys()), rows).on_conflict_do_nothing()

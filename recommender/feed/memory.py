@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Integer, SmallInteger, Uuid
 from sqlalchemy.dialects import postgresql, sqlite
 
 from recommender.database import bulk, lookup
+from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
@@ -21,13 +22,17 @@ from recommender.feed.values import FeedItem
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models.serving import FOR_YOU_MEMORY
-from recommender.models.tables import REMEMBERED, SESSIONS, USERS
+from recommender.models.tables import REMEMBERED, SERVED, SESSIONS, USERS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.request import RequestSummary
 
 
 def remember(
-    session: Session, request: RequestSummary, items: Sequence[FeedItem], started_at: datetime
+    session: Session,
+    request: RequestSummary,
+    items: Sequence[FeedItem],
+    started_at: datetime,
+    seen_until: int,
 ) -> dict[int, int]:
     """Remember that the videos of a page were served: one statement.
 
@@ -36,6 +41,7 @@ def remember(
         request: the request of the page.
         items: the items of the page.
         started_at: the time at which the session began.
+        seen_until: the last position of the page before, if it was looked at; else 0.
 
     Returns:
         How often each video was served to the user by now, by the video's row id.
@@ -45,7 +51,8 @@ def remember(
         "own": request.session,
         # A host's clock may go back, but nothing in a session is older than the session.
         "moment": max(request.as_of, started_at),
-        **lookup.listed_values(session, 2, [(item.video_id, item.position) for item in items]),
+        "looked": seen_until,
+        **lookup.listed_values(session, 1, [(item.video_id,) for item in items]),
     }
     rows = lookup.run(session, _remember_statement(lookup.is_sqlite(session)), values)
     return {row.video_id: row.attempts for row in rows}
@@ -53,46 +60,59 @@ def remember(
 
 @cache
 def _remember_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
+    """Return the statement that remembers a page, and marks the page before as seen."""
     served = REMEMBERED.c
-    listed = lookup.listed(on_sqlite, (served.video_id, served.position))
-    owner = sa.bindparam("owner", type_=BigInteger())
-    before, page = REMEMBERED.alias("served_before"), SESSIONS.alias("page_before")
-    is_same = sa.and_(
-        before.c.user_id == owner,
-        before.c.memory == FOR_YOU_MEMORY,
-        before.c.video_id == listed.c.video_id,
-    )
-    is_its_page = sa.and_(page.c.user_id == owner, page.c.session == before.c.session)
-    was_seen = sa.or_(before.c.seen, page.c.seen_until >= before.c.position)
-    rows = (
-        sa.select(
-            owner,
-            sa.literal(FOR_YOU_MEMORY, SmallInteger()),
-            listed.c.video_id,
-            sa.bindparam("own", type_=Uuid()),
-            listed.c.position,
-            sa.bindparam("moment", type_=UtcDateTime()),
-            sa.literal(1, Integer()),
-            sa.func.coalesce(was_seen, sa.false()),
-        )
-        .select_from(listed)
-        .outerjoin(before, is_same)
-        .outerjoin(page, is_its_page)
-        .where(sa.true())  # without it SQLite would read ON CONFLICT as a part of the join
-    )
+    listed = lookup.listed(on_sqlite, (served.video_id,))
+    page = sa.select(
+        _OWNER,
+        sa.literal(FOR_YOU_MEMORY, SmallInteger()),
+        listed.c.video_id,
+        _OWN,
+        sa.bindparam("moment", type_=UtcDateTime()),
+        sa.literal(1, Integer()),
+        sa.false(),
+    ).select_from(listed)
     insert = (sqlite if on_sqlite else postgresql).insert(REMEMBERED)
-    insert = insert.from_select(list(served.keys()), rows)
+    insert = insert.from_select(list(served.keys()), sa.union_all(page, _page_before()))
     new = insert.excluded
     changes = {
         "session": new.session,
-        "position": new.position,
         "last_at": bulk.greatest(served.last_at, new.last_at),
-        "attempts": served.attempts + 1,
-        "seen": new.seen,
+        "attempts": served.attempts + new.attempts,
+        "seen": sa.or_(served.seen, new.seen),
     }
     key = list(REMEMBERED.primary_key)
     upsert = insert.on_conflict_do_update(index_elements=key, set_=changes)
     return upsert.returning(served.video_id, served.attempts)
+
+
+_OWNER = sa.bindparam("owner", type_=BigInteger())
+_OWN = sa.bindparam("own", type_=Uuid())
+_LOOKED = sa.bindparam("looked", type_=Integer())
+
+
+def _page_before() -> Statement:
+    """Return the rows of the page before, as they are, but seen and without an attempt."""
+    row, place = REMEMBERED.alias("row").c, SERVED.alias("place").c
+    last = SERVED.alias("last").c
+    begin = sa.select(last.page).where(
+        last.user_id == _OWNER, last.session == _OWN, last.position == _LOOKED
+    )
+    is_its_row = sa.and_(
+        row.user_id == _OWNER, row.memory == FOR_YOU_MEMORY, row.video_id == place.video_id
+    )
+    columns = (row.user_id, row.memory, row.video_id, row.session, row.last_at)
+    return (
+        sa.select(*columns, sa.literal(0, Integer()), sa.true())
+        .select_from(sa.join(place.page.table, row.seen.table, is_its_row))
+        .where(
+            place.user_id == _OWNER,
+            place.session == _OWN,
+            place.position >= begin.scalar_subquery(),
+            place.position <= _LOOKED,
+            row.session == _OWN,
+        )
+    )
 
 
 def mark_seen(
@@ -103,7 +123,7 @@ def mark_seen(
     cursor: str | None = None,
     session_id: UUID | str | None = None,
 ) -> int:
-    """Record how far a viewer looked at the pages of a session: two statements.
+    """Record how far a viewer looked at the pages of a session: three statements.
 
     The videos up to that position are seen and do not come again. Those after it may come again,
     see `Settings.served_again_after`. A position before one that was marked changes nothing.
@@ -148,25 +168,36 @@ MAX_POSITION = 2**31 - 1
 def look_until(
     session: Session, user_id: int | None, own: UUID | None, position: int
 ) -> int | None:
-    """Raise the position up to which a session is seen: one statement.
+    """Raise the position up to which a session is seen, and mark its videos: two statements.
 
     Returns:
         The position up to which it is seen now; None if there is no such session.
     """
     values = {"owner": user_id, "own": own, "looked": position}
     seen_until: int | None = lookup.run(session, _look_statement(), values).scalar()
+    if seen_until is not None:
+        lookup.run(session, _mark_statement(), values)
     return seen_until
 
 
 @cache
 def _look_statement() -> Any:
-    last, looked = SESSIONS.c.next_position - 1, sa.bindparam("looked", type_=Integer())
-    reached = sa.case((looked < last, looked), else_=last)
+    last = SESSIONS.c.next_position - 1
+    reached = sa.case((last > _LOOKED, _LOOKED), else_=last)
     return (
         sa.update(SESSIONS)
-        .where(
-            SESSIONS.c.user_id == sa.bindparam("owner"), SESSIONS.c.session == sa.bindparam("own")
-        )
+        .where(SESSIONS.c.user_id == _OWNER, SESSIONS.c.session == _OWN)
         .values(seen_until=bulk.greatest(SESSIONS.c.seen_until, reached))
         .returning(SESSIONS.c.seen_until)
     )
+
+
+@cache
+def _mark_statement() -> Any:
+    served, place = REMEMBERED.c, SERVED.c
+    looked_at = sa.select(place.video_id).where(
+        place.user_id == _OWNER, place.session == _OWN, place.position <= _LOOKED
+    )
+    is_same = (served.user_id == _OWNER, served.memory == FOR_YOU_MEMORY, served.session == _OWN)
+    is_looked_at = (served.video_id.in_(looked_at), ~served.seen)
+    return sa.update(REMEMBERED).where(*is_same, *is_looked_at).values(seen=True)

@@ -249,13 +249,17 @@ def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: b
         is_locked: whether to lock the viewer's row; there is no row then without a viewer.
     """
     query = _state_and_viewer().join(User, User.key == sa.bindparam("key"), isouter=not is_locked)
-    query = with_session(query) if resumes else query
+    if resumes:
+        query = with_session(query).add_columns(ServedVideo.profile_id.label("kept_profile"))
+    query = query.with_for_update(key_share=True, of=User) if is_locked else query
     if form is not None:
+        # One row by itself: with a row per weight, the viewer's row would be locked for each.
+        viewer = query.cte("viewer")
         row_id = version_id(form)
         keeps_profile = resumes and form == WantedProfile().form
-        row_id = sa.func.coalesce(ServedVideo.profile_id, row_id) if keeps_profile else row_id
-        query = with_profile(query, row_id)
-    return query.with_for_update(key_share=True, of=User) if is_locked else query
+        row_id = sa.func.coalesce(viewer.c.kept_profile, row_id) if keeps_profile else row_id
+        query = with_profile(sa.select(viewer).select_from(viewer), row_id)
+    return query.prefix_with("/* recommender.resolve */")
 
 
 def _state_and_viewer() -> Statement:
@@ -271,7 +275,6 @@ def _state_and_viewer() -> Statement:
             state.trend_peak, state.captions,
         )
         .select_from(state)
-        .prefix_with("/* recommender.resolve */")
     )  # fmt: skip
 
 

@@ -190,7 +190,7 @@ def serve(session: Session, page: FeedPage, settings: Settings) -> FeedPage:
     started_at = _advance(session, request, length, seen_until)
     if started_at is None:
         return recorded_page(session, request)
-    attempts = remember(session, request, page.items, started_at)
+    attempts = remember(session, request, page.items, started_at, seen_until)
     asked = request.limit if page.exhausted else length
     rows = [
         {**_served_row(request, item), "asked": asked, "attempt": attempts[item.video_id]}

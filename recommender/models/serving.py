@@ -49,20 +49,18 @@ class FeedSession(Base):
 class RememberedVideo(Base):
     """A video that was served to a user, in one of the memories: what a feed knows of its pages.
 
-    `session`, `position` and `last_at` are of the last time that it was served, `attempts` is the
-    number of times. `seen` is true if the user had looked at it before that, or if the session was
-    pruned after they had. Until then `FeedSession.seen_until` tells. An event of the user makes a
-    video seen too; the state of the user and the video tells that.
+    `session` and `last_at` are of the last time that it was served, `attempts` is the number of
+    times. `seen` is true if the user looked at it. An event of the user makes a video seen too; the
+    state of the user and the video tells that.
     """
 
     __tablename__ = f"{PREFIX}served"
-    __table_args__ = (not_negative("position", "attempts"), CLUSTERED)
+    __table_args__ = (not_negative("attempts"), CLUSTERED)
 
     user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     memory: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
     video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     session: Mapped[uuid.UUID] = mapped_column(Uuid)
-    position: Mapped[int] = mapped_column(Integer)
     last_at: Mapped[Time]
     attempts: Mapped[int] = mapped_column(Integer)
     seen: Mapped[bool]

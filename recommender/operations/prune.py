@@ -5,8 +5,7 @@ events horizon to the learning state. From then on, older events are refused, so
 event cannot count it twice. A user's events are deleted under the user's row lock. Writers take
 the same lock before they read the horizon (under READ COMMITTED).
 
-No feed changes: it reads what was served in `rec_served`, which stays. Only what a session knows
-of the videos that were looked at is written there first.
+No feed changes: it reads what was served, and what was seen of it, in `rec_served`, which stays.
 """
 
 from __future__ import annotations
@@ -32,12 +31,10 @@ from recommender.errors import InvalidValue
 from recommender.formats import scalars
 from recommender.learning.engagement import MAX_CLOCK_SKEW
 from recommender.logs import log
-from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.tables import (
     EVENTS,
     LEARNING_STATE,
     PENDING,
-    REMEMBERED,
     SERVED,
     SESSIONS,
     USERS,
@@ -214,10 +211,10 @@ def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session)
 
 
 def _as_many_as_fit(rows: Sequence[Any]) -> Sequence[Any]:
-    """Return the first sessions whose deleted and changed rows fit in one transaction."""
+    """Return the first sessions whose deleted rows fit in one transaction."""
     left = MAX_PRUNED_ROWS
     for taken, row in enumerate(rows):
-        left -= 2 * row.next_position - 1
+        left -= row.next_position
         if left < 0:
             return rows[: max(1, taken)]
     return rows
@@ -230,7 +227,7 @@ def _forget(
     after: lookup.Key | None,
     last: lookup.Key,
 ) -> dict[str, int]:
-    """Delete the old sessions of locked users in a key range, and keep what they know as seen."""
+    """Delete the old sessions of locked users in a key range, with their places."""
     # Only locked users: for any other user, a page with an old time may be written concurrently.
     key = list(SESSIONS.primary_key)
     locked = sa.select(lookup.listed(lookup.is_sqlite(session), (USERS.c.id,)).c.id)
@@ -239,26 +236,9 @@ def _forget(
     item_key = [SERVED.c.user_id, SERVED.c.session]
     of_old = sa.exists().where(*map(operator.eq, key, item_key), *is_old)
     is_deleted = [*keys_in_range(item_key, after, last), of_old]
-    _keep_seen(session, is_deleted, parameters)
     items = _delete(session, SERVED, is_deleted, parameters)
     sessions = _delete(session, SESSIONS, [*keys_in_range(key, after, last), *is_old], parameters)
     return {"sessions": sessions, "items": items}
-
-
-def _keep_seen(
-    session: Session, is_deleted: Sequence[ColumnElement[bool]], parameters: Mapping[str, str]
-) -> None:
-    """Mark the videos of the deleted places as seen that their users looked at."""
-    served, place, page = REMEMBERED.c, SERVED.c, SESSIONS.alias("page")
-    is_its_page = sa.and_(page.c.user_id == place.user_id, page.c.session == place.session)
-    looked_at = (
-        sa.select(place.user_id, place.video_id, place.session)
-        .join(page, sa.and_(is_its_page, place.position <= page.c.seen_until))
-        .where(*is_deleted)
-    )
-    is_looked_at = sa.tuple_(served.user_id, served.video_id, served.session).in_(looked_at)
-    statement = sa.update(REMEMBERED).where(served.memory == FOR_YOU_MEMORY, is_looked_at)
-    lookup.run(session, statement.values(seen=True), parameters)
 
 
 def _lock(session: Session, user_ids: Iterable[int]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import CTE, BindParameter, ColumnElement, Double, Subquery
 from sqlalchemy.orm import InstrumentedAttribute
 
 from recommender.database.expressions import constant, is_positive, is_rejected, json_texts
-from recommender.models import FeedSession, Interaction, RememberedVideo, ServedVideo, Video
+from recommender.models import Interaction, RememberedVideo, ServedVideo, Video
 from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.tables import INTERACTIONS, NEIGHBOURS, VIDEO_HASHTAGS, VIDEOS
 
@@ -114,12 +114,10 @@ def _first(rows: sa.Select[int]) -> ColumnElement[int]:
 def not_seen(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
     """The viewer has neither seen the video, nor was it served too lately or too often."""
     served = RememberedVideo
-    # In the order of their costs: the first one holds for nearly every video that was served.
     is_kept_out = sa.or_(
         served.last_at > viewer.served_until,
         served.attempts >= viewer.served_attempts,
-        is_in_session(viewer),
-        was_looked_at(viewer),
+        served.seen,
     )
     remembered = _remembered(viewer, video_id).where(is_kept_out)
     return sa.and_(none(interaction_of(viewer, video_id)), none(remembered))
@@ -127,7 +125,7 @@ def not_seen(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool
 
 def unseen(viewer: Viewer) -> ColumnElement[bool]:
     """The viewer has not seen the video, and it was not served in this session."""
-    is_kept_out = sa.or_(is_in_session(viewer), was_looked_at(viewer))
+    is_kept_out = sa.or_(RememberedVideo.seen, is_in_session(viewer))
     remembered = _remembered(viewer, Video.id).where(is_kept_out)
     return sa.and_(none(interaction_of(viewer)), none(remembered))
 
@@ -149,17 +147,6 @@ def is_in_session(viewer: Viewer) -> ColumnElement[bool]:
     )
     is_overwritten = sa.and_(served.last_at >= viewer.session_start, ~none(logged))
     return sa.or_(served.session == viewer.session, is_overwritten)
-
-
-def was_looked_at(viewer: Viewer) -> ColumnElement[bool]:
-    """Return the condition that the viewer looked at the page on which a video was served last."""
-    served, page = RememberedVideo, FeedSession
-    seen = sa.select(page.user_id).where(
-        page.user_id == viewer.user_id,
-        page.session == served.session,
-        page.seen_until >= served.position,
-    )
-    return sa.or_(served.seen, ~none(seen))
 
 
 def _remembered(viewer: Viewer, video_id: VideoId) -> sa.Select[int]:

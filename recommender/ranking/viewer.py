@@ -329,11 +329,17 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
 
 
 def _served_until(request: FeedRequest) -> datetime:
-    """Return the time until which a video must have been served to come again unseen."""
+    """Return the time until which a video must have been served to come again unseen.
+
+    It is before the session began, because nothing comes twice in a session.
+    """
     seconds = request.settings.served_again_after
     # Nothing was served at the earliest time, so 0 lets nothing come again.
     is_never = not seconds or request.as_of - EARLIEST < timedelta(seconds=seconds)
-    return EARLIEST if is_never else request.as_of - timedelta(seconds=seconds)
+    if is_never:
+        return EARLIEST
+    before_session = (request.started_at or request.as_of) - timedelta(microseconds=1)
+    return max(EARLIEST, min(before_session, request.as_of - timedelta(seconds=seconds)))
 
 
 def _weight(signal: str) -> str:

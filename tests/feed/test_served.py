@@ -92,10 +92,11 @@ def test_the_next_page_means_that_the_page_before_was_looked_at(session: Session
     page = serve(session, limit=2)
     page = serve(session, limit=2, cursor=page.cursor, settings=prefetching)
     assert len(fresh(session, 25)) == 6
-    seen = rows_of(session, REMEMBERED, "session", "seen")
     page = serve(session, limit=2, cursor=page.cursor)
-    assert len(fresh(session, 25)) == 2
-    assert rows_of(session, REMEMBERED, "session", "seen") == [*seen, *seen[:2]]
+    assert len(fresh(session, 25)) == 4
+    assert (
+        sorted(seen for (seen,) in rows_of(session, REMEMBERED, "seen")) == [False] * 4 + [True] * 2
+    )
     assert rows_of(session, SESSIONS, "seen_until") == [(4,)]
     # The page after the last one is empty, and no page is recorded.
     assert serve(session, cursor=page.cursor, settings=prefetching).exhausted
@@ -111,7 +112,7 @@ def test_a_host_says_exactly_how_far_a_viewer_looked(session: Session) -> None:
     own: dict[str, Any] = {"cursor": page.cursor}
     with counted_statements(session.connection()) as sent:
         assert mark_seen(session, "viewer", position=2, **own) == 2
-    assert len(sent) == 2
+    assert len(sent) == 3
     assert fresh(session, 25) == {f"v{number}" for number in range(6)} - set(names(page)[:2])
     assert mark_seen(session, "viewer", position=1, **own) == 2
     assert mark_seen(session, "viewer", position=9, session_id=page.session) == 4

@@ -182,6 +182,11 @@ class User:
         )
         return is_due and not self.has_seen(video)
 
+    def is_served_since(self, session: UUID | None, video: Video) -> bool:
+        """Return whether a video was served in any session since one began."""
+        own, served = self.sessions.get(session) if session else None, self.memory.get(video)
+        return own is not None and served is not None and served.last_at >= own.started_at
+
     def is_served_in(self, session: UUID | None, video: Video) -> bool:
         own, served = self.sessions.get(session) if session else None, self.memory.get(video)
         is_last = served is not None and served.session == session
@@ -388,7 +393,11 @@ class Model:
             filters = self.filters(user, video, as_of)
             if rewatch:
                 filters["not_seen"] = True
-            is_new = user is None or not user.is_served_in(session, video)
+            is_new = user is None or (
+                not user.is_served_in(session, video)
+                if rewatch
+                else not user.is_served_since(session, video)
+            )
             return all(filters.values()) and is_new and video.key not in exclude
 
         return set(filter(passes, self.videos.values()))
