@@ -13,7 +13,12 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 
-from recommender.database.expressions import LARGEST_EXPONENT, Statement
+from recommender.database.expressions import (
+    LARGEST_EXPONENT,
+    Statement,
+    constant,
+    materialized,
+)
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import CursorAhead, InvalidCursor, InvalidValue
@@ -254,7 +259,7 @@ def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: b
     query = query.with_for_update(key_share=True, of=User) if is_locked else query
     if form is not None:
         # One row by itself: with a row per weight, the viewer's row would be locked for each.
-        viewer = query.cte("viewer")
+        viewer = materialized(query.cte("viewer"))
         row_id = version_id(form)
         keeps_profile = resumes and form == WantedProfile().form
         row_id = sa.func.coalesce(viewer.c.kept_profile, row_id) if keeps_profile else row_id
@@ -265,7 +270,9 @@ def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: b
 def _state_and_viewer() -> Statement:
     state = LearningState
     was_served = sa.exists().where(RememberedVideo.user_id == User.id)
-    for_followers = sa.exists().where(Video.status == "followers").correlate(None)
+    # Written out: with a bound status PostgreSQL expects many rows, and reads all videos for none.
+    status = constant("followers", sa.Text())
+    for_followers = sa.exists().where(Video.status == status).correlate(None)
     return (
         sa.select(
             User.id, User.language, User.country, User.device, User.learned_since,
