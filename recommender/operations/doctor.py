@@ -19,8 +19,16 @@ from recommender.database.planner_statistics import unplanned_tables
 from recommender.database.schema import check_schema, schema_revision
 from recommender.database.transactions import translate_errors
 from recommender.formats import scalars
+from recommender.formats.visibility import UNDISCOVERABLE
 from recommender.learning.lacks import log_lacks
-from recommender.models.tables import INTERACTIONS, LEARNING_STATE, PENDING, VIDEO_HASHTAGS, VIDEOS
+from recommender.models.tables import (
+    INTERACTIONS,
+    LEARNING_STATE,
+    PENDING,
+    USERS,
+    VIDEO_HASHTAGS,
+    VIDEOS,
+)
 from recommender.models.types import Base, UtcDateTime
 from recommender.operations import erase
 from recommender.operations.query_plans import check_plans
@@ -189,6 +197,20 @@ def _copies(session: Session) -> Finding:
     return _finding("copies", difference if wrong else None, "equal", RELIST)
 
 
+def _visibility(session: Session) -> Finding:
+    """Check that the visibility of videos agrees with their creators."""
+    is_hidden, is_shown = VIDEOS.c.visibility >= UNDISCOVERABLE, USERS.c.discoverable
+    differs = sa.or_(sa.and_(is_hidden, is_shown), ~sa.or_(is_hidden, is_shown))
+    pairs = sa.join(VIDEOS, USERS, USERS.c.id == VIDEOS.c.creator_id)
+    count = sa.select(sa.func.count()).select_from(pairs)
+    wrong = lookup.run(session, count.where(differs, VIDEOS.c.status != "removed")).scalar()
+    difference = f"{wrong:,} videos differ from their creators' `discoverable`"
+    return _finding(
+        "visibility", difference if wrong else None, "equal",
+        "write `discoverable` of these creators twice: the wrong value, then the right one",
+    )  # fmt: skip
+
+
 def _statistics(session: Session) -> Finding:
     """Check that the viewers of all videos, counted and pending, match the states."""
     wrong = []
@@ -266,7 +288,8 @@ def _plans(session: Session) -> Finding:
 
 
 CHECKS: Iterable[Check] = (
-    _database, _clock, _rollups, _erasures, _indexes, _copies, _statistics, _log,
+    _database, _clock, _rollups, _erasures, _indexes, _copies, _visibility, _statistics,
+    _log,
 )  # fmt: skip
 
 ON_SQLITE: Iterable[Check] = (_journal,)

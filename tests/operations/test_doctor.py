@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from recommender import (
     SchemaOutOfDate,
@@ -21,18 +22,28 @@ from recommender import (
     prepare_engine,
     refresh,
     run_transaction,
+    upsert_users,
 )
 from recommender.database import planner_statistics
 from recommender.database.transactions import writing
 from recommender.formats import scalars
-from recommender.models import Base, Interaction, LearningState, PendingEvent, Video, VideoHashtag
+from recommender.models import (
+    Base,
+    Interaction,
+    LearningState,
+    PendingEvent,
+    User,
+    Video,
+    VideoHashtag,
+)
 from recommender.models.types import SCHEMA_REVISION
 from recommender.operations import doctor, erase, query_plans
 from recommender.operations.doctor import Finding
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import behave, people
 
-COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "statistics", "log"]
+COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "visibility",
+          "statistics", "log"]  # fmt: skip
 INDEXES = sum(len(table.indexes) for table in Base.metadata.tables.values())
 HASHTAGS = "rec_video_hashtags_hashtag_id_listed_at_video_id_ix"
 PARTIAL = "rec_interactions_user_id_engaged_at_ix"
@@ -190,6 +201,18 @@ def test_a_copy_that_differs_is_mended_by_the_advice(world: Engine) -> None:
     assert wrong(world) == []
 
 
+def test_a_visibility_that_differs_is_mended_by_the_advice(world: Engine) -> None:
+    creator = sa.select(Video.creator_id).where(Video.id == 1).scalar_subquery()
+    run_sql(world, sa.update(User).where(User.id == creator).values(discoverable=False))
+    assert wrong(world) == ["visibility"]
+    with Session(world) as session:
+        key = session.scalars(sa.select(User.key).where(~User.discoverable)).one()
+    for value in (True, False):
+        row = {"id": key, "discoverable": value}
+        run_transaction(world, lambda session, row=row: upsert_users(session, [row]))
+    assert wrong(world) == []
+
+
 @pytest.mark.parametrize("column", ["impressions", "engaged_views"])
 def test_statistics_that_differ_are_mended_by_the_advice(world: Engine, column: str) -> None:
     run_sql(world, sa.update(Video).where(Video.id == 1).values({column: Video.impressions + 7}))
@@ -274,7 +297,7 @@ def test_the_command_prints_what_it_found(world: Engine, database: str, run: Run
     code, out, err = run(database, "--format", "json")
     assert (code, err) == (0, "")
     assert [tuple(row) for row in json.loads(out)] == [("check", "ok", "found", "advice")] * (
-        9 if world.dialect.name == "sqlite" else 10
+        10 if world.dialect.name == "sqlite" else 11
     )
     run_sql(world, f"DROP INDEX {HASHTAGS}")
     code, out, err = run(database)
