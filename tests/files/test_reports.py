@@ -27,7 +27,7 @@ from tests.support.worlds import at, make_user, make_video
 
 Row = dict[str, Any]
 
-NAMES = ("id", "user", "creator", "video")
+NAMES = ("id", "user", "creator", "video", "other")
 """The columns with keys, which get a prefix: every import has keys of its own."""
 
 COUNTED = ("inserted", "updated", "unchanged", "too_old", "rejected")
@@ -45,6 +45,8 @@ PRUNED, EARLY, LATE = times(-60, 1, 2)
 
 VIDEO = {"id": "a", "creator": "c", "published_at": EARLY}
 LIKE = {"id": "e1", "user": "u", "video": "v", "kind": "like", "at": EARLY}
+
+MUTE = {"user": "u", "kind": "hashtag", "value": "x"}
 
 CASES: Mapping[str, Sequence[Row]] = {
     "users": [
@@ -64,6 +66,16 @@ CASES: Mapping[str, Sequence[Row]] = {
         {"user": "u", "creator": "b"}, {"user": "u", "creator": "b", "at": None},
         {"user": "u", "creator": "a", "at": EARLY}, {"user": "u"},
     ],
+    "mutes": [
+        {**MUTE, "at": EARLY}, {**MUTE, "value": "#X"}, {**MUTE, "at": LATE},
+        {**MUTE, "kind": "keyword", "value": "so well"}, {**MUTE, "kind": "keyword", "value": "!"},
+        {**MUTE, "user": "nobody"}, {**MUTE, "kind": "creator"}, {**MUTE, "kind": "food"},
+    ],
+    "blocks": [
+        {"user": "u", "other": "a", "at": EARLY}, {"user": "u", "other": "a"},
+        {"user": "u", "other": "a", "at": LATE}, {"user": "u", "other": "u"},
+        {"user": "nobody", "other": "a"}, {"user": "u", "other": "b", "at": None},
+    ],
     "events": [
         LIKE, LIKE, {**LIKE, "id": "e2"}, {**LIKE, "kind": "share"}, {**LIKE, "at": PRUNED},
         {**LIKE, "id": "e3", "user": "nobody"}, {**LIKE, "id": "e3"}, LIKE,
@@ -75,6 +87,8 @@ OUTCOMES = {
     "users": (2, 2, 4, 0, 1),
     "videos": (2, 5, 3, 0, 1),
     "follows": (2, 2, 2, 0, 2),
+    "mutes": (3, 1, 1, 0, 3),
+    "blocks": (2, 1, 1, 0, 2),
     "events": (3, 0, 2, 2, 3),
 }
 """The numbers of rows by outcome, as in `COUNTED`."""
