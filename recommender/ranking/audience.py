@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, FromClause, Subquery, literal
 from sqlalchemy.orm import aliased
 
-from recommender.database.expressions import Statement, fence
+from recommender.database.expressions import Statement, constant, fence
 from recommender.formats import scalars
 from recommender.formats.visibility import FOR_FOLLOWERS
 from recommender.models import Block, Follow, MutedCreator, Video
@@ -50,7 +50,9 @@ def _if_any(status: str) -> sa.Select[str]:
     if status == "published":
         return row
     video = aliased(Video)
-    any_video = sa.select(literal(1)).select_from(video).where(video.status == status).limit(1)
+    # Written out: with a bound status PostgreSQL expects many rows, and reads all videos for none.
+    is_it = video.status == constant(status, sa.Text())
+    any_video = sa.select(literal(1)).select_from(video).where(is_it).limit(1)
     return row.where(any_video.scalar_subquery().is_not(None))
 
 
