@@ -534,7 +534,7 @@ def test_other_targets_are_refused(target: Any, message: str) -> None:
         ({"since": at(1), "until": at()}, "until: 2026-01-01T12:00:00Z is not after since"),
         (
             {"log": LogFiles(("u",), ("v",), (), ("e",))},
-            "since: a log that is replayed must be cut",
+            "since: a replayed log needs the time that cuts it",
         ),
         ({"every": timedelta(seconds=1)}, "every: 0:00:01 is shorter than a minute"),
         ({"since": at(90_000)}, "there are no impressions to learn from"),
