@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
-from recommender.errors import InvalidValue, RecommenderError, UnknownUser
+from recommender.errors import InvalidValue
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import lock_users, user_id
+from recommender.ingest.users import accepted, locked_ids, user_id
 from recommender.ingest.values import Counts
 from recommender.models.tables import BLOCKS, USERS
 
@@ -90,11 +90,10 @@ def apply_blocks(session: Session, rows: Sequence[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `other` and optionally `at`, as `rows.parse_row` returns.
     """
-    users = {found.key: found.id for found in _lock_named(session, rows)}
-    rejected = {index: error for index, row in enumerate(rows) if (error := _refusal(row, users))}
-    known = [row for index, row in enumerate(rows) if index not in rejected]
-    named = (str(row["other"]) for row in known)
-    others = get_or_create_ids(session, USERS, named, {"on_sight": True})
+    users = locked_ids(session, rows)
+    known, rejected = accepted(rows, users, _other)
+    others = get_or_create_ids(session, USERS, map(_other, known), {"on_sight": True})
+    users |= locked_ids(session, known, users)
     pairs = [(users[str(row["user"])], others[str(row["other"])]) for row in known]
     current = _read_blocks(session, list(dict.fromkeys(pairs)))
     after, counts = _after(current, pairs, known)
@@ -102,14 +101,11 @@ def apply_blocks(session: Session, rows: Sequence[Row]) -> Counts:
     return Counts(*counts, rejected=rejected)
 
 
-def _lock_named(session: Session, rows: Sequence[Row]) -> Sequence[Any]:
-    return lock_users(session, USERS.c.key, (str(row["user"]) for row in rows))
-
-
-def _refusal(row: Row, users: Mapping[str, int]) -> RecommenderError | None:
-    if row["user"] not in users:
-        return UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
-    return InvalidValue(_OF_ONESELF) if row["user"] == row["other"] else None
+def _other(row: Row) -> str:
+    """Return the blocked user; `InvalidValue` if it is the user themselves."""
+    if row["user"] == row["other"]:
+        raise InvalidValue(_OF_ONESELF)
+    return str(row["other"])
 
 
 def _after(

@@ -10,11 +10,10 @@ import sqlalchemy as sa
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
-from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import lock_users, user_id
+from recommender.ingest.users import accepted, locked_ids, user_id
 from recommender.ingest.values import Counts
 from recommender.models import Follow, User
 from recommender.models.tables import FOLLOWS, USERS
@@ -27,11 +26,11 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `creator` and optionally `at`, as `rows.parse_row` returns.
     """
-    followers = lock_users(session, USERS.c.key, (str(row["user"]) for row in rows))
-    users = {follower.key: follower.id for follower in followers}
-    known = [row for row in rows if row["user"] in users]
+    users = locked_ids(session, rows)
+    known, rejected = accepted(rows, users, lambda row: str(row["creator"]))
     named = (str(row["creator"]) for row in known)
     creators = get_or_create_ids(session, USERS, named, {"on_sight": True})
+    users |= locked_ids(session, known, users)
     pairs = [(users[str(row["user"])], creators[str(row["creator"])]) for row in known]
     current = _read_follows(session, list(dict.fromkeys(pairs)))
     after: dict[lookup.Key, Any] = dict(current)
@@ -42,11 +41,6 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Counts:
         updated += pair in after and after[pair] != at
         after[pair] = at
     bulk.synchronise(session, FOLLOWS, _as_rows(current), _as_rows(after))
-    rejected = {
-        index: UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
-        for index, row in enumerate(rows)
-        if row["user"] not in users
-    }
     return Counts(inserted, updated, len(known) - inserted - updated, rejected=rejected)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,11 @@ from sqlalchemy import Table
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
-from recommender.errors import InvalidValue, NotFound, RecommenderError, UnknownUser
+from recommender.errors import InvalidValue, NotFound
 from recommender.formats import scalars, text
 from recommender.formats.scalars import AnyKey, MuteKind
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import lock_users, user_id
+from recommender.ingest.users import accepted, locked_ids, user_id
 from recommender.ingest.values import Counts
 from recommender.models import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS
@@ -137,19 +137,15 @@ def apply_mutes(session: Session, rows: Sequence[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `kind`, `value` and optionally `at`, as `rows.parse_row` returns.
     """
-    locked = lock_users(session, USERS.c.key, (str(row["user"]) for row in rows))
-    muters = {muter.key: muter.id for muter in locked}
-    rejected: dict[int, RecommenderError] = {}
+    muters = locked_ids(session, rows)
+    known, rejected = accepted(rows, muters, _muted_creator)
     by_kind: dict[MuteKind, list[tuple[str, str, Any]]] = {kind: [] for kind in KINDS}
-    for index, row in enumerate(rows):
-        try:
-            kind, member = _member(row, muters)
-        except RecommenderError as error:
-            rejected[index] = error
-        else:
-            by_kind[kind].append((str(row["user"]), member, row.get("at")))
+    for row in known:
+        kind, member = _member(row)
+        by_kind[kind].append((str(row["user"]), member, row.get("at")))
     counts = Counts(rejected=rejected)
     named = {kind: _created(session, kind, muted) for kind, muted in by_kind.items()}
+    muters |= locked_ids(session, known, muters)
     for kind, muted in by_kind.items():
         ids = named[kind]
         keyed = [((muters[user], ids.get(member, member)), at) for user, member, at in muted]
@@ -157,16 +153,18 @@ def apply_mutes(session: Session, rows: Sequence[Row]) -> Counts:
     return counts
 
 
-def _member(row: Row, muters: Mapping[str, int]) -> tuple[MuteKind, str]:
+def _muted_creator(row: Row) -> str | None:
+    kind, member = _member(row)
+    return member if kind == "creator" else None
+
+
+def _member(row: Row) -> tuple[MuteKind, str]:
     """Return the kind of a mute, and what it mutes.
 
     Raises:
         InvalidValue: the value is not valid, or is the user themselves.
-        UnknownUser: there is no such user.
     """
     kind: Any = row["kind"]
-    if row["user"] not in muters:
-        raise UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
     member = scalars.parse_named("value", KINDS[kind][2], row["value"])
     if kind == "creator" and member == row["user"]:
         raise InvalidValue("value: a user cannot mute themselves")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from recommender.database import lookup
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
-from recommender.errors import UnknownUser
+from recommender.errors import RecommenderError, UnknownUser
 from recommender.formats import scalars
 from recommender.formats.rows import USER_COLUMNS, UserRow, parse_row
 from recommender.formats.scalars import AnyKey
@@ -164,3 +164,36 @@ def lock_users(
     rows = lookup.find(session, [column], keys, read, lock=True)
     _know(session, (row.id for row in rows if row.on_sight))
     return [LockedUser(*row[:-1]) for row in rows]
+
+
+def locked_ids(session: Session, rows: Iterable[Row], known: Container[str] = ()) -> dict[str, int]:
+    """Lock the users of rows, and return their ids by key; not of users who are known."""
+    keys = (str(row["user"]) for row in rows if row["user"] not in known)
+    return {user.key: user.id for user in lock_users(session, USERS.c.key, keys)}
+
+
+def accepted(
+    rows: Sequence[Row], users: Iterable[str], named: Callable[[Row], str | None]
+) -> tuple[list[Row], dict[int, RecommenderError]]:
+    """Return the rows whose user exists, and the errors of the others by their places.
+
+    A user exists in the database, or because an earlier row named them. So the outcome does not
+    depend on how rows are grouped.
+
+    Args:
+        rows: mappings with a `user`.
+        users: the keys of the users in the database.
+        named: returns the user whom a row names and creates, if any; or raises the row's error.
+    """
+    existing, good, rejected = {*users}, [], {}
+    for place, row in enumerate(rows):
+        try:
+            if row["user"] not in existing:
+                raise UnknownUser(f"user: there is no user {scalars.shown(row['user'])}")
+            if creates := named(row):
+                existing.add(creates)
+        except RecommenderError as error:
+            rejected[place] = error
+        else:
+            good.append(row)
+    return good, rejected

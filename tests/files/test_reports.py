@@ -65,6 +65,7 @@ CASES: Mapping[str, Sequence[Row]] = {
         {"user": "u", "creator": "a"}, {"user": "nobody", "creator": "a"},
         {"user": "u", "creator": "b"}, {"user": "u", "creator": "b", "at": None},
         {"user": "u", "creator": "a", "at": EARLY}, {"user": "u"},
+        {"user": "b", "creator": "nobody"}, {"user": "nobody", "creator": "u", "at": EARLY},
     ],
     "mutes": [
         {**MUTE, "at": EARLY}, {**MUTE, "value": "#X"}, {**MUTE, "at": LATE},
@@ -75,6 +76,7 @@ CASES: Mapping[str, Sequence[Row]] = {
         {"user": "u", "other": "a", "at": EARLY}, {"user": "u", "other": "a"},
         {"user": "u", "other": "a", "at": LATE}, {"user": "u", "other": "u"},
         {"user": "nobody", "other": "a"}, {"user": "u", "other": "b", "at": None},
+        {"user": "b", "other": "nobody"}, {"user": "nobody", "other": "u", "at": EARLY},
     ],
     "events": [
         LIKE, LIKE, {**LIKE, "id": "e2"}, {**LIKE, "kind": "share"}, {**LIKE, "at": PRUNED},
@@ -86,9 +88,9 @@ CASES: Mapping[str, Sequence[Row]] = {
 OUTCOMES = {
     "users": (2, 2, 4, 0, 1),
     "videos": (2, 5, 3, 0, 1),
-    "follows": (2, 2, 2, 0, 2),
+    "follows": (4, 2, 2, 0, 2),
     "mutes": (3, 1, 1, 0, 3),
-    "blocks": (2, 1, 1, 0, 2),
+    "blocks": (4, 1, 1, 0, 2),
     "events": (3, 0, 2, 2, 3),
 }
 """The numbers of rows by outcome, as in `COUNTED`."""
