@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -55,7 +55,6 @@ from recommender.evaluation.results import (
     RankedPages,
     ScoredImpressions,
 )
-from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
 from recommender.models import LearningState
 from recommender.models.types import Base
@@ -70,16 +69,18 @@ SETTINGS = Settings()
 
 Rows = Iterable[Mapping[str, Any]]
 
+LOG_KINDS = [each.name for each in fields(LogFiles)]
+
 
 def written(folder: Path, **kinds: Rows) -> LogFiles:
     """A log as files: the users are those that rows name, where none are given."""
-    every = {kind: list(kinds.get(kind, ())) for kind in ROW_KINDS}
+    every = {kind: list(kinds.get(kind, ())) for kind in LOG_KINDS}
     named = {row["user"] for kind in ("follows", "events") for row in every[kind]}
     every["users"] = every["users"] or [{"id": user} for user in sorted(named)]
     for kind, rows in every.items():
         lines = [json.dumps({name: plain(v) for name, v in row.items()}) for row in rows]
         (folder / f"{kind}.jsonl").write_text("\n".join([*lines, ""]))
-    return LogFiles(*((str(folder / f"{kind}.jsonl"),) * bool(every[kind]) for kind in ROW_KINDS))
+    return LogFiles(*((str(folder / f"{kind}.jsonl"),) * bool(every[kind]) for kind in LOG_KINDS))
 
 
 def plain(value: Any) -> Any:
@@ -371,9 +372,9 @@ def test_an_impression_is_scored_as_the_database_scores_it(
 
 
 def exported(engine: Engine, folder: Path) -> LogFiles:
-    for kind in ROW_KINDS:
+    for kind in LOG_KINDS:
         export_file(engine, kind, str(folder / f"{kind}.csv"))
-    return LogFiles(*((str(folder / f"{kind}.csv"),) for kind in ROW_KINDS))
+    return LogFiles(*((str(folder / f"{kind}.csv"),) for kind in LOG_KINDS))
 
 
 @pytest.mark.slow
@@ -813,7 +814,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 def files_of(log: LogFiles) -> list[str]:
     return [
-        part for kind in ROW_KINDS for file in getattr(log, kind) for part in (f"--{kind}", file)
+        part for kind in LOG_KINDS for file in getattr(log, kind) for part in (f"--{kind}", file)
     ]
 
 
