@@ -13,7 +13,7 @@ from recommender.ranking.request import FeedRequest
 
 def is_refillable(request: FeedRequest) -> bool:
     """Return whether there may be videos that the page leaves out only because they were served."""
-    return request.was_served and not request.rewatch and not request.profile.is_reference
+    return request.known and not request.rewatch and not request.profile.is_reference
 
 
 def refilled(

@@ -29,7 +29,6 @@ from recommender.learning.affinities import bounded_decay_exponent, decay_expone
 from recommender.models import (
     FeedSession,
     LearningState,
-    RememberedVideo,
     ServedVideo,
     User,
     Video,
@@ -116,7 +115,6 @@ def resolve(
         country=row.country,
         device=row.device,
         learned_since=row.learned_since,
-        was_served=bool(row.was_served),
         has_for_followers=bool(row.has_for_followers),
         profile=profile if isinstance(profile, Profile) else profile_in(rows, profile),
         as_of=moment,
@@ -269,14 +267,13 @@ def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: b
 
 def _state_and_viewer() -> Statement:
     state = LearningState
-    was_served = sa.exists().where(RememberedVideo.user_id == User.id)
     # Written out: with a bound status PostgreSQL expects many rows, and reads all videos for none.
     status = constant("followers", sa.Text())
     for_followers = sa.exists().where(Video.status == status).correlate(None)
     return (
         sa.select(
             User.id, User.language, User.country, User.device, User.learned_since,
-            was_served.label("was_served"), for_followers.label("has_for_followers"),
+            for_followers.label("has_for_followers"),
             state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
             state.sound_half_life_days, state.trend_half_life_days, state.engaged_share,
             state.trend_peak, state.captions,

@@ -195,7 +195,6 @@ class FeedRequest(RequestSummary):
         learning: the learning state at the reading time.
         device: the viewer's device, None if unknown.
         learned_since: the time of the last reset: earlier behaviour is ignored; None for never.
-        was_served: whether a page was served to the viewer before.
         has_for_followers: whether there are videos for followers only.
         fills: whether to read all of these that the viewer may see, and not only the newest.
         where: the caller's own predicate over `Video`.
@@ -212,7 +211,6 @@ class FeedRequest(RequestSummary):
     learning: Learning
     device: str | None = None
     learned_since: datetime | None = None
-    was_served: bool = False
     has_for_followers: bool = False
     fills: bool = False
     where: ColumnElement[bool] | None = None
