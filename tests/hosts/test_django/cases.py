@@ -46,11 +46,12 @@ def stored(column, *videos):
 class Feeds(TestCase):
     """Each test is rolled back by Django, and so is what the recommender wrote."""
 
-    def test_a_page_shows_the_hosts_videos_once(self):
+    def test_a_page_shows_the_hosts_videos_and_again_only_to_fill_it(self):
         videos = [str(make_video().pk) for _ in range(3)]
-        first = self.client.get("/feed/ana").json()
-        assert sorted(item["video"] for item in first["items"]) == videos
-        assert self.client.get("/feed/ana").json()["items"] == []
+        for is_again in (False, True):
+            items = self.client.get("/feed/ana").json()["items"]
+            assert sorted(item["video"] for item in items) == videos
+            assert ["refilled" in item for item in items] == [is_again] * 3
 
     def test_an_update_of_many_rows_is_told(self):
         make_video()
