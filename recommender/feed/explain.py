@@ -106,14 +106,16 @@ def _explanation(
     if row is None:
         raise UnknownVideo(f"there is no video {scalars.shown(video)}")
     filters = outcomes_of(row)
-    sources = _sources_of(session, request, row.video_id)
-    is_shown = bool(sources) and all(outcome.passed for outcome in filters)
+    failed = [outcome.name for outcome in filters if not outcome.passed]
+    # The sources would tell a block from an audience.
+    is_hidden = "available" in failed
+    sources = () if is_hidden else _sources_of(session, request, row.video_id)
+    is_shown = bool(sources) and not failed
     ahead = session.execute(ahead_query(request, row)).all() if is_shown else []
     item = item_of(request, 1 + len(ahead) if is_shown else 0, row, sources)
     if is_shown:
         reasons = reasons_of(item, read_causes(session, request, [item.video_id]))
     else:
-        failed = [outcome.name for outcome in filters if not outcome.passed]
         reasons = (_absence(session, request, item, failed, _facts_of(row)),)
     return Explanation(
         request=request,

@@ -79,12 +79,12 @@ def still_published(viewer: Viewer) -> ColumnElement[bool]:
 
 def available(viewer: Viewer) -> ColumnElement[bool]:
     """The viewer may find the video: by its audience, and because its creator lets them."""
-    return sa.and_(_in_audience(viewer), _not_blocked(viewer, "of_me"))
+    return sa.and_(_in_audience(viewer), _let_by_creator(viewer))
 
 
 def available_to_all(viewer: Viewer) -> ColumnElement[bool]:
     """The same for the reference formula, which has public videos only."""
-    return sa.and_(Video.visibility == PUBLIC, _not_blocked(viewer, "of_me"))
+    return sa.and_(Video.visibility == PUBLIC, _let_by_creator(viewer))
 
 
 def _in_audience(viewer: Viewer) -> ColumnElement[bool]:
@@ -96,6 +96,12 @@ def _in_audience(viewer: Viewer) -> ColumnElement[bool]:
     is_own = sa.func.coalesce(Video.creator_id == viewer.user_id, sa.false())
     is_theirs = sa.or_(is_own, is_followed)
     return sa.or_(Video.visibility == PUBLIC, sa.and_(Video.visibility == FOLLOWERS, is_theirs))
+
+
+def _let_by_creator(viewer: Viewer) -> ColumnElement[bool]:
+    """The creator did not block the viewer, as far as the viewer may learn it."""
+    # A viewer who blocked the creator must not see that the creator blocked them too.
+    return sa.or_(_not_blocked(viewer, "of_me"), ~_not_blocked(viewer, "by_me"))
 
 
 def creator_not_blocked(viewer: Viewer) -> ColumnElement[bool]:

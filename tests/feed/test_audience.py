@@ -165,6 +165,53 @@ def test_neither_of_two_sees_the_other_from_the_next_statement_on(session: Sessi
     assert followed(session, "ana") == {"by ben"}
 
 
+@pytest.mark.parametrize("profile", [None, "classic"])
+def test_a_block_of_the_viewers_own_hides_that_they_were_blocked_too(
+    session: Session, profile: str | None
+) -> None:
+    for user in ("ana", "ben"):
+        make_user(session, user, interests=["cats"])
+    make_video(session, "by ben", creator="ben", hashtags=["cats"])
+
+    def told() -> tuple[Mapping[str, Any], list[str]]:
+        options: dict[str, Any] = {"profile": profile, "as_of": NOON}
+        page = recommender.rank(session, "ana", ["by ben"], **options)
+        failed = [rule.name for rule in page.items[0].filters if not rule.passed]
+        explanation = recommender.explain(session, "ana", "by ben", **options).as_dict()
+        return explanation, failed
+
+    recommender.block(session, "ana", "ben", at=at(1))
+    alone = told()
+    assert alone[1] == ["creator_not_blocked"]
+    recommender.block(session, "ben", "ana", at=at(2))
+    assert told() == alone
+    recommender.unblock(session, "ana", "ben")
+    assert told()[1] == ["available"]
+    recommender.block(session, "ana", "ben", at=at(1))
+    assert told() == alone
+
+
+def test_an_explanation_does_not_tell_a_block_from_an_audience(session: Session) -> None:
+    make_user(session, "ana", interests=["cats"])
+    make_user(session, "shy", discoverable=False)
+    for creator in ("ben", "shy"):
+        follow(session, "ana", creator)
+    make_user(session, "shy", discoverable=False)
+    hidden = {
+        "blocked": {"creator": "ben"},
+        "unlisted": {"creator": "ben", "audience": "unlisted"},
+        "for followers": {"creator": "else", "audience": "followers"},
+        "undiscoverable": {"creator": "shy"},
+    }
+    for key, columns in hidden.items():
+        make_video(session, key, hashtags=["cats"], **columns)
+    recommender.block(session, "ben", "ana")
+    for key in hidden:
+        explanation = recommender.explain(session, "ana", key, as_of=NOON)
+        assert [rule.name for rule in explanation.filters if not rule.passed] == ["available"]
+        assert explanation.as_dict()["sources"] == [], key
+
+
 def social(engine: Engine) -> float:
     with Session(engine) as session:
         (item,) = recommender.rank(session, "ana", ["video"], as_of=NOON).items
