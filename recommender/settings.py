@@ -160,7 +160,7 @@ class Settings:
         3, "Times that a video is served to a viewer who has not seen it.", low=1, high=1_000
     )
     next_page_means_seen: int = _setting(
-        1, "1 if a request for the next page says that the page before was looked at; 0 if not.",
+        1, "1 if a request for the next page says that the pages before were looked at; 0 if not.",
         high=1,
     )  # fmt: skip
     interests: int = _setting(

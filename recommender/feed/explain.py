@@ -187,7 +187,7 @@ _FROM_STATE = (
 
 def _has_reacted() -> sa.ColumnElement[bool]:
     """Return whether the user did more than see the video."""
-    # A served page that was pruned leaves a state in which nothing is set.
+    # Before `rec_served`, a served page that was pruned left a state in which nothing is set.
     times = (
         "liked_at", "unliked_at", "saved_at", "unsaved_at", "not_interested_at", "interested_at",
     )  # fmt: skip

@@ -132,7 +132,8 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
         candidates, places = refilled(session, request, candidates, places)
         page = replace(page, exhausted=len(places) < request.limit)
     page = replace(page, items=placed_items(session, request, candidates, places))
-    return serve(session, page, request.settings) if record and request.known else page
+    is_recorded = record and request.known
+    return serve(session, page, request.settings, request.seen_until) if is_recorded else page
 
 
 def ranked_places(session: Session, request: FeedRequest) -> tuple[Candidates, list[Place]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -27,12 +27,19 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.request import RequestSummary
 
 
+class Looked(NamedTuple):
+    """The part of a session that a request marks as seen: after one position, up to another."""
+
+    after: int
+    until: int
+
+
 def remember(
     session: Session,
     request: RequestSummary,
     items: Sequence[FeedItem],
     started_at: datetime,
-    seen_until: int,
+    looked_at: Looked,
 ) -> dict[int, int]:
     """Remember that the videos of a page were served: one statement.
 
@@ -41,7 +48,7 @@ def remember(
         request: the request of the page.
         items: the items of the page.
         started_at: the time at which the session began.
-        seen_until: the last position of the page before, if it was looked at; else 0.
+        looked_at: the positions of the session that the request for the page marks as seen.
 
     Returns:
         How often each video was served to the user by now, by the video's row id.
@@ -51,7 +58,8 @@ def remember(
         "own": request.session,
         # A host's clock may go back, but nothing in a session is older than the session.
         "moment": max(request.as_of, started_at),
-        "looked": seen_until,
+        "marked": looked_at.after,
+        "looked": looked_at.until,
         **lookup.listed_values(session, 1, [(item.video_id,) for item in items]),
     }
     rows = lookup.run(session, _remember_statement(lookup.is_sqlite(session)), values)
@@ -60,7 +68,7 @@ def remember(
 
 @cache
 def _remember_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
-    """Return the statement that remembers a page, and marks the page before as seen."""
+    """Return the statement that remembers a page, and marks the pages before as seen."""
     served = REMEMBERED.c
     listed = lookup.listed(on_sqlite, (served.video_id,))
     page = sa.select(
@@ -73,7 +81,7 @@ def _remember_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
         sa.false(),
     ).select_from(listed)
     insert = (sqlite if on_sqlite else postgresql).insert(REMEMBERED)
-    insert = insert.from_select(list(served.keys()), sa.union_all(page, _page_before()))
+    insert = insert.from_select(list(served.keys()), sa.union_all(page, _pages_before()))
     new = insert.excluded
     changes = {
         "session": new.session,
@@ -91,13 +99,9 @@ _OWN = sa.bindparam("own", type_=Uuid())
 _LOOKED = sa.bindparam("looked", type_=Integer())
 
 
-def _page_before() -> Statement:
-    """Return the rows of the page before, as they are, but seen and without an attempt."""
+def _pages_before() -> Statement:
+    """Return the rows of the pages before, as they are, but seen and without an attempt."""
     row, place = REMEMBERED.alias("row").c, SERVED.alias("place").c
-    last = SERVED.alias("last").c
-    begin = sa.select(last.page).where(
-        last.user_id == _OWNER, last.session == _OWN, last.position == _LOOKED
-    )
     is_its_row = sa.and_(
         row.user_id == _OWNER, row.memory == FOR_YOU_MEMORY, row.video_id == place.video_id
     )
@@ -108,9 +112,8 @@ def _page_before() -> Statement:
         .where(
             place.user_id == _OWNER,
             place.session == _OWN,
-            place.position >= begin.scalar_subquery(),
+            place.position > sa.bindparam("marked", type_=Integer()),
             place.position <= _LOOKED,
-            row.session == _OWN,
         )
     )
 
@@ -125,8 +128,10 @@ def mark_seen(
 ) -> int:
     """Record how far a viewer looked at the pages of a session: three statements.
 
-    The videos up to that position are seen and do not come again. Those after it may come again,
-    see `Settings.served_again_after`. A position before one that was marked changes nothing.
+    The videos up to that position are seen, also those that another session has served since. They
+    do not come again, except in sessions with `rewatch` and on pages of `classic`. Those after it
+    may come again, see `Settings.served_again_after`. A position before one that was marked changes
+    nothing.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -194,10 +199,10 @@ def _look_statement() -> Any:
 
 @cache
 def _mark_statement() -> Any:
-    served, place = REMEMBERED.c, SERVED.c
+    row, place = REMEMBERED.c, SERVED.c
     looked_at = sa.select(place.video_id).where(
         place.user_id == _OWNER, place.session == _OWN, place.position <= _LOOKED
     )
-    is_same = (served.user_id == _OWNER, served.memory == FOR_YOU_MEMORY, served.session == _OWN)
-    is_looked_at = (served.video_id.in_(looked_at), ~served.seen)
-    return sa.update(REMEMBERED).where(*is_same, *is_looked_at).values(seen=True)
+    is_own = (row.user_id == _OWNER, row.memory == FOR_YOU_MEMORY)
+    is_looked_at = (row.video_id.in_(looked_at), ~row.seen)
+    return sa.update(REMEMBERED).where(*is_own, *is_looked_at).values(seen=True)

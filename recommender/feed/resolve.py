@@ -168,6 +168,7 @@ def with_session(viewer_query: Statement) -> Statement:
             FeedSession.last_at,
             FeedSession.rewatch,
             FeedSession.started_at,
+            FeedSession.seen_until,
             Video.creator_id,
             Video.sound_id,
         )
@@ -202,6 +203,7 @@ def _resumed(request: FeedRequest, row: Any, position: int, *, may_lag: bool) ->
         next_position=row.next_position,
         rewatch=row.rewatch,
         started_at=row.started_at,
+        seen_until=row.seen_until,
         last_creator=row.creator_id,
         last_sound=row.sound_id,
     )

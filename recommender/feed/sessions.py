@@ -23,7 +23,7 @@ from recommender.database.session import Session
 from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
 from recommender.feed.cursors import SessionPosition
 from recommender.feed.items import shown_fields
-from recommender.feed.memory import look_until, remember
+from recommender.feed.memory import Looked, look_until, remember
 from recommender.feed.resolve import with_session
 from recommender.feed.statements import cached_statement, page_query, run_cached
 from recommender.feed.values import Contribution, FeedItem, FeedPage
@@ -86,7 +86,7 @@ def record_page(session: Session, page: FeedPage, *, settings: Settings | None =
     items = page.items if request.user_id in {None, row.id} else ()
     items = _servable(session, own, items, row, settings)
     ranked = replace(page, request=own, items=items, exhausted=False, stale=not items)
-    return serve(session, ranked, settings)
+    return serve(session, ranked, settings, row.seen_until or 0)
 
 
 def _session_query(request: RequestSummary) -> Statement:
@@ -166,7 +166,7 @@ def _are_alike(one: Any, other: Any) -> bool:
     return has_same_creator or has_same_sound
 
 
-def serve(session: Session, page: FeedPage, settings: Settings) -> FeedPage:
+def serve(session: Session, page: FeedPage, settings: Settings, seen_until: int) -> FeedPage:
     """Record a page that was ranked in this transaction, and return it as served: three statements.
 
     The user's row must be locked. An empty page is not recorded. A page that another transaction
@@ -175,22 +175,23 @@ def serve(session: Session, page: FeedPage, settings: Settings) -> FeedPage:
     Args:
         session: the caller's transaction.
         page: the page.
-        settings: they say whether this page means that the page before was looked at.
+        settings: they say whether this page means that the pages before were looked at.
+        seen_until: the position up to which the session was seen before.
     """
     request, is_looked_at = page.request, bool(settings.next_page_means_seen)
-    seen_until = request.position - 1 if is_looked_at else 0
+    looked_at = Looked(seen_until, request.position - 1 if is_looked_at else 0)
     if not page.items:
         # The other page may have left no video for this one.
         if other := _page_at(session, request):
             return other
-        if seen_until:
-            look_until(session, request.user_id, request.session, seen_until)
+        if looked_at.until:
+            look_until(session, request.user_id, request.session, looked_at.until)
         return _not_recorded(page)
     length = len(page.items)
-    started_at = _advance(session, request, length, seen_until)
+    started_at = _advance(session, request, length, looked_at.until)
     if started_at is None:
         return recorded_page(session, request)
-    attempts = remember(session, request, page.items, started_at, seen_until)
+    attempts = remember(session, request, page.items, started_at, looked_at)
     asked = request.limit if page.exhausted else length
     rows = [
         {**_served_row(request, item), "asked": asked, "attempt": attempts[item.video_id]}

@@ -204,6 +204,7 @@ class FeedRequest(RequestSummary):
         settings: the numbers that shape signals and sources.
         started_at: the time at which the session began, None if it begins with this page.
         next_position: the session's next position; if later, the page was already served.
+        seen_until: the position up to which the viewer looked at the session.
         last_creator, last_sound: the rows of the creator and sound of the video before the page.
         seed: the random seed, 0 to 2,147,483,646; the same seed gives the same page.
     """
@@ -220,6 +221,7 @@ class FeedRequest(RequestSummary):
     settings: Settings = field(default_factory=Settings)
     started_at: datetime | None = None
     next_position: int = 1
+    seen_until: int = 0
     last_creator: int | None = None
     last_sound: int | None = None
     seed: int = 0

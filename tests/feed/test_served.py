@@ -86,16 +86,16 @@ def test_what_nobody_looked_at_comes_again_after_a_day_three_times(session: Sess
 
 
 @slow_on_postgresql
-def test_the_next_page_means_that_the_page_before_was_looked_at(session: Session) -> None:
+def test_the_next_page_means_that_all_pages_before_were_looked_at(session: Session) -> None:
     make_world(session)
     prefetching = Settings(next_page_means_seen=0)
     page = serve(session, limit=2)
     page = serve(session, limit=2, cursor=page.cursor, settings=prefetching)
     assert len(fresh(session, 25)) == 6
     page = serve(session, limit=2, cursor=page.cursor)
-    assert len(fresh(session, 25)) == 4
+    assert len(fresh(session, 25)) == 2
     assert (
-        sorted(seen for (seen,) in rows_of(session, REMEMBERED, "seen")) == [False] * 4 + [True] * 2
+        sorted(seen for (seen,) in rows_of(session, REMEMBERED, "seen")) == [False] * 2 + [True] * 4
     )
     assert rows_of(session, SESSIONS, "seen_until") == [(4,)]
     # The page after the last one is empty, and no page is recorded.
@@ -193,6 +193,25 @@ def test_nothing_comes_twice_in_a_session_whatever_other_devices_are_served(
     rest = serve(session, 51, limit=6, cursor=rewatch.cursor)
     assert set(names(rest)) == {f"v{number}" for number in range(6)} - set(names(rewatch))
     assert recommender.audit(session).out_of_order == 0
+
+
+def test_what_was_looked_at_is_seen_also_if_another_session_served_it_since(
+    session: Session,
+) -> None:
+    make_world(session, 4)
+    for number, later in enumerate(({}, {"rewatch": True}, {"profile": "classic"})):
+        for is_marked in (True, False):
+            user = f"viewer {number} {is_marked}"
+            make_user(session, user)
+            first = recommender.for_you(session, user, as_of=hours(0), limit=2)
+            since = recommender.for_you(session, user, as_of=hours(1), limit=4, **later)
+            assert set(names(first)) < set(names(since))
+            if is_marked:
+                mark_seen(session, user, position=2, session_id=first.session)
+            else:
+                recommender.for_you(session, user, as_of=hours(2), cursor=first.cursor, limit=1)
+            page = preview(session, user, as_of=hours(50), limit=4)
+            assert set(names(page)) == {"v0", "v1", "v2", "v3"} - set(names(first)), (later, user)
 
 
 @slow_on_postgresql

@@ -126,13 +126,15 @@ class ServedSession:
     def videos(self) -> list[Video]:
         return list(self.times)
 
+    def looked_at(self) -> list[Video]:
+        return self.videos()[: self.seen_until]
+
 
 @dataclass
 class Memory:
-    """When and how often a video was served to a user, and whether they had seen it by then."""
+    """When and how often a video was served to a user, and what pruned sessions know of it."""
 
     session: UUID
-    position: int
     last_at: datetime
     attempts: int = 1
     seen: bool = False
@@ -164,15 +166,13 @@ class User:
     is_reset: bool = False
 
     def has_seen(self, video: Video) -> bool:
-        """Return whether the user has an event with a video, or looked at its place."""
-        served = self.memory.get(video)
-        if served is None or video in self.pairs:
-            return video in self.pairs
-        return served.seen or self.is_looked_at(served)
+        """Return whether the user has an event with a video, or looked at one of its places."""
+        return video in self.pairs or self.has_looked_at(video)
 
-    def is_looked_at(self, served: Memory) -> bool:
-        own = self.sessions.get(served.session)
-        return own is not None and own.seen_until >= served.position
+    def has_looked_at(self, video: Video) -> bool:
+        served = self.memory.get(video)
+        is_known = served is not None and served.seen
+        return is_known or any(video in own.looked_at() for own in self.sessions.values())
 
     def may_see(self, video: Video, as_of: datetime) -> bool:
         """Return whether a video is not seen, and was served neither lately nor often."""
@@ -210,7 +210,7 @@ class User:
         """Delete old sessions; what they know as seen stays so."""
         old = {n: s for n, s in self.sessions.items() if s.last_at <= until}
         for video, served in self.memory.items():
-            served.seen |= served.session in old and self.has_seen(video)
+            served.seen |= self.has_looked_at(video)
         self.sessions = {n: s for n, s in self.sessions.items() if n not in old}
         return list(old.values())
 
@@ -454,12 +454,12 @@ class Model:
         own = user.sessions.setdefault(session, ServedSession(rewatch, as_of, as_of))
         assert own.next_position == position
         self.look(user, session, position)
-        for place, video in enumerate(listed, start=position):
+        for video in listed:
             moment = max(as_of, own.started_at)
-            new = Memory(session, place, moment)
+            new = Memory(session, moment)
             if old := user.memory.get(video):
                 new.last_at, new.attempts = max(moment, old.last_at), old.attempts + 1
-                new.seen = old.seen or user.is_looked_at(old)
+                new.seen = old.seen
             user.memory[video] = new
         own.pages[position] = listed
         own.times |= dict.fromkeys(listed, as_of)
@@ -467,7 +467,7 @@ class Model:
         own.last_at = max(own.last_at, as_of)
 
     def look(self, user: User, session: UUID, position: int) -> None:
-        """Note that the page at a position was asked for, so the one before was looked at."""
+        """Note that the page at a position was asked for, so those before were looked at."""
         own = user.sessions[session]
         own.seen_until = max(own.seen_until, min(position, own.next_position) - 1)
 
