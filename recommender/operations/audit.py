@@ -39,7 +39,8 @@ class Audit:
 
     A place is one video at one position of a session. The reference formula makes no promises about
     neighbours, repeats across sessions, mutes or own videos, so these counts leave out its places.
-    Audiences and discoverable creators cannot be audited, because their past is not kept.
+    Audiences and discoverable creators cannot be audited, because their past is not kept, nor can
+    the promise that a seen video does not come again, because the time of looking is not.
 
     Attributes:
         sessions: sessions started.
