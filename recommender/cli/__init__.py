@@ -30,7 +30,7 @@ GROUPS = {
         "unfollow": ("write", "Make a user stop following a creator."),
         "mute": ("write", "Hide a creator, hashtag, sound or keyword from a user's feeds."),
         "unmute": ("write", "Remove a mute."),
-        "block": ("write", "Block a user: neither sees the other in any list."),
+        "block": ("write", "Block a user: neither sees the other in lists of theirs."),
         "unblock": ("write", "Remove a block."),
     },
     "Data": {

@@ -23,7 +23,7 @@ def user() -> None:
 @format_option
 @database_option
 def show(user: str, form: str | None) -> None:
-    """Show a user's profile, interests, follows, mutes and counts of events."""
+    """Show a user's profile, interests, follows, mutes, blocks and counts of events."""
     with reading() as session:
         summary = users.show_user(session, user)
     record = summary.as_dict()
@@ -79,6 +79,6 @@ def erase(user: str, form: str | None) -> None:
 @click.argument("user")
 @database_option
 def reset(user: str) -> None:
-    """Forget what was learned about a user, but keep follows, mutes and events."""
+    """Forget what was learned about a user, but keep follows, mutes, blocks and events."""
     writing(lambda session: users.reset_user(session, user))
     click.echo("Reset.", err=True)

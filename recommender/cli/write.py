@@ -86,7 +86,7 @@ def unmute(user: str, kind: scalars.MuteKind, value: str) -> None:
 @click.argument("other")
 @database_option
 def block(user: str, other: str) -> None:
-    """Block a user: neither sees the other in any list."""
+    """Block a user: neither sees the other in lists of theirs."""
     is_new = writing(lambda session: blocks.block(session, user, other))
     click.echo("Blocked." if is_new else "Blocked before; nothing changed.", err=True)
 

@@ -35,17 +35,24 @@ MAX_BATCH_CHARACTERS = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class RowKind:
-    """A kind of row: its name, its columns, and the function that writes a batch."""
+    """A kind of row: its name, its columns, and the function that writes a batch.
+
+    `muted_prefix` is a prefix before the keys of muted creators.
+    """
 
     name: str
     columns: rows.Columns
     apply: Callable[[Session, Sequence[Any]], Counts]
+    muted_prefix: str = ""
 
     def parse(self, row: Mapping[str, object]) -> dict[str, Any]:
         """Return a row of a file with all values parsed, and with an id."""
         parsed = rows.parse_row(self.columns, row)
         if "id" not in parsed and "id" in self.columns:
             parsed["id"] = rows.event_id(parsed)
+        if self.muted_prefix and parsed["kind"] == "creator":
+            prefixed = partial(_prefixed_key, self.muted_prefix)
+            parsed["value"] = scalars.parse_named("value", prefixed, parsed["value"])
         return parsed
 
     def with_creator_prefix(self, prefix: str) -> RowKind:
@@ -55,8 +62,10 @@ class RowKind:
             InvalidValue: rows of this kind name no creator, or the prefix is empty or too long.
         """
         scalars.parse_named("creator_prefix", scalars.label, prefix)
+        if self.name == "mutes":
+            return replace(self, muted_prefix=prefix)
         if "creator" not in self.columns:
-            raise InvalidValue("creator_prefix: only videos and follows name creators")
+            raise InvalidValue("creator_prefix: only videos, follows and mutes name creators")
         creator = replace(self.columns["creator"], parse=partial(_prefixed_key, prefix))
         return replace(self, columns={**self.columns, "creator": creator})
 

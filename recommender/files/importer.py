@@ -164,9 +164,9 @@ def import_file(
         jobs: the number of importing processes, 1 to 16. More than one import events from a file
             into PostgreSQL only. Each process reads the file and writes the events of its share of
             the users. If this process cannot be forked, it imports alone and logs a warning.
-        creator_prefix: a text before the key of every creator, for videos and follows. Creators are
-            users. If users and creators are numbered separately, user 1 is not creator 1, but both
-            would have the key ``1``. None for no prefix.
+        creator_prefix: a text before the key of every creator, for videos, follows and mutes.
+            Creators are users. If users and creators are numbered separately, user 1 is not
+            creator 1, but both would have the key ``1``. None for no prefix.
         progress: called after each batch with the rows read in it and the bytes read so far.
         settings: the settings; None reads them from the environment.
 

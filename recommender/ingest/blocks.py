@@ -25,11 +25,12 @@ Pair = tuple[int, int]
 
 
 def block(session: Session, user: AnyKey, other: AnyKey, *, at: datetime | None = None) -> bool:
-    """Block a user: from the next statement on neither sees the other in any list.
+    """Block a user: neither sees the other in lists of theirs, from the next statement on.
 
-    Neither is a reason for, or counts in a signal of, a video of the other's pages. The blocked
-    user is not told: `explain` says that a video is not available. Follows stay and have no effect
-    until `unblock`. Only the row of `user` is locked.
+    The list `trending` has no viewer: it shows the videos of both. Neither is a reason for, or
+    counts in a signal of, a video of the other's pages. The blocked user is not told: `explain`
+    says that a video is not available. Follows stay and have no effect until `unblock`. Only the
+    row of `user` is locked.
 
     Args:
         session: the caller's transaction; nothing is committed.

@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 class User(Base):
     """A person who views, creates or both; `key` is the host's id.
 
-    Learning only counts events after `learned_since`. `on_sight` is true if the import of a follow
-    created the row, and since then neither the host nor the user themselves did anything with it.
+    Learning only counts events after `learned_since`. `on_sight` is true if the import of a follow,
+    mute or block created the row, and since then neither the host nor the user used it.
     The videos of a user who is not `discoverable` are only in the list of followed creators.
     """
 

@@ -39,6 +39,7 @@ from recommender.ingest.videos import apply_videos, set_video_status
 from recommender.learning.engagement import POSITIVE_KINDS
 from recommender.learning.statistics import RefreshRun, lock_videos
 from recommender.models.tables import (
+    BLOCKS,
     EVENTS,
     HASHTAGS,
     INTERACTIONS,
@@ -93,6 +94,7 @@ ErasedRows = Mapping[str, int]
 class Erasure:
     """The receipt of an erasure: erased rows by table (named without `rec_`), and seconds.
 
+    `blocks` counts the user's own blocks only, so that no receipt tells who blocked the user.
     After an interruption, the receipt of the next run covers only the remaining rows. `wal_cleared`
     is about SQLite: False if another connection was reading, so that the file's WAL still holds
     erased rows. It is None on PostgreSQL.
@@ -114,8 +116,8 @@ def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None
     After the first transaction the user no longer exists, and their key is free. An erasure can be
     interrupted at any point; call it again to continue. The user's rows are deleted, and other
     users' follows, mutes and blocks of them. Their videos get the status `removed` and lose
-    caption, hashtags, sound and key. Hashtags, sounds, and users created on sight by follows get
-    random names if nothing refers to them any more. On SQLite, the last step empties the WAL.
+    caption, hashtags, sound and key. Hashtags, sounds, and users created on sight get random
+    names if nothing refers to them any more. On SQLite, the last step empties the WAL.
 
     The user's views are subtracted from the statistics of other videos. Trends may be imprecise if
     events arrived late or most of a trend came from this user; `refresh --rebuild` corrects them,
@@ -188,8 +190,12 @@ def _erase(run: RefreshRun, user_id: int) -> Iterator[ErasedRows]:
         yield from _repeated(run, partial(_delete, column.table, column.in_(own_videos)))
     logged = _first_positives(run, user_id)
     yield from _repeated(run, partial(_subtract, user_id, logged))
+    own_blocks = sa.and_(BLOCKS.c.user_id == user_id, BLOCKS.c.direction == "by_me")
+    yield from _repeated(run, partial(_delete, BLOCKS, own_blocks))
     for column in (EVENTS.c.user_id, *OF_OTHERS, *(table.c.user_id for table in PER_USER)):
-        yield from _repeated(run, partial(_delete, column.table, column == user_id))
+        deleted = _repeated(run, partial(_delete, column.table, column == user_id))
+        # The other rows of blocks are not counted: no one is told who blocked the user.
+        yield from (done for done in deleted if column.table is not BLOCKS)
     for table in (HASHTAGS, SOUNDS, USERS):
         yield {table.name: _sweep(run, table)}
     yield run.locked(partial(_finish, user_id))

@@ -43,7 +43,8 @@ def unused(session: Session, table: Table, after: int, last: int) -> Sequence[in
 
     Args:
         session: the transaction.
-        table: hashtags, sounds, or users: only those that follows created on sight.
+        table: hashtags, sounds, or users: only those created on sight, by the
+            import of a follow, mute or block.
         after: the id before the range.
         last: the last id of the range.
     """

@@ -430,16 +430,26 @@ def test_creators_that_are_numbered_like_users_get_a_prefix(
     follows = import_file(
         engine, "follows", file(b"user,creator\n2,1\n"), creator_prefix="channel-"
     )
+    mutes = import_file(
+        engine, "mutes", file(b"user,kind,value\n2,creator,1\n2,hashtag,1\n"),
+        creator_prefix="channel-",
+    )  # fmt: skip
     assert (report.inserted, again.unchanged, follows.inserted) == (1, 1, 1)
+    assert mutes.inserted == 2
     assert keys_in(engine) == ["1", "2", "channel-1"]
     with Session(engine) as session:
         assert [show_user(session, key).videos for key in ("1", "channel-1")] == [0, 1]
-    with pytest.raises(InvalidValue, match="creator_prefix: only videos and follows name creators"):
+        muted = show_user(session, "2")
+        assert (muted.muted_creators, muted.muted_hashtags) == (("channel-1",), ("1",))
+    with pytest.raises(InvalidValue, match="creator_prefix: only videos, follows and mutes name"):
         import_file(engine, "events", videos, creator_prefix="channel-")
     with pytest.raises(InvalidValue, match="creator_prefix: is empty"):
         import_file(engine, "videos", videos, creator_prefix="")
     with pytest.raises(BadData, match=r"line 1: creator: .* 255"):
         import_file(engine, "videos", file(video), creator_prefix="c" * 255)
+    mute = file(b"user,kind,value\n2,creator,1\n")
+    with pytest.raises(BadData, match=r"line 2: value: .* 255"):
+        import_file(engine, "mutes", mute, creator_prefix="c" * 255)
 
 
 @pytest.mark.parametrize(
