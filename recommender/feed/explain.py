@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest
 from recommender.ranking.scoring import (
     ahead_query,
     explain_query,
+    feed_query,
     sources_query,
 )
 from recommender.ranking.signals import Signal
@@ -106,6 +108,7 @@ def _explanation(
     if row is None:
         raise UnknownVideo(f"there is no video {scalars.shown(video)}")
     filters = outcomes_of(row)
+    request = _as_filled(session, request)
     failed = [outcome.name for outcome in filters if not outcome.passed]
     # The sources would tell a block from an audience.
     is_hidden = "available" in failed
@@ -126,6 +129,15 @@ def _explanation(
         reasons=reasons,
         displaced_by=tuple(row.key for row in ahead[:MAX_DISPLACING]),
     )
+
+
+def _as_filled(session: Session, request: FeedRequest) -> FeedRequest:
+    """Return the request as its page is ranked: a short page has more videos for followers."""
+    may_be_filled = request.has_for_followers and request.known
+    if not may_be_filled or request.profile.is_reference:
+        return request
+    is_short = len(session.execute(feed_query(request)).all()) < request.limit
+    return replace(request, fills=is_short)
 
 
 def _sources_of(session: Session, request: FeedRequest, video_id: int) -> tuple[str, ...]:

@@ -253,6 +253,9 @@ def test_a_page_goes_on_with_followers_only_videos_however_many_were_seen(
     recommender.record_many(session, [make_event("impression", key) for key in seen])
     page = preview(session, as_of=NOON, limit=2)
     assert len(page.items) == 2
+    for item in page.items:
+        explanation = recommender.explain(session, "viewer", item.video, limit=2, as_of=NOON)
+        assert (explanation.rank, explanation.item.sources) == (item.position, item.sources)
     assert for_you(session, "viewer") == set(keys) - set(seen)
     assert for_you(session, "stranger") == set()
 
