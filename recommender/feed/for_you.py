@@ -65,7 +65,7 @@ def for_you(
     It takes three statements (viewer and profile, ranking, shown columns), and three to record the
     page. Videos that were seen do not come again, and in a session nothing comes twice. Videos that
     were served and not seen may come again after `Settings.served_again_after`. They also fill the
-    end of a page that no other video is left for, which costs one statement more. Each page is
+    end of a page that no other video is left for, which costs a statement or two. Each page is
     ranked when it is requested, so it reflects the last swipe. A cursor that is presented again
     returns the page that was served for it. A `session_id` that is presented again returns the
     first page of its session. A page is short only if no more videos may be shown; it is then

@@ -18,6 +18,7 @@ from recommender import (
     mark_seen,
     record_page,
 )
+from recommender.models import Video
 from recommender.models.tables import REMEMBERED, SERVED, SESSIONS
 from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import (
@@ -146,6 +147,31 @@ def test_a_page_is_refilled_with_the_oldest_before_it_is_exhausted(session: Sess
     }, True)  # fmt: skip
     assert recommender.audit(session).broken == ()
     assert rows_of(session, SERVED, "attempt", "refilled") == ([(1, False)] * 7 + [(2, True)] * 6)
+
+
+def cost(session: Session, limit: int, options: Any) -> int:
+    """The number of statements of a preview."""
+    with counted_statements(session.connection()) as sent:
+        preview(session, as_of=hours(1), limit=limit, **options)
+    return len(sent)
+
+
+@pytest.mark.slow
+def test_every_statement_of_a_page_beyond_the_usual_ones_has_a_cause(session: Session) -> None:
+    """A short page looks for videos for followers, for the end of the scan, and for served ones."""
+    make_world(session)
+    serve(session, limit=2)
+    every: dict[str, Any] = {"where": Video.key != "x"}
+    pages: tuple[tuple[int, dict[str, Any]], ...] = (
+        (4, {}), (4, every), (5, {}), (5, every), (7, {"rewatch": True}), (7, {"user": "nobody"}),
+        (7, {"profile": "classic"}),
+    )  # fmt: skip
+    assert [cost(session, *page) for page in pages] == [3, 3, 4, 5, 3, 3, 2]
+    make_video(session, "for followers", creator="other", audience="followers")
+    assert [cost(session, *page) for page in pages] == [3, 3, 5, 6, 4, 3, 2]
+    with counted_statements(session.connection()) as sent:
+        assert serve(session, 1, limit=5, **every).items[-1].refilled
+    assert len(sent) == 9
 
 
 @slow_on_postgresql

@@ -31,7 +31,15 @@ from recommender.operations.users import show_user
 from recommender.ranking.request import RequestSummary
 from tests.conftest import DATABASES
 from tests.support.feed_model import LIFETIME, Model, User, Video
-from tests.support.twin_databases import LEARNED, STATE, Twins, compare, page_of, states
+from tests.support.twin_databases import (
+    LEARNED,
+    STATE,
+    Twins,
+    compare,
+    memories,
+    page_of,
+    states,
+)
 from tests.support.worlds import NOON, names, preview, unspread
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -591,6 +599,17 @@ class Programs(RuleBasedStateMachine):
             for video, pair in user.pairs.items()
         ]
         found = self.twins.both(states)
+        assert found == sorted(expected, key=lambda row: [str(value) for value in row])
+
+    @invariant()
+    def memories_agree(self) -> None:
+        """What was served and looked at is stored as in the model, on both databases."""
+        expected = [
+            (user.key, video.key or "erased:", served.attempts, user.has_looked_at(video))
+            for user in self.model.users.values()
+            for video, served in user.memory.items()
+        ]
+        found = self.twins.both(memories)
         assert found == sorted(expected, key=lambda row: [str(value) for value in row])
 
     @rule(number=st.sampled_from([0, 1]))

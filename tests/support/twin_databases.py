@@ -22,6 +22,7 @@ from recommender.models import (
     Interaction,
     LearningState,
     RecentEngagement,
+    RememberedVideo,
     Sound,
     User,
     Video,
@@ -144,6 +145,14 @@ def states(session: Session) -> Rows:
     joined = sa.select(*columns).select_from(Interaction)
     joined = joined.join(User, User.id == Interaction.user_id)
     return _rows(session, joined.join(Video, Video.id == Interaction.video_id), 2)
+
+
+def memories(session: Session) -> Rows:
+    """Return user, video, attempts and whether it is seen, of every video that was served."""
+    served = RememberedVideo
+    columns = (User.key, Video.key, served.attempts, served.seen)
+    joined = sa.select(*columns).select_from(served).join(User, User.id == served.user_id)
+    return _rows(session, joined.join(Video, Video.id == served.video_id), 2)
 
 
 def statistics(session: Session) -> Rows:
