@@ -264,6 +264,18 @@ class Programs(RuleBasedStateMachine):
             self.record(drawn=done, skip=True)
             self.next_page(which=-1, limit=limit, other=None)
 
+    @rule(user=users, limit=st.integers(1, 3), rewatch=st.booleans(), is_marked=st.booleans())
+    def two_devices(self, *, user: str, limit: int, rewatch: bool, is_marked: bool) -> None:
+        """Open a feed, open it on another device, and only then look at the first one."""
+        first = len(self.cursors)
+        self.first_page(user=user, limit=limit, rewatch=False, exclude="v8")
+        if len(self.cursors) > first:
+            self.first_page(user=user, limit=4, rewatch=rewatch, exclude="v8")
+            if is_marked:
+                self.mark_seen(which=first, position=limit)
+            else:
+                self.next_page(which=first, limit=limit, other=None)
+
     @rule(which=numbers, limit=st.integers(1, 3))
     def first_page_again(self, which: int, limit: int) -> None:
         """Begin a session under an id that was used before."""
