@@ -16,14 +16,13 @@ from recommender.errors import UnknownVideo
 from recommender.feed.items import CATALOGUE, item_of, outcomes_of, video_key
 from recommender.feed.reasons import (
     absence_of,
-    checked_words,
     read_causes,
     reasons_of,
     sentence_of,
 )
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query
-from recommender.feed.values import Explanation, FeedItem, Reason, Words
+from recommender.feed.values import Explanation, FeedItem, Reason, Words, checked_words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models import (

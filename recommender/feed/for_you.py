@@ -20,7 +20,7 @@ from recommender.feed.items import (
     scored_candidate,
     video_key,
 )
-from recommender.feed.reasons import checked_words, with_reasons
+from recommender.feed.reasons import with_reasons
 from recommender.feed.refill import is_refillable, refilled
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import Place, select_places
@@ -32,7 +32,7 @@ from recommender.feed.statements import (
     read_scan_end,
     read_top_candidates,
 )
-from recommender.feed.values import FeedItem, FeedPage, Words
+from recommender.feed.values import FeedItem, FeedPage, Words, checked_words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.logs import log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -19,13 +18,14 @@ from recommender.database.expressions import (
     is_now,
     is_true,
     named,
+    number,
 )
 from recommender.database.session import Session
-from recommender.errors import InvalidValue
-from recommender.feed.values import FeedItem, FeedPage, Reason, Words
-from recommender.formats import scalars
+from recommender.feed.values import FeedItem, FeedPage, Reason, Words, WordsByFormat
+from recommender.formats.plain import day_of
 from recommender.models import (
     Affinity,
+    Follow,
     Hashtag,
     Interaction,
     MutedCreator,
@@ -138,28 +138,10 @@ LABELS: Mapping[str, str] = {
 }
 """Shorter forms of `SHOWN` for narrow columns."""
 
-MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
-)  # fmt: skip
-
 VIDEO_WORDS = Words()
-
-WordsByFormat: TypeAlias = Mapping[str, Words]
 
 Causes: TypeAlias = Mapping[tuple[int, str], Reason]
 """The reasons that name something the viewer knows, by the video and the signal they explain."""
-
-
-def checked_words(words: WordsByFormat | None) -> WordsByFormat:
-    """Return the words of formats, none if not given; `InvalidValue` if they are something else."""
-    if words is None:
-        return {}
-    if not isinstance(words, Mapping):
-        raise InvalidValue(f"words: {scalars.shown(words)} is no mapping of formats")
-    if odd := [name for name, each in words.items() if not isinstance(each, Words)]:
-        raise InvalidValue(f"words: {scalars.shown(words[odd[0]])} is no Words")
-    return words
 
 
 def with_reasons(
@@ -213,24 +195,29 @@ def leading_signals(item: FeedItem) -> list[str]:
 
 def _reason(signal: str, item: FeedItem, causes: Causes) -> Reason | None:
     """Return the reason that a signal stands for; None if what it would name is not known."""
+    if signal in {"follows", "creator_affinity"}:
+        return _creator_reason(signal, item, causes)
     if cause := causes.get((item.video_id, signal)):
         return cause
+    if signal == "social":
+        # A page that comes again keeps the signal, also of people no longer followed.
+        return None
     if signal in TAG_SIGNALS:
         return Reason("hashtags")
-    if signal in {"follows", "creator_affinity"}:
-        return _creator_reason(item)
     if signal in {"sound", "sound_affinity"}:
         return Reason("sound", item.sound) if item.sound else None
     return Reason(signal) if signal in SHOWN else Reason("signal", signal)
 
 
-def _creator_reason(item: FeedItem) -> Reason | None:
+def _creator_reason(signal: str, item: FeedItem, causes: Causes) -> Reason | None:
     """Return that the viewer follows or enjoys the creator; None if there is none to name."""
     is_hidden = any(one.name in HIDES_CREATOR and not one.passed for one in item.filters)
     if item.creator is None or is_hidden:
         return None
     followed = item.signals.get("follows")
-    return Reason("follows" if followed and followed.value else "creator", item.creator)
+    if followed and followed.value and (item.video_id, "follows") in causes:
+        return Reason("follows", item.creator)
+    return Reason("creator", item.creator) if signal == "creator_affinity" else None
 
 
 def sentence_of(item: FeedItem, reasons: Sequence[Reason], words: WordsByFormat) -> str:
@@ -256,16 +243,12 @@ def _filled(text: str, reason: Reason, item: FeedItem, words: WordsByFormat) -> 
     return text.format(
         subject=reason.subject,
         value=signal.value if signal else 0.0,
-        on=f" on {_day(reason.at)}" if reason.at else "",
+        on=f" on {day_of(reason.at)}" if reason.at else "",
         plural=own.plural,
         watched=own.watched,
         engage=own.engage,
         converted=own.converted,
     )
-
-
-def _day(moment: datetime) -> str:
-    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"
 
 
 def read_causes(session: Session, request: FeedRequest, video_ids: Sequence[int]) -> Causes:
@@ -297,7 +280,8 @@ def cause_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache key
     viewer = Viewer.named(ViewerParts())
     listed = lookup.listed(on_sqlite, (VIDEOS.c.id,))
     page = sa.select(listed.c.id.label("video_id")).cte("page")
-    parts = (_neighbours(viewer, page), *_hashtags(viewer, page), _followed(viewer, page))
+    people = _follows(viewer, page), _followed(viewer, page)
+    parts = (_neighbours(viewer, page), *_hashtags(viewer, page), *people)
     rows = sa.union_all(*parts).subquery("rows")
     place = sa.func.row_number().over(
         partition_by=(rows.c.video_id, rows.c.signal),
@@ -390,11 +374,26 @@ def _rated_hashtags(viewer: Viewer, page: CTE) -> CTE:
     )
 
 
+def _follows(viewer: Viewer, page: CTE) -> Statement:
+    """Return the creators of the videos whom the viewer follows."""
+    creator = sa.select(User.key).where(User.id == Follow.creator_id).scalar_subquery()
+    is_followed = sa.and_(Follow.user_id == viewer.user_id, Follow.creator_id == Video.creator_id)
+    cause = _cause(page.c.video_id, "follows", "follows", creator, number(1))
+    rows = sa.select(*cause).select_from(page).join(Video, Video.id == page.c.video_id)
+    return rows.join(Follow, is_followed)
+
+
 def _followed(viewer: Viewer, page: CTE) -> Statement:
-    """Return the followed people who engaged with the videos recently, without muted ones."""
-    person = sa.select(User.key).where(User.id == RecentEngagement.user_id).scalar_subquery()
-    newness = -age_days(RecentEngagement.at, viewer.as_of)
-    cause = _cause(RecentEngagement.video_id, "social", "followed", person, newness)
+    """Return the followed people who engaged with the videos recently; muted ones last, unnamed."""
     muted = sa.select(MutedCreator.creator_id).where(MutedCreator.user_id == viewer.user_id)
-    people = followed_among(viewer, page).where(RecentEngagement.user_id.not_in(muted))
-    return people.with_only_columns(*cause)
+    is_named = RecentEngagement.user_id.not_in(muted)
+    person = sa.select(User.key).where(User.id == RecentEngagement.user_id).scalar_subquery()
+    newness = 1 / (1 + age_days(RecentEngagement.at, viewer.as_of))
+    cause = _cause(
+        RecentEngagement.video_id,
+        "social",
+        sa.case((is_named, _text("followed")), else_=_text("social")),
+        sa.case((is_named, person)),
+        sa.case((is_named, newness), else_=number(0)),
+    )
+    return followed_among(viewer, page).with_only_columns(*cause)

@@ -29,7 +29,7 @@ from recommender.feed.cursors import (
     ListPosition,
 )
 from recommender.feed.items import item_of
-from recommender.feed.reasons import checked_words, telling
+from recommender.feed.reasons import telling
 from recommender.feed.resolve import (
     checked_predicate,
     excluded_keys,
@@ -38,7 +38,7 @@ from recommender.feed.resolve import (
     resolve,
 )
 from recommender.feed.statements import page_query
-from recommender.feed.values import FeedItem, FeedPage, Reason, Words
+from recommender.feed.values import FeedItem, FeedPage, Reason, Words, checked_words
 from recommender.formats import scalars
 from recommender.formats.scalars import LARGEST_ID, AnyKey
 from recommender.models import LearningState, Video

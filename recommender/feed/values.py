@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from recommender.errors import InvalidValue
+from recommender.formats import scalars
 from recommender.formats.plain import plain
 from recommender.ranking.request import FeedRequest, RequestSummary
 
@@ -261,3 +263,17 @@ def _summarize(result: FeedPage | Explanation) -> None:
     """Replace the full request, which holds SQL expressions, by its summary."""
     if isinstance(result.request, FeedRequest):
         object.__setattr__(result, "request", result.request.summary())
+
+
+WordsByFormat: TypeAlias = Mapping[str, Words]
+
+
+def checked_words(words: WordsByFormat | None) -> WordsByFormat:
+    """Return the words of formats, none if not given; `InvalidValue` if they are something else."""
+    if words is None:
+        return {}
+    if not isinstance(words, Mapping):
+        raise InvalidValue(f"words: {scalars.shown(words)} is no mapping of formats")
+    if odd := [name for name, each in words.items() if not isinstance(each, Words)]:
+        raise InvalidValue(f"words: {scalars.shown(words[odd[0]])} is no Words")
+    return words

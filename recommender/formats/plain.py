@@ -1,4 +1,4 @@
-"""Values as JSON has them."""
+"""Values as JSON has them, and days in words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from recommender.formats.scalars import written_time
+
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
 
 
 def plain_fields(result: Any) -> dict[str, Any]:
@@ -30,3 +35,8 @@ def plain(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     return value
+
+
+def day_of(moment: datetime) -> str:
+    """Return the day of a time in words, such as "1 January 2026"."""
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"

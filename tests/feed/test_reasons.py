@@ -131,13 +131,39 @@ def test_the_person_followed_who_enjoyed_it_last_is_named_and_nobody_else(
         engaged(session, person, world["new"], minutes)
     engaged(session, "stranger", world["other"], 3)
     items = [item_with(world[key], social=0.5) for key in ("new", "other")]
-    assert reasons(session, *items) == [[Reason("followed", "bob")], [Reason("social")]]
+    assert reasons(session, *items) == [[Reason("followed", "bob")], [Reason("no_signal")]]
     mute(session, "viewer", "creator", "bob")
     assert reasons(session, items[0]) == [[Reason("followed", "ann")]]
     recommender.unmute(session, "viewer", "creator", "bob")
     recommender.unfollow(session, "viewer", "bob")
     assert reasons(session, items[0]) == [[Reason("followed", "ann")]]
-    assert reasons(session, items[0], user="nobody") == [[Reason("social")]]
+    mute(session, "viewer", "creator", "ann")
+    assert reasons(session, items[0]) == [[Reason("social")]]
+    assert reasons(session, items[0], user="nobody") == [[Reason("no_signal")]]
+
+
+def test_a_page_that_comes_again_names_no_one_whom_the_viewer_no_longer_follows(
+    session: Session, world: dict[str, int]
+) -> None:
+    for friend in ("ann", "theo"):
+        follow(session, "viewer", friend)
+    engaged(session, "ann", world["new"], 1)
+
+    def page(**options: Any) -> FeedPage:
+        return recommender.for_you(session, "viewer", as_of=at(9), reasons=True, **options)
+
+    def kinds(page: FeedPage) -> set[str]:
+        return {reason.kind for item in page.items for reason in item.reasons}
+
+    def kinds_again() -> set[str]:
+        return kinds(page(session_id=served.session))
+
+    served = page()
+    assert kinds(served) == kinds_again() >= {"follows", "followed"}
+    recommender.unfollow(session, "viewer", "theo")
+    assert kinds_again() & {"follows", "creator", "followed"} == {"creator", "followed"}
+    recommender.block(session, "ann", "viewer")
+    assert kinds_again() & {"follows", "followed", "social"} == set()
 
 
 @pytest.mark.parametrize("blocker", ["viewer", "ann"])
@@ -161,7 +187,7 @@ def test_no_reason_names_who_is_on_the_other_side_of_a_block(
     assert "ann" in ranked()
     other = {"viewer": "ann", "ann": "viewer"}[blocker]
     recommender.block(session, blocker, other, at=at(4))
-    assert reasons(session, item) == [[Reason("collaborative"), Reason("social")]]
+    assert reasons(session, item) == [[Reason("collaborative")]]
     assert "ann" not in ranked()
     explained = recommender.explain(session, "viewer", "hers", as_of=at(9))
     told = {"viewer": Reason("blocked_creator", "ann", at(4)), "ann": Reason("available")}
@@ -173,6 +199,7 @@ def test_no_reason_names_who_is_on_the_other_side_of_a_block(
 def test_a_cause_is_named_once_and_three_are_named_at_most(
     session: Session, world: dict[str, int]
 ) -> None:
+    follow(session, "viewer", "theo")
     item = item_with(
         world["new"], hashtags=2, hashtag_affinity=0.9, follows=1, creator_affinity=0.8,
         sound=0.7, sound_affinity=0.6, caption=0.5,
@@ -205,7 +232,8 @@ def test_every_signal_has_a_reason_and_what_is_not_known_is_not_named() -> None:
     unknown = FeedItem(1, "v", None, None, (), None, None, 1.0, (), {}, 1)
     for signal in SIGNALS:
         item = item_with(**{signal.name: 0.5})
-        (reason,) = reasons_of(item, {})
+        known = {(1, "social"): Reason("social"), (1, "follows"): Reason("follows", "theo")}
+        (reason,) = reasons_of(item, known)
         assert reason.kind in SHOWN.keys() - {"signal", "no_signal"}
         bare = FeedItem(1, "v", None, None, (), None, None, 1.0, (), item.signals, 1)
         assert "None" not in sentence_of(bare, reasons_of(bare, {}), {})
@@ -232,23 +260,24 @@ def expected_causes(oracle: Oracle, video: str) -> dict[str, Reason]:
         and source in oracle.recent
         and all(passed for name, passed in oracle.filters(source).items() if name not in own_acts)
     }
-    people = {
-        person: 1.0
-        for person, seen in world.recent
-        if seen == video and person in oracle.followed - oracle.muted("creator")
-    }
+    people = {p for p, seen in world.recent if seen == video and p in oracle.followed}
+    named_people = dict.fromkeys(people - oracle.muted("creator"), 1.0)
+    creator = world.videos[video].get("creator")
     affinities = {tag: world.affinities.get((oracle.user, "hashtag", tag), 0.0) for tag in tags}
     interests = oracle.viewer.get("interests", ())
     source = strongest(near)
     kind = "liked" if source and oracle.is_on(source, "like", "unlike") else "enjoyed"
     named = {
         "collaborative": (kind, source),
-        "social": ("followed", strongest(people)),
+        "social": ("followed", strongest(named_people)),
+        "follows": ("follows", creator if creator in oracle.followed else None),
         "hashtags": ("hashtag", strongest({tag: 1.0 for tag in tags if tag in interests})),
         "hashtag_affinity": ("hashtag", strongest(affinities)),
         "lately": ("hashtag", strongest({tag: oracle.lately(tag) for tag in tags})),
     }
-    return {signal: Reason(*cause) for signal, cause in named.items() if cause[1]}
+    unnamed = {"social": Reason("social")} if people and not named_people else {}
+    found = {signal: Reason(*cause) for signal, cause in named.items() if cause[1]}
+    return {**found, **unnamed}
 
 
 @pytest.mark.parametrize("seed", [2, pytest.param(3, marks=pytest.mark.slow)])
@@ -266,7 +295,7 @@ def test_all_that_reasons_name_is_what_plain_python_names(session: Session, seed
             for signal, cause in expected_causes(oracle, video).items()
         }
         named.update(cause.kind for cause in found.values())
-    assert named.keys() == {"liked", "enjoyed", "followed", "hashtag"}
+    assert named.keys() == {"liked", "enjoyed", "followed", "follows", "hashtag"}
 
 
 def make_lists(session: Session) -> None:
