@@ -590,7 +590,7 @@ GOOD: dict[str, list[str]] = {
     "video": ["v"],
     "creator": ["c"],
     "other": ["o"],
-    "kind": [*scalars.EVENT_KINDS, *scalars.MUTE_KINDS],
+    "kind": [*scalars.EVENT_KINDS, *scalars.MUTE_KINDS * 3],
     "value": ["x y"],
     "at": ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00+02:00"],
     "published_at": ["2026-01-01T12:00:00Z"],
