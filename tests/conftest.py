@@ -52,11 +52,12 @@ _collected: set[tuple[str, str]] = set()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark as `slow` what a test on both databases repeats with other values on PostgreSQL."""
+    """Mark as `slow` what a test repeats on PostgreSQL: with other values, or if it takes long."""
     parameters = getattr(item, "callspec", None)
     kind = parameters.params.get("kind") if parameters else None
     function = item.nodeid.partition("[")[0]
-    if kind == "postgresql" and {(function, "sqlite"), (function, kind)} <= _collected:
+    takes_long = item.get_closest_marker("slow_on_postgresql") or (function, kind) in _collected
+    if kind == "postgresql" and (function, "sqlite") in _collected and takes_long:
         item.add_marker(pytest.mark.slow)
     _collected.add((function, str(kind)))
 

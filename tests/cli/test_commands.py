@@ -28,6 +28,8 @@ from tests.conftest import drop_database
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import EXAMPLE
 
+pytestmark = slow_on_postgresql
+
 CLASSIC = ("--profile", "classic")
 
 Run = Callable[..., tuple[int, str, str]]

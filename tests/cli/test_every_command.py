@@ -18,6 +18,8 @@ from recommender.cli import COMMANDS
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import EXAMPLE, make_user, make_video
 
+pytestmark = slow_on_postgresql
+
 SINCE = (datetime.now(UTC) - LENGTH / 2).isoformat()
 
 STEPS = (

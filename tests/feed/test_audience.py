@@ -29,6 +29,8 @@ from tests.support.worlds import (
     record,
 )
 
+pytestmark = slow_on_postgresql
+
 VIDEOS = {
     f"{audience} {creator}": {"audience": audience, "creator": creator, "hashtags": ["cats"]}
     for audience in ("public", "followers", "unlisted")

@@ -18,6 +18,7 @@ from recommender.models import Video
 from recommender.operations.query_plans import explained
 from recommender.ranking.scoring import top_candidates
 from recommender.ranking.viewer import Shape, values_of
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import (
     NOON,
     at,
@@ -29,6 +30,8 @@ from tests.support.worlds import (
     preview,
     record,
 )
+
+pytestmark = slow_on_postgresql
 
 OTHERS = 1_200
 

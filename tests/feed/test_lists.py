@@ -16,6 +16,7 @@ from recommender.feed.timelines import following as plain_following
 from recommender.models import Video
 from recommender.models.tables import VIDEOS
 from recommender.ranking.filters import HOST_FILTERS, LISTS
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import (
     NOON,
     at,
@@ -28,6 +29,8 @@ from tests.support.worlds import (
     preview,
     record,
 )
+
+pytestmark = slow_on_postgresql
 
 README = Path(recommender.__file__).parent / "ranking" / "README.md"
 

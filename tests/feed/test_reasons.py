@@ -30,6 +30,7 @@ from recommender.feed.reasons import (
 )
 from recommender.feed.values import Contribution, FeedItem
 from recommender.models import RecentEngagement, User, Video, VideoNeighbour
+from tests.support.kinds import slow_on_postgresql
 from tests.support.oracle import Oracle, load, random_world
 from tests.support.worlds import (
     NOON,
@@ -42,6 +43,8 @@ from tests.support.worlds import (
     preview,
     record,
 )
+
+pytestmark = slow_on_postgresql
 
 README = Path(recommender.__file__).parent / "feed" / "README.md"
 

@@ -33,6 +33,8 @@ from tests.support.worlds import (
     rows_of,
 )
 
+pytestmark = slow_on_postgresql
+
 LONG = {"settings": Settings(session_lifetime=1e6)}
 
 

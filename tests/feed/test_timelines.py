@@ -29,6 +29,7 @@ from recommender.models import Video
 from recommender.models.tables import LEARNING_STATE as LEARNING
 from recommender.models.tables import VIDEOS
 from recommender.models.types import microseconds
+from tests.support.kinds import slow_on_postgresql
 from tests.support.oracle import CREATORS, VIEWERS, Oracle, World, dated, load, random_world
 from tests.support.worlds import (
     NOON,
@@ -43,6 +44,8 @@ from tests.support.worlds import (
     record,
     worked_example,
 )
+
+pytestmark = slow_on_postgresql
 
 List = Callable[..., FeedPage]
 

@@ -50,7 +50,10 @@ from recommender.models.tables import (
 from recommender.models.types import Base
 from recommender.operations.users import show_user
 from tests.support.catalog_rows import in_order, just_before, members, videos, writes
+from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import NOON, at, counted_statements, make_user, make_video, rows_of
+
+pytestmark = slow_on_postgresql
 
 VIDEO: Mapping[str, Any] = {"creator": "c", "published_at": NOON}
 FULL: Mapping[str, Any] = {

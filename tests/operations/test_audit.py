@@ -37,6 +37,7 @@ from recommender.models import (
     Video,
 )
 from recommender.operations.audit import PROMISES, Audit, audit
+from tests.support.kinds import slow_on_postgresql
 from tests.support.readme import EVERYTHING
 from tests.support.worlds import (
     NOON,
@@ -49,6 +50,8 @@ from tests.support.worlds import (
     mute,
     record,
 )
+
+pytestmark = slow_on_postgresql
 
 NOTHING = Audit(
     **{each.name: 0 for each in fields(Audit) if "None" not in str(each.type)},

@@ -42,6 +42,8 @@ from recommender.operations.doctor import Finding
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import behave, people
 
+pytestmark = slow_on_postgresql
+
 COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "visibility",
           "statistics", "log"]  # fmt: skip
 INDEXES = sum(len(table.indexes) for table in Base.metadata.tables.values())

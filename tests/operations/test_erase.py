@@ -74,6 +74,8 @@ from tests.support.refresh_worlds import (
 )
 from tests.support.worlds import NOON, at, counted_statements, names
 
+pytestmark = slow_on_postgresql
+
 
 def make_world(engine: Engine) -> None:
     """Create the marked world."""

@@ -55,6 +55,8 @@ from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.refresh_worlds import behave, check, everything, people, read
 from tests.support.worlds import NOON, at, make_event, make_user, make_videos, names
 
+pytestmark = slow_on_postgresql
+
 DAY = timedelta(days=1)
 NOW = NOON + 20 * DAY
 SUMS = (Interaction, Affinity, Video, RecentEngagement, VideoNeighbour, PendingEvent)

@@ -49,6 +49,8 @@ from tests.support.worlds import (
     unspread,
 )
 
+pytestmark = slow_on_postgresql
+
 QUOTAS = {name: number for number, name in enumerate(SOURCE_NAMES, start=2)}
 """Small enough to be reached in a small world."""
 

@@ -10,7 +10,5 @@ only_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
 only_postgresql = pytest.mark.parametrize("kind", ["postgresql"])
 """For tests of what SQLite does not have."""
 
-slow_on_postgresql = pytest.mark.parametrize(
-    "kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
-)
-"""For tests that run on both databases, and take long on PostgreSQL."""
+slow_on_postgresql = pytest.mark.slow_on_postgresql
+"""For tests, or whole modules, that run on both databases and take long on PostgreSQL."""

@@ -24,9 +24,12 @@ from recommender.training.viewer_bias import (
     fit_viewer_bias,
     viewer_bias_query,
 )
+from tests.support.kinds import slow_on_postgresql
 from tests.support.plain_regression import Rows, plain_scores, plain_sums, scale_of
 from tests.support.served_logs import PAGE, SETTINGS, candidate, opened, write_log
 from tests.support.worlds import at
+
+pytestmark = slow_on_postgresql
 
 CUT = 50
 """The minute from which impressions are held out."""
