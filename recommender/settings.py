@@ -201,6 +201,8 @@ class Settings:
                 raise InvalidValue(f"{setting.name}: is not a number")
             if not low <= value <= high:
                 raise InvalidValue(f"{setting.name}: {value} is not between {low:g} and {high:g}")
+            if isinstance(setting.default, int) and not isinstance(value, int):
+                raise InvalidValue(f"{setting.name}: {value} is not a whole number")
 
     @classmethod
     def from_environment(
@@ -246,4 +248,5 @@ def _converted(variable: str, written: str, default: Any) -> Any:
     try:
         return type(default)(written)
     except ValueError:
-        raise InvalidValue(f"{variable}: is not a number") from None
+        kind = "whole number" if isinstance(default, int) else "number"
+        raise InvalidValue(f"{variable}: is not a {kind}") from None

@@ -287,7 +287,7 @@ def mute_query(user_id: int | None, video_id: int, name: str) -> Statement:
 
 
 class Mute(NamedTuple):
-    """How a table of mutes or blocks hides a video.
+    """The way in which a table of mutes or blocks hides a video.
 
     Attributes:
         kind: the kind of reason.

@@ -1,4 +1,4 @@
-"""What was served to a user, and which of it they have seen."""
+"""The memory of a user: the videos that were served to them, and the ones they have seen."""
 
 from __future__ import annotations
 
@@ -128,9 +128,9 @@ def mark_seen(
 ) -> int:
     """Record how far a viewer looked at the pages of a session: three statements.
 
-    The videos up to that position are seen, also those that another session has served since. They
-    do not come again, except in sessions with `rewatch` and on pages of `classic`. Those after it
-    may come again, see `Settings.served_again_after`. A position before one that was marked changes
+    The videos up to that position are seen, also if another session has served them since. They do
+    not come again, except in sessions with `rewatch` and on pages of `classic`. Videos after it may
+    come again, see `Settings.served_again_after`. A position before one that was marked changes
     nothing.
 
     Args:

@@ -187,7 +187,7 @@ def leading_signals(item: FeedItem) -> list[str]:
     parts = {n: c.contribution for n, c in item.signals.items() if c.contribution > 0 < c.value}
     least = LEAST_SHARE * sum(parts.values())
     unseen = item.signals.get("exploration")
-    # A video with few viewers has no share of viewers yet: its quality is that of all videos.
+    # A video with few viewers has no share of viewers yet: its quality is the mean of all videos.
     if unseen and unseen.value > 1 / 2:
         parts.pop("quality", None)
     return sorted(parts, key=lambda n: (n in IMPERSONAL or parts[n] < least, -parts[n]))
@@ -272,7 +272,7 @@ def read_causes(session: Session, request: FeedRequest, video_ids: Sequence[int]
 
 @cache
 def cause_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache key
-    """Return the statement of the strongest cause of each video and signal.
+    """Return the statement that reads the strongest cause per video and signal.
 
     Execute it with `values_of` a request and `lookup.listed_values` of the videos' row ids. A row
     whose video is NULL stands for the recent videos without a neighbour among the videos.

@@ -133,7 +133,7 @@ def _servable(
 def _passing_query(shape: Shape, viewer: Viewer) -> Statement:
     """Return the query of the given videos that pass the filters of a request.
 
-    Those that were served lately or often pass too, if they are not seen: `is_new` tells them.
+    Videos that were served recently or often pass too, if not seen: `is_new` is false for them.
     """
     passing = (Video.id.in_(viewer.given_videos()), *allowed(shape, viewer, again=True))
     is_any = shape.rewatch or shape.is_reference

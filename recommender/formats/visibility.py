@@ -19,7 +19,7 @@ PUBLIC, FOLLOWERS, UNLISTED = range(len(AUDIENCES))
 """The visibility of a discoverable creator's video, by its audience."""
 
 UNDISCOVERABLE = len(AUDIENCES)
-"""What the visibility of an undiscoverable creator's video has more."""
+"""The number that an undiscoverable creator adds to the visibility of a video."""
 
 MAX_VISIBILITY = 2 * UNDISCOVERABLE - 1
 

@@ -124,7 +124,7 @@ def _after(
 
 
 def _as_rows(blocks: Mapping[Pair, datetime]) -> list[lookup.Values]:
-    """Return both rows of each block, in the order of their keys."""
+    """Return two rows per block, in the order of their keys."""
     rows = []
     for (user, other), at in blocks.items():
         rows += [(user, "by_me", other, at), (other, "of_me", user, at)]

@@ -128,7 +128,7 @@ def _write_videos(session: Session, videos: RowsByKey, stored: Mapping[str, str 
 
 
 class _Named(NamedTuple):
-    """What rows of videos name.
+    """The users, sounds and hashtags that rows of videos name.
 
     Attributes:
         creators, sounds, hashtags: their ids.

@@ -171,7 +171,7 @@ def _earliest_on_page(next_videos: CTE, limit: Any) -> sa.ScalarSelect[datetime]
 def _nth_newest(
     creators: FromClause, shown: Conditions, nth: Any
 ) -> sa.ScalarSelect[datetime | None]:
-    """Return the publication time of each creator's nth newest video, NULL if there are fewer."""
+    """Return the publication time of the nth newest video per creator, NULL if there are fewer."""
     return (
         sa.select(Video.published_at)
         .where(*_by_creator(creators), *shown)

@@ -1,4 +1,4 @@
-"""What a viewer did, and what was served to them."""
+"""The history of a viewer: their engagements, and the videos that were served to them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _first(rows: sa.Select[int]) -> ColumnElement[int]:
 
 
 def not_seen(viewer: Viewer, video_id: VideoId = Video.id) -> ColumnElement[bool]:
-    """The viewer has neither seen the video, nor was it served too lately or too often."""
+    """The viewer has neither seen the video, nor was it served too recently or too often."""
     served = RememberedVideo
     is_kept_out = sa.or_(
         served.last_at > viewer.served_until,

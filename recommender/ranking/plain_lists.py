@@ -1,4 +1,4 @@
-"""The statements of the plain list of trending videos; `audience` has those of followed creators.
+"""The statements of the list `trending`; the ones of `following` are in `audience`.
 
 Each is an index walk. The conditions on a video and its place in the list come from the caller. A
 statement `last_…` returns the position where a page stops to look for a host's condition: `value`

@@ -821,10 +821,18 @@ def test_a_setting_out_of_its_bounds_is_refused_by_name(name: str) -> None:
         Settings.from_environment({variable(name): str(-1)})
 
 
+@pytest.mark.parametrize("name", [name for name, value in DEFAULTS.items() if type(value) is int])
+def test_a_setting_that_counts_is_a_whole_number(name: str) -> None:
+    (setting,) = (each for each in fields(Settings) if each.name == name)
+    with pytest.raises(InvalidValue, match=f"^{name}: .*5 is not a whole number$"):
+        Settings(**{name: setting.metadata["high"] - 0.5})
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 @pytest.mark.parametrize("written", ["five", "1,5", "0x10", " "])
 def test_what_is_not_a_number_is_refused_by_its_variable(name: str, written: str) -> None:
-    with pytest.raises(InvalidValue, match=f"^{variable(name)}: is not a number$"):
+    kind = "whole number" if type(DEFAULTS[name]) is int else "number"
+    with pytest.raises(InvalidValue, match=f"^{variable(name)}: is not a {kind}$"):
         Settings.from_environment({variable(name): written})
     with pytest.raises(InvalidValue, match=f"^{name}: is not a number$"):
         Settings(**{name: written})
