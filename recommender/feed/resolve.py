@@ -16,7 +16,6 @@ from sqlalchemy import ColumnElement
 from recommender.database.expressions import (
     LARGEST_EXPONENT,
     Statement,
-    constant,
     materialized,
 )
 from recommender.database.schema import check_first_rows
@@ -34,6 +33,7 @@ from recommender.models import (
     Video,
 )
 from recommender.models.tables import VIDEOS
+from recommender.ranking.audience import any_with_status
 from recommender.ranking.profiles import (
     WantedProfile,
     checked_weight,
@@ -269,9 +269,7 @@ def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: b
 
 def _state_and_viewer() -> Statement:
     state = LearningState
-    # Written out: with a bound status PostgreSQL expects many rows, and reads all videos for none.
-    status = constant("followers", sa.Text())
-    for_followers = sa.exists().where(Video.status == status).correlate(None)
+    for_followers = any_with_status("followers")
     return (
         sa.select(
             User.id, User.language, User.country, User.device, User.learned_since,

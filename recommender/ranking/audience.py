@@ -47,13 +47,21 @@ def with_statuses(creators: Subquery, *statuses: str) -> Subquery:
 def _if_any(status: str) -> sa.Select[str]:
     """Return a row with a stored status, for fewer people only if any video has it."""
     row = sa.select(literal(status, sa.Text()).label("status"))
-    if status == "published":
-        return row
+    return row if status == "published" else row.where(any_with_status(status))
+
+
+def any_with_status(status: str) -> ColumnElement[bool]:
+    """Return the condition that any video has a stored status."""
     video = aliased(Video)
-    # Written out: with a bound status PostgreSQL expects many rows, and reads all videos for none.
-    is_it = video.status == constant(status, sa.Text())
-    any_video = sa.select(literal(1)).select_from(video).where(is_it).limit(1)
-    return row.where(any_video.scalar_subquery().is_not(None))
+    # Written out and in the order of an index: otherwise PostgreSQL expects many such videos, and
+    # reads one after another until it finds one, or all for none.
+    newest = (
+        sa.select(video.id)
+        .where(video.status == constant(status, sa.Text()))
+        .order_by(video.published_at.desc())
+        .limit(1)
+    )
+    return newest.scalar_subquery().is_not(None)
 
 
 def newest_of_followed(shown: Conditions, limit: Any, followed: Subquery) -> Statement:

@@ -278,22 +278,21 @@ def _newest_of(
         quota: the quota of the source.
         name: the name of the CTE, another one for each source.
     """
-    # n videos can come from at most n creators: those with the most recent uploads. Each creator's
-    # videos are read newest first, so the size of their back catalogue does not matter.
-    newest_at = _nth_newest(viewer, column, wanted, 1)
-    subject, value = wanted.c[0].label("subject"), newest_at.label("value")
-    place = ORDER["sound"](wanted.c[0]) if column is Video.sound_id else subject
-    newest_first = sa.select(subject, value, *wanted.c[1:])
-    newest_first = newest_first.order_by(value.desc().nulls_last(), place, *wanted.c[1:])
-    active = newest_first.limit(SCAN_FACTOR * quota).subquery(f"newest_{name}")
+    # n videos can come from at most n creators: those with the most recent uploads, who are looked
+    # for only if there are more. Each creator's videos are read newest first, so the size of their
+    # back catalogue does not matter.
+    limit = SCAN_FACTOR * quota
+    every = materialized(sa.select(wanted).cte(f"every_{name}"))
+    are_more = sa.select(sa.func.count()).select_from(every).scalar_subquery() > limit
+    newest_at = sa.case((are_more, _nth_newest(viewer, column, every, 1)))
+    subject, value = every.c[0].label("subject"), newest_at.label("value")
+    place = ORDER["sound"](every.c[0]) if column is Video.sound_id else subject
+    newest_first = sa.select(subject, value, *every.c[1:])
+    newest_first = newest_first.order_by(value.desc().nulls_last(), place, *every.c[1:])
+    active = newest_first.limit(limit).subquery(f"newest_{name}")
     nth = _nth_newest(viewer, column, active, VIDEOS_PER_SUBJECT)
     oldest = sa.func.coalesce(nth, literal(UNDATED, UtcDateTime())).label("oldest")
-    since = materialized(
-        sa.select(active.c.subject, oldest, *active.c[2:])
-        .where(active.c.value.is_not(None))
-        .limit(SCAN_FACTOR * quota)
-        .cte(name)
-    )
+    since = materialized(sa.select(active.c.subject, oldest, *active.c[2:]).limit(limit).cte(name))
     video = aliased(Video)
     newest = (
         sa.select(video.id.label("video_id"), video.published_at)

@@ -156,6 +156,18 @@ def test_following_finds_the_newest_of_those_followed(session: Session) -> None:
     assert found(session, "following", "nobody") == []
 
 
+def test_of_many_followed_the_creators_of_the_newest_videos_are_looked_at(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SCAN_FACTOR", 1)
+    make_user(session)
+    for number, creator in enumerate("dcba"):
+        make_video(session, f"of {creator}", creator=creator, published_at=at(number - 60))
+        recommender.follow(session, "viewer", creator)
+    assert found(session, "following", quota=3) == ["of a", "of b", "of c"]
+    assert found(session, "following", quota=4) == ["of a", "of b", "of c", "of d"]
+
+
 def test_neighbours_finds_the_nearest_to_what_was_engaged_with(session: Session) -> None:
     make_user(session)
     make_videos(session, "first", "second", "near", "nearer", "tie", "seen", "of seen")
