@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from recommender.database import lookup
+from recommender.database import aliases, lookup
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import ScoredCandidate, select_places
@@ -282,8 +282,7 @@ def seen_videos(session: Session, user: str) -> frozenset[str]:
     statement = (
         sa.select(Video.key)
         .join(Interaction, Interaction.video_id == Video.id)
-        .join(User, User.id == Interaction.user_id)
-        .where(User.key == user)
+        .where(Interaction.user_id == aliases.id_of(user))
     )
     return frozenset(session.scalars(statement))
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Integer, SmallInteger, Uuid
 from sqlalchemy.dialects import postgresql, sqlite
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
@@ -156,11 +156,11 @@ def mark_seen(
         raise InvalidValue("cursor: give either a cursor or a session_id")
     own = read_cursor(cursor).session if cursor is not None else session_uuid(session_id)
     key = scalars.parse_named("user", scalars.key, user)
-    rows = lookup.find(session, [USERS.c.key], [(key,)], [USERS.c.id], lock=True)
+    rows = aliases.find_users(session, [key], [USERS.c.id], lock=True)
     if not rows:
         check_first_rows(session)
         raise UnknownUser(f"there is no user {scalars.shown(user)}")
-    seen_until = look_until(session, rows[0][0], own, min(position, MAX_POSITION))
+    seen_until = look_until(session, rows[0][1], own, min(position, MAX_POSITION))
     if seen_until is None:
         raise InvalidCursor
     return seen_until

@@ -12,7 +12,9 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
+from sqlalchemy.orm import aliased
 
+from recommender.database.aliases import is_meant
 from recommender.database.expressions import (
     LARGEST_EXPONENT,
     Statement,
@@ -109,7 +111,7 @@ def resolve(
     rows = _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
     row = rows[0]
     request = FeedRequest(
-        user=key,
+        user=key if row.id is None else row.key,
         user_id=row.id,
         language=row.language,
         country=row.country,
@@ -128,7 +130,7 @@ def resolve(
         session=own,
         rewatch=rewatch,
         scan_after=scan_after,
-        seed=seed_of(str(own) if resumes or lock else f"{key} {moment.date()}"),
+        seed=seed_of(str(own) if resumes or lock else f"{row.key or key} {moment.date()}"),
     )
     return _resumed(request, row, position, may_lag=not lock) if resumes else request
 
@@ -238,7 +240,11 @@ def _viewer_rows(
     values = {**values, **(wanted._asdict() if wanted else {})}
     for is_locked in (True, False) if lock else (False,):
         query = _viewer_query(form, resumes=resumes, is_locked=is_locked)
-        if rows := session.execute(query, values).all():
+        rows = session.execute(query, values).all()
+        if rows and rows[0].merged_into is not None:
+            # The viewer was merged while this transaction waited for the lock.
+            return _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
+        if rows:
             return rows
     check_first_rows(session)
     return []
@@ -253,7 +259,7 @@ def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: b
         resumes: whether to read the viewer's session too, whose profile is then the default.
         is_locked: whether to lock the viewer's row; there is no row then without a viewer.
     """
-    query = _state_and_viewer().join(User, User.key == sa.bindparam("key"), isouter=not is_locked)
+    query = _state_and_viewer(is_locked=is_locked)
     if resumes:
         query = with_session(query).add_columns(ServedVideo.profile_id.label("kept_profile"))
     query = query.with_for_update(key_share=True, of=User) if is_locked else query
@@ -267,18 +273,23 @@ def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: b
     return query.prefix_with("/* recommender.resolve */")
 
 
-def _state_and_viewer() -> Statement:
-    state = LearningState
+def _state_and_viewer(*, is_locked: bool) -> Statement:
+    state, named = LearningState, aliased(User, name="named")
+    # An erasure changes the key. PostgreSQL checks only the locked row again after a wait.
+    is_viewer = sa.and_(is_meant(User, named), User.erased_at.is_(None))
     for_followers = any_with_status("followers")
     return (
         sa.select(
-            User.id, User.language, User.country, User.device, User.learned_since,
+            User.id, User.key, User.merged_into,
+            User.language, User.country, User.device, User.learned_since,
             for_followers.label("has_for_followers"),
             state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
             state.sound_half_life_days, state.trend_half_life_days, state.engaged_share,
             state.trend_peak, state.captions,
         )
         .select_from(state)
+        .join(named, named.key == sa.bindparam("key"), isouter=not is_locked)
+        .join(User, is_viewer, isouter=not is_locked)
     )  # fmt: skip
 
 

@@ -16,8 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Integer
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import aliased
 
 from recommender.database import bulk, lookup
+from recommender.database.aliases import is_meant
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
 from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
@@ -75,27 +77,38 @@ def record_page(session: Session, page: FeedPage, *, settings: Settings | None =
     request = page.request
     if request.session is None or request.profile.id is None:
         raise InvalidValue("page: only a page of for_you can be recorded")
-    row = session.execute(_session_query(request), {"session": request.session}).one_or_none()
-    if row is None:
-        raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
+    row = _session_row(session, request)
     settings = settings or Settings.from_environment()
     own = replace(request, user_id=row.id)
     if own.position < (row.next_position or 1):
         return recorded_page(session, own)
     # The page of a user who was erased since is not a page of the new user with that key.
-    items = page.items if request.user_id in {None, row.id} else ()
+    items = page.items if request.user_id in {None, row.id, row.named_id} else ()
     items = _servable(session, own, items, row, settings)
     ranked = replace(page, request=own, items=items, exhausted=False, stale=not items)
     return serve(session, ranked, settings, row.seen_until or 0)
 
 
-def _session_query(request: RequestSummary) -> Statement:
-    """Return the query of the user, the session and its last video; NULL before its first page.
+def _session_row(session: Session, request: RequestSummary) -> Any:
+    """Return the user, the session and its last video; NULL before its first page.
 
     It locks the user's row. It finds the user by the key, because a replica may not know the row.
+
+    Raises:
+        UnknownUser: the viewer is not in the database.
     """
-    query = with_session(sa.select(User.id).select_from(User))
-    query = query.where(User.key == request.user, User.erased_at.is_(None))
+    row = session.execute(_session_query(request), {"session": request.session}).one_or_none()
+    if row is None:
+        raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
+    # The user may have been merged while this transaction waited for the lock.
+    return row if row.merged_into is None else _session_row(session, request)
+
+
+def _session_query(request: RequestSummary) -> Statement:
+    alias = aliased(User, name="alias")
+    user = sa.select(User.id, User.merged_into, alias.id.label("named_id")).select_from(alias)
+    query = with_session(user.join(User, is_meant(User, alias)))
+    query = query.where(alias.key == request.user, User.erased_at.is_(None))
     return query.with_for_update(key_share=True, of=User)
 
 

@@ -80,7 +80,7 @@ def _importable(name: Any) -> Any:
 
 
 def users_query() -> Statement:
-    """Return the SELECT of all users, as rows of the kind users."""
+    """Return the SELECT of all users but aliases, as rows of the kind users."""
     interests = _joined(
         Hashtag.name, UserHashtag,
         UserHashtag.hashtag_id == Hashtag.id, UserHashtag.user_id == User.id,
@@ -89,7 +89,8 @@ def users_query() -> Statement:
         Sound.key, UserSound, UserSound.sound_id == Sound.id, UserSound.user_id == User.id
     )
     columns = (User.key, User.language, User.country, User.device, User.created_at)
-    return sa.select(*columns, interests, sounds, User.discoverable).order_by(User.id)
+    users = sa.select(*columns, interests, sounds, User.discoverable)
+    return users.where(User.merged_into.is_(None)).order_by(User.id)
 
 
 def videos_query() -> Statement:

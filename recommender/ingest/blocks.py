@@ -8,13 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import accepted, locked_ids, user_id
+from recommender.ingest.users import accepted, locked_ids, user_id, with_own_keys
 from recommender.ingest.values import Counts
 from recommender.models.tables import BLOCKS, USERS
 
@@ -48,9 +48,9 @@ def block(session: Session, user: AnyKey, other: AnyKey, *, at: datetime | None 
     """
     since = scalars.time(scalars.now() if at is None else at)
     blocker = user_id(session, user, lock=True)
-    if scalars.parse_named("other", scalars.key, other) == scalars.key(user):
-        raise InvalidValue(_OF_ONESELF)
     pair = blocker, user_id(session, other, key_share=True)
+    if pair[0] == pair[1]:
+        raise InvalidValue(_OF_ONESELF)
     if _read_blocks(session, [pair]):
         return False
     rows = bulk.columns_of(BLOCKS.c.keys(), _as_rows({pair: since}))
@@ -74,14 +74,11 @@ def unblock(session: Session, user: AnyKey, other: AnyKey) -> bool:
     """
     blocker = user_id(session, user, lock=True)
     key = scalars.parse_named("other", scalars.key, other)
-    blocked = lookup.ids(session, USERS, [key]).get(key)
-    is_it = sa.or_(_is_row(blocker, "by_me", blocked), _is_row(blocked, "of_me", blocker))
-    return bool(lookup.run(session, sa.delete(BLOCKS).where(is_it)).rowcount)
-
-
-def _is_row(user: int | None, direction: str, other: int | None) -> sa.ColumnElement[bool]:
-    row = BLOCKS.c
-    return sa.and_(row.user_id == user, row.direction == direction, row.other_id == other)
+    others = lookup.run(session, aliases.all_ids(aliases.id_of(key))).scalars().all()
+    rows = [(blocker, "by_me", other) for other in others]
+    rows += [(other, "of_me", blocker) for other in others]
+    is_it = sa.tuple_(*BLOCKS.primary_key).in_(rows)
+    return bool(lookup.run(session, sa.delete(BLOCKS).where(is_it)).rowcount) if rows else False
 
 
 def apply_blocks(session: Session, rows: Sequence[Row]) -> Counts:
@@ -91,6 +88,7 @@ def apply_blocks(session: Session, rows: Sequence[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `other` and optionally `at`, as `rows.parse_row` returns.
     """
+    rows = with_own_keys(session, rows, lambda _: ["user", "other"])
     users = locked_ids(session, rows)
     known, rejected = accepted(rows, users, _other)
     others = get_or_create_ids(session, USERS, map(_other, known), {"on_sight": True})

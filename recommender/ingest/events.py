@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
@@ -30,6 +30,7 @@ from recommender.errors import (
 )
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey, EventKind, OnError
+from recommender.ingest.merged_events import BODY_COLUMNS, derived_bodies
 from recommender.ingest.states import (
     EventContext,
     EventUser,
@@ -57,8 +58,6 @@ from recommender.models.tables import (
     VIDEO_HASHTAGS,
     VIDEOS,
 )
-
-_BODY_COLUMNS = ("video_id", "kind", "at", "watch_ms", "completion")
 
 Row = Mapping[str, Any]
 
@@ -187,14 +186,14 @@ def _raise_first(rejected: Mapping[int, RecommenderError], size: int) -> None:
 
 def _read_context(session: Session, events: Sequence[Row]) -> EventContext:
     """Return the users and videos of events; lock the users in the order of their keys."""
-    user_keys = [(key,) for key in dict.fromkeys(event["user"] for event in events)]
     video_keys = [(key,) for key in dict.fromkeys(event["video"] for event in events)]
     if not events:
         return EventContext({}, {})
-    read = (USERS.c.key, USERS.c.id, USERS.c.learned_since)
-    user_rows = lookup.find(session, [USERS.c.key], user_keys, read, lock=True)
-    users = {key: EventUser(*row) for key, *row in user_rows}
-    user_id = next(iter(users.values())).id if len(users) == 1 else None
+    keys = (event["user"] for event in events)
+    rows_of_users = aliases.find_users(session, keys, _USER_COLUMNS, lock=True)
+    users = {key: EventUser(*row) for key, *row in rows_of_users}
+    ids = {user.id for user in users.values()}
+    user_id = ids.pop() if len(ids) == 1 else None
     values = {**lookup.listed_values(session, 1, video_keys), "only": user_id}
     statement = _find_videos(lookup.is_sqlite(session), with_states=user_id is not None)
     rows = lookup.run(session, statement, values).all()
@@ -225,6 +224,8 @@ def _find_videos(on_sqlite: bool, *, with_states: bool) -> Statement:  # noqa: F
         source.outerjoin(INTERACTIONS, of_user)
     )
 
+
+_USER_COLUMNS = (USERS.c.id, USERS.c.learned_since)
 
 _VIDEO_COLUMNS = (
     *(VIDEOS.c[name] for name in ("key", "id", "duration_ms", "creator_id", "sound_id")),
@@ -305,13 +306,38 @@ def _insert_new(
     for index, event in resolved.items():
         before = recorded.get(event[:2]) or first[event[:2]].body
         if before != event.body and not (any_time and _differ_in_time(before, event.body)):
-            conflicts[index] = dict(zip(_BODY_COLUMNS, before, strict=True))
+            conflicts[index] = dict(zip(BODY_COLUMNS, before, strict=True))
+    for index in _kept_by_merges(session, resolved, conflicts, any_time=any_time):
+        del conflicts[index]
     return new, conflicts
+
+
+def _kept_by_merges(
+    session: Session,
+    resolved: Mapping[int, ResolvedEvent],
+    conflicts: Iterable[int],
+    *,
+    any_time: bool,
+) -> list[int]:
+    """Return the conflicts that are none: the event of a merged user, under a derived key."""
+    events = {index: resolved[index] for index in conflicts}
+    if not events:
+        return []
+    kept = derived_bodies(session, {event[:2] for event in events.values()})
+
+    def is_kept(event: ResolvedEvent) -> bool:
+        bodies = kept.get(event[:2], ())
+        return any(
+            body == event.body or (any_time and _differ_in_time(body, event.body))
+            for body in bodies
+        )
+
+    return [index for index, event in events.items() if is_kept(event)]
 
 
 def _differ_in_time(before: Sequence[Any], body: Sequence[Any]) -> bool:
     """Return whether two bodies have nothing but different times."""
-    at = _BODY_COLUMNS.index("at")
+    at = BODY_COLUMNS.index("at")
     return [*before[:at], *before[at + 1 :]] == [*body[:at], *body[at + 1 :]]
 
 
@@ -320,7 +346,7 @@ def _read_bodies(session: Session, keys: Sequence[lookup.Key]) -> dict[lookup.Ke
     if not keys:
         return {}
     columns = [EVENTS.c.user_id, EVENTS.c.key]
-    read = (*columns, *(EVENTS.c[name] for name in _BODY_COLUMNS))
+    read = (*columns, *(EVENTS.c[name] for name in BODY_COLUMNS))
     return {row[:2]: row[2:] for row in map(tuple, lookup.find(session, columns, keys, read))}
 
 

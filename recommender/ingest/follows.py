@@ -8,14 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import Row, get_or_create_ids
 from recommender.ingest.users import accepted, locked_ids, user_id
 from recommender.ingest.values import Counts
-from recommender.models import Follow, User
 from recommender.models.tables import FOLLOWS, USERS
 
 
@@ -101,6 +100,6 @@ def unfollow(session: Session, user: AnyKey, creator: AnyKey) -> bool:
     """
     follower = user_id(session, user, lock=True)
     creator_key = scalars.parse_named("creator", scalars.key, creator)
-    creator_id = sa.select(User.id).where(User.key == creator_key).scalar_subquery()
-    statement = sa.delete(Follow).where(Follow.user_id == follower, Follow.creator_id == creator_id)
-    return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined] # a CursorResult
+    creators = aliases.all_ids(aliases.id_of(creator_key))
+    is_it = FOLLOWS.c.user_id == follower, FOLLOWS.c.creator_id.in_(creators)
+    return bool(lookup.run(session, sa.delete(FOLLOWS).where(*is_it)).rowcount)

@@ -10,13 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Table
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.session import Session
 from recommender.errors import InvalidValue, NotFound
 from recommender.formats import scalars, text
 from recommender.formats.scalars import AnyKey, MuteKind
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import accepted, locked_ids, user_id
+from recommender.ingest.users import accepted, locked_ids, user_id, with_own_keys
 from recommender.ingest.values import Counts
 from recommender.models import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS
@@ -81,9 +81,9 @@ def mute(
     """
     table, catalogue, member = _parsed(kind, value)
     muter = user_id(session, user, lock=True)
-    if kind == "creator" and member == scalars.key(user):
-        raise InvalidValue("creator: a user cannot mute themselves")
     muted = member if catalogue is None else _id_to_mute(session, catalogue, member)
+    if kind == "creator" and muted == muter:
+        raise InvalidValue("creator: a user cannot mute themselves")
     muted_at = scalars.now() if at is None else scalars.time(at)
     names = [*table.primary_key.columns.keys(), "muted_at"]
     row = dict(zip(names, zip((muter, muted, muted_at)), strict=True))
@@ -122,10 +122,21 @@ def unmute(session: Session, user: AnyKey, kind: MuteKind, value: AnyKey) -> boo
     """
     table, catalogue, member = _parsed(kind, value)
     muter = user_id(session, user, lock=True)
-    muted = member if catalogue is None else lookup.ids(session, catalogue, [member]).get(member)
     owner, subject = table.primary_key
-    delete = sa.delete(table).where(owner == muter, subject == muted)
+    delete = sa.delete(table).where(owner == muter, _is_muted(subject, catalogue, member))
     return bool(lookup.run(session, delete).rowcount)
+
+
+def _is_muted(
+    subject: sa.Column[Any], catalogue: Table | None, member: str
+) -> sa.ColumnElement[bool]:
+    """Return the condition that a mute is of a member, by any of a creator's ids."""
+    if catalogue is None:
+        return subject == member
+    if catalogue is USERS:
+        return subject.in_(aliases.all_ids(aliases.id_of(member)))
+    key = catalogue.c[lookup.key_column(catalogue)]
+    return subject.in_(sa.select(catalogue.c.id).where(key == member))
 
 
 def apply_mutes(session: Session, rows: Sequence[Row]) -> Counts:
@@ -137,6 +148,7 @@ def apply_mutes(session: Session, rows: Sequence[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `kind`, `value` and optionally `at`, as `rows.parse_row` returns.
     """
+    rows = with_own_keys(session, rows, _users_of)
     muters = locked_ids(session, rows)
     known, rejected = accepted(rows, muters, _muted_creator)
     by_kind: dict[MuteKind, list[tuple[str, str, Any]]] = {kind: [] for kind in KINDS}
@@ -151,6 +163,10 @@ def apply_mutes(session: Session, rows: Sequence[Row]) -> Counts:
         keyed = [((muters[user], ids.get(member, member)), at) for user, member, at in muted]
         counts = replace(counts + _write_mutes(session, KINDS[kind][0], keyed), rejected=rejected)
     return counts
+
+
+def _users_of(row: Row) -> list[str]:
+    return ["user", "value"] if row["kind"] == "creator" else ["user"]
 
 
 def _muted_creator(row: Row) -> str | None:

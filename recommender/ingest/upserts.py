@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Table
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import UnknownVideo
@@ -58,7 +58,7 @@ def get_or_create_ids(
     """
     unique = list(dict.fromkeys(keys))
     hold = table is USERS
-    ids = lookup.ids(session, table, unique, key_share=hold)
+    ids = _ids(session, table, unique)
     missing = [key for key in unique if key not in ids]
     if not missing:
         return ids
@@ -66,9 +66,14 @@ def get_or_create_ids(
         _lock_creation(session)
     ids |= _insert_missing(session, table, dict.fromkeys(missing, columns or {}))
     # Another transaction may have inserted the others meanwhile.
-    return ids | lookup.ids(
-        session, table, [key for key in missing if key not in ids], key_share=hold
-    )
+    return ids | _ids(session, table, [key for key in missing if key not in ids])
+
+
+def _ids(session: Session, table: Table, keys: Sequence[str]) -> dict[str, int]:
+    """Return the ids of existing rows by key; an erasure of users waits."""
+    if table is USERS:
+        return aliases.user_ids(session, keys, key_share=True)
+    return lookup.ids(session, table, keys)
 
 
 def _lock_creation(session: Session) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from recommender.database import lookup
+from recommender.database import aliases, lookup
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import RecommenderError, UnknownUser
@@ -54,7 +54,7 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
 
 def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     """Write user rows that `rows.parse_row` returned; see `upsert_users`."""
-    rounds, repeated = split_rounds(rows)
+    rounds, repeated = split_rounds(with_own_keys(session, rows, lambda _: ["id"]))
     return sum((_write_users(session, users) for users in rounds), Counts(unchanged=repeated))
 
 
@@ -113,7 +113,7 @@ def user_id(
 
     Args:
         session: the caller's transaction.
-        user: the user's key.
+        user: the user's key, or the key of a user who was merged into them.
         name: what errors call the user, such as ``creator``.
         lock: make other writes of the user and an erasure wait until the transaction has ended.
         key_share: make only an erasure wait.
@@ -123,21 +123,22 @@ def user_id(
         UnknownUser: there is no such user.
     """
     key = scalars.parse_named(name, scalars.key, user)
-    statement = sa.select(USERS.c.id, USERS.c.on_sight).where(USERS.c.key == key)
-    if lock or key_share:
-        statement = statement.with_for_update(read=key_share, key_share=True)
-    row = lookup.run(session, statement).one_or_none()
-    if row is None:
+    read = [USERS.c.id, USERS.c.on_sight]
+    rows = aliases.find_users(session, [key], read, lock=lock, key_share=key_share)
+    if not rows:
         check_first_rows(session)
         raise UnknownUser(f"there is no {name} {scalars.shown(user)}")
-    if lock and row.on_sight:
-        _know(session, [row.id])
-    row_id: int = row.id
-    return row_id
+    _, row_id, on_sight = rows[0]
+    if lock and on_sight:
+        _know(session, [row_id])
+    return int(row_id)
 
 
 class LockedUser(NamedTuple):
-    """A locked row of users; learning only counts actions after `learned_since`."""
+    """A locked row of users, with the key that was asked for, which may be an alias.
+
+    Learning only counts actions after `learned_since`.
+    """
 
     key: str
     id: int
@@ -145,31 +146,52 @@ class LockedUser(NamedTuple):
     discoverable: bool
 
 
-def lock_users(
-    session: Session, column: sa.Column[int] | sa.Column[str], users: Iterable[object]
-) -> list[LockedUser]:
-    """Lock existing users, so that their other writes, a reset and an erasure wait.
+_LOCKED = (*(USERS.c[name] for name in LockedUser._fields[1:]), USERS.c.on_sight)
+
+
+def lock_users(session: Session, users: Iterable[str]) -> list[LockedUser]:
+    """Lock existing users, so that their other writes, a reset, a merge and an erasure wait.
 
     Every transaction must lock users before it writes anything else.
 
     Args:
         session: the caller's transaction.
-        column: the column of users that `users` has values of.
-        users: ids or keys.
+        users: keys.
     """
-    keys = [(user,) for user in dict.fromkeys(users)]
-    if not keys:
+    return _locked(session, aliases.find_users(session, users, _LOCKED, lock=True))
+
+
+def lock_user_rows(session: Session, users: Iterable[int]) -> list[LockedUser]:
+    """Lock users by their ids, as `lock_users` does; the row of an alias is locked itself."""
+    if not (keys := [(user,) for user in dict.fromkeys(users)]):
         return []
-    read = [*(USERS.c[name] for name in LockedUser._fields), USERS.c.on_sight]
-    rows = lookup.find(session, [column], keys, read, lock=True)
-    _know(session, (row.id for row in rows if row.on_sight))
-    return [LockedUser(*row[:-1]) for row in rows]
+    read = [USERS.c.key, *_LOCKED]
+    return _locked(session, lookup.find(session, [USERS.c.id], keys, read, lock=True))
+
+
+def _locked(session: Session, rows: Iterable[Sequence[Any]]) -> list[LockedUser]:
+    """Return locked rows of a key and `_LOCKED`, as users."""
+    users = [(LockedUser(*row[:-1]), row[-1]) for row in rows]
+    _know(session, {user.id for user, on_sight in users if on_sight})
+    return [user for user, _ in users]
+
+
+def with_own_keys(
+    session: Session, rows: Sequence[Row], named: Callable[[Row], Sequence[str]]
+) -> Sequence[Row]:
+    """Return rows with the users' own keys in place of aliases; `named` returns the columns."""
+    own = aliases.targets(session, (str(row[name]) for row in rows for name in named(row)))
+    if not own:
+        return rows
+    return [
+        {**row, **{name: own.get(str(row[name]), row[name]) for name in named(row)}} for row in rows
+    ]
 
 
 def locked_ids(session: Session, rows: Iterable[Row], known: Container[str] = ()) -> dict[str, int]:
     """Lock the users of rows, and return their ids by key; not of users who are known."""
     keys = (str(row["user"]) for row in rows if row["user"] not in known)
-    return {user.key: user.id for user in lock_users(session, USERS.c.key, keys)}
+    return {user.key: user.id for user in lock_users(session, keys)}
 
 
 def accepted(

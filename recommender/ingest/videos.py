@@ -34,7 +34,7 @@ from recommender.ingest.upserts import (
     select_columns,
     split_rounds,
 )
-from recommender.ingest.users import LockedUser, lock_users
+from recommender.ingest.users import LockedUser, lock_user_rows, lock_users
 from recommender.ingest.values import Counts
 from recommender.ingest.visibility import with_visibility
 from recommender.learning.affinities import AffinityChanges, Subjects, read_rules
@@ -199,11 +199,11 @@ def _lock_creators(
 ) -> list[LockedUser]:
     """Lock the new and the previous creators of videos, and create the missing ones."""
     keys = [key for key in dict.fromkeys([*wanted, *previous]) if key is not None]
-    locked = lock_users(session, USERS.c.key, keys)
+    locked = lock_users(session, keys)
     known = {user.key for user in locked}
     created = [key for key in keys if key not in known]
     get_or_create_ids(session, USERS, created)
-    return [*locked, *lock_users(session, USERS.c.key, created)]
+    return [*locked, *lock_users(session, created)]
 
 
 def _since(users: Iterable[LockedUser]) -> dict[int, datetime | None]:
@@ -353,7 +353,7 @@ def _learn_published(
     """
     creators = {row["creator_id"] for row in saved.before.values()} - {None}
     # Another transaction may have changed the creator of a video before this one locked it.
-    since |= _since(lock_users(session, USERS.c.id, sorted(creators - since.keys())))
+    since |= _since(lock_user_rows(session, sorted(creators - since.keys())))
     changed = []
     for key in tags.after:
         before = _published(saved.before.get(key), tags.before[key], since)

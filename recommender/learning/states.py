@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from recommender.learning.engagement import fold_signs, positive_since
+from recommender.learning.engagement import SWITCHES, fold_signs, positive_since
 from recommender.models.tables import INTERACTIONS
 
 STATE_COLUMNS = tuple(INTERACTIONS.c.keys())
@@ -42,6 +42,30 @@ class FoldedEvent(NamedTuple):
     engaged: bool
     watched_ms: int | None
     part: float | None
+
+
+SUMS = (
+    "impressions", "plays", "engaged_views", "watch_ms", "shares", "comments", "reports",
+    "conversions",
+)  # fmt: skip
+"""The columns of a state that add up over its events; the others are maxima and minima."""
+
+
+def merge_states(state: State, other: State, twice: State) -> State:
+    """Return the state of the events of two states, as if all were of the first one's user.
+
+    Args:
+        state: a state.
+        other: the state of another user with the same video.
+        twice: the state of the events that both have; `EMPTY_STATE` if there are none.
+    """
+    merged = {name: max(state[name], other[name]) for name in ("completion", "last_at")}
+    merged |= {name: state[name] + other[name] - twice[name] for name in SUMS}
+    for name in (*SWITCHES.values(), "acted_at"):
+        merged[name] = max(filter(None, (state[name], other[name])), default=None)
+    merged["first_at"] = min(state["first_at"], other["first_at"])
+    merged["engaged_at"] = positive_since(merged)
+    return {**state, **merged}
 
 
 def fold_event(state: State, event: Any) -> None:

@@ -123,6 +123,22 @@ def _count_batch(
 ) -> tuple[Sequence[Any], lookup.Key | None]:
     """Count the next pending events; return them and the last key of their range."""
     rows, last = _take_pending(session, after, run.settings.rollup_batch)
+    _count(run, session, state, rows)
+    renew_recent(run, session, {row.user_id for row in rows})
+    return rows, last
+
+
+def count_pairs(
+    run: RefreshRun, session: Session, state: Any, users: Sequence[int], videos: Sequence[int]
+) -> None:
+    """Count the pending events of some users with some videos, which the caller has locked."""
+    are_of = PENDING.c.user_id.in_(users), PENDING.c.video_id.in_(videos)
+    taken = lookup.run(session, sa.delete(PENDING).where(*are_of).returning(*PENDING.c))
+    _count(run, session, state, taken.all())
+
+
+def _count(run: RefreshRun, session: Session, state: Any, rows: Sequence[Any]) -> None:
+    """Add pending events to the statistics of their videos."""
     counts: dict[int, _VideoCounts] = {}
     for row in rows:
         if row.impressions or row.engaged_views:
@@ -131,8 +147,6 @@ def _count_batch(
             if row.engaged_views > 0 and not row.again:
                 video.exponents.append(_trend_exponent(state, row.at))
     _add_counts(run, session, counts)
-    renew_recent(run, session, {row.user_id for row in rows})
-    return rows, last
 
 
 def _take_pending(
@@ -172,7 +186,7 @@ def _trend_exponent(state: Any, at: datetime) -> float:
     return days / float(state.trend_half_life_days)
 
 
-def _trend(exponents: Sequence[float]) -> float | None:
+def trend_of(exponents: Sequence[float]) -> float | None:
     """Return log2 of the sum of 2 ** exponent, or None without exponents.
 
     The largest exponent is taken out of the sum, because a double could not hold the sum itself.
@@ -189,7 +203,7 @@ def _add_counts(run: RefreshRun, session: Session, counts: Mapping[int, _VideoCo
     rows = []
     for video_id, trend in lock_videos(session, counts, VIDEOS.c.trending):
         new = counts[video_id]
-        trending = _trend(new.exponents if trend is None else [trend, *new.exponents])
+        trending = trend_of(new.exponents if trend is None else [trend, *new.exponents])
         rows.append((video_id, new.impressions, new.engaged_views, trending))
     changes = {"impressions": _counted, "engaged_views": _counted, "trending": bulk.replace}
     _update_videos(run, session, rows, changes)
@@ -306,7 +320,7 @@ def _replace_statistics(
         rows = []
         for video in videos:
             new = counts.get(video.id, zero)
-            rows.append((video.id, new.impressions, new.engaged_views, _trend(new.exponents)))
+            rows.append((video.id, new.impressions, new.engaged_views, trend_of(new.exponents)))
         _update_videos(run, session, rows, changes, neighbours_views=0)
 
 

@@ -63,10 +63,23 @@ class User(Base):
     Learning only counts events after `learned_since`. `on_sight` is true if the import of a follow,
     mute or block created the row, and since then neither the host nor the user used it.
     The videos of a user who is not `discoverable` are only in the list of followed creators.
+    If the user was merged into another one at `merged_at`, `merged_into` is the id of that user,
+    and the key is an alias. Whoever looks up a user by key finds the other one, see
+    `database.aliases`. The other one is never merged itself.
     """
 
     __tablename__ = f"{PREFIX}users"
-    __table_args__ = (key_length("key"), UniqueConstraint("key"), CATALOGUE)
+    __table_args__ = (
+        key_length("key"),
+        UniqueConstraint("key"),
+        Index(
+            None,
+            "merged_into",
+            postgresql_where=text("merged_into IS NOT NULL"),
+            sqlite_where=text("merged_into IS NOT NULL"),
+        ),
+        CATALOGUE,
+    )
 
     id: Mapped[Id]
     key: Mapped[Key]
@@ -78,6 +91,8 @@ class User(Base):
     learned_since: Mapped[Time | None]
     on_sight: Mapped[bool] = mapped_column(server_default=false())
     discoverable: Mapped[bool] = mapped_column(server_default=true())
+    merged_into: Mapped[int | None] = mapped_column(BigInteger, ForeignKey(f"{PREFIX}users.id"))
+    merged_at: Mapped[Time | None]
 
     videos: Mapped[list[Video]] = relationship(back_populates="creator")
     follows: Mapped[list[Follow]] = relationship(

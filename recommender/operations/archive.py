@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Engine, Table
 from sqlalchemy.orm import Session
 
+from recommender.database import aliases
 from recommender.database.expressions import Statement
 from recommender.database.schema import first_state
 from recommender.database.transactions import translate_errors
@@ -94,11 +95,12 @@ def export_user(engine: Engine, user: AnyKey, file: str) -> ExportReport:
     First come their user row, videos, follows, mutes, blocks and events in the interchange format.
     Then come interactions, affinities decayed to the time of the export, recent engagements,
     sessions and served videos with scores, sources and signals. Other users appear only as creators
-    whom the person follows, muted, blocked or has an affinity for.
+    whom the person follows, muted, blocked or has an affinity for. The keys of users who were
+    merged into them give the same file, whose first line names them as `aliases`.
 
     Args:
         engine: a prepared engine.
-        user: the user's key.
+        user: the user's key, or an alias.
         file: a path, or ``-`` for standard output; compressed if it ends in ``.gz``. Only
             its owner can read the file.
 
@@ -116,7 +118,7 @@ def export_user(engine: Engine, user: AnyKey, file: str) -> ExportReport:
         owner = user_id(session, user)
         with created_file(file) as text:
             written = 0
-            for kind, row in _lines(session, scalars.key(user), owner):
+            for kind, row in _lines(session, owner):
                 line = {"kind": kind, "row": row}
                 assert line.keys() == ARCHIVE_KEYS  # noqa: S101 - `import` expects these keys
                 text.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -124,19 +126,24 @@ def export_user(engine: Engine, user: AnyKey, file: str) -> ExportReport:
     return ExportReport("user", file, written, round(time.monotonic() - started, 3))
 
 
-def _lines(session: Session, user: str, owner: int) -> Iterator[Line]:
+def _lines(session: Session, owner: int) -> Iterator[Line]:
     moment = scalars.now()
-    since = session.scalar(sa.select(USERS.c.learned_since).where(USERS.c.id == owner))
-    yield "archive", _plain({"user": user, "exported_at": moment, "learned_since": since})
+    read = sa.select(USERS.c.id, USERS.c.key, USERS.c.learned_since)
+    person = session.execute(read.where(USERS.c.id.in_(aliases.all_ids(owner)))).all()
+    (own,) = (row for row in person if row.id == owner)
+    others = sorted(row.key for row in person if row.id != owner)
+    about = {"user": own.key, "exported_at": moment, "learned_since": own.learned_since}
+    yield "archive", _plain({**about, "aliases": others})
+    ids = [row.id for row in person]  # an unfinished merge has left rows under an alias
     for kind, whose in WHOSE.items():
         columns, query = QUERIES[kind]
-        result = session.execute(query().where(whose == owner), execution_options=_STREAMED)
+        result = session.execute(query().where(whose.in_(ids)), execution_options=_STREAMED)
         for values in plain_rows(columns, result):
             yield kind, dict(zip(columns, values, strict=True))
-    owned = sa.select(SOUNDS.c.key.label("sound")).where(SOUNDS.c.creator_id == owner)
+    owned = sa.select(SOUNDS.c.key.label("sound")).where(SOUNDS.c.creator_id.in_(ids))
     yield from _rows(session, "sounds", owned.order_by(SOUNDS.c.id))
     for table in OTHERS:
-        rows = _rows(session, table.name.removeprefix(PREFIX), _of(table, owner))
+        rows = _rows(session, table.name.removeprefix(PREFIX), _of(table, ids))
         yield from _as_of(session, moment, rows) if table is AFFINITIES else rows
 
 
@@ -145,10 +152,10 @@ def _rows(session: Session, kind: str, query: Statement) -> Iterator[Line]:
         yield kind, _plain(row._asdict())
 
 
-def _of(table: Table, owner: int) -> Statement:
+def _of(table: Table, ids: Sequence[int]) -> Statement:
     """Return the query for a user's rows of a table, with names in place of ids."""
     columns = [_named(column) for column in table.c if column.name != "user_id"]
-    return sa.select(*columns).where(table.c.user_id == owner).order_by(*table.primary_key)
+    return sa.select(*columns).where(table.c.user_id.in_(ids)).order_by(*table.primary_key)
 
 
 def _named(column: sa.Column[Any]) -> ColumnElement[Any]:

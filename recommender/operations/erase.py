@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Engine, Table
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.engine import clear_wal
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
@@ -38,6 +38,11 @@ from recommender.ingest.upserts import read_links
 from recommender.ingest.videos import apply_videos, set_video_status
 from recommender.learning.engagement import POSITIVE_KINDS
 from recommender.learning.statistics import RefreshRun, lock_videos
+from recommender.learning.viewer_subtraction import (
+    VIDEO_STATISTICS,
+    counted_viewer,
+    statistics_without,
+)
 from recommender.models.tables import (
     BLOCKS,
     EVENTS,
@@ -59,11 +64,6 @@ from recommender.operations.erased_names import (
     unused,
 )
 from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER
-from recommender.operations.viewer_subtraction import (
-    VIDEO_STATISTICS,
-    counted_viewer,
-    statistics_without,
-)
 from recommender.settings import Settings
 
 T = TypeVar("T")
@@ -113,7 +113,8 @@ class Erasure:
 def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None) -> Erasure:
     """Erase a person, in transactions of at most 10,000 rows.
 
-    After the first transaction the user no longer exists, and their key is free. An erasure can be
+    After the first transaction the user no longer exists, and their key is free, as are the keys of
+    users merged into them. Each of these keys erases them all. An erasure can be
     interrupted at any point; call it again to continue. The user's rows are deleted, and other
     users' follows, mutes and blocks of them. Their videos get the status `removed` and lose
     caption, hashtags, sound and key. Hashtags, sounds, and users created on sight get random
@@ -156,20 +157,28 @@ def _tables() -> Iterator[Table]:
 
 
 def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
-    """Clear a user's row, and return the ids of every unfinished erasure of this key."""
+    """Clear a user's row and its aliases; return the ids of unfinished erasures of this key."""
     unfinished = f"{ERASED_PREFIX}{blake2b(key.encode(), digest_size=16).hexdigest()}:"
-    # The strongest lock at once: waiting for it later, with a weaker lock held, could deadlock.
-    locked = sa.select(USERS.c.id).where(USERS.c.key == key).with_for_update()
-    ids = lookup.run(session, locked).scalars().all()
     nothing = {column.name: None for column in USERS.c if column.nullable}
-    key_and_time = {"key": unfinished + token_hex(16), "erased_at": at}
-    taken = {**nothing, **key_and_time, "discoverable": True}
-    changed = sa.update(USERS).where(USERS.c.id.in_(ids)).values(taken)
-    lookup.run(session, changed)
+    for row_id in _lock_person(session, key):
+        key_and_time = {"key": unfinished + token_hex(16), "erased_at": at}
+        taken = {**nothing, **key_and_time, "discoverable": True}
+        lookup.run(session, sa.update(USERS).where(USERS.c.id == row_id).values(taken))
     marked = sa.select(USERS.c.id).where(
         begins(USERS.c.key, unfinished), USERS.c.erased_at.is_not(None)
     )
     return lookup.run(session, marked.order_by(USERS.c.id)).scalars().all()
+
+
+def _lock_person(session: Session, key: str) -> Sequence[int]:
+    """Lock the user that a key stands for, with all users merged into them; return the ids."""
+    # The strongest lock at once: waiting for it later, with a weaker lock held, could deadlock.
+    target = sa.func.coalesce(USERS.c.merged_into, USERS.c.id)
+    found = sa.select(target).where(USERS.c.key == key).with_for_update()
+    if (owner := lookup.run(session, found).scalar()) is None:
+        return []
+    person = aliases.all_ids(owner).order_by(USERS.c.key).with_for_update()
+    return lookup.run(session, person).scalars().all()
 
 
 def unfinished(session: Session) -> int:
@@ -315,7 +324,12 @@ def _subtract(
     before = list(lock_videos(session, of_video, *read, VIDEOS.c.neighbours_views))
     pending = _pending(session, user_id, rows[0].video_id, rows[-1].video_id)
     viewers = {
-        video_id: counted_viewer(row, pending.get(video_id, ()), logged.get(video_id), state)
+        video_id: counted_viewer(
+            dict(row._mapping),  # noqa: SLF001 - its API
+            pending.get(video_id, ()),
+            logged.get(video_id),
+            state,
+        )
         for video_id, row in of_video.items()
     }
     after = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from recommender.database import lookup
+from recommender.database import aliases
 from recommender.database.schema import check_first_rows, first_state
 from recommender.database.session import Session
 from recommender.errors import InvalidValue, UnknownUser
@@ -164,7 +164,7 @@ def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) ->
     since = scalars.time(scalars.now() if at is None else at)
     if since > scalars.now() + MAX_CLOCK_SKEW:
         raise InvalidValue(f"at: {scalars.written_time(since)} is in the future")
-    row_id, before = _locked(session, user)
+    row_id, own_key, before = _locked(session, user)
     state = first_state(session.execute(sa.select(LearningState.events_horizon)))
     horizon = state.events_horizon
     if horizon and max(since, before or since) < horizon:
@@ -174,16 +174,16 @@ def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) ->
         )
     if before is None or before < since:
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
-    rebuild_affinities(session, [scalars.key(user)])
+    rebuild_affinities(session, [own_key])
     is_forgotten = sa.and_(RecentEngagement.user_id == row_id, RecentEngagement.at <= since)
     session.execute(sa.delete(RecentEngagement).where(is_forgotten))
 
 
-def _locked(session: Session, user: AnyKey) -> tuple[int, datetime | None]:
-    """Lock a user, and return their id and `learned_since`."""
+def _locked(session: Session, user: AnyKey) -> tuple[Any, ...]:
+    """Lock a user, and return their id, own key and `learned_since`."""
     key = scalars.parse_named("user", scalars.key, user)
-    read = [USERS.c.id, USERS.c.learned_since]
-    if not (rows := lookup.find(session, [USERS.c.key], [(key,)], read, lock=True)):
+    read = [USERS.c.id, USERS.c.key, USERS.c.learned_since]
+    if not (rows := aliases.find_users(session, [key], read, lock=True)):
         check_first_rows(session)
         raise UnknownUser(f"there is no user {scalars.shown(user)}")
-    return rows[0][0], rows[0][1]
+    return rows[0][1:]

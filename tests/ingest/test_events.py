@@ -765,7 +765,7 @@ def test_an_event_that_another_transaction_records_meanwhile_counts_once(engine:
     def theirs() -> None:
         run_transaction(engine, lambda session: record_many(session, events[:1]))
 
-    with just_before(engine, "SELECT rec_users.key", theirs):
+    with just_before(engine, "SELECT named.key", theirs):
         counts = run_transaction(engine, lambda session: record_many(session, events))
     assert counts == Counts(inserted=1, unchanged=1)
     with Session(engine) as session:
@@ -782,7 +782,7 @@ def test_another_body_recorded_meanwhile_is_a_conflict(engine: Engine) -> None:
         run_transaction(engine, lambda s: record_many(s, [replace(ours[1], kind="like")]))
 
     with (
-        just_before(engine, "SELECT rec_users.key", theirs),
+        just_before(engine, "SELECT named.key", theirs),
         pytest.raises(
             EventConflict, match=r"^events\[1\]: event 'b' of user 'u0' was recorded before as like"
         ),

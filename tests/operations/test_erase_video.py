@@ -36,7 +36,7 @@ from tests.support.worlds import NOON, at, names, rows_of
 
 VIDEO = f"{MARK}-v"
 
-LOCKS = "SELECT rec_users.key, rec_users.id, rec_users.learned_since"
+LOCKS = "SELECT named.key AS given, rec_users.id, rec_users.learned_since"
 """The beginning of the statement that locks creators."""
 
 

@@ -82,9 +82,11 @@ def marked_world(engine: Engine) -> int:
 
 
 def reset(session: Session) -> int:
-    """Reset the affinities of the person to an old date; return the id."""
+    """Reset the affinities of the person to an old date, and add an alias; return the id."""
     reset_user(session, MARK, at=at(-999))
-    return session.scalars(sa.select(User.id).where(User.key == MARK)).one()
+    row_id = session.scalars(sa.select(User.id).where(User.key == MARK)).one()
+    session.add(User(key=f"{MARK}-alias", merged_into=row_id, merged_at=NOON))
+    return row_id
 
 
 def do_things(engine: Engine, when: str) -> None:

@@ -38,17 +38,19 @@ class CountedViewer(NamedTuple):
 
 
 def counted_viewer(
-    row: Any, pending: Sequence[Any], first_logged: datetime | None, state: Any
+    values: Mapping[str, Any],
+    pending: Sequence[Any],
+    first_logged: datetime | None,
+    state: Any,
 ) -> CountedViewer:
     """Return what a refresh has counted of a user and a video.
 
     Args:
-        row: the row of interactions.
+        values: the state, a row of interactions by column.
         pending: the uncounted events.
         first_logged: the time of the first positive event in the log, or None.
         state: the row of the learning state.
     """
-    values = row._mapping  # noqa: SLF001 - its API
     impressions, engaged_views = viewed_and_positive(values)
     impressions -= sum(event.impressions for event in pending)
     engaged_views -= sum(event.engaged_views for event in pending)
@@ -57,8 +59,8 @@ def counted_viewer(
     is_pending = any(e.engaged_views > 0 and not e.again for e in pending)
     is_counted = had and not is_pending and not _is_left_out(values, state)
     # Events that were pruned may have been earlier than those in the log.
-    is_pruned = state.events_horizon is not None and row.first_at <= state.events_horizon
-    first = row.first_at if is_pruned or first_logged is None else first_logged
+    is_pruned = state.events_horizon is not None and values["first_at"] <= state.events_horizon
+    first = values["first_at"] if is_pruned or first_logged is None else first_logged
     return CountedViewer(impressions, engaged_views, first if is_counted else None, had)
 
 

@@ -1,0 +1,104 @@
+"""Users by the host's keys. The key of a merged user finds the user into whom it was merged.
+
+`users.merged_into` is one step deep: a merge of a user moves their aliases too. So one join
+resolves a key, in the statement that finds the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement
+
+from recommender.database import lookup
+from recommender.database.expressions import Statement
+from recommender.database.session import Session
+from recommender.models.tables import USERS
+
+NAMED = USERS.alias("named")
+"""The row that has a key: the user's own, or the alias of a merged user."""
+
+
+def is_meant(user: Any = USERS.c, named: Any = NAMED.c) -> ColumnElement[bool]:
+    """Return the condition that a row of users is the one that the row with a key stands for."""
+    target: ColumnElement[bool] = user.id == sa.func.coalesce(named.merged_into, named.id)
+    return target
+
+
+def find_users(
+    session: Session,
+    keys: Iterable[str],
+    read: Sequence[ColumnElement[Any]],
+    *,
+    lock: bool = False,
+    key_share: bool = False,
+) -> list[tuple[Any, ...]]:
+    """Return the users that keys stand for, also several times: each key with what was read.
+
+    Args:
+        session: the transaction.
+        keys: keys of users; unknown ones are left out.
+        read: the columns of `USERS` to read.
+        lock: lock the users against other writers, in the order of their own keys.
+        key_share: make only an erasure or a merge of the users wait.
+    """
+    listed = [(key,) for key in dict.fromkeys(keys)]
+    if not listed:
+        return []
+    statement = _find_users(lookup.is_sqlite(session), tuple(read), lock, key_share)
+    values = lookup.listed_values(session, 1, listed)
+    while True:
+        rows = lookup.run(session, statement, values).all()
+        # If a user was merged while this transaction waited for the lock, a new statement finds
+        # the user into whom it was merged.
+        if all(row.merged_into is None for row in rows):
+            return [tuple(row[:-1]) for row in rows]
+
+
+@cache
+def _find_users(
+    on_sqlite: bool,  # noqa: FBT001 - part of what the statement is cached by
+    read: tuple[ColumnElement[Any], ...],
+    lock: bool,  # noqa: FBT001
+    key_share: bool,  # noqa: FBT001
+) -> Statement:
+    listed = lookup.listed(on_sqlite, (USERS.c.key,))
+    source = sa.join(listed, NAMED, NAMED.c.key == listed.c.key).join(USERS, is_meant())
+    given = NAMED.c.key.label("given")
+    statement = sa.select(given, *read, USERS.c.merged_into).select_from(source)
+    if not (lock or key_share):
+        return statement
+    # An erasure changes the key. PostgreSQL checks only the locked row again after a wait.
+    ordered = statement.where(USERS.c.erased_at.is_(None)).order_by(USERS.c.key)
+    return ordered.with_for_update(read=key_share, key_share=True, of=USERS)
+
+
+def user_ids(session: Session, keys: Iterable[str], *, key_share: bool = False) -> dict[str, int]:
+    """Return the ids of the users that keys stand for, by key; `key_share` as in `find_users`."""
+    rows = find_users(session, keys, [USERS.c.id], key_share=key_share)
+    return {key: row_id for key, row_id in rows}  # noqa: C416 - a tuple of any length to mypy
+
+
+def targets(session: Session, keys: Iterable[str]) -> dict[str, str]:
+    """Return the own keys of users, by the aliases among the keys."""
+    rows = find_users(session, keys, [USERS.c.key])
+    return {given: key for given, key in rows if given != key}
+
+
+def id_of(key: str) -> sa.ScalarSelect[Any]:
+    """Return the subquery of the id of the user that a key stands for."""
+    target = sa.func.coalesce(USERS.c.merged_into, USERS.c.id)
+    return sa.select(target).where(USERS.c.key == key).scalar_subquery()
+
+
+def all_ids(user_id: Any) -> sa.Select[Any]:
+    """Return the SELECT of the ids of a user and of all users merged into them.
+
+    Until a merge is complete, rows are left under the id of a merged user.
+    """
+    return sa.select(USERS.c.id).where(
+        sa.or_(USERS.c.id == user_id, USERS.c.merged_into == user_id)
+    )
