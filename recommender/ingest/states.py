@@ -92,7 +92,8 @@ def fold_events(session: Session, events: Sequence[ResolvedEvent], context: Even
     for event in events:
         pair = event.user_id, event.video_id
         if (state := states.get(pair)) is None:
-            state = states[pair] = dict(before.get(pair) or _new_state(event))
+            known = before.get(pair)
+            state = states[pair] = _new_state(event) if known is None else dict(known)
         # Statistics of a video count each user once.
         if event.kind in SHOWN_ONLY and not event.engaged:
             is_new = state["engaged_at"] is None and not state["impressions"]
@@ -131,8 +132,10 @@ def states_by_pair(rows: Iterable[Sequence[Any]]) -> dict[lookup.Key, State]:
 
 def _new_state(event: ResolvedEvent) -> State:
     """Return the empty state of an event's user and video."""
-    pair = {"user_id": event.user_id, "video_id": event.video_id}
-    return {**EMPTY_STATE, **pair, "first_at": event.at, "last_at": event.at}
+    state = EMPTY_STATE.copy()
+    state["user_id"], state["video_id"] = event.user_id, event.video_id
+    state["first_at"] = state["last_at"] = event.at
+    return state
 
 
 def _save_states(session: Session, states: Sequence[State]) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 FAST_SKIP_MS = 3_000
@@ -50,6 +51,8 @@ PARTS = ("acted_at", "liked_at", "saved_at", "interested_at")
 _TAKEN_BACK_BY = (
     ("liked_at", "unliked_at"), ("saved_at", "unsaved_at"), ("interested_at", None),
 )  # fmt: skip
+
+_positive_times = itemgetter("engaged_at", *PARTS)
 
 _NO_TIMES: Mapping[str, Any] = {**dict.fromkeys((*SWITCHES.values(), "acted_at")), "reports": 0}
 
@@ -152,9 +155,7 @@ def is_rejected(state: Mapping[str, Any]) -> bool:
 
 def had_positive(state: Mapping[str, Any]) -> bool:
     """Return True if a state ever had a positive event, even one that was taken back."""
-    if state["engaged_at"] is not None:
-        return True
-    return any(state[part] is not None for part in PARTS)
+    return any(_positive_times(state))
 
 
 def viewed_and_positive(state: Mapping[str, Any]) -> tuple[int, int]:

@@ -36,7 +36,7 @@ from recommender import (
 )
 from recommender.database.transactions import writing
 from recommender.learning.refresh import RefreshReport
-from recommender.learning.statistics import _trend, count_pending
+from recommender.learning.statistics import count_pending, trend_of
 from recommender.models import (
     Affinity,
     EventRow,
@@ -123,9 +123,9 @@ def test_the_share_of_engaged_views_begins_and_ends_with_the_prior(engine: Engin
 @pytest.mark.parametrize("exponents", [[0.0], [1.0, 1.0], [5e4, 5e4 - 1], [-5e5, -5e5], [3, 900.5]])
 def test_a_trend_is_the_logarithm_of_the_sum(exponents: list[float]) -> None:
     most = max(exponents)
-    assert _trend(exponents) == most + math.log2(sum(2.0 ** (each - most) for each in exponents))
-    assert _trend([]) is None
-    assert (_trend([2e6]), _trend([-2e6])) == (1e6, -1e6)
+    assert trend_of(exponents) == most + math.log2(sum(2.0 ** (each - most) for each in exponents))
+    assert trend_of([]) is None
+    assert (trend_of([2e6]), trend_of([-2e6])) == (1e6, -1e6)
 
 
 def test_trends_of_the_first_and_last_day_there_can_be(engine: Engine) -> None:
