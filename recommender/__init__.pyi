@@ -138,7 +138,11 @@ from .files.exporter import export_file as export_file
 from .operations.audit import audit as audit
 from .operations.doctor import diagnose as diagnose
 from .operations.prune import prune as prune
-from .operations.users import reset_user as reset_user
+from .operations.users import (
+    rename_user as rename_user,
+    reset_user as reset_user,
+)
+from .operations.merge import merge_users as merge_users
 from .operations.archive import export_user as export_user
 from .operations.erase import (
     erase_user as erase_user,

@@ -1,4 +1,4 @@
-"""``user show|export|erase|reset``."""
+"""``user show|export|merge|rename|erase|reset``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.operations import archive, users
 from recommender.operations.erase import erase_user
+from recommender.operations.merge import merge_users
 
 
 @click.group()
 def user() -> None:
-    """Show, export, erase or reset the data of one user."""
+    """Show, export, merge, rename, erase or reset a user."""
 
 
 @user.command()
@@ -45,6 +46,40 @@ def export(user: str, file: str) -> None:
     with readable() as bind:
         report = archive.export_user(bind, user, file)
     click.echo(f"{report.written:,} lines in {report.seconds:.1f} s.", err=True)
+
+
+@user.command()
+@click.argument("guest")
+@click.argument("user")
+@format_option
+@database_option
+def merge(guest: str, user: str, form: str | None) -> None:
+    """Merge GUEST into USER: everything of GUEST becomes USER's, and GUEST another key of USER.
+
+    If it is interrupted, run it again. It prints the number of moved rows for each table.
+    """
+    with readable() as bind:
+        try:
+            result = merge_users(bind, guest, user, settings=settings()).as_dict()
+        except (KeyboardInterrupt, SystemExit):
+            click.echo("Not all is merged yet: merge the same users again to go on.", err=True)
+            raise
+    if form_of(form) == "table":
+        rows: Any = result["rows"]
+        print_table([{"table": name, "rows": count} for name, count in rows.items() if count])
+    else:
+        print_records([result], form, whole=result)
+
+
+@user.command()
+@click.argument("old")
+@click.argument("new")
+@database_option
+def rename(old: str, new: str) -> None:
+    """Change a user's key from OLD to NEW, which no user may have."""
+    with readable() as bind:
+        users.rename_user(bind, old, new, settings=settings())
+    click.echo("Renamed.", err=True)
 
 
 @user.command()

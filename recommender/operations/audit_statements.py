@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Subquery
+from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Statement, age_days, number
 from recommender.learning.outcomes import has_outcome
@@ -26,6 +27,7 @@ from recommender.models import (
     ProfileVersion,
     ServedVideo,
     Sound,
+    User,
     Video,
     VideoCaption,
     VideoHashtag,
@@ -47,6 +49,22 @@ def _promises_more() -> ColumnElement[bool]:
     """Match places outside the reference formula, which only promises an order."""
     reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
     return ServedVideo.profile_id.not_in(reference)
+
+
+def _is_of_today(*users: Any) -> ColumnElement[bool]:
+    """Match places that were served after the last merge into any of some users.
+
+    What was served before promised nothing about users who are one person only since then.
+    """
+    merged = aliased(User)
+    return sa.and_(
+        *(
+            ~sa.exists().where(
+                merged.merged_into == user, merged.merged_at >= ServedVideo.served_at
+            )
+            for user in users
+        )
+    )
 
 
 def totals(since: datetime | None) -> Statement:
@@ -125,7 +143,9 @@ def neighbours(since: datetime | None) -> Statement:
         _places(
             since,
             ServedVideo.crowded,
-            sa.and_(~ServedVideo.crowded, _promises_more()).label("is_promise"),
+            sa.and_(~ServedVideo.crowded, _promises_more(), _is_of_today(Video.creator_id)).label(
+                "is_promise"
+            ),
             (Video.creator_id == _of_the_place_before(Video.creator_id)).label("creator"),
             (Video.sound_id == _of_the_place_before(Video.sound_id)).label("sound"),
         )
@@ -148,7 +168,8 @@ def _of_the_place_before(column: Any) -> ColumnElement[Any]:
 def _is_new(since: datetime | None) -> ColumnElement[bool]:
     """Match audited places that promise a video new to the user."""
     is_audited = sa.true() if since is None else FeedSession.last_at >= since
-    return sa.and_(~FeedSession.rewatch, _promises_more(), is_audited)
+    is_of_today = _is_of_today(ServedVideo.user_id)
+    return sa.and_(~FeedSession.rewatch, _promises_more(), is_audited, is_of_today)
 
 
 def served_again(since: datetime | None, days: float) -> Statement:
@@ -216,7 +237,8 @@ def seen_before(since: datetime | None) -> Statement:
 def own_videos(since: datetime | None) -> Statement:
     """Return the places with a video by the user."""
     is_own = sa.and_(Video.id == ServedVideo.video_id, Video.creator_id == ServedVideo.user_id)
-    return _places(since, ServedVideo.position).join(Video, is_own).where(_promises_more())
+    places = _places(since, ServedVideo.position).join(Video, is_own)
+    return places.where(_promises_more(), _is_of_today(ServedVideo.user_id))
 
 
 def blocked_videos(since: datetime | None) -> Statement:
@@ -227,14 +249,15 @@ def blocked_videos(since: datetime | None) -> Statement:
         Block.blocked_at < ServedVideo.served_at,
     )
     places = _places(since, ServedVideo.position).join(Video, Video.id == ServedVideo.video_id)
-    return places.where(is_between)
+    return places.where(is_between, _is_of_today(ServedVideo.user_id, Video.creator_id))
 
 
 def muted_videos(since: datetime | None) -> sa.CompoundSelect[Any]:
     """Return the places with a muted video, once even if several mutes apply."""
     key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.position)
     places = _places(since, *key).join(Video, Video.id == ServedVideo.video_id)
-    places = places.where(_promises_more())
+    is_of_today = _is_of_today(ServedVideo.user_id, Video.creator_id)
+    places = places.where(_promises_more(), is_of_today)
     with_sound = places.join(Sound, Sound.id == Video.sound_id)
     with_hashtag = places.join(VideoHashtag, VideoHashtag.video_id == Video.id)
     with_caption = places.join(VideoCaption, VideoCaption.video_id == Video.id)

@@ -31,6 +31,7 @@ from recommender.models.tables import (
 )
 from recommender.models.types import Base, UtcDateTime
 from recommender.operations import erase
+from recommender.operations.merge import unfinished_merges
 from recommender.operations.query_plans import check_plans
 
 MAX_CLOCK_OFFSET = timedelta(minutes=1)
@@ -186,6 +187,15 @@ def _erasures(session: Session) -> Finding:
     )  # fmt: skip
 
 
+def _merges(session: Session) -> Finding:
+    """Check that no merge is unfinished."""
+    begun = unfinished_merges(session)
+    return _finding(
+        "merges", f"{begun:,} not finished" if begun else None, "all finished",
+        "run `recommender user merge` for the same users again, unless it is still running",
+    )  # fmt: skip
+
+
 def _copies(session: Session) -> Finding:
     """Check that hashtags list published videos, and only these, by publication time."""
     listed = sa.case((VIDEOS.c.status == "published", VIDEOS.c.published_at))
@@ -288,7 +298,7 @@ def _plans(session: Session) -> Finding:
 
 
 CHECKS: Iterable[Check] = (
-    _database, _clock, _rollups, _erasures, _indexes, _copies, _visibility, _statistics,
+    _database, _clock, _rollups, _erasures, _merges, _indexes, _copies, _visibility, _statistics,
     _log,
 )  # fmt: skip
 

@@ -1,17 +1,21 @@
-"""Show or reset the data stored about one user."""
+"""Show, reset or rename a user."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
 
-from recommender.database import aliases
+from recommender.database import aliases, lookup
 from recommender.database.schema import check_first_rows, first_state
 from recommender.database.session import Session
-from recommender.errors import InvalidValue, UnknownUser
+from recommender.database.transactions import run_transaction
+from recommender.errors import InvalidValue, RecommenderError, UnknownUser
 from recommender.formats import scalars
 from recommender.formats.plain import plain_fields
 from recommender.formats.scalars import AnyKey
@@ -34,6 +38,7 @@ from recommender.models import (
     Video,
 )
 from recommender.models.tables import USERS
+from recommender.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,55 @@ def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) ->
     rebuild_affinities(session, [own_key])
     is_forgotten = sa.and_(RecentEngagement.user_id == row_id, RecentEngagement.at <= since)
     session.execute(sa.delete(RecentEngagement).where(is_forgotten))
+
+
+def rename_user(
+    engine: Engine, old: AnyKey, new: AnyKey, *, settings: Settings | None = None
+) -> None:
+    """Change the key of a user, in a transaction with one statement.
+
+    Nothing stored depends on the key, so pages, cursors and events go on under the new one. Random
+    choices that are made from the key change: the exploration in previews, and the samples of
+    evaluations. An alias is renamed itself.
+
+    Args:
+        engine: a prepared engine.
+        old: the user's key, or an alias.
+        new: the new key.
+        settings: the settings; None reads the environment.
+
+    Raises:
+        InvalidValue: a key is malformed, or a user has the new key: merge the two.
+        UnknownUser: there is no user with the old key.
+        RecommenderError: the database failed.
+    """
+    old_key = scalars.parse_named("old", scalars.key, old)
+    new_key = scalars.parse_named("new", scalars.key, new)
+    rename = partial(_rename, old=old_key, new=new_key)
+    try:
+        run_transaction(engine, rename, settings=settings)
+    except RecommenderError as error:
+        if isinstance(error.__cause__, IntegrityError):
+            raise _taken(new_key) from error
+        raise
+
+
+def _rename(session: Session, *, old: str, new: str) -> None:
+    taken = USERS.alias("taken")
+    is_free = ~sa.exists().where(taken.c.key == new)
+    renamed = sa.update(USERS).where(USERS.c.key == old, USERS.c.erased_at.is_(None), is_free)
+    if lookup.run(session, renamed.values(key=new, on_sight=False)).rowcount:
+        return
+    if old not in lookup.ids(session, USERS, [old]):
+        check_first_rows(session)
+        raise UnknownUser(f"there is no user {scalars.shown(old)}")
+    raise _taken(new)
+
+
+def _taken(key: str) -> InvalidValue:
+    return InvalidValue(
+        f"new: there is a user {scalars.shown(key)}: merge the two with merge_users"
+    )
 
 
 def _locked(session: Session, user: AnyKey) -> tuple[Any, ...]:

@@ -39,7 +39,8 @@ STEPS = (
     "video erase pottery-4", "audit", "audit {table}",
     "refresh --rebuild", "doctor {table}",
     "prune --sessions-older-than 30d {table}", "user show ana {table}", "user export ana",
-    "user reset ana", "user erase ana {table}",
+    "user reset ana", "user rename ana anna", "user merge anna zoe.clay {table}",
+    "user erase anna {table}",
 )  # fmt: skip
 """One command line after another, on a world that `demo` makes."""
 
@@ -117,7 +118,7 @@ WITH_DASHES = (
     "mute -- -u keyword -word", "unmute -- -u keyword -word", "unfollow -- -u -c",
     "block -- -u -c", "unblock -- -u -c",
     "user show -- -u", "user export -- -u", "user reset -- -u", "video status -- -v removed",
-    "video erase -- -v", "user erase -- -u",
+    "video erase -- -v", "user rename -- -c -d", "user merge -- -d -u", "user erase -- -u",
 )  # fmt: skip
 """Every command that takes ids, with ids that begin with a dash."""
 

@@ -63,8 +63,10 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
     "mark_seen": lambda bind, _: run_transaction(
         bind, lambda session: recommender.mark_seen(session, "ana", position=1, session_id=SESSION)
     ),
+    "merge_users": lambda bind, _: recommender.merge_users(bind, "ana", "bob"),
     "prune": lambda bind, _: recommender.prune(bind, events_older_than=DAYS),
     "refresh": lambda bind, _: recommender.refresh(bind),
+    "rename_user": lambda bind, _: recommender.rename_user(bind, "ana", "bob"),
     "replay_profile": lambda bind, _: recommender.replay_profile(bind, "classic", since=NOON),
     "upgrade": lambda bind, _: recommender.upgrade(bind),
 }

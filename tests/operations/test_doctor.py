@@ -44,7 +44,7 @@ from tests.support.refresh_worlds import behave, people
 
 pytestmark = slow_on_postgresql
 
-COMMON = ["database", "clock", "rollups", "erasures", "indexes", "copies", "visibility",
+COMMON = ["database", "clock", "rollups", "erasures", "merges", "indexes", "copies", "visibility",
           "statistics", "log"]  # fmt: skip
 INDEXES = sum(len(table.indexes) for table in Base.metadata.tables.values())
 HASHTAGS = "rec_video_hashtags_hashtag_id_listed_at_video_id_ix"

@@ -6,7 +6,7 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 from uuid import UUID
@@ -171,6 +171,8 @@ def care(engine: Engine) -> None:
     recommender.import_file(engine, "events", "ratings.csv", form=ratings)
     recommender.export_file(engine, "events", "events.jsonl", form="jsonl").as_dict()
     recommender.export_user(engine, "ana", "ana.jsonl").as_dict()
+    recommender.rename_user(engine, "bob", 7)
+    assert_type(recommender.merge_users(engine, "cookie", 7).rows, Mapping[str, int])
     recommender.erase_user(engine, 7).as_dict()
     recommender.prune(engine, events_older_than=timedelta(days=400)).as_dict()
     assert_type([finding.ok for finding in recommender.diagnose(engine)], list[bool])

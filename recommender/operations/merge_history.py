@@ -1,0 +1,257 @@
+"""Move a guest's history to the user: the states, with the events that they add up to.
+
+A batch moves the events of some videos together with the states that they add up to. It also takes
+out of the videos' statistics what two viewers counted for more than one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from recommender.database import bulk, lookup
+from recommender.database.session import Session
+from recommender.errors import UnknownUser
+from recommender.formats import scalars
+from recommender.ingest.merged_events import BODY_COLUMNS, derived_key
+from recommender.learning.engagement import watched
+from recommender.learning.merged_pairs import (
+    MergedPair,
+    correct_affinities,
+    correct_statistics,
+    is_pruned,
+)
+from recommender.learning.states import (
+    EMPTY_STATE,
+    STATE_COLUMNS,
+    FoldedEvent,
+    State,
+    fold_event,
+    merge_states,
+)
+from recommender.learning.statistics import RefreshRun, count_pairs, lock_videos, renew_recent
+from recommender.models.tables import EVENTS, INTERACTIONS, RECENT, USERS, VIDEOS
+
+MAX_MOVED_ROWS = 2_000
+"""The most rows that one transaction moves. One video's events, or one session, may be more."""
+
+MAX_MOVED_STATES = 1_000
+"""The most states that one transaction moves."""
+
+SAME, RENAMED, ADDED = "same", "renamed", "added"
+"""What is counted besides rows of tables, see `Merge`."""
+
+Moved = Counter[str]
+"""The number of rows that a transaction moved, by table. Empty if no rows were left."""
+
+
+Row = Mapping[str, Any]
+"""A row of any table by column."""
+
+
+class Guest(NamedTuple):
+    """The row of users that is an alias now."""
+
+    id: int
+    key: str
+
+
+def lock_target(session: Session, guest: Guest) -> Any:
+    """Lock the user into whom a guest is merged; return the row of users.
+
+    Raises:
+        UnknownUser: they were erased meanwhile.
+    """
+    target = sa.select(USERS.c.merged_into).where(USERS.c.id == guest.id).scalar_subquery()
+    locked = sa.select(USERS).where(USERS.c.id == target, USERS.c.erased_at.is_(None))
+    row = lookup.run(session, locked.with_for_update(key_share=True)).one_or_none()
+    if row is None:
+        raise UnknownUser(f"{scalars.shown(guest.key)} was erased during the merge")
+    # The target may have been merged itself while this transaction waited for the lock.
+    return row if row.merged_into is None else lock_target(session, guest)
+
+
+def rows_of(session: Session, statement: Any) -> list[Row]:
+    """Return the rows of a statement by column."""
+    return [dict(row._mapping) for row in lookup.run(session, statement)]  # noqa: SLF001 - its API
+
+
+def move_history(run: RefreshRun, guest: Guest, session: Session, state: Any) -> Moved:
+    """Move the states of the guest's next videos, with their events.
+
+    Args:
+        run: the refresh run.
+        guest: the guest.
+        session: the transaction, which has locked the learning state.
+        state: the row of the learning state.
+    """
+    user = lock_target(session, guest)
+    if not (states := _next_states(session, guest)):
+        return Moved()
+    both, ids = (user.id, guest.id), list(states)
+    recent = _recent(session, both)
+    tuple(lock_videos(session, {*ids, *recent}))
+    count_pairs(run, session, state, both, ids)
+    own = _states_of(session, user.id, ids)
+    events = _events(session, guest.id, EVENTS.c.video_id.between(ids[0], ids[-1]))
+    own_events = _events(session, user.id, _is_one_of(EVENTS.c.video_id, own)) if own else {}
+    moved, twice = move_events(session, guest, user.id, list(chain(*events.values())))
+    sums = _twice_counted(session, twice)
+    merged = {i: merge_states(own[i], states[i], sums.get(i, EMPTY_STATE)) for i in own}
+    _write_states(session, user.id, guest, {**states, **merged})
+    pairs = [
+        MergedPair(states[i], own[i], merged[i], events.get(i, ()), own_events.get(i, ()),
+                   twice.get(i, ()))
+        for i in own
+    ]  # fmt: skip
+    correct_statistics(session, pairs, state)
+    correct_affinities(session, user, pairs)
+    _renew_recent(run, session, both, recent)
+    added = sum(is_pruned(pair, state) for pair in pairs)
+    return moved + Moved({INTERACTIONS.name: len(states), ADDED: added})
+
+
+def _next_states(session: Session, guest: Guest) -> dict[int, State]:
+    """Return the guest's next states by video, as many as have few events together."""
+    read = sa.select(INTERACTIONS).where(INTERACTIONS.c.user_id == guest.id)
+    rows = lookup.run(session, read.order_by(INTERACTIONS.c.video_id).limit(MAX_MOVED_STATES))
+    states: dict[int, State] = {}
+    left = MAX_MOVED_ROWS
+    for row in rows:
+        state = dict(zip(STATE_COLUMNS, row, strict=True))
+        left -= 1 + sum(state[name] for name in COUNTS)
+        if states and left < 0:
+            break
+        states[row.video_id] = state
+    return states
+
+
+COUNTS = ("impressions", "shares", "comments", "reports", "conversions")
+"""The columns of a state that are numbers of events, of most kinds."""
+
+
+def _states_of(session: Session, user_id: int, videos: Iterable[int]) -> dict[int, State]:
+    """Return a user's states by video."""
+    key = [INTERACTIONS.c.user_id, INTERACTIONS.c.video_id]
+    pairs = [(user_id, video_id) for video_id in videos]
+    rows = lookup.find(session, key, pairs, list(INTERACTIONS.c))
+    return {row.video_id: dict(zip(STATE_COLUMNS, row, strict=True)) for row in rows}
+
+
+def _is_one_of(column: sa.Column[int], ids: Iterable[int]) -> sa.ColumnElement[bool]:
+    # Written out: PostgreSQL looks up constants in a hash table, and bound values one by one.
+    return column.in_(sa.bindparam("ids", sorted(ids), expanding=True, literal_execute=True))
+
+
+def _events(
+    session: Session, user_id: int, is_wanted: sa.ColumnElement[bool]
+) -> dict[int, list[Any]]:
+    """Return the logged events of a user that fulfil a condition, by video."""
+    events: dict[int, list[Any]] = {}
+    for row in lookup.run(session, sa.select(EVENTS).where(EVENTS.c.user_id == user_id, is_wanted)):
+        events.setdefault(row.video_id, []).append(row)
+    return events
+
+
+def move_events(
+    session: Session, guest: Guest, user_id: int, rows: Sequence[Any]
+) -> tuple[Moved, dict[int, list[Any]]]:
+    """Move rows of the log; the user's own event with a key and the same body stays the only one.
+
+    Returns:
+        The numbers of rows, and the events that both had, by video.
+    """
+    events = {row.key: {**row._mapping, "user_id": user_id} for row in rows}  # noqa: SLF001
+    known = _insert_events(session, events)
+    bodies = _bodies(session, user_id, known)
+    same = {key for key in known if bodies[key] == _body(events[key])}
+    others = {derived_key(key, guest.key): events[key] for key in known - same}
+    kept = {key: {**event, "key": key} for key, event in others.items()}
+    same |= {others[key]["key"] for key in _insert_events(session, kept)}
+    bulk.delete(session, EVENTS, sorted((guest.id, key) for key in events))
+    twice: dict[int, list[Any]] = {}
+    for row in rows:
+        if row.key in same:
+            twice.setdefault(row.video_id, []).append(row)
+    renamed = len(known) - len(same)
+    return Moved({EVENTS.name: len(events), SAME: len(same), RENAMED: renamed}), twice
+
+
+def _insert_events(session: Session, events: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Insert events by key; return the keys that the user has already."""
+    if not events:
+        return set()
+    rows = [events[key] for key in sorted(events)]
+    columns = {column.name: [row[column.name] for row in rows] for column in EVENTS.c}
+    return events.keys() - {key for _, key in bulk.insert_new(session, EVENTS, columns)}
+
+
+def _bodies(session: Session, user_id: int, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    columns = [EVENTS.c.user_id, EVENTS.c.key]
+    read = [EVENTS.c.key, *(EVENTS.c[name] for name in BODY_COLUMNS)]
+    rows = lookup.find(session, columns, [(user_id, key) for key in keys], read)
+    return {row.key: tuple(row[1:]) for row in rows}
+
+
+def _body(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(event[name] for name in BODY_COLUMNS)
+
+
+def _twice_counted(session: Session, twice: Mapping[int, Sequence[Any]]) -> dict[int, State]:
+    """Return the states that the events of both add up to, by video."""
+    keys = [(video_id,) for video_id in sorted(twice)]
+    read = (VIDEOS.c.id, VIDEOS.c.duration_ms)
+    rows = lookup.find(session, [VIDEOS.c.id], keys, read) if keys else ()
+    return {
+        video_id: _state_of([_folded(event, duration_ms) for event in twice[video_id]])
+        for video_id, duration_ms in rows
+    }
+
+
+def _folded(row: Any, duration_ms: int | None) -> FoldedEvent:
+    """Return an event of the log as states count it."""
+    is_watch = row.kind == "watch"
+    watched_ms, part = (
+        watched(row.watch_ms, row.completion, duration_ms) if is_watch else (None, None)
+    )
+    return FoldedEvent(row.kind, row.at, row.engaged, watched_ms, part)
+
+
+def _state_of(events: Sequence[FoldedEvent]) -> State:
+    """Return the state that events add up to."""
+    state = {**EMPTY_STATE, "first_at": events[0].at, "last_at": events[0].at}
+    for event in events:
+        fold_event(state, event)
+    return state
+
+
+def _write_states(
+    session: Session, user_id: int, guest: Guest, states: Mapping[int, State]
+) -> None:
+    """Write states of the user in place of the guest's states."""
+    rows = [tuple({**states[i], "user_id": user_id}.values()) for i in sorted(states)]
+    columns = bulk.columns_of(STATE_COLUMNS, rows)
+    merge = dict.fromkeys(STATE_COLUMNS[2:], bulk.replace)
+    bulk.insert_columns(session, INTERACTIONS, columns, merge=merge)
+    bulk.delete(session, INTERACTIONS, [(guest.id, video_id) for video_id in sorted(states)])
+
+
+def _recent(session: Session, users: Sequence[int]) -> set[int]:
+    """Return the ids of the videos among the recent engagements of users."""
+    read = sa.select(RECENT.c.video_id).where(RECENT.c.user_id.in_(users))
+    return set(lookup.run(session, read).scalars())
+
+
+def _renew_recent(
+    run: RefreshRun, session: Session, users: Sequence[int], before: set[int]
+) -> None:
+    """Replace the recent engagements of both; the next refresh finds neighbours of changed ones."""
+    renew_recent(run, session, users)
+    changed = sorted((video_id, 0) for video_id in before | _recent(session, users))
+    if changed:
+        columns = (VIDEOS.c.id, VIDEOS.c.neighbours_views)
+        bulk.update_listed(session, columns, changed, {"neighbours_views": bulk.replace})
