@@ -258,11 +258,11 @@ def feed(engine: Engine, user: str) -> list[tuple[str, float]]:
         return [(item.video, item.score) for item in page.items]
 
 
-logs = st.lists(deeds, max_size=14)
+logs = st.lists(deeds, max_size=10)
 
 
-@settings(max_examples=12)
-@given(log=logs, refreshed=st.one_of(st.none(), st.integers(0, 14)))
+@settings(max_examples=5)
+@given(log=logs, refreshed=st.one_of(st.none(), st.integers(0, 10)))
 def test_a_split_log_that_is_merged_is_worth_the_whole(
     twins: Twins, log: list[Any], refreshed: int | None
 ) -> None:
