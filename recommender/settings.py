@@ -177,9 +177,10 @@ class Settings:
     )  # fmt: skip
 
     # Fits
-    fit_ridge: float = _setting(
-        1.0, "Penalty of a fit on the squared weights, in units of the signals' deviations.",
-        low=1e-6, high=1e6,
+    fit_ridge: float = _setting(0.1, "Penalty of a fit on the squared weights.", low=1e-6, high=1e6)
+    fit_least_deviation: float = _setting(
+        0.001, "Standard deviation of a signal below which a fit gives it weight 0.",
+        low=1e-9, high=1,
     )  # fmt: skip
     fit_user_prior: float = _setting(
         5.0, "Average impressions that every user's own share of a fit's target starts with.",

@@ -33,6 +33,7 @@ from recommender.cli.progress import progress_bars
 from recommender.evaluation.log_files import LogFiles
 from recommender.training.fit import Fit
 from recommender.training.fit_pages import PageFit, fit_pages
+from recommender.training.impressions import MIN_COMPARED
 
 IMPRESSIONS, CANDIDATES = OVER = ("impressions", "candidates")
 """The rows that a fit learns from."""
@@ -103,8 +104,9 @@ def _print(result: Fit, form: str | None) -> None:
         f" {result.users:,} users ({result.source}); target: {targets(result.target)}."
     )
     _print_weights(result)
-    _print_names("The same throughout for each user", result.without_variance)
+    _print_names("Hardly different within users", result.without_variance)
     _print_names("Not recorded", result.not_recorded)
+    _print_cut(result)
     click.echo(f"\nOn the {result.held_out:,} impressions after these:")
     print_table(
         [
@@ -120,7 +122,7 @@ def _print(result: Fit, form: str | None) -> None:
             f"Probabilities, with what is known of each viewer: AUC {result.auc:.4f},"
             f" log loss {result.log_loss:.4f}."
         )
-    _print_activate(result)
+    _print_verdict(result, "GAUC", f"{result.compared:,} held-out users with both outcomes")
 
 
 def _print_pages(result: PageFit, form: str | None) -> None:
@@ -134,12 +136,13 @@ def _print_pages(result: PageFit, form: str | None) -> None:
     _print_weights(result)
     _print_names("Not told by these pages", result.undetermined)
     _print_names("Of how little a video was shown", result.left_out)
+    _print_cut(result)
     click.echo(f"{result.reached:.0%} of what the users wanted later was among the candidates.")
     click.echo(f"\nOn the {result.held_out:,} pages after these:")
     print_table(
         [accuracy_row(result.profile, result.quality), accuracy_row(result.parent, result.before)]
     )
-    _print_activate(result)
+    _print_verdict(result, "nDCG@20", f"{result.held_out:,} held-out pages")
 
 
 def _rows(result: Result) -> list[dict[str, Any]]:
@@ -159,8 +162,25 @@ def _print_names(title: str, names: Sequence[str]) -> None:
         click.echo(f"{title}, and so 0: {', '.join(names)}.")
 
 
-def _print_activate(result: Result) -> None:
-    click.echo(f"\nIt serves after: recommender profiles activate {result.profile}")
+def _print_cut(result: Result) -> None:
+    if result.cut:
+        click.echo(f"Cut to the largest weight: {', '.join(result.cut)}.")
+
+
+def _print_verdict(result: Result, metric: str, held_out: str) -> None:
+    """Print whether the new version is better than the previous one, and what to do then."""
+    if result.gain is None:
+        click.echo(
+            f"\n{held_out} are too few to compare it with {result.parent}: it takes"
+            f" {MIN_COMPARED}. Learn from a longer time."
+        )
+        return
+    value, low, high = result.gain
+    gain = f"{metric} {value:+.4f} ({low:+.4f} to {high:+.4f}) against {result.parent}"
+    if low > 0:
+        click.echo(f"\n{gain}. It serves after: recommender profiles activate {result.profile}")
+    else:
+        click.echo(f"\n{gain}: it is not known to be better.")
 
 
 def _rounded(value: float | None) -> float | None:

@@ -2,8 +2,8 @@
 
 The caller supplies sums over the data at given coefficients, see `Sums`. The rest is arithmetic on
 vectors with one entry per feature. Each step is a weighted least squares problem (IRLS: Green,
-1984). Features are standardised internally, so that the ridge penalty treats them alike.
-Coefficients are returned in the units of the features.
+1984). Features are standardised internally, so that all steps have the same scale. Coefficients are
+returned in the units of the features.
 """
 
 from __future__ import annotations
@@ -120,11 +120,11 @@ def fit_logistic(
     sums_at: Callable[[Vector], Sums],
     scores_at: Callable[[Vector], Matrix],
     scale: Scale,
-    ridge: float,
+    ridges: Vector,
 ) -> Regression:
     """Fit a ridge logistic regression, with standard errors that are robust to grouping.
 
-    The penalty is ridge / 2 times the sum of the squared standardised coefficients, without the
+    The penalty is the sum of ridge / 2 times the squared standardised coefficient, without the
     intercept. Labels may be fractions from 0 to 1 (Papke and Wooldridge, 1996).
 
     Args:
@@ -132,39 +132,40 @@ def fit_logistic(
         scores_at: returns Σ g · gᵀ over independent groups, such as users. g is the group's part
             of the gradient.
         scale: the scale of the features.
-        ridge: above 0; 1 is a normal prior of variance 1 on each standardised coefficient.
+        ridges: one per feature, above 0; 1 is a normal prior of variance 1 on the standardised
+            coefficient.
 
     Raises:
         RecommenderError: the fit did not converge.
     """
-    standard, sums, steps = _maximise(sums_at, scale, ridge)
+    standard, sums, steps = _maximise(sums_at, scale, ridges)
     coefficients = scale.raw(standard)
     errors = _errors(sums.information, scale.products(scores_at(coefficients)), scale)
     return Regression(coefficients, errors, steps)
 
 
 def _maximise(
-    sums_at: Callable[[Vector], Sums], scale: Scale, ridge: float
+    sums_at: Callable[[Vector], Sums], scale: Scale, ridges: Vector
 ) -> tuple[list[float], Sums, int]:
     """Return the most likely standardised coefficients, their sums, and the number of steps."""
     standard = [0.0] * len(scale.means)
-    sums = _penalised(sums_at, scale, standard, ridge)
+    sums = _penalised(sums_at, scale, standard, ridges)
     for steps in range(1, MAX_STEPS + 1):
         step = solve(sums.information, sums.gradient)
-        standard, sums = _take_step(sums_at, scale, ridge, standard, sums, step)
+        standard, sums = _take_step(sums_at, scale, ridges, standard, sums, step)
         if max(map(abs, step)) < TOLERANCE:
             return standard, sums, steps
     raise RecommenderError(f"the fit did not converge in {MAX_STEPS} steps")
 
 
 def _penalised(
-    sums_at: Callable[[Vector], Sums], scale: Scale, standard: Vector, ridge: float
+    sums_at: Callable[[Vector], Sums], scale: Scale, standard: Vector, ridges: Vector
 ) -> Sums:
     """Return the sums for standardised features, with the penalty."""
     raw = sums_at(scale.raw(standard))
-    penalties = [0.0, *(ridge * value for value in standard[1:])]
+    penalties = [0.0, *map(mul, ridges, standard[1:])]
     information = scale.products(raw.information)
-    for place in range(1, len(standard)):
+    for place, ridge in enumerate(ridges, start=1):
         information[place][place] += ridge
     gradient = scale.gradient(raw.gradient)
     return Sums(
@@ -177,7 +178,7 @@ def _penalised(
 def _take_step(
     sums_at: Callable[[Vector], Sums],
     scale: Scale,
-    ridge: float,
+    ridges: Vector,
     standard: Vector,
     before: Sums,
     step: Vector,
@@ -186,7 +187,7 @@ def _take_step(
     size = 1.0
     while True:
         moved = [value + size * change for value, change in zip(standard, step, strict=True)]
-        after = _penalised(sums_at, scale, moved, ridge)
+        after = _penalised(sums_at, scale, moved, ridges)
         is_better = after.loss <= before.loss + LOSS_TOLERANCE * abs(before.loss)
         if is_better or size * max(map(abs, step)) < TOLERANCE:
             return moved, after
@@ -248,20 +249,6 @@ def _cholesky(matrix: Matrix) -> list[list[float]]:
     return lower
 
 
-def bounded(values: Vector, limit: float) -> float:
-    """Return the factor that brings every value within a bound.
-
-    Args:
-        values: any finite numbers.
-        limit: the bound on their absolute values, above 0.
-
-    Returns:
-        1 if no value is beyond the bound, else less.
-    """
-    largest = max(map(abs, values), default=0.0)
-    return limit / largest if largest > limit else 1.0
-
-
 def logistic(logit: float) -> float:
     """Return the probability of a logit."""
     if logit < 0:
@@ -296,7 +283,7 @@ def fit_platt(scores: Sequence[float], outcomes: Sequence[bool]) -> tuple[float,
     counts.update([(0.0, 1.0), (0.0, 0.0)])
     points = [(value, label, count) for (value, label), count in counts.items()]
     standardised = Scale([0.0, 0.0], [1.0, 1.0])
-    fitted, _, _ = _maximise(lambda b: _sums_of_points(points, *b), standardised, PLATT_RIDGE)
+    fitted, _, _ = _maximise(lambda b: _sums_of_points(points, *b), standardised, [PLATT_RIDGE])
     intercept, slope = fitted
     return intercept - slope * mean / spread, slope / spread
 

@@ -30,6 +30,7 @@ from sqlalchemy import Engine
 
 from recommender.database.transactions import long_transaction, run_transaction, translate_errors
 from recommender.errors import InvalidValue
+from recommender.evaluation.bootstrap import Interval
 from recommender.evaluation.labels import (
     PLACES,
     recorded_signals,
@@ -52,6 +53,8 @@ from recommender.training.versions import (
     LearnedWeights,
     check_bounds,
     check_request,
+    ridges_of,
+    without_constants,
     write_version,
 )
 from recommender.training.viewer_bias import fit_viewer_bias
@@ -80,9 +83,9 @@ class Fit(LearnedVersion):
         weights: the weight of every signal, on the logit.
         errors: standard errors over users, of the signals with a coefficient.
         places: the effect of every group of positions, relative to position 1.
-        without_variance: signals that never differed within a user; their weight is 0.
+        without_variance: signals that hardly differed within users; their weight is 0.
         not_recorded: signals that some pages were served without; their weight is 0.
-        scale: the factor on weights and errors that keeps weights within the bound, at most 1.
+        cut: signals whose weight was cut to the bound.
         level: the viewer bias on the logit: an intercept, and coefficients of the logit of the
             earlier share of labels (``own_share``) and of the mean of every signal so far.
         held_out: the number of held-out impressions.
@@ -90,6 +93,9 @@ class Fit(LearnedVersion):
         log_loss: the mean loss of the same, in nats; None without any.
         quality: the ranking quality of the new weighted sum on the held-out impressions.
         before: the same for the parent.
+        compared: the number of held-out users with both outcomes.
+        gain: the GAUC of the new weighted sum less that of the parent, over these users; None if
+            they are too few.
         seconds: the duration.
     """
 
@@ -108,13 +114,15 @@ class Fit(LearnedVersion):
     places: Mapping[str, float]
     without_variance: tuple[str, ...]
     not_recorded: tuple[str, ...]
-    scale: float
+    cut: tuple[str, ...]
     level: Mapping[str, float]
     held_out: int
     auc: float | None
     log_loss: float | None
     quality: Quality
     before: Quality
+    compared: int
+    gain: Interval | None
     seconds: float
 
 
@@ -237,16 +245,24 @@ class _ImpressionLearner:
         totals = sample.totals(split)
         self._check(totals, split)
         sample.summarise_users(split)
-        names, standard = sample.scale(split)
+        names, standard = without_constants(*sample.scale(split), self.settings)
+        if not set(names).intersection(SIGNAL_NAMES):
+            raise InvalidValue(
+                f"no signal differs within the users of {totals.impressions:,} impressions by more"
+                " than fit_least_deviation: learn from a longer time"
+            )
         regression = fit_logistic(
             partial(sample.sums, names, until=split),
             partial(sample.scores, names, until=split),
             standard,
-            self.settings.fit_ridge,
+            ridges_of(standard, self.settings),
         )
         learned = LearnedWeights.of(names, regression)
         signals = [name for name in SIGNAL_NAMES if name in sample.features]
         levels = fit_viewer_bias(sample, learned.effects, signals, split)
+        parent = _known(self.parent.weights, sample)
+        weights = _known(learned.weights, sample)
+        gain = sample.gain(weights, parent, split)
         return Fit(
             profile="",
             parent=self.parent.label,
@@ -263,13 +279,15 @@ class _ImpressionLearner:
             places={name: learned.effects[name] for name in PLACES if name in learned.effects},
             without_variance=_others(SIGNAL_NAMES, (*names, *not_recorded)),
             not_recorded=not_recorded,
-            scale=learned.scale,
+            cut=learned.cut,
             level=levels.coefficients,
             held_out=levels.held_out,
             auc=levels.auc,
             log_loss=levels.log_loss,
-            quality=_quality(sample, learned.raw, split),
-            before=_quality(sample, self.parent.weights, split),
+            quality=sample.quality(weights, split),
+            before=sample.quality(parent, split),
+            compared=gain.users,
+            gain=gain.interval,
             seconds=0.0,
         )
 
@@ -297,7 +315,6 @@ def _others(names: Sequence[str], known: Container[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in known)
 
 
-def _quality(sample: ImpressionSample, weights: Mapping[str, float], since: datetime) -> Quality:
-    """Return the ranking quality of weights, limited to the sample's signals."""
-    known = {name: weight for name, weight in weights.items() if name in sample.features}
-    return sample.quality(known, since)
+def _known(weights: Mapping[str, float], sample: ImpressionSample) -> dict[str, float]:
+    """Return the weights of the sample's signals."""
+    return {name: weight for name, weight in weights.items() if name in sample.features}

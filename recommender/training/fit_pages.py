@@ -45,6 +45,7 @@ from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import Profile
 from recommender.settings import Settings
 from recommender.training.candidates import CandidateSample
+from recommender.training.impressions import MIN_COMPARED
 from recommender.training.versions import (
     MIN_USERS,
     SIGNAL_NAMES,
@@ -52,6 +53,8 @@ from recommender.training.versions import (
     LearnedWeights,
     check_bounds,
     check_request,
+    ridges_of,
+    without_constants,
     write_version,
 )
 
@@ -81,11 +84,12 @@ class PageFit(LearnedVersion):
         undetermined: signals whose weight the pages do not determine; their weight is 0. Either
             they never differ within a page, or the positives are all minima or all maxima.
         left_out: the other signals in `EXPOSURE`; their weight is 0.
-        scale: the factor on weights and errors that keeps weights within the bound, at most 1.
+        cut: signals whose weight was cut to the bound.
         held_out: the number of pages of the last slice.
         quality: the figures of the new version on these pages, as in `evaluate`: recall, nDCG, MRR
             and hit rate among the first 10 and 20, from 0 to 1.
         before: the same for the parent.
+        gain: the nDCG@20 of the new version less that of the parent; None with too few pages.
         seconds: the duration.
     """
 
@@ -103,10 +107,11 @@ class PageFit(LearnedVersion):
     errors: Mapping[str, float]
     undetermined: tuple[str, ...]
     left_out: tuple[str, ...]
-    scale: float
+    cut: tuple[str, ...]
     held_out: int
     quality: Mapping[str, Interval | None]
     before: Mapping[str, Interval | None]
+    gain: Interval | None
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -279,18 +284,21 @@ class _PageLearner:
                 " learn from a longer time, or from shorter slices"
             )
         determined = choices.determined()
-        names = tuple(name for name in determined if name not in EXPOSURE)
+        settings = self.timeline.settings
+        left_out = tuple(name for name in determined if name in EXPOSURE)
+        wanted = tuple(name for name in determined if name not in EXPOSURE)
+        names, scale = without_constants(wanted, choices.scale(wanted, self.pages), settings)
         if not names:
             raise InvalidValue(f"no signal tells what {self.pages:,} pages led to from the rest")
         regression = fit_logistic(
             partial(choices.sums, names),
             partial(choices.scores, names),
-            choices.scale(names, self.pages),
-            self.timeline.settings.fit_ridge,
+            scale,
+            ridges_of(scale, settings),
         )
         learned = LearnedWeights.of(names, regression)
         ranked = self._last_pages(last, learned.weights)
-        quality, before = (measured.accuracy for measured in ranked.qualities(0))
+        old, new = ranked.qualities(0)
         return PageFit(
             profile="",
             parent=self.parent.label,
@@ -304,12 +312,15 @@ class _PageLearner:
             reached=self.reached / self.wanted,
             weights=learned.weights,
             errors=learned.errors,
-            undetermined=tuple(name for name in SIGNAL_NAMES if name not in determined),
-            left_out=tuple(name for name in determined if name not in names),
-            scale=learned.scale,
+            undetermined=tuple(
+                name for name in SIGNAL_NAMES if name not in names and name not in left_out
+            ),
+            left_out=left_out,
+            cut=learned.cut,
             held_out=len(ranked.relevant),
-            quality=quality,
-            before=before,
+            quality=new.accuracy,
+            before=old.accuracy,
+            gain=new.change if len(ranked.relevant) >= MIN_COMPARED else None,
             seconds=0.0,
         )
 
@@ -322,7 +333,7 @@ class _PageLearner:
         with Session(timeline.engine) as session:
             catalogue = Catalogue(session, part.start, timeline.settings)
             ranked = RankedPages(
-                catalogue.videos, catalogue.users, pages={new.name: [], before.name: []}
+                catalogue.videos, catalogue.users, pages={before.name: [], new.name: []}
             )
             for request, relevant in self._page_requests(session, catalogue, part, positives):
                 ranked.relevant.append(relevant)

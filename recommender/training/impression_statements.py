@@ -63,9 +63,9 @@ def share_logit(labels: Any, count: Any, mean: float, prior: float) -> Number:
     return logarithm(share / (number(1) - share))
 
 
-def bound(coefficients: Vector) -> dict[str, float]:
+def bound(coefficients: Vector, prefix: str = "b") -> dict[str, float]:
     """Return coefficients as the parameters `b0`, `b1` and so on of a statement."""
-    return {f"b{place}": value for place, value in enumerate(coefficients)}
+    return {f"{prefix}{place}": value for place, value in enumerate(coefficients)}
 
 
 def symmetric(upper: Sequence[float], size: int) -> list[list[float]]:
@@ -77,11 +77,11 @@ def symmetric(upper: Sequence[float], size: int) -> list[list[float]]:
     return matrix
 
 
-def _weighted(features: Sequence[ColumnElement[float]]) -> Number:
+def _weighted(features: Sequence[ColumnElement[float]], prefix: str = "b") -> Number:
     """Return the intercept plus the weighted sum of features."""
-    total: Any = sa.bindparam("b0", type_=Double())
+    total: Any = sa.bindparam(f"{prefix}0", type_=Double())
     for place, feature in enumerate(features, start=1):
-        total += sa.bindparam(f"b{place}", type_=Double()) * feature
+        total += sa.bindparam(f"{prefix}{place}", type_=Double()) * feature
     return total  # type: ignore[no-any-return] # a sum of doubles
 
 
@@ -123,7 +123,43 @@ def scores_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
 
 
 def quality_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
-    """Select one row: impressions, positives, ordered pairs, weighted AUCs of users, and weights.
+    """Select one row: impressions, positives, ordered pairs, weighted AUCs and weights of users."""
+    users = _ranked_users(sample, names, "b")
+    pairs, weighed = _pairs(users), _weight(users)
+    total = sa.func.sum(users.c.positives)
+    return sa.select(
+        sa.func.coalesce(sa.func.sum(users.c.impressions), number(0)),
+        total,
+        sa.func.sum(users.c.of_all) - _own_ranks(total),
+        sa.func.sum(weighed * _above(users) / sa.func.nullif(pairs, number(0))),
+        sa.func.sum(weighed),
+    ).prefix_with(COMMENT)
+
+
+def gain_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
+    """Select one row of sums over users with both outcomes, for the gain of one sum over another.
+
+    A user's gain d is the AUC by the parameters `b0`, `b1` and so on, less the AUC by `c0`, `c1`
+    and so on. Its weight w is the number of impressions. The sums are of 1, w, w · d, w², w² · d
+    and w² · d².
+    """
+    new, old = _ranked_users(sample, names, "b"), _ranked_users(sample, names, "c")
+    gain = ((_above(new) - _above(old)) / _pairs(new)).label("gain")
+    rows = (
+        sa.select(gain, new.c.impressions.label("weight"))
+        .join(old, old.c.user_id == new.c.user_id)
+        .where(_pairs(new) > number(0))
+    )
+    users = fence(rows).subquery("gains")
+    gain, weight = users.c.gain, users.c.weight
+    squared = weight * weight
+    terms = (weight, weight * gain, squared, squared * gain, squared * gain * gain)
+    sums = (sa.func.coalesce(sa.func.sum(term), number(0)) for term in terms)
+    return sa.select(sa.func.count(), *sums).prefix_with(COMMENT)
+
+
+def _ranked_users(sample: ImpressionSample, names: Sequence[str], prefix: str) -> Subquery:
+    """Select users with impressions, positives, and the sums of the positives' ranks.
 
     The number of pairs with the positive above the negative is the rank sum of the positives, less
     their ranks among themselves (Mann and Whitney, 1947). Equal scores share their mean rank.
@@ -131,41 +167,45 @@ def quality_query(sample: ImpressionSample, names: Sequence[str]) -> Statement:
     """
     table = sample.table
     is_positive = sa.case((table.c.label > number(0), number(1)), else_=number(0))
-    score = half_away(_weighted([sample.value(name) for name in names]) * number(KEY_SCALE)).label(
-        "score"
-    )
+    weighted = _weighted([sample.value(name) for name in names], prefix)
+    score = half_away(weighted * number(KEY_SCALE)).label("score")
     scored = (
         sa.select(table.c.user_id, is_positive.label("positive"), score)
         .where(table.c.at >= sa.bindparam("since", type_=UtcDateTime()))
-        .subquery("scored")
+        .subquery(f"scored_{prefix}")
     )
     of_all, own = _rank(scored.c.score), _rank(scored.c.score, scored.c.user_id)
     ranked = sa.select(
         scored.c.user_id, scored.c.positive, of_all.label("of_all"), own.label("own")
-    ).subquery("ranked")
+    ).subquery(f"ranked_{prefix}")
     sums = (
         sa.func.sum(ranked.c.positive * ranked.c[name]).label(name) for name in ("of_all", "own")
     )
-    users = (
+    return (
         sa.select(
+            ranked.c.user_id,
             sa.cast(sa.func.count(), Double).label("impressions"),
             sa.func.sum(ranked.c.positive).label("positives"),
             *sums,
         )
         .group_by(ranked.c.user_id)
-        .subquery("users")
+        .subquery(f"users_{prefix}")
     )
-    pairs = users.c.positives * (users.c.impressions - users.c.positives)
-    above = users.c.own - _own_ranks(users.c.positives)
-    weighed = sa.case((pairs > number(0), users.c.impressions), else_=number(0))
-    total = sa.func.sum(users.c.positives)
-    return sa.select(
-        sa.func.coalesce(sa.func.sum(users.c.impressions), number(0)),
-        total,
-        sa.func.sum(users.c.of_all) - _own_ranks(total),
-        sa.func.sum(weighed * above / sa.func.nullif(pairs, number(0))),
-        sa.func.sum(weighed),
-    ).prefix_with(COMMENT)
+
+
+def _pairs(users: Subquery) -> Any:
+    """Return the number of pairs of a positive and a negative."""
+    return users.c.positives * (users.c.impressions - users.c.positives)
+
+
+def _above(users: Subquery) -> Any:
+    """Return the number of pairs with the positive above the negative."""
+    return users.c.own - _own_ranks(users.c.positives)
+
+
+def _weight(users: Subquery) -> Any:
+    """Return the weight of a user's AUC: the impressions, 0 without both outcomes."""
+    return sa.case((_pairs(users) > number(0), users.c.impressions), else_=number(0))
 
 
 def _own_ranks(count: Any) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import (
@@ -38,6 +38,7 @@ from recommender.database.expressions import (
     number,
 )
 from recommender.database.transactions import long_transaction
+from recommender.evaluation.bootstrap import Interval
 from recommender.evaluation.logistic import Matrix, Scale, Sums, Vector
 from recommender.models.types import PREFIX, UtcDateTime
 from recommender.ranking.scoring import KEY_SCALE
@@ -45,6 +46,7 @@ from recommender.settings import Settings
 from recommender.training.impression_statements import (
     COMMENT,
     bound,
+    gain_query,
     judged_impressions,
     quality_query,
     scores_query,
@@ -52,6 +54,12 @@ from recommender.training.impression_statements import (
     sums_query,
     symmetric,
 )
+
+MIN_COMPARED = 30
+"""The fewest users, or pages, over which a new version is compared with the previous one."""
+
+NORMAL = 1.96
+"""The half-width of a 95 % interval of a normal distribution, in standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,40 @@ class Quality:
 
     auc: float | None
     gauc: float | None
+
+
+class Gain(NamedTuple):
+    """The difference of two GAUCs over the same users, with its 95 % interval.
+
+    Attributes:
+        users: the users with both outcomes, whose AUCs are compared.
+        interval: of the difference; None with fewer than `MIN_COMPARED` users.
+    """
+
+    users: int
+    interval: Interval | None
+
+    @classmethod
+    def of(
+        cls,
+        users: float,
+        weights: float,
+        gains: float,
+        squares: float,
+        square_gains: float,
+        square_gains_squared: float,
+    ) -> Gain:
+        """Return the gain from the sums of `gain_query`.
+
+        The interval is that of a ratio of sums over independent users, by linearisation (Cochran,
+        "Sampling Techniques", 1977, section 6.3).
+        """
+        if users < MIN_COMPARED:
+            return cls(int(users), None)
+        mean = gains / weights
+        spread = square_gains_squared - 2 * mean * square_gains + mean * mean * squares
+        error = math.sqrt(max(0.0, spread) * users / (users - 1)) / weights
+        return cls(int(users), Interval(mean, mean - NORMAL * error, mean + NORMAL * error))
 
 
 @dataclass(frozen=True)
@@ -264,6 +306,18 @@ class ImpressionSample:
             auc=float(above) / pairs if pairs else None,
             gauc=float(own) / float(compared) if compared else None,
         )
+
+    def gain(
+        self, weights: Mapping[str, float], others: Mapping[str, float], since: datetime
+    ) -> Gain:
+        """Return by how much weights order the impressions since a time better than others do."""
+        names = tuple({**weights, **others})
+        values = {
+            **bound([0.0, *(weights.get(name, 0.0) for name in names)]),
+            **bound([0.0, *(others.get(name, 0.0) for name in names)], "c"),
+            "since": since,
+        }
+        return Gain.of(*map(float, self._row(gain_query(self, names), values)))
 
     def _row(self, statement: Statement, values: Mapping[str, Any] | None = None) -> Any:
         return self._rows(statement, values)[0]

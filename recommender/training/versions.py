@@ -13,12 +13,13 @@ from sqlalchemy import Engine
 from recommender.database.transactions import run_transaction
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_replay import check_length
-from recommender.evaluation.logistic import Regression, bounded
+from recommender.evaluation.logistic import Regression, Scale
 from recommender.formats import scalars
 from recommender.formats.plain import plain_fields
 from recommender.models.types import LARGEST_WEIGHT
 from recommender.ranking.profiles import checked_name, checked_origin, create_profile
 from recommender.ranking.signals import SIGNALS
+from recommender.settings import Settings
 
 MIN_USERS = 2
 """The minimum number of users for a standard error over users."""
@@ -49,40 +50,62 @@ class LearnedVersion:
 
 @dataclass(frozen=True, slots=True)
 class LearnedWeights:
-    """Weights and standard errors by signal, scaled so that no weight exceeds the bound.
+    """Weights and standard errors by signal; no weight exceeds the bound.
 
     Attributes:
-        effects: the coefficient of every feature, not scaled.
-        raw: the coefficient of every signal, not scaled; 0 if it has none.
-        scale: the common factor, 1 if no weight was too large.
-        weights: the scaled weight of every signal.
-        errors: the scaled standard errors of the signals with a coefficient.
+        effects: the coefficient of every feature.
+        weights: the weight of every signal; 0 without a coefficient.
+        errors: the standard errors of the signals with a coefficient.
+        cut: the signals whose weight was cut to the bound.
     """
 
     effects: Mapping[str, float]
-    raw: Mapping[str, float]
-    scale: float
     weights: Mapping[str, float]
     errors: Mapping[str, float]
+    cut: tuple[str, ...]
 
     @classmethod
     def of(cls, names: Sequence[str], fitted: Regression) -> LearnedWeights:
         """Return the weights from a regression on the named features."""
-        effects = dict(zip(names, fitted.coefficients[1:], strict=True))
+        fitted_effects = dict(zip(names, fitted.coefficients[1:], strict=True))
+        effects = {name: within(effect) for name, effect in fitted_effects.items()}
         errors = dict(zip(names, fitted.errors, strict=True))
-        raw = {name: effects.get(name, 0.0) for name in SIGNAL_NAMES}
-        scale = bounded(list(raw.values()), LARGEST_WEIGHT)
         return cls(
             effects=effects,
-            raw=raw,
-            scale=scale,
-            weights={name: within(weight * scale) for name, weight in raw.items()},
-            errors={name: errors[name] * scale for name in SIGNAL_NAMES if name in errors},
+            weights={name: effects.get(name, 0.0) for name in SIGNAL_NAMES},
+            errors={name: errors[name] for name in SIGNAL_NAMES if name in errors},
+            cut=tuple(name for name in effects if effects[name] != fitted_effects[name]),
         )
 
 
+def without_constants(
+    names: Sequence[str], scale: Scale, settings: Settings
+) -> tuple[tuple[str, ...], Scale]:
+    """Leave out the features that hardly vary; return the names and the scale of the others.
+
+    The weight of such a feature would be large, and decide about any video whose value differs.
+
+    Args:
+        names: the names of the features.
+        scale: their scale.
+        settings: a feature stays if its deviation is at least `fit_least_deviation`.
+    """
+    kept = [
+        (name, mean, deviation)
+        for name, mean, deviation in zip(names, scale.means[1:], scale.deviations[1:], strict=True)
+        if deviation >= settings.fit_least_deviation
+    ]
+    means, deviations = [mean for _, mean, _ in kept], [deviation for _, _, deviation in kept]
+    return tuple(name for name, _, _ in kept), Scale([0.0, *means], [1.0, *deviations])
+
+
+def ridges_of(scale: Scale, settings: Settings) -> list[float]:
+    """Return the ridge of each standardised feature, so that all weights are penalised alike."""
+    return [settings.fit_ridge / deviation**2 for deviation in scale.deviations[1:]]
+
+
 def within(weight: float) -> float:
-    """Return the weight without a rounding error beyond the bound."""
+    """Return the nearest weight that the bounds allow."""
     return max(-LARGEST_WEIGHT, min(LARGEST_WEIGHT, weight))
 
 

@@ -75,7 +75,7 @@ def fit_viewer_bias(
             partial(levels.sums, names, until=until),
             partial(levels.scores, names, until=until),
             scale,
-            RIDGE_FACTOR * sample.settings.fit_ridge,
+            [RIDGE_FACTOR * sample.settings.fit_ridge] * len(names),
         )
         coefficients = dict(zip((INTERCEPT, *names), regression.coefficients, strict=True))
         held_out, log_loss = levels.loss(names, regression.coefficients, until)

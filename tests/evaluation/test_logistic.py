@@ -17,7 +17,6 @@ from recommender.evaluation.logistic import (
     Vector,
     _penalised,
     _take_step,
-    bounded,
     fit_logistic,
     logistic,
     solve,
@@ -30,7 +29,7 @@ def fitted(rows: Rows, ridge: float = 1.0) -> tuple[Vector, Vector]:
         lambda b: plain_sums(rows, b),
         lambda b: plain_scores(rows, range(len(rows)), b),
         scale_of(rows),
-        ridge,
+        [ridge] * len(rows[0][0]),
     )
     return found.coefficients, found.errors
 
@@ -85,13 +84,17 @@ def test_a_step_that_goes_too_far_is_taken_in_part(start: Vector) -> None:
     scale = scale_of(rows)
 
     def penalised(standard: Vector) -> Sums:
-        return _penalised(lambda b: plain_sums(rows, b), scale, standard, 0.01)
+        return _penalised(
+            lambda b: plain_sums(rows, b), scale, standard, [0.01] * (len(standard) - 1)
+        )
 
     before = penalised(start)
     step = solve(before.information, before.gradient)
     whole = penalised([value + change for value, change in zip(start, step, strict=True)])
     assert whole.loss > 10 * before.loss
-    _, after = _take_step(lambda b: plain_sums(rows, b), scale, 0.01, start, before, step)
+    _, after = _take_step(
+        lambda b: plain_sums(rows, b), scale, [0.01] * (len(start) - 1), start, before, step
+    )
     assert after.loss < before.loss
 
 
@@ -114,7 +117,7 @@ def test_a_fit_takes_few_passes() -> None:
         return plain_sums(rows, b)
 
     scores = plain_scores(rows, range(len(rows)), [0.0] * 4)
-    fit_logistic(sums_at, lambda _: scores, scale_of(rows), 1.0)
+    fit_logistic(sums_at, lambda _: scores, scale_of(rows), [1.0] * 3)
     assert len(passes) <= 8
 
 
@@ -151,7 +154,7 @@ def test_errors_grow_where_rows_are_no_news() -> None:
     four = [row for row in rows for _ in range(4)]
     scale, groups = scale_of(rows), [n // 4 for n in range(len(four))]
     found = fit_logistic(
-        lambda b: plain_sums(four, b), lambda b: plain_scores(four, groups, b), scale, 4.0
+        lambda b: plain_sums(four, b), lambda b: plain_scores(four, groups, b), scale, [4.0] * 2
     )
     assert found.errors == pytest.approx(fitted(rows)[1], rel=1e-6)
 
@@ -174,10 +177,5 @@ def test_what_has_no_solution_is_refused(matrix: Matrix) -> None:
 def test_a_fit_that_does_not_converge_says_so() -> None:
     with pytest.raises(RecommenderError, match="did not converge in 100 steps"):
         fit_logistic(
-            lambda b: Sums(-b[0], [1.0], [[1.0]]), lambda _: [[1.0]], Scale([0.0], [1.0]), 1.0
+            lambda b: Sums(-b[0], [1.0], [[1.0]]), lambda _: [[1.0]], Scale([0.0], [1.0]), []
         )
-
-
-def test_weights_beyond_the_bound_are_brought_within() -> None:
-    assert bounded([1.0, -100.0], 100) == bounded([], 100) == 1
-    assert bounded([1.0, -400.0], 100) == 0.25

@@ -45,8 +45,9 @@ from recommender.evaluation.logistic import Vector, fit_logistic
 from recommender.formats import scalars
 from recommender.learning.refresh import refresh
 from recommender.models import FeedSession, Interaction, ServedVideo, User
+from recommender.training import impressions
 from recommender.training.fit import Fit
-from recommender.training.impressions import ImpressionSample, Quality, Totals
+from recommender.training.impressions import Gain, ImpressionSample, Quality, Totals
 from recommender.training.versions import within
 from tests.support.plain_regression import Rows, plain_scores, plain_sums, scale_of
 from tests.support.served_logs import (
@@ -70,7 +71,7 @@ on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def distances(found: Fit, weights: Mapping[str, float] = WEIGHTS) -> dict[str, float]:
     """How many standard errors each weight is from the truth."""
     return {
-        name: abs(found.weights[name] - weight * found.scale) / found.errors[name]
+        name: abs(found.weights[name] - weight) / found.errors[name]
         for name, weight in weights.items()
     }
 
@@ -108,6 +109,24 @@ def test_what_is_the_same_for_each_user_has_no_weight(engine: Engine) -> None:
 
 
 @pytest.mark.slow
+def test_what_hardly_differs_has_no_weight(engine: Engine) -> None:
+    """Back catalogues are as old as each other: the weight would decide about a new video."""
+
+    def page(chance: Random) -> list[dict[str, float]]:
+        return [
+            {**candidate(chance), "freshness": chance.random() / 1_000, "language": chance.random()}
+            for _ in range(PAGE)
+        ]
+
+    write_log(engine, page, weights={**WEIGHTS, "freshness": 400.0, "language": 1.0})
+    found = fit(engine, "mine", settings=SETTINGS)
+    assert "freshness" in found.without_variance
+    assert "language" not in found.without_variance
+    assert found.weights["freshness"] == 0
+    assert found.cut == ()
+
+
+@pytest.mark.slow
 def test_an_unbiased_log_gives_the_true_weights(engine: Engine) -> None:
     write_log(engine, lambda chance: [candidate(chance) for _ in range(PAGE)], seed=2)
     assert max(distances(fit(engine, "mine", settings=SETTINGS)).values()) <= 2
@@ -124,7 +143,7 @@ def test_without_places_a_biased_log_misleads(engine: Engine) -> None:
         names, scale = sample.scale(until)
         found = fit_logistic(
             lambda b: sample.sums(names, b, until),
-            lambda b: sample.scores(names, b, until), scale, 1.0,
+            lambda b: sample.scores(names, b, until), scale, [1.0] * len(names),
         )  # fmt: skip
     estimates = zip(names, found.coefficients[1:], found.errors, strict=True)
     off = {name: abs(value - WEIGHTS[name]) / error for name, value, error in estimates}
@@ -137,17 +156,17 @@ def served_without_places(sample: ImpressionSample) -> Any:
 
 
 @pytest.mark.slow
-def test_weights_too_large_are_scaled_together(engine: Engine) -> None:
+def test_weights_too_large_are_cut_one_by_one(engine: Engine) -> None:
     def page(chance: Random) -> list[dict[str, float]]:
         return [{**candidate(chance), "freshness": chance.random() / 100} for _ in range(PAGE)]
 
     weights = {**WEIGHTS, "freshness": 400.0}
     write_log(engine, page, weights=weights, intercept=-3.5, seed=3)
-    found = fit(engine, "mine", settings=SETTINGS)
-    assert found.weights["freshness"] == pytest.approx(100)
-    assert found.scale == pytest.approx(0.25, rel=0.2)
-    assert found.errors["follows"] / found.scale == pytest.approx(0.09, rel=0.3)
-    assert max(distances(found, weights).values()) <= 3
+    found = fit(engine, "mine", settings=replace(SETTINGS, fit_ridge=1e-4))
+    assert (found.weights["freshness"], found.cut) == (100, ("freshness",))
+    assert found.errors["follows"] == pytest.approx(0.09, rel=0.3)
+    others = {name: weight for name, weight in WEIGHTS.items() if name != "freshness"}
+    assert max(distances(found, others).values()) <= 3
     with Session(engine) as session:
         assert get_profile(session, "mine").weights == found.weights
 
@@ -387,6 +406,34 @@ def test_quality_in_sql_is_that_of_python(filled: tuple[ImpressionSample, list[i
         100,
         pytest.approx(plain_sums(settled(owners, rows)[CUT:], with_own(b)).loss),
     )
+
+
+def test_the_gain_in_sql_is_that_of_python(
+    filled: tuple[ImpressionSample, list[int], Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample, owners, rows = filled
+    held = list(zip(owners[CUT:], rows[CUT:], strict=True))
+    units = []
+    for user in set(owners[CUT:]):
+        own = [row for owner, row in held if owner == user]
+        wanted = [label > 0 for _, label in own]
+        values = [
+            metrics.auc([round(score, 9) for score in scores], wanted)
+            for scores in ([0.5 * x[0] + x[2] for x, _ in own], [-x[1] for x, _ in own])
+        ]
+        if values[0] is not None and values[1] is not None:
+            units.append((len(own), values[0] - values[1]))
+    total = math.fsum(weight for weight, _ in units)
+    mean = math.fsum(weight * gain for weight, gain in units) / total
+    squares = math.fsum((weight * (gain - mean)) ** 2 for weight, gain in units)
+    error = math.sqrt(squares * len(units) / (len(units) - 1)) / total
+    weights: tuple[dict[str, float], ...] = ({"a": 0.5, "c": 1.0}, {"b": -1.0})
+    assert sample.gain(*weights, at(CUT)) == Gain(len(units), None)
+    monkeypatch.setattr(impressions, "MIN_COMPARED", len(units))
+    found = sample.gain(*weights, at(CUT))
+    assert found.interval == pytest.approx((mean, mean - 1.96 * error, mean + 1.96 * error))
+    assert sample.gain(weights[0], weights[0], at(CUT)).interval == pytest.approx((0, 0, 0))
+    assert sample.gain(*weights, at(9_999)) == Gain(0, None)
 
 
 def test_scores_that_are_equal_on_paper_tie(shared_engine: Engine) -> None:

@@ -267,6 +267,8 @@ def test_a_log_of_choices_gives_the_true_weights(
     assert (found.pages, found.users, found.reached) == (150, 150, 1)
     assert found.learned_until == start + DAY
     assert found.quality["ndcg@20"].value > found.before["ndcg@20"].value
+    assert found.gain is not None
+    assert found.gain.low < 0 < found.gain.value
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +321,7 @@ def test_the_last_slice_is_held_out_and_measured_as_evaluate_does(
     assert len(shown.relevant) == found.held_out == 5
     assert found.pages <= 5 * 2
     assert [each.accuracy for each in shown.qualities(0)] == [found.quality, found.before]
+    assert found.gain is None
     assert found.quality != found.before
 
 

@@ -103,7 +103,7 @@ def test_levels_in_sql_are_those_of_python(sample: ImpressionSample) -> None:
         lambda b: less_score(plain_sums(early, [b[0], 1.0, *b[1:]])),
         lambda b: [less(row) for row in less(plain_scores(early, owners, [b[0], 1.0, *b[1:]]))],
         scale_of(rest),
-        RIDGE_FACTOR * SETTINGS.fit_ridge,
+        [RIDGE_FACTOR * SETTINGS.fit_ridge] * (1 + len(SIGNALS)),
     ).coefficients
     assert list(found.coefficients) == [INTERCEPT, OWN_SHARE, *SIGNALS]
     assert list(found.coefficients.values()) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
