@@ -17,7 +17,7 @@ from recommender.evaluation.bootstrap import Interval
         (
             Interval(0.02, 0.01, 0.03),
             "GAUC +0.0200 (+0.0100 to +0.0300) against for_you@1. It serves after: recommender"
-            + " profiles activate mine@2",
+            " profiles activate mine@2",
         ),
         (
             Interval(0.02, 0.0, 0.04),
@@ -26,7 +26,7 @@ from recommender.evaluation.bootstrap import Interval
         (
             None,
             "12 users are too few to compare it with for_you@1: it takes 30. Learn from a longer"
-            + " time.",
+            " time.",
         ),
     ],
 )

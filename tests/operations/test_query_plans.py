@@ -23,7 +23,8 @@ from recommender.database import lookup
 from recommender.feed.reasons import cause_query
 from recommender.feed.statements import candidate_rows
 from recommender.formats import scalars
-from recommender.models import Interaction, Video
+from recommender.formats.visibility import FOLLOWERS, PUBLIC, UNLISTED
+from recommender.models import Interaction, Video, VideoHashtag
 from recommender.models.types import Base
 from recommender.operations import query_plans
 from recommender.operations.query_plans import (
@@ -153,6 +154,25 @@ def test_a_page_costs_no_more_where_a_followed_creator_has_thousands(
     if kind == "postgresql":
         world.execute(sa.text("ANALYZE rec_videos"))
     assert work_of(world, 5) < 1.3 * before
+    assert plan(world, 5).scanned == ()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_strict")
+@pytest.mark.parametrize("hidden", ["review", "unlisted", "followers"])
+def test_a_page_costs_little_more_where_most_videos_are_not_for_everyone(
+    world: Session, kind: str, hidden: str
+) -> None:
+    before = work_of(world, 5)
+    visibility = {"unlisted": UNLISTED, "followers": FOLLOWERS}.get(hidden, PUBLIC)
+    changed = sa.update(Video).where(Video.id % 10 > 0, Video.status == "published")
+    world.execute(changed.values(status=hidden, visibility=visibility))
+    world.execute(
+        sa.update(VideoHashtag).where(VideoHashtag.video_id % 10 > 0).values(listed_at=None)
+    )
+    if kind == "postgresql":
+        world.execute(sa.text("ANALYZE rec_videos"))
+    assert work_of(world, 5) < 1.1 * before
     assert plan(world, 5).scanned == ()
 
 
