@@ -17,6 +17,9 @@ from recommender.errors import InvalidValue
 URL_VARIABLES = ("RECOMMENDER_DATABASE_URL", "DATABASE_URL")
 """The environment variables that may name the database; the first that is set wins."""
 
+MOST_CANDIDATES = 7_200
+"""The largest value of the setting `candidates`."""
+
 DEFAULT_URL = "sqlite:///recommender.db"
 
 
@@ -80,11 +83,17 @@ class Settings:
         300.0, "Longest statement of a refresh or an audit on PostgreSQL.", low=0.01, high=86_400
     )
     recent_engagements: int = _setting(
-        50, "Latest engagements kept of every user.", low=1, high=1_000
+        100, "Latest engagements kept of every user.", low=1, high=1_000
     )
     neighbours: int = _setting(100, "Neighbours kept of every video.", low=1, high=1_000)
     neighbour_shrinkage: float = _setting(
         5.0, "Common viewers beyond chance at which a similarity counts half.", high=1_000
+    )
+    neighbour_ridge: float = _setting(
+        100.0, "Penalty of the regression that weighs neighbours, in viewers.", low=0.01, high=1e6
+    )
+    neighbour_viewers: int = _setting(
+        5_000, "Viewers of a video that are counted for its neighbours.", low=10, high=1_000_000
     )
     neighbour_growth: float = _setting(
         1.2, "Growth of a video's viewers after which its neighbours are computed again.",
@@ -106,6 +115,10 @@ class Settings:
     affinity_scale: float = _setting(
         3.0, "Affinity at which its signal is one half, in whole views of much longer videos.",
         low=0.01, high=1e6,
+    )  # fmt: skip
+    collaborative_scale: float = _setting(
+        0.25, "Weights of neighbours that make the collaborative signal one half.",
+        low=0.001, high=1_000,
     )  # fmt: skip
     trend_scale: float = _setting(
         10.0, "Recent engaged viewers at which a trend counts half.", low=0.01, high=1e9
@@ -168,7 +181,10 @@ class Settings:
         low=1, high=500,
     )  # fmt: skip
     candidates: int = _setting(
-        720, "Candidates of a page from all sources; fewer are faster.", low=90, high=7_200
+        720,
+        "Candidates of a page from all sources; fewer are faster.",
+        low=90,
+        high=MOST_CANDIDATES,
     )
 
     scan_limit: int = _setting(

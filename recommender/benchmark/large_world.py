@@ -51,7 +51,6 @@ DEVICES = ("phone", "phone", "phone", "desktop")
 WORDS_OF_A_CAPTION = 5
 
 MOST_TAGS = 12
-
 INTERESTS, LIKED_SOUNDS = 3, 2
 
 RECENT, LEARNED = 50, 20
@@ -393,8 +392,9 @@ class LargeWorld:
         most = max(1, self.videos // 10)
         sources = ids[rank_of_id(ids, self.videos) <= most]
         owners, places = repeat_owners(sources, np.full(len(sources), 30))
-        keys = owners * 30 + places
-        near = id_of_rank(1 + (self.chance("near", keys) * most).astype(int), self.videos)
+        chance = self.chance("near", owners * 30 + places)
+        near = id_of_rank(1 + (chance * most).astype(int), self.videos)
         rows = distinct_pairs(source_id=owners[near != owners], video_id=near[near != owners])
-        pairs = np.asarray(rows["source_id"]) * self.videos + np.asarray(rows["video_id"])
-        return {**rows, "similarity": np.round(0.5 * self.chance("similar", pairs) ** 2, 4)}
+        pairs = rows["source_id"] * self.videos + rows["video_id"]
+        rows["similarity"] = rows["weight"] = np.round(0.5 * self.chance("similar", pairs) ** 2, 4)
+        return rows

@@ -13,7 +13,7 @@ from recommender.benchmark.chart import plot
 from recommender.cli.database import writable
 from recommender.cli.options import format_option, settings, synthetic_database_option
 from recommender.cli.output import form_of, print_records, print_table
-from recommender.errors import BadData, NotFound, RecommenderError
+from recommender.errors import BadData, NotFound
 
 if TYPE_CHECKING:
     from recommender.benchmark.results import Benchmark
@@ -85,14 +85,10 @@ def bench(
     The world is kept, so a second run with the same sizes measures it again. The run records pages
     and events in it.
     """
-    try:
-        from recommender.benchmark import large_world  # noqa: PLC0415 - numpy is an extra
-        from recommender.benchmark.load import load  # noqa: PLC0415
-        from recommender.benchmark.measure import measure  # noqa: PLC0415
-    except ImportError:
-        raise RecommenderError(
-            "a benchmark needs numpy: pip install 'recommender[report]'"
-        ) from None
+    from recommender.benchmark import large_world  # noqa: PLC0415 - numpy takes long to import
+    from recommender.benchmark.load import load  # noqa: PLC0415
+    from recommender.benchmark.measure import measure  # noqa: PLC0415
+
     others = [_run(file) for file in earlier]
     world = large_world.LargeWorld.of(
         videos, users, follows, interactions, hashtags_each=hashtags, seed=seed

@@ -31,7 +31,7 @@ from recommender.cli.output import form_of, print_records, print_table
 from recommender.cli.progress import progress_bars
 from recommender.evaluation.evaluate import Evaluation
 from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
-from recommender.evaluation.results import ImpressionQuality, PageQuality
+from recommender.evaluation.results import CandidateRecall, ImpressionQuality, PageQuality
 
 
 @click.command()
@@ -74,7 +74,9 @@ def evaluate(log_files: LogFiles | None, form: str | None, **options: Any) -> No
 def _print(result: Evaluation, form: str | None) -> None:
     if form_of(form) != "table":
         whole = result.as_dict()
-        figures = [row for part in ("ranking", "pages") for row in _figures(part, whole[part])]
+        parts = ("ranking", "pages")
+        figures = [row for part in parts for row in _figures(part, whole[part])]
+        figures += _recall_rows(whole["candidates"])
         print_records(figures, form, whole=whole)
         return
     click.echo(
@@ -87,7 +89,17 @@ def _print(result: Evaluation, form: str | None) -> None:
         " some that they had not seen:"
     )
     print_table([_page_row(row) for row in result.pages])
+    click.echo(f"\n{_recall_line(result.candidates)}")
     click.echo("\n±: half of the 95 % interval over users; change: against the first row.")
+
+
+def _recall_line(recall: CandidateRecall) -> str:
+    """Return a sentence about the candidates of the pages, and the sources that found them."""
+    by_source = ", ".join(
+        f"{name} {share.value:.1%}" for name, share in recall.sources.items() if share
+    )
+    reached = f"{recall.share.value:.1%}" if recall.share else "Nothing"
+    return f"{reached} of what they wanted later was among the candidates: {by_source}."
 
 
 def _figures(part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -98,6 +110,13 @@ def _figures(part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str,
         flat.pop("accuracy", None)
         for figure in figure_rows(flat):
             yield {"part": part, "ranker": ranker, **figure}
+
+
+def _recall_rows(recall: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a row for all sources together, then for each source."""
+    for source, share in {"all sources": recall["share"], **recall["sources"]}.items():
+        for figure in figure_rows({"recall": share}):
+            yield {"part": "candidates", "ranker": source, **figure}
 
 
 def _slices(count: int) -> str:

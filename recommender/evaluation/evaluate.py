@@ -42,6 +42,7 @@ from recommender.evaluation.rankers import (
     read_impressions,
 )
 from recommender.evaluation.results import (
+    CandidateRecall,
     ImpressionQuality,
     PageQuality,
     RankedPages,
@@ -53,6 +54,7 @@ from recommender.learning.affinities import RULE_COLUMNS
 from recommender.models import LearningState
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import REFERENCE, Profile
+from recommender.ranking.sources import SOURCES
 from recommender.settings import Settings
 
 SAMPLE = 1_000
@@ -72,6 +74,7 @@ class Evaluation:
         impression_users: the number of users with impressions.
         page_users: the number of users whose pages were measured.
         videos: the number of videos that could be on a page.
+        candidates: how much of what users wanted later was among the candidates.
         ranking: each ranker over impressions.
         pages: each ranker over pages.
         seconds: the duration.
@@ -86,6 +89,7 @@ class Evaluation:
     impression_users: int
     page_users: int
     videos: int
+    candidates: CandidateRecall
     ranking: tuple[ImpressionQuality, ...]
     pages: tuple[PageQuality, ...]
     seconds: float
@@ -175,6 +179,7 @@ def evaluate(
         impression_users=len(set(scored.users)),
         page_users=len(shown.relevant),
         videos=len(shown.videos),
+        candidates=shown.recall([source.name for source in SOURCES], seed),
         ranking=scored.qualities(seed),
         pages=shown.qualities(seed),
         seconds=round(time.monotonic() - started, 3),
@@ -290,6 +295,7 @@ class _Run:
                 page_requests, range(1, sample + 1), strict=False
             ):
                 shown.relevant.append(positives)
+                shown.found.append([request.sources[key] for key in positives & {*request.sources}])
                 for ranker in self.rankers:
                     shown.pages[ranker.name].append(ranker.page(request))
                 self.report("pages", done, sample)

@@ -26,6 +26,7 @@ from recommender.feed.statements import candidate_rows, page_rows
 from recommender.formats.scalars import UNDATED
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
+from recommender.ranking.candidates import source_names
 from recommender.ranking.request import REFERENCE, FeedRequest, Profile
 from recommender.ranking.scoring import ranked_candidates, ranked_given, score_key_of
 from recommender.ranking.signals import SIGNALS
@@ -203,10 +204,20 @@ class PageRequest:
         )  # fmt: skip
 
     @cached_property
+    def _rows(self) -> Sequence[Any]:
+        request = self.feed_request
+        return candidate_rows(self.session, request, ranked_candidates, "evaluate").all()
+
+    @cached_property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """The names of the sources that found each candidate, by the candidate's key."""
+        return {row.page_video: source_names(row.sources) for row in self._rows}
+
+    @cached_property
     def candidates(self) -> list[tuple[tuple[float, ...], datetime, int, str, ScoredCandidate]]:
         """The unranked candidates: signals, publishing time, row id, key, and selection facts."""
         candidates = []
-        for row in candidate_rows(self.session, self.feed_request, ranked_candidates, "evaluate"):
+        for row in self._rows:
             on_trial = was_exploration(row.sources)
             facts = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial)
             about = (_published_at(row), row.video_id, row.page_video, facts)

@@ -75,6 +75,19 @@ class PageQuality:
     novelty: Interval | None
 
 
+@dataclass(frozen=True, slots=True)
+class CandidateRecall:
+    """How much of what users wanted later was among the candidates of their pages.
+
+    Attributes:
+        share: the share of all later positives that any source found, 0 to 1.
+        sources: the share that each source found, by its name; several may find the same video.
+    """
+
+    share: Interval | None
+    sources: Mapping[str, Interval | None]
+
+
 @dataclass(slots=True)
 class ScoredImpressions:
     """Impressions in the order of their slices, with a score from each ranker.
@@ -227,12 +240,14 @@ class RankedPages:
         videos: all videos that can be shown, by key.
         users: the number of users in the database.
         relevant: per user, the videos that led to the target later.
+        found: per user, the names of the sources of each later positive among the candidates.
         pages: by ranker, one page per user; the others are compared with the first ranker.
     """
 
     videos: Mapping[str, PageVideo]
     users: int
     relevant: list[Collection[str]] = field(default_factory=list)
+    found: list[Sequence[Collection[str]]] = field(default_factory=list)
     pages: dict[str, list[list[str]]] = field(default_factory=lambda: defaultdict(list))
 
     def qualities(self, seed: int) -> tuple[PageQuality, ...]:
@@ -245,6 +260,19 @@ class RankedPages:
             gains = [own - other for own, other in zip(values[JUDGED_BY], first, strict=True)]
             figures.append(self._quality(name, pages, values, gains, seed))
         return tuple(figures)
+
+    def recall(self, sources: Sequence[str], seed: int) -> CandidateRecall:
+        """Return the shares of the later positives that sources found."""
+        by_source = {
+            name: self._found([sum(name in names for names in found) for found in self.found], seed)
+            for name in sources
+        }
+        return CandidateRecall(self._found(list(map(len, self.found)), seed), by_source)
+
+    def _found(self, counts: Sequence[int], seed: int) -> Interval | None:
+        wanted = map(len, self.relevant)
+        units = [(float(count), float(all_)) for count, all_ in zip(counts, wanted, strict=True)]
+        return bootstrap(units, mean_of_sums, seed=seed)
 
     def _accuracy(self, pages: Sequence[Sequence[str]]) -> dict[str, list[float]]:
         """Return each accuracy metric, one value per user."""

@@ -285,7 +285,7 @@ def _state_and_viewer(*, is_locked: bool) -> Statement:
             for_followers.label("has_for_followers"),
             state.landmark, state.creator_half_life_days, state.hashtag_half_life_days,
             state.sound_half_life_days, state.trend_half_life_days, state.engaged_share,
-            state.trend_peak, state.captions,
+            state.trend_peak, state.captions, state.published_videos,
         )
         .select_from(state)
         .join(named, named.key == sa.bindparam("key"), isouter=not is_locked)
@@ -308,6 +308,7 @@ def learning_at(state: Any, as_of: datetime) -> Learning:
         peak=0.0 if state.trend_peak is None else _power(state.trend_peak - faded_by),
         engaged_share=state.engaged_share,
         captions=state.captions,
+        videos=state.published_videos,
     )
 
 

@@ -21,8 +21,13 @@ from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.learning.neighbours import delete_leftover_neighbours, find_neighbours
 from recommender.learning.rebuild import rebuild_affinities
+from recommender.learning.recent import renew_recent
 from recommender.learning.refold import refold_states
-from recommender.learning.statistics import RefreshRun, count_pending, recount, renew_recent
+from recommender.learning.statistics import (
+    RefreshRun,
+    count_pending,
+    recount,
+)
 from recommender.logs import LOGGER, log
 from recommender.models.tables import (
     CAPTIONS,
@@ -32,7 +37,7 @@ from recommender.models.tables import (
     VIDEO_TERMS,
     VIDEOS,
 )
-from recommender.settings import Settings
+from recommender.settings import MOST_CANDIDATES, Settings
 
 USERS_PER_BATCH = 200
 """The number of users per batch of a rebuild; all their events are in memory."""
@@ -144,8 +149,16 @@ def _finish(run: RefreshRun, session: Session, _state: Any) -> None:
     viewed, engaged = lookup.run(session, sums).one()
     greatest = sa.select(sa.func.max(VIDEOS.c.trending)).where(VIDEOS.c.status == "published")
     changed: dict[str, Any] = {"refreshed_at": run.as_of, "trend_peak": greatest.scalar_subquery()}
+    changed["published_videos"] = _published_videos()
     changed["engaged_share"] = _smoothed_share(run.settings, int(viewed or 0), int(engaged or 0))
     lookup.run(session, sa.update(LEARNING_STATE).values(changed))
+
+
+def _published_videos() -> sa.ScalarSelect[int]:
+    """Count the published videos, but not those beyond the most candidates that a page can have."""
+    published = sa.select(VIDEOS.c.id).where(VIDEOS.c.status == "published")
+    some = published.limit(MOST_CANDIDATES + 1).subquery("published")
+    return sa.select(sa.func.count()).select_from(some).scalar_subquery()
 
 
 def _smoothed_share(settings: Settings, viewed: int, engaged: int) -> float:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -20,15 +20,15 @@ from recommender.database import bulk, lookup
 from recommender.database.expressions import Statement, is_positive, viewed_and_positive
 from recommender.database.schema import first_state
 from recommender.database.session import Session
-from recommender.database.transactions import run_on
+from recommender.database.transactions import run_on, run_transaction
 from recommender.learning.affinities import DAY_SECONDS
 from recommender.learning.engagement import POSITIVE_KINDS
+from recommender.learning.recent import note_counted, renew_recent
 from recommender.models.tables import (
     EVENTS,
     INTERACTIONS,
     LEARNING_STATE,
     PENDING,
-    RECENT,
     USERS,
     VIDEOS,
 )
@@ -71,6 +71,17 @@ class RefreshRun:
         """
         return run_on(self.bind, lambda s: work(s, self._lock(s)), settings=self.settings)
 
+    def reading(self, work: Callable[[Session], T]) -> T:
+        """Run a function that only reads, in a transaction without a lock."""
+        if not isinstance(self.bind, Engine):
+            return run_on(self.bind, work, settings=self.settings)
+        unit = partial(self._read, work)
+        return run_transaction(self.bind, unit, write=False, settings=self.settings)
+
+    def _read(self, work: Callable[[Session], T], session: Session) -> T:
+        self._allow_long_statements(session)
+        return work(session)
+
     def add_done(
         self, *, events: int = 0, videos: Iterable[int] = (), users: Iterable[int] = ()
     ) -> None:
@@ -80,12 +91,15 @@ class RefreshRun:
         self.users.update(users)
 
     def _lock(self, session: Session) -> Any:
+        self._allow_long_statements(session)
+        lock = sa.select(LEARNING_STATE).with_for_update(key_share=True)
+        return first_state(lookup.run(session, lock))
+
+    def _allow_long_statements(self, session: Session) -> None:
         if isinstance(self.bind, Engine) and not lookup.is_sqlite(session):
             timeout_ms = f"{self.settings.rollup_timeout * 1000:.0f}"
             setting = sa.func.set_config("statement_timeout", timeout_ms, True)  # noqa: FBT003 - SQL's
             lookup.run(session, sa.select(setting))
-        lock = sa.select(LEARNING_STATE).with_for_update(key_share=True)
-        return first_state(lookup.run(session, lock))
 
 
 @dataclass(slots=True)
@@ -147,6 +161,8 @@ def _count(run: RefreshRun, session: Session, state: Any, rows: Sequence[Any]) -
             if row.engaged_views > 0 and not row.again:
                 video.exponents.append(_trend_exponent(state, row.at))
     _add_counts(run, session, counts)
+    if rows:
+        note_counted(session)
 
 
 def _take_pending(
@@ -251,42 +267,6 @@ def _update_videos(
     run.add_done(videos=(video_id for video_id, *_ in rows))
 
 
-def renew_recent(run: RefreshRun, session: Session, users: Iterable[int]) -> None:
-    """Replace the recent engagements of users by the newest that still count."""
-    user_ids = [(user_id,) for user_id in sorted(users)]
-    limit = {"limit": run.settings.recent_engagements}
-    values = {**lookup.listed_values(session, 1, user_ids), **limit}
-    newest = lookup.run(session, _newest_engagements(lookup.is_sqlite(session)), values)
-    current = lookup.find(session, [RECENT.c.user_id], user_ids, list(RECENT.c))
-    # Compared in Python: with outdated statistics, a database compares every row with every other.
-    changed = bulk.synchronise(session, RECENT, map(tuple, current), map(tuple, newest))
-    run.add_done(users=changed)
-
-
-@cache
-def _newest_engagements(on_sqlite: bool) -> Statement:  # noqa: FBT001
-    """Build the SELECT of the newest engagements of listed users."""
-    states = INTERACTIONS.c
-    users = lookup.listed(on_sqlite, (states.user_id,))
-    rank = sa.func.row_number().over(
-        partition_by=states.user_id, order_by=(states.engaged_at.desc(), states.video_id.desc())
-    )
-    about = [states.user_id, states.video_id, states.engaged_at.label("at")]
-    ranked = (
-        sa.select(*about, rank.label("rank"))
-        .select_from(users)
-        .join(INTERACTIONS, states.user_id == users.c.user_id)
-        .join(USERS, USERS.c.id == users.c.user_id)
-        .where(
-            is_positive(states),
-            sa.or_(USERS.c.learned_since.is_(None), states.engaged_at > USERS.c.learned_since),
-        )
-        .subquery()
-    )
-    read = [ranked.c.user_id, ranked.c.video_id, ranked.c.at]
-    return sa.select(*read).where(ranked.c.rank <= sa.bindparam("limit", type_=sa.Integer))
-
-
 def recount(run: RefreshRun, session: Session, state: Any) -> None:
     """Compute the statistics of all videos again from states and log, without pending events.
 
@@ -306,6 +286,7 @@ def recount(run: RefreshRun, session: Session, state: Any) -> None:
             video = counts.setdefault(row.video_id, _VideoCounts())
             video.exponents.append(_trend_exponent(state, row.at))
     _replace_statistics(run, session, counts, keeps_trend=state.events_horizon is not None)
+    note_counted(session)
 
 
 def _replace_statistics(

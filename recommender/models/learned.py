@@ -52,12 +52,17 @@ class Affinity(Base):
 
 
 class VideoNeighbour(Base):
-    """The similarity of two videos by common engaged viewers beyond chance, 0 to 1: a rollup."""
+    """The similarity of two videos by common engaged viewers beyond chance, 0 to 1: a rollup.
+
+    `weight` is what an engagement with the source says for the video, 0 to 1, given the video's
+    other sources. Rows from before migration 0006 have none; their similarity stands in for it.
+    """
 
     __tablename__ = f"{PREFIX}video_neighbours"
     __table_args__ = (
-        PrimaryKeyConstraint("source_id", "video_id", postgresql_include=["similarity"]),
+        PrimaryKeyConstraint("source_id", "video_id", postgresql_include=["similarity", "weight"]),
         is_fraction("similarity"),
+        is_fraction("weight"),
         Index(None, "video_id"),
         CLUSTERED,
     )
@@ -65,6 +70,7 @@ class VideoNeighbour(Base):
     source_id: Mapped[int] = mapped_column(BigInteger)
     video_id: Mapped[int] = mapped_column(BigInteger)
     similarity: Mapped[float] = mapped_column(Double)
+    weight: Mapped[float | None] = mapped_column(Double)
 
 
 class RecentEngagement(Base):
@@ -95,7 +101,10 @@ class LearningState(Base):
     `watch_weight` is for a full view of a very long video; a full view of a video of
     `long_video_ms` milliseconds counts half. A watch is an engaged view from the part
     `engaged_part` on, or from `engaged_ms` milliseconds on. A changed rule requires a rebuild.
-    `rebuilt_at` is the time of the last rebuild of trends.
+    `rebuilt_at` is the time of the last rebuild of trends. `neighbours_engaged` is the number of
+    engaged views when the neighbours of all videos were last computed, `counted_batches` the number
+    of transactions that changed statistics or recent engagements. `published_videos` is the number
+    of published videos at the last refresh, at most 7,201.
     """
 
     __tablename__ = f"{PREFIX}learning_state"
@@ -154,3 +163,6 @@ class LearningState(Base):
     engaged_part: Mapped[float] = mapped_column(Double, server_default="0.9")
     engaged_ms: Mapped[int] = mapped_column(BigInteger, server_default="18000")
     rebuilt_at: Mapped[Time | None]
+    neighbours_engaged: Mapped[Count]
+    counted_batches: Mapped[Count]
+    published_videos: Mapped[int | None] = mapped_column(BigInteger)

@@ -25,6 +25,7 @@ from recommender.learning.merged_pairs import (
     correct_statistics,
     is_pruned,
 )
+from recommender.learning.recent import renew_recent
 from recommender.learning.states import (
     EMPTY_STATE,
     STATE_COLUMNS,
@@ -33,7 +34,7 @@ from recommender.learning.states import (
     fold_event,
     merge_states,
 )
-from recommender.learning.statistics import RefreshRun, count_pairs, lock_videos, renew_recent
+from recommender.learning.statistics import RefreshRun, count_pairs, lock_videos
 from recommender.models.tables import EVENTS, INTERACTIONS, RECENT, USERS, VIDEOS
 
 MAX_MOVED_ROWS = 2_000

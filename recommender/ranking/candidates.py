@@ -91,11 +91,11 @@ def _backfill(statement: Statement, quota: int, shape: Shape, viewer: Viewer) ->
     conditions = [*scanned, *allowed(replace(shape, formats=0), viewer)]
     newest = statement.where(listed(viewer), *conditions)
     if not shape.formats:
-        every = newest.limit(_of_two_pages(viewer, quota))
+        every = newest.limit(_backfill_limit(viewer, quota))
         return _with_followed(every, viewer, conditions) if shape.fills else every
     # One index walk for each format: the newest of several formats would be read and sorted as a
     # whole. Other sources may find few videos of a rare format, so these may take all their places.
-    limit = _of_two_pages(viewer, max(quota, shape.candidates // shape.formats))
+    limit = _backfill_limit(viewer, max(quota, shape.candidates // shape.formats))
     walks = (newest.where(Video.format == name).limit(limit) for name in viewer.formats)
     rows = [walk.subquery(f"newest_{number}") for number, walk in enumerate(walks)]
     of_formats = sa.union_all(*(sa.select(walk.c[0]) for walk in rows))
@@ -109,7 +109,7 @@ def _with_followed(
 ) -> Statement:
     """Return the newest videos, and the newest for followers only that the viewer may see."""
     # A statement of its own, for short pages: each page would start slower by an eighth.
-    limit, followed = _of_two_pages(viewer, 1), followed_creators(viewer, "followers")
+    limit, followed = _backfill_limit(viewer, 1), followed_creators(viewer, "followers")
     own = newest_of_followed(conditions, limit, followed).subquery("for_followers")
     theirs = sa.select(own.c.video_id).where(own.c.video_id.is_not(None))
     of_all = sa.select(newest.subquery("newest_of_all").c[0])
@@ -155,7 +155,8 @@ def quota_of(source: Source, shape: Shape) -> int:
     return max(1, round(source.quota * shape.candidates / CANDIDATES))
 
 
-def _of_two_pages(viewer: Viewer, least: int) -> ColumnElement[int]:
-    """Return the number of videos on two pages, but at least `least`."""
+def _backfill_limit(viewer: Viewer, least: int) -> ColumnElement[int]:
+    """Return the number of videos on two pages, but at least `least`, or a small catalogue."""
     two_pages = 2 * viewer.limit
-    return sa.case((two_pages > least, two_pages), else_=least)
+    least_or_whole = sa.case((viewer.whole > least, viewer.whole), else_=least)
+    return sa.case((two_pages > least_or_whole, two_pages), else_=least_or_whole)

@@ -25,6 +25,7 @@ from recommender.models import (
     VideoTerm,
 )
 from recommender.ranking.audience import blocked_users
+from recommender.ranking.history import neighbour_weight
 from recommender.ranking.viewer import Viewer
 
 MOST_TERMS = 200
@@ -180,7 +181,7 @@ def candidate_declared(viewer: Viewer, candidates: FromClause) -> Statement:
 
 def neighbour_facts(viewer: Viewer, candidates: FromClause) -> Statement:
     """Return a row per candidate that is a neighbour of recently engaged videos."""
-    facts = fact_row(viewer.near.c.video_id, neighbours=viewer.near.c.similarity)
+    facts = fact_row(viewer.near.c.video_id, neighbours=viewer.near.c.weight)
     return facts.where(viewer.near.c.video_id.in_(sa.select(candidates.c.video_id)))
 
 
@@ -206,7 +207,7 @@ def candidate_neighbours(viewer: Viewer, candidates: FromClause) -> Statement:
     lately, near = viewer.recent, VideoNeighbour
     is_near = sa.and_(near.source_id == lately.c.video_id, near.video_id == candidates.c.video_id)
     return (
-        fact_row(candidates.c.video_id, neighbours=near.similarity * lately.c.weight)
+        fact_row(candidates.c.video_id, neighbours=neighbour_weight(near) * lately.c.weight)
         .select_from(candidates)
         .join(lately, sa.true())
         .outerjoin(near, is_near)

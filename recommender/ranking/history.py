@@ -76,16 +76,21 @@ def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
 
 
 def near_recent(recent: CTE) -> CTE:
-    """Return the neighbours of recent videos with their summed similarity."""
+    """Return the neighbours of recent videos with the sums of their weights."""
     # An outer join, so that no database starts at all neighbours.
-    similarity = sa.func.sum(NEIGHBOURS.c.similarity * recent.c.weight)
+    weight = sa.func.sum(neighbour_weight(NEIGHBOURS.c) * recent.c.weight)
     return (
-        sa.select(NEIGHBOURS.c.video_id, similarity.label("similarity"))
+        sa.select(NEIGHBOURS.c.video_id, weight.label("weight"))
         .select_from(recent)
         .outerjoin(NEIGHBOURS, NEIGHBOURS.c.source_id == recent.c.video_id)
         .group_by(NEIGHBOURS.c.video_id)
         .cte("near")
     )
+
+
+def neighbour_weight(neighbour: Any) -> ColumnElement[float]:
+    """Return the weight of a neighbour; its similarity until a refresh has computed the weight."""
+    return sa.func.coalesce(neighbour.weight, neighbour.similarity)
 
 
 def keyed_videos(keys: BindParameter[str]) -> sa.Select[int]:

@@ -111,6 +111,8 @@ class Learning:
         peak: the recent engaged viewers of the most trending video, at the last refresh.
         engaged_share: engaged viewers by viewers, over all videos, 0 to 1.
         captions: the number of captions in which the words were counted.
+        videos: the number of published videos at the last refresh, at most `VIDEOS_COUNTED`; None
+            before the first.
     """
 
     creator: float
@@ -120,6 +122,7 @@ class Learning:
     peak: float
     engaged_share: float
     captions: int
+    videos: int | None
 
 
 class ScanPosition(NamedTuple):
@@ -130,7 +133,14 @@ class ScanPosition(NamedTuple):
 
 
 NOTHING_LEARNED = Learning(
-    creator=1.0, hashtag=1.0, sound=1.0, trend=0.0, peak=0.0, engaged_share=0.0, captions=0
+    creator=1.0,
+    hashtag=1.0,
+    sound=1.0,
+    trend=0.0,
+    peak=0.0,
+    engaged_share=0.0,
+    captions=0,
+    videos=None,
 )
 """The learning state of a request that filters videos and ranks none."""
 

@@ -273,7 +273,7 @@ def collaborative(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: interactions, video_neighbours.
     """
-    return saturated(candidate.fact("neighbours"), number(1))
+    return saturated(candidate.fact("neighbours"), candidate.viewer.collaborative_scale)
 
 
 def social(candidate: Candidate) -> Number:

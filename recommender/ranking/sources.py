@@ -104,12 +104,12 @@ def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
     nearest = (
         sa.select(near)
         .where(near.c.video_id.is_not(None))
-        .order_by(near.c.similarity.desc(), near.c.video_id.desc())
+        .order_by(near.c.weight.desc(), near.c.video_id.desc())
         .limit(NEIGHBOUR_SCAN_FACTOR * quota)
         .subquery("nearest")
     )
     return sa.select(nearest.c.video_id).order_by(
-        nearest.c.similarity.desc(), nearest.c.video_id.desc()
+        nearest.c.weight.desc(), nearest.c.video_id.desc()
     )
 
 

@@ -43,7 +43,7 @@ LEAST_WEIGHT = 1e-15
 
 _INTEGERS = (
     "user_id", "limit", "history", "seen_lately", "interests", "trial_start", "scan_limit",
-    "scan_after_id", "served_attempts",
+    "scan_after_id", "served_attempts", "whole",
 )  # fmt: skip
 
 _TIMES = (
@@ -53,7 +53,7 @@ _TIMES = (
 _DOUBLES = (
     "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
     "trend_scale", "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half",
-    "common_captions", "suits_square", "suits_portrait", "suits_landscape",
+    "common_captions", "collaborative_scale", "suits_square", "suits_portrait", "suits_landscape",
 )  # fmt: skip
 
 _TYPES: dict[str, TypeEngine[Any]] = {
@@ -164,6 +164,7 @@ class Viewer:
         engaged_share, trend: the learning state's values at the reading time.
         creator_half, hashtag_half, sound_half: the stored affinities at which signals are half.
         common_captions: the number of captions from which a word is common, at least 1.
+        collaborative_scale: the weights of neighbours that make the signal one half.
         trial_since: the earliest publication time of exploration candidates.
         trial_start: the position in the shuffled cycle where the page begins.
         scan_after, scan_after_id: the publication time and id after which `where` is scanned for.
@@ -172,8 +173,9 @@ class Viewer:
         session_start: the time at which it began.
         served_until: the time until which a video must have been served to come again unseen.
         served_attempts: the number of times that a video is served before it is seen.
+        whole: the number of candidates if no more videos are published, else 0.
         recent: the videos engaged with last, with weights: the latest counts most.
-        near: the neighbours of `recent`, with their summed similarity.
+        near: the neighbours of `recent`, with the sums of their weights.
         lately: the hashtags of the videos seen last, with the viewer's engagement above average.
         excluded: the videos that the caller left out, None if none.
     """
@@ -207,6 +209,7 @@ class Viewer:
     hashtag_half: BindParameter[float]
     sound_half: BindParameter[float]
     common_captions: BindParameter[float]
+    collaborative_scale: BindParameter[float]
     trial_since: BindParameter[datetime]
     trial_start: BindParameter[int]
     scan_after: BindParameter[datetime]
@@ -216,6 +219,7 @@ class Viewer:
     session_start: BindParameter[datetime]
     served_until: BindParameter[datetime]
     served_attempts: BindParameter[int]
+    whole: BindParameter[int]
     has_language: bool
     recent: CTE
     near: CTE
@@ -313,6 +317,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "creator_half": settings.affinity_scale / learning.creator,
         "hashtag_half": settings.affinity_scale / learning.hashtag,
         "sound_half": settings.affinity_scale / learning.sound,
+        "collaborative_scale": float(settings.collaborative_scale),
         "common_captions": max(1.0, learning.captions * settings.common_term),
         "trial_since": max(EARLIEST, request.as_of - timedelta(days=settings.trial_days)),
         "trial_start": request.chance().randrange(CYCLE),
@@ -323,9 +328,16 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "session_start": request.started_at or request.as_of,
         "served_until": _served_until(request),
         "served_attempts": settings.served_attempts,
+        "whole": _whole(request),
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
         **{_format(number): name for number, name in enumerate(request.formats)},
     }
+
+
+def _whole(request: FeedRequest) -> int:
+    """Return the number of candidates if the whole catalogue can be candidates, else 0."""
+    videos, candidates = request.learning.videos, request.settings.candidates
+    return candidates if videos is not None and videos <= candidates else 0
 
 
 def _served_until(request: FeedRequest) -> datetime:

@@ -173,6 +173,8 @@ def test_impressions_are_ranked_as_worked_out_by_hand(tmp_path: Path) -> None:
 def test_pages_are_as_worked_out_by_hand(tmp_path: Path) -> None:
     found = evaluate(small_log(tmp_path), cutoff=CUTOFF, profiles=["for_you"])
     assert (found.page_users, found.videos) == (2, 4)
+    assert found.candidates.share == (1, 1, 1)
+    assert found.candidates.sources["newest"] == (1, 1, 1)
     second, third, fourth = (1 / math.log2(place + 1) for place in (2, 3, 4))
     accuracy = {name: each.accuracy for name, each in pages(found).items()}
     ndcg = {name: each["ndcg@10"].value for name, each in accuracy.items()}  # type: ignore[union-attr]
@@ -263,8 +265,20 @@ def test_log_loss_is_of_probabilities_fitted_to_the_slices_before(tmp_path: Path
     assert tmp_path.exists()
 
 
+def test_the_recall_of_candidates_is_over_all_later_positives() -> None:
+    found = [[("fresh", "newest")], [("newest",), ("hashtags",)]]
+    recall = RankedPages({}, 3, [{"a", "b"}, {"a", "c"}], found).recall(
+        ["fresh", "newest", "hashtags", "sounds"], seed=0
+    )
+    shares = {name: share and share.value for name, share in recall.sources.items()}
+    assert shares == {"fresh": 0.25, "newest": 0.5, "hashtags": 0.25, "sounds": 0.0}
+    assert recall.share is not None
+    assert recall.share.value == 0.75
+    assert recall.share.low < 0.75 < recall.share.high
+
+
 def test_the_change_is_against_the_first_row_for_the_same_users() -> None:
-    shown = RankedPages({}, 3, [{"a"}, {"b"}], {})
+    shown = RankedPages({}, 3, [{"a"}, {"b"}], [], {})
     shown.pages = {"one": [[], []], "other": [[], []]}
     scored = ScoredImpressions()
     scored.users.extend([0, 0, 1, 1])
@@ -848,12 +862,14 @@ def test_the_command_reads_a_database_and_prints_tables(
     assert heading.split() == ["ranking", "GAUC", "change", "AUC", "log", "loss", "miscalibrated"]
     assert row.split()[0] == "classic"
     assert "Pages out of 4 videos for 2 users" in out
+    assert "\n100.0% of what they wanted later was among the candidates: following" in out
     code, out, _ = run(*database_url, "--holdout", "per-user:0.5", "--format", "csv")
     assert code == 0
     heading, first, *_ = out.splitlines()
     assert heading == "part,ranker,figure,value,low,high"
     assert first.startswith("ranking,for_you,gauc,")
     assert "pages,newest,coverage,0.75,," in out
+    assert "candidates,all sources,recall,1.0,1.0,1.0" in out
 
 
 @pytest.mark.parametrize(

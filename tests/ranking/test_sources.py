@@ -497,3 +497,16 @@ def test_a_page_is_no_worse_for_being_longer(session: Session) -> None:
         spread = page(session, "u0", limit=limit).items
         assert [item.position for item in spread] == list(range(1, len(spread) + 1))
         assert page(session, "u0", limit=limit).items == spread
+
+
+def test_a_catalogue_of_fewer_videos_than_candidates_is_scored_whole(session: Session) -> None:
+    make_user(session)
+    for number in range(130):
+        make_video(session, f"v{number}", published_at=at(-number))
+    few, many = Settings(candidates=100), Settings(candidates=130)
+    for counted, settings, expected in [
+        (None, many, 40), (130, few, 40), (130, many, 130), (131, many, 40), (1, few, 100),
+    ]:  # fmt: skip
+        session.execute(sa.update(models.LearningState).values(published_videos=counted))
+        listed = found(session, "newest", quota=11, settings=settings)
+        assert len(listed) == expected, (counted, settings.candidates)

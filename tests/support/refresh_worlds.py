@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
@@ -179,7 +180,7 @@ def recent(engine: Engine) -> dict[int, set[tuple[int, Any]]]:
     return dict(found)
 
 
-def expected_recent(engine: Engine, most: int = 50) -> dict[int, set[tuple[int, Any]]]:
+def expected_recent(engine: Engine, most: int = 100) -> dict[int, set[tuple[int, Any]]]:
     found = defaultdict(list)
     for (user_id, video_id), times in positive_pairs(engine).items():
         found[user_id].append((times[-1], video_id))
@@ -187,7 +188,37 @@ def expected_recent(engine: Engine, most: int = 50) -> dict[int, set[tuple[int, 
 
 
 def neighbours(engine: Engine) -> dict[tuple[int, int], float]:
-    return {(i, j): each for i, j, each in read(engine, *VideoNeighbour.__table__.c)}
+    """Return the similarity of each source and target."""
+    row = VideoNeighbour
+    return {
+        (i, j): each for i, j, each in read(engine, row.source_id, row.video_id, row.similarity)
+    }
+
+
+def weights(engine: Engine) -> dict[tuple[int, int], float]:
+    """Return the weight of each source and target."""
+    row = VideoNeighbour
+    return {(i, j): each for i, j, each in read(engine, row.source_id, row.video_id, row.weight)}
+
+
+def expected_weights(
+    engine: Engine, ridge: float = 100.0, **similarity: Any
+) -> dict[tuple[int, int], float]:
+    """Solve the regression of each target on the sources that its similarity chose."""
+    viewers: dict[int, set[int]] = defaultdict(set)
+    for user_id, engaged in recent(engine).items():
+        for video_id, _ in engaged:
+            viewers[video_id].add(user_id)
+    sources: dict[int, list[int]] = defaultdict(list)
+    for i, j in expected_neighbours(engine, **similarity):
+        sources[j].append(i)
+    found = {}
+    for j, ids in sources.items():
+        gram = np.array([[len(viewers[i] & viewers[k]) for k in ids] for i in ids], float)
+        right = np.array([len(viewers[i] & viewers[j]) for i in ids], float)
+        solved = np.linalg.solve(gram + ridge * np.eye(len(ids)), right)
+        found.update({(i, j): max(0.0, each) for i, each in zip(ids, solved, strict=True)})
+    return found
 
 
 def expected_neighbours(

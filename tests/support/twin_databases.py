@@ -184,11 +184,12 @@ def recent(session: Session) -> Rows:
 
 
 def neighbours(session: Session) -> Rows:
-    """Return the neighbours of videos with their similarity."""
-    source, other = aliased(Video), aliased(Video)
-    query = sa.select(source.key, other.key, VideoNeighbour.similarity).select_from(VideoNeighbour)
-    query = query.join(source, source.id == VideoNeighbour.source_id)
-    return _rows(session, query.join(other, other.id == VideoNeighbour.video_id), 2)
+    """Return the neighbours of videos with their similarity and their weight."""
+    source, other, near = aliased(Video), aliased(Video), VideoNeighbour
+    query = sa.select(source.key, other.key, near.similarity, near.weight).select_from(near)
+    query = query.join(source, source.id == near.source_id)
+    found = _rows(session, query.join(other, other.id == near.video_id), 2)
+    return [(*row[:-1], round(row[-1], 6)) for row in found]
 
 
 LEARNED: Mapping[str, Callable[[Session], Any]] = {
