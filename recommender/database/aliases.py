@@ -82,9 +82,9 @@ def user_ids(session: Session, keys: Iterable[str], *, key_share: bool = False) 
     return {key: row_id for key, row_id in rows}  # noqa: C416 - a tuple of any length to mypy
 
 
-def targets(session: Session, keys: Iterable[str]) -> dict[str, str]:
-    """Return the own keys of users, by the aliases among the keys."""
-    rows = find_users(session, keys, [USERS.c.key])
+def targets(session: Session, keys: Iterable[str], *, lock: bool = False) -> dict[str, str]:
+    """Return the own keys of users, by the aliases among the keys; `lock` as in `find_users`."""
+    rows = find_users(session, keys, [USERS.c.key], lock=lock)
     return {given: key for given, key in rows if given != key}
 
 

@@ -54,7 +54,8 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
 
 def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     """Write user rows that `rows.parse_row` returned; see `upsert_users`."""
-    rounds, repeated = split_rounds(with_own_keys(session, rows, lambda _: ["id"]))
+    # Locked, so that no user is merged before the rows are written.
+    rounds, repeated = split_rounds(with_own_keys(session, rows, lambda _: ["id"], lock=True))
     return sum((_write_users(session, users) for users in rounds), Counts(unchanged=repeated))
 
 
@@ -177,10 +178,22 @@ def _locked(session: Session, rows: Iterable[Sequence[Any]]) -> list[LockedUser]
 
 
 def with_own_keys(
-    session: Session, rows: Sequence[Row], named: Callable[[Row], Sequence[str]]
+    session: Session,
+    rows: Sequence[Row],
+    named: Callable[[Row], Sequence[str]],
+    *,
+    lock: bool = False,
 ) -> Sequence[Row]:
-    """Return rows with the users' own keys in place of aliases; `named` returns the columns."""
-    own = aliases.targets(session, (str(row[name]) for row in rows for name in named(row)))
+    """Return rows with the users' own keys in place of aliases.
+
+    Args:
+        session: the caller's transaction.
+        rows: the rows.
+        named: returns the columns of a row that hold keys of users.
+        lock: lock the users, so that they keep their keys.
+    """
+    keys = (str(row[name]) for row in rows for name in named(row))
+    own = aliases.targets(session, keys, lock=lock)
     if not own:
         return rows
     return [

@@ -37,10 +37,10 @@ from recommender.learning.states import (
 from recommender.learning.statistics import RefreshRun, count_pairs, lock_videos
 from recommender.models.tables import EVENTS, INTERACTIONS, RECENT, USERS, VIDEOS
 
-MAX_MOVED_ROWS = 2_000
+MAX_MOVED_ROWS = 1_000
 """The most rows that one transaction moves. One video's events, or one session, may be more."""
 
-MAX_MOVED_STATES = 1_000
+MAX_MOVED_STATES = 500
 """The most states that one transaction moves."""
 
 SAME, RENAMED, ADDED = "same", "renamed", "added"

@@ -188,7 +188,7 @@ class Programs(RuleBasedStateMachine):
         muter, kind, value = self.model.users.get(user), *muted
         named = self.model.users.get(value) if kind == "creator" else value
         if isinstance(found, type):
-            is_self = kind == "creator" and value == user
+            is_self = kind == "creator" and named is muter
             assert muter is None or is_self or (on and (named is None or kind == "sound"))
             return
         assert muter
@@ -457,7 +457,7 @@ class Programs(RuleBasedStateMachine):
         self, user: User, viewer: User | None, videos: list[Ranked], request: RequestSummary
     ) -> list[Video]:
         """Return the videos of a page that may still be shown to a user, if it is their page."""
-        if viewer not in {None, user}:
+        if viewer not in {None, user, *user.merged}:
             return []
         options: Any = {"rewatch": request.rewatch, "session": request.session}
         allowed = self.model.eligible(user, request.as_of, **options)
@@ -521,7 +521,22 @@ class Programs(RuleBasedStateMachine):
         until = [self.now - age for age in ages]
         assert self.twins.each(prune) == self.model.prune(*until)
 
-    @precondition(lambda self: len(self.model.users) > 2)
+    @precondition(lambda self: len(self.model.people()) > 2)
+    @rule(guest=users, user=users)
+    def merge_users(self, guest: str, user: str) -> None:
+        self.next()
+
+        def merge(engine: Any) -> tuple[int, int]:
+            result = recommender.merge_users(engine, guest, user)
+            return result.same, result.renamed
+
+        found = self.twins.each(merge)
+        if error := self.model.merge_refusal(guest, user):
+            assert found is error
+        else:
+            assert found == self.model.merge(guest, user)
+
+    @precondition(lambda self: len(self.model.people()) > 2)
     @rule(user=users)
     def erase_user(self, user: str) -> None:
         def erase(engine: Any) -> dict[str, int]:
@@ -607,7 +622,7 @@ class Programs(RuleBasedStateMachine):
         """The stored states are those of the model, on both databases."""
         expected = [
             (user.key, video.key or "erased:", *(pair.row()[name] for name in STATE))
-            for user in self.model.users.values()
+            for user in self.model.people()
             for video, pair in user.pairs.items()
         ]
         found = self.twins.both(states)
@@ -618,7 +633,7 @@ class Programs(RuleBasedStateMachine):
         """What was served and looked at is stored as in the model, on both databases."""
         expected = [
             (user.key, video.key or "erased:", served.attempts, user.has_looked_at(video))
-            for user in self.model.users.values()
+            for user in self.model.people()
             for video, served in user.memory.items()
         ]
         found = self.twins.both(memories)
@@ -635,7 +650,7 @@ class Programs(RuleBasedStateMachine):
         source = self.twins.engines[number]
         if model.horizon:
             return
-        is_any_reset = any(user.is_reset for user in model.users.values())
+        is_any_reset = any(user.is_reset for user in model.people())
         if not model.is_drifted:
             compare("states", (source, target))
             if not is_any_reset:
@@ -656,7 +671,7 @@ class Programs(RuleBasedStateMachine):
             return [
                 (user, page_of(recommender.rank(session, user, keys, as_of=self.now)),
                  page_of(preview(session, user, as_of=self.now, rewatch=True)))
-                for user in self.model.users
+                for user in (person.key for person in self.model.people())
                 if keys
             ]  # fmt: skip
 

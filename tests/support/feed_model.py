@@ -67,6 +67,16 @@ class Pair:
         self.first_at = min(self.first_at, judged.deed.at)
         self.last_at = max(self.last_at, judged.deed.at)
 
+    def absorb(self, other: Pair, twice: Sequence[Body]) -> None:
+        """Add the events of another pair, without the ones that both have."""
+        for judged in other.events:
+            self.add(judged)
+        self.first_at = min(self.first_at, other.first_at)
+        self.last_at = max(self.last_at, other.last_at)
+        for body in twice:
+            deed = Deed(*body[1:])
+            self.events.remove(next(judged for judged in other.events if judged.deed == deed))
+
     def number(self, *kinds: str) -> int:
         return sum(judged.deed.kind in kinds for judged in self.events)
 
@@ -139,6 +149,14 @@ class Memory:
     attempts: int = 1
     seen: bool = False
 
+    def with_other(self, other: Memory | None) -> Memory:
+        """Return what two users know together; the later session counts."""
+        if other is None:
+            return self
+        latest = max(self, other, key=lambda served: served.last_at)
+        seen, attempts = self.seen or other.seen, self.attempts + other.attempts
+        return Memory(latest.session, latest.last_at, attempts, seen)
+
 
 class Body(NamedTuple):
     """What two events with one key must have in common."""
@@ -164,6 +182,40 @@ class User:
     sessions: dict[UUID, ServedSession] = field(default_factory=dict)
     memory: dict[Video, Memory] = field(default_factory=dict)
     is_reset: bool = False
+    merged: set[User] = field(default_factory=set)
+
+    def absorb(self, guest: User) -> tuple[int, int]:
+        """Take over what is stored about a guest; the numbers of same and of renamed events."""
+        twice = {k: body for k, body in guest.log.items() if self.log.get(k) == body}
+        renamed = {k: body for k, body in guest.log.items() if k in self.log and k not in twice}
+        self.log = {**guest.log, **self.log, **{f"{k} {guest.key}": renamed[k] for k in renamed}}
+        for video, pair in guest.pairs.items():
+            own = self.pairs.setdefault(video, Pair(pair.first_at, pair.last_at))
+            own.absorb(pair, [body for body in twice.values() if body.video is video])
+        self.sessions |= guest.sessions
+        for video, served in guest.memory.items():
+            self.memory[video] = served.with_other(self.memory.get(video))
+        self.mutes |= guest.mutes
+        self.follows |= guest.follows
+        self.blocks |= guest.blocks
+        self.is_reset |= guest.is_reset
+        self.merged |= {guest, *guest.merged}
+        return len(twice), len(renamed)
+
+    def rename(self, guest: User, user: User) -> None:
+        """Replace a guest by a user in what this user declared about others."""
+        for declared in (self.follows, self.blocks):
+            if guest in declared:
+                declared ^= {guest}
+                declared |= {user}
+            declared.discard(self)
+        if ("creator", guest) in self.mutes:
+            self.mutes = (self.mutes - {("creator", guest)}) | {("creator", user)}
+        self.mutes.discard(("creator", self))
+
+    def kept(self, key: str) -> list[Body]:
+        """Return the bodies of events that merges keep for a key, but its own."""
+        return [body for name, body in self.log.items() if name.startswith(f"{key} ")]
 
     def has_seen(self, video: Video) -> bool:
         """Return whether the user has an event with a video, or looked at one of its places."""
@@ -235,6 +287,10 @@ class Model:
         """Return a user, who is created if missing."""
         return self.users.setdefault(key, User(key))
 
+    def people(self) -> list[User]:
+        """Return the users, once each: aliases are further keys of a user."""
+        return list(dict.fromkeys(self.users.values()))
+
     def every_video(self) -> list[Video]:
         return [*self.videos.values(), *self.erased]
 
@@ -244,7 +300,7 @@ class Model:
         """Create or update a video from a row."""
         video = self.videos.setdefault(row["id"], Video(row["id"]))
         before = (video.creator, video.sound, set(video.hashtags), video.duration_ms)
-        is_served = any(video in user.pairs or video in user.memory for user in self.users.values())
+        is_served = any(video in user.pairs or video in user.memory for user in self.people())
         old_caption = video.caption
         if "creator" in row:
             video.creator = self.user(row["creator"]) if row["creator"] else None
@@ -271,14 +327,36 @@ class Model:
 
     def erase_user(self, user: User) -> None:
         """Delete a user and what others said of them; clear their videos."""
-        del self.users[user.key]
+        self.users = {key: other for key, other in self.users.items() if other is not user}
         self.is_any_erased = True
         for video in [video for video in self.videos.values() if video.creator is user]:
             self.erase_video(video)
-        for other in self.users.values():
+        for other in self.people():
             other.follows.discard(user)
             other.blocks.discard(user)
             other.mutes.discard(("creator", user))
+
+    def merge_refusal(self, guest: str, user: str) -> type[Exception] | None:
+        """Return the error of two users who cannot be merged."""
+        one, other = self.users.get(guest), self.users.get(user)
+        if one is None or other is None:
+            return recommender.UnknownUser
+        if one is other:
+            return recommender.InvalidValue if one.key == guest else None
+        return recommender.InvalidValue if one.key != guest else None
+
+    def merge(self, guest: str, user: str) -> tuple[int, int]:
+        """Merge a guest into a user; the numbers of same and of renamed events."""
+        one, other = self.users[guest], self.users[user]
+        if one is other:
+            return 0, 0
+        numbers = other.absorb(one)
+        self.users = {k: other if each is one else each for k, each in self.users.items()}
+        for person in self.people():
+            person.rename(one, other)
+        for video in self.every_video():
+            video.creator = other if video.creator is one else video.creator
+        return numbers
 
     # Events
 
@@ -296,23 +374,25 @@ class Model:
         refused = {n: error for n, event in enumerate(events) if (error := self.refusal(event))}
         if refused and not skip:
             return refused[min(refused)]
-        bodies: dict[tuple[str, str], Body] = {}
-        new, unchanged, conflicts = [], 0, {}
+        bodies: dict[tuple[User, str], Body] = {}
+        new: dict[tuple[User, str], Event] = {}
+        unchanged, conflicts = 0, {}
         for number, event in enumerate(events):
             if number in refused:
                 continue
             body = self._body(event)
-            logged = self.users[event.user].log.get(event.key)
-            before = logged or bodies.setdefault((event.user, event.key), body)
-            if before != body:
+            user = self.users[event.user]
+            logged = user.log.get(event.key)
+            before = logged or bodies.setdefault((user, event.key), body)
+            if before != body and body not in user.kept(event.key):
                 conflicts[number] = recommender.EventConflict
-            elif logged or (event.user, event.key) in {(e.user, e.key) for e in new}:
+            elif logged or (user, event.key) in new:
                 unchanged += 1
             else:
-                new.append(event)
+                new[user, event.key] = event
         if conflicts and not skip:
             return conflicts[min(conflicts)]
-        for event in new:
+        for event in new.values():
             self._fold(event)
         too_old = sum(error is recommender.EventTooOld for error in refused.values())
         return len(new), unchanged, too_old, sorted([*refused, *conflicts])
@@ -329,7 +409,7 @@ class Model:
 
     def rebuild(self) -> None:
         """Judge events again by the durations of today, except in states of a pruned time."""
-        for user in self.users.values():
+        for user in self.people():
             for video, pair in user.pairs.items():
                 if not (self.horizon and pair.first_at <= self.horizon):
                     pair.events = [video.judged(judged.deed) for judged in pair.events]
@@ -337,19 +417,19 @@ class Model:
 
     def statistics(self, video: Video) -> tuple[int, int]:
         """Return the impressions and engaged views of a video after a refresh."""
-        pairs = [user.pairs[video] for user in self.users.values() if video in user.pairs]
+        pairs = [user.pairs[video] for user in self.people() if video in user.pairs]
         numbers = [pair.statistics() for pair in pairs]
         return sum(viewed for viewed, _ in numbers), sum(engaged for _, engaged in numbers)
 
     def prune(self, events_until: datetime, sessions_until: datetime) -> tuple[int, int, int]:
         """Delete old events and sessions; the numbers of events, sessions and places."""
         horizon = max(events_until, self.horizon or events_until)
-        bodies = [body for user in self.users.values() for body in user.log.values()]
+        bodies = [body for user in self.people() for body in user.log.values()]
         old = [body for body in bodies if body.at <= horizon]
         if old:
             self.horizon = horizon
         sessions = places = 0
-        for user in self.users.values():
+        for user in self.people():
             user.log = {key: body for key, body in user.log.items() if body.at > horizon}
             gone = user.prune(sessions_until)
             sessions, places = sessions + len(gone), places + sum(len(s.times) for s in gone)
