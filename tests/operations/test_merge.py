@@ -31,6 +31,7 @@ from recommender import (
     refresh,
     reset_user,
     run_transaction,
+    unfollow,
     upsert_users,
     upsert_videos,
 )
@@ -175,6 +176,29 @@ def test_a_running_session_goes_on_under_both_keys(world: Engine) -> None:
     two = run_transaction(world, lambda s: serve(s, "guest", cursor=one.cursor))
     assert not {*names(one), *names(same)} & {*names(two)}
     assert names(run_transaction(world, lambda s: serve(s, "ann", cursor=one.cursor))) == names(two)
+    with Session(world) as session:
+        assert audit(session).broken == ()
+
+
+def test_what_is_unfinished_leaves_sessions_and_follows_as_they_should_be(world: Engine) -> None:
+    def begin(session: Session) -> Any:
+        upsert_users(session, [{"id": "ann"}, {"id": "guest"}])
+        follow(session, "guest", "u1", at=NOON)
+        follow(session, "u2", "guest", at=NOON)
+        return for_you(session, "guest", limit=2)
+
+    first = run_transaction(world, begin)
+    with pytest.raises(Killed), killed_at_commit(world, 2):
+        merge_users(world, "guest", "ann")
+    (merges,) = (finding for finding in diagnose(world) if finding.check == "merges")
+    assert (merges.ok, merges.found) == (False, "1 not finished")
+    second = run_transaction(world, lambda s: for_you(s, "guest", limit=2, cursor=first.cursor))
+    assert len({*names(first), *names(second)}) == 4
+    assert run_transaction(world, lambda s: unfollow(s, "guest", "u1"))
+    assert run_transaction(world, lambda s: unfollow(s, "u2", "ann"))
+    merge_users(world, "guest", "ann")
+    ann = id_of(world, "ann")
+    assert not [row for row in read(world, *FOLLOWS.c) if ann in row[:2]]
     with Session(world) as session:
         assert audit(session).broken == ()
 
