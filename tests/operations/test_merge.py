@@ -203,6 +203,48 @@ def test_what_is_unfinished_leaves_sessions_and_follows_as_they_should_be(world:
         assert audit(session).broken == ()
 
 
+def test_a_guests_videos_are_the_users_in_every_respect(engine: Engine) -> None:
+    """Others' interest in their creator, who may see them, and whose they are."""
+
+    def begin(session: Session) -> None:
+        upsert_users(
+            session, [{"id": "bob"}, {"id": "ann"}, {"id": "guest", "discoverable": False}]
+        )
+        upsert_videos(session, videos(["guest", "guest", "ann", "bob"]))
+        likes = [make_event("like", f"v{n}", user) for user in ("ann", "bob") for n in range(3)]
+        record_many(session, likes)
+
+    run_transaction(engine, begin)
+    before = learned(engine)["affinities"]
+    merge_users(engine, "guest", "ann")
+    ann = id_of(engine, "ann")
+    assert read(engine, Video.key, Video.creator_id, Video.visibility)[:3] == [
+        (f"v{n}", ann, 0) for n in range(3)
+    ]
+    after = learned(engine)["affinities"]
+    for user in ("ann", "bob"):
+        both = [before[user, "creator", creator] for creator in ("ann", "guest")]
+        assert after[user, "creator", "ann"] == pytest.approx(sum(both))
+    wrong = {finding.check for finding in diagnose(engine) if not finding.ok}
+    assert not wrong & {"visibility", "copies", "statistics", "merges"}
+    with Session(engine) as session:
+        assert names(preview(session, "ann", rewatch=True)) == ["v3"]
+        assert len(names(preview(session, "bob", rewatch=True))) == 3
+    refresh(engine, as_of=at(99), rebuild=True)
+    assert learned(engine)["affinities"] == pytest.approx(after)
+
+
+def test_an_empty_guest_is_an_alias_and_no_more(engine: Engine) -> None:
+    def begin(session: Session) -> None:
+        guest = {"id": "guest", "language": "en", "device": "tv"}
+        upsert_users(session, [guest, {"id": "ann", "device": "phone"}])
+
+    run_transaction(engine, begin)
+    assert {*merge_users(engine, "guest", "ann").rows.values()} == {0}
+    columns = (User.key, User.language, User.device)
+    assert read(engine, *columns) == [("ann", "en", "phone"), ("guest", None, None)]
+
+
 # The property
 
 
