@@ -117,7 +117,7 @@ class Settings:
         low=0.01, high=1e6,
     )  # fmt: skip
     collaborative_scale: float = _setting(
-        0.25, "Weights of neighbours that make the collaborative signal one half.",
+        0.1, "Weights of neighbours that make the collaborative signal one half.",
         low=0.001, high=1_000,
     )  # fmt: skip
     trend_scale: float = _setting(

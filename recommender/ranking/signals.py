@@ -273,7 +273,10 @@ def collaborative(candidate: Candidate) -> Number:
 
     Range: 0 to 1. Reads: interactions, video_neighbours.
     """
-    return saturated(candidate.fact("neighbours"), candidate.viewer.collaborative_scale)
+    # The square (Hill, 1910) lets a few strong neighbours count more than many weak ones, which
+    # popular videos have.
+    weights, half = candidate.fact("neighbours"), candidate.viewer.collaborative_scale
+    return saturated(weights * weights, half * half)
 
 
 def social(candidate: Candidate) -> Number:

@@ -759,7 +759,7 @@ DEFAULTS = {
     "share_prior_impressions": 100.0,
     "quality_prior": 20.0,
     "affinity_scale": 3.0,
-    "collaborative_scale": 0.25,
+    "collaborative_scale": 0.1,
     "trend_scale": 10.0,
     "trend_peak_share": 0.25,
     "freshness_half_life": 3.0,

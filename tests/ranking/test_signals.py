@@ -150,7 +150,7 @@ def test_signals_reach_the_ends_of_their_ranges(session: Session) -> None:
     session.execute(table("learning_state").update().values(engaged_share=1))
     session.execute(VIDEOS.update().values(impressions=0))
     late = values(session, "viewer", "all", as_of=NOON, settings=settings)["all"]
-    halves = {"caption": 0, "collaborative": 1 / 1.25, "social": 0.5}
+    halves = {"caption": 0, "collaborative": 1 / 1.01, "social": 0.5}
     both = {"lately", *(f"{subject}_affinity" for subject in ("creator", "hashtag", "sound"))}
     for signal in SIGNALS:
         highest = max(early[signal.name], late[signal.name])
@@ -243,7 +243,7 @@ def neighbours(session: Session) -> None:
         record(session, "like", video, at=at(minutes))
     videos = ids(session, VIDEOS)
     pair = {"video_id": videos["best"], "similarity": 0.9}
-    for source, weight in (("second", 0.125), ("first", 0.1375)):
+    for source, weight in (("second", 0.05), ("first", 0.055)):
         row = {"source_id": videos[source], **pair, "weight": weight}
         put(session, "video_neighbours", [row])
 

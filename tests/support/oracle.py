@@ -370,7 +370,9 @@ class Oracle:
             "lately": max(-1.0, min(1.0, math.fsum(map(self.lately, video["hashtags"])))),
             "sound_affinity": self.affinity("sound", video["sound"]),
             "caption": saturated(terms),
-            "collaborative": saturated(self.near.get(key, 0.0), settings.collaborative_scale),
+            "collaborative": saturated(
+                self.near.get(key, 0.0) ** 2, settings.collaborative_scale ** 2
+            ),
             "social": saturated(len(friends)),
             "quality": min(1.0, engaged / (video["impressions"] + prior)),
             "trending": 0.0 if trend is None else saturated(
