@@ -46,7 +46,10 @@ OF_VIDEOS = (
 )
 """Columns for data derived from a person's own videos. These rows are deleted."""
 
-NAMELESS = (USERS.c.id, USERS.c.merged_into, VIDEOS.c.creator_id, SOUNDS.c.creator_id)
+OWNERS = (VIDEOS.c.creator_id, SOUNDS.c.creator_id)
+"""Columns for the owner of a video or sound."""
+
+NAMELESS = (USERS.c.id, USERS.c.merged_into, *OWNERS)
 """Columns of rows that other users' rows refer to. These rows stay with random keys and without
 content, because other users' actions on a person's videos belong to those other users."""
 

@@ -47,7 +47,7 @@ from recommender.models.tables import (
     VIDEOS,
 )
 from recommender.models.types import PREFIX
-from recommender.operations.inventory import OF_OTHERS, PER_USER
+from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
 from recommender.operations.merge_history import (
     ADDED,
     MAX_MOVED_ROWS,
@@ -57,8 +57,8 @@ from recommender.operations.merge_history import (
     Moved,
     Row,
     lock_target,
-    move_events,
     move_history,
+    move_rest,
     rows_of,
 )
 from recommender.operations.merge_sessions import move_remembered, move_sessions, take_sessions
@@ -161,16 +161,13 @@ def unfinished_merges(session: Session) -> int:
     return lookup.run(session, merged).scalar() or 0
 
 
-OWNERS = (VIDEOS.c.creator_id, SOUNDS.c.creator_id)
-"""The columns of catalogue rows that belong to a user."""
-
-
 def _tables() -> tuple[Table, ...]:
     return (VIDEOS, SOUNDS, *PER_USER)
 
 
 def _steps(run: RefreshRun, guest: Guest) -> Iterator[Step]:
     """Yield the steps of a merge; each is to be repeated until it moves nothing."""
+    yield partial(move_remembered, guest)
     # First the rows that hide videos, then the videos.
     for column in OF_OTHERS:
         yield partial(_move_others, guest, column)
@@ -179,10 +176,9 @@ def _steps(run: RefreshRun, guest: Guest) -> Iterator[Step]:
         yield partial(_give, guest, table)
     yield partial(_move_affinities, guest)
     yield partial(move_history, run, guest)
-    yield partial(move_remembered, guest)
     yield partial(move_sessions, guest)
     for table in (EVENTS, PENDING):
-        yield partial(_move_rest, guest, table)
+        yield partial(move_rest, guest, table)
     # A rebuild that ran since then has taught the guest again.
     yield partial(_move_affinities, guest)
     yield partial(_finish, guest)
@@ -205,7 +201,7 @@ def _begin(
     oldest = run.as_of - timedelta(seconds=run.settings.session_lifetime)
     running = SESSIONS.c.user_id == alias.id, SESSIONS.c.last_at >= oldest
     moved += take_sessions(session, alias, target.id, sa.select(SESSIONS).where(*running))
-    _unite(session, alias, target, run.as_of)
+    _unite(session, alias, target, scalars.now())
     return Guest(alias.id, alias.key), moved
 
 
@@ -220,9 +216,8 @@ def _ends(session: Session, guest: str, user: str) -> tuple[Any, Any]:
     if named[guest].id == target:
         raise InvalidValue(f"guest: {scalars.shown(guest)} is the same user: nothing to merge")
     # The strongest lock: a writer may hold the key of a user whom it refers to.
-    rows = {
-        row.id: row for row in _users(session, USERS.c.id, (named[guest].id, target), lock=True)
-    }
+    ids = named[guest].id, target
+    rows = {row.id: row for row in _users(session, USERS.c.id, ids, key_share=False)}
     if len(rows) < 2 or rows[target].merged_into is not None:
         return _ends(session, guest, user)  # changed since they were read
     alias = rows[named[guest].id]
@@ -232,11 +227,27 @@ def _ends(session: Session, guest: str, user: str) -> tuple[Any, Any]:
 
 
 def _users(
-    session: Session, column: sa.Column[Any], values: Sequence[Any], *, lock: bool = False
+    session: Session,
+    column: sa.Column[Any],
+    values: Sequence[Any],
+    key_share: bool | None = None,  # noqa: FBT001 - as SQLAlchemy's
 ) -> Sequence[Any]:
+    """Return users in the order of their keys; `key_share` is the option of FOR UPDATE, if any."""
     found = sa.select(USERS).where(column.in_(values), USERS.c.erased_at.is_(None))
     found = found.order_by(USERS.c.key)
-    return lookup.run(session, found.with_for_update() if lock else found).all()
+    if key_share is not None:
+        found = found.with_for_update(key_share=key_share)
+    return lookup.run(session, found).all()
+
+
+def _lock_with(session: Session, guest: Guest, others: Sequence[int]) -> Any:
+    """Lock the user and others in the order of their keys; return the row of the user."""
+    target = sa.select(USERS.c.merged_into).where(USERS.c.id == guest.id)
+    ids = [*others, lookup.run(session, target).scalar()]
+    rows = {row.id: row for row in _users(session, USERS.c.id, ids, key_share=True)}
+    user = rows.get(ids[-1])
+    # Merged or erased meanwhile; in the second case this raises an error.
+    return user if user and user.merged_into is None else lock_target(session, guest)
 
 
 def _unite(session: Session, alias: Any, target: Any, now: Any) -> None:
@@ -281,12 +292,12 @@ REFERENCES = ("user_id", "creator_id", "other_id")
 
 def _move_others(guest: Guest, column: sa.Column[int], session: Session, _state: Any) -> Moved:
     """Move a batch of what other users declared about the guest."""
-    user, table = lock_target(session, guest), column.table
+    table = column.table
     found = sa.select(table.c.user_id).where(column == guest.id).distinct()
     ids = lookup.run(session, found.order_by(table.c.user_id).limit(OTHERS_AT_ONCE)).scalars().all()
     if not ids:
         return Moved()
-    tuple(_users(session, USERS.c.id, ids, lock=True))  # as their own writes do
+    user = _lock_with(session, guest, ids)
     about = sa.select(table).where(column == guest.id, table.c.user_id.in_(ids))
     return _move(session, table, rows_of(session, about), guest.id, user.id)
 
@@ -310,19 +321,19 @@ def _scope(guest: Guest, session: Session, _state: Any) -> tuple[bool, int]:
 
 def _turn_affinities(guest: Guest, low: int, session: Session, _state: Any) -> Moved:
     """Turn affinities of a range of users from the guest to the user, as creators."""
-    user, row = lock_target(session, guest), AFFINITIES.c
+    row = AFFINITIES.c
     about = sa.and_(
         row.user_id.between(low, low + USERS_AT_ONCE - 1),
         row.subject == "creator",
         row.subject_id == guest.id,
     )
-    ids = lookup.run(session, sa.select(row.user_id).where(about)).scalars().all()
+    found = sa.select(row.user_id).where(about).order_by(row.user_id).limit(OTHERS_AT_ONCE)
+    ids = lookup.run(session, found).scalars().all()
     if not ids:
         return Moved()
-    tuple(_users(session, USERS.c.id, ids, lock=True))
-    return _add_affinities(
-        session, rows_of(session, sa.select(AFFINITIES).where(about)), guest, user
-    )
+    user = _lock_with(session, guest, ids)
+    rows = rows_of(session, sa.select(AFFINITIES).where(about, row.user_id.in_(ids)))
+    return _add_affinities(session, rows, guest, user)
 
 
 def _add_affinities(session: Session, rows: Sequence[Row], guest: Guest, user: Any) -> Moved:
@@ -364,19 +375,6 @@ def _give(guest: Guest, table: Table, session: Session, _state: Any) -> Moved:
 
 
 # The end
-
-
-def _move_rest(guest: Guest, table: Table, session: Session, _state: Any) -> Moved:
-    """Move events that no state has, and what of them is pending."""
-    user = lock_target(session, guest)
-    own = sa.select(table).where(table.c.user_id == guest.id).limit(MAX_MOVED_ROWS)
-    rows = lookup.run(session, own).all()
-    if table is EVENTS:
-        return move_events(session, guest, user.id, rows)[0] if rows else Moved()
-    changed = [{**row._mapping, "user_id": user.id} for row in rows]  # noqa: SLF001 - its API
-    bulk.insert(session, table, sorted(changed, key=lambda row: row["key"]))
-    bulk.delete(session, table, sorted((guest.id, row.key) for row in rows))
-    return Moved({table.name: len(rows)} if rows else {})
 
 
 def _finish(guest: Guest, session: Session, state: Any) -> Moved:

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy import Table
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
@@ -180,6 +181,19 @@ def move_events(
             twice.setdefault(row.video_id, []).append(row)
     renamed = len(known) - len(same)
     return Moved({EVENTS.name: len(events), SAME: len(same), RENAMED: renamed}), twice
+
+
+def move_rest(guest: Guest, table: Table, session: Session, _state: Any) -> Moved:
+    """Move events that no state has, and what of them is pending."""
+    user = lock_target(session, guest)
+    own = sa.select(table).where(table.c.user_id == guest.id).limit(MAX_MOVED_ROWS)
+    rows = lookup.run(session, own).all()
+    if table is EVENTS:
+        return move_events(session, guest, user.id, rows)[0] if rows else Moved()
+    changed = [{**row._mapping, "user_id": user.id} for row in rows]  # noqa: SLF001 - its API
+    bulk.insert(session, table, sorted(changed, key=lambda row: row["key"]))
+    bulk.delete(session, table, sorted((guest.id, row.key) for row in rows))
+    return Moved({table.name: len(rows)} if rows else {})
 
 
 def _insert_events(session: Session, events: Mapping[str, Mapping[str, Any]]) -> set[str]:

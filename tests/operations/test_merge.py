@@ -40,8 +40,8 @@ from recommender.formats.scalars import EVENT_KINDS
 from recommender.models import EventRow, Follow, Interaction, User, Video
 from recommender.models.tables import BLOCKS, FOLLOWS, MUTED_CREATORS
 from recommender.operations import merge_history
-from recommender.operations.inventory import OF_OTHERS, PER_USER
-from recommender.operations.merge import DECLARED, OWNERS, merge_users
+from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
+from recommender.operations.merge import DECLARED, merge_users
 from recommender.operations.users import show_user
 from tests.support.erasures import MARK, Killed, counted, marked_world, rows_with
 from tests.support.kinds import slow_on_postgresql

@@ -34,8 +34,8 @@ from recommender.ingest.follows import apply_follows
 from recommender.learning.statistics import RefreshRun
 from recommender.models import EventRow, Follow, User
 from recommender.operations import merge
-from recommender.operations.inventory import OF_OTHERS, PER_USER
-from recommender.operations.merge import OWNERS, merge_users
+from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
+from recommender.operations.merge import merge_users
 from tests.support.erasures import counted, rows_with
 from tests.support.refresh_worlds import check, people, read, statistics, until_done
 from tests.support.worlds import NOON, at
