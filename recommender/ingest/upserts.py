@@ -27,7 +27,10 @@ Row = Mapping[str, object]
 RowsByKey = Mapping[str, Mapping[str, Any]]
 """Parsed rows by the key of their user or video."""
 
-USER_SCALARS = ("language", "country", "device", "created_at", "on_sight", "discoverable")
+PROFILE = ("language", "country", "device", "created_at")
+"""The columns of users that a merge fills, if they are empty."""
+
+USER_SCALARS = (*PROFILE, "on_sight", "discoverable")
 """The columns of users that an upsert writes; lists are in tables of their own."""
 
 CREATION_LOCK = 7_260_734_900_000_000

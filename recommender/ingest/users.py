@@ -17,6 +17,7 @@ from recommender.formats import scalars
 from recommender.formats.rows import USER_COLUMNS, UserRow, parse_row
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import (
+    PROFILE,
     USER_SCALARS,
     Row,
     RowsByKey,
@@ -40,7 +41,8 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `id` (required), `language`, `country`, `device`, `created_at`,
             `interests`, `liked_sounds`, `discoverable` (true if empty). Rows of the same id apply
-            one after the other. If `discoverable` changes, the rows of the user's videos change in
+            one after the other. A row with the key of a user who was merged into another one only
+            fills that user's empty `language`, `country`, `device` and `created_at`. If `discoverable` changes, the rows of the user's videos change in
             the same transaction, some thousand per statement.
 
     Returns:
@@ -55,13 +57,33 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
 def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     """Write user rows that `rows.parse_row` returned; see `upsert_users`."""
     # Locked, so that no user is merged before the rows are written.
-    rounds, repeated = split_rounds(with_own_keys(session, rows, lambda _: ["id"], lock=True))
+    own = aliases.targets(session, (str(row["id"]) for row in rows), lock=True)
+    written = [_of_alias(row, own[str(row["id"])]) if row["id"] in own else row for row in rows]
+    rounds, repeated = split_rounds(written)
     return sum((_write_users(session, users) for users in rounds), Counts(unchanged=repeated))
+
+
+FILLS = "fills"
+"""The mark of a row that only fills empty columns: it was given under the key of a merged user."""
+
+
+def _of_alias(row: Row, own_key: str) -> Row:
+    """Return the row to write for a row of a merged user: what was the guest's profile."""
+    given = {name: row[name] for name in PROFILE if row.get(name) is not None}
+    return {"id": own_key, FILLS: True, **given}
+
+
+def _filled(stored: Row, given: Row) -> Row:
+    """Return the columns to write; of the row of a merged user only what is empty."""
+    if FILLS not in given:
+        return given
+    empty = [name for name in PROFILE if stored[name] is None]
+    return {name: given[name] for name in empty if name in given}
 
 
 def _write_users(session: Session, users: RowsByKey) -> Counts:
     columns = {key: _user_columns(row) for key, row in users.items()}
-    saved = save_rows(session, USERS, columns, {"discoverable": True})
+    saved = save_rows(session, USERS, columns, {"discoverable": True}, complete=_filled)
     sounds = get_or_create_ids(session, SOUNDS, list_members(users, "liked_sounds"))
     hashtags = get_or_create_ids(session, HASHTAGS, list_members(users, "interests"))
     show_videos(session, _changed_discoverable(saved))
@@ -71,6 +93,8 @@ def _write_users(session: Session, users: RowsByKey) -> Counts:
 
 
 def _user_columns(row: Row) -> dict[str, Any]:
+    if FILLS in row:
+        return dict(row)
     columns = select_columns(row, USER_SCALARS) | {"on_sight": False}
     if columns.get("discoverable", True) is None:
         columns["discoverable"] = True
