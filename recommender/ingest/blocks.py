@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,14 +15,11 @@ from recommender.errors import InvalidValue
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import accepted, locked_ids, user_id, with_own_keys
+from recommender.ingest.users import Pair, accepted, locked_ids, of_two, user_id
 from recommender.ingest.values import Counts
 from recommender.models.tables import BLOCKS, USERS
 
 _OF_ONESELF = "other: a user cannot block themselves"
-
-Pair = tuple[int, int]
-"""The ids of a user and of the user whom they blocked."""
 
 
 def block(session: Session, user: AnyKey, other: AnyKey, *, at: datetime | None = None) -> bool:
@@ -74,9 +72,14 @@ def unblock(session: Session, user: AnyKey, other: AnyKey) -> bool:
     """
     blocker = user_id(session, user, lock=True)
     key = scalars.parse_named("other", scalars.key, other)
-    others = lookup.run(session, aliases.all_ids(aliases.id_of(key))).scalars().all()
-    rows = [(blocker, "by_me", other) for other in others]
-    rows += [(other, "of_me", blocker) for other in others]
+    # Until a merge is complete, either row of a block can have the id of an alias.
+    mine, others = (
+        lookup.run(session, aliases.all_ids(own)).scalars().all()
+        for own in (blocker, aliases.id_of(key))
+    )
+    pairs = list(product(mine, others))
+    rows = [(own, "by_me", other) for own, other in pairs]
+    rows += [(other, "of_me", own) for own, other in pairs]
     is_it = sa.tuple_(*BLOCKS.primary_key).in_(rows)
     return bool(lookup.run(session, sa.delete(BLOCKS).where(is_it)).rowcount) if rows else False
 
@@ -88,22 +91,19 @@ def apply_blocks(session: Session, rows: Sequence[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `other` and optionally `at`, as `rows.parse_row` returns.
     """
-    rows = with_own_keys(session, rows, lambda _: ["user", "other"])
     users = locked_ids(session, rows)
     known, rejected = accepted(rows, users, _other)
-    others = get_or_create_ids(session, USERS, map(_other, known), {"on_sight": True})
-    users |= locked_ids(session, known, users)
-    pairs = [(users[str(row["user"])], others[str(row["other"])]) for row in known]
-    current = _read_blocks(session, list(dict.fromkeys(pairs)))
-    after, counts = _after(current, pairs, known)
+    others = get_or_create_ids(session, USERS, map(_other, known.values()), {"on_sight": True})
+    users |= locked_ids(session, known.values(), users)
+    named = {place: (users[str(row["user"])], others[_other(row)]) for place, row in known.items()}
+    pairs = of_two(named, rejected, _OF_ONESELF)
+    current = _read_blocks(session, list(dict.fromkeys(pairs.values())))
+    after, counts = _after(current, [*pairs.values()], [known[place] for place in pairs])
     bulk.synchronise(session, BLOCKS, _as_rows(current), _as_rows(after))
     return Counts(*counts, rejected=rejected)
 
 
 def _other(row: Row) -> str:
-    """Return the blocked user; `InvalidValue` if it is the user themselves."""
-    if row["user"] == row["other"]:
-        raise InvalidValue(_OF_ONESELF)
     return str(row["other"])
 
 

@@ -10,16 +10,19 @@ import sqlalchemy as sa
 
 from recommender.database import aliases, bulk, lookup
 from recommender.database.session import Session
+from recommender.errors import InvalidValue
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import accepted, locked_ids, user_id
+from recommender.ingest.users import Pair, accepted, locked_ids, of_two, user_id
 from recommender.ingest.values import Counts
 from recommender.models.tables import FOLLOWS, USERS
 
+_OF_ONESELF = "creator: a user cannot follow themselves"
+
 
 def apply_follows(session: Session, rows: Sequence[Row]) -> Counts:
-    """Write follow rows; leave out and report rows with an unknown user.
+    """Write follow rows; leave out and report rows with an unknown user, or of oneself.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -27,29 +30,31 @@ def apply_follows(session: Session, rows: Sequence[Row]) -> Counts:
     """
     users = locked_ids(session, rows)
     known, rejected = accepted(rows, users, lambda row: str(row["creator"]))
-    named = (str(row["creator"]) for row in known)
-    creators = get_or_create_ids(session, USERS, named, {"on_sight": True})
-    users |= locked_ids(session, known, users)
-    pairs = [(users[str(row["user"])], creators[str(row["creator"])]) for row in known]
-    current = _read_follows(session, list(dict.fromkeys(pairs)))
-    after: dict[lookup.Key, Any] = dict(current)
+    followed = (str(row["creator"]) for row in known.values())
+    creators = get_or_create_ids(session, USERS, followed, {"on_sight": True})
+    users |= locked_ids(session, known.values(), users)
+    named = {
+        place: (users[str(row["user"])], creators[str(row["creator"])])
+        for place, row in known.items()
+    }
+    pairs = of_two(named, rejected, _OF_ONESELF)
+    current = _read_follows(session, list(dict.fromkeys(pairs.values())))
+    after = dict(current)
     inserted = updated = 0
-    for pair, row in zip(pairs, known, strict=True):
-        at = row.get("at", after.get(pair))
+    for place, pair in pairs.items():
+        at: Any = known[place].get("at", after.get(pair))
         inserted += pair not in after
         updated += pair in after and after[pair] != at
         after[pair] = at
     bulk.synchronise(session, FOLLOWS, _as_rows(current), _as_rows(after))
-    return Counts(inserted, updated, len(known) - inserted - updated, rejected=rejected)
+    return Counts(inserted, updated, len(pairs) - inserted - updated, rejected=rejected)
 
 
-def _as_rows(follows: Mapping[lookup.Key, datetime | None]) -> list[lookup.Values]:
+def _as_rows(follows: Mapping[Pair, datetime | None]) -> list[lookup.Values]:
     return [(*pair, at) for pair, at in follows.items()]
 
 
-def _read_follows(
-    session: Session, pairs: Sequence[lookup.Key]
-) -> dict[lookup.Key, datetime | None]:
+def _read_follows(session: Session, pairs: Sequence[Pair]) -> dict[Pair, datetime | None]:
     """Return the times of the existing follows among pairs of a user's and a creator's id."""
     if not pairs:
         return {}
@@ -72,11 +77,13 @@ def follow(session: Session, user: AnyKey, creator: AnyKey, *, at: datetime | No
 
     Raises:
         UnknownUser: there is no such follower, or no such creator.
-        InvalidValue: a key or the time is not valid.
+        InvalidValue: a key or the time is not valid, or both keys are of one user.
     """
     since = scalars.time(scalars.now() if at is None else at)
     follower = user_id(session, user, lock=True)
     creator_id = user_id(session, creator, name="creator", key_share=True)
+    if follower == creator_id:
+        raise InvalidValue(_OF_ONESELF)
     row: bulk.Columns = {"user_id": [follower], "creator_id": [creator_id], "created_at": [since]}
     if _read_follows(session, [(follower, creator_id)]):
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -16,10 +16,12 @@ from recommender.errors import InvalidValue, NotFound
 from recommender.formats import scalars, text
 from recommender.formats.scalars import AnyKey, MuteKind
 from recommender.ingest.upserts import Row, get_or_create_ids
-from recommender.ingest.users import accepted, locked_ids, user_id, with_own_keys
+from recommender.ingest.users import accepted, locked_ids, of_two, user_id
 from recommender.ingest.values import Counts
 from recommender.models import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS
+
+_OF_ONESELF = "{}: a user cannot mute themselves"
 
 KEYWORD_LENGTH = 253
 """The largest number of characters of a muted keyword."""
@@ -83,7 +85,7 @@ def mute(
     muter = user_id(session, user, lock=True)
     muted = member if catalogue is None else _id_to_mute(session, catalogue, member)
     if kind == "creator" and muted == muter:
-        raise InvalidValue("creator: a user cannot mute themselves")
+        raise InvalidValue(_OF_ONESELF.format("creator"))
     muted_at = scalars.now() if at is None else scalars.time(at)
     names = [*table.primary_key.columns.keys(), "muted_at"]
     row = dict(zip(names, zip((muter, muted, muted_at)), strict=True))
@@ -148,25 +150,25 @@ def apply_mutes(session: Session, rows: Sequence[Row]) -> Counts:
         session: the caller's transaction; nothing is committed.
         rows: mappings of `user`, `kind`, `value` and optionally `at`, as `rows.parse_row` returns.
     """
-    rows = with_own_keys(session, rows, _users_of)
     muters = locked_ids(session, rows)
     known, rejected = accepted(rows, muters, _muted_creator)
-    by_kind: dict[MuteKind, list[tuple[str, str, Any]]] = {kind: [] for kind in KINDS}
-    for row in known:
+    by_kind: dict[MuteKind, dict[int, str]] = {kind: {} for kind in KINDS}
+    for place, row in known.items():
         kind, member = _member(row)
-        by_kind[kind].append((str(row["user"]), member, row.get("at")))
-    counts = Counts(rejected=rejected)
-    named = {kind: _created(session, kind, muted) for kind, muted in by_kind.items()}
-    muters |= locked_ids(session, known, muters)
+        by_kind[kind][place] = member
+    named = {kind: _created(session, kind, muted.values()) for kind, muted in by_kind.items()}
+    muters |= locked_ids(session, known.values(), muters)
+    counts = Counts()
     for kind, muted in by_kind.items():
-        ids = named[kind]
-        keyed = [((muters[user], ids.get(member, member)), at) for user, member, at in muted]
-        counts = replace(counts + _write_mutes(session, KINDS[kind][0], keyed), rejected=rejected)
-    return counts
-
-
-def _users_of(row: Row) -> list[str]:
-    return ["user", "value"] if row["kind"] == "creator" else ["user"]
+        pairs: dict[int, Any] = {
+            place: (muters[str(known[place]["user"])], named[kind].get(member, member))
+            for place, member in muted.items()
+        }
+        if kind == "creator":
+            pairs = of_two(pairs, rejected, _OF_ONESELF.format("value"))
+        keyed: list[Any] = [(pair, known[place].get("at")) for place, pair in pairs.items()]
+        counts += _write_mutes(session, KINDS[kind][0], keyed)
+    return replace(counts, rejected=rejected)
 
 
 def _muted_creator(row: Row) -> str | None:
@@ -178,22 +180,20 @@ def _member(row: Row) -> tuple[MuteKind, str]:
     """Return the kind of a mute, and what it mutes.
 
     Raises:
-        InvalidValue: the value is not valid, or is the user themselves.
+        InvalidValue: the value is not valid.
     """
     kind: Any = row["kind"]
     member = scalars.parse_named("value", KINDS[kind][2], row["value"])
-    if kind == "creator" and member == row["user"]:
-        raise InvalidValue("value: a user cannot mute themselves")
     return kind, member
 
 
-def _created(session: Session, kind: MuteKind, muted: Sequence[tuple[str, str, Any]]) -> Any:
+def _created(session: Session, kind: MuteKind, muted: Iterable[str]) -> Any:
     """Return the ids of what is muted, which is created if missing; none for keywords."""
     catalogue = KINDS[kind][1]
     if catalogue is None or not muted:
         return {}
     columns = {"on_sight": True} if catalogue is USERS else None
-    return get_or_create_ids(session, catalogue, (member for _, member, _ in muted), columns)
+    return get_or_create_ids(session, catalogue, muted, columns)
 
 
 def _write_mutes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from recommender.database import aliases, lookup
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
-from recommender.errors import RecommenderError, UnknownUser
+from recommender.errors import InvalidValue, RecommenderError, UnknownUser
 from recommender.formats import scalars
 from recommender.formats.rows import USER_COLUMNS, UserRow, parse_row
 from recommender.formats.scalars import AnyKey
@@ -42,8 +42,9 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
         rows: mappings of `id` (required), `language`, `country`, `device`, `created_at`,
             `interests`, `liked_sounds`, `discoverable` (true if empty). Rows of the same id apply
             one after the other. A row with the key of a user who was merged into another one only
-            fills that user's empty `language`, `country`, `device` and `created_at`. If `discoverable` changes, the rows of the user's videos change in
-            the same transaction, some thousand per statement.
+            fills that user's empty `language`, `country`, `device` and `created_at`.
+            If `discoverable` changes, the rows of the user's videos change in the same transaction,
+            some thousand per statement.
 
     Returns:
         The numbers of rows that inserted, updated and did not change a user.
@@ -62,6 +63,9 @@ def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     rounds, repeated = split_rounds(written)
     return sum((_write_users(session, users) for users in rounds), Counts(unchanged=repeated))
 
+
+Pair = tuple[int, int]
+"""The ids of a user and of the user whom they follow, mute or block."""
 
 FILLS = "fills"
 """The mark of a row that only fills empty columns: it was given under the key of a merged user."""
@@ -201,30 +205,6 @@ def _locked(session: Session, rows: Iterable[Sequence[Any]]) -> list[LockedUser]
     return [user for user, _ in users]
 
 
-def with_own_keys(
-    session: Session,
-    rows: Sequence[Row],
-    named: Callable[[Row], Sequence[str]],
-    *,
-    lock: bool = False,
-) -> Sequence[Row]:
-    """Return rows with the users' own keys in place of aliases.
-
-    Args:
-        session: the caller's transaction.
-        rows: the rows.
-        named: returns the columns of a row that hold keys of users.
-        lock: lock the users, so that they keep their keys.
-    """
-    keys = (str(row[name]) for row in rows for name in named(row))
-    own = aliases.targets(session, keys, lock=lock)
-    if not own:
-        return rows
-    return [
-        {**row, **{name: own.get(str(row[name]), row[name]) for name in named(row)}} for row in rows
-    ]
-
-
 def locked_ids(session: Session, rows: Iterable[Row], known: Container[str] = ()) -> dict[str, int]:
     """Lock the users of rows, and return their ids by key; not of users who are known."""
     keys = (str(row["user"]) for row in rows if row["user"] not in known)
@@ -233,8 +213,8 @@ def locked_ids(session: Session, rows: Iterable[Row], known: Container[str] = ()
 
 def accepted(
     rows: Sequence[Row], users: Iterable[str], named: Callable[[Row], str | None]
-) -> tuple[list[Row], dict[int, RecommenderError]]:
-    """Return the rows whose user exists, and the errors of the others by their places.
+) -> tuple[dict[int, Row], dict[int, RecommenderError]]:
+    """Return the rows whose user exists, and the errors of the others, by their places.
 
     A user exists in the database, or because an earlier row named them. So the outcome does not
     depend on how rows are grouped.
@@ -244,7 +224,7 @@ def accepted(
         users: the keys of the users in the database.
         named: returns the user whom a row names and creates, if any; or raises the row's error.
     """
-    existing, good, rejected = {*users}, [], {}
+    existing, good, rejected = {*users}, {}, {}
     for place, row in enumerate(rows):
         try:
             if row["user"] not in existing:
@@ -254,5 +234,23 @@ def accepted(
         except RecommenderError as error:
             rejected[place] = error
         else:
-            good.append(row)
+            good[place] = row
     return good, rejected
+
+
+def of_two(
+    pairs: Mapping[int, Pair], rejected: dict[int, RecommenderError], reason: str
+) -> dict[int, Pair]:
+    """Return the pairs of two users, by the places of their rows; reject a pair of one user.
+
+    The ids are compared when the users are locked, because two keys can become one user before.
+
+    Args:
+        pairs: the ids of locked users.
+        rejected: gets an error with the reason for each other pair.
+        reason: the message of these errors.
+    """
+    rejected |= {
+        place: InvalidValue(reason) for place, (one, other) in pairs.items() if one == other
+    }
+    return {place: pair for place, pair in pairs.items() if place not in rejected}

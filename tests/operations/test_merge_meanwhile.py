@@ -30,9 +30,11 @@ from recommender import (
     upsert_videos,
 )
 from recommender.database.transactions import writing
+from recommender.files.batches import ROW_KINDS
 from recommender.ingest.follows import apply_follows
 from recommender.learning.statistics import RefreshRun
 from recommender.models import EventRow, Follow, User
+from recommender.models.tables import BLOCKS, FOLLOWS, MUTED_CREATORS
 from recommender.operations import merge
 from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
 from recommender.operations.merge import merge_users
@@ -139,6 +141,13 @@ def test_a_merge_that_begins_amid_a_write_moves_it(
     engine: Engine, name: str, statement: int
 ) -> None:
     guest = begun(engine)
+    merge_amid(engine, WRITES[name], statement)
+    merge_users(engine, GUEST, USER)
+    check_done(engine, guest, name)
+
+
+def merge_amid(engine: Engine, write: Callable[[Session], Any], statement: int) -> Any:
+    """Merge the two before a statement of a write, or after it; return the result of the write."""
     sent, running = 0, []
 
     def begin(_c: Any, *_: Any) -> None:
@@ -153,13 +162,37 @@ def test_a_merge_that_begins_amid_a_write_moves_it(
     with ThreadPoolExecutor(1) as threads, Session(writing(engine)) as session:
         session.execute(sa.text("SET LOCAL deadlock_timeout = '10s'"))
         event.listen(engine, "before_cursor_execute", begin)
-        WRITES[name](session)
+        found = write(session)
         event.remove(engine, "before_cursor_execute", begin)
         session.commit()
         for each in running or [threads.submit(merge_users, engine, GUEST, USER)]:
             each.result()
-    merge_users(engine, GUEST, USER)
-    check_done(engine, guest, name)
+    return found
+
+
+OF_ONESELF = {
+    "follows": {"creator": GUEST},
+    "blocks": {"other": GUEST},
+    "mutes": {"kind": "creator", "value": GUEST},
+}
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize("name", OF_ONESELF)
+@pytest.mark.parametrize(
+    "statement", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4))]
+)
+def test_no_file_lets_a_user_follow_mute_or_block_themselves(
+    engine: Engine, name: str, statement: int
+) -> None:
+    begun(engine)
+    rows = [{"user": USER, **OF_ONESELF[name]}]
+    apply = ROW_KINDS[name].apply
+    merge_amid(engine, lambda session: apply(session, rows), statement)
+    for table in (FOLLOWS, BLOCKS, MUTED_CREATORS):
+        assert [row for row in read(engine, *table.c) if row[0] in row[1:]] == []
+    counts = run_transaction(engine, lambda session: apply(session, rows))
+    assert [str(error).endswith("themselves") for error in counts.rejected.values()] == [True]
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])

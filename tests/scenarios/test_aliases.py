@@ -53,6 +53,9 @@ EXPECTED: list[tuple[str, Callable[[Session], Any], Any]] = [
     ("follows of a file", lambda s: ROW_KINDS["follows"].apply(
         s, [{"user": ALIAS, "creator": "eve"}, {"user": OWN, "creator": "eve"}]
     ).as_dict()["inserted"], 1),
+    ("a follow of oneself in a file", lambda s: ROW_KINDS["follows"].apply(
+        s, [{"user": OWN, "creator": ALIAS}, {"user": OWN, "creator": OWN}]
+    ).rejected.keys(), {0, 1}),
     ("mutes of a file", lambda s: ROW_KINDS["mutes"].apply(
         s, [{"user": ALIAS, "kind": "creator", "value": OWN}]
     ).rejected.keys(), {0}),
@@ -121,6 +124,9 @@ def test_every_call_with_an_alias_is_the_users(engine: Engine, alias: int) -> No
 @in_the_world
 def test_no_one_is_refused_by_themselves_under_another_key(engine: Engine) -> None:
     calls: list[Callable[[Session], Any]] = [
+        lambda s: recommender.follow(s, ALIAS, OWN),
+        lambda s: recommender.follow(s, OWN, ALIAS),
+        lambda s: recommender.follow(s, OWN, OWN),
         lambda s: recommender.block(s, ALIAS, OWN),
         lambda s: recommender.block(s, OWN, ALIAS),
         lambda s: recommender.mute(s, ALIAS, "creator", OWN),

@@ -127,8 +127,9 @@ class Programs(RuleBasedStateMachine):
         assert counts.inserted == len(keys)
         for row in rows:
             user = self.model.user(row["id"])
-            is_discoverable = row.get("discoverable", user.discoverable)
-            user.discoverable = is_discoverable is not False
+            if user.key == row["id"]:
+                is_discoverable = row.get("discoverable", user.discoverable)
+                user.discoverable = is_discoverable is not False
 
     @rule(rows=st.lists(changes, min_size=1, max_size=3))
     def write_videos(self, rows: list[dict[str, Any]]) -> None:
@@ -171,6 +172,9 @@ class Programs(RuleBasedStateMachine):
         follower, followed = self.model.users.get(user), self.model.users.get(creator)
         if follower is None or (on and followed is None):
             assert found is recommender.UnknownUser
+            return
+        if on and follower is followed:
+            assert found is recommender.InvalidValue
             return
         assert found == (followed in follower.follows) ^ on
         if followed:
