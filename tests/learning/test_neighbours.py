@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from recommender import Settings, refresh, run_transaction
+from recommender.learning import regression
 from recommender.learning.recent import CYCLE, hash_end, read_viewers
 from recommender.learning.regression import Regression, ViewerSample, neighbour_weights, parse_users
 from recommender.models import LearningState, RecentEngagement
@@ -81,12 +82,23 @@ def test_samples_estimate_the_weights_of_all_viewers() -> None:
     assert found[10**6].max() > 0.1
 
 
+def test_estimates_that_no_counts_could_have_give_finite_weights() -> None:
+    gram = np.array([[1.0, 4.0], [4.0, 1.0]])
+    solution = regression._solve(gram, np.array([1.0, 0.5]), 0.5)
+    # The eigenvalues are 5 and -3, and the latter is taken for 0.
+    assert solution == pytest.approx([0.75 / 5.5 + 0.25 / 0.5, 0.75 / 5.5 - 0.25 / 0.5])
+
+
 def test_a_text_of_users_is_read_in_order() -> None:
     assert parse_users("12,3,9007199254740993").tolist() == [3, 12, 9007199254740993]
     assert parse_users(None).tolist() == []
 
 
-def test_the_weights_are_those_of_the_regression(engine: Engine) -> None:
+def test_the_weights_are_those_of_the_regression(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regression, "TARGETS_PER_READ", 3)
+    monkeypatch.setattr(regression, "KEPT_USERS", 50)
     people(engine, 30, 40)
     behave(engine, 30, 40, 900)
     settings = Settings(neighbours=7, neighbour_shrinkage=1, neighbour_ridge=3)
