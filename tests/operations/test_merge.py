@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,10 +20,12 @@ import recommender
 from recommender import (
     EventConflict,
     InvalidValue,
+    Settings,
     UnknownUser,
     audit,
     block,
     diagnose,
+    erase_user,
     follow,
     for_you,
     mute,
@@ -43,7 +46,7 @@ from recommender.operations import merge_history
 from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
 from recommender.operations.merge import DECLARED, merge_users
 from recommender.operations.users import show_user
-from tests.support.erasures import MARK, Killed, counted, marked_world, rows_with
+from tests.support.erasures import MARK, Killed, counted, dumped, is_gone, marked_world, rows_with
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import read, statistics
 from tests.support.twin_databases import LEARNED, Twins, memories
@@ -523,3 +526,53 @@ def test_a_merge_that_ends_at_any_commit_goes_on(
             break
         number += 1
     assert number > 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [MARK, "u1"])
+@pytest.mark.parametrize("number", [2, 5, 9])
+def test_erasing_amid_a_merge_leaves_neither(world: Engine, key: str, number: int) -> None:
+    guest, user = id_of(world, MARK), id_of(world, "u1")
+    with pytest.raises(Killed), killed_at_commit(world, number):
+        merge_users(world, MARK, "u1")
+    assert erase_user(world, key).rows["users"] == 3
+    for row_id in (guest, user):
+        is_gone(world, row_id)
+    assert MARK not in dumped(world).lower()
+    with pytest.raises(UnknownUser):
+        merge_users(world, MARK, "u1")
+    refresh(world, as_of=at(99))
+    assert statistics(world) == counted(world)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(MARK, "u1"), (MARK, "u1")],
+        [(MARK, "u1"), ("u1", "u2")],
+        [(MARK, "u1"), ("u2", MARK)],
+        [(MARK, "u1"), ("u1", MARK)],
+    ],
+    ids=["same", "chain", "into the guest", "circle"],
+)
+def test_two_merges_at_once_leave_aliases_of_one_step(
+    world: Engine, pairs: Sequence[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge_history, "MAX_MOVED_STATES", 2)
+    before = read(world, EventRow.key)
+
+    def merge(pair: tuple[str, str]) -> None:
+        with suppress(InvalidValue):
+            merge_users(world, *pair, settings=Settings(tries=20))
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(merge, pairs))
+    rows = {row[0]: row[1] for row in read(world, User.id, User.merged_into)}
+    assert len({target for target in rows.values() if target}) == 1
+    for row_id, target in rows.items():
+        if target:
+            assert rows[target] is None
+            assert left(world, row_id) == []
+    assert read(world, EventRow.key) == before
+    assert statistics(world) == counted(world)
