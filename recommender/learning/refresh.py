@@ -1,6 +1,6 @@
 """Refresh: the batch job that updates everything computed from the behaviour of all users.
 
-Each of its transactions locks the learning state first, so that refreshes take turns.
+Each of its transactions that write locks the learning state first, so that refreshes take turns.
 """
 
 from __future__ import annotations
