@@ -30,7 +30,14 @@ from recommender.learning.engagement import (
     viewed_and_positive,
     watched,
 )
-from recommender.learning.states import SHOWN_ONLY, State
+from recommender.learning.states import (
+    EMPTY_STATE,
+    SHOWN_ONLY,
+    FoldedEvent,
+    State,
+    fold_event,
+    merge_states,
+)
 from recommender.learning.statistics import trend_of
 from recommender.learning.viewer_subtraction import (
     VIDEO_STATISTICS,
@@ -41,9 +48,9 @@ from recommender.models.tables import NEIGHBOURS, VIDEO_HASHTAGS, VIDEOS
 
 
 class MergedPair(NamedTuple):
-    """The states of a guest and a user with one video, their sum, and their rows of the log.
+    """The states of a guest and a user with one video, the state of both, and rows of the log.
 
-    `twice` are the guest's rows of events that both had.
+    `twice` are the guest's rows of events that both had, and `events` the rows of both, each once.
     """
 
     guests: State
@@ -52,12 +59,56 @@ class MergedPair(NamedTuple):
     guests_events: Sequence[Any]
     own_events: Sequence[Any]
     twice: Sequence[Any]
+    events: Sequence[Any]
 
     @property
     def video_id(self) -> int:
         """The id of the video."""
         video_id: int = self.merged["video_id"]
         return video_id
+
+
+def merged_pair(
+    guests: State,
+    own: State,
+    guests_events: Sequence[Any],
+    own_events: Sequence[Any],
+    twice: Sequence[Any],
+    duration_ms: int | None,
+    learning: Any,
+) -> MergedPair:
+    """Return a pair with the state of both.
+
+    Args:
+        guests: the guest's state.
+        own: the user's state with the same video.
+        guests_events: the guest's rows of the log.
+        own_events: the user's rows of the log.
+        twice: the guest's rows of events that both had.
+        duration_ms: the video's duration; read only if both had events.
+        learning: the row of the learning state.
+    """
+    merged = merge_states(own, guests, _folded(EMPTY_STATE, twice, duration_ms))
+    known = {event.key for event in twice}
+    events = [*own_events, *(event for event in guests_events if event.key not in known)]
+    pair = MergedPair(guests, own, merged, guests_events, own_events, twice, events)
+    if not twice or is_pruned(pair, learning):
+        return pair
+    # What the events counted depends on the duration when they were recorded, so none is taken out.
+    kept = {name: merged[name] for name in ("user_id", "video_id", "first_at", "last_at")}
+    return pair._replace(merged=_folded({**EMPTY_STATE, **kept}, events, duration_ms))
+
+
+def _folded(state: State, events: Sequence[Any], duration_ms: int | None) -> State:
+    """Return a state with rows of the log folded in."""
+    times = {"first_at": state["first_at"], "last_at": state["last_at"]}
+    if events and state["first_at"] is None:
+        times = dict.fromkeys(times, events[0].at)
+    folded = {**state, **times}
+    for row in events:
+        seen = watched(row.watch_ms, row.completion, duration_ms)
+        fold_event(folded, FoldedEvent(row.kind, row.at, row.engaged, *seen))
+    return folded
 
 
 def is_pruned(pair: MergedPair, learning: Any) -> bool:
@@ -143,7 +194,7 @@ def _merged_at(pair: MergedPair, counted: Sequence[datetime], learning: Any) -> 
     """Return the time by which the trend would have counted the events of both."""
     if is_pruned(pair, learning):
         return min(counted)
-    return _first_positive({e.key: e for e in (*pair.guests_events, *pair.own_events)}.values())
+    return _first_positive(pair.events)
 
 
 def _first_positive(events: Iterable[Any]) -> datetime | None:
@@ -161,13 +212,17 @@ def _first_positive(events: Iterable[Any]) -> datetime | None:
     return None
 
 
-def correct_affinities(session: Session, user: Any, pairs: Sequence[MergedPair]) -> None:
+def correct_affinities(session: Session, user: Any, pairs: Sequence[MergedPair]) -> bool:
     """Take out of a user's affinities what both users taught, but counts once.
 
     Args:
         session: the transaction, which has locked the user.
         user: the row of the user, to whom the guest's affinities are added.
         pairs: the pairs of which both users had a state.
+
+    Returns:
+        Whether the result is exact. It is not if engaged views were taken out: what they taught
+        depends on the video's duration when they were recorded.
     """
     changes = AffinityChanges(read_rules(session))
     switched = {pair.video_id: _switched(changes.rules, pair, user) for pair in pairs}
@@ -186,6 +241,7 @@ def correct_affinities(session: Session, user: Any, pairs: Sequence[MergedPair])
             weight = _weight(changes.rules, event, row.duration_ms, user.learned_since)
             changes.add(user.id, subjects, -weight, event.at)
     changes.write(session)
+    return not any(event.engaged for pair in pairs for event in pair.twice)
 
 
 def _switched(rules: Rules, pair: MergedPair, user: Any) -> list[tuple[float, datetime]]:

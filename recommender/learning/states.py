@@ -60,7 +60,10 @@ def merge_states(state: State, other: State, twice: State) -> State:
         twice: the state of the events that both have; `EMPTY_STATE` if there are none.
     """
     merged = {name: max(state[name], other[name]) for name in ("completion", "last_at")}
-    merged |= {name: state[name] + other[name] - twice[name] for name in SUMS}
+    for name in SUMS:
+        # Durations may have changed since the states were folded, and `twice` is of today.
+        both = state[name] + other[name] - twice[name]
+        merged[name] = max(both, state[name], other[name])
     for name in (*SWITCHES.values(), "acted_at"):
         merged[name] = max(filter(None, (state[name], other[name])), default=None)
     merged["first_at"] = min(state["first_at"], other["first_at"])

@@ -378,14 +378,14 @@ def _give(guest: Guest, table: Table, session: Session, _state: Any) -> Moved:
 
 
 def _finish(guest: Guest, session: Session, state: Any) -> Moved:
-    """Learn the user's interests again if only one of the two had been reset."""
+    """Learn the user's interests again if only one was reset, or if what moved is not exact."""
     user = lock_target(session, guest)
     lookup.run(session, sa.delete(RECENT).where(RECENT.c.user_id == guest.id))
     before = sa.select(USERS.c.learned_since).where(USERS.c.id == guest.id)
     since, horizon = user.learned_since, state.events_horizon
     if lookup.run(session, before).scalar() == since:
         return Moved()
-    if horizon is None or since >= horizon:
+    if horizon is None or (since is not None and since >= horizon):
         rebuild_affinities(session, [user.key])
     done = sa.update(USERS).where(USERS.c.id == guest.id).values(learned_since=since)
     lookup.run(session, done)

@@ -19,22 +19,14 @@ from recommender.database.session import Session
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
 from recommender.ingest.merged_events import BODY_COLUMNS, derived_key
-from recommender.learning.engagement import watched
 from recommender.learning.merged_pairs import (
-    MergedPair,
     correct_affinities,
     correct_statistics,
     is_pruned,
+    merged_pair,
 )
 from recommender.learning.recent import renew_recent
-from recommender.learning.states import (
-    EMPTY_STATE,
-    STATE_COLUMNS,
-    FoldedEvent,
-    State,
-    fold_event,
-    merge_states,
-)
+from recommender.learning.states import STATE_COLUMNS, State
 from recommender.learning.statistics import RefreshRun, count_pairs, lock_videos
 from recommender.models.tables import EVENTS, INTERACTIONS, RECENT, USERS, VIDEOS
 
@@ -102,16 +94,17 @@ def move_history(run: RefreshRun, guest: Guest, session: Session, state: Any) ->
     events = _events(session, guest.id, EVENTS.c.video_id.between(ids[0], ids[-1]))
     own_events = _events(session, user.id, _is_one_of(EVENTS.c.video_id, own)) if own else {}
     moved, twice = move_events(session, guest, user.id, list(chain(*events.values())))
-    sums = _twice_counted(session, twice)
-    merged = {i: merge_states(own[i], states[i], sums.get(i, EMPTY_STATE)) for i in own}
-    _write_states(session, user.id, guest, {**states, **merged})
+    durations = _durations(session, twice)
     pairs = [
-        MergedPair(states[i], own[i], merged[i], events.get(i, ()), own_events.get(i, ()),
-                   twice.get(i, ()))
+        merged_pair(states[i], own[i], events.get(i, ()), own_events.get(i, ()), twice.get(i, ()),
+                    durations.get(i), state)
         for i in own
     ]  # fmt: skip
+    merged = {pair.video_id: pair.merged for pair in pairs}
+    _write_states(session, user.id, guest, {**states, **merged})
     correct_statistics(session, pairs, state)
-    correct_affinities(session, user, pairs)
+    if not correct_affinities(session, user, pairs):
+        _learn_at_the_end(session, guest, user)
     _renew_recent(run, session, both, recent)
     added = sum(is_pruned(pair, state) for pair in pairs)
     return moved + Moved({INTERACTIONS.name: len(states), ADDED: added})
@@ -216,32 +209,19 @@ def _body(event: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(event[name] for name in BODY_COLUMNS)
 
 
-def _twice_counted(session: Session, twice: Mapping[int, Sequence[Any]]) -> dict[int, State]:
-    """Return the states that the events of both add up to, by video."""
-    keys = [(video_id,) for video_id in sorted(twice)]
+def _durations(session: Session, videos: Iterable[int]) -> dict[int, int | None]:
+    """Return the durations of videos in milliseconds by id; None if unknown."""
+    keys = [(video_id,) for video_id in sorted(videos)]
     read = (VIDEOS.c.id, VIDEOS.c.duration_ms)
     rows = lookup.find(session, [VIDEOS.c.id], keys, read) if keys else ()
-    return {
-        video_id: _state_of([_folded(event, duration_ms) for event in twice[video_id]])
-        for video_id, duration_ms in rows
-    }
+    return {video_id: duration_ms for video_id, duration_ms in rows}  # noqa: C416 - a Row
 
 
-def _folded(row: Any, duration_ms: int | None) -> FoldedEvent:
-    """Return an event of the log as states count it."""
-    is_watch = row.kind == "watch"
-    watched_ms, part = (
-        watched(row.watch_ms, row.completion, duration_ms) if is_watch else (None, None)
-    )
-    return FoldedEvent(row.kind, row.at, row.engaged, watched_ms, part)
-
-
-def _state_of(events: Sequence[FoldedEvent]) -> State:
-    """Return the state that events add up to."""
-    state = {**EMPTY_STATE, "first_at": events[0].at, "last_at": events[0].at}
-    for event in events:
-        fold_event(state, event)
-    return state
+def _learn_at_the_end(session: Session, guest: Guest, user: Any) -> None:
+    """Let the last step learn the user's interests again, as after a reset of one of the two."""
+    is_equal = USERS.c.learned_since.is_not_distinct_from(user.learned_since)
+    marked = sa.update(USERS).where(USERS.c.id == guest.id, is_equal)
+    lookup.run(session, marked.values(learned_since=scalars.EARLIEST))
 
 
 def _write_states(

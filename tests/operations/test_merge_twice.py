@@ -1,0 +1,96 @@
+"""What a guest and a user both recorded, after a merge: counted once, by the log."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from recommender import (
+    prune,
+    record_many,
+    refresh,
+    run_transaction,
+    upsert_users,
+    upsert_videos,
+)
+from recommender.models import Interaction
+from recommender.operations.merge import merge_users
+from tests.support.kinds import slow_on_postgresql
+from tests.support.refresh_worlds import expected_trends, read, statistics, trends
+from tests.support.twin_databases import LEARNED
+from tests.support.worlds import at, make_event
+
+pytestmark = slow_on_postgresql
+
+BOTH = ("guest", "ann")
+
+UNKNOWN, LATER, BETWEEN, KEYS = "unknown", "later", "between", "keys"
+"""Videos by when their durations change."""
+
+
+def lasts(session: Session, duration_ms: int | None, *videos: str) -> None:
+    rows: list[Any] = [
+        {"id": video, "creator": "bob", "published_at": at(-1), "duration_ms": duration_ms,
+         "hashtags": ["h"]}
+        for video in videos
+    ]  # fmt: skip
+    upsert_videos(session, rows)
+
+
+def changed_durations(engine: Engine) -> None:
+    """A guest and a user with the same watches, of videos that got other durations since."""
+
+    def write(session: Session) -> None:
+        upsert_users(session, [{"id": key} for key in ("bob", *BOTH)])
+        lasts(session, None, UNKNOWN)
+        lasts(session, 10_000, LATER, BETWEEN, KEYS)
+        for user in BOTH:
+            for video, part in ((UNKNOWN, 0.8), (LATER, 0.95)):
+                watched = make_event("watch", video, user, key=video, at=at(1), completion=part)
+                record_many(session, [watched])
+        first = make_event("watch", BETWEEN, "guest", key="b", at=at(1), completion=0.95)
+        # Under one key, both shared another time.
+        shares = [make_event("share", KEYS, user, key="k", at=at(n)) for n, user in enumerate(BOTH)]
+        record_many(session, [first, *shares])
+        lasts(session, 20_000, UNKNOWN, LATER, BETWEEN)
+        second = make_event("watch", BETWEEN, "ann", key="b", at=at(1), completion=0.95)
+        record_many(session, [second])
+
+    run_transaction(engine, write)
+    refresh(engine, as_of=at(99))
+
+
+def learned(engine: Engine) -> dict[str, Any]:
+    with Session(engine) as session:
+        return {name: LEARNED[name](session) for name in ("affinities", "statistics")}
+
+
+def test_what_both_watched_is_folded_again_by_the_log(engine: Engine) -> None:
+    changed_durations(engine)
+    found = merge_users(engine, *BOTH)
+    assert (found.same, found.renamed) == (3, 1)
+    columns = (Interaction.plays, Interaction.watch_ms, Interaction.shares)
+    assert read(engine, *columns) == [(0, 0, 2), (1, 16_000, 0), (1, 19_000, 0), (1, 19_000, 0)]
+    assert trends(engine) == pytest.approx(expected_trends(engine))
+    before = learned(engine)
+    refresh(engine, as_of=at(99), rebuild=True)
+    after = learned(engine)
+    assert after["affinities"] == pytest.approx(before["affinities"])
+    assert [row[:3] for row in after["statistics"]] == [row[:3] for row in before["statistics"]]
+
+
+def test_what_both_watched_of_pruned_pairs_is_worth_one_of_them_at_least(engine: Engine) -> None:
+    changed_durations(engine)
+    prune(engine, events_older_than=timedelta(days=1), as_of=at(0.5) + timedelta(days=1))
+    with Session(engine) as session, session.begin():
+        for row in session.query(Interaction):
+            row.first_at = at(0)  # as if they had begun before the prune
+    merge_users(engine, *BOTH)
+    assert {row[1] for row in read(engine, Interaction.plays, Interaction.watch_ms) if row[0]} == {
+        0, 9_500, 19_000,
+    }  # fmt: skip
+    assert all(viewed >= positive for viewed, positive in statistics(engine).values())
