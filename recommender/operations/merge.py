@@ -88,7 +88,8 @@ class Merge:
 
     Args:
         guest, user: the keys; the guest's is an alias of the user's now.
-        rows: moved rows by table (named without `rec_`).
+        rows: the guest's moved rows by table (named without `rec_`), without those by which others
+            blocked the guest.
         same: events that both had, under one key and with one body: each is one event now.
         renamed: events that got a derived key, because the user had another event with their key.
         added: videos with which both had a state and for which events are pruned. Their counts were
@@ -171,9 +172,13 @@ def _steps(run: RefreshRun, guest: Guest) -> Iterator[Step]:
     # First the rows that hide videos, then the videos.
     for column in OF_OTHERS:
         yield partial(_move_others, guest, column)
-    yield from _teaching(run, guest)
+    owned, last = run.locked(partial(_scope, guest))
+    teaching = [partial(_turn_affinities, guest, low) for low in range(0, last + 1, USERS_AT_ONCE)]
+    yield from teaching if owned else ()
     for table in (VIDEOS, SOUNDS):
         yield partial(_give, guest, table)
+    # Others learned to like the guest until the videos were the user's.
+    yield from teaching if owned else ()
     yield partial(_move_affinities, guest)
     yield partial(move_history, run, guest)
     yield partial(move_sessions, guest)
@@ -192,12 +197,15 @@ def _begin(
 ) -> tuple[Guest, Moved]:
     """Make the guest an alias of the user, and move what pages depend on first."""
     alias, target = _ends(session, guest, user)
-    if alias.merged_into == target.id:  # an earlier run has begun
-        return Guest(alias.id, alias.key), Moved()
     moved = Moved()
     for table in DECLARED:
         rows = rows_of(session, sa.select(table).where(table.c.user_id == alias.id))
         moved += _move(session, table, rows, alias.id, target.id)
+    # A block holds on both sides.
+    sides = rows_of(session, sa.select(BLOCKS).where(BLOCKS.c.other_id == alias.id))
+    _move(session, BLOCKS, sides, alias.id, target.id)
+    if alias.merged_into == target.id:  # an earlier run has begun
+        return Guest(alias.id, alias.key), moved
     oldest = run.as_of - timedelta(seconds=run.settings.session_lifetime)
     running = SESSIONS.c.user_id == alias.id, SESSIONS.c.last_at >= oldest
     moved += take_sessions(session, alias, target.id, sa.select(SESSIONS).where(*running))
@@ -256,9 +264,13 @@ def _unite(session: Session, alias: Any, target: Any, now: Any) -> None:
     reset = sorted((alias.learned_since, target.learned_since), key=lambda at: (at is not None, at))
     profile = {name: getattr(target, name) or getattr(alias, name) for name in filled}
     own = {**profile, "learned_since": reset[1], "on_sight": False}
+    # Who was hidden under one of the keys stays hidden.
+    if not alias.discoverable:
+        own["discoverable"] = False
+        show_videos(session, {target.id: False})
     # The earlier reset of the two stays with the alias, until the last step.
     empty = {**dict.fromkeys(filled), "learned_since": reset[0], "on_sight": False}
-    merged = {**empty, "merged_into": target.id, "merged_at": now, "discoverable": True}
+    merged = {**empty, "merged_into": target.id, "merged_at": now}
     is_alias = sa.or_(USERS.c.id == alias.id, USERS.c.merged_into == alias.id)
     lookup.run(session, sa.update(USERS).where(is_alias).values(merged_into=target.id))
     for row_id, values in ((alias.id, merged), (target.id, own)):
@@ -283,7 +295,9 @@ def _move(session: Session, table: Table, rows: Sequence[Row], guest: int, targe
     kept.sort(key=lambda row: tuple(row[name] for name in key))
     bulk.insert(session, table, kept, merge=DECLARED[table])
     bulk.delete(session, table, sorted(tuple(row[name] for name in key) for row in rows))
-    return Moved({table.name: len(rows)})
+    # What others declared is not told, nor that they blocked the guest.
+    own = [row for row in rows if row["user_id"] == guest and row.get("direction") != "of_me"]
+    return Moved({table.name: len(own)})
 
 
 REFERENCES = ("user_id", "creator_id", "other_id")
@@ -302,21 +316,13 @@ def _move_others(guest: Guest, column: sa.Column[int], session: Session, _state:
     return _move(session, table, rows_of(session, about), guest.id, user.id)
 
 
-# What others have learned, and what the guest owns
-
-
-def _teaching(run: RefreshRun, guest: Guest) -> Iterator[Step]:
-    """Yield the steps that turn affinities to the guest, if a creator, into ones to the user."""
-    owned, last = run.locked(partial(_scope, guest))
-    for low in range(0, last + 1, USERS_AT_ONCE) if owned else ():
-        yield partial(_turn_affinities, guest, low)
+# Affinities, videos and sounds
 
 
 def _scope(guest: Guest, session: Session, _state: Any) -> tuple[bool, int]:
     """Return whether the guest owns videos, and the last id of users."""
-    owns = sa.select(sa.exists().where(VIDEOS.c.creator_id == guest.id))
-    last = sa.select(sa.func.max(USERS.c.id))
-    return bool(lookup.run(session, owns).scalar()), lookup.run(session, last).scalar() or 0
+    owns, last = sa.exists().where(VIDEOS.c.creator_id == guest.id), sa.func.max(USERS.c.id)
+    return tuple(lookup.run(session, sa.select(owns, sa.select(last).scalar_subquery())).one())
 
 
 def _turn_affinities(guest: Guest, low: int, session: Session, _state: Any) -> Moved:
@@ -349,7 +355,8 @@ def _add_affinities(session: Session, rows: Sequence[Row], guest: Guest, user: A
     columns = bulk.columns_of(AFFINITIES.c.keys(), [(*key, sums[key]) for key in sorted(sums)])
     if columns:
         bulk.insert_columns(session, AFFINITIES, columns, merge={"score": bulk.added})
-    return Moved({AFFINITIES.name: len(rows)} if rows else {})
+    own = sum(row["user_id"] == guest.id for row in rows)
+    return Moved({AFFINITIES.name: own} if rows else {})
 
 
 def _move_affinities(guest: Guest, session: Session, _state: Any) -> Moved:
@@ -381,6 +388,7 @@ def _finish(guest: Guest, session: Session, state: Any) -> Moved:
     """Learn the user's interests again if only one was reset, or if what moved is not exact."""
     user = lock_target(session, guest)
     lookup.run(session, sa.delete(RECENT).where(RECENT.c.user_id == guest.id))
+    lookup.run(session, sa.update(USERS).where(USERS.c.id == guest.id).values(discoverable=True))
     before = sa.select(USERS.c.learned_since).where(USERS.c.id == guest.id)
     since, horizon = user.learned_since, state.events_horizon
     if lookup.run(session, before).scalar() == since:

@@ -41,8 +41,8 @@ from recommender import (
 from recommender.database.engine import create_engine
 from recommender.formats.scalars import EVENT_KINDS
 from recommender.models import EventRow, Follow, Interaction, User, Video
-from recommender.models.tables import BLOCKS, FOLLOWS, MUTED_CREATORS
-from recommender.operations import merge_history
+from recommender.models.tables import AFFINITIES, BLOCKS, FOLLOWS, MUTED_CREATORS
+from recommender.operations import merge, merge_history
 from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
 from recommender.operations.merge import DECLARED, merge_users
 from recommender.operations.users import show_user
@@ -50,7 +50,7 @@ from tests.support.erasures import MARK, Killed, counted, dumped, is_gone, marke
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import read, statistics
 from tests.support.twin_databases import LEARNED, Twins, memories
-from tests.support.worlds import NOON, at, make_event, names, preview
+from tests.support.worlds import NOON, at, make_event, make_video, names, preview
 
 pytestmark = slow_on_postgresql
 
@@ -164,6 +164,89 @@ def test_follows_mutes_and_blocks_between_the_two_end(world: Engine) -> None:
         "rec_blocks": [(two, "by_me", ann, at(3)), (ann, "of_me", two, at(3))],
         "rec_muted_creators": [(three, ann, at(3))],
     }
+
+
+def test_blocks_and_what_is_hidden_hold_at_each_commit(engine: Engine) -> None:
+    def declare(session: Session) -> None:
+        upsert_users(session, [{"id": key} for key in ("ann", "ben", "cat", "dan")])
+        upsert_users(session, [{"id": "guest", "discoverable": False}])
+        make_video(session, "of ann", creator="ann")
+        make_video(session, "of guest", creator="guest")
+        block(session, "guest", "ben")
+        block(session, "cat", "guest")
+
+    def seen() -> set[str]:
+        with Session(engine) as session:
+            pages = [preview(session, user) for user in ("ben", "cat", "dan")]
+            [found] = [each for each in diagnose(engine) if each.check == "visibility"]
+            assert found.ok
+            return {name for page in pages for name in names(page)}
+
+    run_transaction(engine, declare)
+    assert seen() == {"of ann"}
+    for _ in range(4):
+        with suppress(Killed), killed_at_commit(engine, 2):
+            merge_users(engine, "guest", "ann")
+        assert seen() == set()
+        with Session(engine) as session:
+            assert show_user(session, "ann").blocked == ("ben",)
+    found = merge_users(engine, "guest", "ann")
+    assert seen() == set()
+    assert found.rows["blocks"] == 0
+    with Session(engine) as session:
+        assert not show_user(session, "guest").discoverable
+    run_transaction(engine, lambda s: upsert_users(s, [{"id": "ann", "discoverable": True}]))
+    assert seen() == {"of ann", "of guest"}
+
+
+def test_the_result_does_not_tell_what_others_declared(world: Engine) -> None:
+    def declare(session: Session) -> None:
+        upsert_users(session, [{"id": "ann"}, {"id": "guest"}])
+        block(session, "guest", "u1")
+        follow(session, "guest", "u1")
+        for user in ("u2", "u3", "u4"):
+            block(session, user, "guest")
+            mute(session, user, "creator", "guest")
+            follow(session, user, "guest")
+
+    run_transaction(world, declare)
+    rows = merge_users(world, "guest", "ann").rows
+    assert (rows["blocks"], rows["muted_creators"], rows["follows"]) == (1, 0, 1)
+
+
+def test_what_is_liked_during_a_merge_is_an_interest_in_the_user(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def declare(session: Session) -> None:
+        upsert_users(session, [{"id": key} for key in ("ann", "ben", "guest")])
+        make_video(session, "video", creator="guest")
+
+    def steps(*arguments: Any) -> Iterator[Any]:
+        for step in own(*arguments):
+            if step.func is merge._give:
+                like = make_event("like", "video", user="ben", key="a")
+                run_transaction(engine, lambda session: recommender.record_many(session, [like]))
+            yield step
+
+    run_transaction(engine, declare)
+    own = merge._steps
+    monkeypatch.setattr(merge, "_steps", steps)
+    assert merge_users(engine, "guest", "ann").rows["affinities"] == 0
+    creators = read(engine, AFFINITIES.c.user_id, AFFINITIES.c.subject_id)
+    assert creators == [(id_of(engine, "ben"), id_of(engine, "ann"))]
+
+
+def test_what_is_declared_under_an_alias_moves_when_the_merge_is_repeated(engine: Engine) -> None:
+    """A process with the code before aliases writes such rows."""
+    run_transaction(engine, lambda s: upsert_users(s, [{"id": "ann"}, {"id": "guest"}]))
+    merge_users(engine, "guest", "ann")
+    rows = [{"user_id": id_of(engine, "guest"), "creator_id": id_of(engine, "ann")}]
+    rows += [{"user_id": id_of(engine, "guest"), "creator_id": id_of(engine, "guest")}]
+    run_transaction(
+        engine, lambda s: s.execute(FOLLOWS.insert(), [{**row, "created_at": NOON} for row in rows])
+    )
+    merge_users(engine, "guest", "ann")
+    assert left(engine, id_of(engine, "guest")) == []
 
 
 def test_a_running_session_goes_on_under_both_keys(world: Engine) -> None:
