@@ -40,6 +40,7 @@ from recommender import (
 )
 from recommender.database.engine import create_engine
 from recommender.formats.scalars import EVENT_KINDS
+from recommender.formats.visibility import UNDISCOVERABLE
 from recommender.models import EventRow, Follow, Interaction, User, Video
 from recommender.models.tables import AFFINITIES, BLOCKS, FOLLOWS, MUTED_CREATORS
 from recommender.operations import merge, merge_history
@@ -224,10 +225,10 @@ def test_what_is_liked_during_a_merge_is_an_interest_in_the_user(
     def steps(*arguments: Any) -> Iterator[Any]:
         for step in own(*arguments):
             if step.func is merge._give:
-                like = make_event("like", "video", user="ben", key="a")
-                run_transaction(engine, lambda session: recommender.record_many(session, [like]))
+                run_transaction(engine, lambda s: recommender.record_many(s, likes))
             yield step
 
+    likes = [make_event("like", "video", user="ben", key="a")]
     run_transaction(engine, declare)
     own = merge._steps
     monkeypatch.setattr(merge, "_steps", steps)
@@ -305,7 +306,7 @@ def test_a_guests_videos_are_the_users_in_every_respect(engine: Engine) -> None:
     merge_users(engine, "guest", "ann")
     ann = id_of(engine, "ann")
     assert read(engine, Video.key, Video.creator_id, Video.visibility)[:3] == [
-        (f"v{n}", ann, 0) for n in range(3)
+        (f"v{n}", ann, UNDISCOVERABLE) for n in range(3)
     ]
     after = learned(engine)["affinities"]
     for user in ("ann", "bob"):
