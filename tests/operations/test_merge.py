@@ -308,6 +308,7 @@ def test_a_guests_videos_are_the_users_in_every_respect(engine: Engine) -> None:
     assert read(engine, Video.key, Video.creator_id, Video.visibility)[:3] == [
         (f"v{n}", ann, UNDISCOVERABLE) for n in range(3)
     ]
+    run_transaction(engine, lambda s: upsert_users(s, [{"id": "ann", "discoverable": True}]))
     after = learned(engine)["affinities"]
     for user in ("ann", "bob"):
         both = [before[user, "creator", creator] for creator in ("ann", "guest")]
