@@ -30,7 +30,7 @@ from recommender.errors import (
 )
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey, EventKind, OnError
-from recommender.ingest.merged_events import BODY_COLUMNS, derived_bodies
+from recommender.ingest.merged_events import BODY_COLUMNS, derived_bodies, derived_key
 from recommender.ingest.states import (
     EventContext,
     EventUser,
@@ -167,6 +167,7 @@ def apply_events(
     savepoint = session.begin_nested() if strict and len(resolved) > 1 else nullcontext()
     with savepoint:
         new, conflicts = _insert_new(session, resolved, any_time=any_time)
+        new += _insert_late(session, events, resolved, conflicts, any_time=any_time)
         rejected |= {index: _conflict(session, events[index], conflicts[index])
                      for index in conflicts}  # fmt: skip
         if strict:
@@ -310,6 +311,35 @@ def _insert_new(
     for index in _kept_by_merges(session, resolved, conflicts, any_time=any_time):
         del conflicts[index]
     return new, conflicts
+
+
+def _insert_late(
+    session: Session,
+    events: Sequence[Row],
+    resolved: Mapping[int, ResolvedEvent],
+    conflicts: dict[int, State],
+    *,
+    any_time: bool,
+) -> list[ResolvedEvent]:
+    """Insert late events of merged users under derived keys, as their merge would have done.
+
+    Returns:
+        The new events. They and the repeated ones are taken out of the conflicts.
+    """
+    keys = {events[index]["user"] for index in conflicts}
+    merged = aliases.targets(session, keys) if keys else {}
+    late = {
+        index: resolved[index]._replace(key=derived_key(events[index]["id"], events[index]["user"]))
+        for index in conflicts
+        if events[index]["user"] in merged
+    }
+    if not late:
+        return []
+    new, left = _insert_new(session, late, any_time=any_time)
+    for index in late:
+        del conflicts[index]
+    conflicts |= left
+    return new
 
 
 def _kept_by_merges(

@@ -6,6 +6,7 @@ guest's event under a derived key. When the guest's event is sent again, it is f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from functools import cache
 from hashlib import blake2b
@@ -24,14 +25,26 @@ Body = tuple[object, ...]
 """The values of `BODY_COLUMNS`."""
 
 
-def derived_key(event: str, guest: str) -> str:
-    """Return the key under which a merge keeps an event, from its key and the guest's."""
-    return derived_prefix(event) + _digest(guest)
+def derived_key(event: str, guest: str, number: int = 0) -> str:
+    """Return a key under which a merge keeps an event, from its key and the guest's.
+
+    Args:
+        event: the event's key; it may be a derived one.
+        guest: the guest's key.
+        number: the number of keys that are taken already. A key of a guest can be used again, after
+            the guest was renamed.
+    """
+    return derived_prefix(event) + _digest(f"{guest}\0{number}" if number else guest)
 
 
 def derived_prefix(event: str) -> str:
     """Return how the keys begin that are derived from an event's key."""
-    return f"merged:{_digest(event)}:"
+    return event[:_PREFIX_LENGTH] if _DERIVED.fullmatch(event) else f"merged:{_digest(event)}:"
+
+
+_DERIVED = re.compile(r"merged:[0-9a-f]{32}:[0-9a-f]{32}")
+
+_PREFIX_LENGTH = len("merged:") + 32 + len(":")
 
 
 def _digest(text: str) -> str:

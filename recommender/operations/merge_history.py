@@ -18,7 +18,7 @@ from recommender.database import bulk, lookup
 from recommender.database.session import Session
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
-from recommender.ingest.merged_events import BODY_COLUMNS, derived_key
+from recommender.ingest.merged_events import BODY_COLUMNS, derived_bodies, derived_key
 from recommender.learning.merged_pairs import (
     correct_affinities,
     correct_statistics,
@@ -164,9 +164,8 @@ def move_events(
     known = _insert_events(session, events)
     bodies = _bodies(session, user_id, known)
     same = {key for key in known if bodies[key] == _body(events[key])}
-    others = {derived_key(key, guest.key): events[key] for key in known - same}
-    kept = {key: {**event, "key": key} for key, event in others.items()}
-    same |= {others[key]["key"] for key in _insert_events(session, kept)}
+    same |= _kept_before(session, user_id, {key: events[key] for key in known - same})
+    _insert_derived(session, guest, {key: events[key] for key in known - same})
     bulk.delete(session, EVENTS, sorted((guest.id, key) for key in events))
     twice: dict[int, list[Any]] = {}
     for row in rows:
@@ -196,6 +195,28 @@ def _insert_events(session: Session, events: Mapping[str, Mapping[str, Any]]) ->
     rows = [events[key] for key in sorted(events)]
     columns = {column.name: [row[column.name] for row in rows] for column in EVENTS.c}
     return events.keys() - {key for _, key in bulk.insert_new(session, EVENTS, columns)}
+
+
+def _kept_before(
+    session: Session, user_id: int, events: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Return the keys of events that the user has under derived keys."""
+    kept = derived_bodies(session, [(user_id, key) for key in events]) if events else {}
+    return {key for key in events if _body(events[key]) in kept.get((user_id, key), ())}
+
+
+def _insert_derived(
+    session: Session, guest: Guest, events: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Insert events under derived keys that are free."""
+    number = 0
+    while events:
+        # An event under a derived key, and the one that had the original key, derive the same.
+        keys = {derived_key(key, guest.key, number): key for key in sorted(events)}
+        kept = {derived: {**events[key], "key": derived} for derived, key in keys.items()}
+        done = {keys[derived] for derived in keys.keys() - _insert_events(session, kept)}
+        events = {key: event for key, event in events.items() if key not in done}
+        number += 1
 
 
 def _bodies(session: Session, user_id: int, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:

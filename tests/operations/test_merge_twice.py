@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,14 +11,17 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender import (
+    EventConflict,
     prune,
+    record,
     record_many,
     refresh,
+    rename_user,
     run_transaction,
     upsert_users,
     upsert_videos,
 )
-from recommender.models import Interaction
+from recommender.models import EventRow, Interaction
 from recommender.operations.merge import merge_users
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import expected_trends, read, statistics, trends
@@ -94,3 +98,82 @@ def test_what_both_watched_of_pruned_pairs_is_worth_one_of_them_at_least(engine:
         0, 9_500, 19_000,
     }  # fmt: skip
     assert all(viewed >= positive for viewed, positive in statistics(engine).values())
+
+
+# One key for several events
+
+
+def sent(kind: str, user: str, hours: float = 1, key: str = "k") -> Any:
+    return make_event(kind, "v", user, key=key, at=at(hours))
+
+
+def record_each(engine: Engine, *events: Any) -> list[int]:
+    """Record events, one per transaction; return the number of new ones of each."""
+    return [
+        run_transaction(engine, lambda s, event=event: record_many(s, [event])).inserted
+        for event in events
+    ]
+
+
+def people_of(engine: Engine, *keys: str) -> None:
+    def write(session: Session) -> None:
+        upsert_users(session, [{"id": key} for key in ("bob", *keys)])
+        lasts(session, 10_000, "v")
+
+    run_transaction(engine, write)
+
+
+def logged(engine: Engine) -> list[str]:
+    return sorted(kind for (kind,) in read(engine, EventRow.kind))
+
+
+def test_no_event_is_lost_or_doubled_if_many_guests_use_one_key(engine: Engine) -> None:
+    people_of(engine, *BOTH, "tv", "eve")
+    guests = sent("share", "guest")
+    assert record_each(engine, sent("like", "ann"), guests, replace(guests, user="tv")) == [1] * 3
+    merges = [merge_users(engine, key, "ann") for key in ("guest", "tv")]
+    assert [(found.renamed, found.same) for found in merges] == [(1, 0), (0, 1)]
+    rename_user(engine, "guest", "old guest")
+    people_of(engine, "guest")
+    again = sent("comment", "guest")
+    assert record_each(engine, again, sent("save", "eve")) == [1, 1]
+    assert merge_users(engine, *BOTH).renamed == 1
+    assert merge_users(engine, "ann", "eve").renamed == 1
+    assert logged(engine) == ["comment", "like", "save", "share"]
+    columns = (Interaction.shares, Interaction.comments)
+    assert read(engine, *columns) == [(1, 1)]
+    everyone = (*BOTH, "tv", "eve", "old guest")
+    retried = [replace(event, user=user) for user in everyone for event in (guests, again)]
+    assert {*record_each(engine, *retried)} == {0}
+
+
+def test_late_events_of_a_guest_are_kept_under_keys_of_their_own(engine: Engine) -> None:
+    people_of(engine, *BOTH)
+    assert record_each(engine, sent("like", "ann"), sent("share", "guest", key="l")) == [1, 1]
+    merge_users(engine, *BOTH)
+    late = [sent("comment", "guest", 2), sent("save", "guest", 2, "free"), sent("like", "guest")]
+    counts = run_transaction(engine, lambda s: record_many(s, [*late, *late]))
+    assert (counts.inserted, counts.unchanged) == (2, 4)
+    retried = [replace(event, user=user) for event in late for user in BOTH]
+    assert {*record_each(engine, *retried)} == {0}
+    without = {"video": "v", "kind": "comment", "key": "k"}
+    assert not run_transaction(engine, lambda s: record(s, "guest", **without))
+    for other in (sent("convert", "guest", 2), sent("convert", "ann", 2)):
+        with pytest.raises(EventConflict, match="event 'k' of user"):
+            run_transaction(engine, lambda s, other=other: record_many(s, [other]))
+        counts = run_transaction(
+            engine, lambda s, other=other: record_many(s, [other], on_error="skip")
+        )
+        assert [*counts.rejected] == [0]
+    assert logged(engine) == ["comment", "like", "save", "share"]
+    assert read(engine, Interaction.shares, Interaction.comments) == [(1, 1)]
+
+
+def test_two_late_events_with_one_key_are_a_conflict(engine: Engine) -> None:
+    people_of(engine, *BOTH)
+    record_each(engine, sent("like", "ann"))
+    merge_users(engine, *BOTH)
+    late = [sent("comment", "guest"), sent("share", "guest")]
+    with pytest.raises(EventConflict, match=r"events\[1\]: event 'k' of user 'guest'"):
+        run_transaction(engine, lambda s: record_many(s, late))
+    assert logged(engine) == ["like"]

@@ -186,9 +186,12 @@ class User:
 
     def absorb(self, guest: User) -> tuple[int, int]:
         """Take over what is stored about a guest; the numbers of same and of renamed events."""
-        twice = {k: body for k, body in guest.log.items() if self.log.get(k) == body}
-        renamed = {k: body for k, body in guest.log.items() if k in self.log and k not in twice}
-        self.log = {**guest.log, **self.log, **{f"{k} {guest.key}": renamed[k] for k in renamed}}
+        known = {k: body for k, body in guest.log.items() if k in self.log}
+        twice = {k: body for k, body in known.items() if body in (self.log[k], *self.kept(k))}
+        renamed = {k: body for k, body in known.items() if k not in twice}
+        self.log = {**guest.log, **self.log}
+        for key, body in renamed.items():
+            self.log[self.derived(key, guest.key)] = body
         for video, pair in guest.pairs.items():
             own = self.pairs.setdefault(video, Pair(pair.first_at, pair.last_at))
             own.absorb(pair, [body for body in twice.values() if body.video is video])
@@ -215,7 +218,15 @@ class User:
 
     def kept(self, key: str) -> list[Body]:
         """Return the bodies of events that merges keep for a key, but its own."""
-        return [body for name, body in self.log.items() if name.startswith(f"{key} ")]
+        begin = key.split(maxsplit=1)[0]
+        return [body for name, body in self.log.items() if name.startswith(f"{begin} ")]
+
+    def derived(self, key: str, guest: str) -> str:
+        """Return a free key for an event of a guest."""
+        name = f"{key.split(maxsplit=1)[0]} {guest}"
+        while name in self.log:
+            name += "+"
+        return name
 
     def has_seen(self, video: Video) -> bool:
         """Return whether the user has an event with a video, or looked at one of its places."""
@@ -384,16 +395,21 @@ class Model:
             user = self.users[event.user]
             logged = user.log.get(event.key)
             before = logged or bodies.setdefault((user, event.key), body)
-            if before != body and body not in user.kept(event.key):
+            key = event.key
+            if before != body and body not in user.kept(key) and event.user != user.key:
+                key = f"{key} {event.user}"  # as a merge would have kept it
+                logged = user.log.get(key)
+                before = logged or bodies.setdefault((user, key), body)
+            if before != body and body not in user.kept(key):
                 conflicts[number] = recommender.EventConflict
-            elif logged or (user, event.key) in new:
+            elif logged or (user, key) in new:
                 unchanged += 1
             else:
-                new[user, event.key] = event
+                new[user, key] = event
         if conflicts and not skip:
             return conflicts[min(conflicts)]
-        for event in new.values():
-            self._fold(event)
+        for (_, key), event in new.items():
+            self._fold(event, key)
         too_old = sum(error is recommender.EventTooOld for error in refused.values())
         return len(new), unchanged, too_old, sorted([*refused, *conflicts])
 
@@ -401,9 +417,9 @@ class Model:
         video = self.videos[event.video]
         return Body(video, event.kind, event.at, event.watch_ms, event.completion)
 
-    def _fold(self, event: Event) -> None:
+    def _fold(self, event: Event, key: str) -> None:
         user, body = self.users[event.user], self._body(event)
-        user.log[event.key] = body
+        user.log[key] = body
         pair = user.pairs.setdefault(body.video, Pair(event.at, event.at))
         pair.add(body.video.judged(Deed(*body[1:])))
 
