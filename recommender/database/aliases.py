@@ -82,22 +82,22 @@ def user_ids(session: Session, keys: Iterable[str], *, key_share: bool = False) 
     return {key: row_id for key, row_id in rows}  # noqa: C416 - a tuple of any length to mypy
 
 
-def targets(session: Session, keys: Iterable[str], *, lock: bool = False) -> dict[str, str]:
-    """Return the own keys of users, by the aliases among the keys; `lock` as in `find_users`."""
-    if lock and not lookup.is_sqlite(session):
+def locked_targets(session: Session, keys: Iterable[str]) -> dict[str, str]:
+    """Lock users as `find_users` does; return their own keys, by the aliases among the keys."""
+    if not lookup.is_sqlite(session):
         rows = find_users(session, keys, [USERS.c.key], lock=True)
         return {given: key for given, key in rows if given != key}
     if not (listed := [(key,) for key in dict.fromkeys(keys)]):
         return {}
     values = lookup.listed_values(session, 1, listed)
-    found = lookup.run(session, _find_targets(lookup.is_sqlite(session)), values)
+    found = lookup.run(session, _find_targets(), values)
     return {given: key for given, key in found}  # noqa: C416 - a Row is not a pair to mypy
 
 
 @cache
-def _find_targets(on_sqlite: bool) -> Statement:  # noqa: FBT001 - cached by it
-    """Build the SELECT of listed aliases, with the own keys of their users."""
-    listed = lookup.listed(on_sqlite, (USERS.c.key,))
+def _find_targets() -> Statement:
+    """Build SQLite's SELECT of listed aliases, with the own keys of their users."""
+    listed = lookup.listed(True, (USERS.c.key,))  # noqa: FBT003 - on SQLite
     source = sa.join(listed, NAMED, NAMED.c.key == listed.c.key).join(USERS, is_meant())
     # Not `merged_into IS NOT NULL`, whose index SQLite would read for all aliases.
     is_alias = USERS.c.id != NAMED.c.id

@@ -58,7 +58,7 @@ def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
 def apply_users(session: Session, rows: Sequence[Row]) -> Counts:
     """Write user rows that `rows.parse_row` returned; see `upsert_users`."""
     # Locked, so that no user is merged before the rows are written.
-    own = aliases.targets(session, (str(row["id"]) for row in rows), lock=True)
+    own = aliases.locked_targets(session, (str(row["id"]) for row in rows))
     written = [_of_alias(row, own[str(row["id"])]) if row["id"] in own else row for row in rows]
     rounds, repeated = split_rounds(written)
     return sum((_write_users(session, users) for users in rounds), Counts(unchanged=repeated))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import InvalidValue, run_transaction
 from recommender.files.batches import ROW_KINDS
-from recommender.models import Affinity, Block, Follow, Interaction, User
+from recommender.models import Affinity, Block, Follow, Interaction, MutedCreator, User
 from recommender.operations.inventory import OF_OTHERS, PER_USER
 from recommender.operations.users import show_user
 from tests.support.kinds import slow_on_postgresql
@@ -135,6 +135,37 @@ def test_no_one_is_refused_by_themselves_under_another_key(engine: Engine) -> No
     for call in calls:
         with pytest.raises(InvalidValue, match="themselves"):
             run_transaction(engine, call)
+
+
+def test_what_an_unfinished_merge_left_can_be_undone(engine: Engine, alias: int) -> None:
+    """Until it goes on, rows that others have about the guest name the alias."""
+
+    def leave(session: Session) -> None:
+        ids = {row.key: row.id for row in session.execute(sa.select(User.key, User.id))}
+        own, bob, eve = (ids[key] for key in (OWN, "bob", "eve"))
+        session.add_all(
+            Block(user_id=user, direction=direction, other_id=other, blocked_at=NOON)
+            for user, direction, other in (
+                (own, "by_me", bob), (bob, "of_me", alias),
+                (eve, "by_me", alias), (own, "of_me", eve),
+            )
+        )  # fmt: skip
+        session.add(Follow(user_id=bob, creator_id=alias))
+        session.add(MutedCreator(user_id=bob, creator_id=alias, muted_at=NOON))
+
+    run_transaction(engine, leave)
+    undo: list[Callable[[Session], bool]] = [
+        lambda s: recommender.unblock(s, OWN, "bob"),
+        lambda s: recommender.unblock(s, "eve", OWN),
+        lambda s: recommender.unfollow(s, "bob", OWN),
+        lambda s: recommender.unmute(s, "bob", "creator", OWN),
+    ]
+    for call in undo:
+        assert run_transaction(engine, call)
+        assert not run_transaction(engine, call)
+    with Session(engine) as session:
+        for model in (Block, Follow, MutedCreator):
+            assert session.scalars(sa.select(model.user_id)).all() == []
 
 
 def test_pages_of_both_keys_are_of_one_viewer(engine: Engine, alias: int) -> None:
