@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Integer
+from sqlalchemy import ColumnElement, Integer
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
@@ -79,7 +79,7 @@ def record_page(session: Session, page: FeedPage, *, settings: Settings | None =
         raise InvalidValue("page: only a page of for_you can be recorded")
     row = _session_row(session, request)
     settings = settings or Settings.from_environment()
-    own = replace(request, user_id=row.id)
+    own = replace(request, user=row.key, user_id=row.id)
     if own.position < (row.next_position or 1):
         return recorded_page(session, own)
     # The page of a user who was erased since is not a page of the new user with that key.
@@ -92,23 +92,28 @@ def record_page(session: Session, page: FeedPage, *, settings: Settings | None =
 def _session_row(session: Session, request: RequestSummary) -> Any:
     """Return the user, the session and its last video; NULL before its first page.
 
-    It locks the user's row. It finds the user by the key, because a replica may not know the row.
+    It locks the user's row. It finds the user by the key, because a replica may not know the row,
+    and by the row if the key was changed since.
 
     Raises:
         UnknownUser: the viewer is not in the database.
     """
-    row = session.execute(_session_query(request), {"session": request.session}).one_or_none()
-    if row is None:
-        raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
-    # The user may have been merged while this transaction waited for the lock.
-    return row if row.merged_into is None else _session_row(session, request)
+    for is_viewer in (_NAMED.key == request.user, _NAMED.id == request.user_id):
+        query = _session_query(is_viewer)
+        row = session.execute(query, {"session": request.session}).one_or_none()
+        if row is not None:
+            # The user may have been merged while this transaction waited for the lock.
+            return row if row.merged_into is None else _session_row(session, request)
+    raise UnknownUser(f"there is no user {scalars.shown(request.user)}")
 
 
-def _session_query(request: RequestSummary) -> Statement:
-    alias = aliased(User, name="alias")
-    user = sa.select(User.id, User.merged_into, alias.id.label("named_id")).select_from(alias)
-    query = with_session(user.join(User, is_meant(User, alias)))
-    query = query.where(alias.key == request.user, User.erased_at.is_(None))
+_NAMED = aliased(User, name="alias")
+
+
+def _session_query(is_viewer: ColumnElement[bool]) -> Statement:
+    user = sa.select(User.id, User.key, User.merged_into, _NAMED.id.label("named_id"))
+    query = with_session(user.select_from(_NAMED).join(User, is_meant(User, _NAMED)))
+    query = query.where(is_viewer, User.erased_at.is_(None))
     return query.with_for_update(key_share=True, of=User)
 
 

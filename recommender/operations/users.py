@@ -200,7 +200,8 @@ def rename_user(
         settings: the settings; None reads the environment.
 
     Raises:
-        InvalidValue: a key is malformed, or a user has the new key: merge the two.
+        InvalidValue: a key is malformed, is already a key of this user, or is another user's: merge
+            the two.
         UnknownUser: there is no user with the old key.
         RecommenderError: the database failed.
     """
@@ -221,9 +222,12 @@ def _rename(session: Session, *, old: str, new: str) -> None:
     renamed = sa.update(USERS).where(USERS.c.key == old, USERS.c.erased_at.is_(None), is_free)
     if lookup.run(session, renamed.values(key=new, on_sight=False)).rowcount:
         return
-    if old not in lookup.ids(session, USERS, [old]):
+    found = aliases.user_ids(session, [old, new])
+    if old not in found:
         check_first_rows(session)
         raise UnknownUser(f"there is no user {scalars.shown(old)}")
+    if found[old] == found.get(new):
+        raise InvalidValue(f"new: {scalars.shown(new)} is already a key of this user")
     raise _taken(new)
 
 

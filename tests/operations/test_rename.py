@@ -12,10 +12,12 @@ from sqlalchemy.orm import Session
 from recommender import (
     InvalidValue,
     UnknownUser,
+    erase_user,
     follow,
     for_you,
     merge_users,
     record,
+    record_page,
     rename_user,
     run_transaction,
     upsert_users,
@@ -64,19 +66,37 @@ def test_sessions_and_events_go_on_under_the_new_key(engine: Engine) -> None:
             show_user(session, "ann")
 
 
+def test_a_page_ranked_before_is_recorded_for_the_same_user(engine: Engine) -> None:
+    with Session(engine) as session:
+        pages = [for_you(session, "ann", limit=1, record=False, as_of=at(n)) for n in (1, 2)]
+    rename_user(engine, "ann", "anna")
+    served = run_transaction(engine, lambda s: record_page(s, pages[0]))
+    assert (names(served), served.request.user) == (names(pages[0]), "anna")
+    after = run_transaction(engine, lambda s: for_you(s, "anna", cursor=served.cursor, as_of=at(3)))
+    assert not {*names(served)} & {*names(after)}
+    erase_user(engine, "anna")
+    with pytest.raises(UnknownUser, match="^there is no user 'ann'$"):
+        run_transaction(engine, lambda s: record_page(s, pages[1]))
+
+
 def test_a_key_that_is_taken_or_unknown_is_said(engine: Engine) -> None:
     refused = [
         ("ann", "bob", InvalidValue, "new: there is a user 'bob': merge the two with merge_users"),
-        ("ann", "ann", InvalidValue, "new: there is a user 'ann'"),
+        ("ann", "ann", InvalidValue, "new: 'ann' is already a key of this user$"),
+        ("cookie", "ann", InvalidValue, "new: 'ann' is already a key of this user$"),
+        ("ann", "cookie", InvalidValue, "new: 'cookie' is already a key of this user$"),
+        ("cookie", "bob", InvalidValue, "new: there is a user 'bob'"),
         ("eve", "ada", UnknownUser, "there is no user 'eve'"),
         ("eve", "bob", UnknownUser, "there is no user 'eve'"),
         ("ann", "", InvalidValue, "new: "),
         ("a\0", "ada", InvalidValue, "old: "),
     ]
+    run_transaction(engine, lambda s: upsert_users(s, [{"id": "cookie"}]))
+    merge_users(engine, "cookie", "ann")
     for old, new, error, message in refused:
         with pytest.raises(error, match=f"^{message}"):
             rename_user(engine, old, new)
-    assert [key for (key,) in read(engine, User.key)] == ["ann", "bob"]
+    assert [key for (key,) in read(engine, User.key)] == ["ann", "bob", "cookie"]
 
 
 def test_an_alias_is_renamed_itself(engine: Engine) -> None:
