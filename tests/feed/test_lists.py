@@ -22,6 +22,7 @@ from tests.support.worlds import (
     at,
     counted_statements,
     follow,
+    follow_oneself,
     make_user,
     make_video,
     mute,
@@ -61,8 +62,9 @@ OPTIONS: Mapping[str, Any] = {
 def make_world(session: Session) -> None:
     """Make a viewer, a video that passes every filter, and the videos of `FAILS`."""
     make_user(session)
-    for creator in ("star", "villain", "nemesis", "viewer"):
+    for creator in ("star", "villain", "nemesis"):
         follow(session, "viewer", creator)
+    follow_oneself(session, "viewer")
     for key, columns in {"fine": {}, **FAILS}.items():
         make_video(session, key, **{"creator": "star", **columns})
     for kind, value in (("creator", "villain"), ("hashtag", "cats"), ("sound", "song"),

@@ -36,6 +36,7 @@ from tests.support.worlds import (
     at,
     counted_statements,
     follow,
+    follow_oneself,
     make_user,
     make_video,
     make_videos,
@@ -196,8 +197,9 @@ def test_following_shows_what_was_seen_and_keeps_out_what_was_muted_or_rejected(
     }  # fmt: skip
     for key, columns in cases.items():
         make_video(session, key, **{"creator": "star", **columns})
-    for creator in ("star", "villain", "viewer"):
+    for creator in ("star", "villain"):
         recommender.follow(session, "viewer", creator)
+    follow_oneself(session, "viewer")
     for kind, value in (("creator", "villain"), ("hashtag", "cats"), ("sound", "song"),
                         ("keyword", "spam")):  # fmt: skip
         mute(session, "viewer", kind, value)

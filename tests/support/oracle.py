@@ -64,7 +64,12 @@ def random_world(seed: int, videos: int = 40) -> World:
         users={key: _user(chance, number) for number, key in enumerate(VIEWERS)},
         videos={f"v{number}": _video(chance) for number in range(videos)},
         owners={song: chance.choice(CREATORS) for song in SONGS if chance.random() < 0.5},
-        follows={(user, chance.choice(CREATORS)) for user in VIEWERS[:-1] for _ in range(2)},
+        follows={
+            (user, creator)
+            for user in VIEWERS[:-1]
+            for creator in (chance.choice(CREATORS), chance.choice(CREATORS))
+            if creator != user
+        },
         mutes={(user, *each) for user in VIEWERS for each in MUTES if chance.random() < 0.15},
         state={
             "landmark": NOON - timedelta(days=chance.uniform(-90, 90)),

@@ -22,6 +22,7 @@ from recommender.feed.items import placed_items
 from recommender.feed.statements import Candidates, page_rows
 from recommender.files.layout import Layout
 from recommender.ingest.upserts import get_or_create_ids
+from recommender.models import Follow, User
 from recommender.models.tables import SOUNDS
 from recommender.ranking.scoring import ranked
 
@@ -56,6 +57,13 @@ def follow(session: Session, user: str, creator: str, **options: Any) -> bool:
     """Let a user follow a creator, who is created first if missing."""
     make_user(session, creator)
     return recommender.follow(session, user, creator, **options)
+
+
+def follow_oneself(session: Session, user: str) -> None:
+    """Let a user follow themselves, as earlier versions allowed."""
+    (row_id,) = session.scalars(sa.select(User.id).where(User.key == user))
+    session.add(Follow(user_id=row_id, creator_id=row_id))
+    session.flush()
 
 
 def mute(session: Session, user: str, kind: str, value: str, **options: Any) -> bool:
