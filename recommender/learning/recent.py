@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,12 @@ def renew_recent(run: RefreshRun, session: Session, users: Iterable[int]) -> Non
     run.add_done(users=changed)
     if changed:
         note_counted(session)
+
+
+def forget_recent(session: Session, user_id: int, since: datetime) -> None:
+    """Delete the recent engagements of a user up to a time."""
+    forgotten = RECENT.c.user_id == user_id, RECENT.c.at <= since
+    lookup.run(session, sa.delete(RECENT).where(*forgotten))
 
 
 def note_counted(session: Session) -> None:

@@ -29,7 +29,6 @@ from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.mutes import KINDS
 from recommender.ingest.visibility import show_videos
-from recommender.learning.rebuild import rebuild_affinities
 from recommender.learning.statistics import RefreshRun, lock_videos
 from recommender.logs import log
 from recommender.models.tables import (
@@ -38,7 +37,6 @@ from recommender.models.tables import (
     EVENTS,
     FOLLOWS,
     PENDING,
-    RECENT,
     SESSIONS,
     SOUNDS,
     USER_HASHTAGS,
@@ -56,6 +54,7 @@ from recommender.operations.merge_history import (
     Guest,
     Moved,
     Row,
+    finish,
     lock_target,
     move_history,
     move_rest,
@@ -186,7 +185,7 @@ def _steps(run: RefreshRun, guest: Guest) -> Iterator[Step]:
         yield partial(move_rest, guest, table)
     # A rebuild that ran since then has taught the guest again.
     yield partial(_move_affinities, guest)
-    yield partial(_finish, guest)
+    yield partial(finish, guest)
 
 
 # The first transaction
@@ -382,19 +381,3 @@ def _give(guest: Guest, table: Table, session: Session, _state: Any) -> Moved:
 
 
 # The end
-
-
-def _finish(guest: Guest, session: Session, state: Any) -> Moved:
-    """Learn the user's interests again if only one was reset, or if what moved is not exact."""
-    user = lock_target(session, guest)
-    lookup.run(session, sa.delete(RECENT).where(RECENT.c.user_id == guest.id))
-    lookup.run(session, sa.update(USERS).where(USERS.c.id == guest.id).values(discoverable=True))
-    before = sa.select(USERS.c.learned_since).where(USERS.c.id == guest.id)
-    since, horizon = user.learned_since, state.events_horizon
-    if lookup.run(session, before).scalar() == since:
-        return Moved()
-    if horizon is None or (since is not None and since >= horizon):
-        rebuild_affinities(session, [user.key])
-    done = sa.update(USERS).where(USERS.c.id == guest.id).values(learned_since=since)
-    lookup.run(session, done)
-    return Moved()

@@ -6,9 +6,10 @@ out of the videos' statistics what two viewers counted for more than one.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import accumulate, chain, islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -25,7 +26,8 @@ from recommender.learning.merged_pairs import (
     is_pruned,
     merged_pair,
 )
-from recommender.learning.recent import renew_recent
+from recommender.learning.rebuild import rebuild_affinities
+from recommender.learning.recent import forget_recent, renew_recent
 from recommender.learning.states import STATE_COLUMNS, State
 from recommender.learning.statistics import RefreshRun, count_pairs, lock_videos
 from recommender.models.tables import EVENTS, INTERACTIONS, RECENT, USERS, VIDEOS
@@ -114,19 +116,21 @@ def _next_states(session: Session, guest: Guest) -> dict[int, State]:
     """Return the guest's next states by video, as many as have few events together."""
     read = sa.select(INTERACTIONS).where(INTERACTIONS.c.user_id == guest.id)
     rows = lookup.run(session, read.order_by(INTERACTIONS.c.video_id).limit(MAX_MOVED_STATES))
-    states: dict[int, State] = {}
-    left = MAX_MOVED_ROWS
-    for row in rows:
-        state = dict(zip(STATE_COLUMNS, row, strict=True))
-        left -= 1 + sum(state[name] for name in COUNTS)
-        if states and left < 0:
-            break
-        states[row.video_id] = state
-    return states
+    states = {row.video_id: dict(zip(STATE_COLUMNS, row, strict=True)) for row in rows}
+    events = _numbers_of_events(session, guest.id, list(states))
+    sums = accumulate(1 + events.get(video_id, 0) for video_id in states)
+    number = bisect_right(list(sums), MAX_MOVED_ROWS)
+    return dict(islice(states.items(), max(1, number)))
 
 
-COUNTS = ("impressions", "shares", "comments", "reports", "conversions")
-"""The columns of a state that are numbers of events, of most kinds."""
+def _numbers_of_events(session: Session, user_id: int, videos: Sequence[int]) -> dict[int, int]:
+    """Return the numbers of logged events of a user with consecutive videos, by video."""
+    if not videos:
+        return {}
+    of_videos = EVENTS.c.user_id == user_id, EVENTS.c.video_id.between(videos[0], videos[-1])
+    read = sa.select(EVENTS.c.video_id, sa.func.count()).where(*of_videos)
+    rows = lookup.run(session, read.group_by(EVENTS.c.video_id))
+    return {video_id: number for video_id, number in rows}  # noqa: C416 - a Row is not a pair
 
 
 def _states_of(session: Session, user_id: int, videos: Iterable[int]) -> dict[int, State]:
@@ -271,3 +275,21 @@ def _renew_recent(
     if changed:
         columns = (VIDEOS.c.id, VIDEOS.c.neighbours_views)
         bulk.update_listed(session, columns, changed, {"neighbours_views": bulk.replace})
+
+
+def finish(guest: Guest, session: Session, state: Any) -> Moved:
+    """Learn the user's interests again if only one was reset, or if what moved is not exact."""
+    user = lock_target(session, guest)
+    lookup.run(session, sa.delete(RECENT).where(RECENT.c.user_id == guest.id))
+    lookup.run(session, sa.update(USERS).where(USERS.c.id == guest.id).values(discoverable=True))
+    before = sa.select(USERS.c.learned_since).where(USERS.c.id == guest.id)
+    since, horizon = user.learned_since, state.events_horizon
+    if lookup.run(session, before).scalar() == since:
+        return Moved()
+    if horizon is None or (since is not None and since >= horizon):
+        rebuild_affinities(session, [user.key])
+    if since is not None:
+        forget_recent(session, user.id, since)
+    done = sa.update(USERS).where(USERS.c.id == guest.id).values(learned_since=since)
+    lookup.run(session, done)
+    return Moved()

@@ -22,6 +22,7 @@ from recommender.formats.scalars import AnyKey
 from recommender.ingest.users import user_id
 from recommender.learning.engagement import MAX_CLOCK_SKEW
 from recommender.learning.rebuild import rebuild_affinities
+from recommender.learning.recent import forget_recent
 from recommender.models import (
     Block,
     Follow,
@@ -32,7 +33,6 @@ from recommender.models import (
     MutedHashtag,
     MutedKeyword,
     MutedSound,
-    RecentEngagement,
     Sound,
     User,
     Video,
@@ -180,8 +180,7 @@ def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) ->
     if before is None or before < since:
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
     rebuild_affinities(session, [own_key])
-    is_forgotten = sa.and_(RecentEngagement.user_id == row_id, RecentEngagement.at <= since)
-    session.execute(sa.delete(RecentEngagement).where(is_forgotten))
+    forget_recent(session, row_id, since)
 
 
 def rename_user(

@@ -1,4 +1,4 @@
-"""What a guest and a user both recorded, after a merge: counted once, by the log."""
+"""What a guest and a user both recorded, after a merge: counted once, in small batches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from recommender import (
     record_many,
     refresh,
     rename_user,
+    reset_user,
     run_transaction,
     upsert_users,
     upsert_videos,
 )
-from recommender.models import EventRow, Interaction
+from recommender.formats.scalars import EVENT_KINDS
+from recommender.models import EventRow, Interaction, RecentEngagement, User
+from recommender.operations import merge, merge_history
 from recommender.operations.merge import merge_users
+from recommender.operations.merge_history import move_history
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import expected_trends, read, statistics, trends
 from tests.support.twin_databases import LEARNED
@@ -177,3 +181,49 @@ def test_two_late_events_with_one_key_are_a_conflict(engine: Engine) -> None:
     with pytest.raises(EventConflict, match=r"events\[1\]: event 'k' of user 'guest'"):
         run_transaction(engine, lambda s: record_many(s, late))
     assert logged(engine) == ["like"]
+
+
+# Batches and resets
+
+
+def test_a_transaction_moves_few_rows_whatever_their_kind(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people_of(engine, *BOTH)
+    videos = [f"w{n}" for n in range(6)]
+    run_transaction(engine, lambda s: lasts(s, 10_000, *videos))
+    log = [
+        make_event(kind, video, "guest", key=f"{video} {kind}", at=at(1))
+        for video in videos
+        for kind in EVENT_KINDS
+    ]
+    run_transaction(engine, lambda s: record_many(s, log))
+    moved: list[int] = []
+
+    def counted(*args: Any) -> Any:
+        rows = move_history(*args)
+        moved.append(rows["rec_events"] + rows["rec_interactions"])
+        return rows
+
+    monkeypatch.setattr(merge, "move_history", counted)
+    most = 2 * (len(EVENT_KINDS) + 1)
+    monkeypatch.setattr(merge_history, "MAX_MOVED_ROWS", most)
+    merge_users(engine, *BOTH)
+    assert moved == [most] * 3 + [0]
+    assert len(logged(engine)) == len(log)
+
+
+@pytest.mark.parametrize("reset", BOTH)
+def test_the_later_reset_of_either_forgets_the_engagements_of_both(
+    engine: Engine, reset: str
+) -> None:
+    people_of(engine, *BOTH)
+    (other,) = {*BOTH} - {reset}
+    record_each(engine, sent("like", other, 1), sent("like", "bob", 1))
+    refresh(engine, as_of=at(99))
+    run_transaction(engine, lambda s: reset_user(s, reset, at=at(2)))
+    merge_users(engine, *BOTH)
+    ids = {key: row_id for row_id, key in read(engine, User.id, User.key)}
+    assert [row[0] for row in read(engine, RecentEngagement.user_id)] == [ids["bob"]]
+    with Session(engine) as session:
+        assert {key[0] for key in LEARNED["affinities"](session)} == {"bob"}
