@@ -327,7 +327,7 @@ def _insert_late(
         The new events. They and the repeated ones are taken out of the conflicts.
     """
     keys = {events[index]["user"] for index in conflicts}
-    merged = aliases.targets(session, keys) if keys else {}
+    merged = aliases.locked_targets(session, keys) if keys else {}
     late = {
         index: resolved[index]._replace(key=derived_key(events[index]["id"], events[index]["user"]))
         for index in conflicts
