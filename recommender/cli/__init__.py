@@ -36,7 +36,7 @@ GROUPS = {
     "Data": {
         "import": ("files", "Import users, videos, follows, mutes, blocks or events from a file."),
         "export": ("files", "Export users, videos, follows, mutes, blocks or events to a file."),
-        "user": ("user", "Show, export, erase or reset the data of one user."),
+        "user": ("user", "Show, export, merge, rename, erase or reset a user."),
         "video": ("video", "Publish, review, remove or erase a video."),
     },
     "Profiles and learning": {

@@ -160,7 +160,7 @@ WRITES: Mapping[str, Write] = {
 
 OTHERS = {
     "activate_profile", "create_profile", "erase_user", "erase_video", "fit", "fit_pages",
-    "import_file", "prune", "refresh", "run_transaction", "upgrade",
+    "import_file", "merge_users", "prune", "refresh", "rename_user", "run_transaction", "upgrade",
 }  # fmt: skip
 """Public functions that write for no single viewer, or in their own transactions."""
 
