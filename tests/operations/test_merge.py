@@ -424,7 +424,7 @@ def test_a_split_log_that_is_merged_is_worth_the_whole(
 
 
 @pytest.mark.slow
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(log=st.lists(deeds, max_size=30), refreshed=st.one_of(st.none(), st.integers(0, 30)))
 def test_any_split_log_that_is_merged_is_worth_the_whole(
     twins: Twins, log: list[Any], refreshed: int | None
@@ -609,7 +609,8 @@ def test_a_merge_that_ends_at_any_commit_goes_on(
         engine.dispose()
         if number and is_done:
             break
-        number += 1
+        # Every commit on SQLite, every third on PostgreSQL, which takes longer to copy the world.
+        number += 1 if kind == "sqlite" or not number else 3
     assert number > 15
 
 
