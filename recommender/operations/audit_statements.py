@@ -52,19 +52,13 @@ def _promises_more() -> ColumnElement[bool]:
 
 
 def _is_of_today(*users: Any) -> ColumnElement[bool]:
-    """Match places that were served after the last merge into any of some users.
+    """Match places that were served after the last merge into any of some users was complete.
 
     What was served before promised nothing about users who are one person only since then.
     """
     merged = aliased(User)
-    return sa.and_(
-        *(
-            ~sa.exists().where(
-                merged.merged_into == user, merged.merged_at >= ServedVideo.served_at
-            )
-            for user in users
-        )
-    )
+    is_later = sa.or_(merged.merged_at.is_(None), merged.merged_at >= ServedVideo.served_at)
+    return sa.and_(*(~sa.exists().where(merged.merged_into == user, is_later) for user in users))
 
 
 def totals(since: datetime | None) -> Statement:

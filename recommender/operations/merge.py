@@ -154,10 +154,11 @@ def merge_users(
 
 
 def unfinished_merges(session: Session) -> int:
-    """Return the number of aliases with rows left: of merges that are interrupted or running."""
+    """Return the number of merges that are interrupted or running: they may have rows left."""
     referring = (*(table.c.user_id for table in PER_USER), *OF_OTHERS, *OWNERS)
     is_left = sa.or_(*(sa.exists().where(column == USERS.c.id) for column in referring))
-    merged = sa.select(sa.func.count()).where(USERS.c.merged_into.is_not(None), is_left)
+    is_open = sa.or_(USERS.c.merged_at.is_(None), is_left)
+    merged = sa.select(sa.func.count()).where(USERS.c.merged_into.is_not(None), is_open)
     return lookup.run(session, merged).scalar() or 0
 
 
@@ -208,7 +209,7 @@ def _begin(
     oldest = run.as_of - timedelta(seconds=run.settings.session_lifetime)
     running = SESSIONS.c.user_id == alias.id, SESSIONS.c.last_at >= oldest
     moved += take_sessions(session, alias, target.id, sa.select(SESSIONS).where(*running))
-    _unite(session, alias, target, scalars.now())
+    _unite(session, alias, target)
     return Guest(alias.id, alias.key), moved
 
 
@@ -257,7 +258,7 @@ def _lock_with(session: Session, guest: Guest, others: Sequence[int]) -> Any:
     return user if user and user.merged_into is None else lock_target(session, guest)
 
 
-def _unite(session: Session, alias: Any, target: Any, now: Any) -> None:
+def _unite(session: Session, alias: Any, target: Any) -> None:
     """Write the rows of both users."""
     filled = ("language", "country", "device", "created_at")
     reset = sorted((alias.learned_since, target.learned_since), key=lambda at: (at is not None, at))
@@ -269,7 +270,7 @@ def _unite(session: Session, alias: Any, target: Any, now: Any) -> None:
         show_videos(session, {target.id: False})
     # The earlier reset of the two stays with the alias, until the last step.
     empty = {**dict.fromkeys(filled), "learned_since": reset[0], "on_sight": False}
-    merged = {**empty, "merged_into": target.id, "merged_at": now}
+    merged = {**empty, "merged_into": target.id, "merged_at": None}
     is_alias = sa.or_(USERS.c.id == alias.id, USERS.c.merged_into == alias.id)
     lookup.run(session, sa.update(USERS).where(is_alias).values(merged_into=target.id))
     for row_id, values in ((alias.id, merged), (target.id, own)):

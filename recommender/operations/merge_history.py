@@ -278,18 +278,27 @@ def _renew_recent(
 
 
 def finish(guest: Guest, session: Session, state: Any) -> Moved:
-    """Learn the user's interests again if only one was reset, or if what moved is not exact."""
+    """Learn the user's interests again if need be, and note that the merge is complete."""
     user = lock_target(session, guest)
     lookup.run(session, sa.delete(RECENT).where(RECENT.c.user_id == guest.id))
-    lookup.run(session, sa.update(USERS).where(USERS.c.id == guest.id).values(discoverable=True))
-    before = sa.select(USERS.c.learned_since).where(USERS.c.id == guest.id)
+    is_alias = USERS.c.id == guest.id
+    since = lookup.run(session, sa.select(USERS.c.learned_since).where(is_alias)).scalar()
+    if since != user.learned_since:
+        _learn_again(session, user, state)
+    now = sa.literal(scalars.now(), USERS.c.merged_at.type)
+    complete = {
+        "discoverable": True,
+        "learned_since": user.learned_since,
+        "merged_at": sa.func.coalesce(USERS.c.merged_at, now),
+    }
+    lookup.run(session, sa.update(USERS).where(is_alias).values(complete))
+    return Moved()
+
+
+def _learn_again(session: Session, user: Any, state: Any) -> None:
+    """Learn a user's interests after only one of the two was reset, or if sums were not exact."""
     since, horizon = user.learned_since, state.events_horizon
-    if lookup.run(session, before).scalar() == since:
-        return Moved()
     if horizon is None or (since is not None and since >= horizon):
         rebuild_affinities(session, [user.key])
     if since is not None:
         forget_recent(session, user.id, since)
-    done = sa.update(USERS).where(USERS.c.id == guest.id).values(learned_since=since)
-    lookup.run(session, done)
-    return Moved()

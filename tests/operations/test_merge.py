@@ -328,7 +328,12 @@ def test_an_empty_guest_is_an_alias_and_no_more(engine: Engine) -> None:
         upsert_users(session, [guest, {"id": "ann", "device": "phone"}])
 
     run_transaction(engine, begin)
+    with pytest.raises(Killed), killed_at_commit(engine, 2):
+        merge_users(engine, "guest", "ann")
+    (merges,) = (finding for finding in diagnose(engine) if finding.check == "merges")
+    assert (merges.ok, merges.found) == (False, "1 not finished")
     assert {*merge_users(engine, "guest", "ann").rows.values()} == {0}
+    assert {finding.ok for finding in diagnose(engine) if finding.check == "merges"} == {True}
     columns = (User.key, User.language, User.device)
     assert read(engine, *columns) == [("ann", "en", "phone"), ("guest", None, None)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from threading import current_thread, main_thread
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from recommender import (
     Settings,
+    audit,
     block,
     follow,
     for_you,
@@ -31,6 +33,7 @@ from recommender import (
 )
 from recommender.database.transactions import writing
 from recommender.files.batches import ROW_KINDS
+from recommender.formats import scalars
 from recommender.ingest.follows import apply_follows
 from recommender.learning.statistics import RefreshRun
 from recommender.models import EventRow, Follow, User
@@ -251,3 +254,40 @@ def test_a_merge_under_load_loses_nothing(engine: Engine) -> None:
     assert len(read(engine, EventRow.key)) == acknowledged
     refresh(engine)
     check(engine)
+
+
+def test_pages_that_are_served_during_a_merge_break_no_promise(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each of its transactions: for the user, and for who muted the guest."""
+    people(engine, 3, 4)
+
+    def write(session: Session) -> None:
+        upsert_users(session, [{"id": GUEST}, {"id": USER}])
+        videos = [{"id": f"{key}'s", "creator": key, "published_at": NOON} for key in (GUEST, USER)]
+        upsert_videos(session, videos)
+        mute(session, "u1", "creator", GUEST)
+        mute(session, "u2", "sound", "s0")
+        record(session, GUEST, "v0", "like", at=NOON)
+        for_you(session, GUEST, limit=2, as_of=scalars.now() - timedelta(hours=5))
+
+    def serve(session: Session) -> None:
+        for user in (USER, "u1"):
+            for_you(session, user, limit=3)
+
+    def locked(run: RefreshRun, work: Any) -> Any:
+        result = before(run, work)
+        run_transaction(engine, serve)
+        with Session(engine) as session:
+            broken.append(audit(session).broken)
+        return result
+
+    run_transaction(engine, write)
+    broken: list[Any] = []
+    before = RefreshRun.locked
+    monkeypatch.setattr(RefreshRun, "locked", locked)
+    merge_users(engine, GUEST, USER)
+    assert {*broken} == {()}
+    ended = read(engine, User.key, User.merged_at)
+    merge_users(engine, GUEST, USER)
+    assert read(engine, User.key, User.merged_at) == ended
