@@ -4,7 +4,8 @@ The first transaction replaces the person's key, so later lookups no longer find
 transactions that are still writing for the person. The rest runs in batches. Each batch is one
 transaction that locks the learning state, so erasures and refreshes take turns, and the statistics
 match the remaining log at every point. Until an erasure is complete, the user's row has a hash of
-the key in place of the key. The next run finds the row by this hash.
+the key in place of the key. The next run finds the row by this hash, and so those of all users
+merged into one.
 
 A single video is erased in the transaction of the caller.
 """
@@ -146,6 +147,7 @@ def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None
     for user_id in marked:
         for done in _erase(run, user_id):
             rows.update({name.removeprefix(PREFIX): count for name, count in done.items()})
+    rows["users"] += run.locked(lambda session, _: rename(session, USERS, marked))
     wal_cleared = clear_wal(engine)
     return Erasure(key, dict(rows), round(time.monotonic() - started, 3), wal_cleared)
 
@@ -157,28 +159,38 @@ def _tables() -> Iterator[Table]:
 
 
 def _mark(session: Session, *, key: str, at: datetime) -> Sequence[int]:
-    """Clear a user's row and its aliases; return the ids of unfinished erasures of this key."""
-    unfinished = f"{ERASED_PREFIX}{blake2b(key.encode(), digest_size=16).hexdigest()}:"
+    """Clear a user's row and its aliases; return the ids of this person's unfinished erasures."""
     nothing = {column.name: None for column in USERS.c if column.nullable}
-    for row_id in _lock_person(session, key):
-        key_and_time = {"key": unfinished + token_hex(16), "erased_at": at}
-        taken = {**nothing, **key_and_time, "discoverable": True}
+    # All rows of a person get one ending, so that each of their keys finds them all.
+    ending = token_hex(16)
+    for row_id, own_key in _lock_person(session, key):
+        taken = {**nothing, "key": _marked(own_key) + ending, "erased_at": at, "discoverable": True}
         lookup.run(session, sa.update(USERS).where(USERS.c.id == row_id).values(taken))
-    marked = sa.select(USERS.c.id).where(
-        begins(USERS.c.key, unfinished), USERS.c.erased_at.is_not(None)
-    )
-    return lookup.run(session, marked.order_by(USERS.c.id)).scalars().all()
+    keys = _erased(session, USERS.c.key, begins(USERS.c.key, _marked(key)))
+    same = (USERS.c.key.endswith(found.removeprefix(_marked(key))) for found in keys)
+    is_marked = begins(USERS.c.key, ERASED_PREFIX), sa.or_(sa.false(), *same)
+    return _erased(session, USERS.c.id, *is_marked) if keys else []
 
 
-def _lock_person(session: Session, key: str) -> Sequence[int]:
-    """Lock the user that a key stands for, with all users merged into them; return the ids."""
+def _marked(key: str) -> str:
+    """Return how the key of a row begins, until its erasure is complete."""
+    return f"{ERASED_PREFIX}{blake2b(key.encode(), digest_size=16).hexdigest()}:"
+
+
+def _erased(session: Session, column: sa.Column[T], *where: ColumnElement[bool]) -> Sequence[T]:
+    erased = sa.select(column).where(*where, USERS.c.erased_at.is_not(None))
+    return lookup.run(session, erased.order_by(USERS.c.id)).scalars().all()
+
+
+def _lock_person(session: Session, key: str) -> Sequence[tuple[int, str]]:
+    """Lock the user that a key stands for, with all users merged into them: ids and keys."""
     # The strongest lock at once: waiting for it later, with a weaker lock held, could deadlock.
     target = sa.func.coalesce(USERS.c.merged_into, USERS.c.id)
     found = sa.select(target).where(USERS.c.key == key).with_for_update()
     if (owner := lookup.run(session, found).scalar()) is None:
         return []
-    person = aliases.all_ids(owner).order_by(USERS.c.key).with_for_update()
-    return lookup.run(session, person).scalars().all()
+    person = aliases.all_ids(owner).add_columns(USERS.c.key).order_by(USERS.c.key)
+    return [(row.id, row.key) for row in lookup.run(session, person.with_for_update())]
 
 
 def unfinished(session: Session) -> int:
@@ -207,7 +219,6 @@ def _erase(run: RefreshRun, user_id: int) -> Iterator[ErasedRows]:
         yield from (done for done in deleted if column.table is not BLOCKS)
     for table in (HASHTAGS, SOUNDS, USERS):
         yield {table.name: _sweep(run, table)}
-    yield run.locked(partial(_finish, user_id))
 
 
 def _sweep(run: RefreshRun, table: Table) -> int:
@@ -355,11 +366,6 @@ def _pending(session: Session, user_id: int, first: int, last: int) -> dict[int,
     for row in lookup.run(session, sa.select(PENDING).where(*is_among)):
         pending.setdefault(row.video_id, []).append(row)
     return pending
-
-
-def _finish(user_id: int, session: Session, _state: Any) -> ErasedRows:
-    """Replace the hash of a user's key by a random key."""
-    return {USERS.name: rename(session, USERS, [user_id])}
 
 
 def erase_video(session: Session, video: AnyKey) -> None:

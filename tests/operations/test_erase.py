@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import timedelta
+from itertools import cycle
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -465,6 +466,28 @@ def test_an_unfinished_erasure_of_a_key_that_came_back(engine: Engine) -> None:
     run_transaction(engine, lambda s: upsert_users(s, [{"id": MARK}]))
     assert erase_user(engine, MARK).rows["users"] == 3  # with an alias
     assert MARK not in dumped(engine).lower()
+
+
+@slow_on_postgresql
+@in_the_world
+def test_an_unfinished_erasure_goes_on_by_each_key_of_the_person(engine: Engine) -> None:
+    people = [row_id for row_id, key in read(engine, User.id, User.key) if key.startswith(MARK)]
+    keys = cycle((MARK, f"{MARK}-alias"))
+    for statements in (9, 40, 90, 150, 220, 300):
+        with suppress(Killed), killed_after(engine, statements):
+            erase_user(engine, next(keys))
+            break
+        with Session(engine) as session:
+            assert erase.unfinished(session) == 2
+    else:
+        erase_user(engine, next(keys))
+    for row_id in people:
+        is_gone(engine, row_id)
+    with Session(engine) as session:
+        assert erase.unfinished(session) == 0
+    for _ in range(2):
+        with pytest.raises(UnknownUser):
+            erase_user(engine, next(keys))
 
 
 @slow_on_postgresql
