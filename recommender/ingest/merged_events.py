@@ -39,7 +39,12 @@ def derived_key(event: str, guest: str, number: int = 0) -> str:
 
 def derived_prefix(event: str) -> str:
     """Return how the keys begin that are derived from an event's key."""
-    return event[:_PREFIX_LENGTH] if _DERIVED.fullmatch(event) else f"merged:{_digest(event)}:"
+    return event[:_PREFIX_LENGTH] if is_derived(event) else f"merged:{_digest(event)}:"
+
+
+def is_derived(event: str) -> bool:
+    """Return whether an event's key is a derived one."""
+    return _DERIVED.fullmatch(event) is not None
 
 
 _DERIVED = re.compile(r"merged:[0-9a-f]{32}:[0-9a-f]{32}")

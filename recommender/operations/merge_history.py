@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate, chain, islice
 from typing import Any, NamedTuple
 
@@ -19,7 +19,13 @@ from recommender.database import bulk, lookup
 from recommender.database.session import Session
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
-from recommender.ingest.merged_events import BODY_COLUMNS, derived_bodies, derived_key
+from recommender.ingest.merged_events import (
+    BODY_COLUMNS,
+    derived_bodies,
+    derived_key,
+    derived_prefix,
+    is_derived,
+)
 from recommender.learning.merged_pairs import (
     correct_affinities,
     correct_statistics,
@@ -165,9 +171,10 @@ def move_events(
         The numbers of rows, and the events that both had, by video.
     """
     events = {row.key: {**row._mapping, "user_id": user_id} for row in rows}  # noqa: SLF001
-    known = _insert_events(session, events)
+    same = _known_otherwise(session, user_id, events)
+    known = _insert_events(session, _without(events, same))
     bodies = _bodies(session, user_id, known)
-    same = {key for key in known if bodies[key] == _body(events[key])}
+    same |= {key for key in known if bodies[key] == _body(events[key])}
     same |= _kept_before(session, user_id, {key: events[key] for key in known - same})
     _insert_derived(session, guest, {key: events[key] for key in known - same})
     bulk.delete(session, EVENTS, sorted((guest.id, key) for key in events))
@@ -175,8 +182,23 @@ def move_events(
     for row in rows:
         if row.key in same:
             twice.setdefault(row.video_id, []).append(row)
-    renamed = len(known) - len(same)
-    return Moved({EVENTS.name: len(events), SAME: len(same), RENAMED: renamed}), twice
+    numbers = {EVENTS.name: len(events), SAME: len(same), RENAMED: len(known - same)}
+    return Moved(numbers), twice
+
+
+def _without(events: Mapping[str, Row], keys: Collection[str]) -> dict[str, Row]:
+    return {key: event for key, event in events.items() if key not in keys}
+
+
+def _known_otherwise(session: Session, user_id: int, events: Mapping[str, Row]) -> set[str]:
+    """Return the derived keys of events that the user has under another key of the same origin."""
+    derived = {key: event for key, event in events.items() if is_derived(key)}
+    if not derived:
+        return set()
+    is_wanted = _is_one_of(EVENTS.c.video_id, {event["video_id"] for event in derived.values()})
+    own = chain(*_events(session, user_id, is_wanted).values())
+    known = {(derived_prefix(row.key), _body(row._mapping)) for row in own}  # noqa: SLF001 - its API
+    return {key for key in derived if (derived_prefix(key), _body(derived[key])) in known}
 
 
 def move_rest(guest: Guest, table: Table, session: Session, _state: Any) -> Moved:
@@ -192,7 +214,7 @@ def move_rest(guest: Guest, table: Table, session: Session, _state: Any) -> Move
     return Moved({table.name: len(rows)} if rows else {})
 
 
-def _insert_events(session: Session, events: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _insert_events(session: Session, events: Mapping[str, Row]) -> set[str]:
     """Insert events by key; return the keys that the user has already."""
     if not events:
         return set()
@@ -201,17 +223,13 @@ def _insert_events(session: Session, events: Mapping[str, Mapping[str, Any]]) ->
     return events.keys() - {key for _, key in bulk.insert_new(session, EVENTS, columns)}
 
 
-def _kept_before(
-    session: Session, user_id: int, events: Mapping[str, Mapping[str, Any]]
-) -> set[str]:
+def _kept_before(session: Session, user_id: int, events: Mapping[str, Row]) -> set[str]:
     """Return the keys of events that the user has under derived keys."""
     kept = derived_bodies(session, [(user_id, key) for key in events]) if events else {}
     return {key for key in events if _body(events[key]) in kept.get((user_id, key), ())}
 
 
-def _insert_derived(
-    session: Session, guest: Guest, events: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _insert_derived(session: Session, guest: Guest, events: Mapping[str, Row]) -> None:
     """Insert events under derived keys that are free."""
     number = 0
     while events:
@@ -219,7 +237,7 @@ def _insert_derived(
         keys = {derived_key(key, guest.key, number): key for key in sorted(events)}
         kept = {derived: {**events[key], "key": derived} for derived, key in keys.items()}
         done = {keys[derived] for derived in keys.keys() - _insert_events(session, kept)}
-        events = {key: event for key, event in events.items() if key not in done}
+        events = _without(events, done)
         number += 1
 
 

@@ -151,6 +151,19 @@ def test_no_event_is_lost_or_doubled_if_many_guests_use_one_key(engine: Engine) 
     assert {*record_each(engine, *retried)} == {0}
 
 
+def test_an_event_under_a_derived_key_is_one_with_the_original(engine: Engine) -> None:
+    people_of(engine, *BOTH, "eve")
+    share, like = sent("share", "guest"), sent("like", "ann")
+    assert record_each(engine, share, like, replace(share, user="eve")) == [1, 1, 1]
+    assert merge_users(engine, *BOTH).renamed == 1
+    found = merge_users(engine, "ann", "eve")
+    assert (found.same, found.renamed) == (1, 1)
+    assert logged(engine) == ["like", "share"]
+    assert read(engine, Interaction.shares) == [(1,)]
+    retried = [replace(event, user=user) for user in (*BOTH, "eve") for event in (share, like)]
+    assert {*record_each(engine, *retried)} == {0}
+
+
 def test_late_events_of_a_guest_are_kept_under_keys_of_their_own(engine: Engine) -> None:
     people_of(engine, *BOTH)
     assert record_each(engine, sent("like", "ann"), sent("share", "guest", key="l")) == [1, 1]

@@ -186,10 +186,10 @@ class User:
 
     def absorb(self, guest: User) -> tuple[int, int]:
         """Take over what is stored about a guest; the numbers of same and of renamed events."""
-        known = {k: body for k, body in guest.log.items() if k in self.log}
-        twice = {k: body for k, body in known.items() if body in (self.log[k], *self.kept(k))}
-        renamed = {k: body for k, body in known.items() if k not in twice}
-        self.log = {**guest.log, **self.log}
+        twice = {k: body for k, body in guest.log.items() if self.has_event(k, body)}
+        moved = {k: body for k, body in guest.log.items() if k not in twice}
+        renamed = {k: body for k, body in moved.items() if k in self.log}
+        self.log = {**moved, **self.log}
         for key, body in renamed.items():
             self.log[self.derived(key, guest.key)] = body
         for video, pair in guest.pairs.items():
@@ -220,6 +220,11 @@ class User:
         """Return the bodies of events that merges keep for a key, but its own."""
         begin = key.split(maxsplit=1)[0]
         return [body for name, body in self.log.items() if name.startswith(f"{begin} ")]
+
+    def has_event(self, key: str, body: Body) -> bool:
+        """Return whether the user has an event, under its key or under one of the same origin."""
+        is_known = " " in key or key in self.log
+        return is_known and body in (self.log.get(key.split(maxsplit=1)[0]), *self.kept(key))
 
     def derived(self, key: str, guest: str) -> str:
         """Return a free key for an event of a guest."""
