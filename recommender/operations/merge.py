@@ -28,6 +28,7 @@ from recommender.errors import InvalidValue, UnknownUser
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.mutes import KINDS
+from recommender.ingest.upserts import PROFILE
 from recommender.ingest.visibility import show_videos
 from recommender.learning.statistics import RefreshRun, lock_videos
 from recommender.logs import log
@@ -260,16 +261,15 @@ def _lock_with(session: Session, guest: Guest, others: Sequence[int]) -> Any:
 
 def _unite(session: Session, alias: Any, target: Any) -> None:
     """Write the rows of both users."""
-    filled = ("language", "country", "device", "created_at")
     reset = sorted((alias.learned_since, target.learned_since), key=lambda at: (at is not None, at))
-    profile = {name: getattr(target, name) or getattr(alias, name) for name in filled}
+    profile = {name: getattr(target, name) or getattr(alias, name) for name in PROFILE}
     own = {**profile, "learned_since": reset[1], "on_sight": False}
     # Who was hidden under one of the keys stays hidden.
     if not alias.discoverable:
         own["discoverable"] = False
         show_videos(session, {target.id: False})
     # The earlier reset of the two stays with the alias, until the last step.
-    empty = {**dict.fromkeys(filled), "learned_since": reset[0], "on_sight": False}
+    empty = {**dict.fromkeys(PROFILE), "learned_since": reset[0], "on_sight": False}
     merged = {**empty, "merged_into": target.id, "merged_at": None}
     is_alias = sa.or_(USERS.c.id == alias.id, USERS.c.merged_into == alias.id)
     lookup.run(session, sa.update(USERS).where(is_alias).values(merged_into=target.id))
