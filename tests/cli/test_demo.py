@@ -158,7 +158,7 @@ def test_two_swipes_change_the_next_feed_also_the_second_time(database: str, dem
         liked, rejected = swipes.groups()
         _, first, second = re.split(r"^#  ", printed, flags=re.MULTILINE)
         assert rejected in first
-        shown = re.findall(r"^\d+ +\d+ +[\d.]+ +(\S+) ", second, re.MULTILINE)
+        shown = re.findall(r"^\d+ +(?:\d+ +)?\d+\.\d+ +(\S+) ", second, re.MULTILINE)
         assert len(shown) == 7
         assert not {liked, rejected} & set(shown)
         (up, *rise), (down, *fall) = re.findall(

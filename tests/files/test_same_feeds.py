@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
+    FeedItem,
     Settings,
     create_engine,
     export_file,
@@ -97,7 +98,7 @@ def lists(session: Session, user: str) -> Iterator[tuple[str, Any]]:
     """Return what one viewer is shown, with the name of each list."""
     options: dict[str, Any] = {"as_of": at(10), "limit": 12, "settings": FEW}
     page = recommender.for_you(session, user, record=False, **options)
-    yield "for_you", [(i.video, i.score, i.sources, i.explored, i.signals) for i in page.items]
+    yield "for_you", [(i.video, i.score, i.sources, i.explored, rounded(i)) for i in page.items]
     classic = recommender.for_you(session, user, record=False, profile="classic", **options)
     yield "classic", [(item.video, item.score) for item in classic.items]
     yield "following", names(recommender.following(session, user, as_of=at(10), limit=50))
@@ -105,6 +106,11 @@ def lists(session: Session, user: str) -> Iterator[tuple[str, Any]]:
     for item in page.items[:1]:
         told = recommender.explain(session, user, item.video, **options)
         yield f"explain {item.video}", told.as_dict()
+
+
+def rounded(item: FeedItem) -> dict[str, tuple[float, float]]:
+    """Return an item's signals with values but for rounding: a sum depends on its order."""
+    return {name: (round(part.value, 12), part.weight) for name, part in item.signals.items()}
 
 
 @pytest.fixture
