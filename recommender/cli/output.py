@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recommender.feed.reasons import label_of
 from recommender.feed.values import Explanation, FeedItem, FeedPage, Reason
 from recommender.formats import scalars
 
@@ -227,6 +226,8 @@ def _page_row(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
     if not with_signals:
         return row
     del row["caption"], row["hashtags"]
+    from recommender.feed.reasons import label_of  # noqa: PLC0415 - it builds statements of pages
+
     why = " · ".join(label_of(item, reason) for reason in item.reasons)
     return {**row, "why": why, "sources": ", ".join(item.sources), "signals": _strongest(item)}
 

@@ -429,7 +429,7 @@ def test_a_split_log_that_is_merged_is_worth_the_whole(
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(log=st.lists(deeds, max_size=30), refreshed=st.one_of(st.none(), st.integers(0, 30)))
 def test_any_split_log_that_is_merged_is_worth_the_whole(
     twins: Twins, log: list[Any], refreshed: int | None
