@@ -240,7 +240,7 @@ class RankedPages:
         videos: all videos that can be shown, by key.
         users: the number of users in the database.
         relevant: per user, the videos that led to the target later.
-        found: per user, the names of the sources of each later positive among the candidates.
+        found: per user, a set of source names for every later positive among the candidates.
         pages: by ranker, one page per user; the others are compared with the first ranker.
     """
 

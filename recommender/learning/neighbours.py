@@ -59,7 +59,8 @@ class _Batch(NamedTuple):
     Attributes:
         targets: the ids of the targets, ascending.
         views: the engaged views of the targets and their sources, by id.
-        near: the sources of each target that has any, with their similarity, in the order of ids.
+        near: by target, the sources with their similarity, in the order of ids; targets without
+            sources are left out.
     """
 
     targets: list[int]

@@ -4,7 +4,7 @@ A target's viewers are predicted from the viewers of its most similar videos, ca
 fsSLIM (Ning and Karypis, "SLIM: Sparse Linear Methods for Top-N Recommender Systems", 2011). The
 weights have the closed form of EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data",
 2019), restricted to the sources: they solve (G + ridge · I) w = g. G holds the numbers of common
-viewers of the sources, and g the numbers of common viewers of each source and the target.
+viewers of two sources, and g the numbers of common viewers of a source and the target.
 
 Only a refresh imports this module, because it imports numpy.
 """
@@ -65,7 +65,7 @@ class Regression:
         """Yield the neighbours of targets with their weights.
 
         Args:
-            near: the sources of each target, with their similarity.
+            near: by target, the sources with their similarity.
             views: the engaged views of targets and sources.
         """
         targets = iter(near.items())
@@ -106,11 +106,11 @@ def parse_users(listed: str | None) -> Users:
 def neighbour_weights(
     target: ViewerSample, sources: Sequence[ViewerSample], ridge: float
 ) -> list[float]:
-    """Return the weight of each source for a target, 0 to 1; negative weights are set to 0.
+    """Return the weights of sources for a target, 0 to 1; negative weights are set to 0.
 
     Args:
         target: the viewers of the target.
-        sources: the viewers of each source.
+        sources: the viewers of the sources, in the order of the weights.
         ridge: the penalty on squared weights, in viewers, above 0.
     """
     common = common_viewers([*sources, target])

@@ -63,9 +63,9 @@ class User(Base):
     Learning only counts events after `learned_since`. `on_sight` is true if the import of a follow,
     mute or block created the row, and since then neither the host nor the user used it.
     The videos of a user who is not `discoverable` are only in the list of followed creators.
-    If the user was merged into another one, `merged_into` is the id of that user, and the key is an
-    alias. Whoever looks up a user by key finds the other one, see `database.aliases`. The other one
-    is never merged itself. `merged_at` is the time when all rows had moved; None before.
+    If the user was merged into another user, `merged_into` is the id of that user, and the key is
+    an alias: a look-up by this key finds the other user, see `database.aliases`. The other user is
+    never merged itself. `merged_at` is the time when all rows had moved; None before.
     """
 
     __tablename__ = f"{PREFIX}users"

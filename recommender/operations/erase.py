@@ -3,9 +3,9 @@
 The first transaction replaces the person's key, so later lookups no longer find them. It waits for
 transactions that are still writing for the person. The rest runs in batches. Each batch is one
 transaction that locks the learning state, so erasures and refreshes take turns, and the statistics
-match the remaining log at every point. Until an erasure is complete, the user's row has a hash of
-the key in place of the key. The next run finds the row by this hash, and so those of all users
-merged into one.
+match the remaining log at every point. Until an erasure is complete, the rows of the user and of
+the users merged into them have a hash in place of the key. The next run finds them by any of these
+keys.
 
 A single video is erased in the transaction of the caller.
 """
