@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender.cli.database import reading, writing
 from recommender.cli.options import as_of_option, database_option, format_option, profile_option
-from recommender.cli.output import form_of, print_explanation, print_page
+from recommender.cli.output import form_of
+from recommender.cli.pages import print_explanation, print_page
 from recommender.errors import UnknownUser
 from recommender.feed import timelines
 from recommender.feed.for_you import for_you

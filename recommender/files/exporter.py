@@ -59,6 +59,7 @@ from recommender.models import (
     VideoCaption,
     VideoHashtag,
 )
+from recommender.models.tables import USERS
 
 FETCHED_ROWS = 2_000
 """The number of rows fetched per batch."""
@@ -133,11 +134,12 @@ def _mutes_of(muted: Any, kind: str, value: Any, *catalogue: Any) -> Statement:
     return rows.join(*catalogue) if catalogue else rows
 
 
-_CREATOR = aliased(User)
+# A table's alias, since an alias of the class would configure all mappers at every import.
+_CREATOR = USERS.alias("creator")
 
 MUTES = sa.union_all(
     _mutes_of(
-        MutedCreator, "creator", _CREATOR.key, _CREATOR, _CREATOR.id == MutedCreator.creator_id
+        MutedCreator, "creator", _CREATOR.c.key, _CREATOR, _CREATOR.c.id == MutedCreator.creator_id
     ),
     _mutes_of(
         MutedHashtag, "hashtag", Hashtag.name, Hashtag, Hashtag.id == MutedHashtag.hashtag_id

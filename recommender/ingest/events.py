@@ -45,7 +45,7 @@ from recommender.learning.engagement import (
     DEFAULT_THRESHOLDS,
     MAX_CLOCK_SKEW,
     Thresholds,
-    is_engaged,
+    is_engaging,
     watched,
 )
 from recommender.learning.states import State
@@ -277,7 +277,7 @@ def _resolved(
     watched_ms, part, engaged = None, None, False
     if kind == "watch":
         watched_ms, part = watched(watch_ms, completion, duration_ms)
-        engaged = is_engaged(watched_ms, part, duration_ms, thresholds)
+        engaged = is_engaging(watched_ms, part, thresholds)
     return ResolvedEvent(
         user.id, event["id"], video.id, kind, event["at"], watch_ms, completion, engaged,
         watched_ms, part, user, video,

@@ -94,7 +94,13 @@ def is_engaged(
 
     The first arguments are the same as for `watched`; `thresholds` is from the learning state.
     """
-    watch_ms, completion = watched(watch_ms, completion, duration_ms)
+    return is_engaging(*watched(watch_ms, completion, duration_ms), thresholds)
+
+
+def is_engaging(
+    watch_ms: int | None, completion: float | None, thresholds: Thresholds = DEFAULT_THRESHOLDS
+) -> bool:
+    """Return True if a watch with what `watched` returned is an engaged view."""
     if watch_ms is None and completion is None:
         return True
     if completion is not None and completion >= thresholds.engaged_part:

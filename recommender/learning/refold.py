@@ -14,7 +14,7 @@ from recommender.learning.affinities import Rules, read_rules
 from recommender.learning.engagement import (
     POSITIVE_KINDS,
     had_positive,
-    is_engaged,
+    is_engaging,
     viewed_and_positive,
     watched,
 )
@@ -97,7 +97,7 @@ def _judged(row: Any, rules: Rules) -> FoldedEvent:
     if row.kind != "watch":
         return FoldedEvent(row.kind, row.at, False, None, None)  # noqa: FBT003 - a named tuple
     watched_ms, part = watched(row.watch_ms, row.completion, row.duration_ms)
-    engaged = is_engaged(watched_ms, part, row.duration_ms, rules.thresholds)
+    engaged = is_engaging(watched_ms, part, rules.thresholds)
     return FoldedEvent(row.kind, row.at, engaged, watched_ms, part)
 
 
