@@ -37,13 +37,15 @@ MAX_BATCH_CHARACTERS = 4_000_000
 class RowKind:
     """A kind of row: its name, its columns, and the function that writes a batch.
 
-    `muted_prefix` is a prefix before the keys of muted creators.
+    `muted_prefix` is a prefix before the keys of muted creators. `keeps_rows` says whether good
+    rows are also kept unparsed. Otherwise the process that reads ahead need not send them.
     """
 
     name: str
     columns: rows.Columns
     apply: Callable[[Session, Sequence[Any]], Counts]
     muted_prefix: str = ""
+    keeps_rows: bool = False
 
     def parse(self, row: Mapping[str, object]) -> dict[str, Any]:
         """Return a row of a file with all values parsed, and with an id."""
@@ -89,7 +91,7 @@ class FileRow(NamedTuple):
 
     Attributes:
         line: the number of its first line, from 1; of its entry in a JSON array.
-        row: the row before it was parsed; None if it belongs to another share.
+        row: the row before it was parsed; None if it is not kept or belongs to another share.
         size: its length in characters.
         parsed: the parsed row; None if it is bad or belongs to another share.
         error: the reason why it is bad, or None.
@@ -231,7 +233,7 @@ def parsed_rows(
 
 def _parsed(kind: RowKind, layout: Layout, line: int, row: Any, size: int) -> FileRow:
     try:
-        return FileRow(line, row, size, kind.parse(row), None)
+        return FileRow(line, row if kind.keeps_rows else None, size, kind.parse(row), None)
     except rows.ColumnError as error:
         return FileRow(line, row, size, None, InvalidValue(f"{error}{layout.advice(row)}"))
     except InvalidValue as error:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -182,7 +182,7 @@ def import_file(
     scalars.parse_named("kind", scalars.one_of(tuple(ROW_KINDS)), kind)
     scalars.parse_named("on_error", scalars.one_of(scalars.ON_ERROR), on_error)
     settings = settings or Settings.from_environment()
-    row_kind = ROW_KINDS[kind]
+    row_kind = replace(ROW_KINDS[kind], keeps_rows=errors is not None)
     if creator_prefix is not None:
         row_kind = row_kind.with_creator_prefix(creator_prefix)
     jobs = _possible_jobs(jobs, engine, kind, file)

@@ -110,7 +110,7 @@ def fold_events(session: Session, events: Sequence[ResolvedEvent], context: Even
     switched = {event[0:3:2]: event for event in events if event.kind in SWITCHES}
     for pair, event in switched.items():
         _learn_switches(affinities, event, before.get(pair, EMPTY_STATE), states[pair])
-    bulk.insert_columns(session, PENDING, bulk.columns_of(_PENDING_COLUMNS, sorted(pending)))
+    _save_pending(session, sorted(pending))
     _save_states(session, [states[pair] for pair in sorted(states)])
     affinities.write(session)
 
@@ -136,6 +136,13 @@ def _new_state(event: ResolvedEvent) -> State:
     state["user_id"], state["video_id"] = event.user_id, event.video_id
     state["first_at"] = state["last_at"] = event.at
     return state
+
+
+def _save_pending(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows of pending changes; `again` is left out if it is false in all of them."""
+    columns = bulk.columns_of(_PENDING_COLUMNS, rows)
+    used = columns if any(columns["again"]) else {n: columns[n] for n in _PENDING_COLUMNS[:-1]}
+    bulk.insert_columns(session, PENDING, used)
 
 
 def _save_states(session: Session, states: Sequence[State]) -> None:

@@ -471,6 +471,14 @@ def test_batches_grow_from_a_first_that_is_soon_read(
     assert keys == [f"u{number}" for number in range(5_200)]
 
 
+def test_good_rows_are_kept_unparsed_only_for_a_file_of_errors() -> None:
+    kept = {}
+    for keeps in (False, True):
+        kind = replace(ROW_KINDS["users"], keeps_rows=keeps)
+        kept[keeps] = [row.row for row in parsed_rows(kind, io.BytesIO(b"id\nu1\nb\0d\n"))]
+    assert kept == {False: [None, {"id": "b\0d"}], True: [{"id": "u1"}, {"id": "b\0d"}]}
+
+
 def test_only_the_batches_before_a_bad_row_are_in(engine: Engine, file: Callable[..., str]) -> None:
     good = [b"u%d" % n for n in range(1, 11)]
     bad = [*good[:7], b"b\0d", *good[7:]]
