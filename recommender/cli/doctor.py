@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from recommender.cli.database import engine
+from recommender.cli.findings import fail_if_not_well, print_findings
 from recommender.cli.options import database_option, format_option, settings
-from recommender.cli.output import form_of, print_records, print_table
-from recommender.errors import RecommenderError
+from recommender.cli.output import form_of, print_records
 from recommender.operations.doctor import diagnose
 
 
@@ -21,11 +21,8 @@ def doctor(form: str | None, *, plans: bool) -> None:
     """Check the database and suggest fixes. Read-only."""
     with engine(longest=settings().rollup_timeout) as bind:
         findings = diagnose(bind, plans=plans)
-    failed = [finding for finding in findings if not finding.ok]
-    records = [finding.as_dict() for finding in findings]
     if form_of(form) == "table":
-        print_table([{**row, "ok": "well" if row["ok"] else "not well"} for row in records])
+        print_findings(findings)
     else:
-        print_records(records, form)
-    if failed:
-        raise RecommenderError(f"not well: {', '.join(finding.check for finding in failed)}")
+        print_records([finding.as_dict() for finding in findings], form)
+    fail_if_not_well(findings)

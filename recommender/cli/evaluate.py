@@ -18,6 +18,7 @@ from recommender.cli.figures import (
     interval_cell,
     value_cell,
 )
+from recommender.cli.findings import fail_if_not_well, print_findings
 from recommender.cli.log_options import (
     Holdout,
     every_option,
@@ -27,11 +28,30 @@ from recommender.cli.log_options import (
     until_option,
 )
 from recommender.cli.options import Time, database_option, format_option, settings
-from recommender.cli.output import form_of, print_records, print_table
+from recommender.cli.output import form_of, print_records, print_table, print_text
 from recommender.cli.progress import progress_bars
+from recommender.evaluation.bootstrap import SIGNIFICANT
+from recommender.evaluation.checks import FIGURES
 from recommender.evaluation.evaluate import Evaluation
 from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
 from recommender.evaluation.results import CandidateRecall, ImpressionQuality, PageQuality
+from recommender.evaluation.segments import MIN_USERS, SegmentQuality
+from recommender.formats.findings import Finding
+
+SEGMENT_TABLES = {
+    "gauc": "Impressions by segment",
+    "ndcg@20": f"Pages by segment; fewer than {MIN_USERS} users are too few to compare",
+}
+
+LEGEND = (
+    "±: half of the 95 % interval over users; change: against the first row; *: a paired test over"
+    f" users finds a difference, p < {SIGNIFICANT} after correction for the number of rows."
+)
+
+FEW_USERS = (
+    f"Fewer than {MIN_USERS} users were measured: the intervals are too narrow, so do not rely on"
+    " any difference."
+)
 
 
 @click.command()
@@ -51,12 +71,19 @@ from recommender.evaluation.results import CandidateRecall, ImpressionQuality, P
     help="The outcome of an impression that counts as a positive.",
 )  # fmt: skip
 @click.option("--ablate", is_flag=True, help="Also leave out each signal of the first profile.")
+@click.option("--segments", is_flag=True, help="Also compare in segments of users and videos.")
+@click.option(
+    "--checks", is_flag=True,
+    help="Also check the first ranking against simple ones; exit with 1 if a check fails.",
+)  # fmt: skip
 @sample_option
 @log_files_options
 @scratch_option
 @format_option
 @database_option
-def evaluate(log_files: LogFiles | None, form: str | None, **options: Any) -> None:
+def evaluate(
+    log_files: LogFiles | None, form: str | None, *, segments: bool, checks: bool, **options: Any
+) -> None:
     """Measure how well the feed ranks what users wanted later.
 
     The log comes from the database, or from interchange files. The command writes to neither.
@@ -67,30 +94,77 @@ def evaluate(log_files: LogFiles | None, form: str | None, **options: Any) -> No
     if log_files:
         source = nullcontext(log_files)
     with source as log, progress_bars() as progress:
-        result = recommender.evaluate(log, settings=settings(), progress=progress, **options)
-    _print(result, form)
+        result = recommender.evaluate(
+            log, segments=segments or checks, settings=settings(), progress=progress, **options
+        )
+    findings = result.checks() if checks else ()
+    if form_of(form) == "table":
+        _print_tables(result, findings, segments=segments)
+    else:
+        _print_records(result, findings, form)
+    fail_if_not_well(findings)
 
 
-def _print(result: Evaluation, form: str | None) -> None:
-    if form_of(form) != "table":
-        whole = result.as_dict()
-        parts = ("ranking", "pages")
-        figures = [row for part in parts for row in _figures(part, whole[part])]
-        figures += _recall_rows(whole["candidates"])
-        print_records(figures, form, whole=whole)
-        return
-    click.echo(
+def _print_records(result: Evaluation, findings: Sequence[Finding], form: str | None) -> None:
+    """Print JSON, or a row for each figure."""
+    whole = result.as_dict()
+    if findings:
+        whole["checks"] = [finding.as_dict() for finding in findings]
+    parts = ("ranking", "pages")
+    figures = [row for part in parts for row in _figures(part, whole[part])]
+    figures += _recall_rows(whole["candidates"])
+    figures += _segment_records(whole["segments"])
+    figures += _check_records(findings)
+    print_records(figures, form, whole=whole)
+
+
+def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: bool) -> None:
+    print_text(
         f"{result.impressions:,} impressions of {result.impression_users:,} users in"
         f" {_slices(result.slices)} were ranked; {result.positives:,} led to: {result.target}."
     )
     print_table([_ranking_row(row) for row in result.ranking])
-    click.echo(
-        f"\nPages out of {result.videos:,} videos for {result.page_users:,} users who later wanted"
+    click.echo()
+    print_text(
+        f"Pages out of {result.videos:,} videos for {result.page_users:,} users who later wanted"
         " some that they had not seen:"
     )
     print_table([_page_row(row) for row in result.pages])
-    click.echo(f"\n{_recall_line(result.candidates)}")
-    click.echo("\n±: half of the 95 % interval over users; change: against the first row.")
+    click.echo()
+    print_text(_recall_line(result.candidates))
+    if segments:
+        _print_segments(result.segments)
+    if findings:
+        click.echo()
+        print_findings(findings)
+    click.echo()
+    print_text(LEGEND)
+    if min(result.impression_users, result.page_users) < MIN_USERS:
+        print_text(FEW_USERS)
+
+
+def _print_segments(rows: Sequence[SegmentQuality]) -> None:
+    """Print a table of impressions and a table of pages, with all rankers in every segment."""
+    for figure, title in SEGMENT_TABLES.items():
+        shown = [
+            _segment_row(row)
+            for row in rows
+            if row.figure == figure and (row.users >= MIN_USERS or row.ranker == rows[0].ranker)
+        ]
+        click.echo(f"\n{title}:")
+        print_table(shown)
+
+
+def _segment_row(row: SegmentQuality) -> dict[str, Any]:
+    """Return a ranker's row; a segment of too few users has a single one without figures."""
+    is_thin = row.users < MIN_USERS
+    return {
+        "segment": row.segment,
+        "users": row.users,
+        "ranking": "too few" if is_thin else row.ranker,
+        FIGURES[row.figure]: interval_cell(row.value),
+        "change": change_cell(row.change),
+    }
 
 
 def _recall_line(recall: CandidateRecall) -> str:
@@ -119,6 +193,26 @@ def _recall_rows(recall: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"part": "candidates", "ranker": source, **figure}
 
 
+def _segment_records(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each figure of a ranker in a segment."""
+    for row in rows:
+        name, part = row["figure"], f"segment: {row['segment']}"
+        figures = {
+            f"{name} users": row["users"],
+            name: row["value"],
+            f"{name} change": row["change"],
+        }
+        for figure in figure_rows(figures):
+            yield {"part": part, "ranker": row["ranker"], **figure}
+
+
+def _check_records(findings: Sequence[Finding]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each check, whose value is true if it is well."""
+    for finding in findings:
+        for figure in figure_rows({finding.check: finding.ok}):
+            yield {"part": "checks", "ranker": None, **figure}
+
+
 def _slices(count: int) -> str:
     return f"{count:,} slice{'s' * (count != 1)}"
 
@@ -127,7 +221,7 @@ def _ranking_row(quality: ImpressionQuality) -> dict[str, Any]:
     return {
         "ranking": quality.ranker,
         "GAUC": interval_cell(quality.gauc),
-        "change": change_cell(quality.change),
+        "change": change_cell(quality.change, quality.p_value),
         "AUC": interval_cell(quality.auc),
         "log loss": value_cell(quality.log_loss),
         "miscalibrated": value_cell(quality.calibration_error),
@@ -137,7 +231,7 @@ def _ranking_row(quality: ImpressionQuality) -> dict[str, Any]:
 def _page_row(quality: PageQuality) -> dict[str, Any]:
     name, figure, *others = accuracy_row(quality.ranker, quality.accuracy).items()
     return {
-        **dict([name, figure, ("change", change_cell(quality.change)), *others]),
+        **dict([name, figure, ("change", change_cell(quality.change, quality.p_value)), *others]),
         "cover": round(quality.coverage, 3),
         "Gini": round(quality.creator_gini, 3),
         "diverse": value_cell(quality.diversity),

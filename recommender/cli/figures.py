@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from recommender.evaluation.bootstrap import Interval
+from recommender.evaluation.bootstrap import SIGNIFICANT, Interval
 
 
 def figure_rows(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -33,9 +33,13 @@ def interval_cell(interval: Interval | None, sign: str = "-") -> str:
     return f"{interval.value:{sign}.3f} ±{(interval.high - interval.low) / 2:.3f}"
 
 
-def change_cell(change: Interval | None) -> str:
-    """Return a change with its sign, or nothing for the first row, which the others are against."""
-    return "" if change == (0, 0, 0) else interval_cell(change, "+")
+def change_cell(change: Interval | None, p_value: float | None = None) -> str:
+    """Return a change with its sign, or nothing for the first row, which the others are against.
+
+    An asterisk marks a change whose p value is significant.
+    """
+    mark = "*" if p_value is not None and p_value < SIGNIFICANT else ""
+    return "" if change == (0, 0, 0) else interval_cell(change, "+") + mark
 
 
 def value_cell(interval: Interval | None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,11 @@ def _print_record(record: Record) -> None:
         print_table([record])
     else:
         print_table([{"name": name, "value": value} for name, value in record.items()])
+
+
+def print_text(text: str) -> None:
+    """Print a paragraph, wrapped to the terminal, or to 80 columns in a pipe."""
+    click.echo(textwrap.fill(text, _console().width, break_on_hyphens=False))
 
 
 def print_table(records: Sequence[Record], *, widest: int | None = None) -> None:

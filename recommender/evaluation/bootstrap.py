@@ -1,16 +1,26 @@
-"""Bootstrap intervals over resampled units, such as users."""
+"""Bootstrap intervals over resampled units, such as users, and paired tests of differences."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
+from operator import getitem, itemgetter
 from random import Random
 from typing import NamedTuple
 
 MAX_UNITS = 400
 """The maximum number of units to resample. More units hardly improve an interval."""
+
+
+FLIPS = 10_000
+"""The maximum number of sign patterns of a paired test."""
+
+SIGNIFICANT = 0.05
+"""The corrected p value below which a difference counts as significant."""
+
+_BYTE = 8
+"""The number of signs that are drawn, and looked up, together."""
 
 
 class Interval(NamedTuple):
@@ -56,6 +66,133 @@ def mean_of_sums(sums: Sequence[float]) -> float | None:
     """Return the mean of a sum and a count, a statistic for `bootstrap`; None if the count is 0."""
     total, count = sums
     return total / count if count else None
+
+
+def weighted_mean(
+    values: Sequence[float | None], weights: Sequence[float], *, seed: int = 0
+) -> Interval | None:
+    """Return the weighted mean of units with its interval; None if no unit has a value.
+
+    Args:
+        values: one per unit, None for a unit that does not count.
+        weights: one per unit.
+        seed: as for `bootstrap`.
+    """
+    return bootstrap(_weighed(values, weights), mean_of_sums, seed=seed)
+
+
+def differences(
+    values: Mapping[str, Sequence[float | None]],
+) -> dict[str, list[float | None]]:
+    """Return each ranker's values minus the first ranker's, unit by unit.
+
+    Args:
+        values: by ranker, one per unit; None for a unit that does not count.
+    """
+    first = next(iter(values.values()), ())
+    return {
+        name: [
+            None if value is None or before is None else value - before
+            for value, before in zip(own, first, strict=True)
+        ]
+        for name, own in values.items()
+    }
+
+
+def paired_tests(
+    gains: Mapping[str, Sequence[float | None]], weights: Sequence[float], *, seed: int = 0
+) -> dict[str, float]:
+    """Return the corrected p value of each ranker's mean difference, except the first ranker's.
+
+    Each ranker has a `sign_flip_test` over units, and `holm` corrects for their number. A ranker
+    that has no unit in common with the first one is left out.
+
+    Args:
+        gains: by ranker, as `differences` returns them.
+        weights: one per unit.
+        seed: as for `sign_flip_test`.
+    """
+    return holm({
+        name: sign_flip_test([gain for gain, _ in _weighed(own, weights)], seed=seed)
+        for name, own in list(gains.items())[1:]
+        if any(gain is not None for gain in own)
+    })  # fmt: skip
+
+
+def sign_flip_test(differences: Sequence[float], *, times: int = FLIPS, seed: int = 0) -> float:
+    """Return the p value of a two-sided randomisation test that the mean difference is 0.
+
+    If two rankers do not differ, a user's difference is as likely to have the other sign (Fisher,
+    1935; Smucker and others, 2007, for rankings). The p value is the share of sign patterns whose
+    sum is at least as far from 0 as the actual sum. If there are more patterns than `times`, random
+    ones are drawn, and the actual pattern counts as one of them (Phipson and Smyth, 2010).
+
+    Args:
+        differences: one per independent unit, such as a user, in any unit of measurement.
+        times: the maximum number of patterns.
+        seed: the same seed draws the same patterns for the same number of units.
+
+    Returns:
+        Above 0 and at most 1; 1 if there is no difference.
+    """
+    values = [value for value in _grouped(differences, seed) if value]
+    tables = [_signed_sums(values[at : at + _BYTE]) for at in range(0, len(values), _BYTE)]
+    # Sums that are equal but for rounding are ties.
+    bound = abs(math.fsum(values)) - 1e-9 * math.fsum(map(abs, values))
+    is_exact = 2 ** len(values) <= times
+    patterns = _every_pattern(values) if is_exact else _random_patterns(len(tables), times, seed)
+    sums = (sum(map(getitem, tables, pattern)) for pattern in patterns)
+    extreme = sum(abs(total) >= bound for total in sums)
+    return extreme / 2 ** len(values) if is_exact else (extreme + 1) / (times + 1)
+
+
+def _weighed(values: Sequence[float | None], weights: Sequence[float]) -> list[tuple[float, float]]:
+    """Return units for a weighted mean; units without a value add nothing."""
+    return [
+        (0.0, 0.0) if value is None else (value * weight, float(weight))
+        for value, weight in zip(values, weights, strict=True)
+    ]
+
+
+def _signed_sums(values: Sequence[float]) -> list[float]:
+    """Return the sum for each of 256 patterns; a bit that is 1 makes the value of its place plus.
+
+    Places without a value count as 0.
+    """
+    sums = [0.0]
+    for place in range(_BYTE):
+        value = values[place] if place < len(values) else 0.0
+        sums = [total - value for total in sums] + [total + value for total in sums]
+    return sums
+
+
+def _every_pattern(values: Sequence[float]) -> Iterator[bytes]:
+    size = -(-len(values) // _BYTE)
+    return (number.to_bytes(size, "little") for number in range(2 ** len(values)))
+
+
+def _random_patterns(size: int, times: int, seed: int) -> Iterator[bytes]:
+    chance = Random(seed)  # noqa: S311 - not for secrets
+    return (chance.randbytes(size) for _ in range(times))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return p values that are corrected for the number of tests (Holm, 1979).
+
+    If a corrected value below .05 counts as a difference, the chance of even one false alarm among
+    all tests is at most .05, however they depend on each other.
+
+    Args:
+        p_values: by test, 0 to 1 each.
+
+    Returns:
+        By test, in the same order, 0 to 1 each, and none smaller than before.
+    """
+    corrected, reached = {}, 0.0
+    for done, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        reached = max(reached, min(1.0, (len(p_values) - done) * p_values[name]))
+        corrected[name] = reached
+    return {name: corrected[name] for name in p_values}
 
 
 def _grouped(column: Sequence[float], seed: int) -> Sequence[float]:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from recommender.database.schema import first_state
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import InvalidValue
+from recommender.evaluation.checks import check_ranking
 from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
 from recommender.evaluation.log_replay import (
     DAY,
@@ -48,7 +49,15 @@ from recommender.evaluation.results import (
     RankedPages,
     ScoredImpressions,
 )
+from recommender.evaluation.segments import (
+    SegmentQuality,
+    mark_video,
+    measure_segments,
+    read_positives,
+    read_user_segments,
+)
 from recommender.formats import scalars
+from recommender.formats.findings import Finding
 from recommender.formats.plain import plain_fields
 from recommender.learning.affinities import RULE_COLUMNS
 from recommender.models import LearningState
@@ -77,6 +86,7 @@ class Evaluation:
         candidates: how much of what users wanted later was among the candidates.
         ranking: each ranker over impressions.
         pages: each ranker over pages.
+        segments: each ranker in each segment of users and videos; empty if they were not asked for.
         seconds: the duration.
     """
 
@@ -92,11 +102,22 @@ class Evaluation:
     candidates: CandidateRecall
     ranking: tuple[ImpressionQuality, ...]
     pages: tuple[PageQuality, ...]
+    segments: tuple[SegmentQuality, ...]
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON; an interval has a value, a low and a high end."""
         return plain_fields(self)
+
+    def checks(self) -> tuple[Finding, ...]:
+        """Check that the first ranker is nowhere worse than simple baselines, see `checks`.
+
+        Raises:
+            InvalidValue: the segments were not asked for.
+        """
+        if not self.segments:
+            raise InvalidValue("segments: they must be evaluated to be checked")
+        return check_ranking(self.segments, self.pages)
 
 
 def evaluate(
@@ -109,6 +130,7 @@ def evaluate(
     target: str = ENGAGED,
     every: timedelta = DAY,
     ablate: bool = False,
+    segments: bool = False,
     sample: int = SAMPLE,
     scratch: str | None = None,
     seed: int = 0,
@@ -135,6 +157,7 @@ def evaluate(
             ``convert`` or ``interested``.
         every: the length of a slice. A slice is scored as of its start.
         ablate: also evaluate the first profile without each of its signals.
+        segments: also compare the rankers in segments of users and videos, see `segments`.
         sample: the maximum number of users whose pages are measured.
         scratch: the URL of a database without this package's tables, which is emptied afterwards;
             a temporary SQLite file if None.
@@ -143,8 +166,8 @@ def evaluate(
         progress: called with the name of a stage, the amount done, and the total amount.
 
     Raises:
-        InvalidValue: a value is malformed, or nothing comes before the cut, or nothing after it led
-            to the target.
+        InvalidValue: a value is malformed, or no positive event comes before the cut, or nothing
+            after it led to the target.
         UnknownProfile: there is no such profile or version.
         NotFound: there is no such file.
         BadData: a row is not in the format, or names an unknown user or video.
@@ -160,10 +183,13 @@ def evaluate(
         if isinstance(source, Engine):
             _learn_alike(source, timeline.engine, settings)
         timeline.begin(source, start, report)
-        timeline.span.check_past()
+        timeline.check_past()
         run = _Run(timeline, rankers, target, start, None if holdout else every, report)
+        positives = read_positives(timeline.engine, timeline.events) if segments else {}
         shown = run.rank_pages(sample, seed)
         scored = run.rank_impressions()
+        users = {*scored.keys, *shown.viewers}
+        members = read_user_segments(timeline.engine, users, positives) if segments else {}
     if not (shown.relevant or any(scored.outcomes)):
         raise InvalidValue(
             f"nothing after the cut led to {target}, so there is nothing to find: choose another"
@@ -182,6 +208,7 @@ def evaluate(
         candidates=shown.recall([source.name for source in SOURCES], seed),
         ranking=scored.qualities(seed),
         pages=shown.qualities(seed),
+        segments=measure_segments(scored, shown, members, start, seed) if segments else (),
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -294,6 +321,7 @@ class _Run:
             for (request, positives), done in zip(
                 page_requests, range(1, sample + 1), strict=False
             ):
+                shown.viewers.append(request.user)
                 shown.relevant.append(positives)
                 shown.found.append([request.sources[key] for key in positives & {*request.sources}])
                 for ranker in self.rankers:
@@ -322,6 +350,7 @@ class _Run:
             scored.bounds.append(len(scored.outcomes))
             done += len(part.events)
         self.report("ranking", total, total)
+        scored.keys.extend(numbers)
         return scored
 
     def _score(
@@ -338,6 +367,7 @@ class _Run:
                 for impression in impressions:
                     scored.users.append(number)
                     scored.outcomes.append(outcomes[impression.video])
+                    mark_video(scored, impression, part.start)
                     for ranker in self.rankers:
                         scored.scores[ranker.name].append(ranker.score(impression))
                 yield done / len(shown)

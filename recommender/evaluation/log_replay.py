@@ -15,7 +15,9 @@ from datetime import datetime, timedelta
 from itertools import count, groupby
 from typing import Any, NamedTuple, TypeAlias
 
+import sqlalchemy as sa
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from recommender.database.scratch import scratch_database
 from recommender.database.transactions import run_transaction
@@ -41,6 +43,7 @@ from recommender.learning.engagement import (
     Thresholds,
 )
 from recommender.learning.refresh import refresh
+from recommender.models import Interaction
 from recommender.settings import Settings
 
 TIMES = {"users": "created_at", "videos": "published_at", "follows": "at", "events": "at"}
@@ -196,6 +199,20 @@ class Timeline:
                 f"nothing in the log comes after the cut; {self.span.remedy('an earlier')}"
             )
         refresh(self.engine, as_of=start, settings=self.settings)
+
+    def check_past(self) -> None:
+        """Raise `InvalidValue` if nothing is learned before the cut: all figures would be chance.
+
+        Features are learned from positives, so events alone are not enough.
+        """
+        self.span.check_past()
+        is_positive = Interaction.engaged_at.is_not(None)
+        with Session(self.engine) as session:
+            if session.scalar(sa.select(Interaction.user_id).where(is_positive).limit(1)) is None:
+                raise InvalidValue(
+                    "no event before the cut is positive, so there is nothing to learn from;"
+                    f" {self.span.remedy('a later')}"
+                )
 
     def read(self, source: Engine | LogFiles, progress: Progress) -> None:
         """Write the earlier part of a log to the database, and keep the later part.

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations, groupby
+from statistics import median_low
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -258,6 +259,12 @@ def novelty(shown: Iterable[Hashable], viewers: Mapping[Hashable, int], users: i
     # One viewer and one user are added, so that an item without viewers has a finite value.
     bits = [-math.log2((viewers.get(item, 0) + 1) / (users + 1)) for item in shown]
     return math.fsum(bits) / len(bits) if bits else None
+
+
+def lower_half(counts: Mapping[T, float]) -> set[T]:
+    """Return the keys whose counts are at most the (lower) median."""
+    median = median_low(counts.values()) if counts else 0
+    return {key for key, count in counts.items() if count <= median}
 
 
 def exposure(lists: Iterable[Iterable[T]]) -> Counter[T]:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from math import fsum
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from recommender.evaluation import metrics
-from recommender.evaluation.bootstrap import Interval, bootstrap, mean_of_sums
+from recommender.evaluation.bootstrap import (
+    Interval,
+    bootstrap,
+    differences,
+    mean_of_sums,
+    paired_tests,
+    weighted_mean,
+)
 from recommender.evaluation.logistic import fit_platt, logistic
 
 SIZES = (10, 20)
@@ -24,7 +32,9 @@ ACCURACY = {
     "hit": metrics.is_hit,
 }
 
-JUDGED_BY = f"ndcg@{max(SIZES)}"
+PAGE_SIZE = max(SIZES)
+
+JUDGED_BY = f"ndcg@{PAGE_SIZE}"
 """The page metric by which rankers are compared."""
 
 Sums: TypeAlias = Sequence[float]
@@ -38,6 +48,8 @@ class ImpressionQuality:
         ranker: its name.
         gauc: the mean AUC of users, weighted by their impressions, 0 to 1; 0.5 by chance.
         change: the GAUC minus the first ranker's, over the same users.
+        p_value: of a paired test that the change is 0, corrected for the number of rankers, above 0
+            and at most 1, see `paired_tests`; None for the first ranker.
         auc: over all impressions, 0 to 1.
         log_loss: in nats, of probabilities fitted to the scores of earlier slices; None if there is
             only one slice.
@@ -47,6 +59,7 @@ class ImpressionQuality:
     ranker: str
     gauc: Interval | None
     change: Interval | None
+    p_value: float | None
     auc: Interval | None
     log_loss: Interval | None
     calibration_error: Interval | None
@@ -60,8 +73,11 @@ class PageQuality:
         ranker: its name.
         accuracy: recall, nDCG, MRR and hit rate among the first 10 and 20, 0 to 1 each.
         change: the nDCG@20 minus the first ranker's, over the same users.
+        p_value: of the change, as for impressions.
         coverage: the share of the videos that is on any page, 0 to 1.
         creator_gini: the Gini coefficient of creators' appearances, 0 to 1.
+        small_creators: the share of places with videos by small creators, 0 to 1. They are the
+            creators whose number of engaged views is at most the median.
         diversity: the intra-list diversity of hashtags, creator and sound, 0 to 1.
         novelty: the mean novelty of the videos on a page, in bits.
     """
@@ -69,8 +85,10 @@ class PageQuality:
     ranker: str
     accuracy: Mapping[str, Interval | None]
     change: Interval | None
+    p_value: float | None
     coverage: float
     creator_gini: float
+    small_creators: Interval | None
     diversity: Interval | None
     novelty: Interval | None
 
@@ -97,52 +115,61 @@ class ScoredImpressions:
         outcomes: true if the impression led to the target.
         scores: by ranker; the others are compared with the first.
         bounds: the index where every slice starts, and the end of the last slice.
+        keys: the users' keys, by number.
+        in_segment: by segment of videos, 1 for every impression of a video in it, else 0.
     """
 
     users: array[int] = field(default_factory=lambda: array("l"))
     outcomes: list[bool] = field(default_factory=list)
     scores: dict[str, array[float]] = field(default_factory=lambda: defaultdict(_doubles))
     bounds: list[int] = field(default_factory=lambda: [0])
+    keys: list[str] = field(default_factory=list)
+    in_segment: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
 
     def qualities(self, seed: int) -> tuple[ImpressionQuality, ...]:
         """Return the figures of every ranker."""
-        places = _places_of_users(self.users)
+        places = places_of_users(self.users)
+        weights = [len(some) for some in places]
+        values = self.user_aucs(places)
+        gains = differences(values)
+        p_values = paired_tests(gains, weights, seed=seed)
+        return tuple(
+            ImpressionQuality(
+                ranker=name,
+                gauc=weighted_mean(values[name], weights, seed=seed),
+                change=weighted_mean(gains[name], weights, seed=seed),
+                p_value=p_values.get(name),
+                **self._of_all(name, places, seed),
+            )
+            for name in self.scores
+        )
+
+    def user_aucs(self, places: Sequence[Sequence[int]]) -> dict[str, list[float | None]]:
+        """Return, by ranker, the AUC of every user's impressions at the given places.
+
+        A user has None if their outcomes are all the same.
+        """
         outcomes = [[self.outcomes[place] for place in some] for some in places]
-        first: list[float | None] = []
-        figures = []
-        for name, scores in self.scores.items():
-            own = [
+        return {
+            name: [
                 metrics.auc([scores[place] for place in some], user_outcomes)
                 for some, user_outcomes in zip(places, outcomes, strict=True)
             ]
-            first = first or own
-            figures.append(self._quality(name, own, first, places, seed))
-        return tuple(figures)
+            for name, scores in self.scores.items()
+        }
 
-    def _quality(
-        self,
-        name: str,
-        own: Sequence[float | None],
-        first: Sequence[float | None],
-        places: Sequence[Sequence[int]],
-        seed: int,
-    ) -> ImpressionQuality:
-        weights = [len(some) for some in places]
-        gains = [
-            None if value is None or before is None else value - before
-            for value, before in zip(own, first, strict=True)
-        ]
+    def _of_all(
+        self, name: str, places: Sequence[Sequence[int]], seed: int
+    ) -> dict[str, Interval | None]:
+        """Return a ranker's figures that compare impressions of different users."""
         scores = self.scores[name]
         auc_units = _auc_units(scores, self.outcomes, places)
         fitted = self._fitted(scores, places)
-        return ImpressionQuality(
-            ranker=name,
-            gauc=bootstrap(_weighed(own, weights), mean_of_sums, seed=seed),
-            change=bootstrap(_weighed(gains, weights), mean_of_sums, seed=seed),
-            auc=bootstrap(auc_units, _auc, seed=seed),
-            log_loss=bootstrap([unit[:2] for unit in fitted], mean_of_sums, seed=seed),
-            calibration_error=bootstrap([unit[1:] for unit in fitted], _gap, seed=seed),
-        )
+        return {
+            "auc": bootstrap(auc_units, _auc, seed=seed),
+            "log_loss": bootstrap([unit[:2] for unit in fitted], mean_of_sums, seed=seed),
+            "calibration_error": bootstrap([unit[1:] for unit in fitted], _gap, seed=seed),
+        }
 
     def _fitted(self, scores: Sequence[float], places: Sequence[Sequence[int]]) -> list[Sums]:
         """Return, per user, the sum of losses, the number of impressions, and the gaps by bin.
@@ -173,19 +200,12 @@ def _doubles() -> array[float]:
     return array("d")
 
 
-def _places_of_users(users: Sequence[int]) -> list[list[int]]:
+def places_of_users(users: Sequence[int]) -> list[list[int]]:
+    """Return the places of every user's impressions, by the users' numbers."""
     places: list[list[int]] = [[] for _ in range(max(users, default=-1) + 1)]
     for place, user in enumerate(users):
         places[user].append(place)
     return places
-
-
-def _weighed(values: Sequence[float | None], weights: Sequence[float]) -> list[Sums]:
-    """Return units for a weighted mean; units without a value add nothing."""
-    return [
-        (0.0, 0.0) if value is None else (value * weight, float(weight))
-        for value, weight in zip(values, weights, strict=True)
-    ]
 
 
 def _auc_units(
@@ -225,6 +245,10 @@ class PageVideo(Protocol):
     """The facts about a video that page metrics use."""
 
     @property
+    def engaged_views(self) -> int: ...  # noqa: D102
+    @property
+    def published_at(self) -> datetime: ...  # noqa: D102
+    @property
     def creator(self) -> int | None: ...  # noqa: D102
     @property
     def viewers(self) -> int: ...  # noqa: D102
@@ -242,6 +266,7 @@ class RankedPages:
         relevant: per user, the videos that led to the target later.
         found: per user, a set of source names for every later positive among the candidates.
         pages: by ranker, one page per user; the others are compared with the first ranker.
+        viewers: the users' keys.
     """
 
     videos: Mapping[str, PageVideo]
@@ -249,17 +274,26 @@ class RankedPages:
     relevant: list[Collection[str]] = field(default_factory=list)
     found: list[Sequence[Collection[str]]] = field(default_factory=list)
     pages: dict[str, list[list[str]]] = field(default_factory=lambda: defaultdict(list))
+    viewers: list[str] = field(default_factory=list)
 
     def qualities(self, seed: int) -> tuple[PageQuality, ...]:
         """Return the figures of every ranker."""
-        first: list[float] = []
-        figures = []
-        for name, pages in self.pages.items():
-            values = self._accuracy(pages)
-            first = first or values[JUDGED_BY]
-            gains = [own - other for own, other in zip(values[JUDGED_BY], first, strict=True)]
-            figures.append(self._quality(name, pages, values, gains, seed))
-        return tuple(figures)
+        accuracy = {name: self._accuracy(pages) for name, pages in self.pages.items()}
+        gains = differences({name: values[JUDGED_BY] for name, values in accuracy.items()})
+        weights = [1] * len(self.relevant)
+        p_values = paired_tests(gains, weights, seed=seed)
+        return tuple(
+            PageQuality(
+                ranker=name,
+                accuracy={
+                    metric: weighted_mean(own, weights, seed=seed) for metric, own in values.items()
+                },
+                change=weighted_mean(gains[name], weights, seed=seed),
+                p_value=p_values.get(name),
+                **self._beyond_accuracy(self.pages[name], weights, seed),
+            )
+            for name, values in accuracy.items()
+        )
 
     def recall(self, sources: Sequence[str], seed: int) -> CandidateRecall:
         """Return the shares of the later positives that sources found."""
@@ -285,32 +319,29 @@ class RankedPages:
             for size in SIZES
         }
 
-    def _quality(
-        self,
-        name: str,
-        pages: Sequence[Sequence[str]],
-        values: Mapping[str, Sequence[float]],
-        gains: Sequence[float],
-        seed: int,
-    ) -> PageQuality:
+    def _beyond_accuracy(
+        self, pages: Sequence[Sequence[str]], weights: Sequence[float], seed: int
+    ) -> dict[str, Any]:
+        """Return the figures of pages that do not depend on what users wanted."""
         viewers: dict[Hashable, int] = {key: video.viewers for key, video in self.videos.items()}
         creators = {video.creator for video in self.videos.values()} - {None}
         exposed = metrics.exposure([self.videos[key].creator for key in page] for page in pages)
         diverse = [metrics.diversity([self.videos[key].tags for key in page]) for page in pages]
         novel = [metrics.novelty(page, viewers, self.users) for page in pages]
-        return PageQuality(
-            ranker=name,
-            accuracy={
-                metric: _interval(user_values, seed) for metric, user_values in values.items()
-            },
-            change=_interval(gains, seed),
-            coverage=metrics.coverage(pages, max(1, len(self.videos))),
-            creator_gini=metrics.gini([exposed[creator] for creator in creators]),
-            diversity=_interval(diverse, seed),
-            novelty=_interval(novel, seed),
-        )
+        return {
+            "coverage": metrics.coverage(pages, max(1, len(self.videos))),
+            "creator_gini": metrics.gini([exposed[creator] for creator in creators]),
+            "small_creators": self._small_creators(pages, seed),
+            "diversity": weighted_mean(diverse, weights, seed=seed),
+            "novelty": weighted_mean(novel, weights, seed=seed),
+        }
 
-
-def _interval(values: Sequence[float | None], seed: int) -> Interval | None:
-    """Return the unweighted mean over users."""
-    return bootstrap(_weighed(values, [1] * len(values)), mean_of_sums, seed=seed)
+    def _small_creators(self, pages: Sequence[Sequence[str]], seed: int) -> Interval | None:
+        """Return the share of places with videos by small creators."""
+        views: Counter[int] = Counter()
+        for video in self.videos.values():
+            if video.creator is not None:
+                views[video.creator] += video.engaged_views
+        small = metrics.lower_half(views)
+        shown = [[self.videos[key].creator in small for key in page] for page in pages]
+        return bootstrap([(sum(page), len(page)) for page in shown], mean_of_sums, seed=seed)

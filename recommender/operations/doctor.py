@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Engine, Index
@@ -19,6 +17,7 @@ from recommender.database.planner_statistics import unplanned_tables
 from recommender.database.schema import check_schema, schema_revision
 from recommender.database.transactions import translate_errors
 from recommender.formats import scalars
+from recommender.formats.findings import Finding
 from recommender.formats.visibility import UNDISCOVERABLE
 from recommender.learning.lacks import log_lacks
 from recommender.models.tables import (
@@ -50,20 +49,6 @@ RELIST = (
     "UPDATE rec_video_hashtags SET listed_at = (SELECT published_at FROM rec_videos"
     " WHERE id = video_id AND status = 'published')"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check: the state found and, if it is not well, the fix."""
-
-    check: str
-    ok: bool
-    found: str
-    advice: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the finding as `doctor` prints it."""
-        return asdict(self)
 
 
 Check = Callable[[Session], Finding]

@@ -171,8 +171,19 @@ def test_impressions_are_ranked_as_worked_out_by_hand(tmp_path: Path) -> None:
 
 
 def test_pages_are_as_worked_out_by_hand(tmp_path: Path) -> None:
-    found = evaluate(small_log(tmp_path), cutoff=CUTOFF, profiles=["for_you"])
+    users = [{"id": user, "language": "en" if user < "v" else None} for user in "uwxyz"]
+    rows = {"users": users, "videos": VIDEOS, "follows": FOLLOWS}
+    log = written(tmp_path, **rows, events=[*BEFORE, *AFTER])
+    found = evaluate(log, cutoff=CUTOFF, profiles=["for_you"], segments=True)
     assert (found.page_users, found.videos) == (2, 4)
+    with pytest.raises(InvalidValue, match="segments: they must be evaluated to be checked"):
+        replace(found, segments=()).checks()
+    in_segment = {(row.figure, row.segment): row.users for row in found.segments}
+    names = ("all users", "new users", "heavy users", "language en", "rare videos", "new videos")
+    assert in_segment == {
+        **{("gauc", name): users for name, users in zip(names, (2, 2, 0, 1, 2, 2), strict=True)},
+        **{("ndcg@20", name): users for name, users in zip(names, (2, 2, 0, 1, 2, 2), strict=True)},
+    }
     assert found.candidates.share == (1, 1, 1)
     assert found.candidates.sources["newest"] == (1, 1, 1)
     second, third, fourth = (1 / math.log2(place + 1) for place in (2, 3, 4))
@@ -401,7 +412,7 @@ def test_a_database_and_its_files_give_the_same_on_either_scratch_database(
     for half, some in zip(halves, (lines[:300], lines[300:]), strict=True):
         half.write_text("".join([header, *some]))
     empty = new_database("postgresql", migrated=False)
-    options: dict[str, Any] = {"cutoff": WORLD_CUTOFF, "ablate": True}
+    options: dict[str, Any] = {"cutoff": WORLD_CUTOFF, "ablate": True, "segments": True}
     first = evaluate(worlds["sqlite"], **options)
     assert first.slices == 3
     assert same(evaluate(worlds["postgresql"], scratch=empty, **options)) == same(first)
@@ -532,7 +543,7 @@ def test_who_publishes_in_a_slice_is_not_known_to_before_it_ends(
     own = {**video("own", 30, hashtags=["x"]), "creator": "maker"}
     events = [*watches("maker", 40, ["old", "other"]), watch("somebody", "own", 41, 1.0)]  # type: ignore[arg-type]
     later = watch("maker", "old", 70, 1.0)
-    past = watch("somebody", "other", -10, 0.0)
+    past = watch("somebody", "other", -10, 1.0)
     options: dict[str, Any] = {"cutoff": CUTOFF, "every": HOUR}
     log = written(tmp_path, videos=[*videos, own], events=[past, *events, later])
     with_own, _ = scored(log, **options)
@@ -716,6 +727,17 @@ def test_a_scratch_database_that_is_in_use_is_refused(database: str, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_video_is_new_until_a_week_before_the_slice_of_its_impression(tmp_path: Path) -> None:
+    for minutes, users in ((10, 1), (8 * 24 * 60, 0)):
+        log = written(tmp_path, videos=VIDEOS, events=[*BEFORE, *watches("u", minutes, "Cd")])
+        found = evaluate(log, cutoff=CUTOFF, every=HOUR, segments=True).segments
+        of_impressions, of_pages = (
+            row for row in found if (row.segment, row.ranker) == ("new videos", "newest")
+        )
+        assert (of_impressions.users, of_pages.users) == (users, 1)
+
+
+@pytest.mark.slow
 def test_slices_without_events_are_passed_over(tmp_path: Path) -> None:
     log = small_log(tmp_path, *watches("w", 60 * 24 * 300, "b"))
     assert evaluate(log, cutoff=CUTOFF, every=timedelta(minutes=1)).slices == 7
@@ -811,6 +833,33 @@ def test_a_timeline_hides_what_a_slice_publishes_until_it_is_folded_in(tmp_path:
     assert states == ["review", "published"]
 
 
+def reaction(user: str, key: str, kind: str, minutes: float) -> dict[str, Any]:
+    about = {"user": user, "video": key, "kind": kind, "at": at(minutes)}
+    return {"id": f"{user}-{key}-{kind}", **about}
+
+
+def test_an_evaluation_that_learns_no_positive_says_what_to_do(tmp_path: Path) -> None:
+    kinds = [("y", "impression", -50), ("z", "like", -50), ("z", "unlike", -40)]
+    before = [*watches("x", -50, "ab"), *(reaction(u, "a", kind, when) for u, kind, when in kinds)]
+    log = written(tmp_path, videos=VIDEOS, events=[*before, *AFTER])
+    said = "no event before the cut is positive, so .*; its events are from .*, so give a later"
+    with pytest.raises(InvalidValue, match=said):
+        evaluate(log, cutoff=CUTOFF)
+
+
+def test_a_log_of_one_time_teaches_what_comes_first_in_it(tmp_path: Path) -> None:
+    # by a holdout; all other cuts of it are refused
+    events = [*watches("x", 0, "DC"), *watches("y", 0, "DB"), *watches("u", 0, "AD")]
+    at_once = [{**row, "at": at()} for row in events]
+    log = written(tmp_path, videos=VIDEOS, events=at_once)
+    found = evaluate(log, holdout=0.5)
+    assert (found.impressions, found.page_users) == (3, 3)
+    best = {name: each.accuracy["mrr@10"] for name, each in pages(found).items()}
+    # d is known to two, a to one; x wants c, y wants b, u wants d
+    assert best["popular"] is not None
+    assert best["popular"].value == pytest.approx((1 / 2 + 1 / 3 + 1) / 3)
+
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -838,11 +887,15 @@ MOMENT = ("--cutoff", "2026-01-01T12:00:00Z")
 @pytest.mark.slow
 def test_the_command_prints_what_the_function_finds(run: Run, tmp_path: Path) -> None:
     log = small_log(tmp_path)
-    code, out, err = run(*files_of(log), *MOMENT, "--sample", "1", "--every", "1h")
-    assert (code, err) == (0, "")
+    more = ("--sample", "1", "--every", "1h", "--checks")
+    code, out, err = run(*files_of(log), *MOMENT, *more)
+    assert (code, err) == (1, "Error: not well: users\n")
     printed = json.loads(out)
-    expected = evaluate(log, cutoff=CUTOFF, sample=1, every=HOUR)
-    assert {**printed, "seconds": 0} == {**expected.as_dict(), "seconds": 0}
+    expected = evaluate(log, cutoff=CUTOFF, sample=1, every=HOUR, segments=True)
+    checks = [finding.as_dict() for finding in expected.checks()]
+    assert {**printed, "seconds": 0} == {**expected.as_dict(), "checks": checks, "seconds": 0}
+    assert printed["segments"][0]["segment"] == "all users"
+    assert [row["p_value"] for row in printed["ranking"]] == [None, *[1] * 6]
     newest = next(row for row in printed["ranking"] if row["ranker"] == "newest")
     assert newest["auc"].keys() == {"value", "low", "high"}
     assert printed["cutoff"] == MOMENT[1]
@@ -855,21 +908,28 @@ def test_the_command_reads_a_database_and_prints_tables(
 ) -> None:
     run_transaction(engine, fill)
     database_url = ("--database-url", database)
-    code, out, err = run(*database_url, *MOMENT, "--format", "table", "--profile", "classic")
+    tables = ("--format", "table", "--profile", "classic", "--segments")
+    code, out, err = run(*database_url, *MOMENT, *tables)
     assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 110
+    assert "\nnew users        2  too few" in out
+    assert "Fewer than 20 users were measured: the intervals are too narrow" in out
     first, heading, row, *_ = out.splitlines()
     assert first == "6 impressions of 2 users in 1 slice were ranked; 3 led to: engaged."
     assert heading.split() == ["ranking", "GAUC", "change", "AUC", "log", "loss", "miscalibrated"]
     assert row.split()[0] == "classic"
     assert "Pages out of 4 videos for 2 users" in out
     assert "\n100.0% of what they wanted later was among the candidates: following" in out
-    code, out, _ = run(*database_url, "--holdout", "per-user:0.5", "--format", "csv")
-    assert code == 0
+    holdout = ("--holdout", "per-user:0.5", "--format", "csv", "--checks")
+    code, out, err = run(*database_url, *holdout)
+    assert (code, err) == (1, "Error: not well: users\n")
     heading, first, *_ = out.splitlines()
     assert heading == "part,ranker,figure,value,low,high"
     assert first.startswith("ranking,for_you,gauc,")
     assert "pages,newest,coverage,0.75,," in out
     assert "candidates,all sources,recall,1.0,1.0,1.0" in out
+    assert "segment: new users,popular,ndcg@20 users," in out
+    assert "checks,,users,False,," in out
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from itertools import product
 
 import pytest
 from hypothesis import assume, given
@@ -14,7 +15,16 @@ from sklearn.metrics import log_loss as peer_log_loss
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from recommender.evaluation import metrics
-from recommender.evaluation.bootstrap import MAX_UNITS, bootstrap
+from recommender.evaluation.bootstrap import (
+    MAX_UNITS,
+    _grouped,
+    bootstrap,
+    differences,
+    holm,
+    paired_tests,
+    sign_flip_test,
+    weighted_mean,
+)
 from recommender.evaluation.logistic import EXACT_SCORES, fit_platt, logistic
 
 IMPRESSIONS = st.lists(
@@ -182,6 +192,83 @@ def test_an_interval_is_the_same_for_the_same_seed() -> None:
     assert bootstrap(units, lambda _: None) is None
     assert bootstrap([], mean) is None
     assert bootstrap([(4.0, 1.0)], mean) == (4.0, 4.0, 4.0)
+
+
+def test_a_paired_test_as_worked_out_by_hand() -> None:
+    # 1 + 2 + 3 = 6, and of the 8 sign patterns only -6 is as far from 0
+    assert sign_flip_test([1.0, 2.0, 3.0]) == 2 / 8
+    # 1 + 2 - 3 = 0, and every sum is as far from 0
+    assert sign_flip_test([1.0, 2.0, -3.0]) == 1
+    # 3 - 1 + 2 = 4: 6, 4, -4 and -6; a user without a difference changes nothing
+    assert sign_flip_test([3.0, -1.0, 0.0, 2.0]) == 4 / 8
+    # 0.1 + 0.2 is 0.3 but for rounding, so 1 - 0.1 - 0.2 + 0.3 is a tie, in any unit
+    assert sign_flip_test([0.1, 0.2, -0.3, 1.0]) == sign_flip_test([1e6, 2e6, -3e6, 1e7]) == 10 / 16
+    assert sign_flip_test([0.3, 0.6, 0.9]) == 2 / 8
+    assert sign_flip_test([]) == sign_flip_test([0.0, 0.0]) == 1
+    # users are weighted: 2 - 1 = 1 of the sums 3, 1, -1 and -3, and a user without an AUC is out
+    values = {"first": [0.5, 0.5, None], "other": [1.5, 0.0, None], "same": [0.5, 0.5, None]}
+    weights = [2, 2, 7]
+    gains = differences(values)
+    assert gains["other"] == [1.0, -0.5, None]
+    assert gains["first"] == gains["same"] == [0.0, 0.0, None]
+    assert paired_tests(gains, weights) == {"other": 1, "same": 1}
+    assert paired_tests({"first": [None], "other": [None]}, [1]) == {}
+    found = weighted_mean(gains["other"], weights)
+    assert found is not None
+    assert found.value == 0.25
+
+
+def test_corrected_p_values_as_worked_out_by_hand() -> None:
+    # times 4, 3, 2 and 1 in ascending order, and never below the value before
+    given_values = {"c": 0.03, "a": 0.01, "d": 0.005, "b": 0.04}
+    assert holm(given_values) == pytest.approx({"c": 0.06, "a": 0.03, "d": 0.02, "b": 0.06})
+    assert list(holm(given_values)) == list(given_values)
+    assert holm({"a": 0.5, "b": 0.9}) == {"a": 1, "b": 1}
+    assert holm({}) == {}
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0, 2.5]), max_size=6))
+def test_under_no_difference_false_alarms_are_as_rare_as_the_p_value_says(
+    sizes: list[float],
+) -> None:
+    # under no difference every pattern of signs is as likely as any other
+    found = [
+        sign_flip_test([sign * size for sign, size in zip(signs, sizes, strict=True)])
+        for signs in product((-1, 1), repeat=len(sizes))
+    ]
+    for p_value in found:
+        assert sum(other <= p_value for other in found) / len(found) <= p_value + 1e-9
+
+
+def test_of_many_rankers_without_a_difference_hardly_one_is_marked() -> None:
+    chance = random.Random(4)  # noqa: S311 - not for secrets
+    alarms = marked = 0
+    for seed in range(150):
+        # the users differ much in how much they tell, and all rankers are compared with one
+        scale = [chance.expovariate(1) for _ in range(20)]
+        gains = {
+            f"ranker {number}": [size * chance.gauss(0, 1) for size in scale] for number in range(7)
+        }
+        p_values = {
+            name: sign_flip_test(own, times=200, seed=seed) for name, own in list(gains.items())[1:]
+        }
+        alarms += min(p_values.values()) < 0.05
+        marked += min(holm(p_values).values()) < 0.05
+    # 5 % of 150 are 7.5, and without a correction one in four
+    assert marked <= 16
+    assert alarms >= 25
+
+
+def test_a_paired_test_of_many_users_is_the_same_for_the_same_seed_and_finds_a_difference() -> None:
+    chance = random.Random(6)  # noqa: S311 - not for secrets
+    noise = [chance.gauss(0, 1) for _ in range(MAX_UNITS * 2)]
+    shifted = [value + 0.2 for value in noise]
+    found = [sign_flip_test(shifted, times=500, seed=seed) for seed in (1, 1, 2)]
+    assert found == [1 / 501] * 3
+    assert sign_flip_test(noise, times=500) == sign_flip_test(noise, times=500) > 0.05
+    assert sign_flip_test([-value for value in noise], times=500) > 0.05
+    # as for intervals, random groups of users stand for the users
+    assert sign_flip_test(noise, times=500) == sign_flip_test(_grouped(noise, 0), times=500)
 
 
 @given(IMPRESSIONS)

@@ -27,6 +27,7 @@ from recommender import (
 from recommender.database import planner_statistics
 from recommender.database.transactions import writing
 from recommender.formats import scalars
+from recommender.formats.findings import Finding
 from recommender.models import (
     Base,
     Interaction,
@@ -38,7 +39,6 @@ from recommender.models import (
 )
 from recommender.models.types import SCHEMA_REVISION
 from recommender.operations import doctor, erase, query_plans
-from recommender.operations.doctor import Finding
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import behave, people
 

@@ -182,7 +182,9 @@ def care(engine: Engine) -> None:
 
 def learning(engine: Engine) -> None:
     files = LogFiles(users=("users.csv",), videos=("videos.csv",), events=("events.csv",))
-    recommender.evaluate(files, holdout=0.2, profiles=["for_you"]).as_dict()
+    result = recommender.evaluate(files, holdout=0.2, profiles=["for_you"], segments=True)
+    assert_type([(check.check, check.ok) for check in result.checks()], list[tuple[str, bool]])
+    result.as_dict()
     recommender.replay_profile(engine, "mine", since=NOW).as_dict()
     assert_type(recommender.fit(engine, "mine").auc, float | None)
     recommender.fit_pages(engine, "mine", log=files, since=NOW).as_dict()
