@@ -76,13 +76,24 @@ FEW_USERS = (
     "--checks", is_flag=True,
     help="Also check the first ranking against simple ones; exit with 1 if a check fails.",
 )  # fmt: skip
+@click.option(
+    "--small-creators", type=click.FloatRange(0, 1), metavar="SHARE",
+    help="The smallest share of places for small creators that --checks accepts."
+    " Default: a quarter of their share in random order.",
+)  # fmt: skip
 @sample_option
 @log_files_options
 @scratch_option
 @format_option
 @database_option
 def evaluate(
-    log_files: LogFiles | None, form: str | None, *, segments: bool, checks: bool, **options: Any
+    log_files: LogFiles | None,
+    form: str | None,
+    *,
+    segments: bool,
+    checks: bool,
+    small_creators: float | None,
+    **options: Any,
 ) -> None:
     """Measure how well the feed ranks what users wanted later.
 
@@ -90,6 +101,8 @@ def evaluate(
     """
     if (options["cutoff"] is None) == (options["holdout"] is None):
         raise click.UsageError("give either --cutoff or --holdout")
+    if small_creators is not None and not checks:
+        raise click.UsageError("--small-creators needs --checks")
     source: AbstractContextManager[Engine | LogFiles] = readable(longest=settings().rollup_timeout)
     if log_files:
         source = nullcontext(log_files)
@@ -97,7 +110,7 @@ def evaluate(
         result = recommender.evaluate(
             log, segments=segments or checks, settings=settings(), progress=progress, **options
         )
-    findings = result.checks() if checks else ()
+    findings = result.checks(small_creators=small_creators) if checks else ()
     if form_of(form) == "table":
         _print_tables(result, findings, segments=segments)
     else:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from recommender.evaluation.bootstrap import Interval
 from recommender.evaluation.results import PageQuality
 from recommender.evaluation.segments import ALL_USERS, MIN_USERS, SegmentQuality
+from recommender.formats import scalars
 from recommender.formats.findings import Finding
 
 BASELINE = "popular"
@@ -26,18 +27,28 @@ FIGURES = {"gauc": "GAUC", "ndcg@20": "nDCG@20"}
 
 
 def check_ranking(
-    segments: Sequence[SegmentQuality], pages: Sequence[PageQuality]
+    segments: Sequence[SegmentQuality],
+    pages: Sequence[PageQuality],
+    small_creators: float | None = None,
 ) -> tuple[Finding, ...]:
     """Return the findings about the first ranker.
 
     Args:
         segments: every ranker in every segment, all users included.
         pages: every ranker over pages.
+        small_creators: the minimum share of places with videos by small creators, 0 to 1; None for
+            `SMALL_SHARE` of their share in random order.
+
+    Raises:
+        InvalidValue: the share is malformed.
     """
+    if small_creators is not None:
+        scalars.parse_named("small_creators", scalars.fraction, small_creators)
     findings = [_enough_users(segments), *_segments(segments)]
     if pages:
         by_ranker = {quality.ranker: quality for quality in pages}
-        findings += [_coverage(pages[0], by_ranker), _small_creators(pages[0], by_ranker["random"])]
+        findings.append(_coverage(pages[0], by_ranker))
+        findings.append(_small_creators(pages[0], by_ranker["random"], small_creators))
     return tuple(findings)
 
 
@@ -67,7 +78,7 @@ def _segments(segments: Sequence[SegmentQuality]) -> Iterator[Finding]:
 
 def _compared(row: SegmentQuality, other: SegmentQuality) -> str:
     if row.value is None or other.value is None:
-        return f"{row.users:,} users are too few to compare"
+        return f"too few users to compare: {row.users:,}"
     return f"{_figure(row.ranker, row.value)}, {_figure(other.ranker, other.value)}"
 
 
@@ -84,12 +95,12 @@ def _coverage(first: PageQuality, by_ranker: Mapping[str, PageQuality]) -> Findi
     )  # fmt: skip
 
 
-def _small_creators(first: PageQuality, chance: PageQuality) -> Finding:
+def _small_creators(first: PageQuality, chance: PageQuality, bound: float | None) -> Finding:
     """Check the share of small creators: the high end of its interval must reach the bound."""
     share, of_chance = first.small_creators, chance.small_creators
     if share is None or of_chance is None:
         return Finding("small creators", ok=False, found="no page has a video")
-    bound = SMALL_SHARE * of_chance.value
+    bound = SMALL_SHARE * of_chance.value if bound is None else bound
     found = f"{_figure(first.ranker, share)}, {_figure(chance.ranker, of_chance)}"
     return _finding(
         "small creators", share.high >= bound, f"{found}: at least {bound:.3f}",

@@ -109,15 +109,19 @@ class Evaluation:
         """Return the evaluation as JSON; an interval has a value, a low and a high end."""
         return plain_fields(self)
 
-    def checks(self) -> tuple[Finding, ...]:
+    def checks(self, *, small_creators: float | None = None) -> tuple[Finding, ...]:
         """Check that the first ranker is nowhere worse than simple baselines, see `checks`.
 
+        Args:
+            small_creators: the minimum share of places with videos by small creators, 0 to 1; a
+                quarter of their share in random order if None.
+
         Raises:
-            InvalidValue: the segments were not asked for.
+            InvalidValue: the segments were not asked for, or the share is malformed.
         """
         if not self.segments:
             raise InvalidValue("segments: they must be evaluated to be checked")
-        return check_ranking(self.segments, self.pages)
+        return check_ranking(self.segments, self.pages, small_creators)
 
 
 def evaluate(

@@ -41,7 +41,7 @@ NEW_VIDEO = timedelta(days=7)
 """A new video was published less than this time ago."""
 
 LANGUAGES = 3
-"""The number of languages with segments: those that most of the evaluated users have."""
+"""The number of languages with segments: the most frequent ones of the evaluated users."""
 
 MIN_USERS = 20
 """The minimum number of users in a segment. With fewer, its figures are left out."""
@@ -175,6 +175,8 @@ def user_segments(
     """
     keys = frozenset(users)
     spoken = Counter(languages[key] for key in keys if key in languages)
+    if len(keys) in spoken.values():  # a language that all users have is no segment
+        spoken.clear()
     biggest = sorted(spoken, key=lambda language: (-spoken[language], language))[:LANGUAGES]
     return {
         ALL_USERS: keys,

@@ -937,6 +937,8 @@ def test_the_command_reads_a_database_and_prints_tables(
     [
         ((), 2, "give either --cutoff or --holdout"),
         ((*MOMENT, "--holdout", "per-user:0.2"), 2, "give either --cutoff or --holdout"),
+        ((*MOMENT, "--small-creators", "0.1"), 2, "--small-creators needs --checks"),
+        ((*MOMENT, "--checks", "--small-creators", "2"), 2, "2.0 is not in the range 0<=x<=1"),
         (("--holdout", "0.2"), 2, "'0.2' is not of the form per-user:0.2"),
         (("--holdout", "per-user:.0"), 2, "is not of the form per-user:0.2"),
         ((*MOMENT, "--every", "1w"), 2, "'1w' is not a length such as 30m, 6h or 1d"),

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from recommender import InvalidValue
 from recommender.evaluation import metrics
 from recommender.evaluation.bootstrap import Interval
 from recommender.evaluation.checks import check_ranking
@@ -58,6 +59,8 @@ def test_users_and_videos_are_in_the_segments_that_their_bounds_give() -> None:
         "language d": ["five", "four"],
         "language a": ["other"],
     }
+    # a language that all have is no segment
+    assert "language a" not in user_segments({"x", "y"}, {}, dict.fromkeys("xy", "a"))
     assert [video_segments(video, at()) for video in (RARE, NEW, OLD, PlainVideo(0, at(1)))] == [
         ["rare videos"], ["new videos"], [], ["rare videos", "new videos"],
     ]  # fmt: skip
@@ -146,8 +149,13 @@ PAGES = [
 ]
 
 
-def failed(segments: Sequence[SegmentQuality], pages: Sequence[PageQuality]) -> list[str]:
-    return [finding.check for finding in check_ranking(segments, pages) if not finding.ok]
+def failed(
+    segments: Sequence[SegmentQuality],
+    pages: Sequence[PageQuality],
+    small_creators: float | None = None,
+) -> list[str]:
+    findings = check_ranking(segments, pages, small_creators)
+    return [finding.check for finding in findings if not finding.ok]
 
 
 def test_each_check_fails_for_its_own_reason() -> None:
@@ -171,6 +179,11 @@ def test_each_check_fails_for_its_own_reason() -> None:
     assert failed(SEGMENTS, [replace(row, small_creators=None) for row in PAGES]) == [
         "small creators"
     ]
+    bounds = (0.0, 0.099, 0.1, 1.0)
+    assert [bool(failed(SEGMENTS, big, bound)) for bound in bounds] == [False, False, True, True]
+    for bad in (-0.1, 1.5, float("nan"), "much", True):
+        with pytest.raises(InvalidValue, match="small_creators: "):
+            check_ranking(SEGMENTS, PAGES, bad)  # type: ignore[arg-type]
     assert check_ranking(SEGMENTS, big)[-1] == Finding(
         "small creators", False, "mine 0.080, random 0.400: at least 0.100",  # noqa: FBT003
         "raise exploration_share, or lower the weights of quality and trending",
