@@ -14,7 +14,8 @@ from recommender.cli.options import Time, as_of_option, database_option, format_
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.cli.progress import progress_bars
 from recommender.evaluation import off_policy
-from recommender.evaluation.off_policy_estimator import Expectation
+from recommender.evaluation.bootstrap import Interval
+from recommender.evaluation.off_policy_estimator import Expectation, Reordered
 from recommender.formats.plain import plain
 
 
@@ -63,39 +64,55 @@ def _print(result: off_policy.ProfileReplay, form: str | None) -> None:
     click.echo(f"\n±: half of the 95 % interval over users; overlap: with {result.active}.")
 
 
-def _halves(result: Expectation) -> list[dict[str, Any]]:
+def _halves(result: Expectation) -> list[dict[str, str]]:
     """Return the outcome of the first halves of pages, as served and as estimated."""
-    rows = (
-        ("as served", result.logged, None, None),
-        ("reordered", result.expected, result.change, result.overlap),
-        ("the same, were places alike", result.unweighted, None, None),
-    )
     return [
-        {
-            "first half of each page": name,
-            "led to the target": interval_cell(value),
-            "change": interval_cell(change, "+"),
-            "overlap": interval_cell(overlap),
-        }
-        for name, value, change, overlap in rows
+        _half("as served", result.logged),
+        _estimated_half("reordered", result.reordered, result.overlap),
+        _estimated_half("the same, by exploration", result.by_exploration),
+        _half("the same, were places alike", result.unweighted),
     ]
+
+
+def _half(
+    name: str,
+    value: Interval | None,
+    change: Interval | None = None,
+    overlap: Interval | None = None,
+) -> dict[str, str]:
+    return {
+        "first half of each page": name,
+        "led to the target": interval_cell(value),
+        "change": interval_cell(change, "+"),
+        "overlap": interval_cell(overlap),
+    }
+
+
+def _estimated_half(
+    name: str, result: Reordered | None, overlap: Interval | None = None
+) -> dict[str, str]:
+    if result is None:
+        return _half(name, None, overlap=overlap)
+    return _half(name, result.expected, result.change, overlap)
 
 
 def _remarks(result: off_policy.ProfileReplay) -> Iterator[str]:
     """Yield what the estimate rests on, and reasons to doubt it."""
     hindsight = result.hindsight
-    if hindsight.effective is None:
-        yield "No video on trial led to the target: what a place is worth is unknown."
+    if hindsight.reordered is None:
+        yield (
+            "No positive video was shown with another of about the same score: what a place is"
+            " worth is unknown."
+        )
     else:
-        effects = ", ".join(f"{first} {value:.2f}" for first, value in hindsight.effects.items())
         yield (
-            f"{hindsight.places:,} places, which say as much as {hindsight.effective:,.0f} of equal"
-            f" weight; {hindsight.clipped:,} weights were clipped."
+            f"{hindsight.places:,} places, which say as much as"
+            f" {hindsight.reordered.effective:,.0f} of equal weight;"
+            f" {hindsight.reordered.clipped:,} weights were clipped."
         )
-        yield (
-            f"What a place is worth, from {hindsight.trials:,} videos on trial with"
-            f" {hindsight.trial_labels:,.0f} outcomes: {effects}."
-        )
+        yield f"What a place is worth, from {_effects(hindsight.reordered, 'of about one score')}."
+    if hindsight.by_exploration is not None:
+        yield f"The same, from {_effects(hindsight.by_exploration, 'on trial')}."
     if result.left_out:
         yield (
             f"{result.left_out:,} pages were left out, served without:"
@@ -106,6 +123,12 @@ def _remarks(result: off_policy.ProfileReplay) -> Iterator[str]:
             f"{result.profile} has learned from what came before"
             f" {plain(result.learned_until)}, and so is flattered: replay it from then on."
         )
+
+
+def _effects(result: Reordered, which: str) -> str:
+    """Return what the effects of positions come from, and the effects."""
+    effects = ", ".join(f"{first} {value:.2f}" for first, value in result.effects.items())
+    return f"{result.videos:,} videos {which}, {result.positives:,} of them positive: {effects}"
 
 
 def _preview_row(preview: off_policy.PagePreview) -> dict[str, Any]:
@@ -119,11 +142,15 @@ def _preview_row(preview: off_policy.PagePreview) -> dict[str, Any]:
 
 def _figures(whole: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a row for each figure."""
-    hindsight = {**whole["hindsight"], "profile": whole["profile"]}
-    effects = hindsight.pop("effects")
-    hindsight |= {f"effect_{first}": value for first, value in effects.items()}
-    parts = [("hindsight", hindsight), *(("preview", {**row}) for row in whole["previews"])]
+    hindsight = {**whole["hindsight"]}
+    estimates = [(part, hindsight.pop(part) or {}) for part in ("reordered", "by_exploration")]
+    parts = [
+        *((part, {"profile": whole["profile"], **figures})
+          for part, figures in (("hindsight", hindsight), *estimates)),
+        *(("preview", {**row}) for row in whole["previews"]),
+    ]  # fmt: skip
     for part, figures in parts:
-        profile = figures.pop("profile")
+        profile, effects = figures.pop("profile"), figures.pop("effects", {})
+        figures |= {f"effect_{first}": value for first, value in effects.items()}
         for figure in figure_rows(figures):
             yield {"part": part, "profile": profile, **figure}

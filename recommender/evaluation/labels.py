@@ -158,9 +158,9 @@ def served_rows(
 def served_pages(values: Mapping[str, float], since: datetime, until: datetime) -> Statement:
     """Return a statement for the videos of the sessions that began between two times.
 
-    They come in the order of their positions, with creator, sound and label. `is_shown` is true for
-    impressions as in `served_rows`. Pages of the reference formula have no positions and are left
-    out.
+    They come in the order of their positions, with creator, sound and label. `is_positive` is true
+    for a positive state, and `is_shown` for impressions as in `served_rows`. Pages of the reference
+    formula have no positions and are left out.
     """
     # In a rewatch session a video may have been seen within the clock skew, so no tolerance then.
     served = ServedVideo
@@ -171,7 +171,7 @@ def served_pages(values: Mapping[str, float], since: datetime, until: datetime) 
             served.profile_id, served.score_key, served.explored, served.signals,
             Video.creator_id, Video.sound_id, Video.published_at,
             is_true(sa.and_(*_first_shown(), was_new)).label("is_shown"),
-            _label(values).label("label"),
+            _label(values).label("label"), is_true(_HAPPENED[ENGAGED]).label("is_positive"),
         )
         .join(FeedSession, _is_of_session())
         .join(ProfileVersion, ProfileVersion.id == served.profile_id)

@@ -26,6 +26,7 @@ from recommender.evaluation.off_policy_estimator import (
     LoggedVideo,
     OffPolicyEstimator,
     ReorderedPage,
+    of_same_score,
 )
 from recommender.feed.selection import ScoredCandidate, Spread, rearranged
 from recommender.formats.scalars import UNDATED
@@ -94,10 +95,12 @@ class LoggedPages:
         done = 0
         for user, served in groupby(rows, attrgetter("user_id")):
             pages: list[ReorderedPage] = []
-            trials: list[list[LoggedVideo]] = []
+            ranked: list[list[LoggedVideo]] = []
+            explored: list[list[LoggedVideo]] = []
             for _, of_session in groupby(served, attrgetter("session")):
                 videos = list(of_session)
-                trials.append(_trials(videos))
+                ranked += of_same_score(_ranked(videos))
+                explored.append(_explored(videos))
                 before = None
                 for _, page in groupby(videos, attrgetter("page")):
                     page_rows = list(page)
@@ -105,7 +108,8 @@ class LoggedPages:
                     before = page_rows[-1]
                 done += 1
                 report("reading", done, total)
-            self._add(user, pages, trials)
+            self._count(user, pages)
+            self.reordering.add(pages, ranked, explored)
         report("reading", total, total)
         self._check()
 
@@ -121,9 +125,7 @@ class LoggedPages:
                 f" {', '.join(sorted(self.not_recorded))}"
             )
 
-    def _add(
-        self, user: int, pages: Sequence[ReorderedPage], trials: Sequence[Sequence[LoggedVideo]]
-    ) -> None:
+    def _count(self, user: int, pages: Sequence[ReorderedPage]) -> None:
         self.came += 1
         if len(self.sampled) < self.sample:
             self.sampled.append(user)
@@ -131,7 +133,6 @@ class LoggedPages:
             self.sampled[place] = user
         self.users += bool(pages)
         self.pages += len(pages)
-        self.reordering.add(pages, trials)
 
     def _reordered(
         self, page: Sequence[Any], before: Any, weights: Mapping[int | None, Mapping[str, float]]
@@ -187,7 +188,12 @@ class LoggedPages:
         return ScoredCandidate(self._score_key(row), row.creator_id, row.sound_id)
 
 
-def _trials(of_session: Sequence[Any]) -> list[LoggedVideo]:
+def _ranked(of_session: Sequence[Any]) -> list[tuple[float, LoggedVideo]]:
+    """Return the videos of a session that were placed by their score, with the score."""
+    return [(row.score_key, _shown(row)) for row in of_session if row.is_shown and not row.explored]
+
+
+def _explored(of_session: Sequence[Any]) -> list[LoggedVideo]:
     """Return the videos of a session that are there only because of exploration."""
     # A candidate that scores above the last ranked video would have been placed by its score. Such
     # candidates are missing at later positions, so with them later positions would look worse.
@@ -200,4 +206,4 @@ def _trials(of_session: Sequence[Any]) -> list[LoggedVideo]:
 
 
 def _shown(row: Any) -> LoggedVideo:
-    return LoggedVideo(row.position, row.label)
+    return LoggedVideo(row.position, row.label, bool(row.is_positive))

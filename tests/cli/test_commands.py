@@ -610,7 +610,11 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     shown = [item["video"] for item in answer(example(*feed))["items"]]
     for number, video in enumerate(shown):
         when = ("--at", f"2026-01-01T00:0{number}:00Z", "--id", f"e{number}")
-        assert example("record", "creator2", video, "watch", "--completion", "1", *when)[0] == 0
+        assert example("record", "creator2", video, "watch", "--completion", "0", *when)[0] == 0
+    assert "what a place is worth is unknown" in example(*asked, "--format", "table")[1]
+    for number, video in enumerate(shown):
+        when = ("--at", f"2026-01-01T00:1{number}:00Z", "--id", f"l{number}")
+        assert example("record", "creator2", video, "like", *when)[0] == 0
     found = answer(example(*asked))
     assert (found["profile"], found["active"], found["pages"]) == ("classic@1", "for_you@1", 1)
     assert found["hindsight"]["logged"] == {"value": 1, "low": 1, "high": 1}
@@ -618,10 +622,13 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     table = example(*asked, "--format", "table")[1]
     assert "What 1 users were shown on 1 pages, in the order of classic@1" in table
     assert re.search(r"^as served +1\.000 ±0\.000", table, re.MULTILINE)
-    assert "what a place is worth is unknown" in table
+    assert "What a place is worth, from 2 videos of about one score, 2 of them positive: 1" in table
+    assert "1 places, which say as much as 1 of equal weight; 0 weights were clipped." in table
     rows = list(csv.DictReader(example(*asked, "--format", "csv")[1].splitlines()))
     assert {"part": "hindsight", "profile": "classic@1", "figure": "logged", "value": "1.0",
             "low": "1.0", "high": "1.0"} in rows  # fmt: skip
+    assert {"part": "reordered", "profile": "classic@1", "figure": "effect_2", "value": "1.0",
+            "low": "", "high": ""} in rows  # fmt: skip
 
 
 @pytest.mark.slow

@@ -173,21 +173,40 @@ def test_a_copy_of_the_profile_that_served_gives_the_same_log(engine: Engine) ->
         found = replayed(engine, profile)
         hindsight = found.hindsight
         assert hindsight.overlap == (1, 1, 1)
-        assert value(hindsight.expected) == pytest.approx(value(hindsight.logged), abs=1e-12)
-        assert hindsight.change == pytest.approx((0, 0, 0), abs=1e-12)
-        assert hindsight.effective == hindsight.places == 2 * 2 * 9
+        assert hindsight.reordered
+        assert hindsight.reordered.expected == pytest.approx(hindsight.logged, abs=1e-12)
+        assert hindsight.reordered.change == pytest.approx((0, 0, 0), abs=1e-12)
+        assert hindsight.reordered.effective == hindsight.places == 2 * 2 * 9
         assert [each.overlap for each in found.previews] == [(1, 1, 1)] * 2
     assert value(replayed(engine, "classic").hindsight.overlap) < 1
 
 
 @slow_on_postgresql
 def test_what_is_on_trial_keeps_its_place_and_says_what_places_are_worth(world: Engine) -> None:
-    videos = {**FOUR, "v5": (0.1, 0.9), "v6": (0.5, 0.5)}
-    serve(world, videos, ["v5"], v2={"explored": True}, v5={"explored": True})
+    videos = {
+        "v1": (0.9, 0.1), "v2": (0.8, 0.2), "v3": (0.7, 0.3), "v5": (0.1, 0.9), "v4": (0.6, 0.4),
+        "v6": (0.5, 0.5), "v7": (0.2, 0.9),
+    }  # fmt: skip
+    explored = {key: {"explored": True} for key in ("v2", "v5", "v7")}
+    serve(world, videos, ["v5", "v6"], **explored)
     found = replayed(world).hindsight
     assert found.places == 2
     assert value(found.overlap) == 0
-    assert (found.trials, found.trial_labels) == (1, 1)  # v2 would have been there by its score
+    for target in ("engaged", "like"):
+        tried = replayed(world, target=target).hindsight.by_exploration
+        assert tried
+        assert (tried.videos, tried.positives) == (2, 1)  # v2 would have been there by its score
+
+
+@slow_on_postgresql
+def test_what_is_ranked_by_about_one_score_says_what_places_are_worth(world: Engine) -> None:
+    scores = {"v1": 0.9, "v2": 0.89, "v3": 0.88, "v4": 0.4, "v5": 0.5, "v6": 0.88}
+    videos = {key: (score, score) for key, score in scores.items()}
+    serve(world, videos, ["v1", "v4", "v6"], v6={"impressions": 0, "engaged_at": None})
+    found = replayed(world, target="like").hindsight.reordered
+    assert found
+    assert (found.videos, found.positives) == (3, 1)
+    assert value(found.expected) == 0
 
 
 @slow_on_postgresql
