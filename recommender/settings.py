@@ -92,6 +92,9 @@ class Settings:
     neighbour_ridge: float = _setting(
         100.0, "Penalty of the regression that weighs neighbours, in viewers.", low=0.01, high=1e6
     )
+    neighbour_least_weight: float = _setting(
+        0.005, "Least weight of a neighbour that is kept.", high=1
+    )
     neighbour_viewers: int = _setting(
         5_000, "Viewers of a video that are counted for its neighbours.", low=10, high=1_000_000
     )
@@ -121,17 +124,17 @@ class Settings:
         low=0.001, high=1_000,
     )  # fmt: skip
     trend_scale: float = _setting(
-        10.0, "Recent engaged viewers at which a trend counts half.", low=0.01, high=1e9
+        20.0, "Recent engaged viewers at which a trend counts half.", low=0.01, high=1e9
     )
     trend_peak_share: float = _setting(
-        0.25, "Share of the greatest trend at which a trend counts half, if above trend_scale.",
+        0.5, "Share of the greatest trend at which a trend counts half, if above trend_scale.",
         high=1,
     )  # fmt: skip
     freshness_half_life: float = _setting(
         3.0, "Days in which a video's freshness halves.", low=0.01, high=36_500
     )
     history: int = _setting(
-        50, "Latest engagements whose neighbours become candidates.", low=1, high=500
+        200, "Latest engagements whose neighbours become candidates.", low=1, high=500
     )
     history_scale: float = _setting(
         10.0, "Engagements after which the history counts half.", low=0.1, high=1e6
@@ -140,7 +143,7 @@ class Settings:
         50, "Latest videos seen that tell the viewer's current interests.", low=1, high=500
     )
     lately_prior: float = _setting(
-        10.0, "Videos of average interest that every hashtag starts with.", low=0.1, high=1e6
+        30.0, "Videos of average interest that every hashtag starts with.", low=0.1, high=1e6
     )
     common_term: float = _setting(
         0.02, "Share of captions from which a term is common and ignored.", low=0.00001, high=1

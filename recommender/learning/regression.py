@@ -62,22 +62,22 @@ class Regression:
     def neighbours(
         self, near: Mapping[int, Sequence[tuple[int, float]]], views: Mapping[int, int]
     ) -> Iterator[Neighbour]:
-        """Yield the neighbours of targets with their weights.
+        """Yield the neighbours of targets with their weights, if they are large enough.
 
         Args:
             near: by target, the sources with their similarity.
             views: the engaged views of targets and sources.
         """
-        targets = iter(near.items())
+        settings, targets = self._run.settings, iter(near.items())
         while group := dict(islice(targets, TARGETS_PER_READ)):
             videos = {*group, *(source for sources in group.values() for source, _ in sources)}
             samples = self._samples({video_id: views[video_id] for video_id in videos})
             for target, sources in group.items():
                 viewers = [samples[source] for source, _ in sources]
-                ridge = self._run.settings.neighbour_ridge
-                weights = neighbour_weights(samples[target], viewers, ridge)
+                weights = neighbour_weights(samples[target], viewers, settings.neighbour_ridge)
                 for (source, similarity), weight in zip(sources, weights, strict=True):
-                    yield source, target, similarity, weight
+                    if weight >= settings.neighbour_least_weight:
+                        yield source, target, similarity, weight
 
     def _samples(self, views: Mapping[int, int]) -> dict[int, ViewerSample]:
         """Return the viewers of videos, read or kept in memory."""

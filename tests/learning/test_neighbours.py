@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,10 @@ def test_the_weights_are_those_of_the_regression(
     expected = expected_weights(engine, 3, shrinkage=1, most=7)
     assert weights(engine) == pytest.approx(expected, abs=1e-9)
     assert len([each for each in expected.values() if each > 0.01]) > 50
+    refresh(engine, rebuild=True, settings=replace(settings, neighbour_least_weight=0))
+    every = expected_weights(engine, 3, 0, shrinkage=1, most=7)
+    assert weights(engine) == pytest.approx(every, abs=1e-9)
+    assert len(expected) < len(every)
 
 
 def test_what_is_computed_bit_by_bit_is_what_is_computed_at_once(engine: Engine) -> None:

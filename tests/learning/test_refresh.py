@@ -232,7 +232,9 @@ def test_neighbours_are_those_whose_viewers_are_common(engine: Engine, settings:
     people(engine, 30, 40)
     behave(engine, 30, 40, 1500)
     report = refresh(engine, settings=settings)
-    expected = expected_neighbours(engine, settings.neighbour_shrinkage, settings.neighbours)
+    expected = expected_neighbours(
+        engine, shrinkage=settings.neighbour_shrinkage, most=settings.neighbours
+    )
     assert neighbours(engine) == pytest.approx(expected, abs=1e-12)
     assert len(expected) > 100
     assert report.neighbours == sum(engaged > 0 for _, engaged in statistics(engine).values())

@@ -201,8 +201,14 @@ def weights(engine: Engine) -> dict[tuple[int, int], float]:
     return {(i, j): each for i, j, each in read(engine, row.source_id, row.video_id, row.weight)}
 
 
+def expected_neighbours(engine: Engine, **similarity: Any) -> dict[tuple[int, int], float]:
+    """The similarities of the neighbours that are kept."""
+    kept = expected_weights(engine, **similarity)
+    return {pair: each for pair, each in similarities(engine, **similarity).items() if pair in kept}
+
+
 def expected_weights(
-    engine: Engine, ridge: float = 100.0, **similarity: Any
+    engine: Engine, ridge: float = 100.0, least: float = 0.005, **similarity: Any
 ) -> dict[tuple[int, int], float]:
     """Solve the regression of each target on the sources that its similarity chose."""
     viewers: dict[int, set[int]] = defaultdict(set)
@@ -210,18 +216,19 @@ def expected_weights(
         for video_id, _ in engaged:
             viewers[video_id].add(user_id)
     sources: dict[int, list[int]] = defaultdict(list)
-    for i, j in expected_neighbours(engine, **similarity):
+    for i, j in similarities(engine, **similarity):
         sources[j].append(i)
     found = {}
     for j, ids in sources.items():
         gram = np.array([[len(viewers[i] & viewers[k]) for k in ids] for i in ids], float)
         right = np.array([len(viewers[i] & viewers[j]) for i in ids], float)
         solved = np.linalg.solve(gram + ridge * np.eye(len(ids)), right)
-        found.update({(i, j): max(0.0, each) for i, each in zip(ids, solved, strict=True)})
+        pairs = {(i, j): max(0.0, each) for i, each in zip(ids, solved, strict=True)}
+        found.update({pair: each for pair, each in pairs.items() if each >= least})
     return found
 
 
-def expected_neighbours(
+def similarities(
     engine: Engine, shrinkage: float = 5.0, most: int = 100
 ) -> dict[tuple[int, int], float]:
     views = dict(read(engine, Video.id, Video.engaged_views))
