@@ -16,6 +16,7 @@ from recommender.cli.figures import (
     change_cell,
     figure_rows,
     interval_cell,
+    recall_sentence,
     value_cell,
 )
 from recommender.cli.findings import fail_if_not_well, print_findings
@@ -34,7 +35,7 @@ from recommender.evaluation.bootstrap import SIGNIFICANT
 from recommender.evaluation.checks import FIGURES
 from recommender.evaluation.evaluate import Evaluation
 from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
-from recommender.evaluation.results import CandidateRecall, ImpressionQuality, PageQuality
+from recommender.evaluation.results import ImpressionQuality, PageQuality
 from recommender.evaluation.segments import MIN_USERS, SegmentQuality
 from recommender.formats.findings import Finding
 
@@ -144,7 +145,12 @@ def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: 
     )
     print_table([_page_row(row) for row in result.pages])
     click.echo()
-    print_text(_recall_line(result.candidates))
+    reached, sources = result.candidates.share, result.candidates.sources
+    print_text(
+        recall_sentence(
+            reached.value if reached else 0, {name: s.value for name, s in sources.items() if s}
+        )
+    )
     if segments:
         _print_segments(result.segments)
     if findings:
@@ -178,15 +184,6 @@ def _segment_row(row: SegmentQuality) -> dict[str, Any]:
         FIGURES[row.figure]: interval_cell(row.value),
         "change": change_cell(row.change),
     }
-
-
-def _recall_line(recall: CandidateRecall) -> str:
-    """Return a sentence about the candidates of the pages, and the sources that found them."""
-    by_source = ", ".join(
-        f"{name} {share.value:.1%}" for name, share in recall.sources.items() if share
-    )
-    reached = f"{recall.share.value:.1%}" if recall.share else "Nothing"
-    return f"{reached} of what they wanted later was among the candidates: {by_source}."
 
 
 def _figures(part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

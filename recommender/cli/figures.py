@@ -47,6 +47,12 @@ def value_cell(interval: Interval | None) -> float | None:
     return None if interval is None else round(interval.value, 3)
 
 
+def recall_sentence(reached: float, sources: Mapping[str, float]) -> str:
+    """Return a sentence about the shares of later positives that candidates and sources held."""
+    by_source = ", ".join(f"{name} {share:.1%}" for name, share in sources.items())
+    return f"{reached:.1%} of what they wanted later was among the candidates: {by_source}."
+
+
 def targets(target: Mapping[str, float]) -> str:
     """Return the outcomes of a target with their values, such as engaged 1, like 3."""
     return ", ".join(f"{name} {value:g}" for name, value in target.items())

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 import recommender
 from recommender.cli.database import readable, writable
-from recommender.cli.figures import accuracy_row, targets
+from recommender.cli.figures import accuracy_row, recall_sentence, targets
 from recommender.cli.log_options import (
     every_option,
     log_files_options,
@@ -28,7 +28,7 @@ from recommender.cli.options import (
     note_option,
     settings,
 )
-from recommender.cli.output import form_of, print_records, print_table
+from recommender.cli.output import form_of, print_records, print_table, print_text
 from recommender.cli.progress import progress_bars
 from recommender.evaluation.log_files import LogFiles
 from recommender.training.fit import Fit
@@ -137,7 +137,7 @@ def _print_pages(result: PageFit, form: str | None) -> None:
     _print_names("Not told by these pages", result.undetermined)
     _print_names("Of how little a video was shown", result.left_out)
     _print_cut(result)
-    click.echo(f"{result.reached:.0%} of what the users wanted later was among the candidates.")
+    print_text(recall_sentence(result.reached, result.reached_by))
     click.echo(f"\nOn the {result.held_out:,} pages after these:")
     print_table(
         [accuracy_row(result.profile, result.quality), accuracy_row(result.parent, result.before)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -43,6 +44,7 @@ from recommender.evaluation.rankers import Catalogue, PageRequest, page_requests
 from recommender.evaluation.results import RankedPages
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import Profile
+from recommender.ranking.sources import SOURCES
 from recommender.settings import Settings
 from recommender.training.candidates import CandidateSample
 from recommender.training.impressions import MIN_COMPARED
@@ -79,6 +81,7 @@ class PageFit(LearnedVersion):
         users: the number of their viewers.
         candidates: the number of their candidates.
         reached: the recall of the candidates: the share of all positives among them, 0 to 1.
+        reached_by: the share that each source found, by its name; several may find the same video.
         weights: the weight of every signal.
         errors: standard errors over users, of the signals with a coefficient.
         undetermined: signals whose weight the pages do not determine; their weight is 0. Either
@@ -103,6 +106,7 @@ class PageFit(LearnedVersion):
     users: int
     candidates: int
     reached: float
+    reached_by: Mapping[str, float]
     weights: Mapping[str, float]
     errors: Mapping[str, float]
     undetermined: tuple[str, ...]
@@ -194,6 +198,7 @@ class _PageLearner:
         pages, candidates: the numbers of pages and candidates learned from.
         wanted: the number of positives.
         reached: the number of positives among the candidates.
+        reached_by: the number that each source found.
     """
 
     timeline: Timeline
@@ -207,6 +212,7 @@ class _PageLearner:
     candidates: int = 0
     wanted: int = 0
     reached: int = 0
+    reached_by: Counter[str] = field(default_factory=Counter)
 
     def fit(self) -> PageFit:
         """Learn weights from all slices but the last, and measure them on the last.
@@ -234,6 +240,10 @@ class _PageLearner:
             requests = self._page_requests(session, catalogue, part, positives)
             for count, (request, relevant) in enumerate(requests, start=1):
                 self.wanted += len(relevant)
+                found = {video: request.sources[video] for video in relevant & {*request.sources}}
+                self.reached += len(found)
+                for sources in found.values():
+                    self.reached_by.update(sources)
                 yield from self._page(request, positives[request.user])
                 seen = done + round(len(part.events) * count / min(self.sample, len(positives)))
                 self.report("fitting", seen, len(self.timeline.events))
@@ -262,7 +272,6 @@ class _PageLearner:
         if not total:
             return
         positives = [candidate for candidate in candidates if candidate[1]]
-        self.reached += len(positives)
         self.candidates += len(candidates)
         self.pages += 1
         number = self.numbers.setdefault(request.user, len(self.numbers))
@@ -310,6 +319,7 @@ class _PageLearner:
             users=len(self.numbers),
             candidates=self.candidates,
             reached=self.reached / self.wanted,
+            reached_by={s.name: self.reached_by[s.name] / self.wanted for s in SOURCES},
             weights=learned.weights,
             errors=learned.errors,
             undetermined=tuple(
