@@ -13,10 +13,10 @@ lower an estimate but never raises it.
 
 The effects of positions come from comparisons within sessions, as Mantel and Haenszel (1959)
 compare within strata. Otherwise eager viewers, who scroll further, would look like an effect of
-late positions. There are two sources. Ranked videos are compared if their scores are about equal:
-their order is then as good as random. Exploration candidates are placed at random regardless of
-their score: an experiment, but a small one. Everything is a sum over users, so a bootstrap interval
-also contains the uncertainty of the effects.
+late positions. There are two sources. Ranked videos of a page are compared if their scores are
+about equal: their order is then almost random. Exploration candidates are placed at random
+regardless of their score: an experiment, but a small one. Everything is a sum over users, so a
+bootstrap interval also contains the uncertainty of the effects.
 """
 
 # Not the self-normalised estimate (SNIPS: Swaminathan and Joachims, 2015): the weights are not
@@ -47,7 +47,7 @@ PRIOR = 2.0
 """The number of average positives that are added to each group of positions."""
 
 SCORE_WIDTH = 0.3
-"""The range of about equal scores, in standard deviations of the scores of a session's videos."""
+"""The range of about equal scores, in standard deviations of the scores of a page's videos."""
 
 MAX_WEIGHT = 10.0
 """The maximum weight of a label."""
@@ -204,7 +204,7 @@ class OffPolicyEstimator:
 
         Args:
             pages: the pages without exploration candidates, which keep their positions.
-            ranked: strata of ranked videos: one session, and about the same score.
+            ranked: strata of ranked videos: one page, and about the same score.
             explored: the exploration candidates, one stratum per session.
         """
         if len(self.units) < MAX_UNITS:
@@ -270,7 +270,9 @@ class OffPolicyEstimator:
 
 
 def of_same_score(scored: Sequence[tuple[float, LoggedVideo]]) -> Iterator[list[LoggedVideo]]:
-    """Yield the ranked videos of a session in strata of about the same score.
+    """Yield the ranked videos of a page in strata of about the same score.
+
+    Scores of different pages do not compare: the profile has learned from the page before.
 
     Args:
         scored: scores with their videos.

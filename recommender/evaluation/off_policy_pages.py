@@ -99,11 +99,11 @@ class LoggedPages:
             explored: list[list[LoggedVideo]] = []
             for _, of_session in groupby(served, attrgetter("session")):
                 videos = list(of_session)
-                ranked += of_same_score(_ranked(videos))
                 explored.append(_explored(videos))
                 before = None
                 for _, page in groupby(videos, attrgetter("page")):
                     page_rows = list(page)
+                    ranked += of_same_score(_ranked(page_rows))
                     pages += self._reordered(page_rows, before, weights)
                     before = page_rows[-1]
                 done += 1
@@ -188,9 +188,9 @@ class LoggedPages:
         return ScoredCandidate(self._score_key(row), row.creator_id, row.sound_id)
 
 
-def _ranked(of_session: Sequence[Any]) -> list[tuple[float, LoggedVideo]]:
-    """Return the videos of a session that were placed by their score, with the score."""
-    return [(row.score_key, _shown(row)) for row in of_session if row.is_shown and not row.explored]
+def _ranked(page: Sequence[Any]) -> list[tuple[float, LoggedVideo]]:
+    """Return the videos of a page that were placed by their score, with the score."""
+    return [(row.score_key, _shown(row)) for row in page if row.is_shown and not row.explored]
 
 
 def _explored(of_session: Sequence[Any]) -> list[LoggedVideo]:

@@ -200,9 +200,11 @@ def test_what_is_on_trial_keeps_its_place_and_says_what_places_are_worth(world: 
 
 @slow_on_postgresql
 def test_what_is_ranked_by_about_one_score_says_what_places_are_worth(world: Engine) -> None:
+    """What was not shown says nothing, and scores of the next page are of another time."""
     scores = {"v1": 0.9, "v2": 0.89, "v3": 0.88, "v4": 0.4, "v5": 0.5, "v6": 0.88}
     videos = {key: (score, score) for key, score in scores.items()}
     serve(world, videos, ["v1", "v4", "v6"], v6={"impressions": 0, "engaged_at": None})
+    serve(world, {"v7": (0.9, 0.9), "v8": (0.89, 0.89)}, ["v7"], first=7)
     found = replayed(world, target="like").hindsight.reordered
     assert found
     assert (found.videos, found.positives) == (3, 1)
