@@ -100,10 +100,8 @@ def _remarks(result: off_policy.ProfileReplay) -> Iterator[str]:
     """Yield what the estimate rests on, and reasons to doubt it."""
     hindsight = result.hindsight
     if hindsight.reordered is None:
-        yield (
-            "No positive video was shown with another of about the same score: what a place is"
-            " worth is unknown."
-        )
+        unknown = "" if hindsight.by_exploration else ": what a place is worth is unknown"
+        yield f"No positive video was shown with another of about the same score{unknown}."
     else:
         yield (
             f"{hindsight.places:,} places, which say as much as"
@@ -112,7 +110,8 @@ def _remarks(result: off_policy.ProfileReplay) -> Iterator[str]:
         )
         yield f"What a place is worth, from {_effects(hindsight.reordered, 'of about one score')}."
     if hindsight.by_exploration is not None:
-        yield f"The same, from {_effects(hindsight.by_exploration, 'on trial')}."
+        title = "The same" if hindsight.reordered else "What a place is worth"
+        yield f"{title}, from {_effects(hindsight.by_exploration, 'on trial')}."
     if result.left_out:
         yield (
             f"{result.left_out:,} pages were left out, served without:"
