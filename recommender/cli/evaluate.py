@@ -144,13 +144,11 @@ def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: 
         " some that they had not seen:"
     )
     print_table([_page_row(row) for row in result.pages])
-    click.echo()
     reached, sources = result.candidates.share, result.candidates.sources
-    print_text(
-        recall_sentence(
-            reached.value if reached else 0, {name: s.value for name, s in sources.items() if s}
-        )
-    )
+    if reached:
+        click.echo()
+        shares = {name: share.value for name, share in sources.items() if share}
+        print_text(recall_sentence(reached.value, shares))
     if segments:
         _print_segments(result.segments)
     if findings:

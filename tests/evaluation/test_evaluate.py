@@ -902,6 +902,16 @@ def test_the_command_prints_what_the_function_finds(run: Run, tmp_path: Path) ->
     assert printed["page_users"] == 1
 
 
+def test_without_a_page_the_command_says_nothing_of_candidates(run: Run, tmp_path: Path) -> None:
+    # what x wants is published after the cut, so no page at the cut can hold it
+    late = {**VIDEOS[0], "id": "late", "published_at": at(30)}
+    events = [*BEFORE, watch("x", "late", 130, 1.0), watch("x", "d", 131, 0.0)]
+    log = written(tmp_path, videos=[*VIDEOS, late], events=events)
+    code, out, _ = run(*files_of(log), *MOMENT, "--every", "1h", "--format", "table")
+    assert (code, "for 0 users who later wanted" in out) == (0, True)
+    assert "among the candidates" not in out
+
+
 @slow_on_postgresql
 def test_the_command_reads_a_database_and_prints_tables(
     run: Run, database: str, engine: Engine
