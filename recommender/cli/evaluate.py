@@ -156,7 +156,7 @@ def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: 
         print_findings(findings)
     click.echo()
     print_text(LEGEND)
-    if min(result.impression_users, result.page_users) < MIN_USERS:
+    if min(result.compared_users, result.page_users) < MIN_USERS:
         print_text(FEW_USERS)
 
 

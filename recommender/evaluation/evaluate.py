@@ -81,6 +81,7 @@ class Evaluation:
         impressions: their number; one per user, video and slice.
         positives: the number of impressions that led to the target.
         impression_users: the number of users with impressions.
+        compared_users: the number of these with both outcomes, over whom GAUC is a mean.
         page_users: the number of users whose pages were measured.
         videos: the number of videos that could be on a page.
         candidates: how much of what users wanted later was among the candidates.
@@ -97,6 +98,7 @@ class Evaluation:
     impressions: int
     positives: int
     impression_users: int
+    compared_users: int
     page_users: int
     videos: int
     candidates: CandidateRecall
@@ -207,6 +209,7 @@ def evaluate(
         impressions=len(scored.outcomes),
         positives=sum(scored.outcomes),
         impression_users=len(set(scored.users)),
+        compared_users=scored.compared_users(),
         page_users=len(shown.relevant),
         videos=len(shown.videos),
         candidates=shown.recall([source.name for source in SOURCES], seed),

@@ -144,6 +144,11 @@ class ScoredImpressions:
             for name in self.scores
         )
 
+    def compared_users(self) -> int:
+        """Return the number of users with an impression of each outcome."""
+        outcomes = Counter(user for user, _ in set(zip(self.users, self.outcomes, strict=True)))
+        return sum(number > 1 for number in outcomes.values())
+
     def user_aucs(self, places: Sequence[Sequence[int]]) -> dict[str, list[float | None]]:
         """Return, by ranker, the AUC of every user's impressions at the given places.
 

@@ -912,6 +912,17 @@ def test_without_a_page_the_command_says_nothing_of_candidates(run: Run, tmp_pat
     assert "among the candidates" not in out
 
 
+def test_users_with_one_outcome_do_not_make_the_gauc_reliable(run: Run, tmp_path: Path) -> None:
+    wanting = [watch(f"u{number}", "a", 10, 1.0) for number in range(20)]
+    both = [watch(f"u{number}", "b", 11, 0.0) for number in range(20)]
+    for others, few in ((both[:19], True), (both, False)):
+        log = written(tmp_path, videos=VIDEOS, events=[*BEFORE, *wanting, *others])
+        out = run(*files_of(log), *MOMENT, "--format", "table")[1]
+        assert "impressions of 20 users" in out
+        assert "for 20 users who later wanted" in out
+        assert ("Fewer than 20 users were measured" in out) == few
+
+
 @slow_on_postgresql
 def test_the_command_reads_a_database_and_prints_tables(
     run: Run, database: str, engine: Engine
