@@ -76,7 +76,7 @@ class Reordered:
         expected: the mean label, 0 to 1.
         change: `expected` minus the mean label as served.
         effects: the effects of the groups of positions, by first position, as multiples of the
-            effect of position 1.
+            first effect. Groups that were not compared with the first one are left out.
         effective: the effective sample size of the weighted labels (Kish, 1965).
         clipped: the number of labels with a clipped weight.
         videos: the number of videos that the effects come from.
@@ -243,14 +243,15 @@ class OffPolicyEstimator:
             return None
         videos = sum(each.videos for each in comparisons)
         positives = sum(each.positives for each in comparisons)
-        effects = _effects(_summed(each.compared for each in comparisons))
+        compared = _summed(each.compared for each in comparisons)
+        effects = _effects(compared)
         counts = _summed(unit.counts for unit in self.units)
         ratios = (effects[new] / effects[old] for old, new in PAIRS)
         clipped = [n for n, ratio in zip(counts, ratios, strict=True) if ratio > MAX_WEIGHT]
         return Reordered(
             expected=expected,
             change=change,
-            effects=_relative_to_first(effects),
+            effects=_relative_to_first(effects, compared),
             effective=_effective(counts, effects),
             clipped=round(math.fsum(clipped)),
             videos=videos,
@@ -346,12 +347,18 @@ def _solution(equations: Sequence[list[float]]) -> list[float]:
     return solution[::-1]
 
 
-def _relative_to_first(effects: Sequence[float]) -> dict[int, float]:
-    """Return the effects by the group's first position, as multiples of the first effect."""
-    return {
-        first: effect / effects[0]
-        for first, effect in zip((1, *GROUP_STARTS), effects, strict=True)
-    }
+def _relative_to_first(effects: Sequence[float], compared: Sequence[float]) -> dict[int, float]:
+    """Return the effects by the group's first position, as multiples of the first effect.
+
+    Groups that were not compared with the first one, directly or through others, are left out.
+    """
+    linked = [pair for pair, weight in zip(PAIRS, compared, strict=True) if weight]
+    first = min(min(pair) for pair in linked)
+    reached = {first}
+    for _ in GROUPS:
+        reached.update(*(pair for pair in linked if not reached.isdisjoint(pair)))
+    starts = (1, *GROUP_STARTS)
+    return {starts[group]: effects[group] / effects[first] for group in sorted(reached)}
 
 
 def _effective(counts: Sequence[float], effects: Sequence[float]) -> float:

@@ -111,6 +111,15 @@ def test_a_stratum_of_one_group_of_places_says_nothing() -> None:
     assert (found.videos, found.positives) == (2, 2)
 
 
+def test_only_places_that_were_compared_with_the_first_one_have_an_effect() -> None:
+    """Places that nothing links with the first one would seem to be as good as all on average."""
+    near = [*[video(3, 1)] * 300, *[video(5, 1)] * 100, *[video(5, 0)] * 200]
+    through = [*[video(5, 1)] * 100, *[video(9, 1)] * 100]
+    far = [*[video(33, 1)] * 100, *[video(65, 1)] * 100]
+    found = reordered(([SWAPPED], near), ((), through), ((), far)).effects
+    assert found == pytest.approx({3: 1, 5: 1 / 3, 9: 1 / 3}, rel=0.05)
+
+
 def test_what_places_are_worth_comes_from_positives_whatever_the_target_is() -> None:
     """A like is rare. What makes likes fewer at far places makes all positives fewer."""
     stratum = [*[LoggedVideo(1, 0, is_positive=True)] * 800]
