@@ -207,11 +207,13 @@ class Timeline:
         """
         self.span.check_past()
         is_positive = Interaction.engaged_at.is_not(None)
+        is_holdout = bool(self.cut.of_user)
+        remedy = "hold out a smaller part" if is_holdout else self.span.remedy("a later")
         with Session(self.engine) as session:
             if session.scalar(sa.select(Interaction.user_id).where(is_positive).limit(1)) is None:
                 raise InvalidValue(
                     "no event before the cut is positive, so there is nothing to learn from;"
-                    f" {self.span.remedy('a later')}"
+                    f" {remedy}"
                 )
 
     def read(self, source: Engine | LogFiles, progress: Progress) -> None:

@@ -847,6 +847,15 @@ def test_an_evaluation_that_learns_no_positive_says_what_to_do(tmp_path: Path) -
         evaluate(log, cutoff=CUTOFF)
 
 
+def test_a_holdout_that_leaves_no_positive_asks_for_a_smaller_one(tmp_path: Path) -> None:
+    # the like of a was taken back, so b is the only positive, and it is held out
+    kinds = [("a", "like", 0), ("a", "unlike", 1), ("b", "like", 2)]
+    events = [reaction(user, key, kind, when) for user in "xy" for key, kind, when in kinds]
+    log = written(tmp_path, videos=VIDEOS, events=events)
+    with pytest.raises(InvalidValue, match="nothing to learn from; hold out a smaller part"):
+        evaluate(log, holdout=0.3, target="like")
+
+
 def test_a_log_of_one_time_teaches_what_comes_first_in_it(tmp_path: Path) -> None:
     # by a holdout; all other cuts of it are refused
     events = [*watches("x", 0, "DC"), *watches("y", 0, "DB"), *watches("u", 0, "AD")]
