@@ -125,6 +125,26 @@ def test_every_segment_has_the_figures_of_its_own_users_and_videos() -> None:
     assert found["ndcg@20", "rare videos", "other"].change == (-1, -1, -1)
 
 
+def test_users_count_by_their_impressions_in_a_segment_as_in_the_whole() -> None:
+    users = [f"u{number}" for number in range(MIN_USERS)]
+    scored = ScoredImpressions(keys=users)
+    for number in range(MIN_USERS):
+        # the first user has most of the impressions, and the worst order
+        for _ in range(1 if number else 40):
+            for outcome in (True, False):
+                scored.users.append(number)
+                scored.outcomes.append(outcome)
+                scored.scores["first"].append(float(outcome == bool(number)))
+                mark_video(scored, NEW, at())
+    scored.bounds.append(len(scored.outcomes))
+    found = rows_of(scored, RankedPages({}, 100), {"all users": users})
+    (whole,) = scored.qualities(0)
+    assert whole.gauc is not None
+    assert whole.gauc.value == pytest.approx(19 / 59)
+    for name in ("all users", "new videos"):
+        assert found["gauc", name, "first"].value == whole.gauc
+
+
 def segment(name: str, ranker: str, change: Interval | None, users: int = 50) -> SegmentQuality:
     value = None if change is None else Interval(0.5, 0.4, 0.6)
     return SegmentQuality("ndcg@20", name, ranker, users, value, change)
@@ -173,6 +193,8 @@ def test_each_check_fails_for_its_own_reason() -> None:
     assert failed([replace(row, figure="gauc") for row in SEGMENTS], []) == ["users"]
     narrow = [replace(PAGES[0], coverage=0.49), *PAGES[1:]]
     assert failed(SEGMENTS, narrow) == ["coverage"]
+    newer = [*PAGES[:3], replace(PAGES[3], coverage=0.51)]
+    assert failed(SEGMENTS, newer) == ["coverage"]
     # a quarter of 0.4 is 0.1, which the interval must reach
     big = [replace(PAGES[0], small_creators=Interval(0.08, 0.04, 0.099)), *PAGES[1:]]
     assert failed(SEGMENTS, big) == ["small creators"]
