@@ -156,7 +156,8 @@ def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: 
         print_findings(findings)
     click.echo()
     print_text(LEGEND)
-    if min(result.compared_users, result.page_users) < MIN_USERS:
+    measured = (result.impression_users, result.compared_users, result.page_users)
+    if any(0 < users < MIN_USERS for users in measured):
         print_text(FEW_USERS)
 
 
