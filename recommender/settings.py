@@ -124,10 +124,10 @@ class Settings:
         low=0.001, high=1_000,
     )  # fmt: skip
     trend_scale: float = _setting(
-        20.0, "Recent engaged viewers at which a trend counts half.", low=0.01, high=1e9
+        10.0, "Recent engaged viewers at which a trend counts half.", low=0.01, high=1e9
     )
     trend_peak_share: float = _setting(
-        0.5, "Share of the greatest trend at which a trend counts half, if above trend_scale.",
+        0.25, "Share of the greatest trend at which a trend counts half, if above trend_scale.",
         high=1,
     )  # fmt: skip
     freshness_half_life: float = _setting(

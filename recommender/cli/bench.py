@@ -11,7 +11,12 @@ import click
 
 from recommender.benchmark.chart import plot
 from recommender.cli.database import writable
-from recommender.cli.options import format_option, settings, synthetic_database_option
+from recommender.cli.options import (
+    NumberRange,
+    format_option,
+    settings,
+    synthetic_database_option,
+)
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.errors import BadData, NotFound
 
@@ -34,7 +39,7 @@ LONGEST = 86_400.0
     "--interactions", type=SIZE, help="About the number of interactions. Default: 10 per video."
 )
 @click.option(
-    "--hashtags", type=click.FloatRange(0.1, 10), default=3.9, show_default=True,
+    "--hashtags", type=NumberRange(0.1, 10), default=3.9, show_default=True,
     help="About the number of hashtags per video.",
 )  # fmt: skip
 @click.option(
@@ -49,7 +54,7 @@ LONGEST = 86_400.0
     help="The number of pages of each kind to measure.",
 )  # fmt: skip
 @click.option(
-    "--seconds", type=click.FloatRange(0.1, 3_600), default=5.0, show_default=True,
+    "--seconds", type=NumberRange(0.1, 3_600), default=5.0, show_default=True,
     help="How long the concurrent clients ask for pages.",
 )  # fmt: skip
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from recommender.cli.database import create_file, engine, sqlite_path, wait_until_reachable
-from recommender.cli.options import database_option, format_option, settings
+from recommender.cli.options import NumberRange, database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.database import migrations
 from recommender.database.schema import schema_revision
@@ -64,7 +64,7 @@ def history(form: str | None) -> None:
 @db.command()
 @click.option(
     "--wait",
-    type=click.FloatRange(0, 3600),
+    type=NumberRange(0, 3600),
     default=0,
     metavar="SECONDS",
     help="The time to wait for a database that cannot be reached yet.",

@@ -28,7 +28,7 @@ from recommender.cli.log_options import (
     scratch_option,
     until_option,
 )
-from recommender.cli.options import Time, database_option, format_option, settings
+from recommender.cli.options import NumberRange, Time, database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table, print_text
 from recommender.cli.progress import progress_bars
 from recommender.evaluation.bootstrap import SIGNIFICANT
@@ -78,7 +78,7 @@ FEW_USERS = (
     help="Also check the first ranking against simple ones; exit with 1 if a check fails.",
 )  # fmt: skip
 @click.option(
-    "--small-creators", type=click.FloatRange(0, 1), metavar="SHARE",
+    "--small-creators", type=NumberRange(0, 1), metavar="SHARE",
     help="The smallest share of places for small creators that --checks accepts."
     " Default: a quarter of their share in random order.",
 )  # fmt: skip
@@ -137,13 +137,13 @@ def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: 
         f"{result.impressions:,} impressions of {result.impression_users:,} users in"
         f" {_slices(result.slices)} were ranked; {result.positives:,} led to: {result.target}."
     )
-    print_table([_ranking_row(row) for row in result.ranking])
+    print_table([_ranking_row(row, is_first=not place) for place, row in enumerate(result.ranking)])
     click.echo()
     print_text(
         f"Pages out of {result.videos:,} videos for {result.page_users:,} users who later wanted"
         " some that they had not seen:"
     )
-    print_table([_page_row(row) for row in result.pages])
+    print_table([_page_row(row, is_first=not place) for place, row in enumerate(result.pages)])
     reached, sources = result.candidates.share, result.candidates.sources
     if reached:
         click.echo()
@@ -165,7 +165,7 @@ def _print_segments(rows: Sequence[SegmentQuality]) -> None:
     """Print a table of impressions and a table of pages, with all rankers in every segment."""
     for figure, title in SEGMENT_TABLES.items():
         shown = [
-            _segment_row(row)
+            _segment_row(row, is_first=row.ranker == rows[0].ranker)
             for row in rows
             if row.figure == figure and (row.users >= MIN_USERS or row.ranker == rows[0].ranker)
         ]
@@ -173,7 +173,7 @@ def _print_segments(rows: Sequence[SegmentQuality]) -> None:
         print_table(shown)
 
 
-def _segment_row(row: SegmentQuality) -> dict[str, Any]:
+def _segment_row(row: SegmentQuality, *, is_first: bool) -> dict[str, Any]:
     """Return a ranker's row; a segment of too few users has a single one without figures."""
     is_thin = row.users < MIN_USERS
     return {
@@ -181,7 +181,7 @@ def _segment_row(row: SegmentQuality) -> dict[str, Any]:
         "users": row.users,
         "ranking": "too few" if is_thin else row.ranker,
         FIGURES[row.figure]: interval_cell(row.value),
-        "change": change_cell(row.change),
+        "change": "" if is_first else change_cell(row.change),
     }
 
 
@@ -226,21 +226,22 @@ def _slices(count: int) -> str:
     return f"{count:,} slice{'s' * (count != 1)}"
 
 
-def _ranking_row(quality: ImpressionQuality) -> dict[str, Any]:
+def _ranking_row(quality: ImpressionQuality, *, is_first: bool) -> dict[str, Any]:
     return {
         "ranking": quality.ranker,
         "GAUC": interval_cell(quality.gauc),
-        "change": change_cell(quality.change, quality.p_value),
+        "change": "" if is_first else change_cell(quality.change, quality.p_value),
         "AUC": interval_cell(quality.auc),
         "log loss": value_cell(quality.log_loss),
         "miscalibrated": value_cell(quality.calibration_error),
     }
 
 
-def _page_row(quality: PageQuality) -> dict[str, Any]:
+def _page_row(quality: PageQuality, *, is_first: bool) -> dict[str, Any]:
     name, figure, *others = accuracy_row(quality.ranker, quality.accuracy).items()
+    change = "" if is_first else change_cell(quality.change, quality.p_value)
     return {
-        **dict([name, figure, ("change", change_cell(quality.change, quality.p_value)), *others]),
+        **dict([name, figure, ("change", change), *others]),
         "cover": round(quality.coverage, 3),
         "Gini": round(quality.creator_gini, 3),
         "diverse": value_cell(quality.diversity),

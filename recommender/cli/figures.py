@@ -34,12 +34,12 @@ def interval_cell(interval: Interval | None, sign: str = "-") -> str:
 
 
 def change_cell(change: Interval | None, p_value: float | None = None) -> str:
-    """Return a change with its sign, or nothing for the first row, which the others are against.
+    """Return a change with its sign; nothing for None.
 
     An asterisk marks a change whose p value is significant.
     """
     mark = "*" if p_value is not None and p_value < SIGNIFICANT else ""
-    return "" if change == (0, 0, 0) else interval_cell(change, "+") + mark
+    return interval_cell(change, "+") + mark
 
 
 def value_cell(interval: Interval | None) -> float | None:

@@ -330,7 +330,7 @@ class _Run:
             ):
                 shown.viewers.append(request.user)
                 shown.relevant.append(positives)
-                shown.found.append([request.sources[key] for key in positives & {*request.sources}])
+                shown.found.append(request.found(positives))
                 for ranker in self.rankers:
                     shown.pages[ranker.name].append(ranker.page(request))
                 self.report("pages", done, sample)

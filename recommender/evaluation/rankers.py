@@ -6,7 +6,7 @@ is read once, and every ranker is arithmetic over these values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -212,6 +212,10 @@ class PageRequest:
     def sources(self) -> dict[str, tuple[str, ...]]:
         """The names of the sources that found each candidate, by the candidate's key."""
         return {row.page_video: source_names(row.sources) for row in self._rows}
+
+    def found(self, videos: Collection[str]) -> list[tuple[str, ...]]:
+        """Return the names of the sources that found each of some videos, if any did."""
+        return [names for key, names in self.sources.items() if key in videos]
 
     @cached_property
     def candidates(self) -> list[tuple[tuple[float, ...], datetime, int, str, ScoredCandidate]]:

@@ -308,9 +308,7 @@ def trending(candidate: Candidate) -> Number:
 
 def trend(viewer: Viewer) -> Number:
     """Return a video's trend at the reading time, mapped to 0 to 1; 0 if there is none."""
-    # v² / (half² + v²) for v recent viewers: the square leaves the order of moderate trends to the
-    # other signals. Stored trends are logarithms.
-    now = number(1) / (number(1) + exp2(number(2) * (viewer.trend_half - Video.trending)))
+    now = saturated(exp2(Video.trending - viewer.trend), viewer.trend_scale)
     return sa.case((Video.trending.is_not(None), now), else_=number(0))
 
 

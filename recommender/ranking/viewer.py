@@ -7,7 +7,6 @@ shape. All else is bound by name when a kept statement runs; `values_of` gives t
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -53,7 +52,7 @@ _TIMES = (
 
 _DOUBLES = (
     "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
-    "trend_half", "engaged_share", "creator_half", "hashtag_half", "sound_half",
+    "trend_scale", "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half",
     "common_captions", "collaborative_scale", "suits_square", "suits_portrait", "suits_landscape",
 )  # fmt: skip
 
@@ -160,9 +159,10 @@ class Viewer:
         formats: the formats that the caller asks for; empty for any.
         history, history_scale, seen_lately, lately_prior, interests, trial_viewers, quality_prior,
             freshness_half_life: the settings of these names.
-        engaged_share: the learning state's value.
-        trend_half, creator_half, hashtag_half, sound_half: the stored values at which signals are
-            one half at the reading time.
+        trend_scale: the recent engaged viewers at which a trend counts half: the setting, or a
+            share of the greatest trend if that is more.
+        engaged_share, trend: the learning state's values at the reading time.
+        creator_half, hashtag_half, sound_half: the stored affinities at which signals are half.
         common_captions: the number of captions from which a word is common, at least 1.
         collaborative_scale: the weights of neighbours that make the signal one half.
         trial_since: the earliest publication time of exploration candidates.
@@ -202,8 +202,9 @@ class Viewer:
     trial_viewers: BindParameter[float]
     quality_prior: BindParameter[float]
     freshness_half_life: BindParameter[float]
-    trend_half: BindParameter[float]
+    trend_scale: BindParameter[float]
     engaged_share: BindParameter[float]
+    trend: BindParameter[float]
     creator_half: BindParameter[float]
     hashtag_half: BindParameter[float]
     sound_half: BindParameter[float]
@@ -310,8 +311,9 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "trial_viewers": float(settings.trial_viewers),
         "quality_prior": float(settings.quality_prior),
         "freshness_half_life": float(settings.freshness_half_life),
-        "trend_half": _trend_half(request),
+        "trend_scale": max(float(settings.trend_scale), settings.trend_peak_share * learning.peak),
         "engaged_share": float(learning.engaged_share),
+        "trend": float(learning.trend),
         "creator_half": settings.affinity_scale / learning.creator,
         "hashtag_half": settings.affinity_scale / learning.hashtag,
         "sound_half": settings.affinity_scale / learning.sound,
@@ -330,13 +332,6 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
         **{_format(number): name for number, name in enumerate(request.formats)},
     }
-
-
-def _trend_half(request: FeedRequest) -> float:
-    """Return the stored trend at which the signal is one half."""
-    settings, learning = request.settings, request.learning
-    viewers = max(float(settings.trend_scale), settings.trend_peak_share * learning.peak)
-    return learning.trend + math.log2(viewers)
 
 
 def _whole(request: FeedRequest) -> int:

@@ -240,10 +240,9 @@ class _PageLearner:
             requests = self._page_requests(session, catalogue, part, positives)
             for count, (request, relevant) in enumerate(requests, start=1):
                 self.wanted += len(relevant)
-                found = {video: request.sources[video] for video in relevant & {*request.sources}}
+                found = request.found(relevant)
                 self.reached += len(found)
-                for sources in found.values():
-                    self.reached_by.update(sources)
+                self.reached_by.update(name for names in found for name in names)
                 yield from self._page(request, positives[request.user])
                 seen = done + round(len(part.events) * count / min(self.sample, len(positives)))
                 self.report("fitting", seen, len(self.timeline.events))

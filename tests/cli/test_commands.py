@@ -243,6 +243,20 @@ def test_a_refresh_is_of_the_given_time(example: Run) -> None:
     assert (code, "--as-of is one time" in err) == (2, True)
 
 
+def test_no_option_takes_what_is_not_a_number() -> None:
+    def options(command: click.Command) -> Iterator[click.Parameter]:
+        yield from command.params
+        if isinstance(command, click.Group):
+            for name in command.list_commands(click.Context(command)):
+                yield from options(command.get_command(click.Context(command), name) or command)
+
+    found = [one for one in options(cli.cli) if isinstance(one.type, click.FloatRange)]
+    assert len(found) == 4
+    for one in found:
+        with pytest.raises(click.BadParameter, match="'nan' is not a number"):
+            one.type.convert("nan", one, None)
+
+
 def test_a_table_breaks_no_word_if_all_words_fit() -> None:
     assert column_widths([9, 12, 13], [9, 6, 6], 34) == [9, 12, 13]
     assert column_widths([9, 12, 13], [9, 6, 6], 23) == [9, 7, 7]

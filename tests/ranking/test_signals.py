@@ -200,11 +200,9 @@ def test_a_trend_goes_on_fading_in_years_to_come(session: Session) -> None:
     every_signal(session)
     as_of = NOON + timedelta(days=3_000)
     trend = (as_of - datetime(2026, 1, 1, tzinfo=UTC)) / timedelta(days=2)
-    for video, exponent in (("best", trend + math.log2(20)), ("other", trend - 2)):
+    for video, exponent in (("best", trend + math.log2(10)), ("other", trend - 2)):
         session.execute(VIDEOS.update().where(VIDEOS.c.key == video).values(trending=exponent))
-    assert value(session, "trending", as_of=as_of) == pytest.approx(
-        (0.5, 0.25**2 / (20**2 + 0.25**2))
-    )
+    assert value(session, "trending", as_of=as_of) == pytest.approx((0.5, 0.25 / 10.25))
 
 
 def watched(session: Session) -> None:
@@ -306,13 +304,13 @@ TOLD: dict[str, tuple[Callable[[Session], None], tuple[float, float]]] = {
     "device": (nothing, (1, 0)),
     "creator_affinity": (affinities, FADED),
     "hashtag_affinity": (affinities, FADED),
-    "lately": (seen, (3.5 / 15, -0.1)),
+    "lately": (seen, (3.5 / 35, -1.5 / 35)),
     "sound_affinity": (affinities, FADED),
     "caption": (captions, (0.75 / 1.75, 0)),
     "collaborative": (neighbours, (0.5, 0)),
     "social": (friends, (2 / 3, 0)),
     "quality": (statistics(impressions=80, engaged_views=64), (0.7, 0.3)),
-    "trending": (statistics(trending=math.log2(60) + 0.25), (0.9, 0)),
+    "trending": (statistics(trending=math.log2(30) + 0.25), (0.75, 0)),
     "freshness": (nothing, (0.5, 0.25)),
     "exploration": (
         lambda session: (

@@ -381,7 +381,7 @@ class Oracle:
             "social": saturated(len(friends)),
             "quality": min(1.0, engaged / (video["impressions"] + prior)),
             "trending": 0.0 if trend is None else saturated(
-                4 ** max(-500, min(500, trend - self.half_lives("trend"))), self.trend_scale() ** 2
+                2 ** max(-500, min(500, trend - self.half_lives("trend"))), self.trend_scale()
             ),
             "freshness": freshness if video["published_at"] else 0.0,
             "exploration": trial / (trial + video["impressions"]),
