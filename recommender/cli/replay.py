@@ -11,7 +11,7 @@ from recommender.cli.database import readable
 from recommender.cli.figures import figure_rows, interval_cell, targets
 from recommender.cli.log_options import sample_option, target_option
 from recommender.cli.options import Time, as_of_option, database_option, format_option, settings
-from recommender.cli.output import form_of, print_records, print_table
+from recommender.cli.output import form_of, print_records, print_table, print_text
 from recommender.cli.progress import progress_bars
 from recommender.evaluation import off_policy
 from recommender.evaluation.bootstrap import Interval
@@ -49,15 +49,16 @@ def _print(result: off_policy.ProfileReplay, form: str | None) -> None:
     if form_of(form) != "table":
         print_records(list(_figures(whole)), form, whole=whole)
         return
-    click.echo(
+    print_text(
         f"What {result.users:,} users were shown on {result.pages:,} pages, in the order of"
         f" {result.profile}; target: {targets(result.target)}."
     )
     print_table(_halves(result.hindsight))
     for line in _remarks(result):
-        click.echo(line)
-    click.echo(
-        f"\nThe next pages of {result.preview_users:,} of those who came, out of"
+        print_text(line)
+    click.echo()
+    print_text(
+        f"The next pages of {result.preview_users:,} of those who came, out of"
         f" {result.videos:,} videos:"
     )
     print_table([_preview_row(preview) for preview in result.previews])
