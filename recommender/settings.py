@@ -134,7 +134,7 @@ class Settings:
         3.0, "Days in which a video's freshness halves.", low=0.01, high=36_500
     )
     history: int = _setting(
-        200, "Latest engagements whose neighbours become candidates.", low=1, high=500
+        100, "Latest engagements whose neighbours become candidates.", low=1, high=500
     )
     history_scale: float = _setting(
         10.0, "Engagements after which the history counts half.", low=0.1, high=1e6

@@ -772,7 +772,7 @@ DEFAULTS = {
     "served_again_after": 86_400.0,
     "served_attempts": 3,
     "next_page_means_seen": 1,
-    "history": 200,
+    "history": 100,
     "history_scale": 10.0,
     "seen_lately": 50,
     "lately_prior": 30.0,
