@@ -119,7 +119,7 @@ def _print(result: Fit, form: str | None) -> None:
     )
     if result.auc is not None:
         click.echo(
-            f"Probabilities, with what is known of each viewer: AUC {result.auc:.4f},"
+            f"Probabilities, with the viewers' histories: AUC {result.auc:.4f},"
             f" log loss {result.log_loss:.4f}."
         )
     _print_verdict(result, "GAUC", f"{result.compared:,} held-out users with both outcomes")

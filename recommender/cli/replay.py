@@ -58,7 +58,7 @@ def _print(result: off_policy.ProfileReplay, form: str | None) -> None:
         print_text(line)
     click.echo()
     print_text(
-        f"The next pages of {result.preview_users:,} of those who came, out of"
+        f"The next pages of {result.preview_users:,} of these users, out of"
         f" {result.videos:,} videos:"
     )
     print_table([_preview_row(preview) for preview in result.previews])
@@ -82,7 +82,7 @@ def _half(
     overlap: Interval | None = None,
 ) -> dict[str, str]:
     return {
-        "first half of each page": name,
+        "first half of a page": name,
         "led to the target": interval_cell(value),
         "change": interval_cell(change, "+"),
         "overlap": interval_cell(overlap),
@@ -101,17 +101,17 @@ def _remarks(result: off_policy.ProfileReplay) -> Iterator[str]:
     """Yield what the estimate rests on, and reasons to doubt it."""
     hindsight = result.hindsight
     if hindsight.reordered is None:
-        unknown = "" if hindsight.by_exploration else ": what a place is worth is unknown"
-        yield f"No positive video was shown with another of about the same score{unknown}."
+        unknown = "" if hindsight.by_exploration else ", so the effects of places are unknown"
+        yield f"No positive video can be compared with another of about the same score{unknown}."
     else:
         yield (
             f"{hindsight.places:,} places, which say as much as"
             f" {hindsight.reordered.effective:,.0f} of equal weight;"
             f" {hindsight.reordered.clipped:,} weights were clipped."
         )
-        yield f"What a place is worth, from {_effects(hindsight.reordered, 'of about one score')}."
+        yield f"Effects of places, from {_effects(hindsight.reordered, 'of about one score')}."
     if hindsight.by_exploration is not None:
-        title = "The same" if hindsight.reordered else "What a place is worth"
+        title = "The same" if hindsight.reordered else "Effects of places"
         yield f"{title}, from {_effects(hindsight.by_exploration, 'on trial')}."
     if result.left_out:
         yield (

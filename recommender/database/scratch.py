@@ -41,8 +41,7 @@ def scratch_database(url: str | None, settings: Settings) -> Iterator[Engine]:
         try:
             yield engine
         finally:
-            migrations.downgrade(engine, "base", settings=settings)
-            _drop_version_table(engine)
+            _drop_tables(engine)
 
 
 @contextmanager
@@ -55,9 +54,10 @@ def _migrated(url: str, settings: Settings) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _drop_version_table(engine: Engine) -> None:
-    """Drop the version table, which a full downgrade leaves."""
+def _drop_tables(engine: Engine) -> None:
+    """Drop all tables of this package, with their rows; a downgrade would refuse some rows."""
     with translate_errors(), writing(engine).begin() as connection:
+        Base.metadata.drop_all(connection)
         sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection)
 
 

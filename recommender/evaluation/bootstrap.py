@@ -102,10 +102,10 @@ def differences(
 def paired_tests(
     gains: Mapping[str, Sequence[float | None]], weights: Sequence[float], *, seed: int = 0
 ) -> dict[str, float]:
-    """Return the corrected p value of each ranker's mean difference, except the first ranker's.
+    """Return the corrected p values of the rankers' mean differences, without the first ranker.
 
-    Each ranker has a `sign_flip_test` over units, and `holm` corrects for their number. A ranker
-    that has no unit in common with the first one is left out.
+    Every ranker is tested over units (`sign_flip_test`), and `holm` corrects for the number of
+    tests. A ranker without a unit in common with the first one is left out.
 
     Args:
         gains: by ranker, as `differences` returns them.

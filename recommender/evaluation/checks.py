@@ -20,7 +20,7 @@ COVERED_BY = ("popular", "newest")
 """The rankers whose coverage the first one must reach."""
 
 SMALL_SHARE = 0.25
-"""The minimum share of places with videos by small creators, relative to that of random order."""
+"""The minimum share of places with videos by small creators, as a part of it in random order."""
 
 FIGURES = {"gauc": "GAUC", "ndcg@20": "nDCG@20"}
 """The names of figures in tables."""

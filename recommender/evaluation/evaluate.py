@@ -196,11 +196,7 @@ def evaluate(
         scored = run.rank_impressions()
         users = {*scored.keys, *shown.viewers}
         members = read_user_segments(timeline.engine, users, positives) if segments else {}
-    if not (shown.relevant or any(scored.outcomes)):
-        raise InvalidValue(
-            f"nothing after the cut led to {target}, so there is nothing to find: choose another"
-            " target, or an earlier time"
-        )
+    _check_found(shown, scored, target)
     return Evaluation(
         target=target,
         cutoff=None if holdout else start,
@@ -225,6 +221,15 @@ def _check(target: str, every: timedelta, sample: int) -> None:
         raise InvalidValue(f"target: {scalars.shown(target)} is not one of {', '.join(TARGETS)}")
     check_length(every)
     check_sample(sample)
+
+
+def _check_found(shown: RankedPages, scored: ScoredImpressions, target: str) -> None:
+    """Raise `InvalidValue` if no user wanted anything after the cut."""
+    if not (shown.relevant or any(scored.outcomes)):
+        raise InvalidValue(
+            f"nothing after the cut led to {target}, so there is nothing to find: choose another"
+            " target, or an earlier time"
+        )
 
 
 def check_sample(sample: int) -> None:

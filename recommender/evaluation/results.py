@@ -145,7 +145,7 @@ class ScoredImpressions:
         )
 
     def compared_users(self) -> int:
-        """Return the number of users with an impression of each outcome."""
+        """Return the number of users with impressions of both outcomes."""
         outcomes = Counter(user for user, _ in set(zip(self.users, self.outcomes, strict=True)))
         return sum(number > 1 for number in outcomes.values())
 

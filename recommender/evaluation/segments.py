@@ -82,7 +82,7 @@ class SegmentQuality:
 
 
 def video_segments(video: DatedVideo, as_of: datetime) -> list[str]:
-    """Return the segments of a video at a time."""
+    """Return the segments of a video as of a time."""
     is_in = (video.engaged_views < RARE_VIDEO, video.published_at > as_of - NEW_VIDEO)
     return [name for name, inside in zip(VIDEO_SEGMENTS, is_in, strict=True) if inside]
 

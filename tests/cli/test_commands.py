@@ -636,7 +636,7 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     table = example(*asked, "--format", "table")[1]
     assert "What 1 users were shown on 1 pages, in the order of classic@1" in table
     assert re.search(r"^as served +1\.000 ±0\.000", table, re.MULTILINE)
-    assert "What a place is worth, from 2 videos of about one score, 2 of them positive: 1" in table
+    assert "Effects of places, from 2 videos of about one score, 2 of them positive: 1" in table
     assert "1 places, which say as much as 1 of equal weight; 0 weights were clipped." in table
     rows = list(csv.DictReader(example(*asked, "--format", "csv")[1].splitlines()))
     assert {"part": "hindsight", "profile": "classic@1", "figure": "logged", "value": "1.0",

@@ -1,4 +1,4 @@
-"""What `replay` says about its estimate."""
+"""The sentences of `replay` about its estimate."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def remarks(reordered: Reordered | None, by_exploration: Reordered | None) -> li
 def test_effects_by_exploration_stand_alone_if_ranked_videos_tell_none() -> None:
     on_trial = "from 12 videos on trial, 3 of them positive: 1 1.00, 2 0.50."
     assert remarks(EFFECTS, EFFECTS)[-1] == f"The same, {on_trial}"
-    none = "No positive video was shown with another of about the same score"
-    assert remarks(None, EFFECTS) == [f"{none}.", f"What a place is worth, {on_trial}"]
-    assert remarks(None, None) == [f"{none}: what a place is worth is unknown."]
+    none = "No positive video can be compared with another of about the same score"
+    assert remarks(None, EFFECTS) == [f"{none}.", f"Effects of places, {on_trial}"]
+    assert remarks(None, None) == [f"{none}, so the effects of places are unknown."]

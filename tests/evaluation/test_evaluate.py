@@ -698,7 +698,9 @@ def tables(url: str) -> list[str]:
 
 @pytest.mark.slow
 def test_nothing_of_a_scratch_database_is_left(empty_database: str, tmp_path: Path) -> None:
-    log = small_log(tmp_path)
+    """Not even rows that a downgrade refuses: videos without a creator."""
+    anonymous = [{**video, "creator": None} for video in VIDEOS]
+    log = written(tmp_path, videos=anonymous, events=[*BEFORE, *AFTER])
     evaluate(log, cutoff=CUTOFF, scratch=empty_database)
     with pytest.raises(InvalidValue, match="nothing in the log comes after the cut"):
         evaluate(log, cutoff=at(1000), scratch=empty_database)
@@ -912,7 +914,7 @@ def test_the_command_prints_what_the_function_finds(run: Run, tmp_path: Path) ->
 
 
 def test_without_a_page_the_command_says_nothing_of_candidates(run: Run, tmp_path: Path) -> None:
-    # what x wants is published after the cut, so no page at the cut can hold it
+    # x wants a video from after the cut, so no page at the cut can have it
     late = {**VIDEOS[0], "id": "late", "published_at": at(30)}
     events = [*BEFORE, watch("x", "late", 130, 1.0), watch("x", "d", 131, 0.0)]
     log = written(tmp_path, videos=[*VIDEOS, late], events=events)

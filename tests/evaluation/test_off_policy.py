@@ -200,7 +200,7 @@ def test_what_is_on_trial_keeps_its_place_and_says_what_places_are_worth(world: 
 
 @slow_on_postgresql
 def test_what_is_ranked_by_about_one_score_says_what_places_are_worth(world: Engine) -> None:
-    """What was not shown says nothing, and scores of the next page are of another time."""
+    """Videos that were not shown do not count, and scores of other pages are not compared."""
     scores = {"v1": 0.9, "v2": 0.89, "v3": 0.88, "v4": 0.4, "v5": 0.5, "v6": 0.88}
     videos = {key: (score, score) for key, score in scores.items()}
     serve(world, videos, ["v1", "v4", "v6"], v6={"impressions": 0, "engaged_at": None})

@@ -31,7 +31,7 @@ PAGES = 2
 
 
 def of(*users: tuple[Sequence[ReorderedPage], Sequence[LoggedVideo]]) -> Expectation:
-    """What the pages of users say, and one stratum of ranked videos of each."""
+    """The estimate from users' pages, with one stratum of ranked videos per user."""
     reordering = OffPolicyEstimator()
     for pages, stratum in users:
         reordering.add(pages, [stratum], [])
@@ -39,7 +39,7 @@ def of(*users: tuple[Sequence[ReorderedPage], Sequence[LoggedVideo]]) -> Expecta
 
 
 def reordered(*users: tuple[Sequence[ReorderedPage], Sequence[LoggedVideo]]) -> Reordered:
-    """The same, where there is an estimate."""
+    """The estimate for the other order, which must exist."""
     found = of(*users).reordered
     assert found is not None
     return found
@@ -237,7 +237,7 @@ def simulated_user(chance: Random) -> SimulatedUser:
 
 
 def worth(facts: tuple[float, float], eager: float) -> float:
-    """How probable an outcome is at the first place: it depends on both orders."""
+    """The probability of an outcome at the first place: it depends on both orders."""
     return 0.05 + 0.2 * eager + 0.35 * facts[0] + 0.4 * facts[1] ** 2
 
 
