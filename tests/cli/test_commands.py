@@ -625,7 +625,8 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     for number, video in enumerate(shown):
         when = ("--at", f"2026-01-01T00:0{number}:00Z", "--id", f"e{number}")
         assert example("record", "creator2", video, "watch", "--completion", "0", *when)[0] == 0
-    assert "what a place is worth is unknown" in example(*asked, "--format", "table")[1]
+    unknown = "the effects of places are unknown"
+    assert unknown in " ".join(example(*asked, "--format", "table")[1].split())
     for number, video in enumerate(shown):
         when = ("--at", f"2026-01-01T00:1{number}:00Z", "--id", f"l{number}")
         assert example("record", "creator2", video, "like", *when)[0] == 0
