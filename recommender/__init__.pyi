@@ -111,9 +111,7 @@ from .ranking.sources import (
     SOURCES as SOURCES,
     Source as Source,
 )
-from .ranking.candidates import (
-    source_names as source_names,
-)
+from .ranking.registry import Registry as Registry
 from .ranking.filters import (
     FILTERS as FILTERS,
     Filter as Filter,

@@ -248,6 +248,10 @@ class Settings:
         return cls(**values)
 
 
+REGISTRY_VARIABLE = "RECOMMENDER_REGISTRY"
+"""The environment variable that names a registry, as ``package.module:name``."""
+
+
 def variable_of(setting: str) -> str:
     """Return the environment variable that a setting is read from."""
     return f"RECOMMENDER_{setting.upper()}"
@@ -262,6 +266,16 @@ def configured_url(environment: Mapping[str, str] | None = None) -> str:
     environment = os.environ if environment is None else environment
     urls = [environment[name] for name in URL_VARIABLES if environment.get(name)]
     return urls[0] if urls else DEFAULT_URL
+
+
+def configured_registry(environment: Mapping[str, str] | None = None) -> str | None:
+    """Return the place of the registry in the environment, None if there is none.
+
+    Args:
+        environment: variable names and values; None for the environment of the process.
+    """
+    environment = os.environ if environment is None else environment
+    return environment.get(REGISTRY_VARIABLE) or None
 
 
 def _converted(variable: str, written: str, default: Any) -> Any:

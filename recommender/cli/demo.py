@@ -19,8 +19,8 @@ from recommender.database.engine import database_url
 from recommender.database.transactions import run_transaction
 from recommender.errors import RecommenderError, UnknownUser
 from recommender.feed.for_you import for_you
-from recommender.feed.reasons import label_of
 from recommender.feed.values import FeedItem, FeedPage
+from recommender.feed.wording import label_of
 from recommender.formats import scalars
 from recommender.ingest import events
 from recommender.learning.refresh import RefreshReport, refresh

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from recommender.cli.output import cell, form_of, print_records, print_table
-from recommender.feed.reasons import label_of
 from recommender.feed.values import Explanation, FeedItem, FeedPage, Reason
+from recommender.feed.wording import label_of
 from recommender.formats import scalars
 
 STRONGEST = 5

@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
+from recommender.database.registered import Registered, keep_registry
 from recommender.database.server_settings import keep_settings, milliseconds
 from recommender.database.transactions import WRITE, E
 from recommender.errors import InvalidValue
@@ -78,7 +79,12 @@ def _parsed_url(url: str | URL) -> URL:
     return parsed
 
 
-def create_engine(url: str | URL | None = None, *, settings: Settings | None = None) -> Engine:
+def create_engine(
+    url: str | URL | None = None,
+    *,
+    settings: Settings | None = None,
+    registry: Registered | None = None,
+) -> Engine:
     """Return an engine with the timeouts, pool and transactions that this package needs.
 
     It notices a pooler such as PgBouncer. Then it sets the timeouts in every transaction, by one
@@ -87,18 +93,22 @@ def create_engine(url: str | URL | None = None, *, settings: Settings | None = N
     Args:
         url: the database; None for the database of the environment.
         settings: None for the settings of the environment.
+        registry: the host's signals, sources and filters; None for the `Registry` that the
+            environment variable ``RECOMMENDER_REGISTRY`` names, if it is set.
 
     Raises:
-        InvalidValue: the URL does not name an SQLite or PostgreSQL database.
+        InvalidValue: the URL does not name an SQLite or PostgreSQL database, or there is no such
+            registry.
     """
     settings = settings or Settings.from_environment()
     parsed = database_url(configured_url() if url is None else url)
     if parsed.get_backend_name() == "postgresql":
-        return _postgresql_engine(parsed, settings)
+        engine = _postgresql_engine(parsed, settings)
+        return prepare_engine(engine, settings=settings, registry=registry)
     options: dict[str, Any] = _pool_options(settings)
     if _is_in_memory(parsed):
         options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-    return prepare_engine(_new_engine(parsed, options), settings=settings)
+    return prepare_engine(_new_engine(parsed, options), settings=settings, registry=registry)
 
 
 def _pool_options(settings: Settings) -> dict[str, Any]:
@@ -199,20 +209,29 @@ def _server_settings(url: URL, settings: Settings) -> dict[str, str]:
     return {name: value for name, value in ours.items() if f"{name.lower()}=" not in given}
 
 
-def prepare_engine(engine: E, *, settings: Settings | None = None) -> E:
+def prepare_engine(
+    engine: E, *, settings: Settings | None = None, registry: Registered | None = None
+) -> E:
     """Prepare an engine, also one of the host, for this package's transactions; return it.
 
     Call it before the engine's first connection. On SQLite it sets WAL (a file of 64 MB, or more
     during a large transaction), a cache of at most 32 MB per connection, foreign keys, a busy
     timeout and real transactions. A transaction begins with BEGIN IMMEDIATE if the execution option
-    ``recommender_write`` is set before its first statement. On PostgreSQL it does nothing.
+    ``recommender_write`` is set before its first statement. On PostgreSQL it only keeps the
+    registry.
 
     Args:
         engine: an `Engine` or an `AsyncEngine`.
         settings: None for the settings of the environment.
+        registry: as in `create_engine`. Every session on the engine, on a copy made by
+            ``execution_options``, or on a connection of it, finds it.
+
+    Raises:
+        InvalidValue: there is no such registry.
     """
     settings = settings or Settings.from_environment()
     sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
+    keep_registry(sync_engine, registry)
     if sync_engine.dialect.name == "sqlite":
         event.listen(sync_engine, "do_connect", _close_in_order)
         event.listen(sync_engine, "connect", _sqlite_connect(settings))

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import ARRAY, ColumnElement, Executable, FromClause, Table
 
 from recommender.database.expressions import Statement
+from recommender.database.registered import Registered, kept_registry
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
 from recommender.models import User
@@ -64,6 +65,11 @@ def connection(session: Session) -> sa.Connection:
 def is_sqlite(session: Session) -> bool:
     """Return whether the session's database is SQLite."""
     return _check_options(session.get_bind(**_OURS)).dialect.name == "sqlite"
+
+
+def registry(session: Session) -> Registered | None:
+    """Return the registry of the engine of the recommender's tables, None if it has none."""
+    return kept_registry(session.get_bind(**_OURS))
 
 
 def _check_options(bind: B) -> B:

@@ -62,8 +62,8 @@ from recommender.formats.plain import plain_fields
 from recommender.learning.affinities import RULE_COLUMNS
 from recommender.models import LearningState
 from recommender.ranking.profiles import get_profile
+from recommender.ranking.registry import Registry
 from recommender.ranking.request import REFERENCE, Profile
-from recommender.ranking.sources import SOURCES
 from recommender.settings import Settings
 
 SAMPLE = 1_000
@@ -183,9 +183,10 @@ def evaluate(
     report = progress or no_progress
     _check(target, every, sample)
     cut, start = _cut(source, cutoff, until, holdout, target, settings)
-    with scratch_timeline(cut, scratch, settings) as timeline, translate_errors():
-        profiled = timeline.engine if isinstance(source, LogFiles) else source
-        rankers = _rankers(_profiles(profiled, profiles), ablate=ablate)
+    host = None if isinstance(source, LogFiles) else source
+    with scratch_timeline(cut, scratch, settings, host) as timeline, translate_errors():
+        asked, registry = _profiles(host or timeline.engine, profiles), timeline.registry
+        rankers = _rankers(asked, registry, ablate=ablate)
         if isinstance(source, Engine):
             _learn_alike(source, timeline.engine, settings)
         timeline.begin(source, start, report)
@@ -208,7 +209,7 @@ def evaluate(
         compared_users=scored.compared_users(),
         page_users=len(shown.relevant),
         videos=len(shown.videos),
-        candidates=shown.recall([source.name for source in SOURCES], seed),
+        candidates=shown.recall([each.name for each in registry.every_source], seed),
         ranking=scored.qualities(seed),
         pages=shown.qualities(seed),
         segments=measure_segments(scored, shown, members, start, seed) if segments else (),
@@ -293,13 +294,19 @@ def _label(name: str, profile: Profile) -> str:
     return f"{name}@{profile.version}" if is_taken else name
 
 
-def _rankers(profiles: Mapping[str, Profile], *, ablate: bool) -> list[Ranker]:
-    """Return all rankers, beginning with the first profile asked for."""
+def _rankers(profiles: Mapping[str, Profile], registry: Registry, *, ablate: bool) -> list[Ranker]:
+    """Return all rankers, beginning with the first profile asked for.
+
+    Raises:
+        UnknownSignal: a profile weighs a signal that the registry does not have.
+    """
+    for profile in profiles.values():
+        registry.check(profile)
     first = next(iter(profiles.values()))
     return [
-        *(profile_ranker(profile, name) for name, profile in profiles.items()),
+        *(profile_ranker(profile, name, registry) for name, profile in profiles.items()),
         *BASELINES,
-        *(ablations(first) if ablate else ()),
+        *(ablations(first, registry) if ablate else ()),
     ]
 
 

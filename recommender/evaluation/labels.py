@@ -23,6 +23,7 @@ from recommender.database.expressions import (
     number,
     viewed_and_positive,
 )
+from recommender.database.registered import kept_registry
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_files import ENGAGED, TARGETS
 from recommender.evaluation.log_replay import Progress, Timeline
@@ -37,8 +38,8 @@ from recommender.models import (
     ServedVideo,
     Video,
 )
+from recommender.ranking.registry import known_registry
 from recommender.ranking.request import REFERENCE
-from recommender.ranking.signals import SIGNALS
 
 MAX_VALUE = 1_000_000.0
 
@@ -111,7 +112,7 @@ def recorded_signals(
     weighed = sa.select(ProfileWeight.signal).where(ProfileWeight.profile_id.in_(ids))
     by_all = weighed.group_by(ProfileWeight.signal).having(sa.func.count() == len(ids))
     recorded = set(connection.scalars(by_all))
-    names = [signal.name for signal in SIGNALS]
+    names = known_registry(kept_registry(connection)).every_signal
     return (
         tuple(name for name in names if name in recorded),
         tuple(name for name in names if name not in recorded),

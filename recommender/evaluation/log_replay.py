@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from recommender.database.registered import kept_registry
 from recommender.database.scratch import scratch_database
 from recommender.database.transactions import run_transaction
 from recommender.errors import InvalidValue
@@ -44,6 +45,7 @@ from recommender.learning.engagement import (
 )
 from recommender.learning.refresh import refresh
 from recommender.models import Interaction
+from recommender.ranking.registry import Registry, known_registry
 from recommender.settings import Settings
 
 TIMES = {"users": "created_at", "videos": "published_at", "follows": "at", "events": "at"}
@@ -180,6 +182,11 @@ class Timeline:
     follows: list[Line] = field(default_factory=list)
     waiting: dict[str, dict[str, Line]] = field(default_factory=lambda: {"users": {}, "videos": {}})
     span: LogSpan = field(default_factory=LogSpan)
+
+    @property
+    def registry(self) -> Registry:
+        """The signals, sources and filters that there are."""
+        return known_registry(kept_registry(self.engine))
 
     def begin(self, source: Engine | LogFiles, start: datetime, progress: Progress) -> None:
         """Read a log, and refresh what is learned from its earlier part.
@@ -370,13 +377,16 @@ class Timeline:
 
 
 @contextmanager
-def scratch_timeline(cut: Cut, scratch: str | None, settings: Settings) -> Iterator[Timeline]:
+def scratch_timeline(
+    cut: Cut, scratch: str | None, settings: Settings, host: Engine | None
+) -> Iterator[Timeline]:
     """Yield a timeline whose scratch database exists for the length of the block.
 
     Args:
         cut: where the log is cut.
         scratch: the URL of a database without this package's tables; None for a temporary file.
         settings: as for `Timeline`.
+        host: as for `scratch_database`.
     """
-    with scratch_database(scratch, settings) as engine:
+    with scratch_database(scratch, settings, host) as engine:
         yield Timeline(engine, cut, settings)

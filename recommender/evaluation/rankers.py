@@ -26,22 +26,20 @@ from recommender.feed.statements import candidate_rows, page_rows
 from recommender.formats.scalars import UNDATED
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
-from recommender.ranking.candidates import source_names
+from recommender.ranking.registry import OURS, Registry, known_registry
 from recommender.ranking.request import REFERENCE, FeedRequest, Profile
 from recommender.ranking.scoring import ranked_candidates, ranked_given, score_key_of
-from recommender.ranking.signals import SIGNALS
 from recommender.ranking.sources import was_exploration
 from recommender.settings import Settings
 
 PAGE = 20
 """The number of videos on a page."""
 
-_NAMES = [signal.name for signal in SIGNALS]
 
-_SIGNALS_OF = itemgetter(*_NAMES)
-
-_EVERY_SIGNAL = Profile("every_signal", 1, dict.fromkeys(_NAMES, 1.0))
-"""A profile that reads all signals."""
+def every_signal(session: Session) -> Profile:
+    """Return a profile that reads all signals of the registry, in its order."""
+    registry = known_registry(lookup.registry(session))
+    return Profile("every_signal", 1, dict.fromkeys(registry.every_signal, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Impression:
 
     Attributes:
         user, video: their keys.
-        values: the values of the signals, in the order of `SIGNALS`.
+        values: the values of the signals, in the order of the registry.
         published_at: when the video was published.
         engaged_views: the number of users who had engaged with the video.
     """
@@ -90,10 +88,13 @@ def read_impressions(
         settings: the settings of signals.
     """
     views = dict(_engaged_views(session, videos))
-    request = resolve(session, user, _EVERY_SIGNAL, as_of=as_of, settings=settings)
+    request = resolve(session, user, every_signal(session), as_of=as_of, settings=settings)
+    values_of = itemgetter(*request.profile.weights)
+    rows = page_rows(session, request, ranked_given, "evaluate", videos)
     return [
-        Impression(user, row.page_video, _values(row), _published_at(row), views[row.page_video])
-        for row in page_rows(session, request, ranked_given, "evaluate", videos)
+        Impression(user, row.page_video, values, _published_at(row), views[row.page_video])
+        for row in rows
+        for values in (values_of(row._mapping),)  # noqa: SLF001 - its API
     ]
 
 
@@ -101,11 +102,6 @@ def _published_at(row: Any) -> datetime:
     """Return the publication time of a video, before all others if it is unknown."""
     moment: datetime = row.page_published_at or UNDATED
     return moment
-
-
-def _values(row: Any) -> tuple[float, ...]:
-    values: tuple[float, ...] = _SIGNALS_OF(row._mapping)  # noqa: SLF001 - its API
-    return values
 
 
 def _engaged_views(session: Session, videos: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -199,7 +195,7 @@ class PageRequest:
     def feed_request(self) -> FeedRequest:
         """The request as the feed resolves it."""
         return resolve(
-            self.session, self.user, _EVERY_SIGNAL,
+            self.session, self.user, every_signal(self.session),
             limit=PAGE, as_of=self.as_of, settings=self.settings,
         )  # fmt: skip
 
@@ -211,7 +207,8 @@ class PageRequest:
     @cached_property
     def sources(self) -> dict[str, tuple[str, ...]]:
         """The names of the sources that found each candidate, by the candidate's key."""
-        return {row.page_video: source_names(row.sources) for row in self._rows}
+        names_of = self.feed_request.registry.source_names
+        return {row.page_video: names_of(row.sources) for row in self._rows}
 
     def found(self, videos: Collection[str]) -> list[tuple[str, ...]]:
         """Return the names of the sources that found each of some videos, if any did."""
@@ -220,12 +217,12 @@ class PageRequest:
     @cached_property
     def candidates(self) -> list[tuple[tuple[float, ...], datetime, int, str, ScoredCandidate]]:
         """The unranked candidates: signals, publishing time, row id, key, and selection facts."""
-        candidates = []
+        candidates, values_of = [], itemgetter(*self.feed_request.profile.weights)
         for row in self._rows:
             on_trial = was_exploration(row.sources)
             facts = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial)
             about = (_published_at(row), row.video_id, row.page_video, facts)
-            candidates.append((_values(row), *about))
+            candidates.append((values_of(row._mapping), *about))  # noqa: SLF001 - its API
         return candidates
 
     @cached_property
@@ -307,7 +304,7 @@ def _chance(impression: Impression) -> float:
 
 
 def _value(signal: str) -> Callable[[Impression], float]:
-    place = _NAMES.index(signal)
+    place = list(OURS.every_signal).index(signal)  # a registry has the host's after ours
     return lambda impression: impression.values[place]
 
 
@@ -338,35 +335,37 @@ BASELINES = (
 """Random, newest, most engaged views, highest smoothed rate of engaged views, followed only."""
 
 
-def profile_ranker(profile: Profile, name: str) -> Ranker:
-    """Return the ranker of a profile. The reference formula also shows seen videos."""
+def profile_ranker(profile: Profile, name: str, registry: Registry) -> Ranker:
+    """Return the ranker of a profile. The reference formula also shows seen videos.
+
+    Args:
+        profile: the profile, whose signals the registry has.
+        name: the name of the ranker.
+        registry: the signals that there are.
+    """
+    weights = [profile.weights.get(signal, 0.0) for signal in registry.every_signal]
     if profile.name == REFERENCE:
-        return Ranker(name, _weighted(profile.weights), _reference_page)
-    return Ranker(name, _weighted(profile.weights), lambda request: _page(profile.weights, request))
+        return Ranker(name, _weighted(weights), _reference_page)
+    return Ranker(name, _weighted(weights), lambda request: _page(weights, request))
 
 
-def ablations(profile: Profile) -> list[Ranker]:
+def ablations(profile: Profile, registry: Registry) -> list[Ranker]:
     """Return one ranker per signal of a profile, with the weight of that signal set to 0."""
-    return [
-        profile_ranker(Profile("ablated", 1, {**profile.weights, signal: 0.0}), f"without {signal}")
+    without = {
+        signal: Profile("ablated", 1, {**profile.weights, signal: 0.0})
         for signal, weight in profile.weights.items()
         if weight
-    ]
+    }
+    return [profile_ranker(one, f"without {name}", registry) for name, one in without.items()]
 
 
-def _weights(named: Mapping[str, float]) -> list[float]:
-    return [named.get(name, 0.0) for name in _NAMES]
-
-
-def _weighted(named: Mapping[str, float]) -> Callable[[Impression], float]:
+def _weighted(weights: Sequence[float]) -> Callable[[Impression], float]:
     """Return a function from an impression to its score key, the order of every feed."""
-    weights = _weights(named)
     return lambda impression: float(score_key_of(sum(map(mul, weights, impression.values))))
 
 
-def _page(named: Mapping[str, float], request: PageRequest) -> list[str]:
+def _page(weights: Sequence[float], request: PageRequest) -> list[str]:
     """Return the page that the feed would serve with these weights, as a preview."""
-    weights = _weights(named)
     keyed = [
         (score_key_of(sum(map(mul, weights, values))), published_at, row, key, facts)
         for values, published_at, row, key, facts in request.candidates

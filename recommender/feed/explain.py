@@ -14,15 +14,11 @@ from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
 from recommender.errors import UnknownVideo
 from recommender.feed.items import CATALOGUE, item_of, outcomes_of, video_key
-from recommender.feed.reasons import (
-    absence_of,
-    read_causes,
-    reasons_of,
-    sentence_of,
-)
+from recommender.feed.reasons import read_causes, reasons_of
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query
 from recommender.feed.values import Explanation, FeedItem, Reason, Words, checked_words
+from recommender.feed.wording import absence_of, sentence_of
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models import (
@@ -42,7 +38,6 @@ from recommender.models import (
     VideoHashtag,
 )
 from recommender.ranking.additions import check_where
-from recommender.ranking.candidates import source_names
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest
 from recommender.ranking.scoring import (
     ahead_query,
@@ -116,7 +111,8 @@ def _explanation(
     ahead = session.execute(ahead_query(request, row)).all() if is_shown else []
     item = item_of(request, 1 + len(ahead) if is_shown else 0, row, sources)
     if is_shown:
-        reasons = reasons_of(item, read_causes(session, request, [item.video_id]))
+        causes = read_causes(session, request, [item.video_id])
+        reasons = reasons_of(item, causes, request.registry)
     else:
         reasons = (_absence(session, request, item, failed, _facts_of(row)),)
     return Explanation(
@@ -142,7 +138,8 @@ def _as_filled(session: Session, request: FeedRequest) -> FeedRequest:
 def _sources_of(session: Session, request: FeedRequest, video_id: int) -> tuple[str, ...]:
     if request.profile.is_reference:
         return CATALOGUE
-    return source_names(session.scalar(sources_query(request, video_id)) or 0)
+    found = session.scalar(sources_query(request, video_id)) or 0
+    return request.registry.source_names(found)
 
 
 class Facts(NamedTuple):
@@ -246,7 +243,9 @@ def _absence(
         return Reason(failed[0], at=item.published_at)
     if failed[0] == "not_rejected":
         return _rejection(facts)
-    return _when_seen(facts) if failed[0] == "not_seen" else Reason(failed[0])
+    if failed[0] == "not_seen":
+        return _when_seen(facts)
+    return Reason(failed[0], text=request.registry.reason_against(failed[0]))
 
 
 def _rejection(facts: Facts) -> Reason:

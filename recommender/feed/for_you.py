@@ -154,7 +154,7 @@ def ranked_places(session: Session, request: FeedRequest) -> tuple[Candidates, l
 
 def short_page(session: Session, request: FeedRequest) -> FeedPage:
     """Return a page with the reason why it is short, but no items: at most one statement."""
-    is_scan = request.where is not None and not request.profile.is_reference
+    is_scan = request.has_conditions and not request.profile.is_reference
     end = read_scan_end(session, request) if is_scan else None
     if end is None:
         return FeedPage(request, (), exhausted=True)

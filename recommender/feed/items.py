@@ -13,7 +13,6 @@ from recommender.feed.statements import Candidates, shown_rows
 from recommender.feed.values import Contribution, FeedItem, FilterOutcome
 from recommender.formats import scalars
 from recommender.models.tables import VIDEOS
-from recommender.ranking.candidates import source_names
 from recommender.ranking.request import FeedRequest, weights_of
 from recommender.ranking.scoring import score_of
 from recommender.ranking.sources import was_exploration
@@ -74,7 +73,7 @@ def checked_score_key(request: FeedRequest, row: Any) -> int:
     """
     if row.score_key is None:
         values = row._mapping  # noqa: SLF001 - its API
-        missing = next(signal.name for signal in request.signals if values[signal.name] is None)
+        missing = next(name for name in weights_of(request) if values[name] is None)
         raise InvalidValue(f"signals: {missing} is NULL for video {scalars.shown(row.page_video)}")
     key: int = row.score_key
     return key
@@ -82,7 +81,8 @@ def checked_score_key(request: FeedRequest, row: Any) -> int:
 
 def row_sources(request: FeedRequest, row: Any) -> tuple[str, ...]:
     """Return the names of the sources that found a ranked video."""
-    return CATALOGUE if request.profile.is_reference else source_names(row.sources)
+    is_reference = request.profile.is_reference
+    return CATALOGUE if is_reference else request.registry.source_names(row.sources)
 
 
 def item_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -21,8 +21,9 @@ from recommender.database.expressions import (
     number,
 )
 from recommender.database.session import Session
-from recommender.feed.values import FeedItem, FeedPage, Reason, Words, WordsByFormat
-from recommender.formats.plain import day_of
+from recommender.feed.statements import MAX_STATEMENTS
+from recommender.feed.values import FeedItem, FeedPage, Reason, WordsByFormat
+from recommender.feed.wording import SHOWN, sentence_of
 from recommender.models import (
     Affinity,
     Follow,
@@ -38,7 +39,8 @@ from recommender.models import (
 )
 from recommender.models.tables import VIDEOS
 from recommender.ranking.features import followed_among
-from recommender.ranking.filters import FILTERS, HOST_FILTERS, still_published
+from recommender.ranking.filters import FILTERS, still_published
+from recommender.ranking.registry import OURS, Registry
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.viewer import Viewer, ViewerParts, values_of
 
@@ -62,84 +64,6 @@ NOT_FOR_NAMES = ("published", "not_in_future", "not_own", "not_rejected", "not_s
 HIDES_CREATOR = ("available", "creator_not_blocked")
 """The filters without which no reason names a creator: one may have blocked the other."""
 
-SHOWN: Mapping[str, str] = {
-    "liked": "you liked {subject}",
-    "enjoyed": "you enjoyed {subject}",
-    "collaborative": "people with your taste enjoyed it",
-    "followed": "{subject} enjoyed it",
-    "social": "people whom you follow enjoyed it",
-    "follows": "you follow {subject}",
-    "creator": "you enjoy {plural} by {subject}",
-    "hashtag": "you like #{subject}",
-    "hashtags": "you like its hashtags",
-    "sound": "you like the sound {subject}",
-    "caption": "its caption is like those you enjoyed",
-    "completion": "you {watched} {value:.0%} of it",
-    "likes": "you like it",
-    "shares": "you shared it",
-    "comments": "you commented on it",
-    "saves": "you saved it",
-    "language": "it is in your language",
-    "country": "it is from your country",
-    "device": "it fits your device",
-    "quality": "{value:.0%} of those who see it {engage}",
-    "trending": "it is trending now",
-    "freshness": "it is new",
-    "exploration": "few have seen it yet",
-    "newest": "it is one of the newest",
-    "signal": "its {subject} is {value:g}",
-    "no_signal": "it is published; no signal speaks for it",
-}
-"""The kinds of reasons for a video, each with its part of a sentence after "Because".
-
-`subject` is what the reason names and `value` the value of the signal. The others are `Words`.
-"""
-
-SAYS_WHEN = ("not_rejected", "not_seen")
-"""The filters whose reason is always one of the kinds that say what the viewer did."""
-
-NOT_SHOWN: Mapping[str, str] = {
-    **{rule.name: rule.otherwise for rule in FILTERS if rule.name not in SAYS_WHEN},
-    **HOST_FILTERS,
-    "not_in_future": "it will be published{on}",
-    "reported": "you reported it{on}",
-    "not_interested": "you said{on} that it does not interest you",
-    "converted": "you {converted} it{on}",
-    "watched": "you {watched} it{on}",
-    "seen": "you saw it{on}",
-    "reacted": "you reacted to it{on}",
-    "served": "it was on a page for you{on}",
-    "blocked_creator": "you blocked its creator {subject}{on}",
-    "muted_creator": "you muted its creator {subject}{on}",
-    "muted_sound": "you muted its sound {subject}{on}",
-    "muted_sound_creator": "you muted {subject}{on}, whose sound it is",
-    "muted_hashtag": "you muted its hashtag #{subject}{on}",
-    "muted_keyword": "you muted the words {subject}{on}, which its caption has",
-    "outranked": "other {plural} came before it wherever candidates come from",
-}
-"""The kinds of reasons why a video is left out, each with its part of a sentence.
-
-They are the filters by name, and kinds that say more: a filter of mutes is named only if the mute
-was removed meanwhile. `on` is the date, if it is known.
-"""
-
-LABELS: Mapping[str, str] = {
-    "creator": "you enjoy {subject}",
-    "hashtag": "#{subject}",
-    "hashtags": "hashtags that you like",
-    "sound": "the sound {subject}",
-    "caption": "a caption like those you enjoyed",
-    "language": "in your language",
-    "country": "from your country",
-    "device": "fits your device",
-    "trending": "trending now",
-    "freshness": "new",
-    "newest": "one of the newest",
-}
-"""Shorter forms of `SHOWN` for narrow columns."""
-
-VIDEO_WORDS = Words()
-
 Causes: TypeAlias = Mapping[tuple[int, str], Reason]
 """The reasons that name something the viewer knows, by the video and the signal they explain."""
 
@@ -156,7 +80,8 @@ def with_reasons(
         words: the words for each format.
     """
     causes = read_causes(session, request, [item.video_id for item in page.items])
-    items = tuple(telling(item, reasons_of(item, causes), words) for item in page.items)
+    known = request.registry
+    items = tuple(telling(item, reasons_of(item, causes, known), words) for item in page.items)
     return replace(page, items=items)
 
 
@@ -165,7 +90,7 @@ def telling(item: FeedItem, reasons: tuple[Reason, ...], words: WordsByFormat) -
     return replace(item, reasons=reasons, reason=sentence_of(item, reasons, words))
 
 
-def reasons_of(item: FeedItem, causes: Causes) -> tuple[Reason, ...]:
+def reasons_of(item: FeedItem, causes: Causes, registry: Registry = OURS) -> tuple[Reason, ...]:
     """Return up to three reasons for a video, the strongest first.
 
     `leading_signals` gives their order.
@@ -173,9 +98,17 @@ def reasons_of(item: FeedItem, causes: Causes) -> tuple[Reason, ...]:
     Args:
         item: the video with its signals.
         causes: as `read_causes` returns them.
+        registry: the registry with the sentences of the host's signals.
     """
     found = dict.fromkeys(_reason(signal, item, causes) for signal in leading_signals(item))
-    return tuple(filter(None, found))[:MAX_REASONS] or (Reason("no_signal"),)
+    first = tuple(filter(None, found))[:MAX_REASONS] or (Reason("no_signal"),)
+    return tuple(_told(reason, registry) for reason in first)
+
+
+def _told(reason: Reason, registry: Registry) -> Reason:
+    """Return a reason with the host's sentence, if it has one for this signal."""
+    is_hosts = reason.kind == "signal"
+    return replace(reason, text=registry.reason_for(reason.subject)) if is_hosts else reason
 
 
 def leading_signals(item: FeedItem) -> list[str]:
@@ -220,37 +153,6 @@ def _creator_reason(signal: str, item: FeedItem, causes: Causes) -> Reason | Non
     return Reason("creator", item.creator) if signal == "creator_affinity" else None
 
 
-def sentence_of(item: FeedItem, reasons: Sequence[Reason], words: WordsByFormat) -> str:
-    """Return the sentence of the reasons for a video, such as "Because you follow theo."."""
-    *parts, last = (_filled(SHOWN[reason.kind], reason, item, words) for reason in reasons)
-    return f"Because {', '.join(parts)} and {last}." if parts else f"Because {last}."
-
-
-def absence_of(item: FeedItem, reasons: Sequence[Reason], words: WordsByFormat) -> str:
-    """Return the sentence of the reason why a video is left out."""
-    (reason,) = reasons
-    return f"Not shown: {_filled(NOT_SHOWN[reason.kind], reason, item, words)}."
-
-
-def label_of(item: FeedItem, reason: Reason) -> str:
-    """Return a reason for a video in a few words, such as "#pottery"."""
-    return _filled(LABELS.get(reason.kind, SHOWN[reason.kind]), reason, item, {})
-
-
-def _filled(text: str, reason: Reason, item: FeedItem, words: WordsByFormat) -> str:
-    own = words.get(item.format or "", VIDEO_WORDS)
-    signal = item.signals.get(str(reason.subject) if reason.kind == "signal" else reason.kind)
-    return text.format(
-        subject=reason.subject,
-        value=signal.value if signal else 0.0,
-        on=f" on {day_of(reason.at)}" if reason.at else "",
-        plural=own.plural,
-        watched=own.watched,
-        engage=own.engage,
-        converted=own.converted,
-    )
-
-
 def read_causes(session: Session, request: FeedRequest, video_ids: Sequence[int]) -> Causes:
     """Read the reasons that name something the viewer knows, for some videos: one statement.
 
@@ -264,14 +166,14 @@ def read_causes(session: Session, request: FeedRequest, video_ids: Sequence[int]
     if not request.known or not video_ids:
         return {}
     listed = lookup.listed_values(session, 1, [(video_id,) for video_id in video_ids])
-    query = cause_query(lookup.is_sqlite(session))
+    query = cause_query(lookup.is_sqlite(session), request.registry)
     rows = lookup.connection(session).execute(query, {**values_of(request), **listed})
     found = (row for row in rows if row.video_id is not None)
     return {(row.video_id, row.signal): Reason(row.kind, row.subject) for row in found}
 
 
-@cache
-def cause_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache key
+@lru_cache(MAX_STATEMENTS)
+def cause_query(on_sqlite: bool, registry: Registry) -> Statement:  # noqa: FBT001 - the cache key
     """Return the statement that reads the strongest cause per video and signal.
 
     Execute it with `values_of` a request and `lookup.listed_values` of the videos' row ids. A row
@@ -281,7 +183,7 @@ def cause_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache key
     listed = lookup.listed(on_sqlite, (VIDEOS.c.id,))
     page = sa.select(listed.c.id.label("video_id")).cte("page")
     people = _follows(viewer, page), _followed(viewer, page)
-    parts = (_neighbours(viewer, page), *_hashtags(viewer, page), *people)
+    parts = (_neighbours(viewer, registry, page), *_hashtags(viewer, page), *people)
     rows = sa.union_all(*parts).subquery("rows")
     place = sa.func.row_number().over(
         partition_by=(rows.c.video_id, rows.c.signal),
@@ -308,7 +210,7 @@ def _text(value: str) -> ColumnElement[str]:
     return constant(value, Text())
 
 
-def _neighbours(viewer: Viewer, page: CTE) -> Statement:
+def _neighbours(viewer: Viewer, registry: Registry, page: CTE) -> Statement:
     """Return the recently engaged videos whose neighbours the videos are."""
     recent, near = viewer.recent, VideoNeighbour
     is_liked = is_now(Interaction.liked_at, Interaction.unliked_at)
@@ -327,14 +229,15 @@ def _neighbours(viewer: Viewer, page: CTE) -> Statement:
         .join(Video, Video.id == recent.c.video_id)
         .join(Interaction, state)
         .outerjoin(near, is_near)
-        .where(*_may_be_named(viewer))
+        .where(*_may_be_named(viewer, registry))
     )
 
 
-def _may_be_named(viewer: Viewer) -> list[ColumnElement[bool]]:
+def _may_be_named(viewer: Viewer, registry: Registry) -> list[ColumnElement[bool]]:
     """Return the conditions that a reason may name a video that the viewer enjoyed."""
-    others = [rule.predicate(viewer) for rule in FILTERS if rule.name not in NOT_FOR_NAMES]
-    return [still_published(viewer), *others]
+    ours = [rule for rule in FILTERS if rule.name not in NOT_FOR_NAMES]
+    rules = (*ours, *registry.filters)
+    return [still_published(viewer), *(rule.predicate(viewer) for rule in rules)]
 
 
 def _hashtags(viewer: Viewer, page: CTE) -> Iterator[Statement]:

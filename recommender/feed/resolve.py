@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import aliased
 
+from recommender.database import lookup
 from recommender.database.aliases import is_meant
 from recommender.database.expressions import (
     LARGEST_EXPONENT,
@@ -34,7 +35,6 @@ from recommender.models import (
     User,
     Video,
 )
-from recommender.models.tables import VIDEOS
 from recommender.ranking.audience import any_with_status
 from recommender.ranking.profiles import (
     WantedProfile,
@@ -43,9 +43,18 @@ from recommender.ranking.profiles import (
     version_id,
     with_profile,
 )
-from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Learning, Profile
-from recommender.ranking.scoring import COLUMNS
-from recommender.ranking.signals import SIGNALS, Signal
+from recommender.ranking.registration import check_froms, check_signal_names
+from recommender.ranking.registry import Registry, known_registry
+from recommender.ranking.request import (
+    DEFAULT_LIMIT,
+    NOTHING_LEARNED,
+    FeedRequest,
+    Learning,
+    Profile,
+    RequestSummary,
+    shared_fields,
+)
+from recommender.ranking.signals import Signal
 from recommender.ranking.viewer import CYCLE
 from recommender.settings import Settings
 
@@ -54,9 +63,6 @@ _EXPIRED = "session_id: the session has expired: begin one under another id"
 MAX_EXCLUDED = 10_000
 
 MAX_FORMATS = 10
-
-MAX_NAME_BYTES = 63
-"""The maximum length of the name of a host's signal: PostgreSQL cuts longer column names."""
 
 
 def resolve(
@@ -109,7 +115,7 @@ def resolve(
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
     values, resumes = {"key": key, "session": own}, bool(cursor) or session_id is not None
     rows = _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
-    row = rows[0]
+    row, registry = rows[0], known_registry(lookup.registry(session))
     request = FeedRequest(
         user=key if row.id is None else row.key,
         user_id=row.id,
@@ -121,11 +127,12 @@ def resolve(
         profile=profile if isinstance(profile, Profile) else profile_in(rows, profile),
         as_of=moment,
         learning=learning_at(row, moment),
+        registry=registry,
         limit=limit,
         where=checked_predicate(where),
         formats=_formats(formats),
         exclude=excluded_keys(exclude),
-        signals=_own_signals(signals or {}),
+        signals=_own_signals(signals or {}, registry),
         settings=settings or Settings.from_environment(),
         session=own,
         rewatch=rewatch,
@@ -133,6 +140,21 @@ def resolve(
         seed=seed_of(str(own) if resumes or lock else f"{row.key or key} {moment.date()}"),
     )
     return _resumed(request, row, position, may_lag=not lock) if resumes else request
+
+
+def unranked(session: Session, request: RequestSummary, **fields: Any) -> FeedRequest:
+    """Return a request that filters videos and ranks none.
+
+    Args:
+        session: the caller's transaction.
+        request: the summary of the request.
+        **fields: more fields of the request.
+    """
+    return FeedRequest(
+        **{**shared_fields(request), **fields},
+        learning=NOTHING_LEARNED,
+        registry=known_registry(lookup.registry(session)),
+    )
 
 
 def _place(cursor: str | None, session_id: UUID | str | None) -> SessionPosition:
@@ -323,9 +345,7 @@ def checked_predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] 
         return None
     if not isinstance(where, ColumnElement):
         raise InvalidValue(f"where: {scalars.shown(where)} is no SQL expression")
-    for table in where._from_objects:  # noqa: SLF001 - what the condition would add to FROM
-        if table is not VIDEOS:
-            raise InvalidValue(f"where: it joins {table.description}: use EXISTS or IN for it")
+    check_froms("where", where)
     return where
 
 
@@ -350,20 +370,11 @@ def excluded_keys(keys: Iterable[AnyKey]) -> tuple[str, ...]:
     return excluded
 
 
-def _own_signals(signals: Mapping[Signal, float]) -> dict[Signal, float]:
+def _own_signals(signals: Mapping[Signal, float], registry: Registry) -> dict[Signal, float]:
     """Return the host's signals with checked names and weights."""
     if not isinstance(signals, Mapping):
         raise InvalidValue(f"signals: {scalars.shown(signals)} gives no weight to each signal")
-    taken = {*COLUMNS, *(signal.name for signal in SIGNALS)}
-    for signal in signals:
-        name = signal.name.lower()  # SQLite does not tell names apart that differ only in case
-        is_ours = name in taken or name.startswith(("page_", "filter_"))
-        if is_ours or not signal.name.isidentifier() or len(signal.name.encode()) > MAX_NAME_BYTES:
-            raise InvalidValue(
-                f"signals: {scalars.shown(signal.name)} is taken, or not one word of letters,"
-                f" digits and _, of {MAX_NAME_BYTES} bytes at most"
-            )
-        taken.add(name)
+    check_signal_names(tuple(signals), registry.every_signal)
     return {signal: checked_weight(signal.name, weight) for signal, weight in signals.items()}
 
 

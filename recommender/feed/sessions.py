@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -26,8 +26,13 @@ from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
 from recommender.feed.cursors import SessionPosition
 from recommender.feed.items import shown_fields
 from recommender.feed.memory import Looked, look_until, remember
-from recommender.feed.resolve import with_session
-from recommender.feed.statements import cached_statement, page_query, run_cached
+from recommender.feed.resolve import unranked, with_session
+from recommender.feed.statements import (
+    MAX_STATEMENTS,
+    cached_statement,
+    page_query,
+    run_cached,
+)
 from recommender.feed.values import Contribution, FeedItem, FeedPage
 from recommender.formats import scalars
 from recommender.formats.scalars import LIST_SEPARATOR
@@ -37,12 +42,8 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import allowed, still_allowed
 from recommender.ranking.history import not_seen
 from recommender.ranking.profiles import profile_of_id
-from recommender.ranking.request import (
-    NOTHING_LEARNED,
-    FeedRequest,
-    RequestSummary,
-    shared_fields,
-)
+from recommender.ranking.registry import Registry
+from recommender.ranking.request import FeedRequest, RequestSummary
 from recommender.ranking.scoring import score_key_of, score_of
 from recommender.ranking.viewer import Shape, Viewer, ViewerParts, values_of
 from recommender.settings import Settings
@@ -135,8 +136,7 @@ def _servable(
         last: the row of the session, with the creator and the sound of its last video.
         settings: the numbers that say what may come again.
     """
-    fields = {**shared_fields(request), "language": None, "started_at": last.started_at}
-    own = FeedRequest(**fields, learning=NOTHING_LEARNED, settings=settings)
+    own = unranked(session, request, settings=settings, started_at=last.started_at)
     statement = cached_statement(_passing_query, named, "record_page", Shape.of(own))
     values = values_of(own, [item.video for item in items])
     rows = {row.id: row for row in run_cached(lookup.connection(session), statement, values)}
@@ -335,9 +335,8 @@ def recorded_page(session: Session, request: RequestSummary) -> FeedPage:
 
 def _page_at(session: Session, request: RequestSummary) -> FeedPage | None:
     """Return the recorded page that begins at the position of a request; None if there is none."""
-    place = {"own": request.session, "page": request.position}
-    values = {**place, "user_id": request.user_id, "as_of": request.as_of}
-    rows = lookup.run(session, _recorded_query(), values).all()
+    own, place = unranked(session, request), {"own": request.session, "page": request.position}
+    rows = lookup.run(session, _recorded_query(own.registry), {**values_of(own), **place}).all()
     if not rows:
         return None
     first = rows[0]
@@ -355,8 +354,8 @@ def _page_at(session: Session, request: RequestSummary) -> FeedPage | None:
     return _with_cursor(page, first.after)
 
 
-@cache
-def _recorded_query() -> Statement:
+@lru_cache(MAX_STATEMENTS)
+def _recorded_query(registry: Registry) -> Statement:
     """Return the query of a page's videos in order, with the position of the next page."""
     viewer, position = Viewer.named(ViewerParts()), sa.bindparam("page", type_=sa.Integer())
     owner, session = viewer.user_id, sa.bindparam("own", type_=sa.Uuid())
@@ -369,8 +368,8 @@ def _recorded_query() -> Statement:
     served = sa.select(*SERVED.c, after).where(*own, SERVED.c.page == position)
     shown = page_query(served, "recorded_page").order_by(None)
     shown = shown.add_columns(
-        still_allowed(viewer, is_reference=False).label("still"),
-        still_allowed(viewer, is_reference=True).label("still_in_classic"),
+        still_allowed(viewer, registry.filters, is_reference=False).label("still"),
+        still_allowed(viewer, registry.filters, is_reference=True).label("still_in_classic"),
     )
     return shown.order_by(shown.selected_columns.position)
 

@@ -65,6 +65,7 @@ from recommender.ranking.plain_lists import (
     most_trending,
     newest_without_trend,
 )
+from recommender.ranking.registry import known_registry
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Profile
 from recommender.ranking.viewer import Shape, Viewer
 from recommender.settings import Settings
@@ -249,7 +250,7 @@ def _with_end(
         after: the position.
         end_of: builds the statement of the last video to look at.
     """
-    if request.where is None:
+    if not request.has_conditions:
         return _Part(after)
     row = session.execute(named(end_of(request, after.is_above()), "scan_end")).one_or_none()
     if row is None:  # fewer videos are left than a page may look at
@@ -353,6 +354,7 @@ def _impersonal(
         profile=TRENDING,
         as_of=moment,
         learning=learning_at(first_state(lookup.run(session, state)), moment),
+        registry=known_registry(lookup.registry(session)),
         settings=Settings.from_environment(),
         **options,
     )

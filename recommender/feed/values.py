@@ -51,7 +51,7 @@ class FilterOutcome:
     """The outcome of one filter for one video.
 
     Attributes:
-        name: the name of a filter in `FILTERS`, or ``where`` or ``excluded`` for the host's own.
+        name: the name of a filter in `FILTERS`, of a registered one, or ``where`` or ``excluded``.
         passed: whether the filter lets the video through.
     """
 
@@ -74,15 +74,18 @@ class Reason:
         subject: the key of the video, user or sound, the hashtag or the words that the cause
             names; None if it names nothing.
         at: the time of the cause in UTC, None if it has none or it is not known.
+        text: the host's sentence, for its own signals and filters; None for ours.
     """
 
     kind: str
     subject: str | None = None
     at: datetime | None = None
+    text: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the kind, the subject and the time."""
-        return {"kind": self.kind, "subject": self.subject, "at": plain(self.at)}
+        """Return the kind, the subject, the time, and the host's sentence if there is one."""
+        cause = {"kind": self.kind, "subject": self.subject, "at": plain(self.at)}
+        return {**cause, "text": self.text} if self.text else cause
 
 
 @dataclass(frozen=True, slots=True)

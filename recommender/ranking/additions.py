@@ -25,7 +25,7 @@ from recommender.ranking.viewer import Shape, Viewer
 _NAMES_OF_FACTS: dict[Any, str] = {sa.column(name, sa.Double()): name for name in FACTS}
 
 # Each in a `type_coerce`: a visitor can change its column, but can replace no column itself.
-_ANY_FACTS: Any = SimpleNamespace(
+ANY_FACTS: Any = SimpleNamespace(
     c={name: sa.type_coerce(column, sa.Double()) for column, name in _NAMES_OF_FACTS.items()}
 )
 """Stands for the facts of a statement that is not built yet."""
@@ -98,7 +98,7 @@ def _additions(shape: Shape) -> Iterator[Addition | None]:
     if shape.own:
         viewer = shape.any_viewer()
         for signal in shape.own:
-            expression = expression_of(signal, Candidate(_ANY_FACTS, viewer))
+            expression = expression_of(signal, Candidate(ANY_FACTS, viewer))
             yield addition(f"signal_{signal.name}", expression, viewer)
 
 

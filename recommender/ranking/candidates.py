@@ -16,16 +16,17 @@ from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
-from recommender.ranking.sources import BACKFILL, CANDIDATES, SOURCES, Source
+from recommender.ranking.sources import BACKFILL, CANDIDATES, Source
 from recommender.ranking.viewer import Shape, Viewer
 
 
 def candidates(shape: Shape, viewer: Viewer) -> CTE:
     """Return all candidates of a request: `video_id`, and `sources` as a sum of powers of 2.
 
-    The exponent of a source is its index in `SOURCES`.
+    The exponent of a source is its index in the registry.
     """
-    rows = [_rows(shape, viewer, place, source) for place, source in enumerate(SOURCES)]
+    sources_of = enumerate(shape.registry.every_source)
+    rows = [_rows(shape, viewer, place, source) for place, source in sources_of]
     listed = sa.union_all(*rows).subquery("each_source")
     sources = sa.cast(sa.func.sum(listed.c.source), Double).label("sources")
     merged = sa.select(listed.c.video_id, sources).group_by(listed.c.video_id)
@@ -58,15 +59,6 @@ def served_candidates(shape: Shape, viewer: Viewer) -> Statement:
     )
 
 
-def source_names(sources: float) -> tuple[str, ...]:
-    """Return the names of the sources in a value of the `sources` column of `feed_query`.
-
-    Args:
-        sources: a sum of powers of 2, whose exponents are indexes in `SOURCES`; 0 for none.
-    """
-    return tuple(source.name for bit, source in enumerate(SOURCES) if int(sources) >> bit & 1)
-
-
 def _rows(shape: Shape, viewer: Viewer, place: int, source: Source) -> Statement:
     candidates_of_source = source_candidates(source, shape, viewer).subquery(source.name)
     power = literal(1 << place, BigInteger()).label("source")
@@ -80,14 +72,14 @@ def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement
     if source.name == BACKFILL:
         return _backfill(statement, quota, shape, viewer)
     (video_id,) = statement.selected_columns if source.is_listed else (Video.id,)
-    if source.is_listed and (shape.where is not None or shape.formats):
+    if source.is_listed and (shape.has_conditions or shape.formats):
         statement = statement.join(Video, Video.id == video_id)
     return statement.where(*eligible(shape, viewer, video_id)).limit(quota)
 
 
 def _backfill(statement: Statement, quota: int, shape: Shape, viewer: Viewer) -> Statement:
     """Return the newest videos that pass every filter, for each of the wanted formats."""
-    scanned = [] if shape.where is None else within_scan(viewer)
+    scanned = within_scan(viewer) if shape.has_conditions else []
     conditions = [*scanned, *allowed(replace(shape, formats=0), viewer)]
     newest = statement.where(listed(viewer), *conditions)
     if not shape.formats:

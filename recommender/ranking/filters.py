@@ -7,7 +7,7 @@ applies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -48,7 +48,14 @@ from recommender.ranking.viewer import Shape, Viewer
 class Filter:
     """A named predicate over `Video`: true if the video may be shown to the viewer.
 
-    `otherwise` is the reason in an explanation, after "Not shown: ".
+    A host's own filter applies in every list, as `where` does. Its name is one word of at most 56
+    bytes, unique without regard to case.
+
+    Attributes:
+        name: its name in explanations.
+        predicate: a function from a viewer to a condition over `Video`; use EXISTS for the host's
+            tables.
+        otherwise: the reason in an explanation, after "Not shown: ".
     """
 
     name: str
@@ -230,7 +237,8 @@ LISTS: Mapping[str, ListFilters] = {
     "rank": ListFilters(applied=("excluded",), told=(*_OURS, "where")),
     "explain": ListFilters(told=(*_OURS, *HOST_FILTERS)),
 }
-"""The filters of every list. `for_you` with the reference formula has only `REFERENCE_FILTERS` and
+"""The filters of every list. A host's registered filters are told and applied as `where` is.
+`for_you` with the reference formula has only `REFERENCE_FILTERS` and
 the host's, and `rank` and `explain` then tell only these."""
 
 
@@ -248,9 +256,12 @@ def filters_of(shape: Shape) -> tuple[Filter, ...]:
     return filters_in("for_you")
 
 
-def still_allowed(viewer: Viewer, *, is_reference: bool) -> ColumnElement[bool]:
+def still_allowed(
+    viewer: Viewer, registered: Iterable[Filter], *, is_reference: bool
+) -> ColumnElement[bool]:
     """Return whether a video of a page that was served may still be shown: only seen is allowed."""
-    filters = REFERENCE_FILTERS if is_reference else filters_in("for_you")
+    ours = REFERENCE_FILTERS if is_reference else filters_in("for_you")
+    filters = (*ours, *registered)
     rules = (rule.predicate for rule in filters if rule.predicate is not not_seen)
     return sa.and_(*(predicate(viewer) for predicate in rules))
 
@@ -259,10 +270,11 @@ def outcomes(name: str, shape: Shape, viewer: Viewer) -> list[Label[bool]]:
     """Return the outcomes of the filters that a list tells, each as a column `filter_…`."""
     ours = {rule.name: rule.predicate(viewer) for rule in filters_of(shape)}
     own = host_conditions(shape, viewer, Video.id)
+    told = {*LISTS[name].told, *(rule.name for rule in shape.registry.filters)}
     return [
         condition.label(f"filter_{rule}")
         for rule, condition in {**ours, **own}.items()
-        if rule in LISTS[name].told
+        if rule in told
     ]
 
 
@@ -328,8 +340,8 @@ def _requested(shape: Shape, viewer: Viewer, video_id: VideoId) -> list[ColumnEl
 def host_conditions(
     shape: Shape, viewer: Viewer, video_id: VideoId
 ) -> dict[str, ColumnElement[bool]]:
-    """Return the conditions that the host adds to a list, by the names in `HOST_FILTERS`."""
-    conditions = {}
+    """Return the conditions that the host adds to a list, by the names of its filters."""
+    conditions = {rule.name: rule.predicate(viewer) for rule in shape.registry.filters}
     if shape.where is not None:
         conditions["where"] = shape.where
     if viewer.excluded is not None:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Select
 from sqlalchemy.orm import aliased
 
+from recommender.database import lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
@@ -21,8 +22,8 @@ from recommender.errors import InvalidValue, UnknownProfile
 from recommender.formats import scalars
 from recommender.models import ProfileVersion, ProfileWeight
 from recommender.models.types import LARGEST_WEIGHT
+from recommender.ranking.registry import known_registry
 from recommender.ranking.request import REFERENCE, Profile, ProfileRecord
-from recommender.ranking.scoring import signal_of
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
@@ -145,7 +146,8 @@ def create_profile(
     checked_name(name)
     if not weights:
         raise InvalidValue("weights: a profile needs at least one")
-    checked = {signal_of(signal).name: checked_weight(signal, w) for signal, w in weights.items()}
+    known = known_registry(lookup.registry(session))
+    checked = {known.signal(name).name: checked_weight(name, w) for name, w in weights.items()}
     about = checked_origin(author, note)
     _lock(session)
     version, origin = _next(session, name, parent)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
@@ -14,6 +14,9 @@ from sqlalchemy import ColumnElement
 from recommender.errors import InvalidValue
 from recommender.formats.plain import plain
 from recommender.settings import Settings
+
+if TYPE_CHECKING:
+    from recommender.ranking.registry import Registry
 
 REFERENCE = "classic"
 """The name of the built-in, unchanging formula over the whole catalogue."""
@@ -154,6 +157,7 @@ class RequestSummary:
         user_id: the viewer's row, None if not in the database.
         language: the viewer's language, None if unknown.
         country: the viewer's country, None if unknown.
+        device: the viewer's device, None if unknown.
         profile: the version of the profile that scores.
         as_of: the reading time, in UTC.
         limit: the largest number of videos, 1 to 500.
@@ -174,6 +178,7 @@ class RequestSummary:
     session: UUID | None = None
     position: int = 1
     rewatch: bool = False
+    device: str | None = None
     scan_after: ScanPosition | None = None
 
     def __post_init__(self) -> None:
@@ -203,7 +208,7 @@ class FeedRequest(RequestSummary):
 
     Attributes:
         learning: the learning state at the reading time.
-        device: the viewer's device, None if unknown.
+        registry: the signals, sources and filters that there are.
         learned_since: the time of the last reset: earlier behaviour is ignored; None for never.
         has_for_followers: whether there are videos for followers only.
         fills: whether to read all of these that the viewer may see, and not only the newest.
@@ -220,7 +225,7 @@ class FeedRequest(RequestSummary):
     """
 
     learning: Learning
-    device: str | None = None
+    registry: Registry
     learned_since: datetime | None = None
     has_for_followers: bool = False
     fills: bool = False
@@ -240,6 +245,11 @@ class FeedRequest(RequestSummary):
     def is_served(self) -> bool:
         """True if the page was already served."""
         return self.position < self.next_position
+
+    @property
+    def has_conditions(self) -> bool:
+        """True if the host has conditions on videos, of this request or registered."""
+        return self.where is not None or bool(self.registry.filters)
 
     def summary(self) -> RequestSummary:
         """Return the part that pages carry."""

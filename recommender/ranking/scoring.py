@@ -7,25 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ColumnElement, Double, FromClause, Label, Subquery
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Label, Subquery
 
 from recommender.database.expressions import (
     Number,
     Statement,
-    bounded,
     fence,
     half_away,
     number,
     opaque,
 )
-from recommender.errors import UnknownSignal
-from recommender.formats.scalars import shown
 from recommender.models import Video
 from recommender.ranking.candidates import candidates, given_candidates, quota_of, served_candidates
 from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import allowed, keyword_not_muted, outcomes, remaining
 from recommender.ranking.request import FeedRequest
-from recommender.ranking.signals import SIGNALS, Candidate, Signal, expression_of
+from recommender.ranking.signals import Candidate, within_range
 from recommender.ranking.sources import EXPLORATION, SOURCES, is_exploration
 from recommender.ranking.viewer import Shape, Viewer
 
@@ -34,9 +31,6 @@ KEY_SCALE = 1_000_000_000
 
 Rounding to billionths makes sums tie if they differ only by floating-point error.
 """
-
-COLUMNS = frozenset({"video_id", "score_key", "sources"})
-"""The columns of a feed besides the signals."""
 
 PAGE_COLUMNS = (
     Video.key.label("page_video"),
@@ -51,20 +45,6 @@ CANDIDATES_PER_PLACE = 3
 
 EXTRA_CANDIDATES = 40
 """The number of further candidates of any page: the best few are often by one creator."""
-
-
-def signal_of(name: str) -> Signal:
-    """Return the signal of a name.
-
-    Raises:
-        UnknownSignal: there is no such signal.
-    """
-    for signal in SIGNALS:
-        if signal.name == name:
-            return signal
-    raise UnknownSignal(
-        f"there is no signal {shown(name)}: there are {', '.join(one.name for one in SIGNALS)}"
-    )
 
 
 def score_of(key: int) -> float:
@@ -87,16 +67,16 @@ def feed_query(request: FeedRequest) -> Statement:
     """Return the ordered feed of a request, as a statement to run or to compose.
 
     Its columns are `video_id`, `score_key` (billionths of the score), `sources` (see
-    `source_names`) and one per signal of the profile. It selects from `Video`, so ``where`` and
-    ``join`` can add a host's own tables. It is ordered by score key, `published_at` and id, all
-    descending, and limited. Videos that ``where`` removes are not replaced by further candidates:
-    a selective predicate belongs in the request.
+    `Registry.source_names`) and one per signal of the profile. It selects from `Video`, so
+    ``where`` and ``join`` can add a host's own tables. It is ordered by score key, `published_at`
+    and id, all descending, and limited. Videos that ``where`` removes are not replaced by further
+    candidates: a selective predicate belongs in the request.
 
     Args:
         request: as `resolve` gives it.
 
     Raises:
-        UnknownSignal: the profile names a signal that this package does not have.
+        UnknownSignal: the profile names a signal that the registry does not have.
     """
     return ranked(Shape.of(request), Viewer.of(request))
 
@@ -258,9 +238,9 @@ def scored(
     if facts is None:
         facts = gather_facts(viewer, among, is_small=is_small, unseen=unseen)
     candidate = Candidate(facts, viewer)
-    ours = [(name, signal_of(name).expression(candidate)) for name in shape.signals]
-    own = [(signal.name, _own(signal, candidate)) for signal in shape.own]
-    signals = dict([*ours, *own])
+    known = [(name, shape.registry.value_of(name, candidate)) for name in shape.signals]
+    own = [(signal.name, within_range(signal, candidate)) for signal in shape.own]
+    signals = dict([*known, *own])
     labels = [value.label(name) for name, value in signals.items()]
     sources = candidate.fact("sources").label("sources")
     keys = [score_key(signals, viewer)] if is_keyed else []
@@ -271,13 +251,6 @@ def scored(
     statement = statement.join(facts, facts.c.video_id == Video.id)
     owner = opaque(viewer.user_id, Video.id)
     return statement if shape.is_reference else _with_affinities(statement, candidate, owner)
-
-
-def _own(signal: Signal, candidate: Candidate) -> Number:
-    """Return the expression of a host's signal, clamped to its declared range."""
-    held = sa.cast(expression_of(signal, candidate), Double)
-    # NaN becomes NULL, as on SQLite: PostgreSQL orders it above infinity.
-    return sa.case((held <= number(math.inf), bounded(held, signal.low, signal.high)))
 
 
 def _with_affinities(

@@ -8,6 +8,7 @@ again for every video.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,8 @@ class Signal:
         low: the least value.
         high: the greatest value.
         expression: a function from a `Candidate` to an SQL expression.
+        sentence: the reason in an explanation, after "Because", such as ``the editors chose it``;
+            None to name the signal and its value.
 
     Raises:
         InvalidValue: the bounds are outside -1,000,000 to 1,000,000, or low is above high.
@@ -98,6 +101,7 @@ class Signal:
     low: float
     high: float
     expression: Callable[[Candidate], Number]
+    sentence: str | None = None
 
     def __post_init__(self) -> None:
         if not -COUNT_LIMIT <= self.low <= self.high <= COUNT_LIMIT:
@@ -117,6 +121,13 @@ def expression_of(signal: Signal, candidate: Candidate) -> ColumnElement[Any]:
     if isinstance(value, ColumnElement | InstrumentedAttribute):
         return value.expression  # a column and not an attribute of a class
     raise InvalidValue(f"signals: {signal.name} gives {shown(value)}, which is no SQL expression")
+
+
+def within_range(signal: Signal, candidate: Candidate) -> Number:
+    """Return the expression of a host's signal, clamped to its declared range."""
+    held = sa.cast(expression_of(signal, candidate), Double)
+    # NaN becomes NULL, as on SQLite: PostgreSQL orders it above infinity.
+    return sa.case((held <= number(math.inf), bounded(held, signal.low, signal.high)))
 
 
 def completion(candidate: Candidate) -> Number:

@@ -72,17 +72,23 @@ class Source:
     """A named source of candidates.
 
     Args:
-        name: its name in pages and explanations.
-        quota: the largest number of its candidates; the quotas add up to `CANDIDATES`.
-        select: a function from a viewer and a quota to a SELECT of video ids from `Video`, best
-            first.
+        name: its name in pages and explanations; a host's own is one word of at most 63 bytes,
+            unique without regard to case.
+        quota: the largest number of its candidates, 1 to 1,000. Our quotas add up to `CANDIDATES`;
+            all quotas scale with the setting `candidates`.
+        select: a function from a viewer and the scaled quota to a SELECT of one column, best
+            first: ids of `Video` or, from a host, also keys.
+        rows: for a host's source, the largest number of rows that the SELECT gives, from the
+            quota to 100,000; None for four times the quota. Videos that the viewer may not see are
+            left out after it.
         is_listed: whether the SELECT reads other tables that name videos, not `Video` itself.
     """
 
     name: str
     quota: int
-    select: Callable[[Viewer, int], sa.Select[int]]
-    is_listed: bool = False
+    select: Callable[[Viewer, int], sa.Select[Any]]
+    rows: int | None = None
+    is_listed: bool = True
 
 
 def following(viewer: Viewer, quota: int) -> sa.Select[int]:
@@ -352,15 +358,15 @@ def _newest() -> sa.Select[int]:
 
 
 SOURCES = (
-    Source("following", 100, following, is_listed=True),
-    Source("neighbours", 200, neighbours, is_listed=True),
-    Source("hashtags", 120, hashtags, is_listed=True),
-    Source("sounds", 40, sounds, is_listed=True),
-    Source("creators", 60, creators, is_listed=True),
-    Source("trending", 60, trending, is_listed=True),
-    Source("nearby", 40, nearby, is_listed=True),
-    Source("fresh", 40, fresh, is_listed=True),
-    Source("newest", 60, newest),
+    Source("following", 100, following),
+    Source("neighbours", 200, neighbours),
+    Source("hashtags", 120, hashtags),
+    Source("sounds", 40, sounds),
+    Source("creators", 60, creators),
+    Source("trending", 60, trending),
+    Source("nearby", 40, nearby),
+    Source("fresh", 40, fresh),
+    Source("newest", 60, newest, is_listed=False),
 )
 
 CANDIDATES = sum(each.quota for each in SOURCES)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -28,6 +28,9 @@ from recommender.ranking.history import (
     recent_engagements,
 )
 from recommender.ranking.request import FeedRequest, ScanPosition, weights_of
+
+if TYPE_CHECKING:
+    from recommender.ranking.registry import Registry
 
 CYCLE = 2**31 - 1
 """The length of the cycle in which exploration candidates are shuffled."""
@@ -58,7 +61,7 @@ _DOUBLES = (
 
 _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(_INTEGERS, BigInteger()),
-    **dict.fromkeys(("language", "country", "device", "given", "excluded_keys"), Text()),
+    **dict.fromkeys(("key", "language", "country", "device", "given", "excluded_keys"), Text()),
     **dict.fromkeys(_TIMES, UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
@@ -90,6 +93,7 @@ class Shape:
         goes_on: whether the page continues a session.
         fills: as in `FeedRequest`.
         candidates: the largest number of candidates.
+        registry: the signals, sources and filters that there are.
         formats: the number of formats that the caller asks for.
         added: the structure of the host's SQL, if the statement is to be cached.
         where: the host's predicate over `Video`.
@@ -103,6 +107,7 @@ class Shape:
     rewatch: bool
     goes_on: bool
     candidates: int
+    registry: Registry
     formats: int = 0
     fills: bool = False
     added: Hashable = None
@@ -121,6 +126,7 @@ class Shape:
             goes_on=request.position > 1,
             fills=request.fills,
             candidates=request.settings.candidates,
+            registry=request.registry,
             formats=len(request.formats),
             where=request.where,
             own=tuple(request.signals),
@@ -135,6 +141,11 @@ class Shape:
     def is_ours(self) -> bool:
         """True if the host adds no SQL of its own."""
         return self.where is None and not self.own
+
+    @property
+    def has_conditions(self) -> bool:
+        """True if the host has conditions on videos, of the request or registered."""
+        return self.where is not None or bool(self.registry.filters)
 
     @property
     def parts(self) -> ViewerParts:
@@ -152,6 +163,7 @@ class Viewer:
 
     Attributes:
         has_language: whether the language is known.
+        key: the viewer's key, the host's own id of them; NULL in lists without a viewer.
         suits_square, suits_portrait, suits_landscape: 1 if it suits the viewer's device, else 0.
         limit: the largest number of videos on the page.
         given, excluded_keys: the keys of the videos to rank, or to leave out, as JSON lists.
@@ -181,6 +193,7 @@ class Viewer:
     """
 
     user_id: BindParameter[int]
+    key: BindParameter[str | None]
     language: BindParameter[str | None]
     country: BindParameter[str | None]
     device: BindParameter[str | None]
@@ -292,6 +305,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
     scan = min(request.scan_after or newest, newest)
     return {
         "user_id": request.user_id,
+        "key": request.user or None,
         "language": request.language,
         "country": request.country,
         "device": request.device,

@@ -28,6 +28,7 @@ from functools import partial
 
 from sqlalchemy import Engine
 
+from recommender.database.registered import kept_registry
 from recommender.database.transactions import long_transaction, run_transaction, translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation.bootstrap import Interval
@@ -39,16 +40,23 @@ from recommender.evaluation.labels import (
     target_values,
 )
 from recommender.evaluation.log_files import ENGAGED, LogFiles
-from recommender.evaluation.log_replay import DAY, Cut, Progress, no_progress, scratch_timeline
+from recommender.evaluation.log_replay import (
+    DAY,
+    Cut,
+    Progress,
+    Timeline,
+    no_progress,
+    scratch_timeline,
+)
 from recommender.evaluation.logistic import fit_logistic
 from recommender.formats import scalars
 from recommender.ranking.profiles import get_profile
+from recommender.ranking.registry import known_registry
 from recommender.ranking.request import Profile
 from recommender.settings import Settings
 from recommender.training.impressions import ImpressionSample, Quality, Totals
 from recommender.training.versions import (
     MIN_USERS,
-    SIGNAL_NAMES,
     LearnedVersion,
     LearnedWeights,
     check_bounds,
@@ -175,12 +183,16 @@ def fit(
     check_request(name, author, note, every)
     start, end = check_bounds(since, until, is_replay=log is not None)
     parent = run_transaction(engine, get_profile, write=False, settings=settings)
+    signals = tuple(known_registry(kept_registry(engine)).every_signal)
+    learner = _ImpressionLearner(parent, values, signals, settings)
     with translate_errors():
         if log is None:
-            result = _of_served(engine, _ImpressionLearner(parent, values, settings), start, end)
+            result = _of_served(engine, learner, start, end)
         else:
-            learner = _ImpressionLearner(parent, values, settings)
-            result = _of_log(log, learner, Cut(start, until=end), every, scratch, report)
+            cut = Cut(start, until=end)
+            with scratch_timeline(cut, scratch, settings, engine) as timeline:
+                timeline.begin(log, start, report)
+                result = _of_log(timeline, learner, every, report)
     return write_version(
         engine, name, result, author=author, note=note, started=started, settings=settings,
         since=since and start, until=until and end,
@@ -199,23 +211,13 @@ def _of_served(engine: Engine, learner: _ImpressionLearner, start: datetime, end
 
 
 def _of_log(
-    log: Engine | LogFiles,
-    learner: _ImpressionLearner,
-    cut: Cut,
-    every: timedelta,
-    scratch: str | None,
-    report: Progress,
+    timeline: Timeline, learner: _ImpressionLearner, every: timedelta, report: Progress
 ) -> Fit:
     """Fit the later part of a log, replayed in a scratch database."""
-    settings = learner.settings
-    with (
-        scratch_timeline(cut, scratch, settings) as timeline,
-        timeline.engine.connect() as connection,
-    ):
-        timeline.begin(log, cut.at, report)
-        sample = ImpressionSample(connection, SIGNAL_NAMES, settings)
+    with timeline.engine.connect() as connection:
+        sample = ImpressionSample(connection, learner.signals, learner.settings)
         with sample.opened():
-            sample.add(replayed_rows(timeline, cut.at, every, learner.values, report))
+            sample.add(replayed_rows(timeline, timeline.cut.at, every, learner.values, report))
             return learner.fit(sample, "replay", ())
 
 
@@ -226,11 +228,13 @@ class _ImpressionLearner:
     Attributes:
         parent: the profile that is active.
         values: the values of the outcomes.
+        signals: the names of all signals.
         settings: the settings of the fit.
     """
 
     parent: Profile
     values: Mapping[str, float]
+    signals: tuple[str, ...]
     settings: Settings
 
     def fit(self, sample: ImpressionSample, source: str, not_recorded: tuple[str, ...]) -> Fit:
@@ -246,7 +250,7 @@ class _ImpressionLearner:
         self._check(totals, split)
         sample.summarise_users(split)
         names, standard = without_constants(*sample.scale(split), self.settings)
-        if not set(names).intersection(SIGNAL_NAMES):
+        if not set(names).intersection(self.signals):
             raise InvalidValue(
                 f"no signal differs within the users of {totals.impressions:,} impressions by more"
                 " than fit_least_deviation: learn from a longer time"
@@ -257,8 +261,8 @@ class _ImpressionLearner:
             standard,
             ridges_of(standard, self.settings),
         )
-        learned = LearnedWeights.of(names, regression)
-        signals = [name for name in SIGNAL_NAMES if name in sample.features]
+        learned = LearnedWeights.of(names, regression, self.signals)
+        signals = [name for name in self.signals if name in sample.features]
         levels = fit_viewer_bias(sample, learned.effects, signals, split)
         parent = _known(self.parent.weights, sample)
         weights = _known(learned.weights, sample)
@@ -277,7 +281,7 @@ class _ImpressionLearner:
             weights=learned.weights,
             errors=learned.errors,
             places={name: learned.effects[name] for name in PLACES if name in learned.effects},
-            without_variance=_others(SIGNAL_NAMES, (*names, *not_recorded)),
+            without_variance=_others(self.signals, (*names, *not_recorded)),
             not_recorded=not_recorded,
             cut=learned.cut,
             level=levels.coefficients,

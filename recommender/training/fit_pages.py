@@ -44,13 +44,11 @@ from recommender.evaluation.rankers import Catalogue, PageRequest, page_requests
 from recommender.evaluation.results import RankedPages
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import Profile
-from recommender.ranking.sources import SOURCES
 from recommender.settings import Settings
 from recommender.training.candidates import CandidateSample
 from recommender.training.impressions import MIN_COMPARED
 from recommender.training.versions import (
     MIN_USERS,
-    SIGNAL_NAMES,
     LearnedVersion,
     LearnedWeights,
     check_bounds,
@@ -173,7 +171,7 @@ def fit_pages(
     parent = run_transaction(engine, get_profile, write=False, settings=settings)
     report = progress or no_progress
     cut = Cut(start, until=end)
-    with translate_errors(), scratch_timeline(cut, scratch, settings) as timeline:
+    with translate_errors(), scratch_timeline(cut, scratch, settings, engine) as timeline:
         timeline.begin(log, cut.at, report)
         learner = _PageLearner(timeline, parent, values, every, sample, report)
         result = learner.fit()
@@ -214,6 +212,11 @@ class _PageLearner:
     reached: int = 0
     reached_by: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The names of all signals."""
+        return tuple(self.timeline.registry.every_signal)
+
     def fit(self) -> PageFit:
         """Learn weights from all slices but the last, and measure them on the last.
 
@@ -223,7 +226,7 @@ class _PageLearner:
         timeline, done = self.timeline, 0
         last = timeline.events[-1].row["at"]
         with timeline.engine.connect() as connection:
-            choices = CandidateSample(connection, SIGNAL_NAMES, timeline.settings)
+            choices = CandidateSample(connection, self.signals, timeline.settings)
             with choices.opened():
                 for part in timeline.walk(timeline.cut.at, self.every):
                     if part.end > last:
@@ -291,8 +294,8 @@ class _PageLearner:
                 f" led to: {', '.join(self.values)}; it takes {MIN_USERS};"
                 " learn from a longer time, or from shorter slices"
             )
-        determined = choices.determined()
-        settings = self.timeline.settings
+        determined, timeline = choices.determined(), self.timeline
+        settings = timeline.settings
         left_out = tuple(name for name in determined if name in EXPOSURE)
         wanted = tuple(name for name in determined if name not in EXPOSURE)
         names, scale = without_constants(wanted, choices.scale(wanted, self.pages), settings)
@@ -304,7 +307,7 @@ class _PageLearner:
             scale,
             ridges_of(scale, settings),
         )
-        learned = LearnedWeights.of(names, regression)
+        learned = LearnedWeights.of(names, regression, self.signals)
         ranked = self._last_pages(last, learned.weights)
         old, new = ranked.qualities(0)
         return PageFit(
@@ -318,11 +321,14 @@ class _PageLearner:
             users=len(self.numbers),
             candidates=self.candidates,
             reached=self.reached / self.wanted,
-            reached_by={s.name: self.reached_by[s.name] / self.wanted for s in SOURCES},
+            reached_by={
+                each.name: self.reached_by[each.name] / self.wanted
+                for each in timeline.registry.every_source
+            },
             weights=learned.weights,
             errors=learned.errors,
             undetermined=tuple(
-                name for name in SIGNAL_NAMES if name not in names and name not in left_out
+                name for name in self.signals if name not in names and name not in left_out
             ),
             left_out=left_out,
             cut=learned.cut,
@@ -336,8 +342,8 @@ class _PageLearner:
     def _last_pages(self, part: Slice, weights: Mapping[str, float]) -> RankedPages:
         """Return the pages of a slice, ranked by the new weights and by the parent."""
         timeline = self.timeline
-        new = profile_ranker(Profile("new", 1, weights), "new")
-        before = profile_ranker(self.parent, "before")
+        new = profile_ranker(Profile("new", 1, weights), "new", timeline.registry)
+        before = profile_ranker(self.parent, "before", timeline.registry)
         positives = timeline.positives(part.events, list(self.values))
         with Session(timeline.engine) as session:
             catalogue = Catalogue(session, part.start, timeline.settings)

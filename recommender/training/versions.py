@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -18,13 +18,10 @@ from recommender.formats import scalars
 from recommender.formats.plain import plain_fields
 from recommender.models.types import LARGEST_WEIGHT
 from recommender.ranking.profiles import checked_name, checked_origin, create_profile
-from recommender.ranking.signals import SIGNALS
 from recommender.settings import Settings
 
 MIN_USERS = 2
 """The minimum number of users for a standard error over users."""
-
-SIGNAL_NAMES = tuple(signal.name for signal in SIGNALS)
 
 Result = TypeVar("Result", bound="LearnedVersion")
 
@@ -65,15 +62,23 @@ class LearnedWeights:
     cut: tuple[str, ...]
 
     @classmethod
-    def of(cls, names: Sequence[str], fitted: Regression) -> LearnedWeights:
-        """Return the weights from a regression on the named features."""
+    def of(
+        cls, names: Sequence[str], fitted: Regression, signals: Collection[str]
+    ) -> LearnedWeights:
+        """Return the weights from a regression on the named features.
+
+        Args:
+            names: the names of the features.
+            fitted: the regression on them.
+            signals: the names of all signals.
+        """
         fitted_effects = dict(zip(names, fitted.coefficients[1:], strict=True))
         effects = {name: within(effect) for name, effect in fitted_effects.items()}
         errors = dict(zip(names, fitted.errors, strict=True))
         return cls(
             effects=effects,
-            weights={name: effects.get(name, 0.0) for name in SIGNAL_NAMES},
-            errors={name: errors[name] for name in SIGNAL_NAMES if name in errors},
+            weights={name: effects.get(name, 0.0) for name in signals},
+            errors={name: errors[name] for name in signals if name in errors},
             cut=tuple(name for name in effects if effects[name] != fitted_effects[name]),
         )
 

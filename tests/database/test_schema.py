@@ -72,7 +72,7 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
 }
 NEITHER = {
     "create_engine", "feed_query", "prepare_engine", "record_page", "run_transaction",
-    "source_names", "translate_errors",
+    "translate_errors",
 }  # fmt: skip
 """Functions that read and write nothing of ours, or take what `resolve` gave."""
 

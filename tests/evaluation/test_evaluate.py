@@ -58,6 +58,7 @@ from recommender.evaluation.results import (
 from recommender.formats import scalars
 from recommender.models import LearningState
 from recommender.models.types import Base
+from recommender.ranking.registry import OURS
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import at, make_user, make_video, names, preview, rows_of
 
@@ -371,7 +372,7 @@ def test_a_page_is_what_the_feed_would_serve(worlds: dict[str, Engine], kind: st
     with Session(worlds[kind]) as session:
         catalogue = Catalogue(session, WORLD.end, SETTINGS)
         for profile in recommender.list_profiles(session):
-            ranker = profile_ranker(profile, profile.name)
+            ranker = profile_ranker(profile, profile.name, OURS)
             for number in range(WORLD.viewer_count):
                 user = WORLD.viewer(number)
                 seen = seen_videos(session, user)
@@ -388,7 +389,7 @@ def test_an_impression_is_scored_as_the_database_scores_it(
     keys = [row["id"] for row in WORLD.videos()][:60]
     with Session(worlds[kind]) as session:
         for profile in recommender.list_profiles(session):
-            ranker = profile_ranker(profile, profile.name)
+            ranker = profile_ranker(profile, profile.name, OURS)
             asked = {"profile": profile.name, "as_of": WORLD.end}
             page = rank(session, "ana", keys, **asked)  # type: ignore[arg-type]
             found = read_impressions(session, "ana", keys, WORLD.end, SETTINGS)

@@ -16,19 +16,9 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import SIGNALS, FeedPage, InvalidValue, Reason, Words
-from recommender.feed.reasons import (
-    LABELS,
-    MAX_REASONS,
-    NOT_SHOWN,
-    SHOWN,
-    absence_of,
-    label_of,
-    leading_signals,
-    read_causes,
-    reasons_of,
-    sentence_of,
-)
+from recommender.feed.reasons import MAX_REASONS, leading_signals, read_causes, reasons_of
 from recommender.feed.values import Contribution, FeedItem
+from recommender.feed.wording import LABELS, NOT_SHOWN, SHOWN, absence_of, label_of, sentence_of
 from recommender.models import RecentEngagement, User, Video, VideoNeighbour
 from tests.support.kinds import slow_on_postgresql
 from tests.support.oracle import Oracle, load, random_world

@@ -36,6 +36,7 @@ from recommender.operations.query_plans import (
     plan_of,
 )
 from recommender.ranking.candidates import source_candidates
+from recommender.ranking.registry import OURS
 from recommender.ranking.request import DEFAULT_LIMIT
 from recommender.ranking.scoring import pool_size, top_candidates
 from recommender.ranking.sources import EXPLORATION, SOURCES
@@ -109,7 +110,7 @@ def test_the_reasons_of_a_page_read_a_small_part_of_what_the_page_reads(
         page = [row.video_id for row in candidate_rows(world, request, top_candidates, "for_you")]
         listed = lookup.listed_values(world, 1, [(video_id,) for video_id in page[:20]])
         values = {**values_of(request), **listed}
-        found = plan_of(world, cause_query(kind == "sqlite"), values)
+        found = plan_of(world, cause_query(kind == "sqlite", OURS), values)
         assert found.scanned == ()
         assert (found.read or 0) <= (plan(world, user).read or 0) / 5
 

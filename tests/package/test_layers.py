@@ -34,7 +34,7 @@ FOR_EVERYBODY = {"errors", "settings", "logs"}
 """The modules that stand beside the wings; they import one another only."""
 
 LONGEST_MODULE = 400
-MOST_MODULES = 14
+MOST_MODULES = 17
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_migrations" not in path.parts)
 

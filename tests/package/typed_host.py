@@ -36,6 +36,7 @@ from recommender import (
     Profile,
     Reason,
     RecommenderError,
+    Registry,
     Settings,
     Signal,
     Source,
@@ -56,7 +57,11 @@ NOW = datetime.now(UTC)
 
 def engines(own: Engine, own_async: AsyncEngine) -> Engine:
     assert_type(prepare_engine(own), Engine)
-    assert_type(prepare_engine(own_async), AsyncEngine)
+    registry = Registry(
+        signals=[Signal("weekend", 0, 1, weekend, "it is the weekend")], name="shop"
+    )
+    assert_type(prepare_engine(own_async, registry=registry), AsyncEngine)
+    create_engine(registry=Registry)  # type: ignore[arg-type]
     settings = assert_type(Settings.from_environment(), Settings)
     recommender.upgrade(own, settings=settings)
     return assert_type(create_engine("sqlite://", settings=Settings(pool_size=3)), Engine)
@@ -148,7 +153,7 @@ def ranking(session: Session) -> Sequence[int]:
     request = assert_type(recommender.resolve(session, "ana", "for_you@1"), FeedRequest)
     statement = recommender.feed_query(request).join(Video.creator)
     rows = session.execute(statement).all()
-    assert_type(recommender.source_names(rows[0].sources), tuple[str, ...])
+    assert_type(request.registry.source_names(rows[0].sources), tuple[str, ...])
     first: tuple[Signal, Source, Filter] = (
         recommender.SIGNALS[0], recommender.SOURCES[0], recommender.FILTERS[0],
     )  # fmt: skip

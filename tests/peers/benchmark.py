@@ -53,6 +53,7 @@ from recommender.evaluation.rankers import (
 )
 from recommender.evaluation.results import ScoredImpressions
 from recommender.models import Interaction, User, Video
+from recommender.ranking.registry import OURS
 from recommender.ranking.signals import SIGNALS
 
 FACTORS = 64
@@ -226,7 +227,7 @@ def main(folder: Path, cutoff: Any, warmup: timedelta, sample: int) -> None:
         timeline = Timeline(engine, Cut(begun), SETTINGS)
         timeline.read(files_of(folder), no_progress)
         with Session(engine) as session:
-            for_you = profile_ranker(get_profile(session, "for_you"), "for_you")
+            for_you = profile_ranker(get_profile(session, "for_you"), "for_you", OURS)
         people, learned = Collaborative(), Learned()
         rankers: Sequence[Ranker] = [
             for_you,

@@ -21,6 +21,7 @@ from recommender.feed import statements
 from recommender.feed.statements import MAX_STATEMENTS, cached_statement
 from recommender.models import Hashtag, User, Video, VideoHashtag
 from recommender.ranking.additions import kept_shape
+from recommender.ranking.registry import OURS
 from recommender.ranking.viewer import Shape
 from tests.support.kinds import slow_on_postgresql
 from tests.support.oracle import TAGS, load, random_weights, random_world
@@ -198,7 +199,7 @@ def test_a_predicate_and_a_signal_may_read_one_common_table_expression(world: Se
 
 def test_signals_with_other_names_ranges_or_structures_are_other_statements() -> None:
     def structure(signal: Signal) -> Any:
-        kept = kept_shape(Shape(("likes",), *[False] * 5, 720, own=(signal,)))
+        kept = kept_shape(Shape(("likes",), *[False] * 5, 720, OURS, own=(signal,)))
         assert kept is not None
         return kept.shape
 
@@ -215,7 +216,7 @@ def test_ten_thousand_values_are_one_structure_that_holds_no_value() -> None:
     shapes = set()
     for number in range(10_000):
         where = Video.key.in_([f"secret-{number}"] * (number % 3))
-        kept = kept_shape(Shape((), *[False] * 5, 720, where=where))
+        kept = kept_shape(Shape((), *[False] * 5, 720, OURS, where=where))
         assert kept is not None
         assert kept.values == {"where_0": [f"secret-{number}"] * (number % 3)}
         shapes.add(kept.shape)

@@ -53,6 +53,6 @@ def test_an_evaluation_orders_by_the_key_of_the_feed(halves: float) -> None:
     values = [0.0] * len(SIGNALS)
     values[0] = 1.0
     weight = halves / KEY_SCALE
-    score = rankers._weighted({SIGNALS[0].name: weight})
+    score = rankers._weighted([weight, *values[1:]])
     impression: Any = SimpleNamespace(values=values)
     assert score(impression) == math.copysign(abs(halves) + 0.5, halves)

@@ -17,8 +17,9 @@ from recommender import Settings, models
 from recommender.feed.statements import _compiled_statements, cached_statement
 from recommender.models import Video
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.ranking import candidates, scoring, sources
+from recommender.ranking import scoring, sources
 from recommender.ranking.candidates import quota_of, source_candidates
+from recommender.ranking.registry import OURS
 from recommender.ranking.sources import SOURCES, Source
 from recommender.ranking.viewer import Shape, Viewer
 from tests.support.kinds import slow_on_postgresql
@@ -58,8 +59,8 @@ QUOTAS = {name: number for number, name in enumerate(SOURCE_NAMES, start=2)}
 @pytest.fixture
 def _small_quotas(session: Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     small = tuple(replace(source, quota=QUOTAS[source.name]) for source in SOURCES)
-    for module in (candidates, scoring):
-        monkeypatch.setattr(module, "SOURCES", small)
+    monkeypatch.setitem(vars(OURS), "every_source", small)
+    monkeypatch.setattr(scoring, "SOURCES", small)
     cached_statement.cache_clear()
     _compiled_statements(session.connection()).clear()
     yield
@@ -114,7 +115,7 @@ def test_sources_are_described_and_their_names_unique() -> None:
 def test_a_sum_of_powers_says_which_sources() -> None:
     for number in range(1 << len(SOURCES)):
         expected = tuple(n for place, n in enumerate(SOURCE_NAMES) if number & 1 << place)
-        assert candidates.source_names(float(number)) == expected
+        assert OURS.source_names(float(number)) == expected
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,6 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
     values["reset_user"] = run_transaction(engine, lambda s: recommender.reset_user(s, "user1"))
     values["merge_users"] = recommender.merge_users(engine, "creator1", "user1")
     values["rename_user"] = recommender.rename_user(engine, "creator2", "creator4")
-    values["source_names"] = recommender.source_names(3)
     values["Settings"] = asdict(Settings.from_environment())
     return values
 

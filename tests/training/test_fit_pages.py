@@ -45,6 +45,7 @@ from recommender.evaluation.results import RankedPages
 from recommender.formats import scalars
 from recommender.learning.refresh import refresh
 from recommender.models import Interaction
+from recommender.ranking.registry import OURS
 from recommender.training.candidates import CandidateSample
 from recommender.training.fit_pages import EXPOSURE, PageFit, _PageLearner, _sampled
 from tests.support.worlds import rows_of
@@ -317,7 +318,7 @@ def test_the_last_slice_is_held_out_and_measured_as_evaluate_does(
         mine, before = get_profile(session, "mine"), get_profile(session, "for_you")
     assert mine.weights == found.weights
     start, shown = evaluated(
-        world_files, cut, [profile_ranker(mine, "a"), profile_ranker(before, "b")]
+        world_files, cut, [profile_ranker(mine, "a", OURS), profile_ranker(before, "b", OURS)]
     )
     assert start == found.learned_until
     assert len(shown.relevant) == found.held_out == 5

@@ -1,0 +1,271 @@
+"""The checks of a registry when it is made, before any database is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BindParameter, ColumnElement, FromClause, Select
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.elements import BinaryExpression
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
+
+from recommender.errors import InvalidValue
+from recommender.formats.scalars import shown
+from recommender.models import RecentEngagement
+from recommender.models.tables import VIDEOS
+from recommender.models.types import Base
+from recommender.ranking.additions import ANY_FACTS
+from recommender.ranking.filters import FILTERS, HOST_FILTERS, Filter
+from recommender.ranking.signals import SIGNALS, Candidate, Signal, expression_of
+from recommender.ranking.sources import SOURCES, Source
+from recommender.ranking.viewer import Viewer, ViewerParts
+
+MAX_NAME_BYTES = 63
+"""The maximum length of a name: PostgreSQL cuts longer names of columns."""
+
+MAX_FILTER_BYTES = MAX_NAME_BYTES - len("filter_")
+
+MAX_SOURCES = 50
+"""The maximum number of sources in all: each is a bit of a double."""
+
+MAX_QUOTA, MAX_ROWS = 1_000, 100_000
+
+MAX_SENTENCE = 200
+"""The maximum length of a sentence in explanations."""
+
+COLUMNS = frozenset({"video_id", "score_key", "sources"})
+"""The columns of a feed besides the signals."""
+
+TAKEN_PREFIXES = ("page_", "filter_")
+"""The beginnings of the names of a page's own columns."""
+
+VOLATILE = frozenset({
+    "random", "now", "localtime", "localtimestamp", "current_date", "current_time",
+    "current_timestamp", "clock_timestamp", "statement_timestamp", "transaction_timestamp",
+    "timeofday", "sysdate", "randomblob", "gen_random_uuid", "uuid_generate_v4", "nextval",
+    "next_value",
+})  # fmt: skip
+"""The functions that read a clock or chance, or count."""
+
+NUMBERS = (sa.Numeric, sa.Float, sa.Integer, sa.types.NullType)
+
+
+def checked_name(kind: str, name: object, taken: Iterable[str], longest: int) -> str:
+    """Return the name of something of the host's in lower case.
+
+    Names are compared without regard to case, because SQLite does not tell columns apart by it.
+
+    Raises:
+        InvalidValue: it is not one word, is too long, or there is one of that name already.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or len(name.encode()) > longest:
+        raise InvalidValue(
+            f"{kind}: {shown(name)} is not one word of letters, digits and _, of {longest} bytes at"
+            " most"
+        )
+    if name.lower() in taken or name.lower().startswith(TAKEN_PREFIXES):
+        raise InvalidValue(f"{kind}: the name {shown(name)} is taken")
+    return name.lower()
+
+
+def check_signal_names(signals: Sequence[Signal], known: Iterable[str] = ()) -> None:
+    """Raise `InvalidValue` if a host's signal has a malformed name, or one that is taken.
+
+    Args:
+        signals: the host's signals.
+        known: the names of other signals.
+    """
+    taken = {*COLUMNS, *(signal.name for signal in SIGNALS), *map(str.lower, known)}
+    _check_names("signals", signals, taken, MAX_NAME_BYTES)
+
+
+def check_source_names(sources: Sequence[Source]) -> None:
+    """Raise `InvalidValue` if a host's source has a malformed or taken name, or there are more."""
+    _check_names("sources", sources, {source.name for source in SOURCES}, MAX_NAME_BYTES - 7)
+    if (count := len(SOURCES) + len(sources)) > MAX_SOURCES:
+        raise InvalidValue(f"sources: {count} with ours are more than {MAX_SOURCES}")
+
+
+def check_filter_names(filters: Sequence[Filter]) -> None:
+    """Raise `InvalidValue` if a host's filter has a malformed name, or one that is taken."""
+    taken = {*HOST_FILTERS, *(rule.name for rule in FILTERS)}
+    _check_names("filters", filters, taken, MAX_FILTER_BYTES)
+
+
+def _check_names(kind: str, things: Sequence[Any], taken: set[str], longest: int) -> None:
+    for thing in things:
+        taken.add(checked_name(kind, thing.name, taken, longest))
+
+
+def check_signal(signal: Signal) -> ColumnElement[Any]:
+    """Return the expression of a host's signal for any candidate.
+
+    Raises:
+        InvalidValue: it gives no number, or reads what it may not.
+    """
+    name = f"signal {signal.name}"
+    if signal.sentence is not None:
+        _check_sentence(name, signal.sentence)
+    value = expression_of(signal, Candidate(ANY_FACTS, _any_viewer()))
+    if not isinstance(stored_type(value), NUMBERS):
+        raise InvalidValue(
+            f"{name}: gives {type(value.type).__name__}, not a number: for a condition write"
+            " sa.case((condition, 1.0), else_=0.0)"
+        )
+    _check_reads(name, value)
+    return value
+
+
+def check_source(source: Source) -> Select[Any]:
+    """Return the SELECT of a host's source for any viewer.
+
+    Raises:
+        InvalidValue: it is no SELECT of videos with sensible bounds, or reads what it may not.
+    """
+    name, quota = f"source {source.name}", source.quota
+    _check_count(f"{name}: quota", quota, 1, MAX_QUOTA)
+    if source.rows is not None:
+        _check_count(f"{name}: rows", source.rows, quota, MAX_ROWS)
+    statement = checked_select(source, _any_viewer(), quota)
+    _check_reads(name, statement)
+    return statement
+
+
+def checked_select(source: Source, viewer: Viewer, quota: int) -> Select[Any]:
+    """Return the SELECT of a host's source.
+
+    Raises:
+        InvalidValue: it is no SELECT of one column of ids or keys in an order.
+    """
+    name, statement = f"source {source.name}", source.select(viewer, quota)
+    if not isinstance(statement, Select):
+        raise InvalidValue(f"{name}: gives {shown(statement)}, which is no SELECT")
+    columns = list(statement.selected_columns)
+    if len(columns) != 1:
+        raise InvalidValue(f"{name}: selects {len(columns)} columns, not one: the ids or keys")
+    if not isinstance(stored_type(columns[0]), sa.Integer | sa.String):
+        kind = type(columns[0].type).__name__
+        raise InvalidValue(f"{name}: selects {kind}: select ids of videos, or their keys as text")
+    if not statement._order_by_clauses:  # noqa: SLF001 - there is no other way to read it
+        raise InvalidValue(f"{name}: has no order: order it by what makes a video worth showing")
+    return statement
+
+
+def stored_type(expression: ColumnElement[Any]) -> TypeEngine[Any]:
+    """Return the type that the database knows of an expression."""
+    kind = expression.type
+    return kind.impl_instance if isinstance(kind, sa.TypeDecorator) else kind
+
+
+def check_filter(rule: Filter) -> ColumnElement[bool]:
+    """Return the condition of a host's filter for any viewer.
+
+    Raises:
+        InvalidValue: it is no condition over `Video`, or reads what it may not.
+    """
+    name = f"filter {rule.name}"
+    _check_sentence(name, rule.otherwise)
+    condition: Any = rule.predicate(_any_viewer())
+    if not isinstance(condition, ColumnElement):
+        raise InvalidValue(f"{name}: {shown(condition)} is no SQL expression")
+    if not isinstance(stored_type(condition), sa.Boolean | sa.types.NullType):
+        raise InvalidValue(f"{name}: gives {type(condition.type).__name__}, not a condition")
+    check_froms(name, condition)
+    _check_reads(name, condition)
+    return condition
+
+
+def check_froms(name: str, condition: ColumnElement[Any]) -> None:
+    """Raise `InvalidValue` if a condition reads another table than `Video` without EXISTS or IN."""
+    for table in condition._from_objects:  # noqa: SLF001 - what the condition would add to FROM
+        if table is not VIDEOS:
+            raise InvalidValue(f"{name}: it joins {table.description}: use EXISTS or IN for it")
+
+
+def _check_sentence(name: str, sentence: object) -> None:
+    if not isinstance(sentence, str) or not 1 <= len(sentence) <= MAX_SENTENCE:
+        raise InvalidValue(f"{name}: its sentence is no text of 1 to {MAX_SENTENCE} characters")
+
+
+def _check_count(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidValue(f"{name} is {shown(value)}, not a whole number from {low} to {high:,}")
+
+
+def _any_viewer() -> Viewer:
+    return Viewer.named(ViewerParts())
+
+
+def _check_reads(name: str, clause: Any) -> None:
+    """Raise `InvalidValue` if SQL reads a clock or chance, or the rows of other users."""
+    parts = list(visitors.iterate(clause))
+    for part in parts:
+        called = getattr(part, "name", None) if isinstance(part, FunctionElement) else None
+        if isinstance(called, str) and called.lower() in VOLATILE:
+            raise InvalidValue(
+                f"{name}: {called}() gives another value each time: read viewer.as_of for the time"
+            )
+    owned = {_name_of(column) for part in parts for column in _owned(part)}
+    for table in _per_user(parts):
+        if table.name not in owned:
+            raise InvalidValue(
+                f"{name}: reads {_table_of(table).name} of all users: compare its user_id with"
+                " viewer.user_id"
+            )
+
+
+def _per_user(parts: Sequence[Any]) -> Iterator[Any]:
+    """Return the tables of users' own data, or their aliases, in the FROM of some SQL."""
+    selects = (part for part in parts if isinstance(part, Select))
+    for named in (each for select in selects for from_ in select.get_final_froms()
+                  for each in _joined(from_)):  # fmt: skip
+        table = _table_of(named)
+        is_ours = isinstance(table, sa.Table) and table.metadata is Base.metadata
+        is_open = table is RecentEngagement.__table__  # what other users' feeds may read
+        if is_ours and not is_open and "user_id" in table.primary_key.columns:
+            yield named
+
+
+def _joined(from_: FromClause) -> Iterator[Any]:
+    """Return the tables and subqueries of a part of a FROM."""
+    if isinstance(from_, sa.Join):
+        yield from _joined(from_.left)
+        yield from _joined(from_.right)
+    else:
+        yield from_
+
+
+def _table_of(named: Any) -> Any:
+    """Return the table of an alias, or the table itself."""
+    return getattr(named, "element", named)
+
+
+def _owned(part: Any) -> Iterator[Any]:
+    """Return the columns `user_id` that a comparison binds to the viewer."""
+    if isinstance(part, BinaryExpression) and part.operator is operators.eq:
+        sides = (part.left, part.right)
+        for column, other in (sides, sides[::-1]):
+            is_viewer = isinstance(other, BindParameter) and other.key == "user_id"
+            if is_viewer and getattr(column, "name", None) == "user_id":
+                yield column
+
+
+def _name_of(column: Any) -> str:
+    name: str = column.table.name
+    return name
+
+
+def columns_read(clauses: Iterable[Any]) -> dict[sa.Table, list[sa.Column[Any]]]:
+    """Return the host's tables that some SQL reads, each with the columns that it names."""
+    found: dict[sa.Table, dict[sa.Column[Any], None]] = {}
+    for clause in clauses:
+        for part in visitors.iterate(clause):
+            for root in part.base_columns if isinstance(part, ColumnElement) else ():
+                column: Any = root
+                table = getattr(column, "table", None)
+                if isinstance(table, sa.Table) and table.metadata is not Base.metadata:
+                    found.setdefault(table, {})[column] = None
+    return {table: list(columns) for table, columns in found.items()}

@@ -1,0 +1,176 @@
+"""The registry: the signals, sources and filters that there are, ours and the host's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import aliased
+
+from recommender.database.expressions import Number
+from recommender.database.registered import Registered
+from recommender.errors import InvalidValue, UnknownSignal
+from recommender.formats.scalars import shown
+from recommender.models import Video
+from recommender.ranking.filters import Filter
+from recommender.ranking.registration import (
+    check_filter,
+    check_filter_names,
+    check_signal,
+    check_signal_names,
+    check_source,
+    check_source_names,
+    checked_select,
+    columns_read,
+    stored_type,
+)
+from recommender.ranking.request import Profile
+from recommender.ranking.signals import SIGNALS, Candidate, Signal, within_range
+from recommender.ranking.sources import SCAN_FACTOR, SOURCES, Source
+from recommender.ranking.viewer import Viewer
+
+
+@dataclass(frozen=True, eq=False)
+class Registry:
+    """The host's own signals, sources and filters, beside those of this package.
+
+    Hand it to `create_engine` or `prepare_engine`, or name it by ``RECOMMENDER_REGISTRY``. Make it
+    once, at import time: statements are kept for each registry. Everything is called with stand-ins
+    when the registry is made, so that most mistakes are found at once; `testing.check` finds the
+    others.
+
+    Args:
+        signals: known by name to profiles, fits, evaluations and explanations.
+        sources: candidates beside ours; at most 50 sources in all.
+        filters: conditions of every list.
+        name: its name in messages.
+
+    Attributes:
+        columns_read: the host's tables that these read, each with the columns that they name.
+
+    Raises:
+        InvalidValue: one of them is malformed; the message names it.
+    """
+
+    signals: Sequence[Signal] = ()
+    sources: Sequence[Source] = ()
+    filters: Sequence[Filter] = ()
+    name: str = field(default="the registry", kw_only=True)
+    columns_read: Mapping[sa.Table, Sequence[sa.Column[Any]]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for part, kind in (("signals", Signal), ("sources", Source), ("filters", Filter)):
+            object.__setattr__(self, part, _all_of(part, kind, getattr(self, part)))
+        check_signal_names(self.signals)
+        check_source_names(self.sources)
+        check_filter_names(self.filters)
+        clauses = (
+            *map(check_signal, self.signals),
+            *map(check_source, self.sources),
+            *map(check_filter, self.filters),
+        )
+        object.__setattr__(self, "columns_read", columns_read(clauses))
+
+    @cached_property
+    def every_signal(self) -> Mapping[str, Signal]:
+        """All signals by name: ours, then the host's."""
+        return {signal.name: signal for signal in (*SIGNALS, *self.signals)}
+
+    @cached_property
+    def every_source(self) -> tuple[Source, ...]:
+        """All sources: ours, then the host's, each reading a limited number of rows."""
+        return (*SOURCES, *map(_limited, self.sources))
+
+    def signal(self, name: str) -> Signal:
+        """Return the signal of a name.
+
+        Raises:
+            UnknownSignal: there is no such signal.
+        """
+        if (signal := self.every_signal.get(name)) is not None:
+            return signal
+        place, there_are = f" in {self.name}" if self.name else "", ", ".join(self.every_signal)
+        raise UnknownSignal(f"there is no signal {shown(name)}{place}: there are {there_are}")
+
+    def check(self, profile: Profile) -> None:
+        """Raise `UnknownSignal` if a profile weighs a signal that there is not."""
+        for name in profile.weights:
+            self.signal(name)
+
+    def value_of(self, name: str, candidate: Candidate) -> Number:
+        """Return the expression of a signal; a host's is clamped to its range.
+
+        Raises:
+            UnknownSignal: there is no such signal.
+        """
+        signal = self.signal(name)
+        is_hosts = signal in self.signals
+        return within_range(signal, candidate) if is_hosts else signal.expression(candidate)
+
+    def source_names(self, sources: float) -> tuple[str, ...]:
+        """Return the names of the sources in a value of the `sources` column of `feed_query`.
+
+        Args:
+            sources: a sum of powers of 2, whose exponents are indexes in `every_source`; 0 for
+                none.
+        """
+        every = enumerate(self.every_source)
+        return tuple(source.name for bit, source in every if int(sources) >> bit & 1)
+
+    def reason_for(self, signal: str | None) -> str | None:
+        """Return the host's sentence for one of its signals, None if it has none."""
+        return next((each.sentence for each in self.signals if each.name == signal), None)
+
+    def reason_against(self, rule: str) -> str | None:
+        """Return the host's sentence for one of its filters, None if it is not the host's."""
+        return next((each.otherwise for each in self.filters if each.name == rule), None)
+
+
+def known_registry(kept: Registered | None) -> Registry:
+    """Return the registry that an engine keeps, ours if it keeps none.
+
+    Raises:
+        InvalidValue: it is no `Registry`.
+    """
+    if kept is None:
+        return OURS
+    if isinstance(kept, Registry):
+        return kept
+    raise InvalidValue(f"registry: {shown(kept)} is no Registry")
+
+
+def _all_of(part: str, kind: type, given: Any) -> tuple[Any, ...]:
+    if isinstance(given, str | Mapping) or not isinstance(given, Sequence | set | frozenset):
+        raise InvalidValue(f"registry: {part}: {shown(given)} is no list")
+    if odd := [each for each in given if not isinstance(each, kind)]:
+        raise InvalidValue(f"registry: {part}: {shown(odd[0])} is no {kind.__name__}")
+    return tuple(given)
+
+
+def _limited(source: Source) -> Source:
+    """Return a host's source whose SELECT gives each video once, from a limited number of rows."""
+
+    def select(viewer: Viewer, quota: int) -> sa.Select[int]:
+        chosen = checked_select(source, viewer, quota)
+        rows = chosen.limit(source.rows or SCAN_FACTOR * quota).subquery(f"{source.name}_rows")
+        # The rows come in the host's order, which their places keep through joins and groups.
+        place = sa.func.row_number().over().label("place")
+        placed = sa.select(rows.c[0].label("video"), place).subquery(f"{source.name}_places")
+        video_id: ColumnElement[Any] = placed.c.video
+        statement = sa.select(video_id)
+        if isinstance(stored_type(placed.c.video), sa.String):
+            video = aliased(Video)
+            video_id = video.id.expression
+            key = sa.type_coerce(placed.c.video, Video.key.type)
+            statement = sa.select(video_id).join_from(placed, video, video.key == key)
+        return statement.group_by(video_id).order_by(sa.func.min(placed.c.place))
+
+    return replace(source, select=select)
+
+
+OURS = Registry(name="")
+"""The registry of an engine without the host's."""
