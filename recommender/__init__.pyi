@@ -35,8 +35,9 @@ from .database.transactions import (
 )
 from .database.migrations import upgrade as upgrade
 
-# Write: users, videos, follows, mutes, blocks and events
+# Write: users, videos, follows, mutes, blocks, events and candidates
 from .formats.rows import (
+    CandidateRow as CandidateRow,
     UserRow as UserRow,
     VideoRow as VideoRow,
 )
@@ -67,6 +68,7 @@ from .ingest.events import (
     record as record,
     record_many as record_many,
 )
+from .ingest.candidates import upsert_candidates as upsert_candidates
 from .ingest.values import (
     Counts as Counts,
     Event as Event,

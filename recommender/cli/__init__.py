@@ -34,8 +34,8 @@ GROUPS = {
         "unblock": ("write", "Remove a block."),
     },
     "Data": {
-        "import": ("files", "Import users, videos, follows, mutes, blocks or events from a file."),
-        "export": ("files", "Export users, videos, follows, mutes, blocks or events to a file."),
+        "import": ("files", "Import users, videos, follows, mutes, blocks, events or candidates."),
+        "export": ("files", "Export users, videos, follows, mutes, blocks, events or candidates."),
         "user": ("user", "Show, export, merge, rename, erase or reset a user."),
         "video": ("video", "Publish, review, remove or erase a video."),
     },
@@ -50,7 +50,7 @@ GROUPS = {
         "db": ("db", "Create, upgrade and check the database tables."),
         "doctor": ("doctor", "Check the database and suggest fixes. Read-only."),
         "audit": ("audit", "Check that every page served kept its promises. Read-only."),
-        "prune": ("prune", "Delete old events and sessions; what was learned stays."),
+        "prune": ("prune", "Delete expired candidates, and old events and sessions."),
         "bench": ("bench", "Measure page times on a synthetic world in an empty database."),
     },
 }  # fmt: skip

@@ -151,7 +151,7 @@ def _file_format(options: dict[str, Any]) -> FileFormat:
 @format_option
 @database_option
 def import_(kind: FileKind, file: str, form: str | None, **options: Any) -> None:
-    """Import users, videos, follows, mutes, blocks or events from a file.
+    """Import users, videos, follows, mutes, blocks, events or candidates.
 
     FILE is CSV, JSON Lines or a JSON array, plain or gzip. - is standard input. The options from
     --column to --delimiter describe a file that another program wrote.
@@ -182,7 +182,7 @@ def import_(kind: FileKind, file: str, form: str | None, **options: Any) -> None
 )
 @database_option
 def export(kind: FileKind, file: str, form: Format | None) -> None:
-    """Export users, videos, follows, mutes, blocks or events to a file.
+    """Export users, videos, follows, mutes, blocks, events or candidates.
 
     FILE is compressed if its name ends in .gz. - is standard output.
     """

@@ -30,9 +30,10 @@ from recommender.cli.output import print_records
 def prune(
     events_older_than: timedelta | None, sessions_older_than: timedelta | None, form: str | None
 ) -> None:
-    """Delete old events and sessions; what was learned stays."""
-    if events_older_than is None and sessions_older_than is None:
-        raise click.UsageError("give --events-older-than, --sessions-older-than or both")
+    """Delete expired candidates, and old events and sessions.
+
+    What was learned stays. Without options, only expired candidates from outside are deleted.
+    """
     with readable() as bind:
         report = recommender.prune(
             bind,

@@ -19,6 +19,7 @@ from recommender.files.reader import ARCHIVE_KEYS, opened, read_rows
 from recommender.files.workers import made_ahead
 from recommender.formats import rows, scalars
 from recommender.ingest.blocks import apply_blocks
+from recommender.ingest.candidates import apply_candidates
 from recommender.ingest.events import apply_events
 from recommender.ingest.follows import apply_follows
 from recommender.ingest.mutes import apply_mutes
@@ -83,6 +84,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
     "mutes": RowKind("mutes", rows.MUTE_COLUMNS, apply_mutes),
     "blocks": RowKind("blocks", rows.BLOCK_COLUMNS, apply_blocks),
     "events": RowKind("events", rows.EVENT_COLUMNS, apply_events),
+    "candidates": RowKind("candidates", rows.CANDIDATE_COLUMNS, apply_candidates),
 }
 
 

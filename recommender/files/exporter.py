@@ -1,4 +1,4 @@
-"""Write users, videos, follows, mutes, blocks and events to files: CSV or JSON Lines.
+"""Write users, videos, follows, mutes, blocks, events and candidates to CSV or JSON Lines.
 
 Rows are ordered by id. Imported into an empty database they give the same feeds, ties included, and
 exporting these gives the same bytes. One statement reads all rows of a kind, so they are a
@@ -32,6 +32,7 @@ from recommender.errors import NotFound, NotPermitted, StorageFailure
 from recommender.formats import scalars
 from recommender.formats.rows import (
     BLOCK_COLUMNS,
+    CANDIDATE_COLUMNS,
     EVENT_COLUMNS,
     FOLLOW_COLUMNS,
     MUTE_COLUMNS,
@@ -51,6 +52,7 @@ from recommender.models import (
     MutedHashtag,
     MutedKeyword,
     MutedSound,
+    OutsideCandidate,
     Sound,
     User,
     UserHashtag,
@@ -183,6 +185,17 @@ def events_query() -> Statement:
     )
 
 
+def candidates_query() -> Statement:
+    """Return the SELECT of all candidates from outside, as rows of the kind candidates."""
+    row = OutsideCandidate
+    return (
+        sa.select(row.source, User.key, Video.key, row.score, row.expires_at)
+        .join(User, User.id == row.user_id)
+        .join(Video, Video.id == row.video_id)
+        .order_by(row.user_id, row.source, row.video_id)
+    )
+
+
 QUERIES: Mapping[str, tuple[Columns, Callable[[], Statement]]] = {
     "users": (USER_COLUMNS, users_query),
     "videos": (VIDEO_COLUMNS, videos_query),
@@ -190,6 +203,7 @@ QUERIES: Mapping[str, tuple[Columns, Callable[[], Statement]]] = {
     "mutes": (MUTE_COLUMNS, mutes_query),
     "blocks": (BLOCK_COLUMNS, blocks_query),
     "events": (EVENT_COLUMNS, events_query),
+    "candidates": (CANDIDATE_COLUMNS, candidates_query),
 }
 
 
@@ -214,7 +228,8 @@ def export_file(
 
     Args:
         engine: a prepared engine.
-        kind: ``users``, ``videos``, ``follows``, ``mutes``, ``blocks`` or ``events``.
+        kind: ``users``, ``videos``, ``follows``, ``mutes``, ``blocks``, ``events`` or
+            ``candidates``.
         file: a path, or ``-`` for standard output; a path that ends in ``.gz`` is compressed.
         form: ``csv`` or ``jsonl``; None is ``jsonl`` for a path that ends in ``.jsonl`` or
             ``.jsonl.gz``, else ``csv``.

@@ -21,6 +21,7 @@ from recommender.formats.scalars import (
     VideoStatus,
     count,
     fraction,
+    identifier,
     key,
     label,
     list_of,
@@ -67,7 +68,9 @@ class Column:
 
 Columns = Mapping[str, Column]
 
-FileKind: TypeAlias = Literal["users", "videos", "follows", "mutes", "blocks", "events"]
+FileKind: TypeAlias = Literal[
+    "users", "videos", "follows", "mutes", "blocks", "events", "candidates"
+]
 """The kinds of files: the kind of all their rows."""
 
 Texts: TypeAlias = list[str] | tuple[str, ...] | set[str] | frozenset[str]
@@ -106,6 +109,19 @@ class VideoRow(TypedDict, total=False):
     status: VideoStatus | None
     format: str | None
     audience: Audience | None
+
+
+class CandidateRow(TypedDict, total=False):
+    """A candidate as `upsert_candidates` takes it; an absent column keeps its value.
+
+    `score` is from 0 to 1. `expires_at` is the time from which the candidate is not read; None for
+    never.
+    """
+
+    user: Required[AnyKey]
+    video: Required[AnyKey]
+    score: Required[float]
+    expires_at: datetime | str | None
 
 
 USER_COLUMNS: Columns = {
@@ -162,6 +178,14 @@ EVENT_COLUMNS: Columns = {
     "at": Column(time, required=True),
     "watch_ms": Column(count),
     "completion": Column(fraction),
+}
+
+CANDIDATE_COLUMNS: Columns = {
+    "source": Column(identifier, required=True),
+    "user": Column(key, required=True),
+    "video": Column(key, required=True),
+    "score": Column(fraction, required=True),
+    "expires_at": Column(time),
 }
 
 

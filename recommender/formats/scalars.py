@@ -22,6 +22,8 @@ LIST_LENGTH = 300
 
 LIST_SEPARATOR = "|"
 
+IDENTIFIER_BYTES = 63
+
 LARGEST_COUNT = 2**31 - 1
 
 LARGEST_ID = 2**63 - 1
@@ -148,6 +150,17 @@ def listed_key(value: object) -> str:
     if LIST_SEPARATOR in (parsed := key(value)):
         raise InvalidValue(f"{shown(value)} has a {LIST_SEPARATOR}, which separates lists")
     return parsed
+
+
+def identifier(value: object) -> str:
+    """Return one word of letters, digits and _, of at most 63 bytes, or raise `InvalidValue`."""
+    is_word = isinstance(value, str) and value.isidentifier()
+    if not is_word or len(str(value).encode()) > IDENTIFIER_BYTES:
+        raise InvalidValue(
+            f"{shown(value)} is not one word of letters, digits and _, which begins with no digit"
+            f" and has at most {IDENTIFIER_BYTES} bytes"
+        )
+    return str(value)
 
 
 def count(value: object) -> int:

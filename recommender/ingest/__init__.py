@@ -1,1 +1,1 @@
-"""Ingest: writing users, videos, follows, mutes and events that the host application reports."""
+"""Ingest: writing users, videos, follows, events and so on that the host application reports."""

@@ -39,7 +39,7 @@ from recommender.ingest.states import (
     fold_events,
     states_by_pair,
 )
-from recommender.ingest.values import Counts, Event
+from recommender.ingest.values import Counts, Event, raise_first
 from recommender.learning.affinities import RULE_COLUMNS, Rules, Subjects
 from recommender.learning.engagement import (
     DEFAULT_THRESHOLDS,
@@ -162,7 +162,7 @@ def apply_events(
     context = _read_context(session, events)
     resolved, rejected = _resolve(context, events)
     if strict:
-        _raise_first(rejected, len(events))
+        raise_first("events", rejected, len(events))
     too_old = sum(isinstance(error, EventTooOld) for error in rejected.values())
     savepoint = session.begin_nested() if strict and len(resolved) > 1 else nullcontext()
     with savepoint:
@@ -171,18 +171,11 @@ def apply_events(
         rejected |= {index: _conflict(session, events[index], conflicts[index])
                      for index in conflicts}  # fmt: skip
         if strict:
-            _raise_first(rejected, len(events))
+            raise_first("events", rejected, len(events))
     if new:
         fold_events(session, new, context)
     unchanged = len(resolved) - len(conflicts) - len(new)
     return Counts(len(new), unchanged=unchanged, too_old=too_old, rejected=rejected)
-
-
-def _raise_first(rejected: Mapping[int, RecommenderError], size: int) -> None:
-    """Raise the error of the first event that has one; among several, it names the event."""
-    if rejected:
-        error = rejected[first := min(rejected)]
-        raise type(error)(f"events[{first}]: {error}") if size > 1 else error
 
 
 def _read_context(session: Session, events: Sequence[Row]) -> EventContext:

@@ -85,3 +85,16 @@ class Counts:
             self.unchanged + other.unchanged,
             self.too_old + other.too_old,
         )
+
+
+def raise_first(name: str, rejected: Mapping[int, RecommenderError], size: int) -> None:
+    """Raise the error of the first row that has one.
+
+    Args:
+        name: what the caller knows the rows as, such as ``events``.
+        rejected: the errors by the places of the rows.
+        size: the number of rows; among several, the message names the row.
+    """
+    if rejected:
+        error = rejected[first := min(rejected)]
+        raise type(error)(f"{name}[{first}]: {error}") if size > 1 else error

@@ -33,6 +33,7 @@ from recommender.models.learned import (
     Term,
     VideoNeighbour,
 )
+from recommender.models.outside import OutsideCandidate
 from recommender.models.serving import FeedSession, RememberedVideo, ServedVideo
 from recommender.models.types import Base
 
@@ -50,6 +51,7 @@ __all__ = [
     "MutedHashtag",
     "MutedKeyword",
     "MutedSound",
+    "OutsideCandidate",
     "PendingEvent",
     "ProfileVersion",
     "ProfileWeight",

@@ -16,6 +16,7 @@ from recommender.models import (
     Interaction,
     LearningState,
     MutedCreator,
+    OutsideCandidate,
     PendingEvent,
     ProfileVersion,
     ProfileWeight,
@@ -56,6 +57,7 @@ TERMS = cast(Table, Term.__table__)
 SESSIONS = cast(Table, FeedSession.__table__)
 REMEMBERED = cast(Table, RememberedVideo.__table__)
 SERVED = cast(Table, ServedVideo.__table__)
+OUTSIDE_CANDIDATES = cast(Table, OutsideCandidate.__table__)
 BLOCKS = cast(Table, Block.__table__)
 MUTED_CREATORS = cast(Table, MutedCreator.__table__)
 PROFILES = cast(Table, ProfileVersion.__table__)

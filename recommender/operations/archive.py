@@ -45,6 +45,7 @@ from recommender.models.tables import (
     FOLLOWS,
     HASHTAGS,
     LEARNING_STATE,
+    OUTSIDE_CANDIDATES,
     PROFILES,
     SOUNDS,
     USERS,
@@ -61,6 +62,7 @@ WHOSE: Mapping[str, ColumnElement[Any]] = {
     "mutes": MUTES.c.user_id,
     "blocks": BLOCKS.c.user_id,
     "events": EVENTS.c.user_id,
+    "candidates": OUTSIDE_CANDIDATES.c.user_id,
 }
 """The column with the owner's id, by kind of the interchange format."""
 
@@ -68,6 +70,7 @@ CONTAINED = (
     FOLLOWS,
     EVENTS,
     BLOCKS,
+    OUTSIDE_CANDIDATES,
     *(model.__table__ for model in (UserHashtag, UserSound)),
     *(table for table, _, _ in KINDS.values()),
 )
@@ -92,11 +95,11 @@ _STREAMED = {"yield_per": FETCHED_ROWS}
 def export_user(engine: Engine, user: AnyKey, file: str) -> ExportReport:
     """Write everything stored about a person to a file, from one database snapshot.
 
-    First come their user row, videos, follows, mutes, blocks and events in the interchange format.
-    Then come interactions, affinities decayed to the time of the export, recent engagements,
-    sessions and served videos with scores, sources and signals. Other users appear only as creators
-    whom the person follows, muted, blocked or has an affinity for. The keys of users who were
-    merged into them give the same file, whose first line names them as `aliases`.
+    First come their user row, videos, follows, mutes, blocks, events and candidates from outside,
+    in the interchange format. Then come interactions, affinities decayed to the time of the export,
+    recent engagements, sessions and served videos with scores, sources and signals. Other users
+    appear only as creators whom the person follows, muted, blocked or has an affinity for. The keys
+    of users who were merged into them give the same file, whose first line names them as `aliases`.
 
     Args:
         engine: a prepared engine.

@@ -61,7 +61,12 @@ from recommender.operations.merge_history import (
     move_rest,
     rows_of,
 )
-from recommender.operations.merge_sessions import move_remembered, move_sessions, take_sessions
+from recommender.operations.merge_sessions import (
+    move_candidates,
+    move_remembered,
+    move_sessions,
+    take_sessions,
+)
 from recommender.settings import Settings
 
 USERS_AT_ONCE = 5_000
@@ -169,7 +174,8 @@ def _tables() -> tuple[Table, ...]:
 
 def _steps(run: RefreshRun, guest: Guest) -> Iterator[Step]:
     """Yield the steps of a merge; each is to be repeated until it moves nothing."""
-    yield partial(move_remembered, guest)
+    for move in (move_remembered, move_candidates):
+        yield partial(move, guest)
     # First the rows that hide videos, then the videos.
     for column in OF_OTHERS:
         yield partial(_move_others, guest, column)

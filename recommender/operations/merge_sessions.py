@@ -1,8 +1,8 @@
-"""Move a guest's sessions, their places, and what is known of served videos to the user."""
+"""Move a guest's sessions with their places, served videos, and candidates to the user."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from sqlalchemy import Table
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
-from recommender.models.tables import REMEMBERED, SERVED, SESSIONS
+from recommender.models.tables import OUTSIDE_CANDIDATES, REMEMBERED, SERVED, SESSIONS
 from recommender.operations.merge_history import (
     MAX_MOVED_ROWS,
     Guest,
@@ -32,26 +32,55 @@ def move_remembered(guest: Guest, session: Session, _state: Any) -> Moved:
 
 def _remember(session: Session, rows: Sequence[Row], target: int) -> Moved:
     """Move rows of served videos: attempts add up, the later session counts."""
+    return _move_rows(session, REMEMBERED, rows, target, _served_to_both)
+
+
+def _move_rows(
+    session: Session,
+    table: Table,
+    rows: Sequence[Row],
+    target: int,
+    unite: Callable[[Row, Row], Row],
+) -> Moved:
+    """Move rows to the user; `unite` returns one row for two that both have of one thing."""
     if not rows:
         return Moved()
-    key = list(REMEMBERED.primary_key)
-    wanted = [(target, row["memory"], row["video_id"]) for row in rows]
-    found = lookup.find(session, key, wanted, list(REMEMBERED.c))
-    existing = {tuple(row[1:3]): dict(row._mapping) for row in found}  # noqa: SLF001 - its API
-    merged = [_served_to_both(row, existing.get((row["memory"], row["video_id"]))) for row in rows]
-    written = [{**row, "user_id": target} for row in merged]
-    changes = dict.fromkeys(("session", "last_at", "attempts", "seen"), bulk.replace)
-    bulk.insert(session, REMEMBERED, written, merge=changes)
-    bulk.delete(session, REMEMBERED, [tuple(row[c.name] for c in key) for row in rows])
-    return Moved({REMEMBERED.name: len(rows)})
+    key, names = list(table.primary_key), table.primary_key.columns.keys()[1:]
+    things = [tuple(row[name] for name in names) for row in rows]
+    found = lookup.find(session, key, [(target, *thing) for thing in things], list(table.c))
+    existing = {tuple(row[1 : len(key)]): dict(row._mapping) for row in found}  # noqa: SLF001
+    united = [
+        unite(row, existing[thing]) if thing in existing else row
+        for row, thing in zip(rows, things, strict=True)
+    ]
+    changes = {column.name: bulk.replace for column in table.c if not column.primary_key}
+    moved = [{**row, "user_id": target} for row in united]
+    bulk.insert(session, table, moved, merge=changes)
+    bulk.delete(session, table, [tuple(row[column.name] for column in key) for row in rows])
+    return Moved({table.name: len(rows)})
 
 
-def _served_to_both(row: Row, other: Row | None) -> Row:
-    if other is None:
-        return row
+def _served_to_both(row: Row, other: Row) -> Row:
     latest = max(row, other, key=lambda served: served["last_at"])
     attempts = row["attempts"] + other["attempts"]
     return {**latest, "attempts": attempts, "seen": row["seen"] or other["seen"]}
+
+
+def move_candidates(guest: Guest, session: Session, _state: Any) -> Moved:
+    """Move a batch of the guest's candidates from outside."""
+    user = lock_target(session, guest)
+    own = sa.select(OUTSIDE_CANDIDATES).where(OUTSIDE_CANDIDATES.c.user_id == guest.id)
+    ordered = own.order_by(*OUTSIDE_CANDIDATES.primary_key).limit(MAX_MOVED_ROWS)
+    rows = rows_of(session, ordered)
+    return _move_rows(session, OUTSIDE_CANDIDATES, rows, user.id, _expires_last)
+
+
+def _expires_last(row: Row, own: Row) -> Row:
+    """Return the candidate that expires last, the user's own if both expire together."""
+    ends, own_ends = row["expires_at"], own["expires_at"]
+    if own_ends is None:
+        return own
+    return row if ends is None or ends > own_ends else own
 
 
 def move_sessions(guest: Guest, session: Session, _state: Any) -> Moved:

@@ -1,4 +1,4 @@
-"""`prune`: delete old events and old sessions in batches.
+"""`prune`: delete old events, old sessions and expired candidates in batches.
 
 Interactions, affinities and statistics are rows of their own and stay. `prune` first writes the
 events horizon to the learning state. From then on, older events are refused, so replaying a deleted
@@ -34,6 +34,7 @@ from recommender.logs import log
 from recommender.models.tables import (
     EVENTS,
     LEARNING_STATE,
+    OUTSIDE_CANDIDATES,
     PENDING,
     SERVED,
     SESSIONS,
@@ -52,13 +53,15 @@ class PruneReport:
     """The numbers of deleted rows, and the seconds taken.
 
     `events` were deleted from the log. `waiting` events are as old, but stay until a refresh has
-    counted them. `items` are the videos served in the deleted `sessions`.
+    counted them. `items` are the videos served in the deleted `sessions`. `candidates` are from
+    outside and had expired.
     """
 
     events: int
     waiting: int
     sessions: int
     items: int
+    candidates: int
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
@@ -74,7 +77,7 @@ def prune(
     as_of: datetime | None = None,
     settings: Settings | None = None,
 ) -> PruneReport:
-    """Delete old events and old sessions, in transactions of at most 10,000 rows.
+    """Delete old events, old sessions and expired candidates, at most 10,000 rows at once.
 
     It can be interrupted at any point; call it again to continue. Interactions, affinities and
     statistics stay. If events that old exist, such events are refused from then on, and a rebuild
@@ -105,6 +108,7 @@ def prune(
         pruning.events(events_until)
     if sessions_until:
         pruning.sessions(sessions_until)
+    pruning.candidates(moment)
     done = pruning.done
     report = PruneReport(**done, seconds=round(time.monotonic() - started, 3))
     log(logging.INFO, "prune", **done, seconds=report.seconds)
@@ -127,7 +131,7 @@ class _Pruning:
     def __init__(self, bind: Engine | Connection, settings: Settings) -> None:
         self.bind = bind
         self.settings = settings
-        self.done = {"events": 0, "waiting": 0, "sessions": 0, "items": 0}
+        self.done = {"events": 0, "waiting": 0, "sessions": 0, "items": 0, "candidates": 0}
 
     def events(self, until: datetime) -> None:
         """Refuse events up to a time from now on, and delete them, if there are any."""
@@ -138,6 +142,10 @@ class _Pruning:
     def sessions(self, until: datetime) -> None:
         """Delete the sessions whose last page was served at or before a time."""
         self._batches(partial(_prune_sessions, until))
+
+    def candidates(self, until: datetime) -> None:
+        """Delete the candidates from outside that expired at or before a time."""
+        self._batches(partial(_prune_candidates, until))
 
     def _batches(self, prune_next: Any) -> None:
         last: lookup.Key | None = None
@@ -239,6 +247,20 @@ def _forget(
     items = _delete(session, SERVED, is_deleted, parameters)
     sessions = _delete(session, SESSIONS, [*keys_in_range(key, after, last), *is_old], parameters)
     return {"sessions": sessions, "items": items}
+
+
+def _prune_candidates(until: datetime, after: lookup.Key | None, session: Session) -> PrunedBatch:
+    """Delete the expired candidates of the next batch."""
+    key = list(OUTSIDE_CANDIDATES.primary_key)
+    last = end_of_next(session, key, after, MAX_PRUNED_ROWS)
+    if last is None:
+        return None, {}
+    is_expired = [*keys_in_range(key, after, last), OUTSIDE_CANDIDATES.c.expires_at <= until]
+    owners = sa.select(OUTSIDE_CANDIDATES.c.user_id).where(*is_expired).distinct()
+    if not (users := lookup.run(session, owners).scalars().all()):
+        return last, {}
+    _lock(session, users)
+    return last, {"candidates": _delete(session, OUTSIDE_CANDIDATES, is_expired)}
 
 
 def _lock(session: Session, user_ids: Iterable[int]) -> None:

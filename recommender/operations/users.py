@@ -37,7 +37,7 @@ from recommender.models import (
     User,
     Video,
 )
-from recommender.models.tables import USERS
+from recommender.models.tables import OUTSIDE_CANDIDATES, USERS
 from recommender.settings import Settings
 
 
@@ -153,7 +153,8 @@ def _totals(session: Session, row_id: int) -> dict[str, Any]:
 def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) -> None:
     """Reset a user's learned interests. Actions up to now no longer count.
 
-    The recorded actions, follows, mutes, blocks and declared interests stay. Videos they saw stay
+    Candidates from outside are deleted, because a model computed them from these actions. The
+    recorded actions, follows, mutes, blocks and declared interests stay. Videos they saw stay
     marked as seen.
 
     Args:
@@ -181,6 +182,9 @@ def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) ->
         session.execute(sa.update(User).where(User.id == row_id).values(learned_since=since))
     rebuild_affinities(session, [own_key])
     forget_recent(session, row_id, since)
+    # An unfinished merge has left rows under an alias.
+    owner = OUTSIDE_CANDIDATES.c.user_id
+    lookup.run(session, sa.delete(OUTSIDE_CANDIDATES).where(owner.in_(aliases.all_ids(row_id))))
 
 
 def rename_user(

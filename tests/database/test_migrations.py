@@ -94,7 +94,17 @@ def later(migrations_copy: Path) -> Path:
 def test_every_migration_goes_down_and_up_and_leaves_no_trace(empty_database: str) -> None:
     before, last = catalogue_of_new(empty_database), "base"
     revisions = [each.revision for each in scripts().walk_revisions()][::-1]
-    assert revisions == ["0001", "0002", "0003", "0004", "0005", SCHEMA_REVISION, "9001", "9002"]
+    assert revisions == [
+        "0001",
+        "0002",
+        "0003",
+        "0004",
+        "0005",
+        "0006",
+        SCHEMA_REVISION,
+        "9001",
+        "9002",
+    ]
     for revision in revisions:
         upgrade(empty_database, revision)
         after = catalogue(empty_database)

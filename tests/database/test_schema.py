@@ -48,6 +48,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "unblock": ("ana", "ben"),
     "unfollow": ("ana", "ben"),
     "unmute": ("ana", "hashtag", "news"),
+    "upsert_candidates": ("model", [{"user": "ana", "video": "v", "score": 0.5}]),
     "upsert_users": ([USER],),
     "upsert_videos": ([VIDEO],),
 }

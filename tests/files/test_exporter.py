@@ -105,6 +105,8 @@ def odd_world(session: Session) -> None:
         if one != other:
             recommender.block(session, one, other, at=NOON)
         recommender.record(session, one, other, "watch", at=NOON, key=one, completion=0.1)
+        row = {"user": one, "video": other, "score": 1 / 3, "expires_at": NOON}
+        recommender.upsert_candidates(session, "größe_1", [row, {**row, "video": one, "score": 0}])
 
 
 QUICK_EXPORTS = {("sqlite", ".csv"), ("postgresql", ".jsonl.gz")}

@@ -586,7 +586,8 @@ def test_a_file_that_may_not_be_read_is_not_permitted(
 @pytest.mark.parametrize("kind_of_row", ["", "Users", "sounds"])
 def test_an_unknown_kind_of_row_is_refused(engine: Engine, kind_of_row: str) -> None:
     with pytest.raises(
-        InvalidValue, match="is not one of users, videos, follows, mutes, blocks, events"
+        InvalidValue,
+        match="is not one of users, videos, follows, mutes, blocks, events, candidates",
     ):
         import_file(engine, kind_of_row, "-")
 
@@ -797,6 +798,7 @@ def test_a_dry_run_tells_the_same_and_keeps_nothing(
         "follows": b"user,creator\nu1,star\n",
         "mutes": b"user,kind,value\nu1,creator,star\n",
         "blocks": b"user,other\nu1,star\n",
+        "candidates": b"source,user,video,score\nmodel,u1,v1,0.5\n",
         "events": f"id,user,video,kind,at\n{EVENT}\n".encode(),
     }
     path = file(rows[kind_of_row])

@@ -46,6 +46,8 @@ PRUNED, EARLY, LATE = times(-60, 1, 2)
 VIDEO = {"id": "a", "creator": "c", "published_at": EARLY}
 LIKE = {"id": "e1", "user": "u", "video": "v", "kind": "like", "at": EARLY}
 
+PROPOSED = {"source": "m", "user": "u", "video": "v", "score": 0.5}
+
 MUTE = {"user": "u", "kind": "hashtag", "value": "x"}
 
 CASES: Mapping[str, Sequence[Row]] = {
@@ -83,6 +85,11 @@ CASES: Mapping[str, Sequence[Row]] = {
         {**LIKE, "id": "e3", "user": "nobody"}, {**LIKE, "id": "e3"}, LIKE,
         {**LIKE, "id": "e4", "completion": 1.5}, {**LIKE, "id": "e5", "at": PRUNED},
     ],
+    "candidates": [
+        PROPOSED, {**PROPOSED, "expires_at": LATE}, PROPOSED, {**PROPOSED, "expires_at": None},
+        {**PROPOSED, "score": 0}, {**PROPOSED, "source": "M"}, {**PROPOSED, "source": "a b"},
+        {**PROPOSED, "user": "nobody"}, {**PROPOSED, "video": "nothing"}, {**PROPOSED, "score": 2},
+    ],
 }  # fmt: skip
 
 OUTCOMES = {
@@ -92,6 +99,7 @@ OUTCOMES = {
     "mutes": (3, 1, 1, 0, 3),
     "blocks": (4, 1, 1, 0, 2),
     "events": (3, 0, 2, 2, 3),
+    "candidates": (2, 3, 1, 0, 4),
 }
 """The numbers of rows by outcome, as in `COUNTED`."""
 

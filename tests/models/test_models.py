@@ -29,6 +29,7 @@ from recommender.models import (
     Follow,
     Interaction,
     LearningState,
+    OutsideCandidate,
     ProfileVersion,
     ProfileWeight,
     User,
@@ -42,7 +43,8 @@ USER_TABLES = (
     "rec_affinities", "rec_events", "rec_events_pending", "rec_feed_items", "rec_feed_sessions",
     "rec_blocks", "rec_follows", "rec_interactions",
     "rec_muted_creators", "rec_muted_hashtags", "rec_muted_keywords", "rec_muted_sounds",
-    "rec_recent_engagements", "rec_served", "rec_user_hashtags", "rec_user_sounds",
+    "rec_outside_candidates", "rec_recent_engagements", "rec_served",
+    "rec_user_hashtags", "rec_user_sounds",
 )  # fmt: skip
 
 
@@ -317,6 +319,7 @@ VALID: dict[type[Base], dict[str, Any]] = {
     EventRow: {
         "user_id": 1, "key": "new", "video_id": 1, "kind": "like", "at": NOON, "engaged": True,
     },
+    OutsideCandidate: {"user_id": 1, "source": "new", "video_id": 1, "score": 0.5},
     ProfileVersion: {"name": "new", "version": 1, "created_at": NOON},
     ProfileWeight: {"profile_id": 1, "signal": "new", "position": 1, "weight": 1.0},
 }  # fmt: skip
@@ -355,6 +358,10 @@ def refusal(session: Session, act: Callable[[], object]) -> str:
         (EventRow, "key", "x" * 255),
         (EventRow, "key", "\N{PILE OF POO}" * 255),
         (EventRow, "watch_ms", 0),
+        (OutsideCandidate, "score", 0.0),
+        (OutsideCandidate, "score", 1.0),
+        (OutsideCandidate, "expires_at", None),
+        (OutsideCandidate, "source", "x" * 63),
         (Video, "trending", 1e6),
         (Video, "trending", -1e6),
         (Video, "duration_ms", None),
@@ -378,6 +385,7 @@ def test_values_up_to_their_bounds_are_kept(
 
 NUMBERS = (
     (Interaction, "completion"),
+    (OutsideCandidate, "score"),
     (Video, "trending"),
     (ProfileWeight, "weight"),
 )
@@ -392,7 +400,7 @@ def test_a_number_that_feeds_a_score_is_finite_and_in_range(
     assert refused_by == f"{model.__tablename__}_{column}_ck"
 
 
-@pytest.mark.parametrize(("model", "column"), [NUMBERS[0], NUMBERS[2]])
+@pytest.mark.parametrize(("model", "column"), [NUMBERS[0], NUMBERS[1], NUMBERS[3]])
 def test_what_is_not_a_number_feeds_no_score(
     session: Session, kind: str, model: type[Base], column: str
 ) -> None:
@@ -417,6 +425,8 @@ def test_what_is_not_a_number_feeds_no_score(
         (EventRow, "kind", "dislike", "kind"),
         (EventRow, "kind", "", "kind"),
         (EventRow, "kind", "Like", "kind"),
+        (OutsideCandidate, "source", "", "source_length"),
+        (OutsideCandidate, "source", "x" * 64, "source_length"),
         (Video, "key", "", "key_length"),
         (Video, "key", "x" * 256, "key_length"),
         (Video, "status", "draft", "status"),

@@ -35,6 +35,7 @@ from recommender import (
     reset_user,
     run_transaction,
     unfollow,
+    upsert_candidates,
     upsert_users,
     upsert_videos,
 )
@@ -43,14 +44,14 @@ from recommender.formats.scalars import EVENT_KINDS
 from recommender.formats.visibility import UNDISCOVERABLE
 from recommender.models import EventRow, Follow, Interaction, User, Video
 from recommender.models.tables import AFFINITIES, BLOCKS, FOLLOWS, MUTED_CREATORS
-from recommender.operations import merge, merge_history
+from recommender.operations import merge, merge_history, merge_sessions
 from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
 from recommender.operations.merge import DECLARED, merge_users
 from recommender.operations.users import show_user
 from tests.support.erasures import MARK, Killed, counted, dumped, is_gone, marked_world, rows_with
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import read, statistics
-from tests.support.twin_databases import LEARNED, Twins, memories
+from tests.support.twin_databases import LEARNED, Twins, candidates, memories
 from tests.support.worlds import NOON, at, make_event, make_video, names, preview
 
 pytestmark = slow_on_postgresql
@@ -84,6 +85,7 @@ def stored(engine: Engine) -> dict[str, Any]:
     with Session(engine) as session:
         found = {name: part(session) for name, part in LEARNED.items()}
         found["memories"] = memories(session)
+        found["candidates"] = candidates(session)
         for model, name in (
             (Follow, "creator_id"),
             (Interaction, "watch_ms"),
@@ -113,7 +115,7 @@ def check_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def test_every_table_of_a_user_has_a_rule() -> None:
     history = {"events", "events_pending", "interactions", "affinities", "recent_engagements",
-               "served", "feed_sessions", "feed_items"}  # fmt: skip
+               "served", "feed_sessions", "feed_items", "outside_candidates"}  # fmt: skip
     assert {table.name.removeprefix("rec_") for table in {*PER_USER} - {*DECLARED}} == history
 
 
@@ -165,6 +167,38 @@ def test_follows_mutes_and_blocks_between_the_two_end(world: Engine) -> None:
         "rec_blocks": [(two, "by_me", ann, at(3)), (ann, "of_me", two, at(3))],
         "rec_muted_creators": [(three, ann, at(3))],
     }
+
+
+def test_of_two_candidates_the_one_that_expires_last_stays(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = [at(1), at(2), None]
+    both = [(guest, user) for guest in ends for user in ends]
+
+    def propose(session: Session) -> None:
+        upsert_users(session, [{"id": "ann"}, {"id": "guest"}])
+        upsert_videos(session, [{"id": f"v{number}"} for number in range(10)])
+        for place, (user, score) in enumerate((("guest", 0.1), ("ann", 0.2))):
+            rows = [
+                {"user": user, "video": f"v{number}", "score": score, "expires_at": pair[place]}
+                for number, pair in enumerate(both)
+            ]
+            upsert_candidates(session, "model", rows)
+        upsert_candidates(session, "Model", [{"user": "guest", "video": "v9", "score": 0.3}])
+
+    run_transaction(engine, propose)
+    monkeypatch.setattr(merge_sessions, "MAX_MOVED_ROWS", 4)
+    for _ in range(4):
+        with suppress(Killed), killed_at_commit(engine, 4):
+            merge_users(engine, "guest", "ann")
+    assert merge_users(engine, "guest", "ann").rows["outside_candidates"] == 0
+    expected = [
+        ("ann", f"v{number}", "model", 0.2 if user in {None, guest} or guest == at(1) else 0.1,
+         None if None in (guest, user) else max(guest, user))
+        for number, (guest, user) in enumerate(both)
+    ]  # fmt: skip
+    with Session(engine) as session:
+        assert candidates(session) == [*expected, ("ann", "v9", "Model", 0.3, None)]
 
 
 def test_blocks_and_what_is_hidden_hold_at_each_commit(engine: Engine) -> None:

@@ -42,6 +42,7 @@ from recommender.models import (
     FeedSession,
     Interaction,
     LearningState,
+    OutsideCandidate,
     PendingEvent,
     RecentEngagement,
     ServedVideo,
@@ -118,11 +119,35 @@ def test_old_events_go_and_what_they_added_up_to_stays(world: Engine) -> None:
     assert 0 < len(kept) < len(moments)
     assert report.as_dict() == {
         "events": len(moments) - len(kept), "waiting": 0, "sessions": 0, "items": 0,
-        "seconds": report.seconds,
+        "candidates": 0, "seconds": report.seconds,
     }  # fmt: skip
     assert sums(world) == before
     assert horizon(world) == limit
     assert prune_events(world, 15).events == 0
+
+
+@in_batches
+def test_expired_candidates_go(engine: Engine) -> None:
+    ends = [None, NOW - DAY, NOW, NOW + timedelta(microseconds=1)]
+
+    def propose(session: Session) -> None:
+        for user in ("u0", "u1", "u2"):
+            rows = [
+                {"user": user, "video": f"v{n}", "score": 0.5, "expires_at": ends[n % 4]}
+                for n in range(12)
+            ]
+            recommender.upsert_candidates(session, f"model_{user}", rows)
+
+    people(engine, 3, 12)
+    run_transaction(engine, propose)
+    report = prune(engine, as_of=NOW)
+    assert (report.candidates, report.events, report.sessions) == (18, 0, 0)
+    kept = read(engine, OutsideCandidate.user_id, OutsideCandidate.expires_at.is_(None))
+    assert len(kept) == 18
+    assert sum(never for _, never in kept) == 9
+    assert prune(engine, as_of=NOW).candidates == 0
+    with engine.begin() as connection:
+        assert prune(connection, as_of=NOW + DAY).candidates == 9
 
 
 @slow_on_postgresql
@@ -567,7 +592,8 @@ def test_the_command_prunes_and_says_what_waits(world: Engine, run: Run) -> None
     pruned = run("prune", "--events-older-than", "1d", "--sessions-older-than", "30d")
     report = json.loads(pruned[1])
     assert report.pop("seconds") < 60
-    assert report == {"events": 400, "waiting": 1, "sessions": 0, "items": 0}
+    assert report == {"events": 400, "waiting": 1, "sessions": 0, "items": 0, "candidates": 0}
+    assert json.loads(run("prune")[1])["events"] == 0
     assert pruned[2] == "1 events stay until they are counted: run `recommender refresh`\n"
     assert pruned[0] == 0
     code, _, err = run("record", "u0", "v0", "watch", "--at", "2026-01-01T00:00:00Z", "--id", "x")
@@ -577,9 +603,9 @@ def test_the_command_prunes_and_says_what_waits(world: Engine, run: Run) -> None
 
 @only_sqlite
 @pytest.mark.parametrize(
-    "arguments", [[], ["--events-older-than", "0d"], ["--sessions-older-than", "often"]]
+    "arguments", [["--events-older-than", "0d"], ["--sessions-older-than", "often"]]
 )
-def test_what_to_prune_is_asked_for(run: Run, arguments: list[str]) -> None:
+def test_an_age_that_is_none_is_usage(run: Run, arguments: list[str]) -> None:
     assert run("prune", *arguments)[0] == 2
 
 

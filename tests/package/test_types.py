@@ -13,10 +13,11 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import recommender
-from recommender import Event, UserRow, VideoRow
+from recommender import CandidateRow, Event, UserRow, VideoRow
 from recommender.database.transactions import writing
 from recommender.files.batches import ROW_KINDS
 from recommender.formats import rows
+from recommender.ingest.candidates import ROW_COLUMNS
 from recommender.ingest.mutes import KINDS, MuteKind
 from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import at, names, worked_example
@@ -38,6 +39,11 @@ CALLS: Mapping[str, Call] = {
     "record": lambda s: recommender.record(s, "ana", "v2", "like", at=at(-1)),
     "record_many": lambda s: (
         recommender.record_many(s, [Event("e", "ana", "v1", "watch", at(-2))]).inserted
+    ),
+    "upsert_candidates": lambda s: (
+        recommender.upsert_candidates(
+            s, "model", [{"user": "ana", "video": "v1", "score": 1}]
+        ).inserted
     ),
     "reset_user": lambda s: recommender.reset_user(s, "ana", at=at(-1)) is None,
     "create_profile": lambda s: recommender.create_profile(s, "mine", {"likes": 1.0}).version,
@@ -92,10 +98,11 @@ def test_the_typed_host_uses_every_public_name() -> None:
     [
         (get_type_hints(UserRow), rows.USER_COLUMNS),
         (get_type_hints(VideoRow), rows.VIDEO_COLUMNS),
+        (get_type_hints(CandidateRow), ROW_COLUMNS),
         (get_args(MuteKind), KINDS),
         (get_args(rows.FileKind), ROW_KINDS),
     ],
-    ids=["users", "videos", "mutes", "files"],
+    ids=["users", "videos", "candidates", "mutes", "files"],
 )
 def test_types_name_what_is_accepted(typed: Any, checked: Mapping[str, object]) -> None:
     assert list(typed) == list(checked)

@@ -20,6 +20,7 @@ import recommender
 from recommender import (
     Audience,
     Candidate,
+    CandidateRow,
     Contribution,
     Counts,
     Event,
@@ -91,6 +92,8 @@ def writes(session: Session) -> None:
     event = Event("e", "ana", "v", "like", NOW)
     counts = recommender.record_many(session, [event], on_error="skip")
     assert_type(counts.rejected[0], RecommenderError)
+    proposed: CandidateRow = {"user": 1, "video": "v", "score": 0.5, "expires_at": NOW}
+    assert_type(recommender.upsert_candidates(session, "two_tower", [proposed]), Counts)
     recommender.reset_user(session, "ana", at=NOW)
 
 
@@ -106,6 +109,7 @@ def mistakes(session: Session, engine: Engine) -> None:
     recommender.upsert_users(session, [{"id": "ana", "interests": "cats"}])  # type: ignore[typeddict-item]
     recommender.upsert_videos(session, [{"id": "v", "creater": "bo"}])  # type: ignore[typeddict-unknown-key]
     recommender.upsert_videos(session, [{"id": "v", "orientation": "wide"}])  # type: ignore[typeddict-item]
+    recommender.upsert_candidates(session, "m", [{"user": 1, "video": 2}])  # type: ignore[typeddict-item]
     recommender.record_many(session, [], on_error="ignore")  # type: ignore[arg-type]
     recommender.import_file(engine, "user", "users.csv")  # type: ignore[arg-type]
     FileFormat(time_unit="minutes")  # type: ignore[arg-type]

@@ -62,6 +62,9 @@ EXPECTED: list[tuple[str, Callable[[Session], Any], Any]] = [
     ("blocks of a file", lambda s: ROW_KINDS["blocks"].apply(
         s, [{"user": OWN, "other": ALIAS}]
     ).rejected.keys(), {0}),
+    ("candidates", lambda s: recommender.upsert_candidates(s, "model", [
+        {"user": ALIAS, "video": "v1", "score": 0.5}, {"user": OWN, "video": "v1", "score": 0.6},
+    ]).updated, 1),
     ("a ranking", lambda s: [
         outcome.name
         for outcome in recommender.rank(s, ALIAS, ["v9"], as_of=NOON).items[0].filters

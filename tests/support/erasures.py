@@ -20,6 +20,7 @@ from recommender import (
     refresh,
     reset_user,
     run_transaction,
+    upsert_candidates,
     upsert_users,
     upsert_videos,
 )
@@ -78,7 +79,9 @@ def marked_world(engine: Engine) -> int:
     refresh(engine, as_of=at(99))
     do_things(engine, "pending")
     behave(engine, 6, 12, 20, seed=2, kinds=GIVING)
-    return run_transaction(engine, reset)
+    owner = run_transaction(engine, reset)
+    run_transaction(engine, propose)
+    return owner
 
 
 def reset(session: Session) -> int:
@@ -87,6 +90,14 @@ def reset(session: Session) -> int:
     row_id = session.scalars(sa.select(User.id).where(User.key == MARK)).one()
     session.add(User(key=f"{MARK}-alias", merged_into=row_id, merged_at=NOON))
     return row_id
+
+
+def propose(session: Session) -> None:
+    """Write candidates from outside for the person and of the person's videos."""
+    pairs = ((MARK, "v1"), (MARK, f"{MARK}-v1"), ("u1", f"{MARK}-v1"))
+    rows = [{"user": u, "video": v, "score": 0.5, "expires_at": at(9)} for u, v in pairs]
+    upsert_candidates(session, f"model_{MARK}", rows[:2])
+    upsert_candidates(session, "model", rows[2:])
 
 
 def do_things(engine: Engine, when: str) -> None:

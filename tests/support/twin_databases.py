@@ -21,6 +21,7 @@ from recommender.models import (
     Hashtag,
     Interaction,
     LearningState,
+    OutsideCandidate,
     RecentEngagement,
     RememberedVideo,
     Sound,
@@ -153,6 +154,14 @@ def memories(session: Session) -> Rows:
     columns = (User.key, Video.key, served.attempts, served.seen)
     joined = sa.select(*columns).select_from(served).join(User, User.id == served.user_id)
     return _rows(session, joined.join(Video, Video.id == served.video_id), 2)
+
+
+def candidates(session: Session) -> Rows:
+    """Return user, video, source, score and end of every candidate from outside."""
+    row = OutsideCandidate
+    columns = (User.key, Video.key, row.source, row.score, row.expires_at)
+    joined = sa.select(*columns).select_from(row).join(User, User.id == row.user_id)
+    return _rows(session, joined.join(Video, Video.id == row.video_id), 2)
 
 
 def statistics(session: Session) -> Rows:

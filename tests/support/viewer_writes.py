@@ -113,6 +113,14 @@ def _record_many(session: Session, me: Viewer) -> None:
     recommender.record_many(session, [me.event() for _ in range(3)])
 
 
+def _upsert_candidates(session: Session, me: Viewer) -> None:
+    rows = [
+        {"user": me.key, "video": video, "score": me.chance.random()}
+        for video in me.chance.sample(me.videos, 2)
+    ]
+    recommender.upsert_candidates(session, "model", rows)
+
+
 def _for_you(session: Session, me: Viewer) -> None:
     page = recommender.for_you(session, me.key, limit=2)
     if page.cursor:
@@ -150,6 +158,7 @@ WRITES: Mapping[str, Write] = {
     "unblock": _unblock,
     "record": _record,
     "record_many": _record_many,
+    "upsert_candidates": _upsert_candidates,
     "for_you": _for_you,
     "record_page": _record_page,
     "mark_seen": _mark_seen,
