@@ -1,0 +1,64 @@
+"""Candidates from outside: a source and a signal of videos that the host stored for its users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement
+
+from recommender.database.expressions import Number, number
+from recommender.models import OutsideCandidate, Video
+from recommender.ranking.signals import Candidate, Signal
+from recommender.ranking.sources import SCAN_FACTOR, Source
+from recommender.ranking.viewer import Viewer
+
+
+def outside_source(name: str, quota: int) -> Source:
+    """Return the source of the candidates that `upsert_candidates` stored under a name.
+
+    Args:
+        name: the name of the stored source, as it is written.
+        quota: the largest number of its candidates.
+    """
+
+    def select(viewer: Viewer, quota: int) -> sa.Select[int]:
+        row = OutsideCandidate
+        # Expired candidates use up the scan, so that it is bounded also before a prune.
+        best = (
+            sa.select(row.video_id, row.score, row.expires_at)
+            .where(*_of_viewer(name, viewer))
+            .order_by(row.score.desc(), row.video_id.desc())
+            .limit(SCAN_FACTOR * quota)
+            .subquery("outside")
+        )
+        in_order = best.c.score.desc(), best.c.video_id.desc()
+        is_current = _is_current(best.c.expires_at, viewer)
+        return sa.select(best.c.video_id).where(is_current).order_by(*in_order)
+
+    return Source(name, quota, select, is_listed=True)
+
+
+def outside_signal(name: str) -> Signal:
+    """Return the signal of the scores that `upsert_candidates` stored under a name.
+
+    It is 0 for a video that is no candidate of the viewer, or that expired.
+    """
+
+    def expression(candidate: Candidate) -> Number:
+        row = OutsideCandidate
+        is_it = row.video_id == Video.id, _is_current(row.expires_at, candidate.viewer)
+        score = sa.select(row.score).where(*_of_viewer(name, candidate.viewer), *is_it)
+        return sa.func.coalesce(score.correlate(Video).scalar_subquery(), number(0))
+
+    return Signal(name, 0, 1, expression)
+
+
+def _of_viewer(name: str, viewer: Viewer) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a candidate is the viewer's, from the source of a name."""
+    return OutsideCandidate.user_id == viewer.user_id, OutsideCandidate.source == name
+
+
+def _is_current(expires_at: Any, viewer: Viewer) -> ColumnElement[bool]:
+    """Return the condition that a candidate has not expired at the reading time."""
+    return sa.or_(expires_at.is_(None), expires_at > viewer.as_of)
