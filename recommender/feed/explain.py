@@ -112,7 +112,7 @@ def _explanation(
     item = item_of(request, 1 + len(ahead) if is_shown else 0, row, sources)
     if is_shown:
         causes = read_causes(session, request, [item.video_id])
-        reasons = reasons_of(item, causes, request.registry)
+        reasons = reasons_of(item, causes, request.sentences)
     else:
         reasons = (_absence(session, request, item, failed, _facts_of(row)),)
     return Explanation(

@@ -40,7 +40,7 @@ from recommender.models import (
 from recommender.models.tables import VIDEOS
 from recommender.ranking.features import followed_among
 from recommender.ranking.filters import FILTERS, still_published
-from recommender.ranking.registry import OURS, Registry
+from recommender.ranking.registry import Registry
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.viewer import Viewer, ViewerParts, values_of
 
@@ -80,8 +80,8 @@ def with_reasons(
         words: the words for each format.
     """
     causes = read_causes(session, request, [item.video_id for item in page.items])
-    known = request.registry
-    items = tuple(telling(item, reasons_of(item, causes, known), words) for item in page.items)
+    own = request.sentences
+    items = tuple(telling(item, reasons_of(item, causes, own), words) for item in page.items)
     return replace(page, items=items)
 
 
@@ -90,7 +90,9 @@ def telling(item: FeedItem, reasons: tuple[Reason, ...], words: WordsByFormat) -
     return replace(item, reasons=reasons, reason=sentence_of(item, reasons, words))
 
 
-def reasons_of(item: FeedItem, causes: Causes, registry: Registry = OURS) -> tuple[Reason, ...]:
+def reasons_of(
+    item: FeedItem, causes: Causes, sentences: Mapping[str, str | None]
+) -> tuple[Reason, ...]:
     """Return up to three reasons for a video, the strongest first.
 
     `leading_signals` gives their order.
@@ -98,17 +100,16 @@ def reasons_of(item: FeedItem, causes: Causes, registry: Registry = OURS) -> tup
     Args:
         item: the video with its signals.
         causes: as `read_causes` returns them.
-        registry: the registry with the sentences of the host's signals.
+        sentences: the host's sentences about its own signals, by their names.
     """
     found = dict.fromkeys(_reason(signal, item, causes) for signal in leading_signals(item))
     first = tuple(filter(None, found))[:MAX_REASONS] or (Reason("no_signal"),)
-    return tuple(_told(reason, registry) for reason in first)
-
-
-def _told(reason: Reason, registry: Registry) -> Reason:
-    """Return a reason with the host's sentence, if it has one for this signal."""
-    is_hosts = reason.kind == "signal"
-    return replace(reason, text=registry.reason_for(reason.subject)) if is_hosts else reason
+    return tuple(
+        replace(reason, text=sentences.get(str(reason.subject)))
+        if reason.kind == "signal"
+        else reason
+        for reason in first
+    )
 
 
 def leading_signals(item: FeedItem) -> list[str]:

@@ -121,10 +121,6 @@ class Registry:
         every = enumerate(self.every_source)
         return tuple(source.name for bit, source in every if int(sources) >> bit & 1)
 
-    def reason_for(self, signal: str | None) -> str | None:
-        """Return the host's sentence for one of its signals, None if it has none."""
-        return next((each.sentence for each in self.signals if each.name == signal), None)
-
     def reason_against(self, rule: str) -> str | None:
         """Return the host's sentence for one of its filters, None if it is not the host's."""
         return next((each.otherwise for each in self.filters if each.name == rule), None)

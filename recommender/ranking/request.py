@@ -251,6 +251,11 @@ class FeedRequest(RequestSummary):
         """True if the host has conditions on videos, of this request or registered."""
         return self.where is not None or bool(self.registry.filters)
 
+    @property
+    def sentences(self) -> Mapping[str, str | None]:
+        """The host's sentences about its own signals, by their names."""
+        return {each.name: each.sentence for each in (*self.registry.signals, *self.signals)}
+
     def summary(self) -> RequestSummary:
         """Return the part that pages carry."""
         return RequestSummary(**shared_fields(self))

@@ -52,7 +52,7 @@ def item_with(video_id: int = 1, **values: float) -> FeedItem:
 def reasons(session: Session, *items: FeedItem, user: str = "viewer") -> list[list[Reason]]:
     request = recommender.resolve(session, user, as_of=at(9))
     causes = read_causes(session, request, [item.video_id for item in items])
-    return [list(reasons_of(item, causes)) for item in items]
+    return [list(reasons_of(item, causes, {})) for item in items]
 
 
 def neighbour(session: Session, source: int, video: int, similarity: float) -> None:
@@ -218,7 +218,7 @@ def test_what_the_viewer_did_comes_before_what_holds_for_everyone() -> None:
 def test_a_signal_that_speaks_against_a_video_is_no_cause() -> None:
     item = item_with(lately=-0.5, follows=0.0)
     assert leading_signals(item) == []
-    assert reasons_of(item, {}) == (Reason("no_signal"),)
+    assert reasons_of(item, {}, {}) == (Reason("no_signal"),)
 
 
 def test_every_signal_has_a_reason_and_what_is_not_known_is_not_named() -> None:
@@ -226,14 +226,14 @@ def test_every_signal_has_a_reason_and_what_is_not_known_is_not_named() -> None:
     for signal in SIGNALS:
         item = item_with(**{signal.name: 0.5})
         known = {(1, "social"): Reason("social"), (1, "follows"): Reason("follows", "theo")}
-        (reason,) = reasons_of(item, known)
+        (reason,) = reasons_of(item, known, {})
         assert reason.kind in SHOWN.keys() - {"signal", "no_signal"}
         bare = FeedItem(1, "v", None, None, (), None, None, 1.0, (), item.signals, 1)
-        assert "None" not in sentence_of(bare, reasons_of(bare, {}), {})
-    assert reasons_of(unknown, {}) == (Reason("no_signal"),)
+        assert "None" not in sentence_of(bare, reasons_of(bare, {}, {}), {})
+    assert reasons_of(unknown, {}, {}) == (Reason("no_signal"),)
     item = item_with(boost=0.5)
-    assert reasons_of(item, {}) == (Reason("signal", "boost"),)
-    assert sentence_of(item, reasons_of(item, {}), {}) == "Because its boost is 0.5."
+    assert reasons_of(item, {}, {}) == (Reason("signal", "boost"),)
+    assert sentence_of(item, reasons_of(item, {}, {}), {}) == "Because its boost is 0.5."
 
 
 def strongest(values: Mapping[str, float]) -> str | None:
