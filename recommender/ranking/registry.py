@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from recommender.errors import InvalidValue, UnknownSignal
 from recommender.formats.scalars import shown
 from recommender.models import Video
 from recommender.ranking.filters import Filter
+from recommender.ranking.outside import outside_signal, outside_source
 from recommender.ranking.registration import (
     check_filter,
     check_filter_names,
@@ -47,6 +49,8 @@ class Registry:
         signals: known by name to profiles, fits, evaluations and explanations.
         sources: candidates beside ours; at most 50 sources in all.
         filters: conditions of every list.
+        outside: names of candidates that `upsert_candidates` stores, each with its quota: a source
+            and a signal of that name.
         name: its name in messages.
 
     Attributes:
@@ -59,12 +63,19 @@ class Registry:
     signals: Sequence[Signal] = ()
     sources: Sequence[Source] = ()
     filters: Sequence[Filter] = ()
+    outside: Mapping[str, int] = field(default_factory=dict)
     name: str = field(default="the registry", kw_only=True)
     columns_read: Mapping[sa.Table, Sequence[sa.Column[Any]]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for part, kind in (("signals", Signal), ("sources", Source), ("filters", Filter)):
             object.__setattr__(self, part, _all_of(part, kind, getattr(self, part)))
+        if not isinstance(self.outside, Mapping):
+            raise InvalidValue(f"registry: outside: {shown(self.outside)} gives no quota to a name")
+        signals = map(outside_signal, self.outside)
+        sources = itertools.starmap(outside_source, self.outside.items())
+        object.__setattr__(self, "signals", (*self.signals, *signals))
+        object.__setattr__(self, "sources", (*self.sources, *sources))
         check_signal_names(self.signals)
         check_source_names(self.sources)
         check_filter_names(self.filters)

@@ -207,7 +207,7 @@ def test_what_was_recorded_stays_readable_when_everything_registered_is_gone(sho
     register(shop, OURS)
     again = recommender.for_you(shop, "viewer", session_id=own, **options)
     assert again.items == page.items
-    assert again.items[0].signals["boost"].value == 0.5
+    assert {item.signals["boost"].value for item in again.items} == {0.0, 0.5}
     assert any("picks" in item.sources for item in again.items)
     assert recommender.audit(shop).broken == ()
 
@@ -224,6 +224,22 @@ def test_a_registered_signal_is_held_to_its_range_and_may_not_be_null(shop: Sess
     register(shop, Registry([empty]))
     with pytest.raises(InvalidValue, match="signals: boost is NULL for video"):
         preview(shop)
+
+
+def test_candidates_from_outside_are_a_source_and_a_signal(shop: Session) -> None:
+    register(shop, Registry(outside={"tower": 5}))
+    recommender.upsert_candidates(shop, "tower", [
+        {"user": "viewer", "video": "v04", "score": 0.9},
+        {"user": "viewer", "video": "v05", "score": 0.8, "expires_at": at(-1)},
+        {"user": "viewer", "video": "v06", "score": 0.2, "expires_at": at(1)},
+    ])  # fmt: skip
+    recommender.create_profile(shop, "towered", {"tower": 1.0})
+    items = preview(shop, profile="towered").items
+    assert [(item.video, item.score) for item in items[:2]] == [("v04", 0.9), ("v06", 0.2)]
+    assert {item.video for item in items if "tower" in item.sources} == {"v04", "v06"}
+    assert items[2].score == 0
+    other = preview(shop, "other", profile="towered").items
+    assert not any(item.score or "tower" in item.sources for item in other)
 
 
 def test_a_source_may_give_ids_and_there_are_fifty_at_most(shop: Session) -> None:
@@ -342,6 +358,11 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         lambda: a(lambda _: sa.select(Interaction.shares).scalar_subquery()),
         "signal mine: reads rec_interactions of all users: compare its user_id with viewer.user_id",
     ),
+    (lambda: Registry(outside=["tower"]), "registry: outside: .* gives no quota to a name"),
+    (lambda: Registry(outside={"tower": 0}), "source tower: quota is 0"),
+    (lambda: Registry(outside={"two towers": 9}), "signals: 'two towers' is not one word"),
+    (lambda: Registry(outside={"newest": 9}), "sources: the name 'newest' is taken"),
+    (lambda: Registry(outside={"likes": 9}), "signals: the name 'likes' is taken"),
     (lambda: source(newest, "newest"), "sources: the name 'newest' is taken"),
     (
         lambda: source(newest, quota=0),
