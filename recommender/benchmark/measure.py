@@ -38,6 +38,7 @@ from recommender.ingest.values import Event
 from recommender.models import Video
 from recommender.operations import query_plans
 from recommender.ranking.filters import allowed
+from recommender.ranking.registry import OURS
 from recommender.ranking.request import REFERENCE, FeedRequest
 from recommender.ranking.scoring import ordered, ranked, scored
 from recommender.ranking.viewer import Shape, Viewer
@@ -153,7 +154,7 @@ def _together(
 def _client(ask: tuple[str, Settings, LargeWorld, int, int, float]) -> list[float]:
     """Ask for pages until the time is up and return their seconds; runs in its own process."""
     url, settings, world, place, clients, seconds = ask
-    engine = create_engine(url, settings=settings)
+    engine = create_engine(url, settings=settings, registry=OURS)
     viewers = [world.user_key(user) for user in range(2 + place, world.users, clients)][:1_000]
     for viewer in viewers[:WARM_UP]:
         _page(engine, viewer, FOR_YOU)

@@ -11,6 +11,7 @@ import signal
 import sys
 from importlib import import_module
 from keyword import iskeyword
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ import click
 
 from recommender.cli.options import database_option
 from recommender.errors import RecommenderError, StorageFailure
+from recommender.settings import configured_registry
 
 GROUPS = {
     "Feed": {
@@ -103,6 +105,9 @@ def cli() -> None:
 
     Start with `recommender demo`.
     """
+    # A registry may lie in the working folder, but hides no module that is installed.
+    if configured_registry() and (folder := str(Path.cwd())) not in sys.path:
+        sys.path.append(folder)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from recommender.cli.options import (
 )
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.errors import BadData, NotFound
+from recommender.ranking.registry import OURS
 
 if TYPE_CHECKING:
     from recommender.benchmark.results import Benchmark
@@ -98,7 +99,7 @@ def bench(
     world = large_world.LargeWorld.of(
         videos, users, follows, interactions, hashtags_each=hashtags, seed=seed
     )
-    with writable(makes_tables=True) as engine:
+    with writable(makes_tables=True, registry=OURS) as engine:
         load(engine, world, _say)
         results = measure(
             engine, world, settings=settings(), clients=clients, count=pages, seconds=seconds,

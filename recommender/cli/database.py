@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from recommender.cli.options import chosen_url, settings
 from recommender.database.engine import create_engine, database_url
+from recommender.database.registered import Registered
 from recommender.database.schema import check_schema
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import DatabaseUnreachable, NotPermitted, SchemaOutOfDate
@@ -47,15 +48,16 @@ def readable(*, longest: float | None = None) -> Iterator[Engine]:
 
 
 @contextmanager
-def writable(*, makes_tables: bool = False) -> Iterator[Engine]:
+def writable(*, makes_tables: bool = False, registry: Registered | None = None) -> Iterator[Engine]:
     """Make an engine on an up-to-date database; a new SQLite file gets its tables.
 
     Args:
         makes_tables: whether an empty PostgreSQL database gets its tables too.
+        registry: as in `engine`.
     """
-    if (path := sqlite_path()) and not path.exists():
-        create_file(path)
-    with engine(must_exist=False) as bind, translate_errors():
+    with engine(must_exist=False, registry=registry) as bind, translate_errors():
+        if (path := sqlite_path()) and not path.exists():
+            create_file(path)
         if path is not None or makes_tables:
             _fill_if_empty(bind)
         with bind.connect() as connection:
@@ -80,14 +82,18 @@ def writing(function: Callable[[Session], T]) -> T:
 
 
 @contextmanager
-def engine(*, must_exist: bool = True, longest: float | None = None) -> Iterator[Engine]:
+def engine(
+    *, must_exist: bool = True, longest: float | None = None, registry: Registered | None = None
+) -> Iterator[Engine]:
     """Make an engine from the options and settings of this command.
 
     Args:
         must_exist: whether a missing SQLite file is an error.
         longest: the timeout of a statement in seconds; the configured one if None.
+        registry: None for the one that the environment names.
 
     Raises:
+        InvalidValue: the environment names no registry.
         SchemaOutOfDate: the SQLite file does not exist.
     """
     path = sqlite_path()
@@ -95,7 +101,8 @@ def engine(*, must_exist: bool = True, longest: float | None = None) -> Iterator
         raise SchemaOutOfDate(f"there is no database {path}: run `recommender db upgrade`")
     chosen = settings()
     limit = chosen.statement_timeout if longest is None else longest
-    bind = create_engine(chosen_url(), settings=replace(chosen, statement_timeout=limit))
+    limited = replace(chosen, statement_timeout=limit)
+    bind = create_engine(chosen_url(), settings=limited, registry=registry)
     try:
         yield bind
     finally:

@@ -23,9 +23,9 @@ def db() -> None:
 @database_option
 def upgrade(revision: str) -> None:
     """Upgrade the database to a migration, by default the newest."""
-    if (path := sqlite_path()) and not path.exists():
-        create_file(path)
     with engine(must_exist=False) as bind:
+        if (path := sqlite_path()) and not path.exists():
+            create_file(path)
         migrations.upgrade(bind, revision, settings=settings())
     _say_current()
 

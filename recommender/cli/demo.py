@@ -26,6 +26,7 @@ from recommender.ingest import events
 from recommender.learning.refresh import RefreshReport, refresh
 from recommender.operations import users
 from recommender.operations.users import UserSummary
+from recommender.ranking.registry import OURS
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Demo:
 def demo() -> None:
     """Create a small world, show a feed, swipe twice, show the change."""
     now = scalars.now().replace(microsecond=0)
-    with writable(makes_tables=True) as engine:
+    with writable(makes_tables=True, registry=OURS) as engine:
         world = demo_world.DemoWorld(beginning=_beginning(engine, now))
         sizes = demo_world.load(engine, world)
         _print_world(sizes, refresh(engine, as_of=now, settings=settings()))

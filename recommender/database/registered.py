@@ -91,8 +91,8 @@ def _imported(written: str) -> Registered:
         found = pkgutil.resolve_name(written)
     except InvalidValue as error:
         raise InvalidValue(f"{REGISTRY_VARIABLE}: {written}: {error}") from error
-    except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise InvalidValue(f"{REGISTRY_VARIABLE}: {written} cannot be imported: {cause}") from error
     return _checked(REGISTRY_VARIABLE, found)
 

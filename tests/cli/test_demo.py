@@ -31,6 +31,7 @@ Demo = Callable[[str], str]
 def demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Demo:
     """Runs the demo on a database; gives what it prints."""
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("RECOMMENDER_REGISTRY", "no_such_module:registry")  # the world is its own
 
     def run(database: str) -> str:
         assert cli.run(["demo", "--database-url", database]) == 0
