@@ -29,17 +29,15 @@ from recommender.models import (
     Follow,
     Hashtag,
     Interaction,
-    MutedCreator,
-    RecentEngagement,
     User,
     UserHashtag,
     Video,
     VideoHashtag,
     VideoNeighbour,
 )
-from recommender.models.tables import VIDEOS
-from recommender.ranking.features import followed_among
+from recommender.models.tables import RECENT, VIDEOS
 from recommender.ranking.filters import FILTERS, still_published
+from recommender.ranking.history import engagements_of
 from recommender.ranking.registry import Registry
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.viewer import Viewer, ViewerParts, values_of
@@ -288,16 +286,10 @@ def _follows(viewer: Viewer, page: CTE) -> Statement:
 
 
 def _followed(viewer: Viewer, page: CTE) -> Statement:
-    """Return the followed people who engaged with the videos recently; muted ones last, unnamed."""
-    muted = sa.select(MutedCreator.creator_id).where(MutedCreator.user_id == viewer.user_id)
-    is_named = RecentEngagement.user_id.not_in(muted)
-    person = sa.select(User.key).where(User.id == RecentEngagement.user_id).scalar_subquery()
-    newness = 1 / (1 + age_days(RecentEngagement.at, viewer.as_of))
-    cause = _cause(
-        RecentEngagement.video_id,
-        "social",
-        sa.case((is_named, _text("followed")), else_=_text("social")),
-        sa.case((is_named, person)),
-        sa.case((is_named, newness), else_=number(0)),
-    )
-    return followed_among(viewer, page).with_only_columns(*cause)
+    """Return the followed people who engaged with the videos recently."""
+    person = sa.select(User.key).where(User.id == RECENT.c.user_id).scalar_subquery()
+    newness = 1 / (1 + age_days(RECENT.c.at, viewer.as_of))
+    cause = _cause(RECENT.c.video_id, "social", "followed", person, newness)
+    # The sum keeps SQLite from looking up every video for every person.
+    is_on_page = (RECENT.c.video_id + 0).in_(sa.select(page.c.video_id))
+    return engagements_of(viewer.people, *cause).where(is_on_page, RECENT.c.at <= viewer.as_of)

@@ -13,7 +13,6 @@ SHOWN: Mapping[str, str] = {
     "enjoyed": "you enjoyed {subject}",
     "collaborative": "people with your taste enjoyed it",
     "followed": "{subject} enjoyed it",
-    "social": "people whom you follow enjoyed it",
     "follows": "you follow {subject}",
     "creator": "you enjoy {plural} by {subject}",
     "hashtag": "you like #{subject}",

@@ -31,11 +31,11 @@ def blocked_users(viewer: Viewer) -> sa.Select[int]:
     return sa.select(Block.other_id).where(Block.user_id == viewer.user_id)
 
 
-def with_statuses(creators: Subquery, *statuses: str) -> Subquery:
+def with_statuses(creators: FromClause, *statuses: str) -> Subquery:
     """Return creators with each stored status of videos to look for, as an index has them.
 
     Args:
-        creators: a subquery of `creator_id`.
+        creators: rows of `creator_id`.
         statuses: the stored statuses. One for fewer people that no video has is left out, so that
             it costs no search for each creator.
     """

@@ -15,17 +15,15 @@ from recommender.database.expressions import (
 )
 from recommender.models import (
     Affinity,
-    Follow,
     Interaction,
-    RecentEngagement,
     Term,
     UserHashtag,
     VideoHashtag,
     VideoNeighbour,
     VideoTerm,
 )
-from recommender.ranking.audience import blocked_users
-from recommender.ranking.history import neighbour_weight
+from recommender.models.tables import RECENT
+from recommender.ranking.history import engagements_of, neighbour_weight
 from recommender.ranking.viewer import Viewer
 
 MOST_TERMS = 200
@@ -66,7 +64,7 @@ def gather_facts(
         candidate_neighbours(viewer, candidates)
         if is_small
         else neighbour_facts(viewer, candidates),
-        candidate_followed(viewer, candidates) if is_small else followed_among(viewer, candidates),
+        followed_facts(viewer, candidates),
     ]
     return summed(*parts, *([] if unseen else [candidate_interactions(viewer, candidates)]))
 
@@ -185,21 +183,12 @@ def neighbour_facts(viewer: Viewer, candidates: FromClause) -> Statement:
     return facts.where(viewer.near.c.video_id.in_(sa.select(candidates.c.video_id)))
 
 
-def followed_facts(viewer: Viewer) -> Statement:
-    """Return a row per video and followed user who engaged with it recently."""
-    return (
-        fact_row(RecentEngagement.video_id.expression, followed=number(1))
-        .join(Follow, Follow.creator_id == RecentEngagement.user_id)
-        .where(Follow.user_id == viewer.user_id, Follow.creator_id.not_in(blocked_users(viewer)))
-    )
-
-
-def followed_among(viewer: Viewer, candidates: FromClause) -> Statement:
-    """Return the rows of `followed_facts` for many candidates."""
+def followed_facts(viewer: Viewer, candidates: FromClause) -> Statement:
+    """Return a row per candidate and followed user who engaged with it recently."""
+    video_id, followed = RECENT.c.video_id.label("video_id"), number(1).label("followed")
+    facts = engagements_of(viewer.people, video_id, followed)
     # The sum keeps SQLite from looking up every candidate for every followed user.
-    return followed_facts(viewer).where(
-        (RecentEngagement.video_id + 0).in_(sa.select(candidates.c.video_id))
-    )
+    return facts.where((RECENT.c.video_id + 0).in_(sa.select(candidates.c.video_id)))
 
 
 def candidate_neighbours(viewer: Viewer, candidates: FromClause) -> Statement:
@@ -211,13 +200,6 @@ def candidate_neighbours(viewer: Viewer, candidates: FromClause) -> Statement:
         .select_from(candidates)
         .join(lately, sa.true())
         .outerjoin(near, is_near)
-    )
-
-
-def candidate_followed(viewer: Viewer, candidates: FromClause) -> Statement:
-    """Return the rows of `followed_facts` for few candidates."""
-    return followed_facts(viewer).where(
-        RecentEngagement.video_id.in_(sa.select(candidates.c.video_id))
     )
 
 

@@ -21,7 +21,6 @@ from recommender.database.expressions import Order, Statement, fence, largest, m
 from recommender.formats.scalars import LIST_LENGTH, UNDATED
 from recommender.models import (
     Affinity,
-    Follow,
     Hashtag,
     MutedCreator,
     MutedHashtag,
@@ -32,18 +31,14 @@ from recommender.models import (
     Video,
     VideoHashtag,
 )
+from recommender.models.tables import RECENT
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import blocked_users, with_statuses
+from recommender.ranking.history import engagements_of
 from recommender.ranking.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
 """The lower bound of all trends; as a condition it lets an index be read in order."""
-
-FOLLOWED_LIMIT = 5_000
-"""The largest number of followed creators that are read.
-
-The limit also keeps SQLite from starting at all videos.
-"""
 
 VIDEOS_PER_SUBJECT = 50
 """The largest number of videos read per hashtag, creator or sound."""
@@ -93,14 +88,7 @@ class Source:
 
 def following(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos by creators whom the viewer follows."""
-    followed = (
-        sa.select(Follow.creator_id)
-        .where(Follow.user_id == viewer.user_id, _wanted(viewer, "creator", Follow.creator_id))
-        .order_by(Follow.creator_id)
-        .limit(FOLLOWED_LIMIT)
-        .subquery("followed")
-    )
-    wanted = with_statuses(followed, "published", "followers")
+    wanted = with_statuses(viewer.followed, "published", "followers")
     return _newest_of(viewer, Video.creator_id, wanted, quota, "followed_since")
 
 
@@ -117,6 +105,22 @@ def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
     return sa.select(nearest.c.video_id).order_by(
         nearest.c.weight.desc(), nearest.c.video_id.desc()
     )
+
+
+def social(viewer: Viewer, quota: int) -> sa.Select[int]:
+    """Videos that people whom the viewer follows enjoyed lately, most of these people first."""
+    # Of the latest engagements only: most of all would be what was popular long ago, and would
+    # take a sort of them all.
+    latest = (
+        engagements_of(viewer.people, RECENT.c.video_id, RECENT.c.at)
+        .where(RECENT.c.at <= viewer.as_of)
+        .order_by(RECENT.c.at.desc(), RECENT.c.video_id.desc())
+        .limit(SCAN_FACTOR * quota)
+        .subquery("latest_of_people")
+    )
+    video_id, last = latest.c.video_id, sa.func.max(latest.c.at)
+    order = (sa.func.count().desc(), last.desc(), video_id.desc())
+    return sa.select(video_id).group_by(video_id).order_by(*order)
 
 
 def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
@@ -359,8 +363,9 @@ def _newest() -> sa.Select[int]:
 
 SOURCES = (
     Source("following", 100, following),
+    Source("social", 40, social),
     Source("neighbours", 200, neighbours),
-    Source("hashtags", 120, hashtags),
+    Source("hashtags", 80, hashtags),
     Source("sounds", 40, sounds),
     Source("creators", 60, creators),
     Source("trending", 60, trending),

@@ -22,7 +22,9 @@ from recommender.database.expressions import written_out
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
 from recommender.models.types import UtcDateTime
 from recommender.ranking.history import (
+    active_people,
     current_tastes,
+    followed_users,
     keyed_videos,
     near_recent,
     recent_engagements,
@@ -189,6 +191,8 @@ class Viewer:
         recent: the videos engaged with last, with weights: the latest counts most.
         near: the neighbours of `recent`, with the sums of their weights.
         lately: the hashtags of the videos seen last, with the viewer's engagement above average.
+        followed: the users whom the viewer follows, without muted and blocked ones.
+        people: the followed users whose recent engagements are read.
         excluded: the videos that the caller left out, None if none.
     """
 
@@ -237,6 +241,8 @@ class Viewer:
     recent: CTE
     near: CTE
     lately: CTE
+    followed: CTE
+    people: CTE
     excluded: CTE | None
 
     @classmethod
@@ -264,6 +270,8 @@ class Viewer:
     def _of(cls, parts: ViewerParts, bind: Bind) -> Viewer:
         values = {name: bind(name) for name in _TYPES}
         recent = recent_engagements(values)
+        followed = followed_users(values)
+        people = active_people(followed)
         excluded = keyed_videos(values["excluded_keys"]).cte("excluded")
         return cls(
             **values,
@@ -273,13 +281,16 @@ class Viewer:
             recent=recent,
             near=near_recent(recent),
             lately=current_tastes(values),
+            followed=followed,
+            people=people,
             excluded=excluded if parts.has_excluded else None,
         )
 
     @property
     def ctes(self) -> list[CTE]:
         """The common table expressions."""
-        ctes = (self.recent, self.near, self.lately, self.excluded)
+        history = (self.recent, self.near, self.lately, self.followed, self.people)
+        ctes = (*history, self.excluded)
         return [cte for cte in ctes if cte is not None]
 
     @property

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,7 @@ def test_the_person_followed_who_enjoyed_it_last_is_named_and_nobody_else(
     recommender.unfollow(session, "viewer", "bob")
     assert reasons(session, items[0]) == [[Reason("followed", "ann")]]
     mute(session, "viewer", "creator", "ann")
-    assert reasons(session, items[0]) == [[Reason("social")]]
-    assert reasons(session, items[0], user="nobody") == [[Reason("no_signal")]]
+    assert reasons(session, items[0]) == [[Reason("no_signal")]]
 
 
 def test_a_page_that_comes_again_names_no_one_whom_the_viewer_no_longer_follows(
@@ -156,7 +156,7 @@ def test_a_page_that_comes_again_names_no_one_whom_the_viewer_no_longer_follows(
     recommender.unfollow(session, "viewer", "theo")
     assert kinds_again() & {"follows", "creator", "followed"} == {"creator", "followed"}
     recommender.block(session, "ann", "viewer")
-    assert kinds_again() & {"follows", "followed", "social"} == set()
+    assert kinds_again() & {"follows", "followed"} == set()
 
 
 @pytest.mark.parametrize("blocker", ["viewer", "ann"])
@@ -225,7 +225,10 @@ def test_every_signal_has_a_reason_and_what_is_not_known_is_not_named() -> None:
     unknown = FeedItem(1, "v", None, None, (), None, None, 1.0, (), {}, 1)
     for signal in SIGNALS:
         item = item_with(**{signal.name: 0.5})
-        known = {(1, "social"): Reason("social"), (1, "follows"): Reason("follows", "theo")}
+        known = {
+            (1, "social"): Reason("followed", "ann"),
+            (1, "follows"): Reason("follows", "theo"),
+        }
         (reason,) = reasons_of(item, known, {})
         assert reason.kind in SHOWN.keys() - {"signal", "no_signal"}
         bare = FeedItem(1, "v", None, None, (), None, None, 1.0, (), item.signals, 1)
@@ -253,8 +256,11 @@ def expected_causes(oracle: Oracle, video: str) -> dict[str, Reason]:
         and source in oracle.recent
         and all(passed for name, passed in oracle.filters(source).items() if name not in own_acts)
     }
-    people = {p for p, seen in world.recent if seen == video and p in oracle.followed}
-    named_people = dict.fromkeys(people - oracle.muted("creator"), 1.0)
+    people = {
+        person: 1 / (1 + (oracle.as_of - moment) / timedelta(days=1))
+        for person, moment in oracle.people(video).items()
+        if moment <= oracle.as_of
+    }
     creator = world.videos[video].get("creator")
     affinities = {tag: world.affinities.get((oracle.user, "hashtag", tag), 0.0) for tag in tags}
     interests = oracle.viewer.get("interests", ())
@@ -262,15 +268,13 @@ def expected_causes(oracle: Oracle, video: str) -> dict[str, Reason]:
     kind = "liked" if source and oracle.is_on(source, "like", "unlike") else "enjoyed"
     named = {
         "collaborative": (kind, source),
-        "social": ("followed", strongest(named_people)),
+        "social": ("followed", strongest(people)),
         "follows": ("follows", creator if creator in oracle.followed else None),
         "hashtags": ("hashtag", strongest({tag: 1.0 for tag in tags if tag in interests})),
         "hashtag_affinity": ("hashtag", strongest(affinities)),
         "lately": ("hashtag", strongest({tag: oracle.lately(tag) for tag in tags})),
     }
-    unnamed = {"social": Reason("social")} if people and not named_people else {}
-    found = {signal: Reason(*cause) for signal, cause in named.items() if cause[1]}
-    return {**found, **unnamed}
+    return {signal: Reason(*cause) for signal, cause in named.items() if cause[1]}
 
 
 @pytest.mark.parametrize("seed", [2, pytest.param(3, marks=pytest.mark.slow)])

@@ -217,6 +217,28 @@ def test_a_page_for_who_muted_thousands_goes_through_them_a_few_times(
     assert more < (20_000 if kind == "postgresql" else 100_000)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_strict")
+def test_a_page_for_who_follows_thousands_reads_the_engagements_of_a_few(
+    world: Session, kind: str
+) -> None:
+    """Of each it looks up the creator's newest video, and the newest that they engaged with."""
+    before = work_of(world, 5)
+    people, tables = UNKNOWN[:2_500], Base.metadata.tables
+    users = [{"id": each, "key": f"person{each}", "created_at": END} for each in people]
+    world.execute(sa.insert(tables["rec_users"]), users)
+    fill(world, "follows", "creator_id", people)
+    engagements = [
+        {"user_id": each, "video_id": 1 + (each * 7 + number * 97) % WORLD.videos, "at": END}
+        for each in people
+        for number in range(20)
+    ]
+    world.execute(sa.insert(tables["rec_recent_engagements"]), engagements)
+    more = work_of(world, 5) - before
+    assert more < len(people) * (4 if kind == "postgresql" else 150)
+    assert plan(world, 5).scanned == ()
+
+
 def quota(name: str) -> int:
     return next(each.quota for each in SOURCES if each.name == name)
 

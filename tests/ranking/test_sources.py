@@ -121,9 +121,9 @@ def test_a_sum_of_powers_says_which_sources() -> None:
 @pytest.mark.parametrize(
     ("candidates", "quotas"),
     [
-        (90, [12, 25, 15, 5, 8, 8, 5, 5, 8]),
-        (720, [100, 200, 120, 40, 60, 60, 40, 40, 60]),
-        (7_200, [1_000, 2_000, 1_200, 400, 600, 600, 400, 400, 600]),
+        (90, [12, 5, 25, 10, 5, 8, 8, 5, 5, 8]),
+        (720, [100, 40, 200, 80, 40, 60, 60, 40, 40, 60]),
+        (7_200, [1_000, 400, 2_000, 800, 400, 600, 600, 400, 400, 600]),
     ],
 )
 def test_sources_share_the_candidates(session: Session, candidates: int, quotas: list[int]) -> None:
@@ -342,7 +342,10 @@ def test_what_is_seen_or_left_out_takes_no_place_in_any_source(session: Session,
     recommender.follow(session, "viewer", "star")
     record(session, "impression", "seen")
     record(session, "like", "liked")
-    videos = ids(session, VIDEOS)
+    videos, star = ids(session, VIDEOS), ids(session, USERS)["star"]
+    put(session, "recent_engagements", [
+        {"user_id": star, "video_id": videos[key], "at": at(-1)} for key in ("kept", *gone)
+    ])  # fmt: skip
     put(session, "video_neighbours", [
         {"source_id": videos["liked"], "video_id": videos[key], "similarity": 0.5}
         for key in ("kept", *gone)
@@ -354,6 +357,7 @@ def test_what_is_seen_or_left_out_takes_no_place_in_any_source(session: Session,
         "exclude": ["excluded", "unknown"], "where": Video.duration_ms.is_distinct_from(7),
     }  # fmt: skip
     asked_later = {
+        "social": {"future", "removed"},
         "neighbours": {"future", "removed"},
         "trending": {"future"},
         "nearby": {"future"},
@@ -417,7 +421,7 @@ def test_sources_equal_plain_python_on_random_worlds(session: Session, worlds: i
                 shown = unspread(
                     session, user, limit=5, profile="theirs", settings=settings, as_of=NOON
                 )
-                expected = oracle.feed(weights, oracle.sources({**QUOTAS, "newest": 10}))
+                expected = oracle.feed(weights, oracle.sources(QUOTAS))
                 got = [(item.video, item.score, item.sources) for item in shown.items]
                 assert got == expected[:5]
             savepoint.rollback()

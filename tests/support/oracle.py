@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from recommender import Event, Settings
 from recommender.formats import scalars, text
 from recommender.models import Base
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
-from recommender.ranking.sources import SHUFFLE_STEP
+from recommender.ranking.sources import SCAN_FACTOR, SHUFFLE_STEP
 from recommender.ranking.viewer import CYCLE
 from tests.support.positives import Deed, is_rejected_by, positive_times
 from tests.support.worlds import NOON, at, follow, mute
@@ -51,7 +52,7 @@ class World:
     events: list[Event] = field(default_factory=list)
     affinities: dict[tuple[str, str, str], float] = field(default_factory=dict)
     neighbours: dict[tuple[str, str], float] = field(default_factory=dict)
-    recent: set[tuple[str, str]] = field(default_factory=set)
+    recent: dict[tuple[str, str], datetime] = field(default_factory=dict)
     terms: dict[str, int] = field(default_factory=dict)
     state: Row = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
@@ -96,8 +97,9 @@ def random_world(seed: int, videos: int = 40) -> World:
     pairs = [(chance.choice(keys), chance.choice(keys)) for _ in range(4 * videos)]
     world.neighbours = {pair: chance.random() for pair in pairs if pair[0] != pair[1]}
     world.recent = {
-        (chance.choice(CREATORS), chance.choice(keys)) for _ in range(videos)
-    }  # fmt: skip
+        (chance.choice(CREATORS), chance.choice(keys)): at(chance.choice([5, 0, -1, -60, -1_440]))
+        for _ in range(videos)
+    }
     return world
 
 
@@ -216,8 +218,8 @@ def _load_derived(session: Session, world: World) -> None:
         for (i, j), similarity in world.neighbours.items()
     ])  # fmt: skip
     put(session, "recent_engagements", [
-        {"user_id": of["creator"][user], "video_id": videos[video], "at": NOON}
-        for user, video in world.recent if user in of["creator"]
+        {"user_id": of["creator"][user], "video_id": videos[video], "at": moment}
+        for (user, video), moment in world.recent.items() if user in of["creator"]
     ])  # fmt: skip
     counted = {term: n for word, n in world.terms.items() for term in terms_of(word)}
     put(session, "terms", [{"term": term, "captions": n} for term, n in counted.items()])
@@ -245,6 +247,7 @@ class Oracle:
         self.viewer: Row = self.world.users.get(self.user, {})
         self.order = {key: number for number, key in enumerate(self.world.videos)}
         self.followed = {creator for user, creator in self.world.follows if user == self.user}
+        self.wanted = self.followed - self.muted("creator")
         self.deeds: dict[str, list[Event]] = {}
         for each in self.world.events:
             if each.user == self.user:
@@ -356,7 +359,6 @@ class Oracle:
         trend = video["trending"]
         age = max(0.0, (self.as_of - dated(video)) / timedelta(days=1))
         freshness = 2 ** -min(1000, age / settings.freshness_half_life)
-        friends = {user for user, what in self.world.recent if what == key} & self.followed
         terms = math.fsum(self.rarity.get(term, 0.0) for term in terms_of(video["caption"]))
         return {
             "completion": max(self.parts(key), default=0.0),
@@ -378,7 +380,7 @@ class Oracle:
             "collaborative": saturated(
                 self.near.get(key, 0.0) ** 2, settings.collaborative_scale ** 2
             ),
-            "social": saturated(len(friends)),
+            "social": saturated(len(self.people(key))),
             "quality": min(1.0, engaged / (video["impressions"] + prior)),
             "trending": 0.0 if trend is None else saturated(
                 2 ** max(-500, min(500, trend - self.half_lives("trend"))), self.trend_scale()
@@ -401,6 +403,28 @@ class Oracle:
         return {
             value for user, each, value in self.world.mutes if (user, each) == (self.user, kind)
         }
+
+    def people(self, key: str) -> dict[str, datetime]:
+        """The followed people who engaged with a video recently, and when they did."""
+        return {
+            person: moment
+            for (person, video), moment in self.world.recent.items()
+            if video == key and person in self.wanted
+        }
+
+    def social(self, quota: int) -> list[str]:
+        """The videos of the latest engagements of the followed people, most of these first."""
+        every = [
+            (moment, self.order[key])
+            for key in self.order
+            for moment in self.people(key).values()
+            if moment <= self.as_of
+        ]
+        latest = sorted(every, reverse=True)[: SCAN_FACTOR * quota]
+        number = Counter(place for _, place in latest)
+        newest = {place: moment for moment, place in reversed(latest)}
+        best = sorted(number, key=lambda place: (number[place], newest[place], place))
+        return [list(self.order)[place] for place in reversed(best)]
 
     def filters(self, key: str) -> dict[str, bool]:
         """Which filters a video passes."""
@@ -459,6 +483,7 @@ class Oracle:
             key=lambda key: (self.near[key], self.order[key]),
             reverse=True,
         )
+        found["social"] = [key for key in self.social(quotas["social"]) if key in unseen]
         found["newest"] = self.eligible(allowed, exclude)
         return {name: each[: quotas[name]] for name, each in found.items()}
 
@@ -466,10 +491,9 @@ class Oracle:
         videos, viewer = self.world.videos, self.viewer
         tags = {*viewer.get("interests", ()), *self.best("hashtag")} - self.muted("hashtag")
         sounds = {*viewer.get("liked_sounds", ()), *self.best("sound")} - self.muted("sound")
-        followed = self.followed - self.muted("creator")
         creators = set(self.best("creator"))
         return {
-            "following": [key for key in keys if videos[key]["creator"] in followed],
+            "following": [key for key in keys if videos[key]["creator"] in self.wanted],
             "hashtags": [key for key in keys if tags & set(videos[key]["hashtags"])],
             "sounds": [key for key in keys if videos[key]["sound"] in sounds],
             "creators": [key for key in keys if videos[key]["creator"] in creators],
@@ -546,8 +570,8 @@ class Oracle:
 
 
 SOURCE_NAMES = (
-    "following", "neighbours", "hashtags", "sounds", "creators", "trending", "nearby", "fresh",
-    "newest",
+    "following", "social", "neighbours", "hashtags", "sounds", "creators", "trending", "nearby",
+    "fresh", "newest",
 )  # fmt: skip
 
 
