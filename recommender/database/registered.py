@@ -46,7 +46,7 @@ class Registered(Protocol):
         ...
 
     @property
-    def columns_read(self) -> Mapping[sa.Table, Sequence[sa.Column[Any]]]:
+    def columns_read(self) -> Mapping[sa.TableClause, Sequence[sa.ColumnClause[Any]]]:
         """The host's tables that these read, each with the columns that they name."""
         ...
 

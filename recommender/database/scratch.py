@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Engine, TableClause
+from sqlalchemy.exc import CompileError
 
 from recommender.database import migrations
 from recommender.database.engine import create_engine
@@ -19,7 +19,7 @@ from recommender.errors import InvalidValue
 from recommender.models.types import VERSION_TABLE, Base
 from recommender.settings import Settings
 
-HostColumns: TypeAlias = Mapping[sa.Table, Sequence[sa.Column[Any]]]
+HostColumns: TypeAlias = Mapping[TableClause, Sequence[sa.ColumnClause[Any]]]
 
 
 @contextmanager
@@ -38,33 +38,24 @@ def scratch_database(
             database has is left as it is.
 
     Raises:
-        InvalidValue: the database has tables of this package, or a table to copy is in a schema
-            that it does not have.
+        InvalidValue: the database has tables of this package, or a table cannot be copied to it.
     """
-    if url is None:
-        with TemporaryDirectory(prefix="recommender-") as folder:
-            path = Path(folder, "scratch.db")
-            with _migrated(f"sqlite:///{path}", settings, host) as engine:
-                yield engine
-        return
-    _check_empty(url, settings)
-    with _migrated(url, settings, host) as engine:
-        try:
-            yield engine
-        finally:
-            _drop_tables(engine)
-
-
-@contextmanager
-def _migrated(url: str, settings: Settings, host: Engine | None) -> Iterator[Engine]:
     registry = configured_registry() if host is None else kept_registry(host)
-    engine = create_engine(url, settings=settings, registry=registry)
-    try:
+    with ExitStack() as stack:
+        if url is None:
+            folder = stack.enter_context(TemporaryDirectory(prefix="recommender-"))
+        else:
+            _check_empty(url, settings)
+        place = f"sqlite:///{folder}/scratch.db" if url is None else url
+        engine = create_engine(place, settings=settings, registry=registry)
+        stack.callback(engine.dispose)
+        if url is not None:
+            stack.callback(_drop_tables, engine)
         migrations.upgrade(engine, settings=settings)
-        with _copied(registry.columns_read if registry else {}, host, engine, settings):
-            yield engine
-    finally:
-        engine.dispose()
+        stack.enter_context(
+            _copied(registry.columns_read if registry else {}, host, engine, settings)
+        )
+        yield engine
 
 
 @contextmanager
@@ -72,30 +63,58 @@ def _copied(
     columns: HostColumns, host: Engine | None, engine: Engine, settings: Settings
 ) -> Iterator[None]:
     """Keep copies of the host's tables in the scratch database for the length of the block."""
-    copies = {table: _copy_of(table, names) for table, names in columns.items()}
-    existing = _existing(engine, list(copies))
-    made = {table: copy for table, copy in copies.items() if table not in existing}
+    existing = _existing(engine, list(columns))
+    copies = {table: _copy_of(table, columns[table]) for table in columns if table not in existing}
     with translate_errors():
         try:
-            for table, copy in made.items():
-                with writing(engine).begin() as connection:
-                    copy.create(connection)
+            for table, copy in copies.items():
+                _create(copy, engine)
                 if host is not None:
-                    _copy_rows(table, copy, host, engine, settings)
+                    _copy_rows(columns[table], copy, host, engine, settings)
             yield
         finally:
             with writing(engine).begin() as connection:
-                for copy in made.values():
+                for copy in copies.values():
                     copy.drop(connection, checkfirst=True)
 
 
-def _copy_of(table: sa.Table, columns: Sequence[sa.Column[Any]]) -> sa.Table:
-    """Return a table with some columns of another, each indexed, and without its constraints."""
-    copied = (sa.Column(column.name, column.type, index=True) for column in columns)
-    return sa.Table(table.name, sa.MetaData(), *copied, schema=table.schema)
+def _copy_of(table: TableClause, columns: Sequence[sa.ColumnClause[Any]]) -> sa.Table:
+    """Return a table with some columns of another, and its indexes of these columns only."""
+    copied = (sa.Column(column.name, column.type) for column in columns)
+    copy = sa.Table(table.name, sa.MetaData(), *copied, schema=table.schema)
+    for number, names in enumerate(_indexed(table)):
+        if all(name in copy.c for name in names):
+            sa.Index(f"{table.name}_copied_{number}", *(copy.c[name] for name in names))
+    return copy
 
 
-def _existing(engine: Engine, tables: Sequence[sa.Table]) -> set[sa.Table]:
+def _indexed(table: TableClause) -> Iterator[list[str]]:
+    """Yield the columns of each key and of each plain index of a table."""
+    if isinstance(table, sa.Table):
+        keys = (sa.PrimaryKeyConstraint, sa.UniqueConstraint)
+        for key in table.constraints:
+            if isinstance(key, keys) and key.columns:
+                yield [column.name for column in key.columns]
+        for index in table.indexes:
+            columns = [each for each in index.expressions if isinstance(each, sa.Column)]
+            if len(columns) == len(index.expressions) and not index.dialect_kwargs:
+                yield [column.name for column in columns]
+
+
+def _create(copy: sa.Table, engine: Engine) -> None:
+    try:
+        with writing(engine).begin() as connection:
+            copy.create(connection)
+    except CompileError as error:
+        cause = " ".join(str(error).split())
+        raise InvalidValue(
+            f"scratch: {copy.fullname}, which the registry reads, cannot be copied to"
+            f" {engine.dialect.name}: {cause}; give the URL of a scratch database that can hold it,"
+            " or that has this table"
+        ) from error
+
+
+def _existing(engine: Engine, tables: Sequence[TableClause]) -> set[TableClause]:
     with translate_errors(), engine.connect() as connection:
         inspector = sa.inspect(connection)
         for table in tables:
@@ -108,21 +127,28 @@ def _existing(engine: Engine, tables: Sequence[sa.Table]) -> set[sa.Table]:
 
 
 def _copy_rows(
-    table: sa.Table, copy: sa.Table, host: Engine, engine: Engine, settings: Settings
+    columns: Sequence[sa.ColumnClause[Any]],
+    copy: sa.Table,
+    host: Engine,
+    engine: Engine,
+    settings: Settings,
 ) -> None:
-    columns = sa.select(*(table.c[name] for name in copy.c.keys()))  # noqa: SIM118 - not a mapping
+    names = copy.c.keys()
     with host.connect() as source:
-        rows = source.execution_options(yield_per=settings.batch_size).execute(columns)
-        for batch in rows.mappings().partitions():
+        options = {"yield_per": settings.batch_size}
+        rows = source.execute(sa.select(*columns), execution_options=options)
+        for batch in rows.partitions():
             with writing(engine).begin() as connection:
-                connection.execute(copy.insert(), list(map(dict, batch)))
+                connection.execute(
+                    copy.insert(), [dict(zip(names, row, strict=True)) for row in batch]
+                )
 
 
 def _drop_tables(engine: Engine) -> None:
     """Drop all tables of this package, with their rows; a downgrade would refuse some rows."""
     with translate_errors(), writing(engine).begin() as connection:
         Base.metadata.drop_all(connection)
-        sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection)
+        sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection, checkfirst=True)
 
 
 def _check_empty(url: str, settings: Settings) -> None:

@@ -29,6 +29,7 @@ from recommender.errors import (
     SchemaOutOfDate,
     StorageFailure,
 )
+from recommender.models.types import PREFIX
 from recommender.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ _ERROR_OF_SQLITE: tuple[tuple[str, type[RecommenderError]], ...] = (
 _UNPREPARED = re.compile(r"no such function: rec_")
 
 _MISSING_ON_SQLITE = re.compile(r"no such (table|column): |table \S+ has no column named ")
+
+_MISSING_TABLE = re.compile(rf'(no such table: |relation ")(?!\S*\b{PREFIX})')
+"""The message of a missing table that is not of this package."""
 
 _BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
 
@@ -224,9 +228,11 @@ def _translated(error: DBAPIError) -> RecommenderError:
         )
     if state == "SQLITE_ERROR" and _MISSING_ON_SQLITE.match(str(error.orig)):
         state = UNDEFINED_TABLE
+    message = str(error.orig).strip().partition("\n")[0]
+    if state == UNDEFINED_TABLE and _MISSING_TABLE.match(message):
+        return SchemaOutOfDate(f"The database lacks a table of the application's. ({message})")
     for prefix, translation in (*_ERROR_OF_SQLSTATE, *_ERROR_OF_SQLITE):
         if state.startswith(prefix):
-            message = str(error.orig).strip().partition("\n")[0]
             return translation(f"{translation().args[0]} ({message})")
     if error.connection_invalidated:
         return DatabaseUnreachable()

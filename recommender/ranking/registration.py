@@ -258,14 +258,24 @@ def _name_of(column: Any) -> str:
     return name
 
 
-def columns_read(clauses: Iterable[Any]) -> dict[sa.Table, list[sa.Column[Any]]]:
+def columns_read(clauses: Iterable[Any]) -> dict[sa.TableClause, list[sa.ColumnClause[Any]]]:
     """Return the host's tables that some SQL reads, each with the columns that it names."""
-    found: dict[sa.Table, dict[sa.Column[Any], None]] = {}
+    found: dict[str, dict[str, sa.ColumnClause[Any]]] = {}
     for clause in clauses:
-        for part in visitors.iterate(clause):
-            for root in part.base_columns if isinstance(part, ColumnElement) else ():
-                column: Any = root
-                table = getattr(column, "table", None)
-                if isinstance(table, sa.Table) and table.metadata is not Base.metadata:
-                    found.setdefault(table, {})[column] = None
-    return {table: list(columns) for table, columns in found.items()}
+        for column in _base_columns(clause):
+            table = column.table
+            is_ours = getattr(table, "metadata", None) is Base.metadata
+            if isinstance(table, sa.TableClause) and not is_ours:
+                found.setdefault(table.fullname, {}).setdefault(column.name, column)
+    every: Iterable[list[Any]] = (list(columns.values()) for columns in found.values())
+    return {columns[0].table: columns for columns in every}
+
+
+def _base_columns(clause: Any) -> Iterator[Any]:
+    """Yield the columns of tables in some SQL, with those of joins along relationships."""
+    for part in visitors.iterate(clause):
+        if isinstance(part, ColumnElement):
+            yield from (root for root in part.base_columns if hasattr(root, "table"))
+        elif isinstance(part, Select):
+            for joined in (each for each in part.get_final_froms() if isinstance(each, sa.Join)):
+                yield from _base_columns(joined.onclause)

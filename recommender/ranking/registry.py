@@ -65,7 +65,9 @@ class Registry:
     filters: Sequence[Filter] = ()
     outside: Mapping[str, int] = field(default_factory=dict)
     name: str = field(default="the registry", kw_only=True)
-    columns_read: Mapping[sa.Table, Sequence[sa.Column[Any]]] = field(init=False, repr=False)
+    columns_read: Mapping[sa.TableClause, Sequence[sa.ColumnClause[Any]]] = field(
+        init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         for part, kind in (("signals", Signal), ("sources", Source), ("filters", Filter)):

@@ -646,6 +646,13 @@ def test_a_missing_table_or_column_means_another_schema(engine: Engine, statemen
     assert code_of(lambda: scalar(engine, statement), SchemaOutOfDate) == 78
 
 
+def test_a_missing_table_of_the_application_is_no_missing_migration(engine: Engine) -> None:
+    for statement in ("SELECT 1 FROM shop_clips", "DELETE FROM shop_rec_clips"):
+        expected = pytest.raises(SchemaOutOfDate, match=r"^The database lacks a table of the app")
+        with expected, translate_errors():
+            scalar(engine, statement)
+
+
 def test_an_engine_that_was_not_prepared_is_one_clear_error(tmp_path: Path) -> None:
     upgrade(f"sqlite:///{tmp_path}/a.db")
     engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
