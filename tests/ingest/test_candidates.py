@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import recommender
 from recommender import InvalidValue, UnknownUser, UnknownVideo, run_transaction, upsert_candidates
 from recommender.ingest.candidates import apply_candidates
 from recommender.models import User
+from tests.support.kinds import only_postgresql
 from tests.support.twin_databases import candidates
 from tests.support.worlds import at, counted_statements, make_user, make_videos
 
@@ -167,3 +169,23 @@ def test_a_file_names_the_line_of_a_bad_row(engine: Engine, tmp_path: Path) -> N
         "model,bob,v2,0.0,2025-12-31T23:00:00Z\r\n"
     )
     assert recommender.import_file(engine, "candidates", str(file)).unchanged == 2
+
+
+@pytest.mark.slow
+@only_postgresql
+def test_writers_of_the_same_users_take_turns(engine: Engine) -> None:
+    def write(session: Session, users: str, video: str) -> None:
+        rows = [{"user": user, "video": video, "score": 0.5} for user in users.split()]
+        upsert_candidates(session, "model", rows)
+
+    run_transaction(engine, make_small_world)
+    with ThreadPoolExecutor(1) as threads, Session(engine) as first:
+        write(first, "bob", "v1")
+        later = threads.submit(run_transaction, engine, lambda s: write(s, "bob ann", "v2"))
+        done, _ = wait([later], timeout=0.3)
+        assert not done
+        first.commit()
+        later.result(timeout=10)
+        assert [row[:2] for row in candidates(first)] == [
+            ("ann", "v2"), ("bob", "v1"), ("bob", "v2"),
+        ]  # fmt: skip

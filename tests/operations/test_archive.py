@@ -96,6 +96,11 @@ def test_an_archive_says_what_the_person_is_did_and_made(engine: Engine, tmp_pat
     assert found["mutes"] == [{**noon, "kind": kind, "value": value} for kind, value in muted]
     assert found["blocks"] == [{**noon, "other": "u5"}]
     assert "u0" not in json.dumps(found["blocks"])
+    proposed = {"source": f"model_{MARK}", "user": MARK, "score": 0.5}
+    ends = {"expires_at": "2026-01-01T12:09:00Z"}
+    assert found["candidates"] == [
+        {**proposed, "video": video, **ends} for video in ("v1", f"{MARK}-v1")
+    ]
     (first, *_) = found["feed_items"]
     assert (first["profile"], first["position"]) == ("for_you@1", 1)
     assert first["sources"]

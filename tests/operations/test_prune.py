@@ -127,7 +127,7 @@ def test_old_events_go_and_what_they_added_up_to_stays(world: Engine) -> None:
 
 
 @in_batches
-def test_expired_candidates_go(engine: Engine) -> None:
+def test_expired_candidates_go(engine: Engine, deleted: list[int]) -> None:
     ends = [None, NOW - DAY, NOW, NOW + timedelta(microseconds=1)]
 
     def propose(session: Session) -> None:
@@ -142,6 +142,7 @@ def test_expired_candidates_go(engine: Engine) -> None:
     run_transaction(engine, propose)
     report = prune(engine, as_of=NOW)
     assert (report.candidates, report.events, report.sessions) == (18, 0, 0)
+    assert max(deleted) <= prune_module.MAX_PRUNED_ROWS
     kept = read(engine, OutsideCandidate.user_id, OutsideCandidate.expires_at.is_(None))
     assert len(kept) == 18
     assert sum(never for _, never in kept) == 9

@@ -76,11 +76,11 @@ def marked_world(engine: Engine) -> int:
 
     run_transaction(engine, make)
     do_things(engine, "counted")
+    owner = run_transaction(engine, reset)
+    run_transaction(engine, propose)
     refresh(engine, as_of=at(99))
     do_things(engine, "pending")
     behave(engine, 6, 12, 20, seed=2, kinds=GIVING)
-    owner = run_transaction(engine, reset)
-    run_transaction(engine, propose)
     return owner
 
 
