@@ -29,6 +29,7 @@ from .database.engine import (
     create_engine as create_engine,
     prepare_engine as prepare_engine,
 )
+from .database.host_times import as_datetime as as_datetime
 from .database.transactions import (
     run_transaction as run_transaction,
     translate_errors as translate_errors,

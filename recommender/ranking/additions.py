@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import BindParameter, ColumnElement
 from sqlalchemy.sql import visitors
 
+from recommender.database.host_times import check_times
 from recommender.errors import InvalidValue
 from recommender.formats.scalars import shown
 from recommender.ranking.features import FACTS
@@ -132,6 +133,15 @@ def addition(
     named, renamed, ctes = _renamed(clause, names, viewer)
     is_whole = renamed == values.keys()
     return Addition(structure.key, named, values, clause, ctes) if is_whole else None
+
+
+def check_times_of(shape: Shape) -> None:
+    """Raise `InvalidValue` if SQL of the request compares times of the host's and ours."""
+    if shape.where is not None:
+        check_times("where", shape.where)
+    for signal in shape.own:
+        candidate = Candidate(ANY_FACTS, shape.any_viewer())
+        check_times(f"signal {signal.name}", expression_of(signal, candidate))
 
 
 def check_where(where: ColumnElement[bool] | None) -> None:

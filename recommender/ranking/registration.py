@@ -12,6 +12,7 @@ from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
+from recommender.database.host_times import check_times
 from recommender.errors import InvalidValue
 from recommender.formats.scalars import shown
 from recommender.models import RecentEngagement
@@ -201,6 +202,7 @@ def _any_viewer() -> Viewer:
 
 def _check_reads(name: str, clause: Any) -> None:
     """Raise `InvalidValue` if SQL reads a clock or chance, or the rows of other users."""
+    check_times(name, clause)
     parts = list(visitors.iterate(clause))
     for part in parts:
         called = getattr(part, "name", None) if isinstance(part, FunctionElement) else None

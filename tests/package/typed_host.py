@@ -119,7 +119,9 @@ def mistakes(session: Session, engine: Engine) -> None:
 
 
 def weekend(candidate: Candidate) -> sa.ColumnElement[float]:
-    return candidate.fact("hashtags") * 0.5
+    is_new = Video.published_at > NOW
+    moment = recommender.as_datetime(candidate.viewer.as_of, plus=timedelta(hours=1))
+    return sa.case((is_new, candidate.fact("hashtags")), (moment > NOW, 1.0), else_=0.5)
 
 
 def pages(session: Session | scoped_session[Session], flask: scoped_session[Session]) -> list[str]:
