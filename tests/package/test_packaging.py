@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -53,6 +54,22 @@ def test_the_wheel_works_in_an_empty_folder(installed: tuple[Path, str], tmp_pat
     assert shell(f"{program} db current", tmp_path) == f"{SCHEMA_REVISION}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["recommender.db"]
     assert (tmp_path / "recommender.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_installed_registry_is_found_from_the_command_line(
+    installed: tuple[Path, str], tmp_path: Path
+) -> None:
+    scripts = installed[0] / ".venv" / "bin"
+    shell(f"{scripts}/pip install --quiet {CHECKOUT}/tests/hosts/shop", tmp_path)
+    shell(f"{scripts}/recommender demo", tmp_path)
+    shop = "RECOMMENDER_DATABASE_URL=sqlite:///demo.db RECOMMENDER_REGISTRY=shop.feed:registry"
+    shell(f"{shop} {scripts}/python -m shop", tmp_path)
+    command = f"{shop} {scripts}/recommender"
+    shell(f"{command} profiles create local --weight local=1 --weight freshness=.2", tmp_path)
+    page = json.loads(shell(f"{command} feed ana --profile local --explain --limit 3", tmp_path))
+    assert {item["reason"] for item in page["items"]} == {
+        "Because it was made in your town and it is new."
+    }
 
 
 def test_the_wheel_carries_the_migrations_and_types_and_nothing_else(

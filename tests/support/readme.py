@@ -94,9 +94,13 @@ def commands(session: str) -> list[tuple[str, str]]:
 
 @cache
 def template() -> Path:
-    """A folder of the example's files and three databases: the example, a world, a served one."""
+    """A folder of the example's files, the shop's package, and three databases.
+
+    They are the example, a world, and a served one.
+    """
     folder = Path(tempfile.mkdtemp(prefix="recommender-readme-"))
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "tests/hosts/shop/shop", folder / "shop")
     (folder / "late.jsonl").write_text(LATE)
     write_public_files(folder)
     for kind in ("users", "videos", "follows", "events"):
