@@ -105,8 +105,11 @@ def _write(session: Session, keyed: Sequence[tuple[Key, Row]]) -> tuple[int, int
         after[key] = row["score"], row.get("expires_at", kept)
         inserted += before is None
         updated += before is not None and before != after[key]
-    stored, wanted = ([(*key, *row) for key, row in each.items()] for each in (current, after))
-    bulk.synchronise(session, OUTSIDE_CANDIDATES, stored, wanted)
+    changed = sorted(key for key, row in after.items() if current.get(key) != row)
+    columns = bulk.columns_of(OUTSIDE_CANDIDATES.c.keys(), [(*k, *after[k]) for k in changed])
+    if columns:
+        merge = {"score": bulk.replace, "expires_at": bulk.replace}
+        bulk.insert_columns(session, OUTSIDE_CANDIDATES, columns, merge=merge)
     return inserted, updated, len(keyed) - inserted - updated
 
 
