@@ -35,6 +35,7 @@ from tests.support.twin_databases import (
     LEARNED,
     STATE,
     Twins,
+    candidates,
     compare,
     memories,
     page_of,
@@ -82,6 +83,11 @@ events = st.fixed_dictionaries(
         "watch_ms": st.sampled_from([0, 1_000, 20_000]),
         "completion": st.sampled_from([0.0, 0.5, 1.0]),
     },
+)
+
+proposals = st.fixed_dictionaries(
+    {"user": users, "video": videos, "score": st.sampled_from([0.0, 0.5, 1.0])},
+    optional={"end": st.sampled_from([None, -1, 1, 3])},
 )
 
 
@@ -516,14 +522,15 @@ class Programs(RuleBasedStateMachine):
         self.refresh(rebuild=False)
         ages = [events_days * DAY, sessions_days * DAY]
 
-        def prune(engine: Any) -> tuple[int, int, int]:
+        def prune(engine: Any) -> tuple[int, ...]:
             report = recommender.prune(
                 engine, events_older_than=ages[0], sessions_older_than=ages[1], as_of=self.now
             )
-            return report.events, report.sessions, report.items
+            return report.events, report.sessions, report.items, report.candidates
 
         until = [self.now - age for age in ages]
-        assert self.twins.each(prune) == self.model.prune(*until)
+        expired = sum(user.expire(self.now) for user in self.model.people())
+        assert self.twins.each(prune) == (*self.model.prune(*until), expired)
 
     @precondition(lambda self: len(self.model.people()) > 2)
     @rule(guest=users, user=users)
@@ -575,6 +582,26 @@ class Programs(RuleBasedStateMachine):
             assert at < self.model.horizon
         else:
             known.is_reset = True
+            known.candidates.clear()
+
+    @rule(rows=st.lists(proposals, min_size=1, max_size=3),
+          source=st.sampled_from(["model", "Model"]))  # fmt: skip
+    def propose(self, rows: list[dict[str, Any]], source: str) -> None:
+        for row in rows:
+            if (days := row.pop("end", 0)) != 0:
+                row["expires_at"] = None if days is None else self.now + days * DAY
+        found = self.twins.both(lambda s: recommender.upsert_candidates(s, source, rows).as_dict())
+        model = self.model
+        known = [row["user"] in model.users and row["video"] in model.videos for row in rows]
+        if not all(known):
+            user = rows[known.index(False)]["user"]
+            error = recommender.UnknownVideo if user in model.users else recommender.UnknownUser
+            assert found is error
+            return
+        for row in rows:
+            own, name = model.users[row["user"]].candidates, (model.videos[row["video"]], source)
+            before = own.get(name, (0.0, None))
+            own[name] = row["score"], row.get("expires_at", before[1])
 
     @rule(days=st.integers(1, 2))
     def wait(self, days: int) -> None:
@@ -641,6 +668,17 @@ class Programs(RuleBasedStateMachine):
             for video, served in user.memory.items()
         ]
         found = self.twins.both(memories)
+        assert found == sorted(expected, key=lambda row: [str(value) for value in row])
+
+    @invariant()
+    def candidates_agree(self) -> None:
+        """The stored candidates from outside are those of the model, on both databases."""
+        expected = [
+            (user.key, video.key or "erased:", source, *row)
+            for user in self.model.people()
+            for (video, source), row in user.candidates.items()
+        ]
+        found = self.twins.both(candidates)
         assert found == sorted(expected, key=lambda row: [str(value) for value in row])
 
     @rule(number=st.sampled_from([0, 1]))

@@ -181,6 +181,7 @@ class User:
     pairs: dict[Video, Pair] = field(default_factory=dict)
     sessions: dict[UUID, ServedSession] = field(default_factory=dict)
     memory: dict[Video, Memory] = field(default_factory=dict)
+    candidates: dict[tuple[Video, str], tuple[float, datetime | None]] = field(default_factory=dict)
     is_reset: bool = False
     merged: set[User] = field(default_factory=set)
 
@@ -198,6 +199,10 @@ class User:
         self.sessions |= guest.sessions
         for video, served in guest.memory.items():
             self.memory[video] = served.with_other(self.memory.get(video))
+        for name, (score, end) in guest.candidates.items():
+            _, own_end = self.candidates.get(name, (0.0, scalars.EARLIEST))
+            if own_end is not None and (end is None or end > own_end):
+                self.candidates[name] = score, end
         self.mutes |= guest.mutes
         self.follows |= guest.follows
         self.blocks |= guest.blocks
@@ -273,6 +278,13 @@ class User:
     def last_served(self, session: UUID) -> Video | None:
         own = self.sessions.get(session)
         return own.videos()[-1] if own else None
+
+    def expire(self, as_of: datetime) -> int:
+        """Delete expired candidates; return their number."""
+        old = [name for name, (_, end) in self.candidates.items() if end and end <= as_of]
+        for name in old:
+            del self.candidates[name]
+        return len(old)
 
     def prune(self, until: datetime) -> list[ServedSession]:
         """Delete old sessions; what they know as seen stays so."""
