@@ -91,12 +91,23 @@ def explain(
         signals=signals, settings=settings,
     )  # fmt: skip
     check_where(request.where)
-    return _explanation(session, request, video_key(video), checked_words(words))
+    return explain_in(session, request, video_key(video), checked_words(words))
 
 
-def _explanation(
+def explain_in(
     session: Session, request: FeedRequest, video: str, words: Mapping[str, Words]
 ) -> Explanation:
+    """Explain a video's rank in the feed of a resolved request, or its absence.
+
+    Args:
+        session: the caller's transaction.
+        request: as `resolve` returns it.
+        video: the video's key.
+        words: the words for each format.
+
+    Raises:
+        UnknownVideo: the video does not exist.
+    """
     page = page_query(explain_query(request, video), "explain")
     row = session.execute(_with_facts(page, request)).one_or_none()
     if row is None:

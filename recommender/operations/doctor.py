@@ -32,6 +32,7 @@ from recommender.models.types import Base, UtcDateTime
 from recommender.operations import erase
 from recommender.operations.merge import unfinished_merges
 from recommender.operations.query_plans import check_plans
+from recommender.operations.registered_plans import INDEX_ADVICE
 
 MAX_CLOCK_OFFSET = timedelta(minutes=1)
 
@@ -277,8 +278,8 @@ def _plans(session: Session) -> Finding:
     return _finding(
         "plans", "; ".join(checked.findings) or None,
         f"{len(checked.plans)} pages by indexes{rows}",
-        "fix `indexes` and `planner` first; on SQLite, undo an ANALYZE with"
-        " DELETE FROM sqlite_stat1",
+        INDEX_ADVICE if checked.is_registered else "fix `indexes` and `planner` first; on SQLite,"
+        " undo an ANALYZE with DELETE FROM sqlite_stat1",
     )  # fmt: skip
 
 

@@ -15,16 +15,23 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Executable
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from recommender.database import lookup
+from recommender.database.explained import (
+    analysed_plan,
+    explained,
+    is_full_scan,
+    nodes,
+    rows_read,
+)
 from recommender.database.expressions import named
 from recommender.database.session import Session
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import cached_statement, page_query
-from recommender.models import User
+from recommender.models import User, Video
 from recommender.models.types import Base
+from recommender.operations.probes import registered_things, spread_keys
+from recommender.operations.registered_plans import PlanFault, allowed_reads, check_registered
 from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import top_candidates
@@ -44,7 +51,7 @@ MAX_READ = 50_000
 MAX_DISCARDED = 100_000
 """Limit for joined rows that a join filter discards."""
 
-SAMPLED_USERS = 3
+SAMPLED_USERS, SAMPLED_VIDEOS = 3, 100
 
 _SCANNED = re.compile(r"^SCAN (rec_[a-z_]*[a-z])", re.MULTILINE)
 
@@ -70,30 +77,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanCheck:
-    """The plans of the pages by user key, and one sentence per fault."""
+    """The plans of the pages by user key, and one sentence per fault.
+
+    Attributes:
+        plans: the plans by user key.
+        findings: the sentences.
+        is_registered: whether the fault is in what the host registered.
+    """
 
     plans: Mapping[str, Plan]
     findings: tuple[str, ...]
-
-
-class explained(Executable, sa.ClauseElement):  # noqa: N801 - it reads as the SQL that it is
-    """A statement to explain: PostgreSQL runs it, SQLite only plans it."""
-
-    inherit_cache = False
-
-    def __init__(self, statement: Any) -> None:
-        self.statement = statement
-
-
-@compiles(explained, "postgresql")
-def _analysed(element: explained, compiler: SQLCompiler, **options: Any) -> str:
-    statement = compiler.process(element.statement, **options)
-    return f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}"
-
-
-@compiles(explained, "sqlite")
-def _planned(element: explained, compiler: SQLCompiler, **options: Any) -> str:
-    return f"EXPLAIN QUERY PLAN {compiler.process(element.statement, **options)}"
+    is_registered: bool = False
 
 
 def check_plans(
@@ -107,6 +101,7 @@ def check_plans(
 
     The usual cause is a missing index or outdated planner statistics, which `diagnose` reports. The
     reference formula may read any number of rows. Each page is ranked once; nothing is written.
+    What the host registered is also run by itself, so that a sentence names what is slow.
 
     Args:
         session: the caller's transaction.
@@ -117,14 +112,23 @@ def check_plans(
     Raises:
         InvalidValue: a user's key or the reading time is malformed.
     """
-    viewers = _sample(session) if users is None else users
-    plans: dict[str, Plan] = {}
-    findings: list[str] = []
-    for user in viewers:
-        request = resolve(session, user, as_of=as_of, settings=settings)
-        plans[user] = page_plan(session, request)
-        findings += _faults(user, plans[user], _most_read(request))
-    return PlanCheck(plans, tuple(findings))
+    viewers = spread_keys(session, User, SAMPLED_USERS) if users is None else users
+    requests = {user: resolve(session, user, as_of=as_of, settings=settings) for user in viewers}
+    faults = _registered_faults(session, list(requests.values()))
+    sentences = [fault.sentence for fault in faults]
+    if not all(fault.can_run for fault in faults):
+        return PlanCheck({}, tuple(sentences), is_registered=True)
+    plans = {user: page_plan(session, request) for user, request in requests.items()}
+    for user, request in requests.items():
+        sentences += _faults(user, plans[user], _most_read(request))
+    return PlanCheck(plans, tuple(sentences), is_registered=bool(faults))
+
+
+def _registered_faults(session: Session, requests: Sequence[FeedRequest]) -> list[PlanFault]:
+    """Return what the registered things do wrong; it costs nothing without a host's registry."""
+    if not requests or not registered_things(requests[0].registry):
+        return []
+    return check_registered(session, requests, spread_keys(session, Video, SAMPLED_VIDEOS))
 
 
 def page_plan(session: Session, request: FeedRequest) -> Plan:
@@ -148,14 +152,14 @@ def plan_of(session: Session, statement: Executable, values: Mapping[str, Any]) 
         statement: a SELECT.
         values: the parameters of the statement.
     """
-    rows = lookup.run(session, explained(statement), dict(values))
     if lookup.is_sqlite(session):
+        rows = lookup.run(session, explained(statement), dict(values))
         steps = "\n".join(row[-1] for row in rows)
         return Plan(None, None, None, tuple(sorted(set(_SCANNED.findall(steps)))))
-    top = rows.scalar_one()[0]["Plan"]
+    top = analysed_plan(session, statement, values)
     plan = Plan(0, 0, top["Shared Hit Blocks"] + top["Shared Read Blocks"], ())
     big = _big_tables(session)
-    for node in _nodes(top):
+    for node in nodes(top):
         plan = _counted(plan, node, big)
     return plan
 
@@ -164,13 +168,10 @@ def _counted(plan: Plan, node: Mapping[str, Any], big: frozenset[str]) -> Plan:
     """Return the plan with the rows of one node added."""
     loops, relation = node["Actual Loops"], node.get("Relation Name")
     removed = node.get("Rows Removed by Join Filter", 0) * loops
-    is_whole = node["Node Type"].endswith("Seq Scan") and loops
+    is_whole = is_full_scan(node)
     # One full scan of a small table is free.
     times = loops - 1 if is_whole and relation not in big else loops
-    read = 0.0
-    if relation:
-        parts = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
-        read = sum(node.get(part, 0) for part in parts) * times
+    read = rows_read(node) * times if relation else 0
     scanned = {*plan.scanned, str(relation)} if is_whole and relation in big else plan.scanned
     return replace(
         plan,
@@ -180,17 +181,13 @@ def _counted(plan: Plan, node: Mapping[str, Any], big: frozenset[str]) -> Plan:
     )
 
 
-def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield node
-    for child in node.get("Plans", ()):
-        yield from _nodes(child)
-
-
 def _most_read(request: FeedRequest) -> int | None:
     """Return the number of rows that a page may read; None for no limit."""
     if request.profile.is_reference:
         return None
-    return round(MAX_READ * max(1, request.settings.candidates / CANDIDATES))
+    candidates = request.settings.candidates
+    ours = round(MAX_READ * max(1, candidates / CANDIDATES))
+    return ours + allowed_reads(request.registry, candidates)
 
 
 def _faults(user: str, plan: Plan, most_read: int | None) -> Iterator[str]:
@@ -204,24 +201,17 @@ def _faults(user: str, plan: Plan, most_read: int | None) -> Iterator[str]:
         yield f"the page of {user} joined {plan.discarded:,} rows for nothing"
 
 
-def _sample(session: Session) -> list[str]:
-    """Return the keys of users spread over the whole table."""
-    last = session.scalar(sa.select(sa.func.max(User.id))) or 0
-    keys: list[str] = []
-    for number in range(SAMPLED_USERS):
-        after = sa.select(User.key).where(User.id > last * number // SAMPLED_USERS)
-        keys += session.scalars(after.order_by(User.id).limit(1)).all()
-    return list(dict.fromkeys(keys))
-
-
 def _big_tables(session: Session) -> frozenset[str]:
-    """Return the names of the tables with many rows, judged by size on disk."""
+    """Return the names of our and the host's tables with many rows, judged by size on disk."""
     # The size is always known; the planner's row counts may be missing.
     tables = sa.table("pg_class", sa.column("relname"), sa.column("oid"))
     pages = sa.func.pg_relation_size(tables.c.oid) / sa.func.current_setting("block_size").cast(
         sa.BigInteger
     )
+    registry = lookup.registry(session)
+    hosts = [table.name for table in registry.columns_read] if registry else []
     statement = sa.select(tables.c.relname).where(
-        tables.c.relname.in_(list(Base.metadata.tables)), pages * ROWS_PER_BLOCK > LARGE_TABLE_ROWS
+        tables.c.relname.in_([*Base.metadata.tables, *hosts]),
+        pages * ROWS_PER_BLOCK > LARGE_TABLE_ROWS,
     )
     return frozenset(lookup.run(session, statement).scalars())

@@ -247,13 +247,13 @@ def scored(
     statement = sa.select(Video.id.label("video_id"), *keys, sources, *labels).select_from(Video)
     if among is None:
         statement = statement.outerjoin(facts, facts.c.video_id == Video.id)
-        return _with_affinities(statement, candidate, viewer.user_id) if shape.own else statement
+        return with_affinities(statement, candidate, viewer.user_id) if shape.own else statement
     statement = statement.join(facts, facts.c.video_id == Video.id)
     owner = opaque(viewer.user_id, Video.id)
-    return statement if shape.is_reference else _with_affinities(statement, candidate, owner)
+    return statement if shape.is_reference else with_affinities(statement, candidate, owner)
 
 
-def _with_affinities(
+def with_affinities(
     statement: Statement, candidate: Candidate, owner: ColumnElement[int]
 ) -> Statement:
     """Return a statement with the viewer's affinities to the creator and sound of videos.

@@ -15,18 +15,19 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Settings, create_engine, resolve
+from recommender import Registry, Settings, Source, create_engine, resolve
 from recommender.benchmark.distributions import END
 from recommender.benchmark.large_world import LargeWorld
 from recommender.benchmark.load import load
 from recommender.database import lookup
+from recommender.database.registered import OPTION
 from recommender.feed.reasons import cause_query
 from recommender.feed.statements import candidate_rows
 from recommender.formats import scalars
 from recommender.formats.visibility import FOLLOWERS, PUBLIC, UNLISTED
 from recommender.models import Interaction, Video, VideoHashtag
 from recommender.models.types import Base
-from recommender.operations import query_plans
+from recommender.operations import query_plans, registered_plans
 from recommender.operations.query_plans import (
     MAX_DISCARDED,
     MAX_READ,
@@ -42,6 +43,8 @@ from recommender.ranking.scoring import pool_size, top_candidates
 from recommender.ranking.sources import EXPLORATION, SOURCES
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from tests.conftest import DATABASES
+from tests.support.shop import BOOSTS, MEMBERS, METADATA, PICK, PICKS, SHOP, make_index
+from tests.support.worlds import at, make_user, make_videos
 
 WORLD = LargeWorld(videos=24_000, users=1_500, follows=60_000, interactions=90_000, seen=8_000)
 """Its first user has seen a third of it."""
@@ -363,3 +366,60 @@ def test_three_users_are_looked_at_where_none_are_named(world: Session) -> None:
 
 def test_an_empty_database_has_no_findings(session: Session) -> None:
     assert check_plans(session, as_of=scalars.now()) == query_plans.PlanCheck({}, ())
+
+
+@pytest.fixture
+def shop(session: Session, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A shop with 30 videos and many boosts, picks and members, without an index."""
+    monkeypatch.setattr(registered_plans, "MAX_SCANNED", 50)
+    session.connection().execution_options(**{OPTION: SHOP})
+    METADATA.create_all(session.connection())
+    make_user(session)
+    make_videos(session, *(f"v{number:02}" for number in range(30)))
+    keys = [f"other {number}" for number in range(100)]
+    session.execute(BOOSTS.insert(), [{"video": key, "strength": 0.5} for key in keys])
+    session.execute(PICKS.insert(), [{"video": key, "place": 1} for key in keys])
+    return session
+
+
+def test_the_registered_thing_that_is_slow_is_named(shop: Session) -> None:
+    slow = [
+        "the signal boost of shop reads the whole of host_boosts for each video",
+        "the source picks of shop reads the whole of host_picks",
+    ]
+    checked = check_plans(shop, as_of=at())
+    assert (list(checked.findings), checked.is_registered) == (slow, True)
+    for column in (BOOSTS.c.video, PICKS.c.place):
+        make_index(shop, column)
+    assert check_plans(shop, as_of=at()).findings == ()
+    shop.execute(sa.update(Video).values(format="premium"))
+    shop.execute(MEMBERS.insert(), [{"member": f"user {number}"} for number in range(100)])
+    (found,) = check_plans(shop, as_of=at()).findings
+    assert found == "the filter members of shop reads the whole of host_members"
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_the_rows_that_a_registered_thing_reads_by_indexes_count(shop: Session) -> None:
+    """SQLite's plans do not count rows."""
+    short = sa.select(Video.id).where(Video.key > "v", Video.duration_ms < 9).order_by(Video.key)
+    registry = Registry(sources=[Source("short", 1, lambda *_: short)], name="shop")
+    shop.connection().execution_options(**{OPTION: registry})
+    shop.execute(sa.text("SET LOCAL enable_seqscan = off"))
+    (found,) = check_plans(shop, as_of=at()).findings
+    assert found == "the source short of shop reads 30 rows, more than 16"
+
+
+def test_what_cannot_run_is_named_without_a_page(shop: Session) -> None:
+    shop.execute(sa.schema.DropTable(PICKS))
+    checked = check_plans(shop, as_of=at())
+    cannot = [each for each in checked.findings if "cannot run" in each]
+    assert [each.partition(":")[0] for each in cannot] == ["the source picks of shop cannot run"]
+    assert (checked.plans, "host_picks" in cannot[0]) == ({}, True)
+
+
+def test_a_page_may_read_more_with_what_is_registered() -> None:
+    candidates = 600
+    signal_and_filter = 2 * registered_plans.READS_PER_VIDEO * candidates
+    source = registered_plans.READS_PER_ROW * 4 * PICK.quota
+    assert registered_plans.allowed_reads(SHOP, candidates) == signal_and_filter + source
+    assert registered_plans.allowed_reads(OURS, candidates) == 0

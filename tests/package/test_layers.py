@@ -33,6 +33,9 @@ MAY_IMPORT = {
 FOR_EVERYBODY = {"errors", "settings", "logs"}
 """The modules that stand beside the wings; they import one another only."""
 
+FOR_HOSTS = "testing"
+"""The module for the tests of hosts: it imports all wings but `cli`, and nothing imports it."""
+
 LONGEST_MODULE = 400
 MOST_MODULES = 17
 
@@ -70,7 +73,7 @@ def imported(path: Path, *, run: bool = False) -> Iterator[str]:
 
 def test_every_module_is_in_a_wing_or_for_everybody() -> None:
     top = {wing_of(name) for name in NAMES} - {"", "__main__"}
-    assert top == {*MAY_IMPORT, *FOR_EVERYBODY, "cli"}
+    assert top == {*MAY_IMPORT, *FOR_EVERYBODY, "cli", FOR_HOSTS}
 
 
 @pytest.mark.parametrize("wing", MAY_IMPORT)
@@ -89,6 +92,12 @@ def test_a_wing_imports_only_from_those_below_it(wing: str) -> None:
 def test_what_everybody_imports_knows_no_wing() -> None:
     known = {wing_of(module) for name in FOR_EVERYBODY for module in imported(NAMES[name])}
     assert known <= FOR_EVERYBODY
+
+
+def test_nothing_imports_the_tests_of_hosts_and_they_print_nothing() -> None:
+    importers = {name for name, path in NAMES.items() if FOR_HOSTS in set(imported(path))}
+    assert importers == set()
+    assert "cli" not in {wing_of(module) for module in imported(NAMES[FOR_HOSTS])}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

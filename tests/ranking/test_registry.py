@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
-    Candidate,
     Filter,
     InvalidValue,
     Registry,
@@ -31,38 +30,20 @@ from recommender.models import Affinity, Follow, Interaction, Video
 from recommender.ranking.registry import OURS
 from recommender.ranking.sources import SOURCES
 from recommender.ranking.viewer import Viewer
+from tests.support.shop import (
+    BOOST,
+    BOOSTS,
+    MEMBERS,
+    METADATA,
+    PICKS,
+    SHOP,
+    boosted,
+    for_members,
+    picked,
+)
 from tests.support.worlds import at, make_user, make_video, make_videos, names, record
 
 NOON = at()
-
-METADATA = sa.MetaData()
-BOOSTS = sa.Table(
-    "host_boosts", METADATA, sa.Column("video", sa.Text), sa.Column("strength", sa.Float)
-)
-PICKS = sa.Table(
-    "host_picks", METADATA, sa.Column("video", sa.Text), sa.Column("place", sa.Integer)
-)
-MEMBERS = sa.Table("host_members", METADATA, sa.Column("member", sa.Text))
-
-
-def boosted(_candidate: Candidate) -> sa.ColumnElement[float]:
-    strength = sa.select(BOOSTS.c.strength).where(BOOSTS.c.video == Video.key)
-    return sa.func.coalesce(strength.scalar_subquery(), 0.0)
-
-
-def picked(_viewer: Viewer, _quota: int) -> sa.Select[Any]:
-    return sa.select(PICKS.c.video).order_by(PICKS.c.place)
-
-
-def for_members(viewer: Viewer) -> sa.ColumnElement[bool]:
-    is_member = sa.exists().where(MEMBERS.c.member == viewer.key)
-    return sa.or_(Video.format.is_distinct_from("premium"), is_member)
-
-
-BOOST = Signal("boost", 0, 1, boosted, "the shop recommends it")
-PICK = Source("picks", 10, picked)
-MEMBER = Filter("members", for_members, "it is for members")
-SHOP = Registry(signals=[BOOST], sources=[PICK], filters=[MEMBER], name="shop")
 
 
 def register(session: Session, registry: Registry) -> None:
