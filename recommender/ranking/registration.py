@@ -204,6 +204,7 @@ def _check_reads(name: str, clause: Any) -> None:
     """Raise `InvalidValue` if SQL reads a clock or chance, or the rows of other users."""
     check_times(name, clause)
     parts = list(visitors.iterate(clause))
+    _check_types(name, parts)
     for part in parts:
         called = getattr(part, "name", None) if isinstance(part, FunctionElement) else None
         if isinstance(called, str) and called.lower() in VOLATILE:
@@ -217,6 +218,27 @@ def _check_reads(name: str, clause: Any) -> None:
                 f"{name}: reads {_table_of(table).name} of all users: compare its user_id with"
                 " viewer.user_id"
             )
+
+
+def _check_types(name: str, parts: Iterable[Any]) -> None:
+    """Raise `InvalidValue` if text, such as our keys, is compared with a number or a UUID."""
+    for part in parts:
+        if isinstance(part, BinaryExpression) and operators.is_comparison(part.operator):
+            kinds = {kind for side in (part.left, part.right) if (kind := _kind_of(side))}
+            if "text" in kinds and len(kinds) > 1:
+                raise InvalidValue(
+                    f"{name}: compares text with {min(kinds)}, which PostgreSQL refuses:"
+                    f" {' '.join(str(part).split())}; keys of the recommender are text, so cast one"
+                    " of the two"
+                )
+
+
+def _kind_of(side: Any) -> str | None:
+    """Return whether an expression is text, a number or a UUID, None if it is anything else."""
+    columns = getattr(getattr(side, "element", side), "selected_columns", [side])
+    kind = stored_type(columns[0]) if hasattr(columns[0], "type") else None
+    named = {sa.String: "text", sa.Numeric: "a number", sa.Integer: "a number", sa.Uuid: "a UUID"}
+    return next((name for base, name in named.items() if isinstance(kind, base)), None)
 
 
 def _per_user(parts: Sequence[Any]) -> Iterator[Any]:

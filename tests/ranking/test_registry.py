@@ -293,6 +293,9 @@ def test_an_asynchronous_session_finds_it_too(tmp_path: Path) -> None:
     assert asyncio.run(run()) == "shop"
 
 
+NUMBERED = sa.table("host_numbers", sa.column("id", sa.BigInteger), sa.column("person", sa.Uuid))
+
+
 def a(expression: Callable[[Any], Any], **options: Any) -> Registry:
     return Registry([Signal("mine", 0, 1, expression, **options)])
 
@@ -375,6 +378,14 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: rule(lambda _: BOOSTS.c.video == Video.key),
         "filter mine: it joins host_boosts: use EXISTS",
+    ),
+    (
+        lambda: rule(lambda _: sa.exists().where(NUMBERED.c.id == Video.key)),
+        "filter mine: compares text with a number, .* host_numbers.id = rec_videos.key; keys",
+    ),
+    (
+        lambda: rule(lambda viewer: viewer.key.in_(sa.select(NUMBERED.c.person))),
+        "filter mine: compares text with a UUID, which PostgreSQL refuses: :key IN",
     ),
     (lambda: rule(for_members, "where"), "filters: the name 'where' is taken"),
     (lambda: rule(for_members, "Not_Seen"), "filters: the name 'Not_Seen' is taken"),
