@@ -82,10 +82,11 @@ from .feed.for_you import (
 )
 from .feed.memory import mark_seen as mark_seen
 from .feed.sessions import record_page as record_page
-from .feed.timelines import (
+from .lists.timelines import (
     following as following,
     trending as trending,
 )
+from .lists.similar import similar as similar
 from .feed.explain import explain as explain
 from .feed.comparison import diff_profiles as diff_profiles
 from .feed.resolve import resolve as resolve

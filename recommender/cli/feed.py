@@ -15,11 +15,11 @@ from recommender.cli.options import as_of_option, database_option, format_option
 from recommender.cli.output import form_of
 from recommender.cli.pages import print_explanation, print_page
 from recommender.errors import UnknownUser
-from recommender.feed import timelines
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
+from recommender.lists import timelines
 from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
 
 limit_option = click.option(

@@ -52,9 +52,9 @@ class SessionPosition(NamedTuple):
         """The text that asks for the page: letters, digits, `-` and `_`."""
         packed = struct.pack(_SESSION_FORM, self.session.bytes, self.position)
         if self.scan_after is None:
-            return _encoded(packed)
+            return encoded(packed)
         published_at, video_id = self.scan_after
-        return _encoded(packed + struct.pack(_SCAN_FORM, microseconds(published_at), video_id))
+        return encoded(packed + struct.pack(_SCAN_FORM, microseconds(published_at), video_id))
 
 
 def read_cursor(cursor: str) -> SessionPosition:
@@ -64,7 +64,7 @@ def read_cursor(cursor: str) -> SessionPosition:
         InvalidCursor: the text has not the form of a cursor.
     """
     try:
-        packed = _decoded(cursor)
+        packed = decoded(cursor)
         session, position = struct.unpack_from(_SESSION_FORM, packed)
         after = _scan_position(packed[_SESSION_BYTES:])
     except (struct.error, ValueError, OverflowError):
@@ -80,7 +80,7 @@ def _scan_position(packed: bytes) -> ScanPosition | None:
     if not packed:
         return None
     since_1970, video_id = struct.unpack(_SCAN_FORM, packed)
-    return ScanPosition(_time(since_1970), video_id)
+    return ScanPosition(time_of(since_1970), video_id)
 
 
 def session_uuid(value: object) -> UUID:
@@ -113,7 +113,7 @@ class ListPosition:
         """The text that asks for the videos below: 23 or 34 letters, digits, `-` and `_`."""
         value = self.value if self.by == BY_TREND else microseconds(self.value)
         least = [self.least] if self.by == BY_NEWNESS else []
-        return _encoded(struct.pack(_form(self.by), self.by, value, self.video_id, *least))
+        return encoded(struct.pack(_form(self.by), self.by, value, self.video_id, *least))
 
     @classmethod
     def of(cls, cursor: str, *allowed: bytes) -> ListPosition:
@@ -123,13 +123,13 @@ class ListPosition:
             InvalidCursor: the text is not a cursor of one of the allowed orders.
         """
         try:
-            packed = _decoded(cursor)
+            packed = decoded(cursor)
             by, value, *others = struct.unpack(_form(packed[:1]), packed)
-            position = cls(by, value if by == BY_TREND else _time(value), *others)
+            position = cls(by, value if by == BY_TREND else time_of(value), *others)
         except (struct.error, ValueError, OverflowError):
-            raise _foreign(cursor) from None
+            raise foreign(cursor) from None
         if by not in allowed or not position._is_possible() or position.cursor != cursor:
-            raise _foreign(cursor)
+            raise foreign(cursor)
         return position
 
     def _is_possible(self) -> bool:
@@ -159,11 +159,12 @@ TOP_OF_TRENDING = ListPosition(BY_TREND, LARGEST_TREND, LARGEST_ID)
 """The position above every video with a trend."""
 
 
-def _encoded(packed: bytes) -> str:
+def encoded(packed: bytes) -> str:
+    """Return the text of a cursor that holds some bytes."""
     return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
-def _decoded(cursor: str) -> bytes:
+def decoded(cursor: str) -> bytes:
     """Return the bytes of a cursor; `ValueError` if it is not base64 without its ``=``."""
     text = str(cursor)
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -173,11 +174,13 @@ def _form(by: bytes) -> str:
     return {BY_TREND: ">cdq", BY_NEWNESS: ">cqqd"}.get(by, ">cqq")
 
 
-def _time(since_1970: int) -> datetime:
+def time_of(since_1970: int) -> datetime:
+    """Return the time of a number of microseconds since 1970."""
     return scalars.EARLIEST + timedelta(microseconds=since_1970)
 
 
-def _foreign(cursor: object) -> InvalidCursor:
+def foreign(cursor: object) -> InvalidCursor:
+    """Return the error for a text that is not a cursor of the list."""
     return InvalidCursor(
         f"cursor: {scalars.shown(cursor)} is not one of this list: ask for a page without one"
     )

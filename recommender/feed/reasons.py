@@ -53,6 +53,9 @@ IMPERSONAL = ("quality", "trending", "freshness", "exploration", "language", "co
 TAG_SIGNALS = ("hashtags", "hashtag_affinity", "lately")
 """The signals that a hashtag of the video explains."""
 
+NEEDS_CAUSE = ("social", "similarity", "shared_hashtags")
+"""The signals that are a reason only together with what they name."""
+
 NOT_FOR_NAMES = ("published", "not_in_future", "not_own", "not_rejected", "not_seen")
 """The filters that do not decide whether a reason may name a video that the viewer enjoyed.
 
@@ -131,7 +134,7 @@ def _reason(signal: str, item: FeedItem, causes: Causes) -> Reason | None:
         return _creator_reason(signal, item, causes)
     if cause := causes.get((item.video_id, signal)):
         return cause
-    if signal == "social":
+    if signal in NEEDS_CAUSE:
         # A page that comes again keeps the signal, also of people no longer followed.
         return None
     if signal in TAG_SIGNALS:

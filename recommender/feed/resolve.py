@@ -67,7 +67,7 @@ MAX_FORMATS = 10
 
 def resolve(
     session: Session,
-    user: AnyKey,
+    user: AnyKey | None,
     profile: str | Profile | None = None,
     *,
     limit: int = DEFAULT_LIMIT,
@@ -86,7 +86,7 @@ def resolve(
 
     Args:
         session: the caller's transaction.
-        user: the viewer's key; an unknown user is no error.
+        user: the viewer's key; an unknown user is no error. None for a list without a viewer.
         profile: ``name`` or ``name@version``, or a `Profile`; None for the active one, or for the
             profile of the session that is continued.
         limit: the maximum number of videos, 1 to 500.
@@ -109,7 +109,7 @@ def resolve(
         UnknownProfile: the profile or version does not exist.
     """
     moment = reading_time(as_of)
-    key = scalars.parse_named("user", scalars.key, user)
+    key = "" if user is None else scalars.parse_named("user", scalars.key, user)
     own, position, scan_after = _place(cursor, session_id)
     if not isinstance(rewatch, bool):
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")

@@ -16,6 +16,7 @@ from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
+from recommender.ranking.similar import SIMILAR_SOURCES
 from recommender.ranking.sources import BACKFILL, CANDIDATES, Source
 from recommender.ranking.viewer import Shape, Viewer
 
@@ -25,13 +26,17 @@ def candidates(shape: Shape, viewer: Viewer) -> CTE:
 
     The exponent of a source is its index in the registry.
     """
-    sources_of = enumerate(shape.registry.every_source)
-    rows = [_rows(shape, viewer, place, source) for place, source in sources_of]
+    rows = [_rows(shape, viewer, place, source) for place, source in enumerate(sources_in(shape))]
     listed = sa.union_all(*rows).subquery("each_source")
     sources = sa.cast(sa.func.sum(listed.c.source), Double).label("sources")
     merged = sa.select(listed.c.video_id, sources).group_by(listed.c.video_id)
     # In the order of ids, the rows that later steps read lie side by side.
     return merged.order_by(listed.c.video_id).cte("candidates")
+
+
+def sources_in(shape: Shape) -> tuple[Source, ...]:
+    """Return the sources of a list, in the order of their powers of 2."""
+    return SIMILAR_SOURCES if shape.has_seeds else shape.registry.every_source
 
 
 def given_candidates(viewer: Viewer) -> CTE:
@@ -116,7 +121,7 @@ def within_scan(viewer: Viewer) -> list[ColumnElement[bool]]:
     """
     end = scan_end(viewer).cte("scan_end")
     last = (sa.select(column).scalar_subquery() for column in end.c)
-    return [_scanned_after(viewer), sa.tuple_(Video.published_at, Video.id) >= sa.tuple_(*last)]
+    return [scanned_after(viewer), sa.tuple_(Video.published_at, Video.id) >= sa.tuple_(*last)]
 
 
 def scan_end(viewer: Viewer) -> Statement:
@@ -127,7 +132,7 @@ def scan_end(viewer: Viewer) -> Statement:
     video = aliased(Video)
     last = (
         sa.select(video.published_at.label("published_at"), video.id.label("video_id"))
-        .where(video.status == "published", _scanned_after(viewer, video))
+        .where(video.status == "published", scanned_after(viewer, video))
         .order_by(video.published_at.desc(), video.id.desc())
         .offset(viewer.scan_limit - sa.literal(1, BigInteger()))
         .limit(1)
@@ -137,7 +142,8 @@ def scan_end(viewer: Viewer) -> Statement:
     return sa.select(both).order_by(both.c.published_at.desc(), both.c.video_id.desc()).limit(1)
 
 
-def _scanned_after(viewer: Viewer, video: type[Video] = Video) -> ColumnElement[bool]:
+def scanned_after(viewer: Viewer, video: type[Video] = Video) -> ColumnElement[bool]:
+    """Return the condition that a video comes after the position where a scan begins."""
     start = sa.tuple_(viewer.scan_after, viewer.scan_after_id)
     return sa.tuple_(video.published_at, video.id) < start
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Double, FromClause, Subquery
 
 from recommender.database.expressions import (
+    Number,
     Statement,
     is_now,
     is_true,
@@ -32,6 +33,7 @@ MOST_TERMS = 200
 FACTS = (
     "sources", "completion", "likes", "shares", "comments", "saves", "hashtags",
     "hashtag_affinity", "lately", "neighbours", "followed", "terms",
+    "similarity", "shared_hashtags", "shared_words",
 )  # fmt: skip
 """The columns that facts may have: sums over the rows of `fact_rows`."""
 
@@ -42,6 +44,7 @@ def gather_facts(
     *,
     is_small: bool = False,
     unseen: bool = False,
+    seeded: bool = False,
 ) -> Subquery:
     """Return one row of facts per candidate, or per video that the viewer's rows name.
 
@@ -54,6 +57,7 @@ def gather_facts(
             the whole catalogue.
         is_small: whether so few candidates are given that looking up each one is cheaper.
         unseen: whether the viewer has no interaction with any candidate.
+        seeded: whether the list is about given videos.
     """
     if candidates is None:
         return summed(interaction_facts(viewer), hashtag_facts(viewer))
@@ -66,6 +70,8 @@ def gather_facts(
         else neighbour_facts(viewer, candidates),
         followed_facts(viewer, candidates),
     ]
+    if seeded:
+        parts += seed_facts(viewer, candidates)
     return summed(*parts, *([] if unseen else [candidate_interactions(viewer, candidates)]))
 
 
@@ -206,7 +212,7 @@ def candidate_neighbours(viewer: Viewer, candidates: FromClause) -> Statement:
 def viewer_terms(viewer: Viewer) -> Subquery:
     """Return the words of recently engaged captions with their rarity: 1 if rare, 0 if common."""
     lately = viewer.recent
-    rarity = number(1) - sa.cast(Term.captions, Double) / viewer.common_captions
+    rarity = _rarity(viewer)
     return (
         sa.select(VideoTerm.term, sa.func.max(rarity).label("rarity"))
         .select_from(lately)
@@ -222,13 +228,51 @@ def viewer_terms(viewer: Viewer) -> Subquery:
 
 def candidate_terms(viewer: Viewer, candidates: FromClause) -> Statement:
     """Return a row per candidate and word of its caption that the viewer's words contain."""
-    words = viewer_terms(viewer)
+    return _shared_terms("terms", viewer_terms(viewer), candidates)
+
+
+def _shared_terms(fact: str, words: Subquery, candidates: FromClause) -> Statement:
     # The join repeats the video's id, so that PostgreSQL does not compute the words per candidate.
     is_said = sa.and_(words.c.term == VideoTerm.term, VideoTerm.video_id == candidates.c.video_id)
     return (
-        fact_row(candidates.c.video_id, terms=words.c.rarity)
+        fact_row(candidates.c.video_id, **{fact: words.c.rarity})
         .select_from(candidates)
         .outerjoin(VideoTerm, VideoTerm.video_id == candidates.c.video_id)
         .outerjoin(words, is_said)
         .where(sa.func.coalesce(words.c.rarity, number(0)) > number(0))
     )
+
+
+def seed_facts(viewer: Viewer, candidates: FromClause) -> list[Statement]:
+    """Return the facts of candidates that compare them with the seeds of the list."""
+    among = sa.select(candidates.c.video_id)
+    near, tags, tag = viewer.near_seeds, viewer.seed_tags, VideoHashtag
+    similar = fact_row(near.c.video_id, similarity=near.c.similarity)
+    tagged = (
+        fact_row(candidates.c.video_id, shared_hashtags=sa.func.coalesce(tags.c.rarity, number(0)))
+        .select_from(candidates)
+        .outerjoin(tag, tag.video_id == candidates.c.video_id)
+        .outerjoin(tags, tags.c.hashtag_id == tag.hashtag_id)
+    )
+    worded = _shared_terms("shared_words", seed_terms(viewer), candidates)
+    return [similar.where(near.c.video_id.in_(among)), tagged, worded]
+
+
+def seed_terms(viewer: Viewer) -> Subquery:
+    """Return the words of the seeds' captions with their rarity: 1 if rare, 0 if common."""
+    rarity = _rarity(viewer)
+    return (
+        sa.select(VideoTerm.term, sa.func.max(rarity).label("rarity"))
+        .select_from(viewer.seeds)
+        .join(VideoTerm, VideoTerm.video_id == viewer.seeds.c.id)
+        .join(Term, Term.term == VideoTerm.term)
+        .where(rarity > number(0))
+        .group_by(VideoTerm.term)
+        .order_by(sa.func.max(rarity).desc(), VideoTerm.term)
+        .limit(MOST_TERMS)
+        .subquery("seed_terms")
+    )
+
+
+def _rarity(viewer: Viewer) -> Number:
+    return number(1) - sa.cast(Term.captions, Double) / viewer.common_captions

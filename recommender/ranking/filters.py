@@ -230,6 +230,7 @@ _OURS = tuple(rule.name for rule in FILTERS)
 
 LISTS: Mapping[str, ListFilters] = {
     "for_you": ListFilters(applied=(*_OURS, *HOST_FILTERS)),
+    "similar": ListFilters(applied=(*_OURS, *HOST_FILTERS)),
     "following": ListFilters(
         applied=(*(name for name in _OURS if name != "not_seen"), *HOST_FILTERS)
     ),
@@ -334,6 +335,8 @@ def _requested(shape: Shape, viewer: Viewer, video_id: VideoId) -> list[ColumnEl
     conditions = []
     if shape.goes_on and not_seen not in {rule.predicate for rule in filters_of(shape)}:
         conditions.append(not_served(viewer, video_id))
+    if shape.has_seeds:
+        conditions.append(video_id.not_in(sa.select(viewer.seeds.c.id)))
     return [*conditions, *host_conditions(shape, viewer, video_id).values()]
 
 

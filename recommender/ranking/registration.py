@@ -21,6 +21,7 @@ from recommender.models.types import Base
 from recommender.ranking.additions import ANY_FACTS
 from recommender.ranking.filters import FILTERS, HOST_FILTERS, Filter
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, expression_of
+from recommender.ranking.similar import SIMILAR_SIGNALS
 from recommender.ranking.sources import SOURCES, Source
 from recommender.ranking.viewer import Viewer, ViewerParts
 
@@ -79,7 +80,8 @@ def check_signal_names(signals: Sequence[Signal], known: Iterable[str] = ()) -> 
         signals: the host's signals.
         known: the names of other signals.
     """
-    taken = {*COLUMNS, *(signal.name for signal in SIGNALS), *map(str.lower, known)}
+    ours = (signal.name for signal in (*SIGNALS, *SIMILAR_SIGNALS))
+    taken = {*COLUMNS, *ours, *map(str.lower, known)}
     _check_names("signals", signals, taken, MAX_NAME_BYTES)
 
 

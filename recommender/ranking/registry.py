@@ -32,6 +32,7 @@ from recommender.ranking.registration import (
 )
 from recommender.ranking.request import Profile
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, within_range
+from recommender.ranking.similar import SIMILAR_SIGNALS
 from recommender.ranking.sources import SCAN_FACTOR, SOURCES, Source
 from recommender.ranking.viewer import Viewer
 
@@ -90,8 +91,13 @@ class Registry:
 
     @cached_property
     def every_signal(self) -> Mapping[str, Signal]:
-        """All signals by name: ours, then the host's."""
+        """The signals of For You by name: ours, then the host's."""
         return {signal.name: signal for signal in (*SIGNALS, *self.signals)}
+
+    @cached_property
+    def _known(self) -> Mapping[str, Signal]:
+        """All signals by name, with those of the list `similar`."""
+        return {**self.every_signal, **{signal.name: signal for signal in SIMILAR_SIGNALS}}
 
     @cached_property
     def every_source(self) -> tuple[Source, ...]:
@@ -104,9 +110,9 @@ class Registry:
         Raises:
             UnknownSignal: there is no such signal.
         """
-        if (signal := self.every_signal.get(name)) is not None:
+        if (signal := self._known.get(name)) is not None:
             return signal
-        place, there_are = f" in {self.name}" if self.name else "", ", ".join(self.every_signal)
+        place, there_are = f" in {self.name}" if self.name else "", ", ".join(self._known)
         raise UnknownSignal(f"there is no signal {shown(name)}{place}: there are {there_are}")
 
     def check(self, profile: Profile) -> None:

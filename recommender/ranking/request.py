@@ -216,6 +216,7 @@ class FeedRequest(RequestSummary):
         formats: the formats of the videos; empty for all videos.
         exclude: the keys of videos to leave out.
         signals: the host's own signals (`Signal`), each with its weight.
+        seeds: the keys of the videos that the list `similar` is about; empty for For You.
         settings: the numbers that shape signals and sources.
         started_at: the time at which the session began, None if it begins with this page.
         next_position: the session's next position; if later, the page was already served.
@@ -233,6 +234,7 @@ class FeedRequest(RequestSummary):
     formats: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     signals: Mapping[Any, float] = field(default_factory=dict)
+    seeds: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
     started_at: datetime | None = None
     next_position: int = 1

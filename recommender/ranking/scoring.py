@@ -236,7 +236,9 @@ def scored(
         is_keyed: whether to add the score key.
     """
     if facts is None:
-        facts = gather_facts(viewer, among, is_small=is_small, unseen=unseen)
+        facts = gather_facts(
+            viewer, among, is_small=is_small, unseen=unseen, seeded=shape.has_seeds
+        )
     candidate = Candidate(facts, viewer)
     known = [(name, shape.registry.value_of(name, candidate)) for name in shape.signals]
     own = [(signal.name, within_range(signal, candidate)) for signal in shape.own]

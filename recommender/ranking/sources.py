@@ -89,7 +89,7 @@ class Source:
 def following(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos by creators whom the viewer follows."""
     wanted = with_statuses(viewer.followed, "published", "followers")
-    return _newest_of(viewer, Video.creator_id, wanted, quota, "followed_since")
+    return newest_of(viewer, Video.creator_id, wanted, quota, "followed_since")
 
 
 def neighbours(viewer: Viewer, quota: int) -> sa.Select[int]:
@@ -125,8 +125,23 @@ def social(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos with hashtags that the viewer declared or has most affinity to."""
+    declared = sa.select(UserHashtag.hashtag_id).where(
+        UserHashtag.user_id == viewer.user_id, _wanted(viewer, "hashtag", UserHashtag.hashtag_id)
+    )
+    every = sa.union(declared, _most_liked(viewer, "hashtag")).subquery("every_hashtag")
+    return newest_tagged(viewer, every, quota)
+
+
+def newest_tagged(viewer: Viewer, hashtags: FromClause, quota: int) -> sa.Select[int]:
+    """Return the newest videos with some hashtags, a few of each.
+
+    Args:
+        viewer: the viewer of the request.
+        hashtags: rows of `hashtag_id`.
+        quota: the quota of the source.
+    """
     # All hashtags of a video have one `listed_at`, so DISTINCT leaves one row per video.
-    tag, wanted = VideoHashtag, _wanted_hashtags(viewer)
+    tag, wanted = VideoHashtag, _with_oldest(viewer, hashtags)
     listed = (
         sa.select(tag.video_id, tag.listed_at.label("published_at"))
         .join(wanted, wanted.c.hashtag_id == tag.hashtag_id)
@@ -136,13 +151,9 @@ def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
     return _newest_among(listed, quota)
 
 
-def _wanted_hashtags(viewer: Viewer) -> CTE:
-    """Return the viewer's hashtags, with the publication time of the oldest video to read."""
+def _with_oldest(viewer: Viewer, every: FromClause) -> CTE:
+    """Return hashtags with the publication time of the oldest video to read."""
     # The limit is above any possible number: it makes SQLite compute the table once.
-    declared = sa.select(UserHashtag.hashtag_id).where(
-        UserHashtag.user_id == viewer.user_id, _wanted(viewer, "hashtag", UserHashtag.hashtag_id)
-    )
-    every = sa.union(declared, _most_liked(viewer, "hashtag")).subquery("every_hashtag")
     since = (
         sa.select(VideoHashtag.listed_at)
         .where(
@@ -167,13 +178,13 @@ def sounds(viewer: Viewer, quota: int) -> sa.Select[int]:
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
     wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
-    return _newest_of(viewer, Video.sound_id, wanted, quota, "sounds_since")
+    return newest_of(viewer, Video.sound_id, wanted, quota, "sounds_since")
 
 
 def creators(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos by creators to whom the viewer has most affinity."""
     wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
-    return _newest_of(viewer, Video.creator_id, wanted, quota, "creators_since")
+    return newest_of(viewer, Video.creator_id, wanted, quota, "creators_since")
 
 
 def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
@@ -276,7 +287,7 @@ def newest(_viewer: Viewer, _quota: int) -> sa.Select[int]:
     return _newest()
 
 
-def _newest_of(
+def newest_of(
     viewer: Viewer, column: InstrumentedAttribute[Any], wanted: Subquery, quota: int, name: str
 ) -> sa.Select[int]:
     """Return the newest videos by the wanted creators, or with the wanted sounds.

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Text, Uuid
 from sqlalchemy.types import TypeEngine
 
-from recommender.database.expressions import written_out
+from recommender.database.expressions import materialized, written_out
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
 from recommender.models.types import UtcDateTime
 from recommender.ranking.history import (
@@ -27,7 +27,9 @@ from recommender.ranking.history import (
     followed_users,
     keyed_videos,
     near_recent,
+    near_seeds,
     recent_engagements,
+    tags_of_seeds,
 )
 from recommender.ranking.request import FeedRequest, ScanPosition, weights_of
 
@@ -63,7 +65,10 @@ _DOUBLES = (
 
 _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(_INTEGERS, BigInteger()),
-    **dict.fromkeys(("key", "language", "country", "device", "given", "excluded_keys"), Text()),
+    **dict.fromkeys(
+        ("key", "language", "country", "device", "given", "seed_keys", "excluded_keys"),
+        Text(),
+    ),
     **dict.fromkeys(_TIMES, UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
@@ -97,6 +102,7 @@ class Shape:
         candidates: the largest number of candidates.
         registry: the signals, sources and filters that there are.
         formats: the number of formats that the caller asks for.
+        has_seeds: whether the list is about given videos, and not For You.
         added: the structure of the host's SQL, if the statement is to be cached.
         where: the host's predicate over `Video`.
         own: the host's signals.
@@ -112,6 +118,7 @@ class Shape:
     registry: Registry
     formats: int = 0
     fills: bool = False
+    has_seeds: bool = False
     added: Hashable = None
     where: ColumnElement[bool] | None = field(default=None, compare=False)
     own: tuple[Any, ...] = field(default=(), compare=False)
@@ -130,6 +137,7 @@ class Shape:
             candidates=request.settings.candidates,
             registry=request.registry,
             formats=len(request.formats),
+            has_seeds=bool(request.seeds),
             where=request.where,
             own=tuple(request.signals),
         )
@@ -168,7 +176,8 @@ class Viewer:
         key: the viewer's key, the host's own id of them; NULL in lists without a viewer.
         suits_square, suits_portrait, suits_landscape: 1 if it suits the viewer's device, else 0.
         limit: the largest number of videos on the page.
-        given, excluded_keys: the keys of the videos to rank, or to leave out, as JSON lists.
+        given, seed_keys, excluded_keys: the keys of the videos to rank, of `seeds`, and of the
+            videos to leave out, as JSON lists.
         weights: the weights by signal name.
         formats: the formats that the caller asks for; empty for any.
         history, history_scale, seen_lately, lately_prior, interests, trial_viewers, quality_prior,
@@ -194,6 +203,9 @@ class Viewer:
         followed: the users whom the viewer follows, without muted and blocked ones.
         people: the followed users whose recent engagements are read.
         excluded: the videos that the caller left out, None if none.
+        seeds: the videos that the list `similar` is about.
+        near_seeds: the videos near them, with their mean similarity.
+        seed_tags: their hashtags, with their rarity.
     """
 
     user_id: BindParameter[int]
@@ -208,6 +220,7 @@ class Viewer:
     learned_since: BindParameter[datetime]
     limit: BindParameter[int]
     given: BindParameter[str]
+    seed_keys: BindParameter[str]
     excluded_keys: BindParameter[str]
     weights: Mapping[str, BindParameter[float]]
     formats: tuple[BindParameter[str], ...]
@@ -244,6 +257,9 @@ class Viewer:
     followed: CTE
     people: CTE
     excluded: CTE | None
+    seeds: CTE
+    near_seeds: CTE
+    seed_tags: CTE
 
     @classmethod
     def of(cls, request: FeedRequest, given: Sequence[str] = ()) -> Viewer:
@@ -273,6 +289,7 @@ class Viewer:
         followed = followed_users(values)
         people = active_people(followed)
         excluded = keyed_videos(values["excluded_keys"]).cte("excluded")
+        seeds = materialized(keyed_videos(values["seed_keys"]).cte("seeds"))
         return cls(
             **values,
             weights={name: bind(_weight(name)) for name in parts.signals},
@@ -284,13 +301,17 @@ class Viewer:
             followed=followed,
             people=people,
             excluded=excluded if parts.has_excluded else None,
+            seeds=seeds,
+            near_seeds=near_seeds(seeds),
+            seed_tags=tags_of_seeds(seeds),
         )
 
     @property
     def ctes(self) -> list[CTE]:
         """The common table expressions."""
         history = (self.recent, self.near, self.lately, self.followed, self.people)
-        ctes = (*history, self.excluded)
+        of_seeds = (self.seeds, self.near_seeds, self.seed_tags)
+        ctes = (*history, self.excluded, *of_seeds)
         return [cte for cte in ctes if cte is not None]
 
     @property
@@ -327,6 +348,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "learned_since": request.learned_since or EARLIEST,
         "limit": request.limit,
         "given": json.dumps(given),
+        "seed_keys": json.dumps(request.seeds),
         "excluded_keys": json.dumps(request.exclude),
         "history": settings.history,
         "history_scale": float(settings.history_scale),

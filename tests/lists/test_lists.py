@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import FILTERS, FeedPage, FilterOutcome, InvalidValue
-from recommender.feed.timelines import following as plain_following
+from recommender.lists.timelines import following as plain_following
 from recommender.models import Video
 from recommender.models.tables import VIDEOS
 from recommender.ranking.filters import HOST_FILTERS, LISTS

@@ -41,6 +41,12 @@ from recommender.feed.statements import page_query
 from recommender.feed.values import FeedItem, FeedPage, Reason, Words, checked_words
 from recommender.formats import scalars
 from recommender.formats.scalars import LARGEST_ID, AnyKey
+from recommender.lists.trending import (
+    last_of_newest,
+    last_trending,
+    most_trending,
+    newest_without_trend,
+)
 from recommender.models import LearningState, Video
 from recommender.ranking.additions import check_where
 from recommender.ranking.audience import (
@@ -58,12 +64,6 @@ from recommender.ranking.filters import (
     not_in_future,
     not_own,
     published,
-)
-from recommender.ranking.plain_lists import (
-    last_of_newest,
-    last_trending,
-    most_trending,
-    newest_without_trend,
 )
 from recommender.ranking.registry import known_registry
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Profile

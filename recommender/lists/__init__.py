@@ -1,0 +1,1 @@
+"""Lists beside For You: timelines, and videos that are alike."""
