@@ -82,11 +82,6 @@ from .feed.for_you import (
 )
 from .feed.memory import mark_seen as mark_seen
 from .feed.sessions import record_page as record_page
-from .lists.timelines import (
-    following as following,
-    trending as trending,
-)
-from .lists.similar import similar as similar
 from .feed.explain import explain as explain
 from .feed.comparison import diff_profiles as diff_profiles
 from .feed.resolve import resolve as resolve
@@ -99,6 +94,13 @@ from .feed.values import (
     Reason as Reason,
     Words as Words,
 )
+
+# Lists beside For You
+from .lists.timelines import (
+    following as following,
+    trending as trending,
+)
+from .lists.similar import similar as similar
 
 # Ranking: what a feed consists of, and the weights
 from .ranking.request import (

@@ -26,10 +26,10 @@ from recommender.feed.statements import candidate_rows, page_rows
 from recommender.formats.scalars import UNDATED
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
+from recommender.ranking.candidates import was_exploration
 from recommender.ranking.registry import OURS, Registry, known_registry
 from recommender.ranking.request import REFERENCE, FeedRequest, Profile
 from recommender.ranking.scoring import ranked_candidates, ranked_given, score_key_of
-from recommender.ranking.sources import was_exploration
 from recommender.settings import Settings
 
 PAGE = 20

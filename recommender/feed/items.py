@@ -13,9 +13,9 @@ from recommender.feed.statements import Candidates, shown_rows
 from recommender.feed.values import Contribution, FeedItem, FilterOutcome
 from recommender.formats import scalars
 from recommender.models.tables import VIDEOS
+from recommender.ranking.candidates import was_exploration
 from recommender.ranking.request import FeedRequest, weights_of
 from recommender.ranking.scoring import score_of
-from recommender.ranking.sources import was_exploration
 
 CATALOGUE = ("catalogue",)
 """The source of every candidate of the reference formula: all videos are candidates."""

@@ -69,7 +69,7 @@ def likeness_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache ke
 
 def _near(viewer: Viewer, page: CTE) -> list[Statement]:
     """Return the seeds that the videos are near to, in both directions."""
-    near, seeds = VideoNeighbour, viewer.seeds
+    near, seeds = VideoNeighbour, viewer.seeds.videos
     pairs = ((near.source_id, near.video_id), (near.video_id, near.source_id))
     return [
         sa.select(*_likeness(video, "similarity", _key_of(seeds.c.id), near.similarity))
@@ -81,7 +81,7 @@ def _near(viewer: Viewer, page: CTE) -> list[Statement]:
 
 def _tagged(viewer: Viewer, page: CTE) -> Statement:
     """Return the hashtags that the videos share with the seeds."""
-    tags, tag = viewer.seed_tags, VideoHashtag
+    tags, tag = viewer.seeds.tags, VideoHashtag
     name = sa.select(Hashtag.name).where(Hashtag.id == tags.c.hashtag_id).scalar_subquery()
     likeness = _likeness(page.c.video_id, "shared_hashtags", name, tags.c.rarity)
     return (

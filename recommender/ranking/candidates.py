@@ -17,7 +17,7 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
 from recommender.ranking.similar import SIMILAR_SOURCES
-from recommender.ranking.sources import BACKFILL, CANDIDATES, Source
+from recommender.ranking.sources import BACKFILL, CANDIDATES, EXPLORATION, SOURCES, Source
 from recommender.ranking.viewer import Shape, Viewer
 
 
@@ -158,3 +158,18 @@ def _backfill_limit(viewer: Viewer, least: int) -> ColumnElement[int]:
     two_pages = 2 * viewer.limit
     least_or_whole = sa.case((viewer.whole > least, viewer.whole), else_=least)
     return sa.case((two_pages > least_or_whole, two_pages), else_=least_or_whole)
+
+
+_EXPLORATION_POWER = 1 << next(
+    place for place, each in enumerate(SOURCES) if each.name == EXPLORATION
+)
+
+
+def is_exploration(sources: ColumnElement[float]) -> ColumnElement[bool]:
+    """Return the condition that a `sources` column names the exploration source."""
+    return sa.cast(sources, BigInteger).bitwise_and(_EXPLORATION_POWER) != 0
+
+
+def was_exploration(sources: float) -> bool:
+    """Return True if a value of a `sources` column names the exploration source."""
+    return bool(int(sources) & _EXPLORATION_POWER)

@@ -246,7 +246,7 @@ def _shared_terms(fact: str, words: Subquery, candidates: FromClause) -> Stateme
 def seed_facts(viewer: Viewer, candidates: FromClause) -> list[Statement]:
     """Return the facts of candidates that compare them with the seeds of the list."""
     among = sa.select(candidates.c.video_id)
-    near, tags, tag = viewer.near_seeds, viewer.seed_tags, VideoHashtag
+    near, tags, tag = viewer.seeds.near, viewer.seeds.tags, VideoHashtag
     similar = fact_row(near.c.video_id, similarity=near.c.similarity)
     tagged = (
         fact_row(candidates.c.video_id, shared_hashtags=sa.func.coalesce(tags.c.rarity, number(0)))
@@ -263,8 +263,8 @@ def seed_terms(viewer: Viewer) -> Subquery:
     rarity = _rarity(viewer)
     return (
         sa.select(VideoTerm.term, sa.func.max(rarity).label("rarity"))
-        .select_from(viewer.seeds)
-        .join(VideoTerm, VideoTerm.video_id == viewer.seeds.c.id)
+        .select_from(viewer.seeds.videos)
+        .join(VideoTerm, VideoTerm.video_id == viewer.seeds.videos.c.id)
         .join(Term, Term.term == VideoTerm.term)
         .where(rarity > number(0))
         .group_by(VideoTerm.term)

@@ -336,7 +336,7 @@ def _requested(shape: Shape, viewer: Viewer, video_id: VideoId) -> list[ColumnEl
     if shape.goes_on and not_seen not in {rule.predicate for rule in filters_of(shape)}:
         conditions.append(not_served(viewer, video_id))
     if shape.has_seeds:
-        conditions.append(video_id.not_in(sa.select(viewer.seeds.c.id)))
+        conditions.append(video_id.not_in(sa.select(viewer.seeds.videos.c.id)))
     return [*conditions, *host_conditions(shape, viewer, video_id).values()]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,8 +15,6 @@ from recommender.database.expressions import (
     is_positive,
     is_rejected,
     json_texts,
-    logarithm,
-    materialized,
 )
 from recommender.models import Interaction, RememberedVideo, ServedVideo, Video
 from recommender.models.serving import FOR_YOU_MEMORY
@@ -117,65 +114,6 @@ def near_recent(recent: CTE) -> CTE:
         .group_by(NEIGHBOURS.c.video_id)
         .cte("near")
     )
-
-
-def near_seeds(seeds: CTE) -> CTE:
-    """Return the videos near some seeds, in either direction, with their mean similarity."""
-    forward = sa.select(
-        NEIGHBOURS.c.source_id.label("seed_id"), NEIGHBOURS.c.video_id, NEIGHBOURS.c.similarity
-    ).join_from(seeds, NEIGHBOURS, NEIGHBOURS.c.source_id == seeds.c.id)
-    backward = sa.select(
-        NEIGHBOURS.c.video_id.label("seed_id"), NEIGHBOURS.c.source_id, NEIGHBOURS.c.similarity
-    ).join_from(seeds, NEIGHBOURS, NEIGHBOURS.c.video_id == seeds.c.id)
-    both = sa.union_all(forward, backward).subquery("seed_pairs")
-    # A pair may be stored in both directions.
-    pairs = (
-        sa.select(both.c.video_id, sa.func.max(both.c.similarity).label("similarity"))
-        .group_by(both.c.seed_id, both.c.video_id)
-        .subquery("seed_neighbours")
-    )
-    number_of_seeds = sa.select(sa.func.count()).select_from(seeds).scalar_subquery()
-    mean = sa.func.sum(pairs.c.similarity) / sa.cast(number_of_seeds, Double)
-    return (
-        sa.select(pairs.c.video_id, mean.label("similarity"))
-        .group_by(pairs.c.video_id)
-        .cte("near_seeds")
-    )
-
-
-MOST_SEED_TAGS = 50
-"""The largest number of hashtags of the seeds that are compared."""
-
-MOST_TAGGED = 1_000
-"""The largest number of videos that are counted to find out how rare a hashtag is."""
-
-
-def tags_of_seeds(seeds: CTE) -> CTE:
-    """Return the hashtags of some seeds with their rarity: the inverse logarithm of their videos.
-
-    Adamic and Adar, "Friends and Neighbors on the Web" (2003).
-    """
-    tags = (
-        sa.select(VIDEO_HASHTAGS.c.hashtag_id)
-        .join(seeds, seeds.c.id == VIDEO_HASHTAGS.c.video_id)
-        .distinct()
-        .order_by(VIDEO_HASHTAGS.c.hashtag_id)
-        .limit(MOST_SEED_TAGS)
-        .subquery("distinct_tags")
-    )
-    tagged = VIDEO_HASHTAGS.alias("tagged")
-    counted = (
-        sa.select(sa.literal(1))
-        .where(tagged.c.hashtag_id == tags.c.hashtag_id, tagged.c.listed_at.is_not(None))
-        .limit(MOST_TAGGED)
-        .correlate(tags)
-        .subquery("counted")
-    )
-    videos = sa.select(sa.func.count()).select_from(counted).scalar_subquery()
-    rarity = constant(1.0, Double()) / logarithm(
-        constant(math.e, Double()) + sa.cast(videos, Double)
-    )
-    return materialized(sa.select(tags.c.hashtag_id, rarity.label("rarity")).cte("seed_tags"))
 
 
 def neighbour_weight(neighbour: Any) -> ColumnElement[float]:

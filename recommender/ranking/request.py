@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement
 
 from recommender.errors import InvalidValue
 from recommender.formats.plain import plain
+from recommender.formats.scalars import EARLIEST
 from recommender.settings import Settings
 
 if TYPE_CHECKING:
@@ -247,6 +248,26 @@ class FeedRequest(RequestSummary):
     def is_served(self) -> bool:
         """True if the page was already served."""
         return self.position < self.next_position
+
+    @property
+    def whole(self) -> int:
+        """The number of candidates if the whole catalogue can be candidates, else 0."""
+        videos, candidates = self.learning.videos, self.settings.candidates
+        return candidates if videos is not None and videos <= candidates else 0
+
+    @property
+    def served_until(self) -> datetime:
+        """The time until which a video must have been served to come again unseen.
+
+        It is before the session began, because nothing comes twice in a session.
+        """
+        seconds = self.settings.served_again_after
+        # Nothing was served at the earliest time, so 0 lets nothing come again.
+        is_never = not seconds or self.as_of - EARLIEST < timedelta(seconds=seconds)
+        if is_never:
+            return EARLIEST
+        before_session = (self.started_at or self.as_of) - timedelta(microseconds=1)
+        return max(EARLIEST, min(before_session, self.as_of - timedelta(seconds=seconds)))
 
     @property
     def has_conditions(self) -> bool:

@@ -18,12 +18,18 @@ from recommender.database.expressions import (
     opaque,
 )
 from recommender.models import Video
-from recommender.ranking.candidates import candidates, given_candidates, quota_of, served_candidates
+from recommender.ranking.candidates import (
+    candidates,
+    given_candidates,
+    is_exploration,
+    quota_of,
+    served_candidates,
+)
 from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import allowed, keyword_not_muted, outcomes, remaining
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.signals import Candidate, within_range
-from recommender.ranking.sources import EXPLORATION, SOURCES, is_exploration
+from recommender.ranking.sources import EXPLORATION, SOURCES
 from recommender.ranking.viewer import Shape, Viewer
 
 KEY_SCALE = 1_000_000_000

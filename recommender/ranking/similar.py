@@ -65,7 +65,7 @@ def _of_seeds(viewer: Viewer, column: InstrumentedAttribute[Any]) -> sa.Select[A
     """Return the creators or sounds of the seeds."""
     seed = aliased(Video)
     value = getattr(seed, column.key)
-    seeds = sa.select(value).join(viewer.seeds, viewer.seeds.c.id == seed.id)
+    seeds = sa.select(value).join(viewer.seeds.videos, viewer.seeds.videos.c.id == seed.id)
     return seeds.where(value.is_not(None)).distinct()
 
 
@@ -81,14 +81,14 @@ SIMILAR_SIGNALS = (
 
 def near(viewer: Viewer, quota: int) -> sa.Select[int]:
     """Videos whose viewers also engaged with the seeds."""
-    rows = viewer.near_seeds
+    rows = viewer.seeds.near
     order = (rows.c.similarity.desc(), rows.c.video_id.desc())
     return sa.select(rows.c.video_id).order_by(*order).limit(NEIGHBOUR_SCAN_FACTOR * quota)
 
 
 def tagged(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos with hashtags of the seeds."""
-    return newest_tagged(viewer, viewer.seed_tags, quota)
+    return newest_tagged(viewer, viewer.seeds.tags, quota)
 
 
 def sounding(viewer: Viewer, quota: int) -> sa.Select[int]:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, ColumnElement, FromClause, Subquery, literal
+from sqlalchemy import CTE, ColumnElement, FromClause, Subquery, literal
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.database.expressions import Order, Statement, fence, largest, materialized
@@ -284,7 +284,7 @@ def fresh(viewer: Viewer, _quota: int) -> sa.Select[int]:
 
 def newest(_viewer: Viewer, _quota: int) -> sa.Select[int]:
     """The newest videos of all."""
-    return _newest()
+    return sa.select(Video.id).order_by(Video.published_at.desc(), Video.id.desc())
 
 
 def newest_of(
@@ -368,10 +368,6 @@ def _status_in(subjects: FromClause) -> ColumnElement[str]:
     return subjects.c.status if "status" in subjects.c else literal("published")
 
 
-def _newest() -> sa.Select[int]:
-    return sa.select(Video.id).order_by(Video.published_at.desc(), Video.id.desc())
-
-
 SOURCES = (
     Source("following", 100, following),
     Source("social", 40, social),
@@ -393,17 +389,3 @@ BACKFILL = "newest"
 
 EXPLORATION = "fresh"
 """The source of exploration candidates, for which places are reserved."""
-
-_EXPLORATION_POWER = 1 << next(
-    place for place, each in enumerate(SOURCES) if each.name == EXPLORATION
-)
-
-
-def is_exploration(sources: ColumnElement[float]) -> ColumnElement[bool]:
-    """Return the condition that a `sources` column names the exploration source."""
-    return sa.cast(sources, BigInteger).bitwise_and(_EXPLORATION_POWER) != 0
-
-
-def was_exploration(sources: float) -> bool:
-    """Return True if a value of a `sources` column names the exploration source."""
-    return bool(int(sources) & _EXPLORATION_POWER)

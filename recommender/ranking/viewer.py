@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Text, Uuid
 from sqlalchemy.types import TypeEngine
 
-from recommender.database.expressions import materialized, written_out
+from recommender.database.expressions import written_out
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
 from recommender.models.types import UtcDateTime
 from recommender.ranking.history import (
@@ -27,11 +27,10 @@ from recommender.ranking.history import (
     followed_users,
     keyed_videos,
     near_recent,
-    near_seeds,
     recent_engagements,
-    tags_of_seeds,
 )
 from recommender.ranking.request import FeedRequest, ScanPosition, weights_of
+from recommender.ranking.seeds import Seeds
 
 if TYPE_CHECKING:
     from recommender.ranking.registry import Registry
@@ -57,6 +56,8 @@ _TIMES = (
     "as_of", "learned_since", "trial_since", "scan_after", "served_until", "session_start",
 )  # fmt: skip
 
+_TEXTS = ("key", "language", "country", "device", "given", "seed_keys", "excluded_keys")
+
 _DOUBLES = (
     "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
     "trend_scale", "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half",
@@ -65,10 +66,7 @@ _DOUBLES = (
 
 _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(_INTEGERS, BigInteger()),
-    **dict.fromkeys(
-        ("key", "language", "country", "device", "given", "seed_keys", "excluded_keys"),
-        Text(),
-    ),
+    **dict.fromkeys(_TEXTS, Text()),
     **dict.fromkeys(_TIMES, UtcDateTime()),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
@@ -204,8 +202,6 @@ class Viewer:
         people: the followed users whose recent engagements are read.
         excluded: the videos that the caller left out, None if none.
         seeds: the videos that the list `similar` is about.
-        near_seeds: the videos near them, with their mean similarity.
-        seed_tags: their hashtags, with their rarity.
     """
 
     user_id: BindParameter[int]
@@ -257,9 +253,7 @@ class Viewer:
     followed: CTE
     people: CTE
     excluded: CTE | None
-    seeds: CTE
-    near_seeds: CTE
-    seed_tags: CTE
+    seeds: Seeds
 
     @classmethod
     def of(cls, request: FeedRequest, given: Sequence[str] = ()) -> Viewer:
@@ -289,7 +283,6 @@ class Viewer:
         followed = followed_users(values)
         people = active_people(followed)
         excluded = keyed_videos(values["excluded_keys"]).cte("excluded")
-        seeds = materialized(keyed_videos(values["seed_keys"]).cte("seeds"))
         return cls(
             **values,
             weights={name: bind(_weight(name)) for name in parts.signals},
@@ -301,17 +294,14 @@ class Viewer:
             followed=followed,
             people=people,
             excluded=excluded if parts.has_excluded else None,
-            seeds=seeds,
-            near_seeds=near_seeds(seeds),
-            seed_tags=tags_of_seeds(seeds),
+            seeds=Seeds.of(values["seed_keys"]),
         )
 
     @property
     def ctes(self) -> list[CTE]:
         """The common table expressions."""
         history = (self.recent, self.near, self.lately, self.followed, self.people)
-        of_seeds = (self.seeds, self.near_seeds, self.seed_tags)
-        ctes = (*history, self.excluded, *of_seeds)
+        ctes = (*history, self.excluded, *self.seeds)
         return [cte for cte in ctes if cte is not None]
 
     @property
@@ -373,32 +363,12 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "scan_limit": settings.scan_limit,
         "session": request.session,
         "session_start": request.started_at or request.as_of,
-        "served_until": _served_until(request),
+        "served_until": request.served_until,
         "served_attempts": settings.served_attempts,
-        "whole": _whole(request),
+        "whole": request.whole,
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
         **{_format(number): name for number, name in enumerate(request.formats)},
     }
-
-
-def _whole(request: FeedRequest) -> int:
-    """Return the number of candidates if the whole catalogue can be candidates, else 0."""
-    videos, candidates = request.learning.videos, request.settings.candidates
-    return candidates if videos is not None and videos <= candidates else 0
-
-
-def _served_until(request: FeedRequest) -> datetime:
-    """Return the time until which a video must have been served to come again unseen.
-
-    It is before the session began, because nothing comes twice in a session.
-    """
-    seconds = request.settings.served_again_after
-    # Nothing was served at the earliest time, so 0 lets nothing come again.
-    is_never = not seconds or request.as_of - EARLIEST < timedelta(seconds=seconds)
-    if is_never:
-        return EARLIEST
-    before_session = (request.started_at or request.as_of) - timedelta(microseconds=1)
-    return max(EARLIEST, min(before_session, request.as_of - timedelta(seconds=seconds)))
 
 
 def _weight(signal: str) -> str:

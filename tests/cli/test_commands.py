@@ -911,6 +911,7 @@ def test_db_goes_up_and_down(empty_database: str, run: Run) -> None:
     history = answer(run("db", "history"))
     applied = [(row["revision"], row["applied"]) for row in history]
     assert applied == [
+        ("0008", True),
         ("0007", True),
         ("0006", True),
         ("0005", True),

@@ -62,6 +62,7 @@ OPTIONS: Mapping[str, Any] = {
 def make_world(session: Session) -> None:
     """Make a viewer, a video that passes every filter, and the videos of `FAILS`."""
     make_user(session)
+    make_video(session, "about", creator="somebody")
     for creator in ("star", "villain", "nemesis"):
         follow(session, "viewer", creator)
     follow_oneself(session, "viewer")
@@ -89,6 +90,7 @@ PAGES: Mapping[str, Callable[[Session], FeedPage]] = {
     "for_you": lambda session: preview(session, **OPTIONS),
     "following": lambda session: plain_following(session, "viewer", **OPTIONS),
     "trending": lambda session: recommender.trending(session, **OPTIONS),
+    "similar": lambda session: recommender.similar(session, "about", user="viewer", **OPTIONS),
     "rank": ranked,
 }
 

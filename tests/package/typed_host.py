@@ -138,6 +138,7 @@ def pages(session: Session | scoped_session[Session], flask: scoped_session[Sess
     recommender.rank(flask, "ana", ["v"], allowed_only=True, words=words)
     assert_type(recommender.following(flask, "ana", cursor=page.cursor, where=long), FeedPage)
     recommender.following(flask, "ana", reasons=True, words=words)
+    assert_type(recommender.similar(flask, ["v", 2], user="ana", where=long), FeedPage)
     assert_type(recommender.trending(flask, "en", limit=5, where=long, exclude=["v"]), FeedPage)
     recommender.trending(flask, "en", reasons=True, words=words)
     assert_type(recommender.record_page(flask, page), FeedPage)
