@@ -29,7 +29,8 @@ STEPS = (
     "mute ana creator zoe.clay", "unmute ana creator zoe.clay",
     "block ana zoe.clay", "unblock ana zoe.clay", "record ana pottery-3 like",
     "feed ana --record", "feed ana --explain {table}",
-    "rank ana pottery-3 makeup-14 --explain {table}", "explain ana pottery-3 {table}",
+    "rank ana pottery-3 makeup-14 --explain {table}",
+    "similar pottery-3 --user ana --explain {table}", "explain ana pottery-3 {table}",
     "profiles diff classic for_you --user ana {table}",
     "profiles create mine --weight freshness=2 {table}", "profiles activate mine {table}",
     "profiles list {table}", "profiles show for_you {table}", "profiles show mine",
@@ -117,7 +118,7 @@ def prints_tables(command: click.Command) -> bool:
 
 
 WITH_DASHES = (
-    "follow -- -u -c", "record -- -u -v like", "feed -- -u", "rank -- -u -v", "explain -- -u -v",
+    "follow -- -u -c", "record -- -u -v like", "feed -- -u", "rank -- -u -v", "similar -- -v", "explain -- -u -v",
     "mute -- -u keyword -word", "unmute -- -u keyword -word", "unfollow -- -u -c",
     "block -- -u -c", "unblock -- -u -c",
     "user show -- -u", "user export -- -u", "user reset -- -u", "video status -- -v removed",

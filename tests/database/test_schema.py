@@ -43,6 +43,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "record_many": ([Event("key", "ana", "v", "like", NOON)],),
     "reset_user": ("ana",),
     "resolve": ("ana",),
+    "similar": ("v",),
     "set_video_status": ("v", "removed"),
     "trending": (),
     "unblock": ("ana", "ben"),

@@ -23,7 +23,7 @@ READS: dict[str, Callable[[Session], object]] = {
     "rank": lambda s: recommender.rank(s, "viewer", ["v", "w", "seen"]),
     "for_you": lambda s: recommender.for_you(s, "viewer"),
     "classic": lambda s: recommender.for_you(s, "viewer", profile="classic"),
-    "similar": lambda s: recommender.similar(s, "v1", user="viewer"),
+    "similar": lambda s: recommender.similar(s, "v", user="viewer"),
     "following": lambda s: recommender.following(s, "viewer"),
     "trending": recommender.trending,
 }
