@@ -118,7 +118,8 @@ def prints_tables(command: click.Command) -> bool:
 
 
 WITH_DASHES = (
-    "follow -- -u -c", "record -- -u -v like", "feed -- -u", "rank -- -u -v", "similar -- -v", "explain -- -u -v",
+    "follow -- -u -c", "record -- -u -v like", "feed -- -u", "rank -- -u -v",
+    "similar -- -v", "explain -- -u -v",
     "mute -- -u keyword -word", "unmute -- -u keyword -word", "unfollow -- -u -c",
     "block -- -u -c", "unblock -- -u -c",
     "user show -- -u", "user export -- -u", "user reset -- -u", "video status -- -v removed",
