@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import cli
 from recommender.database.transactions import writing
+from recommender.testing import check
 from tests.hosts.shop.shop.feed import Base, Clip, Customer, Pick, registry
 from tests.support.worlds import at, make_event
 
@@ -96,6 +97,12 @@ def run(world: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 @pytest.fixture
 def world(database: str) -> str:
     return database
+
+
+@pytest.mark.usefixtures("world")
+def test_the_registry_passes_the_contract_tests(engine: Engine) -> None:
+    with Session(engine) as session:
+        assert check(registry, session, as_of=END) == ()
 
 
 def test_pages_show_local_videos_and_picks_and_obey_the_rule(run: Run) -> None:

@@ -116,7 +116,7 @@ def _record_many(session: Session, me: Viewer) -> None:
 def _upsert_candidates(session: Session, me: Viewer) -> None:
     rows = [
         {"user": me.key, "video": video, "score": me.chance.random()}
-        for video in me.chance.sample(me.videos, 2)
+        for video in me.chance.sample(me.videos, min(2, len(me.videos)))
     ]
     recommender.upsert_candidates(session, "model", rows)
 
