@@ -28,6 +28,7 @@ from recommender import (
     run_transaction,
     set_video_status,
     unfollow,
+    upsert_candidates,
     upsert_users,
     upsert_videos,
 )
@@ -36,7 +37,7 @@ from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
 from recommender.ingest.follows import apply_follows
 from recommender.learning.statistics import RefreshRun
-from recommender.models import EventRow, Follow, User
+from recommender.models import EventRow, Follow, OutsideCandidate, User
 from recommender.models.tables import BLOCKS, FOLLOWS, MUTED_CREATORS
 from recommender.operations import merge
 from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
@@ -62,6 +63,9 @@ WRITES: dict[str, Callable[[Session], Any]] = {
     "import a follow": lambda s: apply_follows(s, [{"user": "u5", "creator": GUEST}]),
     "publish": lambda s: upsert_videos(
         s, [{"id": "late", "creator": GUEST, "published_at": NOON, "hashtags": ["h2"]}]
+    ),
+    "propose": lambda s: upsert_candidates(
+        s, "model", [{"user": GUEST, "video": "v1", "score": 0.5}]
     ),
     "republish": lambda s: set_video_status(s, "own", "review"),
 }
@@ -100,6 +104,7 @@ def check_done(engine: Engine, guest: int, name: str) -> None:
         (u1,) = session.scalars(sa.select(User.id).where(User.key == "u1"))
     assert referring == []
     assert len(read(engine, EventRow.key)) == 1 + (name == "record")
+    assert read(engine, OutsideCandidate.user_id) == [(own.id,)] * (name == "propose")
     assert ((own.id, u1) in follows) == (name != "unfollow")
     assert ((u1, own.id) in follows) == (name != "be unfollowed")
     assert len(follows) == 2 + (name in {"follow", "be followed", "import a follow"}) - (
