@@ -601,6 +601,8 @@ GOOD: dict[str, list[str]] = {
     "other": ["o"],
     "kind": [*scalars.EVENT_KINDS, *scalars.MUTE_KINDS * 3],
     "value": ["x y"],
+    "source": ["model"],
+    "score": ["0.5", "1"],
     "at": ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00+02:00"],
     "published_at": ["2026-01-01T12:00:00Z"],
 }
