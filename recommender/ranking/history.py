@@ -44,8 +44,7 @@ The limit also keeps SQLite from starting at all videos.
 PEOPLE_LIMIT = 50
 """The largest number of followed users whose recent engagements are read.
 
-Their rows, times the setting `recent_engagements`, are then at most a fifth of what a page may
-read. Nine of ten viewers follow fewer users.
+A page reads these twice. With 100 of each user, that is a fifth of the rows that a page may read.
 """
 
 _STATE = INTERACTIONS.c  # core: compiling a SELECT of ORM columns changes its cache key
