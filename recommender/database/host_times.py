@@ -102,5 +102,5 @@ def _is_hosts_time(side: Any) -> bool:
     if isinstance(getattr(side, "value", None), timedelta):
         return True
     kind = side.type.impl_instance if isinstance(side.type, sa.TypeDecorator) else side.type
-    is_time = isinstance(kind, sa.DateTime | sa.Date | sa.Interval)
+    is_time = isinstance(kind, sa.DateTime | sa.Date | sa.Interval | sa.Numeric | sa.Integer)
     return is_time and not isinstance(side.type, UtcDateTime)

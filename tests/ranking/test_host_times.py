@@ -23,6 +23,7 @@ TABLE = sa.Table(
     sa.Column("video", sa.Text, primary_key=True),
     sa.Column("since", sa.DateTime(timezone=True)),
     sa.Column("day", sa.Date),
+    sa.Column("epoch", sa.BigInteger),
 )
 picked_at = TABLE.c.since
 
@@ -44,9 +45,12 @@ def test_times_of_the_application_are_compared_alike_on_both_databases(session: 
     moments = [moment - week - step, moment - week, moment - step, moment, moment + step]
     for number, since in enumerate(moments):
         make_video(session, f"v{number}", published_at=moment - week)
-        session.execute(TABLE.insert().values(video=f"v{number}", since=since))
+        row = {"since": since, "day": since.date(), "epoch": int(since.timestamp())}
+        session.execute(TABLE.insert().values(video=f"v{number}", **row))
     for conditions, found in (
         ([lambda v: picked_at <= as_datetime(v.as_of)], "0123"),
+        ([lambda v: as_datetime(v.as_of, -week) >= TABLE.c.day], "01"),
+        ([lambda v: sa.extract("epoch", as_datetime(v.as_of, -week)) >= TABLE.c.epoch], "01"),
         ([lambda v: as_datetime(v.as_of, -week) < picked_at], "234"),
         ([lambda v: picked_at.between(as_datetime(v.as_of, -week), as_datetime(v.as_of))], "123"),
         ([lambda _: sa.exists().where(Video.key == TABLE.c.video,
@@ -61,6 +65,7 @@ def test_a_comparison_that_would_differ_is_refused_when_the_registry_is_made() -
     for condition in (
         lambda v: picked_at <= v.as_of,
         lambda v: v.as_of > TABLE.c.day,
+        lambda v: v.as_of > TABLE.c.epoch,
         lambda v: picked_at.between(datetime(2026, 1, 1, tzinfo=UTC), v.as_of),
         lambda _: Video.published_at == picked_at,
         lambda v: Video.published_at > v.as_of - timedelta(days=7),
