@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from recommender.database import migrations
 from recommender.database.engine import create_engine
 from recommender.database.transactions import writing
+from recommender.settings import REGISTRY_VARIABLE, URL_VARIABLES
 from tests.support import postgres
 from tests.support.processes import heed_interrupts
 from tests.support.time_limit import fail_if_too_long
@@ -77,10 +78,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.fixture(autouse=True)
-def _no_database_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RECOMMENDER_DATABASE_URL", "DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture(scope="session", autouse=True)
+def _no_database_of_the_machine() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (*URL_VARIABLES, REGISTRY_VARIABLE):
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
