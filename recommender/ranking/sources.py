@@ -118,9 +118,13 @@ def social(viewer: Viewer, quota: int) -> sa.Select[int]:
         .limit(SCAN_FACTOR * quota)
         .subquery("latest_of_people")
     )
-    video_id, last = latest.c.video_id, sa.func.max(latest.c.at)
-    order = (sa.func.count().desc(), last.desc(), video_id.desc())
-    return sa.select(video_id).group_by(video_id).order_by(*order)
+    people, last_at = sa.func.count().label("people"), sa.func.max(latest.c.at).label("last_at")
+    grouped = sa.select(latest.c.video_id, people, last_at).group_by(latest.c.video_id)
+    # Ordered twice, so that PostgreSQL filters the videos in this order, until there are enough.
+    best_first = grouped.order_by(people.desc(), last_at.desc(), latest.c.video_id.desc())
+    most = best_first.subquery("most_social")
+    order = (most.c.people.desc(), most.c.last_at.desc(), most.c.video_id.desc())
+    return sa.select(most.c.video_id).order_by(*order)
 
 
 def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
