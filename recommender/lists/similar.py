@@ -23,7 +23,7 @@ from recommender.database.session import Session
 from recommender.errors import InvalidValue
 from recommender.feed.cursors import decoded, encoded, foreign, time_of
 from recommender.feed.items import item_of, video_ids, video_key
-from recommender.feed.resolve import resolve
+from recommender.feed.resolve import reading_time, resolve
 from recommender.feed.statements import (
     cached_statement,
     page_query,
@@ -31,8 +31,7 @@ from recommender.feed.statements import (
     run_cached,
 )
 from recommender.feed.values import FeedItem, FeedPage, Words, checked_words
-from recommender.formats import scalars
-from recommender.formats.scalars import LARGEST_ID, AnyKey
+from recommender.formats.scalars import EARLIEST, LARGEST_ID, LATEST, UNDATED, AnyKey
 from recommender.lists.similar_reasons import with_reasons
 from recommender.models import Video
 from recommender.models.types import UtcDateTime, microseconds
@@ -93,9 +92,14 @@ class SimilarPosition(NamedTuple):
             position = cls(time_of(as_of), is_rest, key, time_of(published_at), video_id)
         except (struct.error, ValueError, OverflowError):
             raise foreign(cursor) from None
-        if position.cursor != cursor or not 1 <= video_id <= LARGEST_ID:
+        if position.cursor != cursor or not position._is_possible():
             raise foreign(cursor)
         return position
+
+    def _is_possible(self) -> bool:
+        """Return whether a video can have the position."""
+        are_times = EARLIEST <= self.as_of <= LATEST and UNDATED <= self.published_at <= LATEST
+        return are_times and 1 <= self.video_id <= LARGEST_ID
 
     def values(self) -> dict[str, Any]:
         """Return the bound values of `_is_below`."""
@@ -132,9 +136,10 @@ def similar(
         user: the viewer's key, known or not; None for no viewer.
         limit: the maximum number of videos, 1 to 500.
         cursor: the cursor of the page before; None or empty for the first page. Pass the other
-            arguments again with it; the reading time is kept.
+            arguments again with it.
         profile: ``name`` or ``name@version``.
-        as_of: the reading time of the first page, with an offset; None for now.
+        as_of: the reading time, with an offset; None for now. A cursor keeps the one of the first
+            page, but at most this one.
         where: a condition of the host over `Video`; use EXISTS for the host's tables.
         exclude: the keys of videos to leave out, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
@@ -151,7 +156,7 @@ def similar(
     after = SimilarPosition.of(cursor) if cursor else None
     own_words, seeds = checked_words(words), _seeds(videos)
     request = resolve(
-        session, user, profile, limit=limit, as_of=after.as_of if after else as_of, where=where,
+        session, user, profile, limit=limit, as_of=_read_at(after, as_of), where=where,
         exclude=exclude, signals=signals, settings=settings,
     )  # fmt: skip
     if request.profile.is_reference:
@@ -160,6 +165,15 @@ def similar(
     request = replace(request, seeds=seeds, session=None, scan_after=_scan_after(after))
     page = _page(session, request, after)
     return with_reasons(session, request, page, own_words) if reasons else page
+
+
+def _read_at(after: SimilarPosition | None, as_of: datetime | None) -> datetime:
+    """Return the reading time of a page.
+
+    A cursor is text of a client: it may not ask for what is published later.
+    """
+    latest = reading_time(as_of)
+    return latest if after is None else min(after.as_of, latest)
 
 
 def _seeds(videos: AnyKey | Iterable[AnyKey]) -> tuple[str, ...]:
@@ -198,7 +212,7 @@ def _top(request: FeedRequest) -> SimilarPosition:
 
 
 def _position(request: FeedRequest, row: Any) -> SimilarPosition:
-    published_at = row.page_published_at or scalars.UNDATED
+    published_at = row.page_published_at or UNDATED
     return SimilarPosition(
         request.as_of, bool(row.is_rest), row.score_key, published_at, row.video_id
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import FeedPage, InvalidCursor, InvalidValue, Settings, UnknownVideo, similar
+from recommender.lists.similar import SimilarPosition
 from recommender.models import Video
 from recommender.models.tables import VIDEOS
 from tests.support.kinds import slow_on_postgresql
@@ -117,6 +119,19 @@ def test_pages_follow_one_another_until_the_catalogue_ends(shop: Session) -> Non
     cursor = page(shop, limit=2).cursor
     later = similar(shop, "seed", cursor=cursor, limit=500)
     assert names(later) == whole[2:]  # the reading time is kept
+
+
+def test_a_cursor_asks_for_nothing_that_is_published_later(shop: Session) -> None:
+    """It is text of a client, who may write another reading time into it."""
+    later = datetime.now(UTC) + timedelta(days=9)
+    make_video(shop, "scheduled", creator="ana", published_at=later)
+    ahead = SimilarPosition(later + timedelta(days=1), False, 2**62, NOON, 1).cursor  # noqa: FBT003
+    assert "scheduled" not in names(similar(shop, "seed", cursor=ahead, limit=500))
+    assert "scheduled" in names(similar(shop, "seed", as_of=later, limit=500))
+    for day in (timedelta(days=-36_500), timedelta(days=36_500)):
+        far = SimilarPosition(NOON + day, False, 0, NOON, 1).cursor  # noqa: FBT003
+        with pytest.raises(InvalidCursor, match="is not one of this list"):
+            similar(shop, "seed", cursor=far)
 
 
 def test_a_list_never_ends_while_anything_is_left(session: Session) -> None:
