@@ -70,6 +70,11 @@ class _Trial:
     requests: tuple[FeedRequest, ...]
     videos: tuple[str, ...]
 
+    @property
+    def few_videos(self) -> tuple[str, ...]:
+        """Some of the videos, spread over the whole catalogue."""
+        return self.videos[:: 1 + len(self.videos) // PLANNED_VIDEOS]
+
 
 class _Result(NamedTuple):
     user: str
@@ -160,7 +165,7 @@ def _faults_of(trial: _Trial, each: Thing) -> Iterator[_Fault]:
     """Return the faults of a registered thing, without the consequences of others."""
     faults = list(_faults_of_sql(trial, each)) or list(_faults_of_results(trial, each))
     yield from faults
-    plans = trial.session, each, trial.requests, trial.videos[:PLANNED_VIDEOS]
+    plans = trial.session, each, trial.requests, trial.few_videos
     if not faults and (slow := plan_fault(*plans)) is not None:
         yield _Fault(slow.sentence, INDEX_ADVICE)
 
@@ -335,7 +340,7 @@ def _page_faults(trial: _Trial) -> Iterator[Finding]:
     lists: Mapping[str, Callable[[], object]] = {
         "a page": lambda: _page(session, request),
         "a ranking of given videos": lambda: read_given_candidates(
-            session, request, trial.videos[:PLANNED_VIDEOS]
+            session, request, trial.few_videos
         ),
         "an explanation": lambda: explain_in(session, request, trial.videos[0], {}),
     }

@@ -417,9 +417,9 @@ def test_what_cannot_run_is_named_without_a_page(shop: Session) -> None:
     assert (checked.plans, "host_picks" in cannot[0]) == ({}, True)
 
 
-def test_a_page_may_read_more_with_what_is_registered() -> None:
-    candidates = 600
-    signal_and_filter = 2 * registered_plans.READS_PER_VIDEO * candidates
+def test_a_page_may_read_more_with_what_is_registered(session: Session) -> None:
+    request = replace(resolve(session, "somebody"), registry=SHOP)
+    signal_and_filter = 2 * registered_plans.READS_PER_VIDEO * request.settings.candidates
     source = registered_plans.READS_PER_ROW * 4 * PICK.quota
-    assert registered_plans.allowed_reads(SHOP, candidates) == signal_and_filter + source
-    assert registered_plans.allowed_reads(OURS, candidates) == 0
+    assert query_plans._most_read(request) == MAX_READ + signal_and_filter + source
+    assert query_plans._most_read(replace(request, registry=OURS)) == MAX_READ

@@ -52,6 +52,7 @@ from recommender import (
     run_transaction,
 )
 from recommender.models import Video
+from recommender.testing import check
 
 NOW = datetime.now(UTC)
 
@@ -66,6 +67,11 @@ def engines(own: Engine, own_async: AsyncEngine) -> Engine:
     settings = assert_type(Settings.from_environment(), Settings)
     recommender.upgrade(own, settings=settings)
     return assert_type(create_engine("sqlite://", settings=Settings(pool_size=3)), Engine)
+
+
+def contract(session: Session) -> None:
+    assert_type([fault.found for fault in check(Registry(), session, as_of=NOW)], list[str])
+    check([], session)  # type: ignore[arg-type]
 
 
 def writes(session: Session) -> None:
