@@ -43,6 +43,7 @@ from recommender.ranking.scoring import pool_size, top_candidates
 from recommender.ranking.sources import EXPLORATION, SOURCES
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from tests.conftest import DATABASES
+from tests.support.kinds import slow_on_postgresql
 from tests.support.shop import BOOSTS, MEMBERS, METADATA, PICK, PICKS, SHOP, make_index
 from tests.support.worlds import at, make_user, make_videos
 
@@ -382,6 +383,7 @@ def shop(session: Session, monkeypatch: pytest.MonkeyPatch) -> Session:
     return session
 
 
+@slow_on_postgresql
 def test_the_registered_thing_that_is_slow_is_named(shop: Session) -> None:
     slow = [
         "the signal boost of shop reads the whole of host_boosts for each video",
