@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import (
-    BindParameter,
-    ClauseElement,
     ColumnElement,
     Double,
     Select,
@@ -32,8 +29,6 @@ if TYPE_CHECKING:
 else:
     Statement = Select  # SQLAlchemy 2.0 has another number of parameters
 
-S = TypeVar("S", bound=ClauseElement)
-
 _DIALECT = DefaultDialect()
 
 
@@ -48,53 +43,6 @@ def constant(value: float | str, type_: TypeEngine[Any]) -> ColumnElement[Any]:
     assert write is not None  # noqa: S101 - there is one for numbers and texts
     written = sa.literal_column(write(value), type_)
     return written if isinstance(value, str) else sa.cast(written, type_)
-
-
-class _WrittenOut(BindParameter[Any]):
-    """A built-in number or text that is written into the SQL."""
-
-    inherit_cache = True
-
-    def _gen_cache_key(self, *_: Any) -> tuple[Any, ...]:
-        return type(self), type(self.type), self.value
-
-
-@compiles(_WrittenOut)
-def _write_out(element: _WrittenOut, compiler: SQLCompiler, **options: Any) -> str:
-    value: Any = element.value
-    return compiler.process(constant(value, element.type), **options)
-
-
-def written_out(statement: S) -> S:
-    """Return the statement after its built-in numbers and texts became part of the SQL.
-
-    Times, infinity and values that are passed on execution stay bound parameters.
-    """
-    # In place: a statement of this size takes five times as long to copy as to build.
-    for element in _parts(statement):
-        if _is_built_in(element):
-            element.__class__ = _WrittenOut
-    return statement
-
-
-def _parts(statement: ClauseElement) -> Iterator[Any]:
-    """Return all parts of a statement, each once."""
-    stack: list[Any] = [statement]
-    seen = set()
-    while stack:
-        element = stack.pop()
-        if id(element) not in seen:
-            seen.add(id(element))
-            yield element
-            stack.extend(element.get_children())
-
-
-def _is_built_in(element: Any) -> bool:
-    if not isinstance(element, BindParameter) or element.required:
-        return False
-    if not isinstance(element.value, int | float | str) or element.value == math.inf:
-        return False
-    return "%(" not in str(element.value)  # a parameter's name to SQLAlchemy before 2.0.56
 
 
 LARGEST_EXPONENT = 500
@@ -116,17 +64,14 @@ def _number(value: float) -> sa.ColumnElement[float]:
 
 
 class within(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
-    """A double limited to a lower and an upper bound.
-
-    The value must not be NULL: PostgreSQL would ignore it and SQLite would return it.
-    """
+    """A double limited to a lower and an upper bound; NULL stays NULL."""
 
     type = Double()
     inherit_cache = True
 
 
 def bounded(value: Any, low: float, high: float) -> sa.ColumnElement[float]:
-    """Return a value limited to two bounds; the value must not be NULL."""
+    """Return a value limited to two bounds; NULL stays NULL."""
     return within(value, _number(low), _number(high))
 
 
@@ -137,9 +82,29 @@ def _scalar(element: within, compiler: SQLCompiler, **options: Any) -> str:
 
 
 @compiles(within, "postgresql")
-def _least_greatest(element: within, compiler: SQLCompiler, **options: Any) -> str:
+def _smaller(element: within, compiler: SQLCompiler, **options: Any) -> str:
+    # Not `least` and `greatest`, which ignore NULL. The value is computed once.
     value, low, high = element.clauses
-    return compiler.process(sa.func.least(sa.func.greatest(value, low), high), **options)
+    limited = sa.func.float8smaller(sa.func.float8larger(value, low), high)
+    return compiler.process(limited, **options)
+
+
+class unless_nan(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is
+    """A double, or NULL if it is NaN, as on SQLite. PostgreSQL orders NaN above infinity."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(unless_nan, "sqlite")
+def _as_it_is(element: unless_nan, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(unless_nan, "postgresql")
+def _null_if(element: unless_nan, compiler: SQLCompiler, **options: Any) -> str:
+    nan: ColumnElement[float] = sa.cast(constant("NaN", sa.Text()), Double())
+    return compiler.process(sa.func.nullif(*element.clauses, nan), **options)
 
 
 class half_away(FunctionElement[float]):  # noqa: N801

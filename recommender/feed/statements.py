@@ -19,8 +19,9 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.util import LRUCache
 
 from recommender.database import lookup
-from recommender.database.expressions import Statement, named, written_out
+from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
+from recommender.database.written_out import written_out
 from recommender.formats import scalars
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.models.tables import VIDEOS

@@ -8,7 +8,6 @@ again for every video.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from recommender.database.expressions import (
     is_true,
     number,
     saturated,
+    unless_nan,
 )
 from recommender.errors import InvalidValue
 from recommender.formats.scalars import LIST_LENGTH, UNDATED, shown
@@ -125,9 +125,9 @@ def expression_of(signal: Signal, candidate: Candidate) -> ColumnElement[Any]:
 
 def within_range(signal: Signal, candidate: Candidate) -> Number:
     """Return the expression of a host's signal, clamped to its declared range."""
+    # Each part reads the expression once, because it may be a subquery.
     held = sa.cast(expression_of(signal, candidate), Double)
-    # NaN becomes NULL, as on SQLite: PostgreSQL orders it above infinity.
-    return sa.case((held <= number(math.inf), bounded(held, signal.low, signal.high)))
+    return bounded(unless_nan(held), signal.low, signal.high)
 
 
 def completion(candidate: Candidate) -> Number:

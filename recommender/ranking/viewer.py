@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Text, Uuid
 from sqlalchemy.types import TypeEngine
 
-from recommender.database.expressions import written_out
+from recommender.database.written_out import written_out
 from recommender.formats.scalars import EARLIEST, LARGEST_ID
 from recommender.models.types import UtcDateTime
 from recommender.ranking.history import (

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import Settings, feed_query
-from recommender.database.expressions import named, written_out
+from recommender.database.expressions import named
+from recommender.database.written_out import written_out
 from recommender.feed.statements import (
     MAX_STATEMENTS,
     _compiled_statements,
