@@ -66,5 +66,5 @@ def test_creators_and_sounds_with_equally_new_videos_are_cut_by_id_and_by_name(
     table = USERS if column is Video.creator_id else SOUNDS
     for number, found in enumerate(expected, start=1):
         wanted = sa.select(table.c.id).subquery("wanted")
-        newest = sources._newest_of(viewer, column, wanted, number, "any_since")
+        newest = sources.newest_of(viewer, column, wanted, number, "any_since")
         assert [keys[row_id] for row_id in session.scalars(newest)] == list(found)
