@@ -35,6 +35,7 @@ from recommender.models import (
     User,
     Video,
 )
+from recommender.ranking.additions import check_froms
 from recommender.ranking.audience import any_with_status
 from recommender.ranking.profiles import (
     WantedProfile,
@@ -43,7 +44,7 @@ from recommender.ranking.profiles import (
     version_id,
     with_profile,
 )
-from recommender.ranking.registration import check_froms, check_signal_names
+from recommender.ranking.registration import check_signal_names
 from recommender.ranking.registry import Registry, known_registry
 from recommender.ranking.request import (
     DEFAULT_LIMIT,

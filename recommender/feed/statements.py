@@ -25,7 +25,7 @@ from recommender.database.written_out import written_out
 from recommender.formats import scalars
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.models.tables import VIDEOS
-from recommender.ranking.additions import check_times_of, kept_shape
+from recommender.ranking.additions import check_sql_of, kept_shape
 from recommender.ranking.candidates import scan_end
 from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import FeedRequest, ScanPosition
@@ -211,7 +211,7 @@ def cached_statement(
     SQLAlchemy's cache identifies it by these four arguments and not by its 20,000 parts. A
     statement that is built a second time is therefore found in that cache too.
     """
-    check_times_of(shape)
+    check_sql_of(shape)
     statement = written_out(wrap(ranked(shape, shape.any_viewer()), name))
     return sa.lambda_stmt(
         lambda: statement,

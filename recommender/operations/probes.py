@@ -22,12 +22,12 @@ from recommender.ranking.additions import ANY_FACTS
 from recommender.ranking.candidates import given_candidates, quota_of
 from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import Filter
-from recommender.ranking.registration import VOLATILE, checked_select
+from recommender.ranking.registration import VOLATILE, bounded_select, checked_select
 from recommender.ranking.registry import Registry
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import with_affinities
 from recommender.ranking.signals import Candidate, Signal, expression_of
-from recommender.ranking.sources import SCAN_FACTOR, Source
+from recommender.ranking.sources import Source
 from recommender.ranking.viewer import Shape, Viewer, ViewerParts
 
 SPREAD = 20
@@ -114,8 +114,8 @@ def source_videos(source: Source, request: FeedRequest) -> Statement:
 def given_rows(source: Source, request: FeedRequest) -> Statement:
     """Return the statement of all rows of a host's source that a page looks at, as they are."""
     quota = quota_of(source, Shape.of(request))
-    given = checked_select(source, Viewer.of(request), quota)
-    return named(given.limit(source.rows or SCAN_FACTOR * quota), f"rows_of_{source.name}")
+    given = bounded_select(source, Viewer.of(request), quota)
+    return named(given, f"rows_of_{source.name}")
 
 
 def sql_of(each: Thing) -> Any:

@@ -187,7 +187,7 @@ def _most_read(request: FeedRequest) -> int | None:
         return None
     candidates = request.settings.candidates
     ours = round(MAX_READ * max(1, candidates / CANDIDATES))
-    return ours + allowed_reads(request.registry, candidates)
+    return ours + allowed_reads(request)
 
 
 def _faults(user: str, plan: Plan, most_read: int | None) -> Iterator[str]:

@@ -32,9 +32,10 @@ from recommender.operations.probes import (
     registered_things,
     statement_of,
 )
-from recommender.ranking.registry import Registry
+from recommender.ranking.candidates import quota_of
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.sources import SCAN_FACTOR, Source
+from recommender.ranking.viewer import Shape
 
 READS_PER_VIDEO = 50
 """Limit for rows that a registered signal or filter reads for each video."""
@@ -76,19 +77,16 @@ class PlanFault(NamedTuple):
     can_run: bool = True
 
 
-def allowed_reads(registry: Registry, videos: int) -> int:
-    """Return the number of rows that all registered things may read for a page.
-
-    Args:
-        registry: the registry.
-        videos: the number of candidates.
-    """
-    per_video = len(registry.signals) + len(registry.filters)
-    return per_video * READS_PER_VIDEO * videos + sum(map(_reads_of_source, registry.sources))
+def allowed_reads(request: FeedRequest) -> int:
+    """Return the number of rows that all registered things may read for a page."""
+    registry = request.registry
+    per_video = (len(registry.signals) + len(registry.filters)) * READS_PER_VIDEO
+    of_sources = sum(_reads_of_source(source, request) for source in registry.sources)
+    return per_video * request.settings.candidates + of_sources
 
 
-def _reads_of_source(source: Source) -> int:
-    return READS_PER_ROW * (source.rows or SCAN_FACTOR * source.quota)
+def _reads_of_source(source: Source, request: FeedRequest) -> int:
+    return READS_PER_ROW * (source.rows or SCAN_FACTOR * quota_of(source, Shape.of(request)))
 
 
 def check_registered(
@@ -131,7 +129,7 @@ def slowness_of(
         videos: the keys of the videos that a signal or filter is computed for, 1 or more.
     """
     is_source = each.kind == "source"
-    limit = _reads_of_source(each.own) if is_source else READS_PER_VIDEO * len(videos)
+    limit = _reads_of_source(each.own, request) if is_source else READS_PER_VIDEO * len(videos)
     reads = _reads(session, statement_of(each, request, videos), limit, is_source=is_source)
     if not is_source:
         reads -= _reads(session, nothing_like(each, request, videos), limit, is_source=False)

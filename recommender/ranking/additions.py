@@ -7,7 +7,7 @@ the cached statement.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -19,8 +19,15 @@ from sqlalchemy.sql import visitors
 from recommender.database.host_times import check_times
 from recommender.errors import InvalidValue
 from recommender.formats.scalars import shown
+from recommender.models.tables import VIDEOS
 from recommender.ranking.features import FACTS
-from recommender.ranking.signals import Candidate, Signal, expression_of
+from recommender.ranking.signals import (
+    CREATOR_AFFINITY,
+    SOUND_AFFINITY,
+    Candidate,
+    Signal,
+    expression_of,
+)
 from recommender.ranking.viewer import Shape, Viewer
 
 _NAMES_OF_FACTS: dict[Any, str] = {sa.column(name, sa.Double()): name for name in FACTS}
@@ -30,6 +37,12 @@ ANY_FACTS: Any = SimpleNamespace(
     c={name: sa.type_coerce(column, sa.Double()) for column, name in _NAMES_OF_FACTS.items()}
 )
 """Stands for the facts of a statement that is not built yet."""
+
+
+_AFFINITIES: tuple[Any, ...] = (CREATOR_AFFINITY, SOUND_AFFINITY)
+
+JOINED = frozenset(sa.inspect(each).selectable.name for each in _AFFINITIES)
+"""The names of the viewer's affinities to the creator and the sound, which statements join."""
 
 
 class Addition(NamedTuple):
@@ -135,13 +148,29 @@ def addition(
     return Addition(structure.key, named, values, clause, ctes) if is_whole else None
 
 
-def check_times_of(shape: Shape) -> None:
-    """Raise `InvalidValue` if SQL of the request compares times of the host's and ours."""
+def check_sql_of(shape: Shape) -> None:
+    """Raise `InvalidValue` if SQL of the request joins, or compares the host's times and ours."""
     if shape.where is not None:
         check_times("where", shape.where)
     for signal in shape.own:
-        candidate = Candidate(ANY_FACTS, shape.any_viewer())
-        check_times(f"signal {signal.name}", expression_of(signal, candidate))
+        value = expression_of(signal, Candidate(ANY_FACTS, shape.any_viewer()))
+        check_froms(f"signal {signal.name}", value, JOINED)
+        check_times(f"signal {signal.name}", value)
+
+
+def check_froms(name: str, clause: ColumnElement[Any], joined: Collection[str] = ()) -> None:
+    """Raise `InvalidValue` if an expression reads another table than `Video` without a subquery.
+
+    Args:
+        name: what has this expression, for the message.
+        clause: the expression.
+        joined: the names of other tables that the statement joins.
+    """
+    for table in clause._from_objects:  # noqa: SLF001 - what the expression would add to FROM
+        if table is not VIDEOS and getattr(table, "name", None) not in joined:
+            raise InvalidValue(
+                f"{name}: it joins {table.description}: use EXISTS, IN or a subquery for one value"
+            )
 
 
 def check_where(where: ColumnElement[bool] | None) -> None:

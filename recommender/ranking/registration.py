@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import BindParameter, ColumnElement, FromClause, Select
 from sqlalchemy.sql import operators, visitors
-from sqlalchemy.sql.elements import BinaryExpression
+from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, Grouping
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
@@ -18,11 +18,11 @@ from recommender.formats.scalars import shown
 from recommender.models import RecentEngagement
 from recommender.models.tables import VIDEOS
 from recommender.models.types import Base
-from recommender.ranking.additions import ANY_FACTS
+from recommender.ranking.additions import ANY_FACTS, JOINED, check_froms
 from recommender.ranking.filters import FILTERS, HOST_FILTERS, Filter
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, expression_of
 from recommender.ranking.similar import SIMILAR_SIGNALS
-from recommender.ranking.sources import SOURCES, Source
+from recommender.ranking.sources import SCAN_FACTOR, SOURCES, Source
 from recommender.ranking.viewer import Viewer, ViewerParts
 
 MAX_NAME_BYTES = 63
@@ -51,6 +51,8 @@ VOLATILE = frozenset({
     "next_value",
 })  # fmt: skip
 """The functions that read a clock or chance, or count."""
+
+ID = f"{VIDEOS.name}.id"
 
 NUMBERS = (sa.Numeric, sa.Float, sa.Integer, sa.types.NullType)
 
@@ -113,6 +115,7 @@ def check_signal(signal: Signal) -> ColumnElement[Any]:
     if signal.sentence is not None:
         _check_sentence(name, signal.sentence)
     value = expression_of(signal, Candidate(ANY_FACTS, _any_viewer()))
+    check_froms(name, value, JOINED)
     if not isinstance(stored_type(value), NUMBERS):
         raise InvalidValue(
             f"{name}: gives {type(value.type).__name__}, not a number: for a condition write"
@@ -133,6 +136,7 @@ def check_source(source: Source) -> Select[Any]:
     if source.rows is not None:
         _check_count(f"{name}: rows", source.rows, quota, MAX_ROWS)
     statement = checked_select(source, _any_viewer(), quota)
+    _check_ids(name, statement.selected_columns[0])
     _check_reads(name, statement)
     return statement
 
@@ -157,6 +161,32 @@ def checked_select(source: Source, viewer: Viewer, quota: int) -> Select[Any]:
     return statement
 
 
+def bounded_select(source: Source, viewer: Viewer, quota: int) -> Select[Any]:
+    """Return the SELECT of a host's source with a limited number of rows.
+
+    Raises:
+        InvalidValue: as for `checked_select`.
+    """
+    chosen = checked_select(source, viewer, quota)
+    if chosen._limit_clause is not None:  # noqa: SLF001 - there is no other way to read it
+        chosen = sa.select(chosen.subquery(f"{source.name}_chosen"))  # a limit of the host's stays
+    return chosen.limit(source.rows or SCAN_FACTOR * quota)
+
+
+def _check_ids(name: str, video: ColumnElement[Any]) -> None:
+    """Raise `InvalidValue` if whole numbers of the host's stand for ids of `Video`."""
+    if not isinstance(stored_type(video), sa.Integer):
+        return
+    for column in _base_columns(video):
+        is_ours = getattr(column.table, "metadata", None) is Base.metadata
+        refers = any(key.target_fullname == ID for key in getattr(column, "foreign_keys", ()))
+        if not (is_ours or refers):
+            raise InvalidValue(
+                f"{name}: selects the numbers {column}, which are no ids of Video: if they are your"
+                " own ids, and so keys here, select sa.cast(…, sa.Text) of them"
+            )
+
+
 def stored_type(expression: ColumnElement[Any]) -> TypeEngine[Any]:
     """Return the type that the database knows of an expression."""
     kind = expression.type
@@ -179,13 +209,6 @@ def check_filter(rule: Filter) -> ColumnElement[bool]:
     check_froms(name, condition)
     _check_reads(name, condition)
     return condition
-
-
-def check_froms(name: str, condition: ColumnElement[Any]) -> None:
-    """Raise `InvalidValue` if a condition reads another table than `Video` without EXISTS or IN."""
-    for table in condition._from_objects:  # noqa: SLF001 - what the condition would add to FROM
-        if table is not VIDEOS:
-            raise InvalidValue(f"{name}: it joins {table.description}: use EXISTS or IN for it")
 
 
 def _check_sentence(name: str, sentence: object) -> None:
@@ -213,13 +236,11 @@ def _check_reads(name: str, clause: Any) -> None:
             raise InvalidValue(
                 f"{name}: {called}() gives another value each time: read viewer.as_of for the time"
             )
-    owned = {_name_of(column) for part in parts for column in _owned(part)}
-    for table in _per_user(parts):
-        if table.name not in owned:
-            raise InvalidValue(
-                f"{name}: reads {_table_of(table).name} of all users: compare its user_id with"
-                " viewer.user_id"
-            )
+    for table in _of_all_users(clause, frozenset()):
+        raise InvalidValue(
+            f"{name}: reads {_table_of(table).name} of all users: compare its user_id with"
+            " viewer.user_id, in every SELECT from it"
+        )
 
 
 def _check_types(name: str, parts: Iterable[Any]) -> None:
@@ -243,16 +264,43 @@ def _kind_of(side: Any) -> str | None:
     return next((name for base, name in named.items() if isinstance(kind, base)), None)
 
 
-def _per_user(parts: Sequence[Any]) -> Iterator[Any]:
-    """Return the tables of users' own data, or their aliases, in the FROM of some SQL."""
-    selects = (part for part in parts if isinstance(part, Select))
-    for named in (each for select in selects for from_ in select.get_final_froms()
-                  for each in _joined(from_)):  # fmt: skip
-        table = _table_of(named)
-        is_ours = isinstance(table, sa.Table) and table.metadata is Base.metadata
-        is_open = table is RecentEngagement.__table__  # what other users' feeds may read
-        if is_ours and not is_open and "user_id" in table.primary_key.columns:
-            yield named
+def _of_all_users(part: Any, owned: frozenset[str]) -> Iterator[Any]:
+    """Return the tables that some SQL reads of all users, though they hold users' own data.
+
+    Args:
+        part: the SQL.
+        owned: the names of the tables whose rows enclosing SELECTs bind to the viewer.
+    """
+    if isinstance(part, Select):
+        tables = list(_tables_of(part))
+        outer = {table.name for table in tables if _is_outer(part, table, len(tables))}
+        own = frozenset(_owned_by_viewer(part))
+        yield from (t for t in tables if _is_per_user(t) and t.name not in own | owned & outer)
+        owned |= own
+    for child in part.get_children():
+        yield from _of_all_users(child, frozenset() if isinstance(child, FromClause) else owned)
+
+
+def _tables_of(select: Select[Any]) -> Iterator[Any]:
+    """Return the tables and subqueries in the FROM of a SELECT, and of those that enclose it."""
+    return (named for from_ in select.get_final_froms() for named in _joined(from_))
+
+
+def _is_outer(select: Select[Any], table: Any, tables: int) -> bool:
+    """Return whether a table that an enclosing SELECT reads is the same in a subquery."""
+    if select._correlate:  # noqa: SLF001 - there is no other way to read it
+        every: Iterable[Any] = select._correlate  # noqa: SLF001
+        return any(table.name == each.name for each in every)
+    return tables > 1  # SQLAlchemy leaves at least one table in each FROM
+
+
+def _is_per_user(named: Any) -> bool:
+    """Return whether a table, or the table of an alias, holds users' own data."""
+    table = _table_of(named)
+    is_ours = isinstance(table, sa.Table) and table.metadata is Base.metadata
+    is_open = table is RecentEngagement.__table__  # what other users' feeds may read
+    is_joined = named.name in JOINED
+    return is_ours and not is_open and not is_joined and "user_id" in table.primary_key.columns
 
 
 def _joined(from_: FromClause) -> Iterator[Any]:
@@ -269,19 +317,35 @@ def _table_of(named: Any) -> Any:
     return getattr(named, "element", named)
 
 
-def _owned(part: Any) -> Iterator[Any]:
-    """Return the columns `user_id` that a comparison binds to the viewer."""
-    if isinstance(part, BinaryExpression) and part.operator is operators.eq:
-        sides = (part.left, part.right)
-        for column, other in (sides, sides[::-1]):
-            is_viewer = isinstance(other, BindParameter) and other.key == "user_id"
-            if is_viewer and getattr(column, "name", None) == "user_id":
-                yield column
+def _owned_by_viewer(select: Select[Any]) -> Iterator[str]:
+    """Return the names of the tables whose `user_id` a SELECT requires to be the viewer's."""
+    joins = (join for from_ in select.get_final_froms() for join in _joins(from_))
+    for part in (select.whereclause, *(join.onclause for join in joins)):
+        for condition in _required(part):
+            if isinstance(condition, BinaryExpression) and condition.operator is operators.eq:
+                sides = (condition.left, condition.right)
+                for column, other in (sides, sides[::-1]):
+                    is_viewer = isinstance(other, BindParameter) and other.key == "user_id"
+                    if is_viewer and getattr(column, "name", None) == "user_id":
+                        yield column.table.name
 
 
-def _name_of(column: Any) -> str:
-    name: str = column.table.name
-    return name
+def _joins(from_: FromClause) -> Iterator[sa.Join]:
+    if isinstance(from_, sa.Join):
+        yield from_
+        yield from _joins(from_.left)
+        yield from _joins(from_.right)
+
+
+def _required(condition: Any) -> Iterator[Any]:
+    """Return the conditions that must all hold for a condition to hold."""
+    if isinstance(condition, Grouping):
+        yield from _required(condition.element)
+    elif isinstance(condition, BooleanClauseList) and condition.operator is operators.and_:
+        for each in condition.clauses:
+            yield from _required(each)
+    elif condition is not None:
+        yield condition
 
 
 def columns_read(clauses: Iterable[Any]) -> dict[sa.TableClause, list[sa.ColumnClause[Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,20 +20,20 @@ from recommender.models import Video
 from recommender.ranking.filters import Filter
 from recommender.ranking.outside import outside_signal, outside_source
 from recommender.ranking.registration import (
+    bounded_select,
     check_filter,
     check_filter_names,
     check_signal,
     check_signal_names,
     check_source,
     check_source_names,
-    checked_select,
     columns_read,
     stored_type,
 )
 from recommender.ranking.request import Profile
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, within_range
 from recommender.ranking.similar import SIMILAR_SIGNALS
-from recommender.ranking.sources import SCAN_FACTOR, SOURCES, Source
+from recommender.ranking.sources import SOURCES, Source
 from recommender.ranking.viewer import Viewer
 
 
@@ -73,6 +73,8 @@ class Registry:
     def __post_init__(self) -> None:
         for part, kind in (("signals", Signal), ("sources", Source), ("filters", Filter)):
             object.__setattr__(self, part, _all_of(part, kind, getattr(self, part)))
+        if not isinstance(self.name, str):
+            raise InvalidValue(f"registry: name: {shown(self.name)} is no text")
         if not isinstance(self.outside, Mapping):
             raise InvalidValue(f"registry: outside: {shown(self.outside)} gives no quota to a name")
         signals = map(outside_signal, self.outside)
@@ -83,9 +85,9 @@ class Registry:
         check_source_names(self.sources)
         check_filter_names(self.filters)
         clauses = (
-            *map(check_signal, self.signals),
-            *map(check_source, self.sources),
-            *map(check_filter, self.filters),
+            *_checked("signal", check_signal, self.signals),
+            *_checked("source", check_source, self.sources),
+            *_checked("filter", check_filter, self.filters),
         )
         object.__setattr__(self, "columns_read", columns_read(clauses))
 
@@ -166,12 +168,23 @@ def _all_of(part: str, kind: type, given: Any) -> tuple[Any, ...]:
     return tuple(given)
 
 
+def _checked(kind: str, check: Callable[[Any], Any], things: Sequence[Any]) -> Iterator[Any]:
+    """Yield the SQL of things of the host's; what their functions raise becomes one sentence."""
+    for each in things:
+        try:
+            yield check(each)
+        except InvalidValue:
+            raise
+        except Exception as error:
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InvalidValue(f"{kind} {each.name}: its function fails: {cause}") from error
+
+
 def _limited(source: Source) -> Source:
     """Return a host's source whose SELECT gives each video once, from a limited number of rows."""
 
     def select(viewer: Viewer, quota: int) -> sa.Select[int]:
-        chosen = checked_select(source, viewer, quota)
-        rows = chosen.limit(source.rows or SCAN_FACTOR * quota).subquery(f"{source.name}_rows")
+        rows = bounded_select(source, viewer, quota).subquery(f"{source.name}_rows")
         # The rows come in the host's order, which their places keep through joins and groups.
         place = sa.func.row_number().over().label("place")
         placed = sa.select(rows.c[0].label("video"), place).subquery(f"{source.name}_places")

@@ -104,7 +104,8 @@ class Signal:
     sentence: str | None = None
 
     def __post_init__(self) -> None:
-        if not -COUNT_LIMIT <= self.low <= self.high <= COUNT_LIMIT:
+        are_numbers = all(isinstance(bound, int | float) for bound in (self.low, self.high))
+        if not (are_numbers and -COUNT_LIMIT <= self.low <= self.high <= COUNT_LIMIT):
             raise InvalidValue(
                 f"signal {shown(self.name)}: {self.low} to {self.high} is no range within"
                 f" -{COUNT_LIMIT:,} to {COUNT_LIMIT:,}"

@@ -40,10 +40,10 @@ from recommender.ranking.candidates import source_candidates
 from recommender.ranking.registry import OURS
 from recommender.ranking.request import DEFAULT_LIMIT
 from recommender.ranking.scoring import pool_size, top_candidates
-from recommender.ranking.sources import EXPLORATION, SOURCES
+from recommender.ranking.sources import CANDIDATES, EXPLORATION, SOURCES
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from tests.conftest import DATABASES
-from tests.support.kinds import slow_on_postgresql
+from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.shop import BOOSTS, MEMBERS, METADATA, PICK, PICKS, SHOP, make_index
 from tests.support.worlds import at, make_user, make_videos
 
@@ -419,9 +419,14 @@ def test_what_cannot_run_is_named_without_a_page(shop: Session) -> None:
     assert (checked.plans, "host_picks" in cannot[0]) == ({}, True)
 
 
+@only_sqlite
 def test_a_page_may_read_more_with_what_is_registered(session: Session) -> None:
-    request = replace(resolve(session, "somebody"), registry=SHOP)
-    signal_and_filter = 2 * registered_plans.READS_PER_VIDEO * request.settings.candidates
-    source = registered_plans.READS_PER_ROW * 4 * PICK.quota
-    assert query_plans._most_read(request) == MAX_READ + signal_and_filter + source
-    assert query_plans._most_read(replace(request, registry=OURS)) == MAX_READ
+    """Quotas scale with the setting `candidates`, and so does what sources may read."""
+    for times in (1, 10):
+        settings = Settings(candidates=times * CANDIDATES)
+        request = replace(resolve(session, "somebody", settings=settings), registry=SHOP)
+        signal_and_filter = 2 * registered_plans.READS_PER_VIDEO * settings.candidates
+        source = registered_plans.READS_PER_ROW * 4 * PICK.quota * times
+        ours = query_plans._most_read(replace(request, registry=OURS))
+        assert ours == MAX_READ * times
+        assert query_plans._most_read(request) == ours + signal_and_filter + source

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import (
+    Candidate,
     Filter,
     InvalidValue,
     Registry,
@@ -104,6 +105,21 @@ def test_a_source_keeps_its_order_and_reads_a_limited_number_of_rows(shop: Sessi
     assert found == ["v10"]
     record(shop, "impression", "v10")
     assert not any("picks" in item.sources for item in preview(shop, profile=None).items)
+
+
+def test_a_limit_of_a_source_itself_holds(shop: Session) -> None:
+    """The host's rows are three, of which two are one video."""
+
+    def few(viewer: Viewer, quota: int) -> sa.Select[Any]:
+        return picked(viewer, quota).limit(3).offset(1)
+
+    register(shop, Registry(sources=[Source("few", 5, few)]))
+    found = [item.video for item in preview(shop, profile=None).items if "few" in item.sources]
+    assert sorted(found) == ["v10", "v20"]
+    only = Source("few", 5, lambda viewer, quota: picked(viewer, quota).limit(1))
+    register(shop, Registry(sources=[only]))
+    found = [item.video for item in preview(shop, profile=None).items if "few" in item.sources]
+    assert found == ["v20"]
 
 
 def test_a_registered_filter_holds_in_every_list(shop: Session) -> None:
@@ -312,6 +328,27 @@ def newest(_viewer: Viewer, _quota: int) -> sa.Select[Any]:
     return sa.select(Video.id).order_by(Video.published_at.desc())
 
 
+STATE = Interaction
+OTHER = sa.select(STATE.video_id).subquery()
+VIEWED = STATE.video_id == Video.id
+
+OF_ALL_USERS: list[Callable[[Any, Viewer], Any]] = [
+    # The first SELECT is of the viewer, and the second of all users.
+    lambda own, _: sa.and_(sa.exists().where(VIEWED, STATE.user_id == own),
+                           sa.exists().where(VIEWED, STATE.shares > 0)),
+    lambda own, _: sa.exists().where(VIEWED, sa.or_(STATE.user_id == own, STATE.shares > 0)),
+    lambda own, _: sa.exists().where(VIEWED, STATE.user_id != own),
+    lambda own, _: sa.exists().where(STATE.user_id == own, STATE.video_id == OTHER.c.video_id),
+    lambda own, _: Video.id.in_(sa.select(STATE.video_id).where(
+        STATE.video_id.in_(sa.select(STATE.video_id).where(STATE.user_id == own)))),
+    lambda own, _: Video.id.in_(sa.select(STATE.video_id).where(
+        STATE.user_id == own, STATE.video_id.in_(sa.select(STATE.video_id)))),
+    lambda own, _: sa.exists().where(STATE.user_id == own, sa.exists().where(VIEWED)
+                                     .correlate(Video)),
+    lambda _, viewer: sa.exists().where(VIEWED, STATE.user_id == viewer.limit),
+]  # fmt: skip
+"""Conditions that read the interactions of other users, too."""
+
 REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: Registry("boost"), "registry: signals: 'boost' is no list"),
     (lambda: Registry([boosted]), "registry: signals: .* is no Signal"),
@@ -342,6 +379,17 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         lambda: a(lambda _: sa.select(Interaction.shares).scalar_subquery()),
         "signal mine: reads rec_interactions of all users: compare its user_id with viewer.user_id",
     ),
+    (lambda: a(lambda _: BOOSTS.c.strength), "signal mine: it joins host_boosts: use EXISTS"),
+    (lambda: a(lambda one: one.none), "signal mine: its function fails: AttributeError"),
+    (lambda: Signal("mine", "0", 1, boosted), "signal 'mine': 0 to 1 is no range"),
+    (lambda: Registry(name=None), "registry: name: None is no text"),
+    *(
+        (
+            lambda reads=reads: rule(lambda viewer: reads(viewer.user_id, viewer)),
+            "filter mine: reads rec_interactions of all users: compare its user_id with",
+        )
+        for reads in OF_ALL_USERS
+    ),
     (lambda: Registry(outside=["tower"]), "registry: outside: .* gives no quota to a name"),
     (lambda: Registry(outside={"tower": 0}), "source tower: quota is 0"),
     (lambda: Registry(outside={"two towers": 9}), "signals: 'two towers' is not one word"),
@@ -364,6 +412,10 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: source(lambda *_: sa.select(Video.published_at).order_by(Video.id)),
         "source mine: selects PublicationTime",
+    ),
+    (
+        lambda: source(lambda *_: sa.select(sa.func.max(PICKS.c.place)).order_by(PICKS.c.video)),
+        "source mine: selects the numbers host_picks.place, which are no ids of Video",
     ),
     (
         lambda: source(lambda *_: sa.select(Affinity.subject_id).order_by(Affinity.score)),
@@ -417,7 +469,14 @@ def test_rows_of_the_viewer_may_be_read() -> None:
             .order_by(Video.published_at)
         )
 
-    assert Registry(sources=[Source("mine", 10, own)]).every_source[-1].name == "mine"
+    def familiar(candidate: Candidate) -> Any:
+        lately = sa.exists().where(PICKS.c.video == Video.key, PICKS.c.place < STATE.shares)
+        state = sa.exists().where(VIEWED, STATE.user_id == candidate.viewer.user_id, lately)
+        close = sa.exists().where(PICKS.c.place < candidate.creator.score)
+        return sa.case((sa.and_(state, close), 1.0), else_=0.0)
+
+    registry = Registry([Signal("familiar", 0, 1, familiar)], [Source("mine", 10, own)])
+    assert registry.every_source[-1].name == "mine"
 
 
 @pytest.fixture

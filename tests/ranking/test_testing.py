@@ -111,7 +111,7 @@ SIGNALS: list[tuple[Callable[[Any], Any], str]] = [
 
 SOURCES: list[tuple[Callable[..., Any], str]] = [
     (by(PICKED_TWICE, PICKED_TWICE), "gives the video v10 2 times for the user ana: .*"),
-    (by(PICKS.c.place, PICKS.c.place + 10**7), "gives 2 ids or keys, none of which is a video"),
+    (by(PICKS.c.place, PICKS.c.video.concat("!")), "gives 2 ids or keys, none of which is a video"),
     (by(PICKS.c.place, sa.case((PICKS.c.place > 1, PICKS.c.video))), "gives NULL"),
     (by(MISSING.c.video, MISSING.c.video), "cannot run: .*host_missing.*"),
     (by(sa.literal_column("random()")), "reads random, which changes by itself"),
