@@ -22,7 +22,7 @@ from recommender.ranking.additions import ANY_FACTS
 from recommender.ranking.candidates import given_candidates, quota_of
 from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import Filter
-from recommender.ranking.registration import VOLATILE, bounded_select, checked_select
+from recommender.ranking.registration import OF_NOW, VOLATILE, bounded_select, checked_select
 from recommender.ranking.registry import Registry
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.scoring import with_affinities
@@ -34,6 +34,8 @@ SPREAD = 20
 """The number of places of a table at which a sample of its rows begins."""
 
 _CALLED = re.compile(r"(?<![\w.\"'])(\w+)\s*\(")
+
+_WITHOUT_TIME = re.compile(r"(?<![\w.\"'])(\w+)\s*\(\s*\)")
 
 _KEYWORD = re.compile(r"(?<![\w.\"'])(current_date|current_time|current_timestamp|"
                       r"localtime|localtimestamp)(?![\w\"'(])", re.IGNORECASE)  # fmt: skip
@@ -166,7 +168,8 @@ def volatile_in(clause: Any, dialect: sa.Dialect) -> str | None:
     compiled = clause.compile(dialect=dialect)
     text, values = str(compiled), compiled.params.values()
     called = {name.lower() for name in _CALLED.findall(text)}
-    names = sorted(called & VOLATILE) + _KEYWORD.findall(text)
+    of_now = {name.lower() for name in _WITHOUT_TIME.findall(text)} & OF_NOW.keys()
+    names = sorted(called & VOLATILE | of_now) + _KEYWORD.findall(text)
     is_now = re.search(r"'now'", text, re.IGNORECASE) or (called & _OF_TIME and "now" in values)
     return next(iter(names), "the time now" if is_now else None)
 

@@ -197,7 +197,7 @@ def _limited(source: Source) -> Source:
             statement = sa.select(video_id).join_from(placed, video, video.key == key)
         return statement.group_by(video_id).order_by(sa.func.min(placed.c.place))
 
-    return replace(source, select=select)
+    return replace(source, select=select, is_listed=True)
 
 
 OURS = Registry(name="")

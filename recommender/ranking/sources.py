@@ -76,7 +76,8 @@ class Source:
         rows: for a host's source, the largest number of rows that the SELECT gives, from the
             quota to 100,000; None for four times the quota. Videos that the viewer may not see are
             left out after it.
-        is_listed: whether the SELECT reads other tables that name videos, not `Video` itself.
+        is_listed: whether the SELECT reads other tables that name videos, not `Video` itself; a
+            host's may read either.
     """
 
     name: str

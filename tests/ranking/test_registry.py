@@ -107,6 +107,15 @@ def test_a_source_keeps_its_order_and_reads_a_limited_number_of_rows(shop: Sessi
     assert not any("picks" in item.sources for item in preview(shop, profile=None).items)
 
 
+def test_a_source_may_read_the_videos_themselves(shop: Session) -> None:
+    def dear(_viewer: Viewer, _quota: int) -> sa.Select[Any]:
+        return sa.select(Video.id).where(Video.format == "premium").order_by(Video.id)
+
+    register(shop, Registry(sources=[Source("dear", 20, dear, is_listed=False)]))
+    items = preview(shop, profile=None).items
+    assert [item.video for item in items if "dear" in item.sources] == ["secret"]
+
+
 def test_a_limit_of_a_source_itself_holds(shop: Session) -> None:
     """The host's rows are three, of which two are one video."""
 
@@ -373,6 +382,10 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: a(lambda _: sa.extract("epoch", sa.func.now())),
         r"signal mine: now\(\) gives another value",
+    ),
+    *(
+        (lambda clock=clock: a(lambda _: sa.cast(clock, sa.Double)), r"\(\) gives another value")
+        for clock in (sa.func.unixepoch(), sa.func.strftime("%s"), sa.func.age(Video.published_at))
     ),
     (lambda: a(lambda _: sa.literal(1.0), sentence=""), "signal mine: its sentence is no text"),
     (

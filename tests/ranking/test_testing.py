@@ -105,6 +105,7 @@ SIGNALS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda _: sa.literal_column("random() * 0", sa.Double), "reads random, which .*"),
     (lambda _: sa.literal_column("CURRENT_TIMESTAMP"), "reads CURRENT_TIMESTAMP, which .*"),
     (lambda _: sa.func.julianday("now"), "reads the time now, which changes by itself"),
+    (lambda _: sa.literal_column("unixepoch() * 0", sa.Double), "reads unixepoch, which .*"),
     (any_pick, "has a subquery of several rows for the video v00 and the user ana: SQLite .*"),
     (lambda _: sa.func.host_noise(type_=sa.Double), r"is \S+ and then \S+ for the video v00 .*"),
 ]
