@@ -223,6 +223,11 @@ def test_the_signals_of_a_request_may_not_have_a_registered_name(shop: Session) 
         preview(shop, signals={Signal("Boost", 0, 1, boosted): 1.0})
 
 
+def test_a_signal_of_a_request_may_not_join_a_table(shop: Session) -> None:
+    with pytest.raises(InvalidValue, match="signal strong: it joins host_boosts: use EXISTS"):
+        preview(shop, signals={Signal("strong", 0, 1, lambda _: BOOSTS.c.strength): 1.0})
+
+
 def test_a_registered_signal_is_held_to_its_range_and_may_not_be_null(shop: Session) -> None:
     register(shop, Registry([Signal("boost", 0, 1, lambda _: sa.literal(7.5))]))
     assert preview(shop).items[0].signals["boost"].value == 1.0
