@@ -115,7 +115,10 @@ class Registry:
         if (signal := self._known.get(name)) is not None:
             return signal
         place, there_are = f" in {self.name}" if self.name else "", ", ".join(self._known)
-        raise UnknownSignal(f"there is no signal {shown(name)}{place}: there are {there_are}")
+        hint = (
+            "" if self.signals else "; one of your own needs a registry, see RECOMMENDER_REGISTRY"
+        )
+        raise UnknownSignal(f"there is no signal {shown(name)}{place}: there are {there_are}{hint}")
 
     def check(self, profile: Profile) -> None:
         """Raise `UnknownSignal` if a profile weighs a signal that there is not."""
