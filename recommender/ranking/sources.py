@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, ColumnElement, FromClause, Subquery, literal
+from sqlalchemy import CTE, ColumnElement, FromClause, Subquery, Text, literal
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from recommender.database.expressions import Order, Statement, fence, largest, materialized
@@ -308,6 +308,10 @@ def newest_of(
     # for only if there are more. Each creator's videos are read newest first, so the size of their
     # back catalogue does not matter.
     limit = SCAN_FACTOR * quota
+    if "status" not in wanted.c:
+        # As a column, not as a constant: else SQLite may walk all published videos by their time.
+        status = literal("published", Text()).label("status")
+        wanted = sa.select(*wanted.c, status).subquery(f"statuses_of_{name}")
     every = materialized(sa.select(wanted).cte(f"every_{name}"))
     are_more = sa.select(sa.func.count()).select_from(every).scalar_subquery() > limit
     newest_at = sa.case((are_more, _nth_newest(viewer, column, every, 1)))
@@ -324,7 +328,7 @@ def newest_of(
         sa.select(video.id.label("video_id"), video.published_at)
         .join(since, since.c.subject == getattr(video, column.key))
         .where(
-            video.status == _status_in(since),
+            video.status == since.c.status,
             video.published_at.between(since.c.oldest, viewer.as_of),
         )
     )
@@ -358,7 +362,7 @@ def _nth_newest(
         sa.select(video.published_at)
         .where(
             getattr(video, column.key) == subjects.c[0],
-            video.status == _status_in(subjects),
+            video.status == subjects.c.status,
             video.published_at <= viewer.as_of,
         )
         .order_by(video.published_at.desc())
@@ -366,11 +370,6 @@ def _nth_newest(
         .limit(1)
         .scalar_subquery()
     )
-
-
-def _status_in(subjects: FromClause) -> ColumnElement[str]:
-    """Return the stored status of the videos to look for."""
-    return subjects.c.status if "status" in subjects.c else literal("published")
 
 
 SOURCES = (
