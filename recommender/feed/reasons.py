@@ -53,8 +53,8 @@ IMPERSONAL = ("quality", "trending", "freshness", "exploration", "language", "co
 TAG_SIGNALS = ("hashtags", "hashtag_affinity", "lately")
 """The signals that a hashtag of the video explains."""
 
-NEEDS_CAUSE = ("social", "similarity", "shared_hashtags")
-"""The signals that are a reason only together with what they name."""
+NEEDS_CAUSE = ("social", "similarity", "shared_hashtags", "same_sound", "same_creator")
+"""The signals that are a reason only together with what they name, or tell of another video."""
 
 NOT_FOR_NAMES = ("published", "not_in_future", "not_own", "not_rejected", "not_seen")
 """The filters that do not decide whether a reason may name a video that the viewer enjoyed.
@@ -231,12 +231,12 @@ def _neighbours(viewer: Viewer, registry: Registry, page: CTE) -> Statement:
         .join(Video, Video.id == recent.c.video_id)
         .join(Interaction, state)
         .outerjoin(near, is_near)
-        .where(*_may_be_named(viewer, registry))
+        .where(*may_be_named(viewer, registry))
     )
 
 
-def _may_be_named(viewer: Viewer, registry: Registry) -> list[ColumnElement[bool]]:
-    """Return the conditions that a reason may name a video that the viewer enjoyed."""
+def may_be_named(viewer: Viewer, registry: Registry) -> list[ColumnElement[bool]]:
+    """Return the conditions that a reason may name a video beside the one that it is about."""
     ours = [rule for rule in FILTERS if rule.name not in NOT_FOR_NAMES]
     rules = (*ours, *registry.filters)
     return [still_published(viewer), *(rule.predicate(viewer) for rule in rules)]

@@ -40,6 +40,7 @@ from recommender.ranking.candidates import candidates, scanned_after, within_sca
 from recommender.ranking.filters import allowed, keyword_not_muted, listed, remaining
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, ScanPosition
 from recommender.ranking.scoring import scored
+from recommender.ranking.seeds import MAX_SEEDS
 from recommender.ranking.signals import Signal
 from recommender.ranking.similar import NEWEST, SIMILAR_SOURCES
 from recommender.ranking.viewer import Shape, Viewer, values_of
@@ -47,9 +48,6 @@ from recommender.settings import Settings
 
 SIMILAR = "similar"
 """The profile that ranks the list by default."""
-
-MAX_SEEDS = 50
-"""The largest number of videos that a list is about."""
 
 LARGEST_KEY = 2**63 - 1
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, ColumnElement, Double
+from sqlalchemy.orm import aliased
 
 from recommender.database import lookup
-from recommender.database.expressions import Statement, constant, named
+from recommender.database.expressions import Statement, constant, materialized, named, number
 from recommender.database.session import Session
-from recommender.feed.reasons import Causes, read_causes, reasons_of, telling
+from recommender.feed.reasons import Causes, may_be_named, read_causes, reasons_of, telling
+from recommender.feed.statements import MAX_STATEMENTS
 from recommender.feed.values import FeedPage, Reason, WordsByFormat
-from recommender.models import Hashtag, Video, VideoHashtag, VideoNeighbour
+from recommender.models import Hashtag, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
+from recommender.ranking.registry import Registry
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.viewer import Viewer, ViewerParts, values_of
 
@@ -40,25 +43,28 @@ def with_reasons(
 
 
 def _read_likenesses(session: Session, request: FeedRequest, ids: Sequence[int]) -> Causes:
-    """Read the seeds that videos are near to, and the rarest hashtags that they share."""
+    """Read what videos have in common with the seeds, as far as a reason may tell it."""
     if not ids:
         return {}
     listed = lookup.listed_values(session, 1, [(video_id,) for video_id in ids])
-    query = likeness_query(lookup.is_sqlite(session))
+    query = likeness_query(lookup.is_sqlite(session), request.registry)
     rows = lookup.connection(session).execute(query, {**values_of(request), **listed})
     return {(row.video_id, row.signal): Reason(row.signal, row.subject) for row in rows}
 
 
-@cache
-def likeness_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache key
+@lru_cache(MAX_STATEMENTS)
+def likeness_query(on_sqlite: bool, registry: Registry) -> Statement:  # noqa: FBT001 - the cache key
     """Return the statement that reads the strongest likeness per video and signal.
 
-    Execute it with `values_of` a request and `lookup.listed_values` of the videos' row ids.
+    Only seeds that a reason may name count: one may be removed, or for others only. Execute it with
+    `values_of` a request and `lookup.listed_values` of the videos' row ids.
     """
     viewer = Viewer.named(ViewerParts())
     listed = lookup.listed(on_sqlite, (VIDEOS.c.id,))
     page = sa.select(listed.c.id.label("video_id")).cte("page")
-    rows = sa.union_all(*_near(viewer, page), _tagged(viewer, page)).subquery("rows")
+    seeds = _seeds_to_name(viewer, registry)
+    parts = (_near(viewer, seeds, page), _tagged(viewer, seeds, page), *_same(seeds, page))
+    rows = sa.union_all(*parts).subquery("rows")
     place = sa.func.row_number().over(
         partition_by=(rows.c.video_id, rows.c.signal),
         order_by=(rows.c.strength.desc(), rows.c.subject),
@@ -67,33 +73,45 @@ def likeness_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache ke
     return named(sa.select(ranked).where(ranked.c.place == 1), "similar_reasons")
 
 
-def _near(viewer: Viewer, page: CTE) -> list[Statement]:
-    """Return the seeds that the videos are near to, in both directions."""
-    near, seeds = VideoNeighbour, viewer.seeds.videos
-    pairs = ((near.source_id, near.video_id), (near.video_id, near.source_id))
-    return [
-        sa.select(*_likeness(video, "similarity", _key_of(seeds.c.id), near.similarity))
-        .join_from(seeds, near, seed == seeds.c.id)
-        .where(video.in_(sa.select(page.c.video_id)))
-        for seed, video in pairs
-    ]
+def _seeds_to_name(viewer: Viewer, registry: Registry) -> CTE:
+    seeds = viewer.seeds.videos
+    columns = sa.select(Video.id, Video.key, Video.creator_id, Video.sound_id)
+    rows = columns.join(seeds, seeds.c.id == Video.id).where(*may_be_named(viewer, registry))
+    return materialized(rows.cte("seeds_to_name"))
 
 
-def _tagged(viewer: Viewer, page: CTE) -> Statement:
+def _near(viewer: Viewer, seeds: CTE, page: CTE) -> Statement:
+    """Return the seeds that the videos are near to."""
+    pairs = viewer.seeds.pairs
+    return (
+        sa.select(*_likeness(pairs.c.video_id, "similarity", seeds.c.key, pairs.c.similarity))
+        .join_from(pairs, seeds, seeds.c.id == pairs.c.seed_id)
+        .where(pairs.c.video_id.in_(sa.select(page.c.video_id)))
+    )
+
+
+def _tagged(viewer: Viewer, seeds: CTE, page: CTE) -> Statement:
     """Return the hashtags that the videos share with the seeds."""
-    tags, tag = viewer.seeds.tags, VideoHashtag
+    tags, tag, its = viewer.seeds.tags, VideoHashtag, aliased(VideoHashtag)
     name = sa.select(Hashtag.name).where(Hashtag.id == tags.c.hashtag_id).scalar_subquery()
+    of_seeds = sa.select(its.hashtag_id).join(seeds, seeds.c.id == its.video_id)
     likeness = _likeness(page.c.video_id, "shared_hashtags", name, tags.c.rarity)
     return (
         sa.select(*likeness)
         .select_from(page)
         .join(tag, tag.video_id == page.c.video_id)
         .join(tags, tags.c.hashtag_id == tag.hashtag_id)
+        .where(tags.c.hashtag_id.in_(of_seeds))
     )
 
 
-def _key_of(video_id: ColumnElement[int]) -> ColumnElement[str]:
-    return sa.select(Video.key).where(Video.id == video_id).scalar_subquery()
+def _same(seeds: CTE, page: CTE) -> Iterator[Statement]:
+    """Return the videos with the sound of a seed, and the ones by its creator."""
+    nothing = sa.cast(sa.null(), sa.Text())
+    for signal, column in (("same_sound", "sound_id"), ("same_creator", "creator_id")):
+        rows = sa.select(*_likeness(page.c.video_id, signal, nothing, number(1)))
+        is_same = seeds.c[column] == VIDEOS.c[column]
+        yield rows.join(VIDEOS, VIDEOS.c.id == page.c.video_id).join(seeds, is_same)
 
 
 def _likeness(video_id: Any, signal: str, subject: Any, strength: Any) -> list[ColumnElement[Any]]:

@@ -66,7 +66,7 @@ def _of_seeds(viewer: Viewer, column: InstrumentedAttribute[Any]) -> sa.Select[A
     seed = aliased(Video)
     value = getattr(seed, column.key)
     seeds = sa.select(value).join(viewer.seeds.videos, viewer.seeds.videos.c.id == seed.id)
-    return seeds.where(value.is_not(None)).distinct()
+    return seeds.where(value.is_not(None)).distinct().limit(50)
 
 
 SIMILAR_SIGNALS = (
@@ -81,9 +81,15 @@ SIMILAR_SIGNALS = (
 
 def near(viewer: Viewer, quota: int) -> sa.Select[int]:
     """Videos whose viewers also engaged with the seeds."""
-    rows = viewer.seeds.near
-    order = (rows.c.similarity.desc(), rows.c.video_id.desc())
-    return sa.select(rows.c.video_id).order_by(*order).limit(NEIGHBOUR_SCAN_FACTOR * quota)
+    near = viewer.seeds.near
+    nearest = (
+        sa.select(near)
+        .order_by(near.c.similarity.desc(), near.c.video_id.desc())
+        .limit(NEIGHBOUR_SCAN_FACTOR * quota)
+        .subquery("nearest")
+    )
+    order = (nearest.c.similarity.desc(), nearest.c.video_id.desc())
+    return sa.select(nearest.c.video_id).order_by(*order)
 
 
 def tagged(viewer: Viewer, quota: int) -> sa.Select[int]:

@@ -38,10 +38,16 @@ def alike(session: Session, *pairs: tuple[str, str, float]) -> None:
     ])  # fmt: skip
 
 
+SEED: dict[str, Any] = {"creator": "ana", "sound": "song", "hashtags": ["pottery", "clay"]}
+
+ALIKE = {"similarity", "shared_hashtags", "same_sound", "same_creator"}
+"""The kinds of reasons that tell what a video has in common with a given one."""
+
+
 @pytest.fixture
 def shop(session: Session) -> Session:
     """A seed, five videos that are like it in one way each, and ten that are not."""
-    make_video(session, "seed", creator="ana", sound="song", hashtags=["pottery", "clay"])
+    make_video(session, "seed", **SEED)
     make_video(session, "forward", creator="x1")
     make_video(session, "backward", creator="x2")
     make_video(session, "tagged", creator="x3", hashtags=["pottery"])
@@ -94,6 +100,33 @@ def test_the_reasons_name_what_videos_have_in_common(shop: Session) -> None:
     assert told["forward"].reasons[0].as_dict() == {
         "kind": "similarity", "subject": "seed", "at": None,
     }  # fmt: skip
+
+
+def test_reasons_tell_nothing_of_a_given_video_that_the_viewer_may_not_find(shop: Session) -> None:
+    make_user(shop)
+    make_user(shop, "friend")
+    recommender.follow(shop, "friend", "ana")
+
+    def told(user: str | None) -> set[str]:
+        items = page(shop, user=user, reasons=True, limit=5).items
+        return {reason.kind for item in items for reason in item.reasons} & ALIKE
+
+    for change, restore in (
+        ({"status": "removed"}, {"status": "published"}),
+        ({"audience": "unlisted"}, {"audience": "public"}),
+        ({"published_at": at(1)}, {"published_at": at(-60)}),
+        ({"audience": "followers"}, {}),
+    ):
+        assert told(None) == told("viewer") == ALIKE
+        make_video(shop, "seed", **SEED, **change)
+        assert told(None) == told("viewer") == set(), change
+        if change != {"audience": "followers"}:
+            make_video(shop, "seed", **SEED, **restore)
+    assert told("friend") == ALIKE
+    make_video(shop, "seed", **SEED, audience="public")
+    recommender.mute(shop, "viewer", "hashtag", "clay")
+    assert told("viewer") == set()
+    assert told("friend") == ALIKE
 
 
 def test_several_videos_count_together(shop: Session) -> None:
