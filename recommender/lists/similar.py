@@ -245,9 +245,10 @@ def ranked_similar(shape: Shape, viewer: Viewer) -> Statement:
     among = _among(shape, viewer)
     rows = scored(shape, viewer, among, unseen=True)
     names = rows.selected_columns.keys()
-    is_rest = sa.cast(among.c.is_rest, BigInteger).label("is_rest")
-    place = Video.published_at.label("page_published_at")
-    rows = rows.add_columns(is_rest, place).join(among, among.c.video_id == Video.id)
+    # Not from `among`: PostgreSQL would compare every candidate with every other.
+    is_found = rows.selected_columns.sources.element != 0
+    is_rest = sa.case((is_found, 0), else_=sa.literal(1, BigInteger())).label("is_rest")
+    rows = rows.add_columns(is_rest, Video.published_at.label("page_published_at"))
     allowed_rows = rows.where(*remaining(shape, viewer), keyword_not_muted(viewer))
     ranked = allowed_rows.subquery("ranked_similar")
     columns = (ranked.c[name] for name in (*names, "is_rest"))
@@ -256,7 +257,7 @@ def ranked_similar(shape: Shape, viewer: Viewer) -> Statement:
 
 
 def _among(shape: Shape, viewer: Viewer) -> sa.CTE:
-    """Return the candidates of all sources, and the newest other videos below the position."""
+    """Return the candidates, and without a source the newest other videos below the position."""
     found = candidates(shape, viewer)
     is_other = Video.id.not_in(sa.select(found.c.video_id))
     scanned = within_scan(viewer) if shape.has_conditions else [scanned_after(viewer)]
@@ -269,8 +270,8 @@ def _among(shape: Shape, viewer: Viewer) -> sa.CTE:
     )
     no_source: ColumnElement[float] = sa.literal(0.0, sa.Double())
     both = sa.union_all(
-        sa.select(found.c.video_id, found.c.sources, sa.literal(0).label("is_rest")),
-        sa.select(rest.c.video_id, no_source.label("sources"), sa.literal(1)),
+        sa.select(found.c.video_id, found.c.sources),
+        sa.select(rest.c.video_id, no_source.label("sources")),
     )
     return both.cte("among")
 
