@@ -104,15 +104,15 @@ def test_upgrading_twice_changes_nothing(database: str) -> None:
     assert rows(database, "SELECT key FROM rec_users") == [("somebody",)]
 
 
-def test_an_upgraded_database_has_both_profiles_and_a_learning_state(empty_database: str) -> None:
+def test_an_upgraded_database_has_its_profiles_and_a_learning_state(empty_database: str) -> None:
     upgrade(empty_database)
     query = (
         "SELECT signal, weight FROM rec_profile_weights"
         " JOIN rec_ranking_profiles ON id = profile_id WHERE name = 'classic' ORDER BY position"
     )
     assert rows(empty_database, query) == CLASSIC
-    profiles = "SELECT name, version FROM rec_ranking_profiles ORDER BY activated_at"
-    assert rows(empty_database, profiles) == [("classic", 1), ("for_you", 1)]
+    profiles = "SELECT name, version FROM rec_ranking_profiles ORDER BY id"
+    assert rows(empty_database, profiles) == [("classic", 1), ("for_you", 1), ("similar", 1)]
     state = "SELECT id, hashtag_half_life_days, hashtag_rule FROM rec_learning_state"
     assert rows(empty_database, state) == [(1, 30.0, 1)]
 

@@ -73,8 +73,8 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
     "upgrade": lambda bind, _: recommender.upgrade(bind),
 }
 NEITHER = {
-    "create_engine", "feed_query", "prepare_engine", "record_page", "run_transaction",
-    "translate_errors",
+    "as_datetime", "create_engine", "feed_query", "prepare_engine", "record_page",
+    "run_transaction", "translate_errors",
 }  # fmt: skip
 """Functions that read and write nothing of ours, or take what `resolve` gave."""
 

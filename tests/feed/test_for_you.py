@@ -589,8 +589,8 @@ def test_a_hosts_signal_is_held_in_its_range(session: Session, given: float, kep
         ({"as_of": 0}, "as_of: 0 is not a time"),
         ({"exclude": 5}, "exclude: 5 is no list of keys"),
         ({"where": "v1"}, "where: 'v1' is no SQL expression"),
-        ({"where": HOST_VIDEOS.c.region == "DE"}, "where: it joins host_videos: use EXISTS or IN"),
-        ({"where": aliased(Video).key == "v1"}, "where: it joins .*: use EXISTS or IN"),
+        ({"where": HOST_VIDEOS.c.region == "DE"}, "where: it joins host_videos: use EXISTS, IN or"),
+        ({"where": aliased(Video).key == "v1"}, "where: it joins .*: use EXISTS, IN or"),
         ({"signals": [1]}, r"signals: \[1\] gives no weight"),
     ],
 )
