@@ -78,11 +78,11 @@ def test_a_filled_database_goes_up_and_down(
 def test_a_half_done_upgrade_can_be_repeated(empty_database: str, kind: str) -> None:
     upgrade(empty_database, "0003")
     execute(empty_database, "INSERT INTO rec_users (id, key) VALUES (1, 'a')")
-    upgrade(empty_database)
+    upgrade(empty_database, "0004")
     after = catalogue(empty_database)
     if kind == "postgresql":  # on SQLite it is one transaction
         execute(empty_database, "UPDATE rec_alembic_version SET version_num = '0003'")
-        upgrade(empty_database)
+        upgrade(empty_database, "0004")
     downgrade(empty_database, "0003")
-    upgrade(empty_database)
+    upgrade(empty_database, "0004")
     assert catalogue(empty_database) == after

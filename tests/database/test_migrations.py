@@ -101,6 +101,7 @@ def test_every_migration_goes_down_and_up_and_leaves_no_trace(empty_database: st
         "0004",
         "0005",
         "0006",
+        "0007",
         SCHEMA_REVISION,
         "9001",
         "9002",

@@ -25,12 +25,13 @@ from recommender import (
     mute,
     refresh,
     run_transaction,
+    upsert_candidates,
 )
 from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database import migrations
 from recommender.database.engine import create_engine
 from recommender.files.batches import ROW_KINDS
-from recommender.models import Affinity, PendingEvent, User
+from recommender.models import Affinity, PendingEvent, User, Video
 from tests.support.erasures import Killed, counted, killed_after
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import (
@@ -75,11 +76,13 @@ def world_of(folder: Path, database: str, world: DemoWorld) -> Files:
 
 
 def hide(session: Session) -> None:
-    """Mute a hashtag and block the next one, for each of some users."""
+    """Mute a hashtag, block the next one, and keep a candidate, for each of some users."""
+    video = session.scalars(sa.select(Video.key).order_by(Video.id)).first()
     users = session.scalars(sa.select(User.key).order_by(User.id).limit(8)).all()
     for user, other in pairwise(users):
         mute(session, user, "hashtag", f"not for {user}", at=NOON)
         block(session, user, other, at=NOON)
+        upsert_candidates(session, "model", [{"user": user, "video": video, "score": 0.5}])
 
 
 @pytest.fixture(scope="module")
