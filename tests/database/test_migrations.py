@@ -89,6 +89,10 @@ def later(migrations_copy: Path) -> Path:
     return migrations_copy
 
 
+OF_ROWS = {"0008"}
+"""The migrations that change rows and no table."""
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("later")
 def test_every_migration_goes_down_and_up_and_leaves_no_trace(empty_database: str) -> None:
@@ -109,7 +113,7 @@ def test_every_migration_goes_down_and_up_and_leaves_no_trace(empty_database: st
     for revision in revisions:
         upgrade(empty_database, revision)
         after = catalogue(empty_database)
-        assert after != before
+        assert (after == before) == (revision in OF_ROWS)
         downgrade(empty_database, last)
         assert catalogue(empty_database) == before
         upgrade(empty_database, revision)
