@@ -17,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 import recommender
 from recommender import Candidate, Filter, InvalidValue, Registry, SchemaOutOfDate, Settings, Signal
+from recommender.database.engine import database_url
 from recommender.database.registered import kept_registry
 from recommender.database.scratch import scratch_database
 from recommender.models import Video
@@ -116,7 +117,7 @@ def copied_rows(session: Session) -> list[list[Any]]:
 
 
 def tables(url: str) -> set[str]:
-    engine = create_engine(url)
+    engine = create_engine(database_url(url))
     names = inspect(engine).get_table_names()
     engine.dispose()
     return set(names)
@@ -149,7 +150,7 @@ def test_the_registry_is_there_and_the_columns_that_it_names_are_copied_in_batch
 def test_a_table_that_the_scratch_database_has_is_left_alone(
     host: Engine, empty_database: str
 ) -> None:
-    theirs = create_engine(empty_database)
+    theirs = create_engine(database_url(empty_database))
     Person.__table__.create(theirs)
     with theirs.begin() as connection:
         connection.execute(sa.insert(Person).values(id="mine", email="mine"))
@@ -243,7 +244,7 @@ def test_a_table_in_a_schema_needs_a_database_with_this_schema(
     registry = reading(sa.Column("video", sa.Text, primary_key=True), schema="shop")
     host, theirs = (
         recommender.create_engine(database, registry=registry),
-        create_engine(empty_database),
+        create_engine(database_url(empty_database)),
     )
     (table,) = registry.columns_read
     for url in (None, empty_database):
