@@ -19,7 +19,6 @@ from recommender.feed.statements import MAX_STATEMENTS
 from recommender.feed.values import FeedPage, Reason, WordsByFormat
 from recommender.models import Hashtag, Video, VideoHashtag
 from recommender.models.tables import VIDEOS
-from recommender.ranking.history import some
 from recommender.ranking.registry import Registry
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.viewer import Viewer, ViewerParts, values_of
@@ -102,7 +101,7 @@ def _tagged(viewer: Viewer, seeds: CTE, page: CTE) -> Statement:
         .select_from(page)
         .join(tag, tag.video_id == page.c.video_id)
         .join(tags, tags.c.hashtag_id == tag.hashtag_id)
-        .where(some(of_seeds.where(its.hashtag_id == tags.c.hashtag_id)))
+        .where(tags.c.hashtag_id.in_(of_seeds))
     )
 
 
