@@ -1,7 +1,7 @@
 """Contract tests of a registry, to run from the host's own test suite.
 
 Write ``assert not check(registry, session)``, on a database of yours with some users and videos.
-What can be seen without a database is refused when the registry is made.
+Faults that show without a database are refused when the registry is made.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from recommender.ranking.signals import Signal
 SAMPLED_USERS, SAMPLED_VIDEOS, PLANNED_VIDEOS = 3, 500, 100
 
 TOLERANCE = 1e-9
-"""How far beyond its range a signal may be by the errors of floating-point numbers."""
+"""The distance from its range that a signal may have by the errors of floating-point numbers."""
 
 READ_AS_OF = "read viewer.as_of for the time, and leave nothing to chance"
 
@@ -290,7 +290,7 @@ def _fault_of_outcome(value: Any) -> _Fault | None:
 def _first_of_each(
     each: Thing, results: Sequence[_Result], faults: Iterable[_Fault | None]
 ) -> Iterator[_Fault]:
-    """Return the first fault of each property, with the video and the user."""
+    """Return the first fault per property, with the video and the user."""
     first: dict[str, _Fault] = {}
     for result, fault in zip(results, faults, strict=True):
         if fault is not None:

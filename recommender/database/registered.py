@@ -23,7 +23,7 @@ OPTION = "recommender_registry"
 
 @runtime_checkable
 class Registered(Protocol):
-    """What an engine needs to know of a `Registry`."""
+    """The parts of a `Registry` that an engine needs to know."""
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ def keep_registry(engine: sa.Engine, registry: Registered | None) -> None:
 
 
 def kept_registry(bind: sa.Engine | sa.Connection) -> Registered | None:
-    """Return the registry of an engine or a connection, else that of the environment, or None.
+    """Return the registry of an engine or a connection, else the environment's, or None.
 
     Raises:
         InvalidValue: the environment names no registry.

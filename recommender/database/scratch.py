@@ -89,7 +89,7 @@ def _copy_of(table: TableClause, columns: Sequence[sa.ColumnClause[Any]]) -> sa.
 
 
 def _indexed(table: TableClause) -> Iterator[list[str]]:
-    """Yield the columns of each key and of each plain index of a table."""
+    """Yield the columns of every key and every plain index of a table."""
     if isinstance(table, sa.Table):
         keys = (sa.PrimaryKeyConstraint, sa.UniqueConstraint)
         for key in table.constraints:

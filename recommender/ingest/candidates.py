@@ -95,7 +95,7 @@ def _unknown(
 
 
 def _write(session: Session, keyed: Sequence[tuple[Key, Row]]) -> tuple[int, int, int]:
-    """Write rows; return the numbers of those that inserted, updated and did not change one."""
+    """Write rows; return how many inserted a candidate, updated one, and changed none."""
     current = _stored(session, [key for key, _ in keyed])
     after = dict(current)
     inserted = updated = 0

@@ -44,7 +44,7 @@ The limit also keeps SQLite from starting at all videos.
 PEOPLE_LIMIT = 50
 """The largest number of followed users whose recent engagements are read.
 
-A page reads these twice. With 100 of each user, that is a fifth of the rows that a page may read.
+A page reads these twice. With 100 per user, they are a fifth of the rows that a page may read.
 """
 
 _STATE = INTERACTIONS.c  # core: compiling a SELECT of ORM columns changes its cache key

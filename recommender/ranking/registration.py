@@ -93,7 +93,7 @@ def check_signal_names(signals: Sequence[Signal], known: Iterable[str] = ()) -> 
 
 def check_source_names(sources: Sequence[Source]) -> None:
     """Raise `InvalidValue` if a host's source has a malformed or taken name, or there are more."""
-    _check_names("sources", sources, {source.name for source in SOURCES}, MAX_NAME_BYTES - 7)
+    _check_names("sources", sources, {source.name for source in SOURCES}, MAX_NAME_BYTES)
     if (count := len(SOURCES) + len(sources)) > MAX_SOURCES:
         raise InvalidValue(f"sources: {count} with ours are more than {MAX_SOURCES}")
 
@@ -173,7 +173,7 @@ def bounded_select(source: Source, viewer: Viewer, quota: int) -> Select[Any]:
     """
     chosen = checked_select(source, viewer, quota)
     if chosen._limit_clause is not None:  # noqa: SLF001 - there is no other way to read it
-        chosen = sa.select(chosen.subquery(f"{source.name}_chosen"))  # a limit of the host's stays
+        chosen = sa.select(chosen.subquery("chosen"))  # a limit of the host's stays
     return chosen.limit(source.rows or SCAN_FACTOR * quota)
 
 
@@ -292,7 +292,7 @@ def _of_all_users(part: Any, owned: frozenset[str]) -> Iterator[Any]:
 
 
 def _tables_of(select: Select[Any]) -> Iterator[Any]:
-    """Return the tables and subqueries in the FROM of a SELECT, and of those that enclose it."""
+    """Return the tables and subqueries in the FROM of a SELECT and of the SELECTs around it."""
     return (named for from_ in select.get_final_froms() for named in _joined(from_))
 
 
@@ -372,7 +372,7 @@ def columns_read(clauses: Iterable[Any]) -> dict[sa.TableClause, list[sa.ColumnC
 
 
 def _base_columns(clause: Any) -> Iterator[Any]:
-    """Yield the columns of tables in some SQL, with those of joins along relationships."""
+    """Yield the columns of tables in some SQL, also of joins along relationships."""
     for part in visitors.iterate(clause):
         if isinstance(part, ColumnElement):
             yield from (root for root in part.base_columns if hasattr(root, "table"))

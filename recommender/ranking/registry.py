@@ -39,7 +39,7 @@ from recommender.ranking.viewer import Viewer
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """The host's own signals, sources and filters, beside those of this package.
+    """The host's own signals, sources and filters, in addition to ours.
 
     Hand it to `create_engine` or `prepare_engine`, or name it by ``RECOMMENDER_REGISTRY``. Make it
     once, at import time: statements are kept for each registry. Everything is called with stand-ins
@@ -98,7 +98,7 @@ class Registry:
 
     @cached_property
     def _known(self) -> Mapping[str, Signal]:
-        """All signals by name, with those of the list `similar`."""
+        """All signals by name, also of the list `similar`."""
         return {**self.every_signal, **{signal.name: signal for signal in SIMILAR_SIGNALS}}
 
     @cached_property
@@ -187,10 +187,10 @@ def _limited(source: Source) -> Source:
     """Return a host's source whose SELECT gives each video once, from a limited number of rows."""
 
     def select(viewer: Viewer, quota: int) -> sa.Select[int]:
-        rows = bounded_select(source, viewer, quota).subquery(f"{source.name}_rows")
+        rows = bounded_select(source, viewer, quota).subquery("rows")
         # The rows come in the host's order, which their places keep through joins and groups.
         place = sa.func.row_number().over().label("place")
-        placed = sa.select(rows.c[0].label("video"), place).subquery(f"{source.name}_places")
+        placed = sa.select(rows.c[0].label("video"), place).subquery("places")
         video_id: ColumnElement[Any] = placed.c.video
         statement = sa.select(video_id)
         if isinstance(stored_type(placed.c.video), sa.String):

@@ -23,7 +23,7 @@ very many; the newest of these are read.
 """
 
 MOST_SEED_TAGS = 50
-"""The largest number of hashtags of the seeds that are compared, those of most seeds first."""
+"""The largest number of hashtags of the seeds that are compared; shared hashtags come first."""
 
 MOST_TAGGED = 1_000
 """The largest number of videos that are counted to find out how rare a hashtag is."""

@@ -22,7 +22,7 @@ from recommender.ranking.viewer import Viewer
 
 
 def similarity(candidate: Candidate) -> Number:
-    """The mean cosine of the video's viewers with those of each seed, less what is chance.
+    """The mean cosine of the viewers of the video and of a seed, less what is chance.
 
     Range: 0 to 1. Reads: video_neighbours.
     """

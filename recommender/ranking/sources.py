@@ -138,7 +138,7 @@ def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 
 def newest_tagged(viewer: Viewer, hashtags: FromClause, quota: int) -> sa.Select[int]:
-    """Return the newest videos with some hashtags, a few of each.
+    """Return the newest videos with some hashtags, a few per hashtag.
 
     Args:
         viewer: the viewer of the request.

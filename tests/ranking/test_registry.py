@@ -411,6 +411,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: Registry(outside=["tower"]), "registry: outside: .* gives no quota to a name"),
     (lambda: Registry(outside={"tower": 0}), "source tower: quota is 0"),
     (lambda: Registry(outside={"two towers": 9}), "signals: 'two towers' is not one word"),
+    (lambda: Registry(outside={"x" * 64: 9}), "of 63 bytes at most"),
     (lambda: Registry(outside={"newest": 9}), "sources: the name 'newest' is taken"),
     (lambda: Registry(outside={"likes": 9}), "signals: the name 'likes' is taken"),
     (lambda: source(newest, "newest"), "sources: the name 'newest' is taken"),
