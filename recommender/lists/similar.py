@@ -2,7 +2,7 @@
 
 Candidates come from the neighbours of the given videos, the seeds, in both directions, from their
 hashtags, sounds and creators, and from what is trending. A profile weighs them, by default
-`similar`. What no source found follows, the newest first, so that the list ends only with the
+`similar`. Other videos for everyone follow, the newest first, so that the list ends only with the
 catalogue. Nothing is recorded.
 """
 
