@@ -10,8 +10,14 @@ from sqlalchemy import ColumnElement
 from recommender.database.expressions import Number, number
 from recommender.models import OutsideCandidate, Video
 from recommender.ranking.signals import Candidate, Signal
-from recommender.ranking.sources import SCAN_FACTOR, Source
+from recommender.ranking.sources import Source
 from recommender.ranking.viewer import Viewer
+
+MAX_SCANNED = 2_000
+"""The largest number of a viewer's candidates from one source that a page reads, best first.
+
+Expired ones are among them, and must not keep current ones out before `prune` deletes them.
+"""
 
 
 def outside_source(name: str, quota: int) -> Source:
@@ -22,21 +28,20 @@ def outside_source(name: str, quota: int) -> Source:
         quota: the largest number of its candidates.
     """
 
-    def select(viewer: Viewer, quota: int) -> sa.Select[int]:
+    def select(viewer: Viewer, _quota: int) -> sa.Select[int]:
         row = OutsideCandidate
-        # Expired candidates use up the scan, so that it is bounded also before a prune.
         best = (
             sa.select(row.video_id, row.score, row.expires_at)
             .where(*_of_viewer(name, viewer))
             .order_by(row.score.desc(), row.video_id.desc())
-            .limit(SCAN_FACTOR * quota)
+            .limit(MAX_SCANNED)
             .subquery("outside")
         )
         in_order = best.c.score.desc(), best.c.video_id.desc()
         is_current = _is_current(best.c.expires_at, viewer)
         return sa.select(best.c.video_id).where(is_current).order_by(*in_order)
 
-    return Source(name, quota, select, is_listed=True)
+    return Source(name, quota, select, rows=MAX_SCANNED)
 
 
 def outside_signal(name: str) -> Signal:

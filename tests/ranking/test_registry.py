@@ -253,6 +253,17 @@ def test_candidates_from_outside_are_a_source_and_a_signal(shop: Session) -> Non
     assert not any(item.score or "tower" in item.sources for item in other)
 
 
+def test_expired_candidates_from_outside_keep_no_current_ones_out(shop: Session) -> None:
+    register(shop, Registry(outside={"tower": 1}))
+    rows = [{"user": "viewer", "video": f"v{n:02}", "score": 0.9, "expires_at": at(-1)}
+            for n in range(20)]  # fmt: skip
+    recommender.upsert_candidates(shop, "tower", rows)
+    current = {"user": "viewer", "video": "v25", "score": 0.1, "expires_at": at(1)}
+    recommender.upsert_candidates(shop, "tower", [current])
+    found = {item.video for item in preview(shop, profile=None).items if "tower" in item.sources}
+    assert found == {"v25"}
+
+
 def test_a_source_may_give_ids_and_there_are_fifty_at_most(shop: Session) -> None:
     def oldest(_viewer: Viewer, _quota: int) -> sa.Select[Any]:
         return sa.select(Video.id).order_by(Video.published_at, Video.id)
