@@ -373,7 +373,7 @@ def signal_values(
 
 
 @pytest.mark.parametrize(
-    ("examples", "least"), [(12, 100), pytest.param(125, 5_000, marks=pytest.mark.slow)]
+    ("examples", "least"), [(12, 100), pytest.param(60, 2_500, marks=pytest.mark.slow)]
 )
 def test_scores_and_order_equal_plain_python(session: Session, examples: int, least: int) -> None:
     pairs = 0
