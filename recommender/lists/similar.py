@@ -191,7 +191,7 @@ def _scan_after(after: SimilarPosition | None) -> ScanPosition | None:
 
 
 def _page(session: Session, request: FeedRequest, after: SimilarPosition | None) -> FeedPage:
-    rows = _rows(session, request, after or _top(request))
+    rows = _rows(session, request, after or top_position(request))
     shown = rows[: request.limit]
     items = tuple(_item(request, place, row) for place, row in enumerate(shown, start=1))
     if len(rows) > len(shown):
@@ -203,7 +203,7 @@ def _page(session: Session, request: FeedRequest, after: SimilarPosition | None)
     return FeedPage(request, items, cursor=position.cursor, cut_short=True)
 
 
-def _top(request: FeedRequest) -> SimilarPosition:
+def top_position(request: FeedRequest) -> SimilarPosition:
     """Return the position above every video."""
     top = (LARGEST_KEY, request.as_of, LARGEST_ID)
     return SimilarPosition(request.as_of, False, *top)  # noqa: FBT003 - `is_rest`
@@ -227,14 +227,14 @@ def _rows(session: Session, request: FeedRequest, after: SimilarPosition) -> Seq
     shape = Shape.of(request)
     kept = kept_shape(shape)
     if kept is None:
-        whole = _shown(ranked_similar(shape, Viewer.of(request)), SIMILAR)
+        whole = shown_similar(ranked_similar(shape, Viewer.of(request)), SIMILAR)
         return connection.execute(whole, after.values()).all()
-    statement = cached_statement(ranked_similar, _shown, SIMILAR, kept.shape)
+    statement = cached_statement(ranked_similar, shown_similar, SIMILAR, kept.shape)
     values = {**values_of(request), **kept.values, **after.values()}
     return run_cached(connection, statement, values).all()
 
 
-def _shown(ranked: Statement, name: str) -> Statement:
+def shown_similar(ranked: Statement, name: str) -> Statement:
     """Return the ranked videos with the columns that a page shows, in the order of the list."""
     shown = page_query(ranked, name)
     return shown.order_by(None).order_by(*_order(shown.selected_columns))

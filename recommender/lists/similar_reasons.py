@@ -93,14 +93,17 @@ def _near(viewer: Viewer, seeds: CTE, page: CTE) -> Statement:
 def _tagged(viewer: Viewer, seeds: CTE, page: CTE) -> Statement:
     """Return the hashtags that the videos share with the seeds."""
     tags, tag, its = viewer.seeds.tags, VideoHashtag, aliased(VideoHashtag)
+    # Materialized: PostgreSQL would read all videos of the seeds' hashtags, sounds and creators.
+    shown = sa.select(page.c.video_id, tag.hashtag_id).join(page, page.c.video_id == tag.video_id)
+    own = materialized(shown.cte("page_tags"))
     name = sa.select(Hashtag.name).where(Hashtag.id == tags.c.hashtag_id).scalar_subquery()
-    of_seeds = sa.select(its.hashtag_id).join(seeds, seeds.c.id == its.video_id)
-    likeness = _likeness(page.c.video_id, "shared_hashtags", name, tags.c.rarity)
+    named_tags = sa.select(its.hashtag_id).join(seeds, seeds.c.id == its.video_id)
+    of_seeds = sa.select(materialized(named_tags.cte("tags_to_name")).c.hashtag_id)
+    likeness = _likeness(own.c.video_id, "shared_hashtags", name, tags.c.rarity)
     return (
         sa.select(*likeness)
-        .select_from(page)
-        .join(tag, tag.video_id == page.c.video_id)
-        .join(tags, tags.c.hashtag_id == tag.hashtag_id)
+        .select_from(own)
+        .join(tags, tags.c.hashtag_id == own.c.hashtag_id)
         .where(tags.c.hashtag_id.in_(of_seeds))
     )
 
@@ -108,10 +111,11 @@ def _tagged(viewer: Viewer, seeds: CTE, page: CTE) -> Statement:
 def _same(seeds: CTE, page: CTE) -> Iterator[Statement]:
     """Return the videos with the sound of a seed, and the ones by its creator."""
     nothing = sa.cast(sa.null(), sa.Text())
+    shown = sa.select(VIDEOS.c.id, VIDEOS.c.sound_id, VIDEOS.c.creator_id)
+    own = materialized(shown.join(page, page.c.video_id == VIDEOS.c.id).cte("page_videos"))
     for signal, column in (("same_sound", "sound_id"), ("same_creator", "creator_id")):
-        rows = sa.select(*_likeness(page.c.video_id, signal, nothing, number(1)))
-        is_same = seeds.c[column] == VIDEOS.c[column]
-        yield rows.join(VIDEOS, VIDEOS.c.id == page.c.video_id).join(seeds, is_same)
+        rows = sa.select(*_likeness(own.c.id, signal, nothing, number(1)))
+        yield rows.join_from(own, seeds, seeds.c[column] == own.c[column])
 
 
 def _likeness(video_id: Any, signal: str, subject: Any, strength: Any) -> list[ColumnElement[Any]]:

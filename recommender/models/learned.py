@@ -63,7 +63,7 @@ class VideoNeighbour(Base):
         PrimaryKeyConstraint("source_id", "video_id", postgresql_include=["similarity", "weight"]),
         is_fraction("similarity"),
         is_fraction("weight"),
-        Index(None, "video_id"),
+        Index(None, "video_id", postgresql_include=["source_id", "similarity"]),
         CLUSTERED,
     )
 
@@ -77,10 +77,14 @@ class RecentEngagement(Base):
     """One of the latest videos a user engaged with: a rollup that other users' feeds may read."""
 
     __tablename__ = f"{PREFIX}recent_engagements"
-    __table_args__ = (Index(None, "video_id"), CLUSTERED)
+    __table_args__ = (
+        PrimaryKeyConstraint("user_id", "video_id", postgresql_include=["at"]),
+        Index(None, "video_id"),
+        CLUSTERED,
+    )
 
-    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    user_id: Mapped[int] = mapped_column(BigInteger)
+    video_id: Mapped[int] = mapped_column(BigInteger)
     at: Mapped[Time]
 
 

@@ -271,13 +271,14 @@ def _planner(session: Session) -> Finding:
 
 
 def _plans(session: Session) -> Finding:
-    """Check that short index scans find the pages of a few users."""
+    """Check that short index scans find the pages of a few users, and a few similar lists."""
     checked = check_plans(session)
-    most_read = max((plan.read or 0 for plan in checked.plans.values()), default=0)
+    plans = (*checked.plans.values(), *checked.lists.values())
+    most_read = max((plan.read or 0 for plan in plans), default=0)
     rows = f", of {most_read:,} rows at most" if most_read else ""
     return _finding(
         "plans", "; ".join(checked.findings) or None,
-        f"{len(checked.plans)} pages by indexes{rows}",
+        f"{len(checked.plans)} pages and {len(checked.lists)} lists by indexes{rows}",
         INDEX_ADVICE if checked.is_registered else "fix `indexes` and `planner` first; on SQLite,"
         " undo an ANALYZE with DELETE FROM sqlite_stat1",
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,7 @@ from recommender.database.expressions import named
 from recommender.database.session import Session
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import cached_statement, page_query
+from recommender.lists.similar import SIMILAR, ranked_similar, shown_similar, top_position
 from recommender.models import User, Video
 from recommender.models.types import Base
 from recommender.operations.probes import registered_things, spread_keys
@@ -53,6 +54,8 @@ MAX_DISCARDED = 100_000
 
 SAMPLED_USERS, SAMPLED_VIDEOS = 3, 100
 
+SAMPLED_SEEDS = 3
+
 _SCANNED = re.compile(r"^SCAN (rec_[a-z_]*[a-z])", re.MULTILINE)
 
 
@@ -77,17 +80,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanCheck:
-    """The plans of the pages by user key, and one sentence per fault.
+    """The plans of pages and lists, and one sentence per fault.
 
     Attributes:
-        plans: the plans by user key.
+        plans: the plans of the pages by user key.
         findings: the sentences.
         is_registered: whether the fault is in what the host registered.
+        lists: the plans of the lists of similar videos by the key of the given video.
     """
 
     plans: Mapping[str, Plan]
     findings: tuple[str, ...]
     is_registered: bool = False
+    lists: Mapping[str, Plan] = field(default_factory=dict)
 
 
 def check_plans(
@@ -97,7 +102,7 @@ def check_plans(
     as_of: datetime | None = None,
     settings: Settings | None = None,
 ) -> PlanCheck:
-    """Check the query plans of pages for some users, and name the causes of slow pages.
+    """Check the query plans of pages for some users, and of lists of similar videos.
 
     The usual cause is a missing index or outdated planner statistics, which `diagnose` reports. The
     reference formula may read any number of rows. Each page is ranked once; nothing is written.
@@ -120,8 +125,13 @@ def check_plans(
         return PlanCheck({}, tuple(sentences), is_registered=True)
     plans = {user: page_plan(session, request) for user, request in requests.items()}
     for user, request in requests.items():
-        sentences += _faults(user, plans[user], _most_read(request))
-    return PlanCheck(plans, tuple(sentences), is_registered=bool(faults))
+        sentences += _faults(f"the page of {user}", plans[user], _most_read(request))
+    about = resolve(session, None, SIMILAR, as_of=as_of, settings=settings)
+    seeds = spread_keys(session, Video, SAMPLED_SEEDS)
+    lists = {seed: similar_plan(session, replace(about, seeds=(seed,))) for seed in seeds}
+    for seed, plan in lists.items():
+        sentences += _faults(f"the list of videos like {seed}", plan, _most_read(about))
+    return PlanCheck(plans, tuple(sentences), is_registered=bool(faults), lists=lists)
 
 
 def _registered_faults(session: Session, requests: Sequence[FeedRequest]) -> list[PlanFault]:
@@ -142,6 +152,18 @@ def page_plan(session: Session, request: FeedRequest) -> Plan:
     ranking, finish = (ranked_reference, page_query) if is_reference else (top_candidates, named)
     statement = cached_statement(ranking, finish, "for_you", Shape.of(request))
     return plan_of(session, statement, values_of(request))
+
+
+def similar_plan(session: Session, request: FeedRequest) -> Plan:
+    """Return the plan of the statement that ranks the videos that are like some given ones.
+
+    Args:
+        session: the caller's transaction.
+        request: the request, from `resolve`, with its seeds.
+    """
+    shape, top = Shape.of(request), top_position(request)
+    statement = cached_statement(ranked_similar, shown_similar, SIMILAR, shape)
+    return plan_of(session, statement, {**values_of(request), **top.values()})
 
 
 def plan_of(session: Session, statement: Executable, values: Mapping[str, Any]) -> Plan:
@@ -190,15 +212,15 @@ def _most_read(request: FeedRequest) -> int | None:
     return ours + allowed_reads(request)
 
 
-def _faults(user: str, plan: Plan, most_read: int | None) -> Iterator[str]:
+def _faults(subject: str, plan: Plan, most_read: int | None) -> Iterator[str]:
     for table in plan.scanned:
-        yield f"the page of {user} read the whole of {table}"
+        yield f"{subject} read the whole of {table}"
     if most_read is None:
         return
     if (plan.read or 0) > most_read:
-        yield f"the page of {user} read {plan.read:,} rows, more than {most_read:,}"
+        yield f"{subject} read {plan.read:,} rows, more than {most_read:,}"
     if (plan.discarded or 0) > MAX_DISCARDED:
-        yield f"the page of {user} joined {plan.discarded:,} rows for nothing"
+        yield f"{subject} joined {plan.discarded:,} rows for nothing"
 
 
 def _big_tables(session: Session) -> frozenset[str]:

@@ -89,8 +89,8 @@ def later(migrations_copy: Path) -> Path:
     return migrations_copy
 
 
-OF_ROWS = {"0008"}
-"""The migrations that change rows and no table."""
+OF_ROWS = {"sqlite": {"0008", "0009"}, "postgresql": {"0008"}}
+"""The migrations that change rows and no table, on each kind of database."""
 
 
 @pytest.mark.slow
@@ -98,22 +98,13 @@ OF_ROWS = {"0008"}
 def test_every_migration_goes_down_and_up_and_leaves_no_trace(empty_database: str) -> None:
     before, last = catalogue_of_new(empty_database), "base"
     revisions = [each.revision for each in scripts().walk_revisions()][::-1]
-    assert revisions == [
-        "0001",
-        "0002",
-        "0003",
-        "0004",
-        "0005",
-        "0006",
-        "0007",
-        SCHEMA_REVISION,
-        "9001",
-        "9002",
-    ]
+    numbered = [f"{number:04}" for number in range(1, int(SCHEMA_REVISION) + 1)]
+    assert revisions == [*numbered, "9001", "9002"]
+    of_rows = OF_ROWS[sa.make_url(empty_database).get_backend_name()]
     for revision in revisions:
         upgrade(empty_database, revision)
         after = catalogue(empty_database)
-        assert (after == before) == (revision in OF_ROWS)
+        assert (after == before) == (revision in of_rows)
         downgrade(empty_database, last)
         assert catalogue(empty_database) == before
         upgrade(empty_database, revision)

@@ -110,7 +110,7 @@ def test_pages_are_ranked_and_looked_at_where_it_is_asked_for(
     *others, last = diagnose(world, plans=True)
     assert [each.check for each in others] == [each.check for each in diagnose(world)]
     assert (last.check, last.ok, last.advice) == ("plans", True, None)
-    assert last.found.startswith("3 pages by indexes")
+    assert last.found.startswith("3 pages and 3 lists by indexes")
     faulty = query_plans.PlanCheck({}, ("the page of u1 read the whole of rec_videos", "and more"))
     monkeypatch.setattr(doctor, "check_plans", lambda _session: faulty)
     code, out, err = run(database, "--plans")

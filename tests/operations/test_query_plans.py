@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import ColumnElement, Engine
 from sqlalchemy.orm import Session
 
 import recommender
@@ -25,6 +25,8 @@ from recommender.feed.reasons import cause_query
 from recommender.feed.statements import candidate_rows
 from recommender.formats import scalars
 from recommender.formats.visibility import FOLLOWERS, PUBLIC, UNLISTED
+from recommender.lists.similar import SIMILAR
+from recommender.lists.similar_reasons import likeness_query
 from recommender.models import Interaction, Video, VideoHashtag
 from recommender.models.types import Base
 from recommender.operations import query_plans, registered_plans
@@ -35,11 +37,13 @@ from recommender.operations.query_plans import (
     check_plans,
     page_plan,
     plan_of,
+    similar_plan,
 )
 from recommender.ranking.candidates import source_candidates
 from recommender.ranking.registry import OURS
 from recommender.ranking.request import DEFAULT_LIMIT
 from recommender.ranking.scoring import pool_size, top_candidates
+from recommender.ranking.seeds import MAX_SEEDS
 from recommender.ranking.sources import CANDIDATES, EXPLORATION, SOURCES
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from tests.conftest import DATABASES
@@ -117,6 +121,27 @@ def test_the_reasons_of_a_page_read_a_small_part_of_what_the_page_reads(
         found = plan_of(world, cause_query(kind == "sqlite", OURS), values)
         assert found.scanned == ()
         assert (found.read or 0) <= (plan(world, user).read or 0) / 5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_strict")
+@pytest.mark.parametrize("count", [1, MAX_SEEDS])
+@pytest.mark.parametrize("order", [Video.engaged_views.desc(), Video.id % 97])
+@pytest.mark.parametrize("user", [None, 1, 5])
+def test_a_list_of_similar_videos_keeps_to_them_too(
+    world: Session, user: int | None, order: ColumnElement[int], count: int
+) -> None:
+    found = sa.select(Video.key).where(Video.status == "published").order_by(order, Video.id)
+    seeds = tuple(world.scalars(found.limit(count)))
+    viewer = None if user is None else WORLD.user_key(user)
+    request = replace(resolve(world, viewer, SIMILAR, as_of=END), seeds=seeds)
+    page = similar_plan(world, request)
+    assert (page.scanned, (page.read or 0) <= MAX_READ) == ((), True)
+    items = recommender.similar(world, seeds, user=viewer, as_of=END).items
+    listed = lookup.listed_values(world, 1, [(item.video_id,) for item in items])
+    query = likeness_query(lookup.is_sqlite(world), OURS)
+    reasons = plan_of(world, query, {**values_of(request), **listed})
+    assert (reasons.scanned, (reasons.read or 0) <= (page.read or 0) / 2) == ((), True)
 
 
 def work_of(session: Session, user: int) -> int:
@@ -346,7 +371,7 @@ def test_the_page_that_is_served_is_looked_at(world: Session, profile: str) -> N
     ],
 )
 def test_each_fault_is_a_sentence(changed: dict[str, object], said: list[str]) -> None:
-    found = list(query_plans._faults("ana", replace(EMPTY_PLAN, **changed), MAX_READ))
+    found = list(query_plans._faults("the page of ana", replace(EMPTY_PLAN, **changed), MAX_READ))
     assert found == [f"the page of ana {each}" for each in said]
 
 
