@@ -101,6 +101,10 @@ from .lists.timelines import (
     trending as trending,
 )
 from .lists.similar import similar as similar
+from .lists.reach import (
+    Recipient as Recipient,
+    reach as reach,
+)
 
 # Ranking: what a feed consists of, and the weights
 from .ranking.request import (

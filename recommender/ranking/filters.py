@@ -235,6 +235,7 @@ LISTS: Mapping[str, ListFilters] = {
         applied=(*(name for name in _OURS if name != "not_seen"), *HOST_FILTERS)
     ),
     "trending": ListFilters(applied=("published", "not_in_future", "available", *HOST_FILTERS)),
+    "reach": ListFilters(applied=_OURS),
     "rank": ListFilters(applied=("excluded",), told=(*_OURS, "where")),
     "explain": ListFilters(told=(*_OURS, *HOST_FILTERS)),
 }

@@ -25,12 +25,12 @@ REFERENCE = "classic"
 SMALLEST_LIMIT, DEFAULT_LIMIT, LARGEST_LIMIT = 1, 20, 500
 
 
-def check_limit(limit: int) -> int:
-    """Return the limit, or raise `InvalidValue` if it is not 1 to 500."""
+def check_limit(limit: int, largest: int = LARGEST_LIMIT) -> int:
+    """Return the limit, or raise `InvalidValue` if it is not 1 to `largest`."""
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise InvalidValue(f"limit: {limit!r} is not a whole number")
-    if not SMALLEST_LIMIT <= limit <= LARGEST_LIMIT:
-        raise InvalidValue(f"limit: {limit:,} is not between {SMALLEST_LIMIT} and {LARGEST_LIMIT}")
+    if not SMALLEST_LIMIT <= limit <= largest:
+        raise InvalidValue(f"limit: {limit:,} is not between {SMALLEST_LIMIT} and {largest:,}")
     return limit
 
 

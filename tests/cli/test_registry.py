@@ -41,7 +41,7 @@ WRITING = (
 )  # fmt: skip
 
 READING = (
-    "feed u", "rank u v", "similar v",
+    "feed u", "rank u v", "similar v", "reach v",
     "explain u v", "export users out.csv", "user show u", "user export u",
     "profiles list", "profiles show for_you", "profiles diff classic for_you", "audit", "doctor",
     "evaluate --cutoff 2026-01-01T00:00:00Z", "db current", "db history", "db check",

@@ -39,6 +39,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "mute": ("ana", "hashtag", "news"),
     "profile_history": (),
     "rank": ("ana", ["v"]),
+    "reach": ("v",),
     "record": ("ana", "v", "like"),
     "record_many": ([Event("key", "ana", "v", "like", NOON)],),
     "reset_user": ("ana",),

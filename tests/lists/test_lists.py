@@ -95,6 +95,18 @@ PAGES: Mapping[str, Callable[[Session], FeedPage]] = {
 }
 
 
+def reached(session: Session) -> dict[str, str]:
+    """Return which filters keep the viewer from the users who would want a video."""
+
+    def is_reached(video: str) -> bool:
+        users = recommender.reach(session, video, as_of=NOON)
+        return "viewer" in [each.user for each in users]
+
+    assert is_reached("fine")
+    ours = {rule.name: "no" if is_reached(rule.name) else "yes" for rule in FILTERS}
+    return {**ours, **dict.fromkeys(HOST_FILTERS, "no")}
+
+
 def behaviour(session: Session) -> dict[str, dict[str, str]]:
     """Return what each list does with the video that fails each filter: yes, told or no."""
     seen: dict[str, dict[str, str]] = {}
@@ -107,6 +119,7 @@ def behaviour(session: Session) -> dict[str, dict[str, str]]:
             told = FilterOutcome(rule, passed=False)
             is_told = rule in items and told in items[rule].filters
             seen[name][rule] = "told" if is_told else "no" if rule in items else "yes"
+    seen["reach"] = reached(session)
     told_by_explain = {*failed(session, "excluded"), *failed(session, "not_own")}
     seen["explain"] = {rule: "told" if rule in told_by_explain else "no" for rule in FAILS}
     return seen

@@ -20,14 +20,16 @@ from recommender.benchmark.distributions import END
 from recommender.benchmark.large_world import LargeWorld
 from recommender.benchmark.load import load
 from recommender.database import lookup
+from recommender.database.expressions import named
 from recommender.database.registered import OPTION
 from recommender.feed.reasons import cause_query
-from recommender.feed.statements import candidate_rows
+from recommender.feed.statements import cached_statement, candidate_rows
 from recommender.formats import scalars
 from recommender.formats.visibility import FOLLOWERS, PUBLIC, UNLISTED
+from recommender.lists.reach import reached_users
 from recommender.lists.similar import SIMILAR
 from recommender.lists.similar_reasons import likeness_query
-from recommender.models import Interaction, Video, VideoHashtag
+from recommender.models import Follow, Interaction, RecentEngagement, Video, VideoHashtag
 from recommender.models.types import Base
 from recommender.operations import query_plans, registered_plans
 from recommender.operations.query_plans import (
@@ -149,10 +151,17 @@ def work_of(session: Session, user: int) -> int:
     if session.get_bind().dialect.name != "sqlite":
         return plan(session, user).read or 0
     request = resolve(session, WORLD.user_key(user), as_of=END)
+    return steps_of(
+        session, lambda: candidate_rows(session, request, top_candidates, "for_you").all()
+    )
+
+
+def steps_of(session: Session, run: Callable[[], object]) -> int:
+    """Return the steps of SQLite's machine that some statements take."""
     driver, steps = session.connection().connection.driver_connection, itertools.count()
     assert isinstance(driver, sqlite3.Connection)
     driver.set_progress_handler(lambda: next(steps) < 0, 100)
-    candidate_rows(session, request, top_candidates, "for_you").all()
+    run()
     driver.set_progress_handler(None, 0)
     return 100 * next(steps)
 
@@ -266,6 +275,41 @@ def test_a_page_for_who_follows_thousands_reads_the_engagements_of_a_few(
     more = work_of(world, 5) - before
     assert more < len(people) * (4 if kind == "postgresql" else 150)
     assert plan(world, 5).scanned == ()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_strict")
+def test_who_would_want_a_video_takes_no_more_work_if_everyone_follows_its_creator(
+    world: Session, kind: str
+) -> None:
+    """And if everyone enjoyed the newest videos of the creator."""
+    creator = 7
+    everyone, tables = range(8, WORLD.users + 1), Base.metadata.tables
+    follows = [{"user_id": each, "creator_id": creator} for each in everyone]
+    world.execute(sa.delete(Follow).where(Follow.creator_id == creator))
+    world.execute(sa.insert(tables["rec_follows"]), follows)
+    newest = sa.select(Video.id).where(Video.creator_id == creator).limit(20)
+    ids = world.scalars(newest).all()
+    world.execute(sa.delete(RecentEngagement).where(RecentEngagement.video_id.in_(ids)))
+    engagements = [
+        {"user_id": each, "video_id": video_id, "at": END} for each in everyone for video_id in ids
+    ]
+    world.execute(sa.insert(tables["rec_recent_engagements"]), engagements)
+    after = work_of_reach(world, creator, limit=50)
+    assert after < (10_000 if kind == "postgresql" else 300_000)
+
+
+def work_of_reach(session: Session, creator: int, limit: int) -> int:
+    """Return the rows that the users for a creator's video take, or SQLite's steps."""
+    video = session.scalars(sa.select(Video.key).where(Video.creator_id == creator)).first()
+    request = replace(resolve(session, None, as_of=END), seeds=(str(video),))
+    statement = cached_statement(reached_users, named, "reach", Shape.of(request))
+    values = {**values_of(request), "users": limit}
+    planned = plan_of(session, statement, values)
+    assert planned.scanned == ()
+    if planned.read is not None:
+        return planned.read
+    return steps_of(session, lambda: session.execute(statement, values).all())
 
 
 def quota(name: str) -> int:

@@ -63,6 +63,7 @@ CALLS: Mapping[str, Call] = {
     ),
     "rank": lambda s: len(recommender.rank(s, "ana", ["v1", "v2"]).items) == 2,
     "similar": lambda s: names(recommender.similar(s, "v1")) == ["v3", "v2"],
+    "reach": lambda s: recommender.reach(s, "v1") == (),
     "following": lambda s: names(recommender.following(s, "user1")) == ["v1"],
     "trending": lambda s: len(recommender.trending(s).items) == 3,
     "explain": lambda s: recommender.explain(s, "ana", "v1").rank is None,

@@ -36,6 +36,7 @@ from recommender import (
     MuteKind,
     Profile,
     Reason,
+    Recipient,
     RecommenderError,
     Registry,
     Settings,
@@ -145,6 +146,8 @@ def pages(session: Session | scoped_session[Session], flask: scoped_session[Sess
     assert_type(recommender.following(flask, "ana", cursor=page.cursor, where=long), FeedPage)
     recommender.following(flask, "ana", reasons=True, words=words)
     assert_type(recommender.similar(flask, ["v", 2], user="ana", where=long), FeedPage)
+    reached = assert_type(recommender.reach(flask, "v", limit=5), tuple[Recipient, ...])
+    assert_type(reached[0].as_dict(), dict[str, Any])
     assert_type(recommender.trending(flask, "en", limit=5, where=long, exclude=["v"]), FeedPage)
     recommender.trending(flask, "en", reasons=True, words=words)
     assert_type(recommender.record_page(flask, page), FeedPage)

@@ -24,6 +24,7 @@ READS: dict[str, Callable[[Session], object]] = {
     "for_you": lambda s: recommender.for_you(s, "viewer"),
     "classic": lambda s: recommender.for_you(s, "viewer", profile="classic"),
     "similar": lambda s: recommender.similar(s, "v", user="viewer"),
+    "reach": lambda s: recommender.reach(s, "v"),
     "following": lambda s: recommender.following(s, "viewer"),
     "trending": recommender.trending,
 }

@@ -177,7 +177,7 @@ READS = {
     "as_datetime", "audit", "create_engine", "diagnose", "diff_profiles", "evaluate", "explain",
     "export_file",
     "export_user", "feed_query", "following", "get_profile", "list_profiles", "prepare_engine",
-    "profile_history", "rank", "replay_profile", "similar", "translate_errors",
+    "profile_history", "rank", "reach", "replay_profile", "similar", "translate_errors",
     "trending",
 }  # fmt: skip
 """Public functions that lock nothing."""
