@@ -159,6 +159,7 @@ from .operations.erase import (
 
 # Evaluation and training
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.next_videos import evaluate_next as evaluate_next
 from .evaluation.off_policy import replay_profile as replay_profile
 from .evaluation.log_files import LogFiles as LogFiles
 from .training.fit import fit as fit

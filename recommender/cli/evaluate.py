@@ -7,15 +7,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from sqlalchemy import Engine
 
 import recommender
 from recommender.cli.database import readable
 from recommender.cli.figures import (
-    accuracy_row,
     change_cell,
     figure_rows,
     interval_cell,
+    page_row,
+    print_legend,
+    quality_rows,
+    recall_rows,
     recall_sentence,
     value_cell,
 )
@@ -28,14 +32,14 @@ from recommender.cli.log_options import (
     scratch_option,
     until_option,
 )
+from recommender.cli.next_videos import print_next
 from recommender.cli.options import NumberRange, Time, database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table, print_text
 from recommender.cli.progress import progress_bars
-from recommender.evaluation.bootstrap import SIGNIFICANT
 from recommender.evaluation.checks import FIGURES
 from recommender.evaluation.evaluate import Evaluation
 from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
-from recommender.evaluation.results import ImpressionQuality, PageQuality
+from recommender.evaluation.results import ImpressionQuality
 from recommender.evaluation.segments import MIN_USERS, SegmentQuality
 from recommender.formats.findings import Finding
 
@@ -44,15 +48,11 @@ SEGMENT_TABLES = {
     "ndcg@20": f"Pages by segment; fewer than {MIN_USERS} users are too few to compare",
 }
 
-LEGEND = (
-    "±: half of the 95 % interval over users; change: against the first row; *: a paired test over"
-    f" users finds a difference, p < {SIGNIFICANT} after correction for the number of rows."
-)
+FEED, NEXT = "feed", "next"
+"""The values of --task."""
 
-FEW_USERS = (
-    f"Fewer than {MIN_USERS} users were measured: the intervals are too narrow, so do not rely on"
-    " any difference."
-)
+OF_FEED = ("ablate", "segments", "checks", "small_creators", "every")
+"""The options that only --task feed takes."""
 
 
 @click.command()
@@ -70,6 +70,10 @@ FEW_USERS = (
 @click.option(
     "--target", type=click.Choice(TARGETS), default=ENGAGED, show_default=True,
     help="The outcome of an impression that counts as a positive.",
+)  # fmt: skip
+@click.option(
+    "--task", type=click.Choice((FEED, NEXT)), default=FEED, show_default=True,
+    help="What to measure: the feed, or whether lists of similar videos hold what comes next.",
 )  # fmt: skip
 @click.option("--ablate", is_flag=True, help="Also leave out each signal of the first profile.")
 @click.option("--segments", is_flag=True, help="Also compare in segments of users and videos.")
@@ -90,6 +94,7 @@ FEW_USERS = (
 def evaluate(
     log_files: LogFiles | None,
     form: str | None,
+    task: str,
     *,
     segments: bool,
     checks: bool,
@@ -100,6 +105,8 @@ def evaluate(
 
     The log comes from the database, or from interchange files. The command writes to neither.
     """
+    if task != FEED:
+        _check_options()
     if (options["cutoff"] is None) == (options["holdout"] is None):
         raise click.UsageError("give either --cutoff or --holdout")
     if small_creators is not None and not checks:
@@ -107,6 +114,9 @@ def evaluate(
     source: AbstractContextManager[Engine | LogFiles] = readable(longest=settings().rollup_timeout)
     if log_files:
         source = nullcontext(log_files)
+    if task == NEXT:
+        _evaluate_next(source, form, options)
+        return
     with source as log, progress_bars() as progress:
         result = recommender.evaluate(
             log, segments=segments or checks, settings=settings(), progress=progress, **options
@@ -119,14 +129,32 @@ def evaluate(
     fail_if_not_well(findings)
 
 
+def _evaluate_next(
+    source: AbstractContextManager[Engine | LogFiles], form: str | None, options: Mapping[str, Any]
+) -> None:
+    """Measure lists of similar videos."""
+    asked = {name: value for name, value in options.items() if name not in OF_FEED}
+    with source as log, progress_bars() as progress:
+        found = recommender.evaluate_next(log, settings=settings(), progress=progress, **asked)
+    print_next(found, form)
+
+
+def _check_options() -> None:
+    """Raise `UsageError` if an option was given that only --task feed takes."""
+    context = click.get_current_context()
+    for name in OF_FEED:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --task {FEED} only")
+
+
 def _print_records(result: Evaluation, findings: Sequence[Finding], form: str | None) -> None:
     """Print JSON, or a row for each figure."""
     whole = result.as_dict()
     if findings:
         whole["checks"] = [finding.as_dict() for finding in findings]
     parts = ("ranking", "pages")
-    figures = [row for part in parts for row in _figures(part, whole[part])]
-    figures += _recall_rows(whole["candidates"])
+    figures = [row for part in parts for row in quality_rows(part, whole[part])]
+    figures += recall_rows("candidates", whole["candidates"])
     figures += _segment_records(whole["segments"])
     figures += _check_records(findings)
     print_records(figures, form, whole=whole)
@@ -143,7 +171,7 @@ def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: 
         f"Pages out of {result.videos:,} videos for {result.page_users:,} users who later wanted"
         " some that they had not seen:"
     )
-    print_table([_page_row(row, is_first=not place) for place, row in enumerate(result.pages)])
+    print_table([page_row(row, is_first=not place) for place, row in enumerate(result.pages)])
     reached, sources = result.candidates.share, result.candidates.sources
     if reached:
         click.echo()
@@ -154,11 +182,7 @@ def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: 
     if findings:
         click.echo()
         print_findings(findings)
-    click.echo()
-    print_text(LEGEND)
-    measured = (result.impression_users, result.compared_users, result.page_users)
-    if any(0 < users < MIN_USERS for users in measured):
-        print_text(FEW_USERS)
+    print_legend(result.impression_users, result.compared_users, result.page_users)
 
 
 def _print_segments(rows: Sequence[SegmentQuality]) -> None:
@@ -183,23 +207,6 @@ def _segment_row(row: SegmentQuality, *, is_first: bool) -> dict[str, Any]:
         FIGURES[row.figure]: interval_cell(row.value),
         "change": "" if is_first else change_cell(row.change),
     }
-
-
-def _figures(part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each figure."""
-    for row in rows:
-        flat = {**row, **row.get("accuracy", {})}
-        ranker = flat.pop("ranker")
-        flat.pop("accuracy", None)
-        for figure in figure_rows(flat):
-            yield {"part": part, "ranker": ranker, **figure}
-
-
-def _recall_rows(recall: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a row for all sources together, then for each source."""
-    for source, share in {"all sources": recall["share"], **recall["sources"]}.items():
-        for figure in figure_rows({"recall": share}):
-            yield {"part": "candidates", "ranker": source, **figure}
 
 
 def _segment_records(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -234,16 +241,4 @@ def _ranking_row(quality: ImpressionQuality, *, is_first: bool) -> dict[str, Any
         "AUC": interval_cell(quality.auc),
         "log loss": value_cell(quality.log_loss),
         "miscalibrated": value_cell(quality.calibration_error),
-    }
-
-
-def _page_row(quality: PageQuality, *, is_first: bool) -> dict[str, Any]:
-    name, figure, *others = accuracy_row(quality.ranker, quality.accuracy).items()
-    change = "" if is_first else change_cell(quality.change, quality.p_value)
-    return {
-        **dict([name, figure, ("change", change), *others]),
-        "cover": round(quality.coverage, 3),
-        "Gini": round(quality.creator_gini, 3),
-        "diverse": value_cell(quality.diversity),
-        "novel": value_cell(quality.novelty),
     }

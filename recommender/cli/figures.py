@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import click
+
+from recommender.cli.output import print_text
 from recommender.evaluation.bootstrap import SIGNIFICANT, Interval
+from recommender.evaluation.results import PageQuality
+from recommender.evaluation.segments import MIN_USERS
+
+LEGEND = (
+    "±: half of the 95 % interval over users; change: against the first row; *: a paired test over"
+    f" users finds a difference, p < {SIGNIFICANT} after correction for the number of rows."
+)
+
+FEW_USERS = (
+    f"Fewer than {MIN_USERS} users were measured: the intervals are too narrow, so do not rely on"
+    " any difference."
+)
 
 
 def figure_rows(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -15,15 +30,59 @@ def figure_rows(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"figure": figure, **{name: ends.get(name) for name in Interval._fields}}
 
 
-def accuracy_row(ranker: str, accuracy: Mapping[str, Interval | None]) -> dict[str, Any]:
+def accuracy_row(
+    ranker: str, accuracy: Mapping[str, Interval | None], title: str = "pages"
+) -> dict[str, Any]:
     """Return the table row of a ranker's pages: how well they hold what users wanted later."""
     return {
-        "pages": ranker,
+        title: ranker,
         "nDCG@20": interval_cell(accuracy["ndcg@20"]),
         "recall": value_cell(accuracy["recall@20"]),
         "MRR": value_cell(accuracy["mrr@20"]),
         "hit": value_cell(accuracy["hit@20"]),
     }
+
+
+def page_row(quality: PageQuality, *, is_first: bool, title: str = "pages") -> dict[str, Any]:
+    """Return the table row of a ranker's pages: their accuracy, and what else they are."""
+    name, figure, *others = accuracy_row(quality.ranker, quality.accuracy, title).items()
+    change = "" if is_first else change_cell(quality.change, quality.p_value)
+    return {
+        **dict([name, figure, ("change", change), *others]),
+        "cover": round(quality.coverage, 3),
+        "Gini": round(quality.creator_gini, 3),
+        "diverse": value_cell(quality.diversity),
+        "novel": value_cell(quality.novelty),
+    }
+
+
+def quality_rows(part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each figure of rankers, which are as JSON has them."""
+    for row in rows:
+        flat = {**row, **row.get("accuracy", {})}
+        ranker = flat.pop("ranker")
+        flat.pop("accuracy", None)
+        for figure in figure_rows(flat):
+            yield {"part": part, "ranker": ranker, **figure}
+
+
+def recall_rows(part: str, recall: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a row for all sources together, then for each source, as JSON has them."""
+    for source, share in {"all sources": recall["share"], **recall["sources"]}.items():
+        for figure in figure_rows({"recall": share}):
+            yield {"part": part, "ranker": source, **figure}
+
+
+def print_legend(*users: int) -> None:
+    """Print what the signs in tables mean, and a warning if few users were measured.
+
+    Args:
+        users: the numbers of users that were measured.
+    """
+    click.echo()
+    print_text(LEGEND)
+    if any(0 < number < MIN_USERS for number in users):
+        print_text(FEW_USERS)
 
 
 def interval_cell(interval: Interval | None, sign: str = "-") -> str:

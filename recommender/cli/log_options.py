@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from recommender.cli.options import F, Length, Time
-from recommender.evaluation.evaluate import SAMPLE
+from recommender.evaluation.log_cut import SAMPLE
 from recommender.evaluation.log_files import ENGAGED, LogFiles
 
 LOG_FILES = ("users", "videos", "follows", "events")

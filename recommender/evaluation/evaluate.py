@@ -12,23 +12,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender.database.schema import first_state
-from recommender.database.transactions import run_transaction, translate_errors
+from recommender.database.transactions import translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation.checks import check_ranking
-from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
+from recommender.evaluation.log_cut import (
+    SAMPLE,
+    begin_learned,
+    check_sample,
+    check_target,
+    cut_of,
+)
+from recommender.evaluation.log_files import ENGAGED, LogFiles
 from recommender.evaluation.log_replay import (
     DAY,
-    Cut,
     Progress,
     Slice,
     Timeline,
     check_length,
-    cut_per_user,
     no_progress,
     scratch_timeline,
 )
@@ -59,14 +62,10 @@ from recommender.evaluation.segments import (
 from recommender.formats import scalars
 from recommender.formats.findings import Finding
 from recommender.formats.plain import plain_fields
-from recommender.learning.affinities import RULE_COLUMNS
-from recommender.models import LearningState
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.registry import Registry
 from recommender.ranking.request import REFERENCE, Profile
 from recommender.settings import Settings
-
-SAMPLE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +181,12 @@ def evaluate(
     settings = settings or Settings.from_environment()
     report = progress or no_progress
     _check(target, every, sample)
-    cut, start = _cut(source, cutoff, until, holdout, target, settings)
+    cut, start = cut_of(source, cutoff, until, holdout, target, settings)
     host = None if isinstance(source, LogFiles) else source
     with scratch_timeline(cut, scratch, settings, host) as timeline, translate_errors():
         asked, registry = _profiles(host or timeline.engine, profiles), timeline.registry
         rankers = _rankers(asked, registry, ablate=ablate)
-        if isinstance(source, Engine):
-            _learn_alike(source, timeline.engine, settings)
-        timeline.begin(source, start, report)
-        timeline.check_past()
+        begin_learned(timeline, source, start, report)
         run = _Run(timeline, rankers, target, start, None if holdout else every, report)
         positives = read_positives(timeline.engine, timeline.events) if segments else {}
         shown = run.rank_pages(sample, seed)
@@ -218,8 +214,7 @@ def evaluate(
 
 
 def _check(target: str, every: timedelta, sample: int) -> None:
-    if target not in TARGETS:
-        raise InvalidValue(f"target: {scalars.shown(target)} is not one of {', '.join(TARGETS)}")
+    check_target(target)
     check_length(every)
     check_sample(sample)
 
@@ -231,48 +226,6 @@ def _check_found(shown: RankedPages, scored: ScoredImpressions, target: str) -> 
             f"nothing after the cut led to {target}, so there is nothing to find: choose another"
             " target, or an earlier time"
         )
-
-
-def check_sample(sample: int) -> None:
-    """Check the number of users in a sample.
-
-    Raises:
-        InvalidValue: it is not a whole number of at least 1.
-    """
-    if not isinstance(sample, int) or isinstance(sample, bool) or sample < 1:
-        raise InvalidValue(f"sample: {scalars.shown(sample)} is no whole number of at least 1")
-
-
-def _cut(
-    source: Engine | LogFiles,
-    cutoff: datetime | None,
-    until: datetime | None,
-    holdout: float | None,
-    target: str,
-    settings: Settings,
-) -> tuple[Cut, datetime]:
-    """Return the cut, and the time to refresh the earlier part as of."""
-    if (cutoff is None) == (holdout is None):
-        raise InvalidValue("cutoff: either a cutoff or a holdout must be given, and not both")
-    if cutoff is not None:
-        start, end = scalars.time(cutoff), scalars.LATEST if until is None else scalars.time(until)
-        if end <= start:
-            raise InvalidValue(f"until: {scalars.written_time(end)} is not after the cutoff")
-        return Cut(start, until=end), start
-    if until is not None:
-        raise InvalidValue("until: goes with a cutoff, not with a holdout")
-    if not 0 < (holdout or 0) < 1:
-        raise InvalidValue(f"holdout: {holdout} is not between 0 and 1")
-    return cut_per_user(source, target, holdout or 0, settings)
-
-
-def _learn_alike(source: Engine, engine: Engine, settings: Settings) -> None:
-    """Give the scratch database the source's half-lives and weights of learning."""
-    columns = [getattr(LearningState, name) for name in (*RULE_COLUMNS, "trend_half_life_days")]
-    with Session(source) as session:
-        rules = first_state(session.execute(sa.select(*columns)))._asdict()
-    alike = sa.update(LearningState).values(rules)
-    run_transaction(engine, lambda session: session.execute(alike), settings=settings)
 
 
 def _profiles(engine: Engine, asked: Sequence[str]) -> dict[str, Profile]:

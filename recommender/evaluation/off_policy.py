@@ -24,8 +24,8 @@ from recommender.database.transactions import long_transaction, translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation import metrics
 from recommender.evaluation.bootstrap import Interval, bootstrap, mean_of_sums
-from recommender.evaluation.evaluate import SAMPLE, check_sample
 from recommender.evaluation.labels import target_values
+from recommender.evaluation.log_cut import SAMPLE, check_sample
 from recommender.evaluation.log_files import ENGAGED
 from recommender.evaluation.log_replay import Progress, no_progress
 from recommender.evaluation.off_policy_estimator import Expectation

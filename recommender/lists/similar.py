@@ -38,7 +38,7 @@ from recommender.models.types import UtcDateTime, microseconds
 from recommender.ranking.additions import kept_shape
 from recommender.ranking.candidates import candidates, scanned_after, within_scan
 from recommender.ranking.filters import allowed, keyword_not_muted, listed, remaining
-from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, ScanPosition
+from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Profile, ScanPosition
 from recommender.ranking.scoring import scored
 from recommender.ranking.seeds import MAX_SEEDS
 from recommender.ranking.signals import Signal
@@ -111,7 +111,7 @@ def similar(
     user: AnyKey | None = None,
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
-    profile: str = SIMILAR,
+    profile: str | Profile = SIMILAR,
     as_of: datetime | None = None,
     where: ColumnElement[bool] | None = None,
     exclude: Iterable[AnyKey] = (),
@@ -135,7 +135,7 @@ def similar(
         limit: the maximum number of videos, 1 to 500.
         cursor: the cursor of the page before; None or empty for the first page. Pass the other
             arguments again with it.
-        profile: ``name`` or ``name@version``.
+        profile: ``name`` or ``name@version``, or a `Profile`.
         as_of: the reading time, with an offset; None for now. A cursor keeps the one of the first
             page, but at most this one.
         where: a condition of the host over `Video`; use EXISTS for the host's tables.

@@ -27,8 +27,8 @@ from sqlalchemy.orm import Session
 from recommender.database.transactions import run_transaction, translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation.bootstrap import Interval
-from recommender.evaluation.evaluate import SAMPLE, check_sample
 from recommender.evaluation.labels import target_values
+from recommender.evaluation.log_cut import SAMPLE, check_sample
 from recommender.evaluation.log_files import ENGAGED, LogFiles
 from recommender.evaluation.log_replay import (
     DAY,

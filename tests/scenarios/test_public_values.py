@@ -133,6 +133,7 @@ def learned(engine: Engine, _folder: Path) -> dict[str, Any]:
     cutoff = WORLD.end - LENGTH / 4
     return {
         "evaluate": recommender.evaluate(engine, cutoff=cutoff, sample=1),
+        "evaluate_next": recommender.evaluate_next(engine, cutoff=cutoff, sample=1),
         "fit": recommender.fit(engine, "learned", **fits),
         "fit_pages": recommender.fit_pages(engine, "paged", sample=10, **fits),
         "replay_profile": recommender.replay_profile(engine, "for_you", since=WORLD.beginning),

@@ -174,8 +174,8 @@ OTHERS = {
 """Public functions that write for no single viewer, or in their own transactions."""
 
 READS = {
-    "as_datetime", "audit", "create_engine", "diagnose", "diff_profiles", "evaluate", "explain",
-    "export_file",
+    "as_datetime", "audit", "create_engine", "diagnose", "diff_profiles", "evaluate",
+    "evaluate_next", "explain", "export_file",
     "export_user", "feed_query", "following", "get_profile", "list_profiles", "prepare_engine",
     "profile_history", "rank", "reach", "replay_profile", "similar", "translate_errors",
     "trending",
