@@ -65,6 +65,7 @@ from .ingest.blocks import (
     block as block,
     unblock as unblock,
 )
+from .ingest.dismissals import dismiss as dismiss
 from .ingest.events import (
     record as record,
     record_many as record_many,

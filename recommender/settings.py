@@ -195,6 +195,15 @@ class Settings:
         low=100, high=1_000_000_000,
     )  # fmt: skip
 
+    suggestion_days: int = _setting(
+        5, "Days on which a list of people shows someone before they come after all others.",
+        low=1, high=1_000,
+    )  # fmt: skip
+    suggestion_memory: int = _setting(
+        90, "Days after which it no longer counts that a list of people showed someone.",
+        low=1, high=36_500,
+    )  # fmt: skip
+
     # Fits
     fit_ridge: float = _setting(0.1, "Penalty of a fit on the squared weights.", low=1e-6, high=1e6)
     fit_least_deviation: float = _setting(

@@ -34,6 +34,7 @@ GROUPS = {
         "unfollow": ("write", "Make a user stop following a creator."),
         "mute": ("write", "Hide a creator, hashtag, sound or keyword from a user's feeds."),
         "unmute": ("write", "Remove a mute."),
+        "dismiss": ("write", "Keep a creator out of a user's lists of people to follow."),
         "block": ("write", "Block a user: neither sees the other in lists of theirs."),
         "unblock": ("write", "Remove a block."),
     },
@@ -54,7 +55,7 @@ GROUPS = {
         "db": ("db", "Create, upgrade and check the database tables."),
         "doctor": ("doctor", "Check the database and suggest fixes. Read-only."),
         "audit": ("audit", "Check that every page served kept its promises. Read-only."),
-        "prune": ("prune", "Delete expired candidates, and old events and sessions."),
+        "prune": ("prune", "Delete what has expired, and old events and sessions."),
         "bench": ("bench", "Measure page times on a synthetic world in an empty database."),
     },
 }  # fmt: skip

@@ -30,9 +30,10 @@ from recommender.cli.output import print_records
 def prune(
     events_older_than: timedelta | None, sessions_older_than: timedelta | None, form: str | None
 ) -> None:
-    """Delete expired candidates, and old events and sessions.
+    """Delete what has expired, and old events and sessions.
 
-    What was learned stays. Without options, only expired candidates from outside are deleted.
+    What was learned stays. Without options, only expired candidates from outside and old
+    suggestions of people are deleted.
     """
     with readable() as bind:
         report = recommender.prune(

@@ -1,4 +1,4 @@
-"""``record``, ``follow``, ``unfollow``, ``mute``, ``unmute``, ``block``, ``unblock``."""
+"""What a user does: ``record``, ``follow``, ``mute``, ``dismiss``, ``block``; their opposites."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from recommender.cli.database import writing
 from recommender.cli.options import Time, database_option
 from recommender.formats import scalars
-from recommender.ingest import blocks, events, follows, mutes
+from recommender.ingest import blocks, dismissals, events, follows, mutes
 
 
 @click.command()
@@ -79,6 +79,16 @@ def unmute(user: str, kind: scalars.MuteKind, value: str) -> None:
     """Remove a mute."""
     muted = writing(lambda session: mutes.unmute(session, user, kind, value))
     click.echo("Unmuted." if muted else "Not muted; nothing changed.", err=True)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("creator")
+@database_option
+def dismiss(user: str, creator: str) -> None:
+    """Keep a creator out of a user's lists of people to follow."""
+    is_new = writing(lambda session: dismissals.dismiss(session, user, creator))
+    click.echo("Dismissed." if is_new else "Dismissed before; nothing changed.", err=True)
 
 
 @click.command()

@@ -35,6 +35,7 @@ from recommender.models.learned import (
 )
 from recommender.models.outside import OutsideCandidate
 from recommender.models.serving import FeedSession, RememberedVideo, ServedVideo
+from recommender.models.suggestions import Suggestion
 from recommender.models.types import Base
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "RememberedVideo",
     "ServedVideo",
     "Sound",
+    "Suggestion",
     "Term",
     "User",
     "UserHashtag",

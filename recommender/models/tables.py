@@ -24,6 +24,7 @@ from recommender.models import (
     RememberedVideo,
     ServedVideo,
     Sound,
+    Suggestion,
     Term,
     User,
     UserHashtag,
@@ -58,6 +59,7 @@ SESSIONS = cast(Table, FeedSession.__table__)
 REMEMBERED = cast(Table, RememberedVideo.__table__)
 SERVED = cast(Table, ServedVideo.__table__)
 OUTSIDE_CANDIDATES = cast(Table, OutsideCandidate.__table__)
+SUGGESTIONS = cast(Table, Suggestion.__table__)
 BLOCKS = cast(Table, Block.__table__)
 MUTED_CREATORS = cast(Table, MutedCreator.__table__)
 PROFILES = cast(Table, ProfileVersion.__table__)

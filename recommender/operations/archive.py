@@ -98,7 +98,8 @@ def export_user(engine: Engine, user: AnyKey, file: str) -> ExportReport:
     First come their user row, videos, follows, mutes, blocks, events and candidates from outside,
     in the interchange format. Then come interactions, affinities decayed to the time of the export,
     recent engagements, sessions and served videos with scores, sources and signals. Other users
-    appear only as creators whom the person follows, muted, blocked or has an affinity for. The keys
+    appear only as creators whom the person follows, muted, blocked, dismissed, was suggested or has
+    an affinity for. The keys
     of users who were merged into them give the same file, whose first line names them as `aliases`.
 
     Args:

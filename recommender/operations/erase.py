@@ -117,8 +117,8 @@ def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None
     After the first transaction the user no longer exists, and their key is free, as are the keys of
     users merged into them. Each of these keys erases them all. An erasure can be
     interrupted at any point; call it again to continue. The user's rows are deleted, and other
-    users' follows, mutes and blocks of them. Their videos get the status `removed` and lose
-    caption, hashtags, sound and key. Hashtags, sounds, and users created on sight get random
+    users' follows, mutes, suggestions and blocks of them. Their videos get the status `removed` and
+    lose caption, hashtags, sound and key. Hashtags, sounds, and users created on sight get random
     names if nothing refers to them any more. On SQLite, the last step empties the WAL.
 
     The user's views are subtracted from the statistics of other videos. Trends may be imprecise if

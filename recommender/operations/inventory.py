@@ -18,6 +18,7 @@ from recommender.models.tables import (
     NEIGHBOURS,
     PROFILES,
     SOUNDS,
+    SUGGESTIONS,
     TERMS,
     USERS,
     VIDEO_HASHTAGS,
@@ -34,8 +35,14 @@ PER_USER: tuple[Table, ...] = tuple(
 )
 """The tables of a user's own data, referring tables first. Their rows are deleted."""
 
-OF_OTHERS = (FOLLOWS.c.creator_id, MUTED_CREATORS.c.creator_id, BLOCKS.c.other_id)
-"""Columns for other users' follows, mutes and blocks of a person. These rows are deleted."""
+OF_OTHERS = (
+    FOLLOWS.c.creator_id,
+    MUTED_CREATORS.c.creator_id,
+    SUGGESTIONS.c.creator_id,
+    BLOCKS.c.other_id,
+)
+"""Columns for other users' follows, mutes, suggestions and blocks of a person. These rows are
+deleted."""
 
 OF_VIDEOS = (
     CAPTIONS.c.video_id,

@@ -40,6 +40,7 @@ from recommender.models.tables import (
     PENDING,
     SESSIONS,
     SOUNDS,
+    SUGGESTIONS,
     USER_HASHTAGS,
     USER_SOUNDS,
     USERS,
@@ -79,6 +80,11 @@ DECLARED: Mapping[Table, Mapping[str, bulk.Merge]] = {
     FOLLOWS: {"created_at": bulk.least},
     BLOCKS: {"blocked_at": bulk.least},
     **{table: {"muted_at": bulk.least} for table, _, _ in KINDS.values()},
+    SUGGESTIONS: {
+        "shown": bulk.added,
+        "shown_at": bulk.greatest,
+        "dismissed_at": bulk.least,
+    },
     USER_HASHTAGS: {},
     USER_SOUNDS: {},
 }
@@ -120,11 +126,12 @@ def merge_users(
 ) -> Merge:
     """Merge a guest into a user: what is stored about the guest becomes the user's.
 
-    The first transaction locks both. It moves the guest's follows, mutes, blocks, declared
-    interests and running sessions, and makes the guest's key an alias of the user's: wherever the
-    user's key works, the guest's does, also for late events and for cursors. Further transactions
-    move, at most some thousand rows each: other users' follows, mutes and blocks of the guest, the
-    guest's videos and sounds, interests, states with their events, served videos, old sessions.
+    The first transaction locks both. It moves the guest's follows, mutes, blocks, dismissals,
+    declared interests and running sessions, and makes the guest's key an alias of the user's:
+    wherever the user's key works, the guest's does, also for late events and for cursors. Further
+    transactions move, at most some thousand rows each: other users' follows, mutes and blocks of
+    the guest, the guest's videos and sounds, interests, states with their events, served videos,
+    old sessions.
 
     A merge can be interrupted at any point; call it again to continue. Meanwhile pages, events and
     refreshes work with the rows that have moved.

@@ -1,4 +1,4 @@
-"""`prune`: delete old events, old sessions and expired candidates in batches.
+"""`prune`: delete old events and sessions, and expired candidates and suggestions, in batches.
 
 Interactions, affinities and statistics are rows of their own and stay. `prune` first writes the
 events horizon to the learning state. From then on, older events are refused, so replaying a deleted
@@ -38,6 +38,7 @@ from recommender.models.tables import (
     PENDING,
     SERVED,
     SESSIONS,
+    SUGGESTIONS,
     USERS,
 )
 from recommender.settings import Settings
@@ -54,7 +55,8 @@ class PruneReport:
 
     `events` were deleted from the log. `waiting` events are as old, but stay until a refresh has
     counted them. `items` are the videos served in the deleted `sessions`. `candidates` are from
-    outside and had expired.
+    outside and had expired. `suggestions` of people were last shown so long ago that they no longer
+    count.
     """
 
     events: int
@@ -62,6 +64,7 @@ class PruneReport:
     sessions: int
     items: int
     candidates: int
+    suggestions: int
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
@@ -77,11 +80,12 @@ def prune(
     as_of: datetime | None = None,
     settings: Settings | None = None,
 ) -> PruneReport:
-    """Delete old events, old sessions and expired candidates, at most 10,000 rows at once.
+    """Delete old events and sessions, and expired candidates and suggestions.
 
-    It can be interrupted at any point; call it again to continue. Interactions, affinities and
-    statistics stay. If events that old exist, such events are refused from then on, and a rebuild
-    keeps affinities and trends. No feed changes: which videos were served and seen stays stored.
+    A transaction deletes at most 10,000 rows. The run can be interrupted at any point; call it
+    again to continue. Interactions, affinities, statistics and dismissals stay. If events that old
+    exist, such events are refused from then on, and a rebuild keeps affinities and trends. No feed
+    changes: which videos were served and seen stays stored.
 
     With a connection, all batches are in the caller's transaction, and nothing is committed. The
     users concerned stay locked until it ends.
@@ -109,6 +113,7 @@ def prune(
     if sessions_until:
         pruning.sessions(sessions_until)
     pruning.candidates(moment)
+    pruning.suggestions(moment)
     done = pruning.done
     report = PruneReport(**done, seconds=round(time.monotonic() - started, 3))
     log(logging.INFO, "prune", **done, seconds=report.seconds)
@@ -131,7 +136,8 @@ class _Pruning:
     def __init__(self, bind: Engine | Connection, settings: Settings) -> None:
         self.bind = bind
         self.settings = settings
-        self.done = {"events": 0, "waiting": 0, "sessions": 0, "items": 0, "candidates": 0}
+        names = ("events", "waiting", "sessions", "items", "candidates", "suggestions")
+        self.done = dict.fromkeys(names, 0)
 
     def events(self, until: datetime) -> None:
         """Refuse events up to a time from now on, and delete them, if there are any."""
@@ -145,7 +151,15 @@ class _Pruning:
 
     def candidates(self, until: datetime) -> None:
         """Delete the candidates from outside that expired at or before a time."""
-        self._batches(partial(_prune_candidates, until))
+        is_expired = OUTSIDE_CANDIDATES.c.expires_at <= until
+        self._batches(partial(_prune_expired, "candidates", OUTSIDE_CANDIDATES, is_expired))
+
+    def suggestions(self, moment: datetime) -> None:
+        """Delete the suggestions that no longer count at a time; dismissals stay."""
+        memory = timedelta(days=self.settings.suggestion_memory)
+        is_old = SUGGESTIONS.c.shown_at <= _until(moment, "suggestion_memory", memory)
+        is_expired = sa.and_(is_old, SUGGESTIONS.c.dismissed_at.is_(None))
+        self._batches(partial(_prune_expired, "suggestions", SUGGESTIONS, is_expired))
 
     def _batches(self, prune_next: Any) -> None:
         last: lookup.Key | None = None
@@ -249,18 +263,24 @@ def _forget(
     return {"sessions": sessions, "items": items}
 
 
-def _prune_candidates(until: datetime, after: lookup.Key | None, session: Session) -> PrunedBatch:
-    """Delete the expired candidates of the next batch."""
-    key = list(OUTSIDE_CANDIDATES.primary_key)
+def _prune_expired(
+    name: str,
+    table: Table,
+    condition: ColumnElement[bool],
+    after: lookup.Key | None,
+    session: Session,
+) -> PrunedBatch:
+    """Delete the rows of the next batch that fulfil a condition; `name` is theirs in the report."""
+    key = list(table.primary_key)
     last = end_of_next(session, key, after, MAX_PRUNED_ROWS)
     if last is None:
         return None, {}
-    is_expired = [*keys_in_range(key, after, last), OUTSIDE_CANDIDATES.c.expires_at <= until]
-    owners = sa.select(OUTSIDE_CANDIDATES.c.user_id).where(*is_expired).distinct()
+    is_expired = [*keys_in_range(key, after, last), condition]
+    owners = sa.select(table.c.user_id).where(*is_expired).distinct()
     if not (users := lookup.run(session, owners).scalars().all()):
         return last, {}
     _lock(session, users)
-    return last, {"candidates": _delete(session, OUTSIDE_CANDIDATES, is_expired)}
+    return last, {name: _delete(session, table, is_expired)}
 
 
 def _lock(session: Session, user_ids: Iterable[int]) -> None:

@@ -37,7 +37,7 @@ from recommender.models import (
     User,
     Video,
 )
-from recommender.models.tables import OUTSIDE_CANDIDATES, USERS
+from recommender.models.tables import OUTSIDE_CANDIDATES, SUGGESTIONS, USERS
 from recommender.settings import Settings
 
 
@@ -153,9 +153,9 @@ def _totals(session: Session, row_id: int) -> dict[str, Any]:
 def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) -> None:
     """Reset a user's learned interests. Actions up to now no longer count.
 
-    Candidates from outside are deleted, because a model computed them from these actions. The
-    recorded actions, follows, mutes, blocks and declared interests stay. Videos they saw stay
-    marked as seen.
+    Candidates from outside are deleted, because a model computed them from these actions. It is
+    forgotten which people were suggested to them. The recorded actions, follows, mutes, blocks,
+    dismissals and declared interests stay. Videos they saw stay marked as seen.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -185,6 +185,16 @@ def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) ->
     # An unfinished merge has left rows under an alias.
     owner = OUTSIDE_CANDIDATES.c.user_id
     lookup.run(session, sa.delete(OUTSIDE_CANDIDATES).where(owner.in_(aliases.all_ids(row_id))))
+    _forget_suggestions(session, row_id)
+
+
+def _forget_suggestions(session: Session, row_id: int) -> None:
+    """Forget which people were suggested to a user, but not whom they dismissed."""
+    row = SUGGESTIONS.c
+    own = row.user_id == row_id
+    lookup.run(session, sa.delete(SUGGESTIONS).where(own, row.dismissed_at.is_(None)))
+    forgotten = sa.update(SUGGESTIONS).where(own, row.shown > 0)
+    lookup.run(session, forgotten.values(shown=0, shown_at=None))
 
 
 def rename_user(

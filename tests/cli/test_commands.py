@@ -488,6 +488,12 @@ def test_mute_and_unmute(example: Run, muted: str, value: str, kept: str) -> Non
     assert example("unmute", "user1", muted, value) == (0, "", "Not muted; nothing changed.\n")
 
 
+def test_dismiss(example: Run) -> None:
+    again = "Dismissed before; nothing changed.\n"
+    assert example("dismiss", "user1", "creator2") == (0, "", "Dismissed.\n")
+    assert example("dismiss", "user1", "creator2") == (0, "", again)
+
+
 def test_block_and_unblock(example: Run) -> None:
     again = "Blocked before; nothing changed.\n"
     assert example("block", "user1", "creator1") == (0, "", "Blocked.\n")
@@ -737,6 +743,9 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
         (("unblock", "nobody", "user1"), 66, "there is no user 'nobody'"),
         (("mute", "user1", "video", "v1"), 2, "'video' is not one of"),
         (("mute", "user1", "creator", "user1"), 2, "creator: a user cannot mute themselves"),
+        (("dismiss", "user1", "user1"), 2, "creator: a user cannot dismiss themselves"),
+        (("dismiss", "user1", "nobody"), 66, "there is no creator 'nobody'"),
+        (("dismiss", "nobody", "creator1"), 66, "there is no user 'nobody'"),
         (("mute", "user1", "keyword", ".*"), 2, "keyword: '.*' has no letter and no digit"),
         (("unmute", "user1", "keyword", "x"), 2, "keyword: 'x' has fewer than two"),
         (("video", "status", "v9", "removed"), 66, "there is no video 'v9'"),
@@ -860,7 +869,8 @@ WRITING = (
     ("follow", "user1", "creator2"), ("unfollow", "user1", "creator1"),
     ("mute", "user1", "sound", "sound123"), ("user", "reset", "user1"),
     ("unmute", "user1", "sound", "s"), ("block", "user1", "creator1"),
-    ("unblock", "user1", "creator1"), ("user", "erase", "user1"), ("refresh",),
+    ("unblock", "user1", "creator1"), ("dismiss", "user1", "creator2"),
+    ("user", "erase", "user1"), ("refresh",),
     ("video", "status", "v1", "removed"),
     ("prune", "--events-older-than", "9d"), ("profiles", "activate", "classic"),
     ("profiles", "create", "mine", "--weight", "likes=1"), ("db", "downgrade", "base"),

@@ -27,7 +27,8 @@ STEPS = (
     "import users {example}/users.csv {table}",
     "export videos {folder}/videos.csv", "follow ana zoe.clay", "unfollow ana zoe.clay",
     "mute ana creator zoe.clay", "unmute ana creator zoe.clay",
-    "block ana zoe.clay", "unblock ana zoe.clay", "record ana pottery-3 like",
+    "block ana zoe.clay", "unblock ana zoe.clay", "dismiss ana zoe.clay",
+    "record ana pottery-3 like",
     "feed ana --record", "feed ana --explain {table}",
     "rank ana pottery-3 makeup-14 --explain {table}",
     "similar pottery-3 --user ana --explain {table}", "reach pottery-3 {table}",
@@ -122,7 +123,7 @@ WITH_DASHES = (
     "follow -- -u -c", "record -- -u -v like", "feed -- -u", "rank -- -u -v",
     "similar -- -v", "reach -- -v", "explain -- -u -v",
     "mute -- -u keyword -word", "unmute -- -u keyword -word", "unfollow -- -u -c",
-    "block -- -u -c", "unblock -- -u -c",
+    "block -- -u -c", "unblock -- -u -c", "dismiss -- -u -c",
     "user show -- -u", "user export -- -u", "user reset -- -u", "video status -- -v removed",
     "video erase -- -v", "user rename -- -c -d", "user merge -- -d -u", "user erase -- -u",
 )  # fmt: skip

@@ -34,7 +34,8 @@ REFUSED = {
 
 WRITING = (
     "import users {example}/users.csv", "record u v like", "follow u c", "unfollow u c",
-    "mute u keyword x", "unmute u keyword x", "block u c", "unblock u c", "user rename u w",
+    "mute u keyword x", "unmute u keyword x", "block u c", "unblock u c", "dismiss u c",
+    "user rename u w",
     "user merge u w", "user erase u", "user reset u", "video status v removed", "video erase v",
     "profiles create p --weight seven=1", "profiles activate p", "fit p", "feed u --record",
     "db upgrade", "db downgrade base", "refresh", "prune --sessions-older-than 30d",

@@ -29,6 +29,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "block": ("ana", "ben"),
     "create_profile": ("mine", {"likes": 1.0}),
     "diff_profiles": ("classic", "for_you"),
+    "dismiss": ("ana", "ben"),
     "erase_video": ("v",),
     "explain": ("ana", "v"),
     "follow": ("ana", "ben"),

@@ -32,6 +32,7 @@ from recommender.models import (
     OutsideCandidate,
     ProfileVersion,
     ProfileWeight,
+    Suggestion,
     User,
     Video,
     VideoCaption,
@@ -44,7 +45,7 @@ USER_TABLES = (
     "rec_blocks", "rec_follows", "rec_interactions",
     "rec_muted_creators", "rec_muted_hashtags", "rec_muted_keywords", "rec_muted_sounds",
     "rec_outside_candidates", "rec_recent_engagements", "rec_served",
-    "rec_user_hashtags", "rec_user_sounds",
+    "rec_suggestions", "rec_user_hashtags", "rec_user_sounds",
 )  # fmt: skip
 
 
@@ -320,6 +321,7 @@ VALID: dict[type[Base], dict[str, Any]] = {
         "user_id": 1, "key": "new", "video_id": 1, "kind": "like", "at": NOON, "engaged": True,
     },
     OutsideCandidate: {"user_id": 1, "source": "new", "video_id": 1, "score": 0.5},
+    Suggestion: {"user_id": 1, "creator_id": 2},
     ProfileVersion: {"name": "new", "version": 1, "created_at": NOON},
     ProfileWeight: {"profile_id": 1, "signal": "new", "position": 1, "weight": 1.0},
 }  # fmt: skip
@@ -362,6 +364,9 @@ def refusal(session: Session, act: Callable[[], object]) -> str:
         (OutsideCandidate, "score", 1.0),
         (OutsideCandidate, "expires_at", None),
         (OutsideCandidate, "source", "x" * 63),
+        (Suggestion, "shown", 0),
+        (Suggestion, "shown_at", None),
+        (Suggestion, "dismissed_at", None),
         (Video, "trending", 1e6),
         (Video, "trending", -1e6),
         (Video, "duration_ms", None),
@@ -427,6 +432,7 @@ def test_what_is_not_a_number_feeds_no_score(
         (EventRow, "kind", "Like", "kind"),
         (OutsideCandidate, "source", "", "source_length"),
         (OutsideCandidate, "source", "x" * 64, "source_length"),
+        (Suggestion, "shown", -1, "not_negative"),
         (Video, "key", "", "key_length"),
         (Video, "key", "x" * 256, "key_length"),
         (Video, "status", "draft", "status"),

@@ -27,6 +27,7 @@ from recommender import (
     Settings,
     UnknownUser,
     audit,
+    dismiss,
     erase_user,
     follow,
     for_you,
@@ -205,6 +206,7 @@ def test_the_receipt_is_of_the_rows_that_were_there(engine: Engine, owner: int) 
         there["blocks"] = len(session.execute(own).all())  # who blocked them is not told
     there["follows"] += 2
     there["muted_creators"] += 1
+    there["suggestions"] += 1
     rows = erase_user(engine, MARK).rows
     assert {name: rows[name] for name in there} == there
     assert rows["hashtags"] == 8  # five of videos, one of captions, one declared, one muted
@@ -325,7 +327,7 @@ def test_what_others_have_stays(engine: Engine, owner: int) -> None:
     after = others()
     gone = {name: [row for row in before[name] if row not in after[name]] for name in before}
     assert {name: len(rows) for name, rows in gone.items() if rows} == {
-        "rec_blocks": 2, "rec_follows": 2, "rec_muted_creators": 1,
+        "rec_blocks": 2, "rec_follows": 2, "rec_muted_creators": 1, "rec_suggestions": 1,
     }  # fmt: skip
     assert all(row in before[name] for name in after for row in after[name])
     with Session(engine) as session:
@@ -566,6 +568,8 @@ WRITES: dict[str, Callable[[Session], Any]] = {
     "upsert": lambda s: upsert_users(s, [{"id": MARK, "device": "tv"}]),
     "be followed": lambda s: follow(s, "u5", MARK),
     "be muted": lambda s: mute(s, "u5", "creator", MARK),
+    "dismiss": lambda s: dismiss(s, MARK, "u5"),
+    "be dismissed": lambda s: dismiss(s, "u5", MARK),
     "import a follow": lambda s: apply_follows(s, [{"user": "u5", "creator": MARK}]),
     "import their follow": lambda s: apply_follows(s, [{"user": MARK, "creator": "u5"}]),
     "publish": lambda s: upsert_videos(
@@ -579,7 +583,7 @@ WRITES: dict[str, Callable[[Session], Any]] = {
 CREATING = ("import a follow",)
 """Writes that look for another user first, and then create the person again."""
 
-REFUSED = ("be followed", "be muted")
+REFUSED = ("be followed", "be muted", "be dismissed")
 """Writes that look for another user first, and then refuse a person who is erased."""
 
 
@@ -628,6 +632,7 @@ QUICK_WRITES = {"upsert", "record", "follow"}
         ),
         pytest.param("be followed", 3, marks=pytest.mark.slow),
         pytest.param("be muted", 3, marks=pytest.mark.slow),
+        pytest.param("be dismissed", 3, marks=pytest.mark.slow),
     ],
 )
 def test_an_erasure_that_begins_amid_a_write(engine: Engine, name: str, statement: int) -> None:

@@ -19,6 +19,7 @@ from recommender import (
     Settings,
     audit,
     block,
+    dismiss,
     follow,
     for_you,
     mute,
@@ -59,6 +60,8 @@ WRITES: dict[str, Callable[[Session], Any]] = {
     "be followed": lambda s: follow(s, "u5", GUEST),
     "be unfollowed": lambda s: unfollow(s, "u1", GUEST),
     "be muted": lambda s: mute(s, "u5", "creator", GUEST),
+    "dismiss": lambda s: dismiss(s, GUEST, "u0"),
+    "be dismissed": lambda s: dismiss(s, "u5", GUEST),
     "be blocked": lambda s: block(s, "u5", GUEST),
     "import a follow": lambda s: apply_follows(s, [{"user": "u5", "creator": GUEST}]),
     "publish": lambda s: upsert_videos(

@@ -119,7 +119,7 @@ def test_old_events_go_and_what_they_added_up_to_stays(world: Engine) -> None:
     assert 0 < len(kept) < len(moments)
     assert report.as_dict() == {
         "events": len(moments) - len(kept), "waiting": 0, "sessions": 0, "items": 0,
-        "candidates": 0, "seconds": report.seconds,
+        "candidates": 0, "suggestions": 0, "seconds": report.seconds,
     }  # fmt: skip
     assert sums(world) == before
     assert horizon(world) == limit
@@ -593,7 +593,14 @@ def test_the_command_prunes_and_says_what_waits(world: Engine, run: Run) -> None
     pruned = run("prune", "--events-older-than", "1d", "--sessions-older-than", "30d")
     report = json.loads(pruned[1])
     assert report.pop("seconds") < 60
-    assert report == {"events": 400, "waiting": 1, "sessions": 0, "items": 0, "candidates": 0}
+    assert report == {
+        "events": 400,
+        "waiting": 1,
+        "sessions": 0,
+        "items": 0,
+        "candidates": 0,
+        "suggestions": 0,
+    }
     assert json.loads(run("prune")[1])["events"] == 0
     assert pruned[2] == "1 events stay until they are counted: run `recommender refresh`\n"
     assert pruned[0] == 0

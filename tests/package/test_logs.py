@@ -75,7 +75,15 @@ def test_an_import_a_refresh_a_prune_and_a_page_are_logged(
             "terms": 0,
             "kept": 0,
         },
-        {"did": "prune", "events": 4, "waiting": 0, "sessions": 0, "items": 0, "candidates": 0},
+        {
+            "did": "prune",
+            "events": 4,
+            "waiting": 0,
+            "sessions": 0,
+            "items": 0,
+            "candidates": 0,
+            "suggestions": 0,
+        },
     ]
     batches = [("import users batch", 1), ("import videos batch", 3), ("import events batch", 3),
                ("import events batch", 1)]  # fmt: skip

@@ -34,6 +34,7 @@ CALLS: Mapping[str, Call] = {
     "unfollow": lambda s: recommender.unfollow(s, "ana", "creator2"),
     "mute": lambda s: recommender.mute(s, "ana", "sound", "sound789"),
     "unmute": lambda s: recommender.unmute(s, "ana", "sound", "sound789"),
+    "dismiss": lambda s: recommender.dismiss(s, "ana", "creator2"),
     "block": lambda s: recommender.block(s, "ana", "creator2"),
     "unblock": lambda s: recommender.unblock(s, "ana", "creator2"),
     "record": lambda s: recommender.record(s, "ana", "v2", "like", at=at(-1)),

@@ -90,7 +90,7 @@ def writes(session: Session) -> None:
     kind: MuteKind = "creator"
     assert_type(recommender.mute(session, "ana", kind, "bo"), bool)
     assert_type(recommender.unmute(session, "ana", "keyword", "spoiler alert"), bool)
-    for between in (recommender.block, recommender.unblock):
+    for between in (recommender.block, recommender.unblock, recommender.dismiss):
         assert_type(between(session, "ana", "bo"), bool)
     audience: Audience = "followers"
     recommender.upsert_videos(session, [{"id": "v", "audience": audience}])

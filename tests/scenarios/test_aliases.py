@@ -38,6 +38,8 @@ EXPECTED: list[tuple[str, Callable[[Session], Any], Any]] = [
     ("a creator's mute", lambda s: recommender.mute(s, "bob", "creator", ALIAS), True),
     ("the same mute", lambda s: recommender.mute(s, "bob", "creator", OWN), False),
     ("an unmute", lambda s: recommender.unmute(s, "bob", "creator", ALIAS), True),
+    ("a dismissal", lambda s: recommender.dismiss(s, "bob", ALIAS), True),
+    ("the same dismissal", lambda s: recommender.dismiss(s, "bob", OWN), False),
     ("a block", lambda s: recommender.block(s, "eve", ALIAS), True),
     ("the same block", lambda s: recommender.block(s, "eve", OWN), False),
     ("an unblock", lambda s: recommender.unblock(s, "eve", ALIAS), True),
@@ -134,6 +136,7 @@ def test_no_one_is_refused_by_themselves_under_another_key(engine: Engine) -> No
         lambda s: recommender.block(s, OWN, ALIAS),
         lambda s: recommender.mute(s, ALIAS, "creator", OWN),
         lambda s: recommender.mute(s, OWN, "creator", ALIAS),
+        lambda s: recommender.dismiss(s, ALIAS, OWN),
     ]
     for call in calls:
         with pytest.raises(InvalidValue, match="themselves"):

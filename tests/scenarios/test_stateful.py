@@ -40,6 +40,7 @@ from tests.support.twin_databases import (
     memories,
     page_of,
     states,
+    suggestions,
 )
 from tests.support.worlds import NOON, names, preview, unspread
 
@@ -222,6 +223,18 @@ class Programs(RuleBasedStateMachine):
             assert found == (blocked in blocker.blocks) ^ on
             if blocked:
                 (blocker.blocks.add if on else blocker.blocks.discard)(blocked)
+
+    @rule(user=users, creator=users)
+    def dismiss(self, user: str, creator: str) -> None:
+        found = self.twins.both(lambda session: recommender.dismiss(session, user, creator))
+        owner, dismissed = self.model.users.get(user), self.model.users.get(creator)
+        if owner is None or dismissed is None:
+            assert found is recommender.UnknownUser
+        elif owner is dismissed:
+            assert found is recommender.InvalidValue
+        else:
+            assert found == (dismissed not in owner.dismissed)
+            owner.dismissed.add(dismissed)
 
     # Events
 
@@ -680,6 +693,18 @@ class Programs(RuleBasedStateMachine):
         ]
         found = self.twins.both(candidates)
         assert found == sorted(expected, key=lambda row: [str(value) for value in row])
+
+    @invariant()
+    def suggestions_agree(self) -> None:
+        """The stored suggestions are those of the model, on both databases."""
+        expected = [
+            (user.key, creator.key, 0, None, True)
+            for user in self.model.people()
+            for creator in user.dismissed
+        ]
+        assert self.twins.both(suggestions) == sorted(
+            expected, key=lambda row: [str(value) for value in row]
+        )
 
     @rule(number=st.sampled_from([0, 1]))
     def transfer(self, number: int) -> None:

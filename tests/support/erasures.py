@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from recommender import (
     block,
+    dismiss,
     follow,
     for_you,
     record_many,
@@ -65,6 +66,8 @@ def marked_world(engine: Engine) -> int:
             follow(session, MARK, other, at=NOON)
             follow(session, other, MARK, at=NOON)
         mute(session, "u3", "creator", MARK, at=NOON)
+        dismiss(session, MARK, "u2")
+        dismiss(session, "u4", MARK)
         block(session, MARK, "u5", at=NOON)
         block(session, "u0", MARK, at=NOON)
         for kind, value in (("creator", "u3"), ("hashtag", f"{MARK}-g"), ("hashtag", "h4"),

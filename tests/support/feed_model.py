@@ -182,6 +182,7 @@ class User:
     sessions: dict[UUID, ServedSession] = field(default_factory=dict)
     memory: dict[Video, Memory] = field(default_factory=dict)
     candidates: dict[tuple[Video, str], tuple[float, datetime | None]] = field(default_factory=dict)
+    dismissed: set[User] = field(default_factory=set)
     is_reset: bool = False
     merged: set[User] = field(default_factory=set)
 
@@ -206,13 +207,14 @@ class User:
         self.mutes |= guest.mutes
         self.follows |= guest.follows
         self.blocks |= guest.blocks
+        self.dismissed |= guest.dismissed
         self.is_reset |= guest.is_reset
         self.merged |= {guest, *guest.merged}
         return len(twice), len(renamed)
 
     def rename(self, guest: User, user: User) -> None:
         """Replace a guest by a user in what this user declared about others."""
-        for declared in (self.follows, self.blocks):
+        for declared in (self.follows, self.blocks, self.dismissed):
             if guest in declared:
                 declared ^= {guest}
                 declared |= {user}
@@ -362,6 +364,7 @@ class Model:
         for other in self.people():
             other.follows.discard(user)
             other.blocks.discard(user)
+            other.dismissed.discard(user)
             other.mutes.discard(("creator", user))
 
     def merge_refusal(self, guest: str, user: str) -> type[Exception] | None:

@@ -25,6 +25,7 @@ from recommender.models import (
     RecentEngagement,
     RememberedVideo,
     Sound,
+    Suggestion,
     User,
     Video,
     VideoNeighbour,
@@ -162,6 +163,14 @@ def candidates(session: Session) -> Rows:
     columns = (User.key, Video.key, row.source, row.score, row.expires_at)
     joined = sa.select(*columns).select_from(row).join(User, User.id == row.user_id)
     return _rows(session, joined.join(Video, Video.id == row.video_id), 2)
+
+
+def suggestions(session: Session) -> Rows:
+    """Return user, creator, days shown, last time and whether dismissed, of every suggestion."""
+    row, creator = Suggestion, aliased(User)
+    columns = (User.key, creator.key, row.shown, row.shown_at, row.dismissed_at.is_not(None))
+    joined = sa.select(*columns).select_from(row).join(User, User.id == row.user_id)
+    return _rows(session, joined.join(creator, creator.id == row.creator_id), 2)
 
 
 def statistics(session: Session) -> Rows:

@@ -96,6 +96,11 @@ def _unmute(session: Session, me: Viewer) -> None:
     recommender.unmute(session, me.key, *me.muted())
 
 
+def _dismiss(session: Session, me: Viewer) -> None:
+    with suppress(recommender.UnknownUser):
+        recommender.dismiss(session, me.key, me.chance.choice(me.others))
+
+
 def _block(session: Session, me: Viewer) -> None:
     with suppress(recommender.UnknownUser):
         recommender.block(session, me.key, me.chance.choice(me.others))
@@ -154,6 +159,7 @@ WRITES: Mapping[str, Write] = {
     "unfollow": _unfollow,
     "mute": _mute,
     "unmute": _unmute,
+    "dismiss": _dismiss,
     "block": _block,
     "unblock": _unblock,
     "record": _record,
