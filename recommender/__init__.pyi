@@ -106,6 +106,12 @@ from .lists.reach import (
     Recipient as Recipient,
     reach as reach,
 )
+from .lists.people import people as people
+from .lists.people_values import (
+    PeoplePage as PeoplePage,
+    Person as Person,
+    PersonReason as PersonReason,
+)
 
 # Ranking: what a feed consists of, and the weights
 from .ranking.request import (

@@ -28,6 +28,7 @@ GROUPS = {
         "explain": ("feed", "Explain why a video has its place in a user's feed, or has none."),
         "similar": ("similar", "Show the videos that are most like one, or like several together."),
         "reach": ("reach", "Show the users who would want a video most."),
+        "people": ("people", "Show creators whom a user could follow."),
         "rank": ("feed", "Sort the given videos for a user, without filtering."),
         "record": ("write", "Record one event: something that a user did with a video."),
         "follow": ("write", "Make a user follow a creator."),

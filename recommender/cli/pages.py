@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import click
 
 from recommender.cli.output import cell, form_of, print_records, print_table
-from recommender.feed.values import Explanation, FeedItem, FeedPage, Reason
+from recommender.feed.values import Contribution, Explanation, FeedItem, FeedPage, Reason
 from recommender.feed.wording import label_of
 from recommender.formats import scalars
 
 STRONGEST = 5
-"""The number of signals of a video that a table shows."""
+"""The number of signals of a video or person that a table shows."""
 
 
 def print_page(page: FeedPage, form: str | None, *, with_signals: bool) -> None:
@@ -50,16 +50,21 @@ def _page_row(item: FeedItem, *, with_signals: bool) -> dict[str, Any]:
         return row
     del row["caption"], row["hashtags"]
     why = " · ".join(label_of(item, reason) for reason in item.reasons)
-    return {**row, "why": why, "sources": ", ".join(item.sources), "signals": _strongest(item)}
+    return {
+        **row,
+        "why": why,
+        "sources": ", ".join(item.sources),
+        "signals": strongest(item.signals),
+    }
 
 
-def _strongest(item: FeedItem) -> str:
-    """Return the strongest signals for or against a video, and the number of others."""
-    parts = {name: part.contribution for name, part in item.signals.items() if part.contribution}
+def strongest(signals: Mapping[str, Contribution]) -> str:
+    """Return the strongest signals for or against a video or person, and the number of others."""
+    parts = {name: part.contribution for name, part in signals.items() if part.contribution}
     names = sorted(parts, key=lambda name: -abs(parts[name]))
-    strongest = ", ".join(f"{name} {parts[name]:+.3g}" for name in names[:STRONGEST])
+    named = ", ".join(f"{name} {parts[name]:+.3g}" for name in names[:STRONGEST])
     others = len(names) - STRONGEST
-    return f"{strongest} and {others} more" if others > 0 else strongest
+    return f"{named} and {others} more" if others > 0 else named
 
 
 def print_explanation(explanation: Explanation, form: str | None) -> None:

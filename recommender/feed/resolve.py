@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, FromClause
 from sqlalchemy.orm import aliased
 
 from recommender.database import lookup
@@ -35,6 +35,7 @@ from recommender.models import (
     User,
     Video,
 )
+from recommender.models.tables import VIDEOS
 from recommender.ranking.additions import check_froms
 from recommender.ranking.audience import any_with_status
 from recommender.ranking.profiles import (
@@ -340,13 +341,15 @@ def _power(exponent: float) -> float:
     return float(2.0 ** max(-LARGEST_EXPONENT, min(LARGEST_EXPONENT, exponent)))
 
 
-def checked_predicate(where: ColumnElement[bool] | None) -> ColumnElement[bool] | None:
-    """Return the host's condition; `InvalidValue` if it reads another table than `Video`."""
+def checked_predicate(
+    where: ColumnElement[bool] | None, own: FromClause = VIDEOS
+) -> ColumnElement[bool] | None:
+    """Return the host's condition; `InvalidValue` if it reads another table than its own."""
     if where is None:
         return None
     if not isinstance(where, ColumnElement):
         raise InvalidValue(f"where: {scalars.shown(where)} is no SQL expression")
-    check_froms("where", where)
+    check_froms("where", where, own=own)
     return where
 
 

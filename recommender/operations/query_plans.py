@@ -28,13 +28,15 @@ from recommender.database.expressions import named
 from recommender.database.session import Session
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import cached_statement, page_query
+from recommender.lists.people import PeoplePosition
+from recommender.lists.people_ranking import people_values, ranked_people
 from recommender.lists.similar import SIMILAR, ranked_similar, shown_similar, top_position
 from recommender.models import User, Video
 from recommender.models.types import Base
 from recommender.operations.probes import registered_things, spread_keys
 from recommender.operations.registered_plans import PlanFault, allowed_reads, check_registered
 from recommender.ranking.classic import ranked_reference
-from recommender.ranking.request import FeedRequest
+from recommender.ranking.request import PEOPLE, FeedRequest
 from recommender.ranking.scoring import top_candidates
 from recommender.ranking.sources import CANDIDATES
 from recommender.ranking.viewer import Shape, values_of
@@ -87,12 +89,14 @@ class PlanCheck:
         findings: the sentences.
         is_registered: whether the fault is in what the host registered.
         lists: the plans of the lists of similar videos by the key of the given video.
+        people: the plans of the lists of people to follow by user key.
     """
 
     plans: Mapping[str, Plan]
     findings: tuple[str, ...]
     is_registered: bool = False
     lists: Mapping[str, Plan] = field(default_factory=dict)
+    people: Mapping[str, Plan] = field(default_factory=dict)
 
 
 def check_plans(
@@ -102,7 +106,7 @@ def check_plans(
     as_of: datetime | None = None,
     settings: Settings | None = None,
 ) -> PlanCheck:
-    """Check the query plans of pages for some users, and of lists of similar videos.
+    """Check the query plans of pages and lists for some users.
 
     The usual cause is a missing index or outdated planner statistics, which `diagnose` reports. The
     reference formula may read any number of rows. Each page is ranked once; nothing is written.
@@ -131,7 +135,13 @@ def check_plans(
     lists = {seed: similar_plan(session, replace(about, seeds=(seed,))) for seed in seeds}
     for seed, plan in lists.items():
         sentences += _faults(f"the list of videos like {seed}", plan, _most_read(about))
-    return PlanCheck(plans, tuple(sentences), is_registered=bool(faults), lists=lists)
+    people = {}
+    for user in viewers:
+        asked = resolve(session, user, PEOPLE, as_of=as_of, settings=settings)
+        people[user] = people_plan(session, asked)
+        sentences += _faults(f"the list of people for {user}", people[user], _most_read(asked))
+    is_registered = bool(faults)
+    return PlanCheck(plans, tuple(sentences), is_registered, lists=lists, people=people)
 
 
 def _registered_faults(session: Session, requests: Sequence[FeedRequest]) -> list[PlanFault]:
@@ -164,6 +174,18 @@ def similar_plan(session: Session, request: FeedRequest) -> Plan:
     shape, top = Shape.of(request), top_position(request)
     statement = cached_statement(ranked_similar, shown_similar, SIMILAR, shape)
     return plan_of(session, statement, {**values_of(request), **top.values()})
+
+
+def people_plan(session: Session, request: FeedRequest) -> Plan:
+    """Return the plan of the statement that ranks people to follow.
+
+    Args:
+        session: the caller's transaction.
+        request: the request, from `resolve`.
+    """
+    statement = cached_statement(ranked_people, named, PEOPLE, Shape.of(request))
+    values = {**people_values(request), **PeoplePosition(request.as_of).values()}
+    return plan_of(session, statement, values)
 
 
 def plan_of(session: Session, statement: Executable, values: Mapping[str, Any]) -> Plan:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import BindParameter, ColumnElement
+from sqlalchemy import BindParameter, ColumnElement, FromClause
 from sqlalchemy.sql import visitors
 
 from recommender.database.host_times import check_times
@@ -158,16 +158,22 @@ def check_sql_of(shape: Shape) -> None:
         check_times(f"signal {signal.name}", value)
 
 
-def check_froms(name: str, clause: ColumnElement[Any], joined: Collection[str] = ()) -> None:
-    """Raise `InvalidValue` if an expression reads another table than `Video` without a subquery.
+def check_froms(
+    name: str,
+    clause: ColumnElement[Any],
+    joined: Collection[str] = (),
+    own: FromClause = VIDEOS,
+) -> None:
+    """Raise `InvalidValue` if an expression reads another table than its own without a subquery.
 
     Args:
         name: what has this expression, for the message.
         clause: the expression.
         joined: the names of other tables that the statement joins.
+        own: the table of the rows that the expression is about.
     """
     for table in clause._from_objects:  # noqa: SLF001 - what the expression would add to FROM
-        if table is not VIDEOS and getattr(table, "name", None) not in joined:
+        if table is not own and getattr(table, "name", None) not in joined:
             raise InvalidValue(
                 f"{name}: it joins {table.description}: use EXISTS, IN or a subquery for one value"
             )

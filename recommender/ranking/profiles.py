@@ -18,12 +18,18 @@ from recommender.database import lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
-from recommender.errors import InvalidValue, UnknownProfile
+from recommender.errors import InvalidValue, UnknownProfile, UnknownSignal
 from recommender.formats import scalars
 from recommender.models import ProfileVersion, ProfileWeight
 from recommender.models.types import LARGEST_WEIGHT
 from recommender.ranking.registry import known_registry
-from recommender.ranking.request import REFERENCE, Profile, ProfileRecord
+from recommender.ranking.request import (
+    PEOPLE,
+    PEOPLE_SIGNALS,
+    REFERENCE,
+    Profile,
+    ProfileRecord,
+)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
@@ -132,7 +138,8 @@ def create_profile(
     Args:
         session: the caller's transaction; nothing is committed.
         name: a letter, then letters, digits and ``_ . -``, at most 100 in all; not ``classic``.
-        weights: the weights by signal, at least one, -100 to 100.
+        weights: the weights by signal, at least one, -100 to 100. ``people`` has signals about
+            people, any other profile signals about videos.
         author: the author, 1 to 255 characters.
         note: the reason, 1 to 10,000 characters.
         parent: ``name`` or ``name@version`` it is made from; None for the version before it.
@@ -147,7 +154,9 @@ def create_profile(
     if not weights:
         raise InvalidValue("weights: a profile needs at least one")
     known = known_registry(lookup.registry(session))
-    checked = {known.signal(name).name: checked_weight(name, w) for name, w in weights.items()}
+    for signal in weights:
+        check_person_signal(signal) if name == PEOPLE else known.signal(signal)
+    checked = {signal: checked_weight(signal, weight) for signal, weight in weights.items()}
     about = checked_origin(author, note)
     _lock(session)
     version, origin = _next(session, name, parent)
@@ -162,6 +171,15 @@ def create_profile(
     session.add(row)
     session.flush()
     return Profile(name, version, checked, id=row.id)
+
+
+def check_person_signal(name: str) -> None:
+    """Raise `UnknownSignal` if a signal is none of the profile `people`."""
+    if name not in PEOPLE_SIGNALS:
+        raise UnknownSignal(
+            f"there is no signal {scalars.shown(name)} in the profile {PEOPLE}, which ranks people:"
+            f" there are {', '.join(PEOPLE_SIGNALS)}"
+        )
 
 
 def checked_name(name: str) -> str:
@@ -218,8 +236,13 @@ def activate_profile(session: Session, profile: str) -> Profile:
 
     Raises:
         UnknownProfile: there is no such profile or version.
+        InvalidValue: it is the profile ``people``, whose newest version always serves.
     """
     version = get_profile(session, profile)
+    if version.name == PEOPLE:
+        raise InvalidValue(
+            f"profile: {PEOPLE} ranks people, not videos: its newest version serves without"
+        )
     last = session.scalar(sa.select(sa.func.max(ProfileVersion.activated_at)))
     session.execute(
         sa.update(ProfileVersion)

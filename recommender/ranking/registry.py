@@ -30,7 +30,7 @@ from recommender.ranking.registration import (
     columns_read,
     stored_type,
 )
-from recommender.ranking.request import Profile
+from recommender.ranking.request import PEOPLE, PEOPLE_SIGNALS, Profile
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, within_range
 from recommender.ranking.similar import SIMILAR_SIGNALS
 from recommender.ranking.sources import SOURCES, Source
@@ -114,6 +114,11 @@ class Registry:
         """
         if (signal := self._known.get(name)) is not None:
             return signal
+        if name in PEOPLE_SIGNALS:
+            raise UnknownSignal(
+                f"the signal {name} is about people, not videos: only the profile {PEOPLE} has it,"
+                f" for the list of people to follow"
+            )
         place, there_are = f" in {self.name}" if self.name else "", ", ".join(self._known)
         hint = (
             "" if self.signals else "; one of your own needs a registry, see RECOMMENDER_REGISTRY"

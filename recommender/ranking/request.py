@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 REFERENCE = "classic"
 """The name of the built-in, unchanging formula over the whole catalogue."""
 
+PEOPLE = "people"
+"""The name of the built-in profile that ranks people to follow."""
+
+PEOPLE_SIGNALS = ("followed_by", "enjoyed", "similar_taste", "popular", "active", "shown")
+"""The signals of the profile `people`, which no other profile has; `lists` defines them."""
+
 SMALLEST_LIMIT, DEFAULT_LIMIT, LARGEST_LIMIT = 1, 20, 500
 
 

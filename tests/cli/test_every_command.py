@@ -32,7 +32,7 @@ STEPS = (
     "feed ana --record", "feed ana --explain {table}",
     "rank ana pottery-3 makeup-14 --explain {table}",
     "similar pottery-3 --user ana --explain {table}", "reach pottery-3 {table}",
-    "explain ana pottery-3 {table}",
+    "people ana {table}", "people ana --record --explain {table}", "explain ana pottery-3 {table}",
     "profiles diff classic for_you --user ana {table}",
     "profiles create mine --weight freshness=2 {table}", "profiles activate mine {table}",
     "profiles list {table}", "profiles show for_you {table}", "profiles show mine",
@@ -121,7 +121,7 @@ def prints_tables(command: click.Command) -> bool:
 
 WITH_DASHES = (
     "follow -- -u -c", "record -- -u -v like", "feed -- -u", "rank -- -u -v",
-    "similar -- -v", "reach -- -v", "explain -- -u -v",
+    "similar -- -v", "reach -- -v", "people -- -u", "explain -- -u -v",
     "mute -- -u keyword -word", "unmute -- -u keyword -word", "unfollow -- -u -c",
     "block -- -u -c", "unblock -- -u -c", "dismiss -- -u -c",
     "user show -- -u", "user export -- -u", "user reset -- -u", "video status -- -v removed",

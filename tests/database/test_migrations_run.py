@@ -112,7 +112,9 @@ def test_an_upgraded_database_has_its_profiles_and_a_learning_state(empty_databa
     )
     assert rows(empty_database, query) == CLASSIC
     profiles = "SELECT name, version FROM rec_ranking_profiles ORDER BY id"
-    assert rows(empty_database, profiles) == [("classic", 1), ("for_you", 1), ("similar", 1)]
+    assert rows(empty_database, profiles) == [
+        ("classic", 1), ("for_you", 1), ("similar", 1), ("people", 1),
+    ]  # fmt: skip
     state = "SELECT id, hashtag_half_life_days, hashtag_rule FROM rec_learning_state"
     assert rows(empty_database, state) == [(1, 30.0, 1)]
 
@@ -135,7 +137,7 @@ def test_ten_upgrades_at_once_all_succeed(empty_database: str, database: str) ->
     assert [each for each in zip(codes, said, strict=True) if each[0]] == []
     assert catalogue(empty_database) == catalogue(database)
     assert rows(empty_database, "SELECT * FROM rec_alembic_version") == [(SCHEMA_REVISION,)]
-    assert rows(empty_database, "SELECT count(*) FROM rec_ranking_profiles") == [(3,)]
+    assert rows(empty_database, "SELECT count(*) FROM rec_ranking_profiles") == [(4,)]
 
 
 FAILING = '''"""A migration that fails midway."""

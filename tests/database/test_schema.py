@@ -38,6 +38,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "get_profile": (),
     "list_profiles": (),
     "mute": ("ana", "hashtag", "news"),
+    "people": ("ana",),
     "profile_history": (),
     "rank": ("ana", ["v"]),
     "reach": ("v",),

@@ -255,7 +255,7 @@ def create_users_view(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("make", "named"),
-    [(create_all, "rec_affinities and 28 more"), (create_users_table, "rec_users"),
+    [(create_all, "rec_affinities and 29 more"), (create_users_table, "rec_users"),
      (create_users_view, "rec_users")],
 )  # fmt: skip
 @pytest.mark.parametrize("in_transaction", [True, False])

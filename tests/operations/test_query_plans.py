@@ -26,6 +26,7 @@ from recommender.feed.reasons import cause_query
 from recommender.feed.statements import cached_statement, candidate_rows
 from recommender.formats import scalars
 from recommender.formats.visibility import FOLLOWERS, PUBLIC, UNLISTED
+from recommender.lists.people_reasons import people_cause_query
 from recommender.lists.reach import reached_users
 from recommender.lists.similar import SIMILAR
 from recommender.lists.similar_reasons import likeness_query
@@ -38,12 +39,13 @@ from recommender.operations.query_plans import (
     Plan,
     check_plans,
     page_plan,
+    people_plan,
     plan_of,
     similar_plan,
 )
 from recommender.ranking.candidates import source_candidates
 from recommender.ranking.registry import OURS
-from recommender.ranking.request import DEFAULT_LIMIT
+from recommender.ranking.request import DEFAULT_LIMIT, PEOPLE
 from recommender.ranking.scoring import pool_size, top_candidates
 from recommender.ranking.seeds import MAX_SEEDS
 from recommender.ranking.sources import CANDIDATES, EXPLORATION, SOURCES
@@ -103,6 +105,7 @@ def test_no_page_reads_a_large_table_as_a_whole_or_more_than_its_quotas(world: S
     found = check_plans(world, [WORLD.user_key(user) for user in range(1, 9)], as_of=END)
     assert found.findings == ()
     assert [each.scanned for each in found.plans.values()] == [()] * 8
+    assert [each.scanned for each in found.people.values()] == [()] * 8
 
 
 @pytest.mark.slow
@@ -310,6 +313,33 @@ def work_of_reach(session: Session, creator: int, limit: int) -> int:
     if planned.read is not None:
         return planned.read
     return steps_of(session, lambda: session.execute(statement, values).all())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_strict")
+def test_a_list_of_people_reads_little_even_for_who_follows_thousands_who_do_too(
+    world: Session, kind: str
+) -> None:
+    """Of 50 of them it reads the latest 100 follows each, which it looks for by another 100."""
+    request = resolve(world, WORLD.user_key(5), PEOPLE, as_of=END)
+    page = recommender.people(world, WORLD.user_key(5), as_of=END)
+    listed = lookup.listed_values(world, 1, [(item.creator_id,) for item in page.items])
+    causes = people_cause_query(kind == "sqlite"), {**values_of(request), **listed}
+    before, reasons = people_plan(world, request), plan_of(world, *causes)
+    assert (before.scanned, reasons.scanned) == ((), ())
+    users = [{"id": each, "key": f"person{each}", "created_at": END} for each in UNKNOWN]
+    world.execute(sa.insert(Base.metadata.tables["rec_users"]), users)
+    fill(world, "follows", "creator_id", UNKNOWN[:2_500])
+    pairs = [
+        {"user_id": one, "creator_id": other} for one in UNKNOWN[:100] for other in range(1, 1_001)
+    ]
+    world.execute(sa.insert(Base.metadata.tables["rec_follows"]), pairs)
+    after, reasons = people_plan(world, request), plan_of(world, *causes)
+    assert (after.scanned, reasons.scanned) == ((), ())
+    if kind == "postgresql":
+        assert (before.read or 0) < MAX_READ / 5
+        assert (after.read or 0) - (before.read or 0) < 2 * 2_500 + 2 * 50 * 100 + 5_000
+        assert (reasons.read or 0) < MAX_READ / 5
 
 
 def quota(name: str) -> int:

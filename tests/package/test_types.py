@@ -63,6 +63,10 @@ CALLS: Mapping[str, Call] = {
         s, "user1", position=1, session_id=recommender.for_you(s, "user1", rewatch=True).session
     ),
     "rank": lambda s: len(recommender.rank(s, "ana", ["v1", "v2"]).items) == 2,
+    "people": lambda s: (
+        [person.creator for person in recommender.people(s, "ana").items]
+        == ["creator3", "creator1"]
+    ),
     "similar": lambda s: names(recommender.similar(s, "v1")) == ["v3", "v2"],
     "reach": lambda s: recommender.reach(s, "v1") == (),
     "following": lambda s: names(recommender.following(s, "user1")) == ["v1"],

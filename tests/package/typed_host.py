@@ -34,6 +34,9 @@ from recommender import (
     FilterOutcome,
     LogFiles,
     MuteKind,
+    PeoplePage,
+    Person,
+    PersonReason,
     Profile,
     Reason,
     Recipient,
@@ -52,7 +55,7 @@ from recommender import (
     record,
     run_transaction,
 )
-from recommender.models import Video
+from recommender.models import User, Video
 from recommender.testing import check
 
 NOW = datetime.now(UTC)
@@ -148,6 +151,11 @@ def pages(session: Session | scoped_session[Session], flask: scoped_session[Sess
     assert_type(recommender.similar(flask, ["v", 2], user="ana", where=long), FeedPage)
     reached = assert_type(recommender.reach(flask, "v", limit=5), tuple[Recipient, ...])
     assert_type(reached[0].as_dict(), dict[str, Any])
+    is_spanish = User.language == "es"
+    suggested = recommender.people(flask, "ana", where=is_spanish, record=True, reasons=True)
+    assert_type(suggested, PeoplePage)
+    assert_type(suggested.items, tuple[Person, ...])
+    assert_type(suggested.items[0].reasons, tuple[PersonReason, ...])
     assert_type(recommender.trending(flask, "en", limit=5, where=long, exclude=["v"]), FeedPage)
     recommender.trending(flask, "en", reasons=True, words=words)
     assert_type(recommender.record_page(flask, page), FeedPage)

@@ -25,6 +25,7 @@ READS: dict[str, Callable[[Session], object]] = {
     "classic": lambda s: recommender.for_you(s, "viewer", profile="classic"),
     "similar": lambda s: recommender.similar(s, "v", user="viewer"),
     "reach": lambda s: recommender.reach(s, "v"),
+    "people": lambda s: recommender.people(s, "viewer"),
     "following": lambda s: recommender.following(s, "viewer"),
     "trending": recommender.trending,
 }

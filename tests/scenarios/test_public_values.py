@@ -99,6 +99,7 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         values["explain"] = recommender.explain(session, "ana", "v1", **OWN)
         values["similar"] = recommender.similar(session, "v1", as_of=at(), reasons=True)
         values["reach"] = recommender.reach(session, "v1", as_of=at())
+        values["people"] = recommender.people(session, "user1", as_of=at(), reasons=True)
         values["following"] = recommender.following(session, "user1", as_of=at(), reasons=True)
         values["trending"] = recommender.trending(session, as_of=at())
         for name in ("get_profile", "list_profiles", "profile_history", "audit"):

@@ -39,7 +39,7 @@ ARGUMENTS = (
     ["record", "u", "v", "like"], ["refresh"],
     ["replay", "--profile", "for_you", "--since", "2026-01-01T00:00:00Z"], ["unfollow", "u", "c"],
     ["unmute", "u", "creator", "c"], ["block", "u", "c"], ["unblock", "u", "c"],
-    ["dismiss", "u", "c"],
+    ["dismiss", "u", "c"], ["people", "u"], ["people", "u", "--record"],
     ["user", "show", "u"], ["user", "reset", "u"],
     ["video", "status", "v", "removed"], ["video", "erase", "v"],
 )  # fmt: skip

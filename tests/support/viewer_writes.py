@@ -126,6 +126,10 @@ def _upsert_candidates(session: Session, me: Viewer) -> None:
     recommender.upsert_candidates(session, "model", rows)
 
 
+def _people(session: Session, me: Viewer) -> None:
+    recommender.people(session, me.key, record=True)
+
+
 def _for_you(session: Session, me: Viewer) -> None:
     page = recommender.for_you(session, me.key, limit=2)
     if page.cursor:
@@ -165,6 +169,7 @@ WRITES: Mapping[str, Write] = {
     "record": _record,
     "record_many": _record_many,
     "upsert_candidates": _upsert_candidates,
+    "people": _people,
     "for_you": _for_you,
     "record_page": _record_page,
     "mark_seen": _mark_seen,

@@ -598,7 +598,7 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(
         fit(engine, **{"name": "mine", "settings": SETTINGS, **options})
     assert message in str(caught.value)
     with Session(engine) as session:
-        assert len(profile_history(session)) == 3  # the built-in ones
+        assert len(profile_history(session)) == 4  # the built-in ones
 
 
 @on_sqlite

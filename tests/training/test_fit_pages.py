@@ -415,7 +415,7 @@ def test_malformed_values_are_refused_before_the_log_is_read(
         fit_pages(engine, **given)
     assert message in str(caught.value)
     with Session(engine) as session:
-        assert len(profile_history(session)) == 3  # the built-in ones
+        assert len(profile_history(session)) == 4  # the built-in ones
 
 
 @pytest.mark.slow
@@ -435,7 +435,7 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(
         fit_pages(engine, **given)
     assert message in str(caught.value)
     with Session(engine) as session:
-        assert len(profile_history(session)) == 3  # the built-in ones
+        assert len(profile_history(session)) == 4  # the built-in ones
 
 
 def small_log(folder: Path, tags: Sequence[str], last: str) -> tuple[LogFiles, datetime]:
@@ -463,7 +463,7 @@ def test_choices_that_tell_no_weight_are_refused(engine: Engine, tmp_path: Path)
     with pytest.raises(InvalidValue, match=r"^no signal tells what 2 pages led to from the rest$"):
         fit_pages(engine, "mine", log=log, since=since)
     with Session(engine) as session:
-        assert len(profile_history(session)) == 3  # the built-in ones
+        assert len(profile_history(session)) == 4  # the built-in ones
 
 
 def test_a_last_slice_in_which_nobody_wanted_anything_gives_no_figures(

@@ -1,0 +1,224 @@
+"""The sources of people to follow: one SELECT of creators with a quota each.
+
+A source reads a limited number of rows, so the cost of a page depends neither on the number of
+users nor on the number of follows. Creators who may not be suggested use up no places of a quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import CTE, BigInteger, ColumnElement, Double, literal
+from sqlalchemy.orm import aliased
+
+from recommender.database.expressions import Statement, fence, materialized, number
+from recommender.models import Affinity, Video
+from recommender.models.tables import FOLLOWS, USERS
+from recommender.ranking.history import PEOPLE_LIMIT
+from recommender.ranking.sources import LEAST_TREND, NEIGHBOUR_SCAN_FACTOR, SCAN_FACTOR
+from recommender.ranking.viewer import Viewer
+
+FOLLOWS_OF_EACH = 100
+"""The largest number of follows that are read of each person whom the viewer follows.
+
+With `PEOPLE_LIMIT` people they are a tenth of the rows that a page may read.
+"""
+
+TASTE_QUOTA, POPULAR_QUOTA = 200, 100
+"""The quotas of the sources that read videos to find their creators."""
+
+NEWEST_VIDEOS = 1_000
+"""The number of newest videos whose creators end the list."""
+
+
+class Circle(NamedTuple):
+    """What is known of creators around a viewer, as common table expressions.
+
+    Attributes:
+        viewer: the viewer.
+        friends: the people whose follows are read: whom the viewer follows and everyone may find.
+        followed: creators with the number of friends who follow them.
+        tastes: creators of the neighbours of recently engaged videos, with the weights' sum.
+        trends: creators of trending videos, with the greatest trend; `is_spoken` is 1 if one of
+            these videos is in the viewer's language.
+        newest: creators of the newest videos, with the newest time.
+    """
+
+    viewer: Viewer
+    friends: CTE
+    followed: CTE
+    tastes: CTE
+    trends: CTE
+    newest: CTE
+
+    @classmethod
+    def of(cls, viewer: Viewer) -> Circle:
+        """Return the circle of a viewer."""
+        friends = friends_of(viewer)
+        return cls(
+            viewer,
+            friends,
+            _followed_by(friends),
+            _of_neighbours(viewer),
+            _of_trending(viewer),
+            _of_newest(viewer),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleSource:
+    """A named source of people.
+
+    Args:
+        name: its name in pages.
+        quota: the largest number of creators that it gives.
+        select: a function from a circle to a SELECT of creators, and of the value that orders them.
+    """
+
+    name: str
+    quota: int
+    select: Callable[[Circle], Statement]
+
+
+def _social(circle: Circle) -> Statement:
+    """Creators whom the most people follow whom the viewer follows."""
+    rows = circle.followed
+    return sa.select(rows.c.creator_id, sa.cast(rows.c.people, Double).label("value"))
+
+
+def _enjoyed(circle: Circle) -> Statement:
+    """Creators to whom the viewer has most affinity."""
+    columns = (Affinity.subject_id.label("creator_id"), Affinity.score.label("value"))
+    is_liked = Affinity.subject == "creator", Affinity.score > 0
+    return sa.select(*columns).where(Affinity.user_id == circle.viewer.user_id, *is_liked)
+
+
+def _taste(circle: Circle) -> Statement:
+    """Creators of videos that are near the viewer's recently engaged videos."""
+    return sa.select(circle.tastes.c.creator_id, circle.tastes.c.weight.label("value"))
+
+
+def _popular(circle: Circle) -> Statement:
+    """Creators of trending videos in the viewer's language; in any if it is unknown."""
+    return sa.select(circle.trends.c.creator_id, circle.trends.c.trend.label("value"))
+
+
+def _newest(circle: Circle) -> Statement:
+    """Creators of the newest videos of all."""
+    # By their place: a number, as the other sources have.
+    place = sa.func.row_number().over(
+        order_by=(circle.newest.c.published_at, circle.newest.c.creator_id)
+    )
+    return sa.select(circle.newest.c.creator_id, sa.cast(place, Double).label("value"))
+
+
+PEOPLE_SOURCES = (
+    PeopleSource("social", 200, _social),
+    PeopleSource("creators", 100, _enjoyed),
+    PeopleSource("taste", TASTE_QUOTA, _taste),
+    PeopleSource("popular", POPULAR_QUOTA, _popular),
+    PeopleSource("newest", 200, _newest),
+)
+"""The sources of the list; the list ends with what they find."""
+
+
+def friends_of(viewer: Viewer) -> CTE:
+    """Return the people whose follows are read, as `user_id`.
+
+    The follows of a person who is not discoverable tell no one anything.
+    """
+    people = viewer.people
+    is_shown = USERS.c.discoverable, USERS.c.erased_at.is_(None), USERS.c.merged_into.is_(None)
+    shown = sa.select(people.c.user_id).join(USERS, USERS.c.id == people.c.user_id)
+    # The limit cuts nothing off: it tells PostgreSQL how few people there are.
+    return materialized(shown.where(*is_shown).limit(PEOPLE_LIMIT).cte("friends"))
+
+
+def _followed_by(friends: CTE) -> CTE:
+    """Return the creators whom friends follow: of each the latest creators, by their ids."""
+    of_friend = FOLLOWS.c.user_id == friends.c.user_id
+    nth = (
+        sa.select(FOLLOWS.c.creator_id)
+        .where(of_friend)
+        .order_by(FOLLOWS.c.creator_id.desc())
+        .offset(FOLLOWS_OF_EACH - 1)
+        .limit(1)
+        .scalar_subquery()
+    )
+    since = sa.func.coalesce(nth, literal(0, BigInteger())).label("since")
+    rows = materialized(
+        sa.select(friends.c.user_id, since).limit(PEOPLE_LIMIT).cte("friends_since")
+    )
+    is_read = sa.and_(FOLLOWS.c.user_id == rows.c.user_id, FOLLOWS.c.creator_id >= rows.c.since)
+    # An outer join, so that no database starts at all follows.
+    followed = sa.select(FOLLOWS.c.creator_id, sa.func.count().label("people"))
+    joined = followed.select_from(rows).outerjoin(FOLLOWS, is_read)
+    return materialized(joined.group_by(FOLLOWS.c.creator_id).cte("followed_by_friends"))
+
+
+def _published(video: Any, viewer: Viewer) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that everyone may find a video, and that it has a creator."""
+    is_past = video.published_at <= viewer.as_of
+    return video.status == "published", is_past, video.creator_id.is_not(None)
+
+
+def _of_neighbours(viewer: Viewer) -> CTE:
+    """Return the creators of the nearest neighbours of recently engaged videos."""
+    near, video = viewer.near, aliased(Video)
+    nearest = (
+        sa.select(near.c.video_id, near.c.weight)
+        .where(near.c.video_id.is_not(None))
+        .order_by(near.c.weight.desc(), near.c.video_id.desc())
+        .limit(NEIGHBOUR_SCAN_FACTOR * TASTE_QUOTA)
+        .subquery("nearest_of_people")
+    )
+    # A lookup for each video: with a join PostgreSQL would read the whole of a small catalogue.
+    creator = sa.select(video.creator_id)
+    creator = creator.where(video.id == nearest.c.video_id, *_published(video, viewer))
+    rows = fence(sa.select(creator.scalar_subquery().label("creator_id"), nearest.c.weight))
+    each = rows.subquery("creators_of_nearest")
+    weights = sa.select(each.c.creator_id, sa.func.sum(each.c.weight).label("weight"))
+    return materialized(weights.group_by(each.c.creator_id).cte("tastes"))
+
+
+def _of_trending(viewer: Viewer) -> CTE:
+    """Return the creators of the videos that the source `trending` of For You finds."""
+    if viewer.has_language:
+        spoken = _trending(viewer, 1, Video.language == viewer.language).subquery("spoken_trends")
+        unknown = _trending(viewer, 0, Video.language.is_(None)).subquery("unknown_trends")
+        either = sa.union_all(sa.select(spoken), sa.select(unknown)).subquery("either_trends")
+        most = sa.select(either).order_by(either.c.trending.desc(), either.c.id.desc())
+        rows = most.limit(SCAN_FACTOR * POPULAR_QUOTA).subquery("most_trending")
+    else:
+        rows = _trending(viewer, 0).subquery("most_trending")
+    trend = sa.func.max(rows.c.trending).label("trend")
+    spoken_part = sa.func.max(rows.c.is_spoken).label("is_spoken")
+    trends = sa.select(rows.c.creator_id, trend, spoken_part).group_by(rows.c.creator_id)
+    return materialized(trends.cte("trends"))
+
+
+def _trending(viewer: Viewer, is_spoken: int, *where: ColumnElement[bool]) -> Statement:
+    """Return the most trending videos that fulfil the conditions: a walk of one index."""
+    columns = (Video.creator_id, Video.trending, Video.id, number(is_spoken).label("is_spoken"))
+    is_trending = Video.trending >= LEAST_TREND, *_published(Video, viewer), *where
+    most = sa.select(*columns).where(*is_trending)
+    most = most.order_by(Video.trending.desc(), Video.id.desc())
+    return most.limit(SCAN_FACTOR * POPULAR_QUOTA)
+
+
+def _of_newest(viewer: Viewer) -> CTE:
+    """Return the creators of the newest videos."""
+    video = aliased(Video)
+    newest = (
+        sa.select(video.creator_id, video.published_at)
+        .where(*_published(video, viewer))
+        .order_by(video.published_at.desc(), video.id.desc())
+        .limit(NEWEST_VIDEOS)
+        .subquery("newest_videos")
+    )
+    published_at = sa.func.max(newest.c.published_at).label("published_at")
+    rows = sa.select(newest.c.creator_id, published_at)
+    return materialized(rows.group_by(newest.c.creator_id).cte("newest_creators"))
