@@ -36,7 +36,7 @@ from recommender.lists.similar_reasons import with_reasons
 from recommender.models import Video
 from recommender.models.types import UtcDateTime, microseconds
 from recommender.ranking.additions import kept_shape
-from recommender.ranking.candidates import candidates, scanned_after, within_scan
+from recommender.ranking.candidates import candidates, newest_scanned, scanned_after
 from recommender.ranking.filters import allowed, keyword_not_muted, listed, remaining
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Profile, ScanPosition
 from recommender.ranking.scoring import scored
@@ -260,14 +260,14 @@ def _among(shape: Shape, viewer: Viewer) -> sa.CTE:
     """Return the candidates, and without a source the newest other videos below the position."""
     found = candidates(shape, viewer)
     is_other = Video.id.not_in(sa.select(found.c.video_id))
-    scanned = within_scan(viewer) if shape.has_conditions else [scanned_after(viewer)]
-    rest = (
+    conditions = [is_other, *allowed(shape, viewer)]
+    newest = (
         sa.select(Video.id.label("video_id"))
-        .where(listed(viewer), *scanned, is_other, *allowed(shape, viewer))
+        .where(listed(viewer), scanned_after(viewer), *conditions)
         .order_by(Video.published_at.desc(), Video.id.desc())
-        .limit(viewer.limit + sa.literal(1, BigInteger()))
-        .subquery("rest")
     )
+    passing = newest_scanned(viewer, conditions) if shape.has_conditions else newest
+    rest = passing.limit(viewer.limit + sa.literal(1, BigInteger())).subquery("rest")
     no_source: ColumnElement[float] = sa.literal(0.0, sa.Double())
     both = sa.union_all(
         sa.select(found.c.video_id, found.c.sources),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,12 +85,13 @@ def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement
 
 def _backfill(statement: Statement, quota: int, shape: Shape, viewer: Viewer) -> Statement:
     """Return the newest videos that pass every filter, for each of the wanted formats."""
-    scanned = within_scan(viewer) if shape.has_conditions else []
-    conditions = [*scanned, *allowed(replace(shape, formats=0), viewer)]
+    every = allowed(replace(shape, formats=0), viewer)
+    conditions = [*(within_scan(viewer) if shape.has_conditions else []), *every]
     newest = statement.where(listed(viewer), *conditions)
     if not shape.formats:
-        every = newest.limit(_backfill_limit(viewer, quota))
-        return _with_followed(every, viewer, conditions) if shape.fills else every
+        passing = newest_scanned(viewer, every) if shape.has_conditions else newest
+        passing = passing.limit(_backfill_limit(viewer, quota))
+        return _with_followed(passing, viewer, conditions) if shape.fills else passing
     # One index walk for each format: the newest of several formats would be read and sorted as a
     # whole. Other sources may find few videos of a rare format, so these may take all their places.
     limit = _backfill_limit(viewer, max(quota, shape.candidates // shape.formats))
@@ -112,6 +114,28 @@ def _with_followed(
     of_all = sa.select(newest.subquery("newest_of_all").c[0])
     both = sa.union_all(of_all, theirs).subquery("newest_of_both")
     return sa.select(both.c[0])
+
+
+def newest_scanned(viewer: Viewer, conditions: Sequence[ColumnElement[bool]]) -> Statement:
+    """Return the newest videos that fulfil conditions, among those to scan; without a limit.
+
+    Args:
+        viewer: the viewer of the request.
+        conditions: over `Video`.
+    """
+    video = aliased(Video)
+    newest = (
+        sa.select(video.id)
+        .where(video.status == "published", scanned_after(viewer, video))
+        .order_by(video.published_at.desc(), video.id.desc())
+        .limit(viewer.scan_limit)
+        .subquery("scanned")
+    )
+    # As a value and without a join, so that both databases go through the videos in their order,
+    # and stop at the limit.
+    fulfils = sa.select(literal(1)).where(Video.id == newest.c.id, *conditions).limit(1)
+    is_passing = sa.func.coalesce(fulfils.correlate(newest).scalar_subquery(), 0) == 1
+    return sa.select(newest.c.id.label("video_id")).where(is_passing)
 
 
 def within_scan(viewer: Viewer) -> list[ColumnElement[bool]]:
