@@ -23,7 +23,7 @@ from recommender.database.transactions import writing
 from recommender.settings import REGISTRY_VARIABLE, URL_VARIABLES
 from tests.support import postgres
 from tests.support.processes import heed_interrupts
-from tests.support.time_limit import fail_if_too_long
+from tests.support.time_limit import fail_if_too_long, used_seconds
 
 DATABASES = ("sqlite", "postgresql")
 
@@ -70,11 +70,22 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000)
 
 
+BEGAN = pytest.StashKey[float]()
+"""The processor time that was used when a test began."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Note how much processor time was used before a test."""
+    item.stash[BEGAN] = used_seconds()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport]:
     """Fail a test that took too long and is not marked `slow`."""
     report = yield
-    fail_if_too_long(report, is_slow=item.get_closest_marker("slow") is not None)
+    used = used_seconds() - item.stash.get(BEGAN, 0.0)
+    fail_if_too_long(report, used, is_slow=item.get_closest_marker("slow") is not None)
     return report
 
 

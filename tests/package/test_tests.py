@@ -90,22 +90,21 @@ def test_every_wing_has_tests() -> None:
 def test_a_long_test_fails_unless_it_is_marked_slow(
     seconds: float, *, is_slow: bool, outcome: str
 ) -> None:
-    report = report_of("call", seconds)
-    fail_if_too_long(report, is_slow=is_slow)
+    report = report_of("call")
+    fail_if_too_long(report, seconds, is_slow=is_slow)
     assert report.outcome == outcome
     assert report.passed or "mark it with @pytest.mark.slow" in str(report.longrepr)
 
 
 def test_a_long_setup_is_no_failure() -> None:
-    report = report_of("setup", SECONDS + 1)
-    fail_if_too_long(report, is_slow=False)
+    report = report_of("setup")
+    fail_if_too_long(report, SECONDS + 1, is_slow=False)
     assert report.passed
 
 
-def report_of(phase: Literal["setup", "call"], seconds: float) -> pytest.TestReport:
+def report_of(phase: Literal["setup", "call"]) -> pytest.TestReport:
     """Return the report of a phase that passed."""
-    place = ("a_test.py", 1, "a_test")
-    return pytest.TestReport("a_test", place, {}, "passed", None, phase, duration=seconds)
+    return pytest.TestReport("a_test", ("a_test.py", 1, "a_test"), {}, "passed", None, phase)
 
 
 def test_the_readme_names_existing_files() -> None:
