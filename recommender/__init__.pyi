@@ -19,6 +19,7 @@ from .errors import (
     RecommenderError as RecommenderError,
     SchemaOutOfDate as SchemaOutOfDate,
     StorageFailure as StorageFailure,
+    UnknownFeed as UnknownFeed,
     UnknownProfile as UnknownProfile,
     UnknownSignal as UnknownSignal,
     UnknownUser as UnknownUser,
@@ -86,6 +87,12 @@ from .feed.sessions import record_page as record_page
 from .feed.explain import explain as explain
 from .feed.comparison import diff_profiles as diff_profiles
 from .feed.resolve import resolve as resolve
+from .feed.feeds import (
+    create_feed as create_feed,
+    delete_feed as delete_feed,
+    get_feed as get_feed,
+    list_feeds as list_feeds,
+)
 from .feed.values import (
     Contribution as Contribution,
     Explanation as Explanation,
@@ -115,6 +122,7 @@ from .lists.people_values import (
 
 # Ranking: what a feed consists of, and the weights
 from .ranking.request import (
+    Feed as Feed,
     FeedRequest as FeedRequest,
     Profile as Profile,
 )

@@ -6,6 +6,7 @@
     ├── InvalidValue (2; also a ValueError)
     │   ├── InvalidCursor
     │   │   └── CursorAhead
+    │   ├── UnknownFeed
     │   ├── UnknownProfile
     │   └── UnknownSignal
     ├── BadData (65)
@@ -51,6 +52,10 @@ class InvalidCursor(InvalidValue):
 
 class CursorAhead(InvalidCursor):
     """This database cannot continue the cursor's session; a replica may lag: ask the primary."""
+
+
+class UnknownFeed(InvalidValue):
+    """There is no such feed."""
 
 
 class UnknownProfile(InvalidValue):

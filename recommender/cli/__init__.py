@@ -46,6 +46,7 @@ GROUPS = {
         "video": ("video", "Publish, review, remove or erase a video."),
     },
     "Profiles and learning": {
+        "feeds": ("feeds", "List, show, create and delete feeds with names."),
         "profiles": ("profiles", "List, create, compare and activate ranking profiles."),
         "evaluate": ("evaluate", "Measure how well the feed ranks what users wanted later."),
         "fit": ("fit", "Learn the weights of a new profile version from what users did."),

@@ -19,13 +19,14 @@ from recommender.operations.audit import PROMISES, Audit
 @click.option(
     "--since", type=Time(), metavar="TIME", help="Check only sessions served at this time or later."
 )
+@click.option("--feed", metavar="NAME", help="Check only sessions of this feed.")
 @format_option
 @database_option
-def audit(since: datetime | None, form: str | None) -> None:
+def audit(since: datetime | None, feed: str | None, form: str | None) -> None:
     """Check that every page served kept its promises. Read-only."""
     own = settings()
     with reading(longest=own.rollup_timeout) as session:
-        result = recommender.audit(session, since=since, settings=own)
+        result = recommender.audit(session, since=since, feed=feed, settings=own)
     if form_of(form) == "table":
         print_table([_row(result, name, value) for name, value in asdict(result).items()])
     else:

@@ -11,7 +11,13 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender.cli.database import reading, writing
-from recommender.cli.options import as_of_option, database_option, format_option, profile_option
+from recommender.cli.options import (
+    as_of_option,
+    database_option,
+    feed_option,
+    format_option,
+    profile_option,
+)
 from recommender.cli.output import form_of
 from recommender.cli.pages import print_explanation, print_page
 from recommender.errors import UnknownUser
@@ -33,6 +39,7 @@ limit_option = click.option(
 
 @click.command()
 @click.argument("user")
+@feed_option
 @profile_option
 @limit_option
 @as_of_option
@@ -75,9 +82,10 @@ def feed(
     is_plain = following or trending
     if following and trending:
         raise click.UsageError("--following and --trending exclude each other")
-    if is_plain and (asked["profile"] or with_signals or record or asked["rewatch"]):
+    if is_plain and (with_signals or record or any(asked[name] for name in _OF_FEEDS)):
         raise click.UsageError(
-            "--following and --trending take no --profile, --explain, --record and --rewatch"
+            "--following and --trending take no --feed, --profile, --explain, --record and"
+            " --rewatch"
         )
     if cursor and not (record or is_plain):
         raise click.UsageError("--cursor needs --record, --following or --trending")
@@ -103,6 +111,10 @@ def feed(
         click.echo(
             f"Nothing more is left for {user}; --rewatch shows videos that were seen.", err=True
         )
+
+
+_OF_FEEDS = ("feed", "profile", "rewatch")
+"""The options that the plain lists do not take."""
 
 
 def _trending(
@@ -148,17 +160,14 @@ def rank(
 @click.command()
 @click.argument("user")
 @click.argument("video")
+@feed_option
 @profile_option
 @limit_option
 @as_of_option
 @format_option
 @database_option
-def explain(
-    user: str, video: str, profile: str | None, limit: int, as_of: datetime | None, form: str | None
-) -> None:
+def explain(user: str, video: str, form: str | None, **asked: Any) -> None:
     """Explain why a video has its place in a user's feed, or has none."""
     with reading() as session:
-        explanation = recommender.explain(
-            session, user, video, profile=profile, limit=limit, as_of=as_of
-        )
+        explanation = recommender.explain(session, user, video, **asked)
     print_explanation(explanation, form)

@@ -137,6 +137,13 @@ def profile_option(function: F) -> F:
     )(function)
 
 
+def feed_option(function: F) -> F:
+    """Add ``--feed``."""
+    return click.option(
+        "--feed", metavar="NAME", help="A feed of `feeds create`. Default: For You."
+    )(function)
+
+
 def as_of_option(function: F) -> F:
     """Add ``--as-of``."""
     return click.option(

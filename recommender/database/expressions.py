@@ -11,6 +11,7 @@ from sqlalchemy import (
     Double,
     Select,
     Subquery,
+    Text,
     literal,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -222,6 +223,25 @@ def _elements(element: json_texts, compiler: SQLCompiler, **options: Any) -> str
     (texts,) = element.clauses
     elements = sa.func.jsonb_array_elements_text(sa.cast(texts, JSONB()))
     return compiler.process(elements, **options)
+
+
+class json_rows(FunctionElement[str]):  # noqa: N801
+    """The rows of a group as a JSON list of lists, in any order; NULL or empty without rows."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(json_rows, "sqlite")
+def _grouped(element: json_rows, compiler: SQLCompiler, **options: Any) -> str:
+    rows = sa.func.json_group_array(sa.func.json_array(*element.clauses))
+    return compiler.process(rows, **options)
+
+
+@compiles(json_rows, "postgresql")
+def _aggregated(element: json_rows, compiler: SQLCompiler, **options: Any) -> str:
+    rows = sa.func.json_agg(sa.func.json_build_array(*element.clauses))
+    return compiler.process(sa.cast(rows, Text()), **options)
 
 
 Number = ColumnElement[float]

@@ -32,7 +32,7 @@ from recommender.feed.selection import ScoredCandidate, Spread, rearranged
 from recommender.formats.scalars import UNDATED
 from recommender.models import FeedSession
 from recommender.ranking.profiles import list_profiles
-from recommender.ranking.request import REFERENCE, Profile
+from recommender.ranking.request import REFERENCE, PlacedVideo, Profile
 from recommender.ranking.scoring import score_key_of
 from recommender.settings import Settings
 
@@ -161,8 +161,7 @@ class LoggedPages:
         held = {place: numbers[row.video_id] for place, row in enumerate(page) if row.explored}
         spread = Spread(
             limit=len(page),
-            creator=before and before.creator_id,
-            sound=before and before.sound_id,
+            before=[PlacedVideo(before.creator_id, before.sound_id)] if before else (),
             damping=self.settings.creator_damping,
         )
         scored = [self._selection_facts(row) for row in best]

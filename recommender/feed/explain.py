@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
 from recommender.errors import UnknownVideo
+from recommender.feed.for_you import is_fillable
 from recommender.feed.items import CATALOGUE, item_of, outcomes_of, video_key
 from recommender.feed.reasons import read_causes, reasons_of
 from recommender.feed.resolve import resolve
@@ -57,6 +58,7 @@ def explain(
     video: AnyKey,
     *,
     profile: str | None = None,
+    feed: str | None = None,
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
     where: ColumnElement[bool] | None = None,
@@ -71,7 +73,8 @@ def explain(
         session: the caller's transaction.
         user: the viewer's key, known or not.
         video: the video's key.
-        profile: ``name`` or ``name@version``; None for the active one.
+        profile: ``name`` or ``name@version``; None for the one of the feed, or the active one.
+        feed: the name of a feed of `create_feed`; None for For You.
         limit: the limit of the page to explain, 1 to 500; a longer page reads more candidates.
         as_of: the reading time, with an offset; None for now.
         where: a condition of the host over `Video`, as in `for_you`; it is the filter ``where``.
@@ -83,11 +86,12 @@ def explain(
 
     Raises:
         InvalidValue: a value has the wrong form.
+        UnknownFeed: there is no such feed, or it was deleted.
         UnknownProfile: the profile or version does not exist.
         UnknownVideo: the video does not exist.
     """
     request = resolve(
-        session, user, profile, limit=limit, as_of=as_of, where=where, exclude=exclude,
+        session, user, profile, feed=feed, limit=limit, as_of=as_of, where=where, exclude=exclude,
         signals=signals, settings=settings,
     )  # fmt: skip
     check_where(request.where)
@@ -139,8 +143,7 @@ def explain_in(
 
 def _as_filled(session: Session, request: FeedRequest) -> FeedRequest:
     """Return the request as its page is ranked: a short page has more videos for followers."""
-    may_be_filled = request.has_for_followers and request.known
-    if not may_be_filled or request.profile.is_reference:
+    if not is_fillable(request):
         return request
     is_short = len(session.execute(feed_query(request)).all()) < request.limit
     return replace(request, fills=is_short)
@@ -229,7 +232,9 @@ def _latest(request: FeedRequest, kind: str) -> sa.ScalarSelect[datetime]:
 def _served(request: FeedRequest) -> sa.ScalarSelect[datetime]:
     served = RememberedVideo
     latest = sa.select(sa.func.max(served.last_at)).where(
-        served.user_id == request.user_id, served.video_id == Video.id
+        served.user_id == request.user_id,
+        served.memory == request.memory,
+        served.video_id == Video.id,
     )
     return latest.correlate(Video).scalar_subquery()
 
@@ -247,7 +252,8 @@ def _absence(
         facts: what the viewer did with it.
     """
     if not failed:
-        return Reason("outranked")
+        is_other = bool(request.formats) and item.format not in request.formats
+        return Reason("other_format" if is_other else "outranked")
     if failed[0] in MUTES:
         return _mute_reason(session, request, item.video_id, failed[0])
     if failed[0] == "not_in_future":

@@ -21,10 +21,11 @@ from recommender.feed.items import (
     video_key,
 )
 from recommender.feed.reasons import with_reasons
+from recommender.feed.recorded import recorded_page
 from recommender.feed.refill import is_refillable, refilled
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import Place, select_places
-from recommender.feed.sessions import recorded_page, serve
+from recommender.feed.sessions import serve
 from recommender.feed.statements import (
     Candidates,
     read_all_candidates,
@@ -38,6 +39,7 @@ from recommender.formats.scalars import AnyKey
 from recommender.logs import log
 from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, FeedRequest
 from recommender.ranking.signals import Signal
+from recommender.ranking.sources import BACKFILL
 from recommender.settings import Settings
 
 
@@ -47,6 +49,7 @@ def for_you(
     *,
     limit: int = DEFAULT_LIMIT,
     profile: str | None = None,
+    feed: str | None = None,
     cursor: str | None = None,
     session_id: UUID | str | None = None,
     as_of: datetime | None = None,
@@ -77,8 +80,11 @@ def for_you(
         session: the caller's transaction; nothing is committed.
         user: the viewer's key; an unknown user gets pages, but no session.
         limit: the maximum number of videos, 1 to 500.
-        profile: ``name`` or ``name@version``; None for the active one, or for the profile of the
-            page before. A session keeps its profile until a page names another one.
+        profile: ``name`` or ``name@version``; None for the one of the feed, or the active one, or
+            the profile of the page before. A session keeps its profile until a page names another
+            one.
+        feed: the name of a feed of `create_feed`; None for For You. A session keeps the feed, and
+            the version of it, with which it began: its cursors need no `feed`.
         cursor: the cursor of the page before; None or empty to begin a session.
         session_id: a UUID that the client chose for the session that begins, so that it can ask
             again for the first page; None for a new one. It is unique within the user: two users'
@@ -87,8 +93,8 @@ def for_you(
         record: whether to serve the page; a preview writes nothing, and has one random seed a day.
         rewatch: whether videos that were seen before the session may come again.
         where: a condition of the host over `Video`; use EXISTS for the host's tables.
-        formats: the formats of the videos, 10 at most; empty for all videos. Each page names its
-            own: a session does not keep them.
+        formats: the formats of the videos, 10 at most; empty for all videos, or for those of the
+            feed. Each page names its own: a session does not keep them.
         exclude: the keys of videos to leave out, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals and sources; None for the environment's.
@@ -101,11 +107,12 @@ def for_you(
         InvalidCursor: the cursor is not this user's, or its session or `session_id` has expired.
         CursorAhead: the same with ``record=False``, if the reason could be a replica that lags: ask
             the primary, which raises `InvalidCursor` for a forged or expired cursor.
+        UnknownFeed: there is no such feed, or it was deleted.
         UnknownProfile: the profile or version does not exist.
     """
     started, own_words = time.monotonic(), checked_words(words)
     request = resolve(
-        session, user, profile, limit=limit, as_of=as_of, where=where, formats=formats,
+        session, user, profile, feed=feed, limit=limit, as_of=as_of, where=where, formats=formats,
         exclude=exclude, signals=signals, settings=settings, cursor=cursor, session_id=session_id,
         rewatch=rewatch, lock=record,
     )  # fmt: skip
@@ -146,15 +153,22 @@ def ranked_places(session: Session, request: FeedRequest) -> tuple[Candidates, l
     if places is None:  # a candidate below the best could take a place
         candidates = read_all_candidates(session, request)
         places = select(request, candidates)
-    may_be_filled = request.has_for_followers and request.known and not request.fills
-    if may_be_filled and len(places or ()) < request.limit and not request.profile.is_reference:
+    may_be_filled = is_fillable(request) and not request.fills
+    if may_be_filled and len(places or ()) < request.limit:
         return ranked_places(session, replace(request, fills=True))
     return candidates, places or []
 
 
+def is_fillable(request: FeedRequest) -> bool:
+    """Return whether a short page is filled with videos for followers, which `BACKFILL` finds."""
+    may_be = request.has_for_followers and request.known and request.reads(BACKFILL)
+    return may_be and not request.profile.is_reference
+
+
 def short_page(session: Session, request: FeedRequest) -> FeedPage:
     """Return a page with the reason why it is short, but no items: at most one statement."""
-    is_scan = request.has_conditions and not request.profile.is_reference
+    is_scan = request.has_conditions and request.reads(BACKFILL)
+    is_scan = is_scan and not request.profile.is_reference
     end = read_scan_end(session, request) if is_scan else None
     if end is None:
         return FeedPage(request, (), exhausted=True)

@@ -62,6 +62,7 @@ def scored_candidate(request: FeedRequest, row: Any) -> ScoredCandidate:
         creator=row.page_creator_id,
         sound=row.page_sound_id,
         on_trial=was_exploration(row.sources),
+        format=row.page_format if request.limits_formats else None,
     )
 
 

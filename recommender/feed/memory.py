@@ -22,7 +22,7 @@ from recommender.feed.values import FeedItem
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models.serving import FOR_YOU_MEMORY
-from recommender.models.tables import REMEMBERED, SERVED, SESSIONS, USERS
+from recommender.models.tables import FEEDS, REMEMBERED, SERVED, SESSIONS, USERS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.request import RequestSummary
 
@@ -55,6 +55,7 @@ def remember(
     """
     values = {
         "owner": request.user_id,
+        "memory": request.memory,
         "own": request.session,
         # A host's clock may go back, but nothing in a session is older than the session.
         "moment": max(request.as_of, started_at),
@@ -73,7 +74,7 @@ def _remember_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
     listed = lookup.listed(on_sqlite, (served.video_id,))
     page = sa.select(
         _OWNER,
-        sa.literal(FOR_YOU_MEMORY, SmallInteger()),
+        _MEMORY,
         listed.c.video_id,
         _OWN,
         sa.bindparam("moment", type_=UtcDateTime()),
@@ -95,6 +96,7 @@ def _remember_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
 
 
 _OWNER = sa.bindparam("owner", type_=BigInteger())
+_MEMORY = sa.bindparam("memory", type_=SmallInteger())
 _OWN = sa.bindparam("own", type_=Uuid())
 _LOOKED = sa.bindparam("looked", type_=Integer())
 
@@ -103,7 +105,7 @@ def _pages_before() -> Statement:
     """Return the rows of the pages before, as they are, but seen and without an attempt."""
     row, place = REMEMBERED.alias("row").c, SERVED.alias("place").c
     is_its_row = sa.and_(
-        row.user_id == _OWNER, row.memory == FOR_YOU_MEMORY, row.video_id == place.video_id
+        row.user_id == _OWNER, row.memory == _MEMORY, row.video_id == place.video_id
     )
     columns = (row.user_id, row.memory, row.video_id, row.session, row.last_at)
     return (
@@ -203,6 +205,14 @@ def _mark_statement() -> Any:
     looked_at = sa.select(place.video_id).where(
         place.user_id == _OWNER, place.session == _OWN, place.position <= _LOOKED
     )
-    is_own = (row.user_id == _OWNER, row.memory == FOR_YOU_MEMORY)
+    is_own = (row.user_id == _OWNER, row.memory == _memory_of_session())
     is_looked_at = (row.video_id.in_(looked_at), ~row.seen)
     return sa.update(REMEMBERED).where(*is_own, *is_looked_at).values(seen=True)
+
+
+def _memory_of_session() -> sa.ScalarSelect[int]:
+    """Return the number of the memory of the session."""
+    memory = sa.func.coalesce(FEEDS.c.memory, sa.literal(FOR_YOU_MEMORY, SmallInteger()))
+    sessions = sa.outerjoin(SESSIONS, FEEDS, FEEDS.c.id == SESSIONS.c.feed_id)
+    own = sa.select(memory).select_from(sessions)
+    return own.where(SESSIONS.c.user_id == _OWNER, SESSIONS.c.session == _OWN).scalar_subquery()

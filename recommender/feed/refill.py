@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from recommender.database.session import Session
-from recommender.feed.selection import Place, ScoredCandidate, Spread, arrange
+from recommender.feed.selection import Place, ScoredCandidate, Spread, arrange, limits_of
 from recommender.feed.statements import Candidates, read_served
-from recommender.ranking.request import FeedRequest
+from recommender.models.serving import FOR_YOU_MEMORY
+from recommender.ranking.request import FeedRequest, PlacedVideo
+from recommender.ranking.sources import BACKFILL
 
 
 def is_refillable(request: FeedRequest) -> bool:
     """Return whether there may be videos that the page leaves out only because they were served."""
-    return request.known and not request.rewatch and not request.profile.is_reference
+    if not request.known or request.rewatch or request.profile.is_reference:
+        return False
+    # What For You served may not be from the sources of a feed that shares its memory.
+    return request.reads(BACKFILL) or request.memory != FOR_YOU_MEMORY
 
 
 def refilled(
@@ -49,20 +54,25 @@ def _spread(request: FeedRequest, rows: Sequence[Any], served: Candidates) -> li
         rows: the rows of the page so far.
         served: the videos that were served before.
     """
-    last, taken = rows[-1] if rows else None, {row.video_id for row in rows}
+    taken = {row.video_id for row in rows}
     spread = Spread(
         limit=request.limit - len(rows),
         position=request.position + len(rows),
-        creator=last.page_creator_id if last else request.last_creator,
-        sound=last.page_sound_id if last else request.last_sound,
+        before=[*request.places_before, *(_placed(request, row) for row in rows)],
+        limits=limits_of(request),
     )
     left = [index for index, row in enumerate(served.rows) if row.video_id not in taken]
     # The order of the rows takes the place of a score.
-    alike = [_in_order(-index, served.rows[index]) for index in left]
+    alike = [_in_order(-index, _placed(request, served.rows[index])) for index in left]
     is_cut = served.pool is not None and len(served.rows) >= served.pool
     places = arrange(alike, spread, unseen=-len(served.rows) if is_cut else None)
     return places and [place._replace(candidate=left[place.candidate]) for place in places]
 
 
-def _in_order(score_key: int, row: Any) -> ScoredCandidate:
-    return ScoredCandidate(score_key, row.page_creator_id, row.page_sound_id)
+def _placed(request: FeedRequest, row: Any) -> PlacedVideo:
+    name = row.page_format if request.limits_formats else None
+    return PlacedVideo(row.page_creator_id, row.page_sound_id, name)
+
+
+def _in_order(score_key: int, video: PlacedVideo) -> ScoredCandidate:
+    return ScoredCandidate(score_key, video.creator, video.sound, format=video.format)

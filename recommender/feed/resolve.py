@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from hashlib import blake2b
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, FromClause
@@ -23,8 +22,17 @@ from recommender.database.expressions import (
 )
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
-from recommender.errors import CursorAhead, InvalidCursor, InvalidValue
-from recommender.feed.cursors import SessionPosition, read_cursor, session_uuid
+from recommender.errors import InvalidValue
+from recommender.feed.feeds import (
+    checked_feed_name,
+    checked_formats,
+    feed_in,
+    formats_of,
+    newest_feed_id,
+    profile_id_of,
+    with_feed,
+)
+from recommender.feed.resumed import place_of, resumed, with_session
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey, key_or_none
 from recommender.learning.affinities import bounded_decay_exponent, decay_exponent
@@ -33,7 +41,6 @@ from recommender.models import (
     LearningState,
     ServedVideo,
     User,
-    Video,
 )
 from recommender.models.tables import VIDEOS
 from recommender.ranking.additions import check_froms
@@ -60,11 +67,7 @@ from recommender.ranking.signals import Signal
 from recommender.ranking.viewer import CYCLE
 from recommender.settings import Settings
 
-_EXPIRED = "session_id: the session has expired: begin one under another id"
-
 MAX_EXCLUDED = 10_000
-
-MAX_FORMATS = 10
 
 
 def resolve(
@@ -72,6 +75,7 @@ def resolve(
     user: AnyKey | None,
     profile: str | Profile | None = None,
     *,
+    feed: str | None = None,
     limit: int = DEFAULT_LIMIT,
     as_of: datetime | None = None,
     where: ColumnElement[bool] | None = None,
@@ -89,12 +93,14 @@ def resolve(
     Args:
         session: the caller's transaction.
         user: the viewer's key; an unknown user is no error. None for a list without a viewer.
-        profile: ``name`` or ``name@version``, or a `Profile`; None for the active one, or for the
-            profile of the session that is continued.
+        profile: ``name`` or ``name@version``, or a `Profile`; None for the profile of the feed, or
+            the active one, or the profile of the session that is continued.
+        feed: the name of a feed of `create_feed`; None for For You, or for the feed of the session
+            that is continued, which keeps its version of it.
         limit: the maximum number of videos, 1 to 500.
         as_of: the reading time, with an offset; None for now.
         where: a condition of the host over `Video`; use EXISTS for the host's tables.
-        formats: the formats of the videos, 10 at most; empty for all videos.
+        formats: the formats of the videos, 10 at most; empty for all videos, or those of the feed.
         exclude: the keys of videos to leave out, 10,000 at most.
         signals: the host's own signals with their weights, -100 to 100, added to the profile's.
         settings: the numbers that shape signals and sources; None for the environment's.
@@ -108,16 +114,19 @@ def resolve(
         InvalidValue: a value has the wrong form.
         InvalidCursor: the cursor is not this user's, or its session or `session_id` has expired.
         CursorAhead: the same without `lock`, if a replica that lags could be the reason.
+        UnknownFeed: there is no such feed, or it was deleted.
         UnknownProfile: the profile or version does not exist.
     """
     moment = reading_time(as_of)
     key = "" if user is None else scalars.parse_named("user", scalars.key, user)
-    own, position, scan_after = _place(cursor, session_id)
+    own, position, scan_after = place_of(cursor, session_id)
     if not isinstance(rewatch, bool):
         raise InvalidValue(f"rewatch: {scalars.shown(rewatch)} is neither true nor false")
-    values, resumes = {"key": key, "session": own}, bool(cursor) or session_id is not None
+    values = {"key": key, "session": own, "feed": checked_feed_name(feed)}
+    resumes = bool(cursor) or session_id is not None
     rows = _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
     row, registry = rows[0], known_registry(lookup.registry(session))
+    named = feed_in(row, feed, registry) if resumes or feed is not None else None
     request = FeedRequest(
         user=key if row.id is None else row.key,
         user_id=row.id,
@@ -132,16 +141,17 @@ def resolve(
         registry=registry,
         limit=limit,
         where=checked_predicate(where),
-        formats=_formats(formats),
+        formats=formats_of(named, checked_formats(formats)),
         exclude=excluded_keys(exclude),
         signals=_own_signals(signals or {}, registry),
         settings=settings or Settings.from_environment(),
         session=own,
         rewatch=rewatch,
         scan_after=scan_after,
+        feed=named,
         seed=seed_of(str(own) if resumes or lock else f"{row.key or key} {moment.date()}"),
     )
-    return _resumed(request, row, position, may_lag=not lock) if resumes else request
+    return resumed(request, row, position, may_lag=not lock) if resumes else request
 
 
 def unranked(session: Session, request: RequestSummary, **fields: Any) -> FeedRequest:
@@ -157,89 +167,6 @@ def unranked(session: Session, request: RequestSummary, **fields: Any) -> FeedRe
         learning=NOTHING_LEARNED,
         registry=known_registry(lookup.registry(session)),
     )
-
-
-def _place(cursor: str | None, session_id: UUID | str | None) -> SessionPosition:
-    """Return the place of a page in its session.
-
-    Raises:
-        InvalidCursor: the cursor has not the form of a cursor.
-        InvalidValue: the session's id is not a UUID, or is given together with a cursor.
-    """
-    if cursor is None or cursor == "":
-        return SessionPosition(uuid4() if session_id is None else session_uuid(session_id), 1)
-    if session_id is not None:
-        raise InvalidValue(
-            "session_id: is given with a cursor, which names its session: give the cursor alone"
-        )
-    return read_cursor(cursor)
-
-
-def with_session(viewer_query: Statement) -> Statement:
-    """Add the viewer's session and its last video to the query of a viewer.
-
-    Execute it with the session's UUID as the bind parameter `session`.
-    """
-    is_session = sa.and_(
-        FeedSession.user_id == User.id, FeedSession.session == sa.bindparam("session")
-    )
-    is_last = sa.and_(
-        ServedVideo.user_id == FeedSession.user_id,
-        ServedVideo.session == FeedSession.session,
-        ServedVideo.position == FeedSession.next_position - 1,
-    )
-    return (
-        viewer_query.add_columns(
-            FeedSession.next_position,
-            FeedSession.last_at,
-            FeedSession.rewatch,
-            FeedSession.started_at,
-            FeedSession.seen_until,
-            Video.creator_id,
-            Video.sound_id,
-        )
-        .outerjoin(FeedSession, is_session)
-        .outerjoin(ServedVideo, is_last)
-        .outerjoin(Video, Video.id == ServedVideo.video_id)
-    )
-
-
-def _resumed(request: FeedRequest, row: Any, position: int, *, may_lag: bool) -> FeedRequest:
-    """Return the request for the page of its session that begins at a position.
-
-    Args:
-        request: the request, with its session.
-        row: a row of the query that `with_session` returns.
-        position: the position that the cursor holds; 1 for the first page, which needs no session.
-        may_lag: whether the database may be a replica, which does not have every page yet.
-
-    Raises:
-        InvalidCursor: the viewer has no such session, it has expired, or it has no such page.
-        CursorAhead: the same, if the database may lag.
-    """
-    if position == 1 and row.next_position is None:
-        return request
-    lifetime = timedelta(seconds=request.settings.session_lifetime)
-    is_known = row.next_position is not None and position <= row.next_position
-    if not is_known or request.as_of - row.last_at > lifetime:
-        raise _lost(position, may_lag=may_lag)
-    return replace(
-        request,
-        position=position,
-        next_position=row.next_position,
-        rewatch=row.rewatch,
-        started_at=row.started_at,
-        seen_until=row.seen_until,
-        last_creator=row.creator_id,
-        last_sound=row.sound_id,
-    )
-
-
-def _lost(position: int, *, may_lag: bool) -> InvalidCursor:
-    """Return the error for a session that cannot be continued."""
-    if may_lag:
-        return CursorAhead()
-    return InvalidCursor(_EXPIRED if position == 1 else None)
 
 
 def seed_of(text: str) -> int:
@@ -263,7 +190,8 @@ def _viewer_rows(
     form = None if wanted is None else wanted.form
     values = {**values, **(wanted._asdict() if wanted else {})}
     for is_locked in (True, False) if lock else (False,):
-        query = _viewer_query(form, resumes=resumes, is_locked=is_locked)
+        names_feed = values["feed"] is not None
+        query = _viewer_query(form, resumes=resumes, names_feed=names_feed, is_locked=is_locked)
         rows = session.execute(query, values).all()
         if rows and rows[0].merged_into is not None:
             # The viewer was merged while this transaction waited for the lock.
@@ -275,26 +203,46 @@ def _viewer_rows(
 
 
 @cache
-def _viewer_query(form: tuple[bool, bool] | None, *, resumes: bool, is_locked: bool) -> Statement:
-    """Return the query of the learning state, the viewer and the profile.
+def _viewer_query(
+    form: tuple[bool, bool] | None, *, resumes: bool, names_feed: bool, is_locked: bool
+) -> Statement:
+    """Return the query of the learning state, the viewer, the feed and the profile.
 
     Args:
         form: the form of the `WantedProfile`; None to read no profile.
-        resumes: whether to read the viewer's session too, whose profile is then the default.
+        resumes: whether to read the viewer's session too, whose feed and profile are then the
+            defaults.
+        names_feed: whether to read the feed of a name.
         is_locked: whether to lock the viewer's row; there is no row then without a viewer.
     """
     query = _state_and_viewer(is_locked=is_locked)
     if resumes:
         query = with_session(query).add_columns(ServedVideo.profile_id.label("kept_profile"))
+    if resumes or names_feed:
+        query = with_feed(query, _feed_id(resumes=resumes, names_feed=names_feed))
     query = query.with_for_update(key_share=True, of=User) if is_locked else query
     if form is not None:
         # One row by itself: with a row per weight, the viewer's row would be locked for each.
         viewer = materialized(query.cte("viewer"))
-        row_id = version_id(form)
-        keeps_profile = resumes and form == WantedProfile().form
-        row_id = sa.func.coalesce(viewer.c.kept_profile, row_id) if keeps_profile else row_id
+        row_ids = [version_id(form)]
+        if form == WantedProfile().form:
+            row_ids = [
+                *([viewer.c.kept_profile] if resumes else []),
+                *([profile_id_of(viewer)] if resumes or names_feed else []),
+                *row_ids,
+            ]
+        row_id = sa.func.coalesce(*row_ids) if len(row_ids) > 1 else row_ids[0]
         query = with_profile(sa.select(viewer).select_from(viewer), row_id)
     return query.prefix_with("/* recommender.resolve */")
+
+
+def _feed_id(*, resumes: bool, names_feed: bool) -> sa.SQLColumnExpression[int | None]:
+    """Return the row id of the feed: that of the session if there is one, else the named one."""
+    if not names_feed:
+        return FeedSession.feed_id
+    named = newest_feed_id()
+    is_begun = FeedSession.next_position.is_not(None)
+    return sa.case((is_begun, FeedSession.feed_id), else_=named) if resumes else named
 
 
 def _state_and_viewer(*, is_locked: bool) -> Statement:
@@ -351,15 +299,6 @@ def checked_predicate(
         raise InvalidValue(f"where: {scalars.shown(where)} is no SQL expression")
     check_froms("where", where, own=own)
     return where
-
-
-def _formats(formats: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(formats, str) or not isinstance(formats, Iterable):
-        raise InvalidValue(f"formats: {scalars.shown(formats)} is no list of formats")
-    words = dict.fromkeys(scalars.parse_named("formats", scalars.label, name) for name in formats)
-    if len(words) > MAX_FORMATS:
-        raise InvalidValue(f"formats: {len(words):,} are more than {MAX_FORMATS}")
-    return tuple(words)
 
 
 def excluded_keys(keys: Iterable[AnyKey]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Select the videos of a page from scored candidates: diversity, damping, exploration.
 
 Pure Python over values. A page is filled position by position. Each position takes the candidate
-with the highest score that shares neither creator nor sound with the video before it. Further
+with the highest score that is within all limits: it shares neither creator nor sound with the video
+before it, and a feed may limit the videos of a creator, sound or format in more places. Further
 videos by a creator who is on the page already count less, and some positions are kept for
 exploration: new videos with few impressions.
 """
@@ -13,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from recommender.ranking.request import FeedRequest
+from recommender.ranking.request import FeedRequest, PlacedVideo, RequestSummary
 
 
 class ScoredCandidate(NamedTuple):
@@ -26,12 +27,32 @@ class ScoredCandidate(NamedTuple):
         creator: the row id of the video's creator, None if it has none.
         sound: the row id of its sound, None if it has none.
         on_trial: whether it is new and has few impressions.
+        format: its format, None if it is not known or not limited.
     """
 
     score_key: int
     creator: int | None
     sound: int | None
     on_trial: bool = False
+    format: str | None = None
+
+
+class Limit(NamedTuple):
+    """At most `most` videos with one `subject` in any `places` consecutive places of a session.
+
+    The subject is `creator`, `sound` or `format`. Videos without one are not limited.
+    """
+
+    subject: str
+    most: int
+    places: int
+
+
+APART = (Limit("creator", 1, 2), Limit("sound", 1, 2))
+"""The limits of every feed: two videos in a row share neither creator nor sound."""
+
+UsedUp: TypeAlias = Sequence[tuple[str, frozenset[Any]]]
+"""The subjects that are limited, each with its values that the next place may not have."""
 
 
 class Place(NamedTuple):
@@ -40,7 +61,8 @@ class Place(NamedTuple):
     Attributes:
         candidate: the index of the candidate.
         explored: whether the position was kept for exploration.
-        crowded: whether every candidate left shared its creator or sound with the video before.
+        crowded: whether every candidate left was beyond a limit, or shared its creator or sound
+            with the video before.
         refilled: whether the video comes again because no other was left.
     """
 
@@ -57,8 +79,8 @@ class Spread:
     Attributes:
         limit: the number of positions.
         position: the position of the page's first video in the session, from 1.
-        creator: the creator of the video before the page, None if the session begins here.
-        sound: the sound of that video.
+        before: the last videos before the page, in order; empty if the session begins here.
+        limits: the limits.
         damping: the factor on the score of a creator's next video, 0 to 1. It applies once for
             each of their videos that the page has already, and to positive scores only.
         exploration: the share of positions kept for exploration, 0 to 1.
@@ -67,8 +89,8 @@ class Spread:
 
     limit: int
     position: int = 1
-    creator: int | None = None
-    sound: int | None = None
+    before: Sequence[PlacedVideo] = ()
+    limits: Sequence[Limit] = APART
     damping: float = 1.0
     exploration: float = 0.0
     seed: int = 0
@@ -91,8 +113,8 @@ def select_places(
     spread = Spread(
         limit=request.limit,
         position=request.position,
-        creator=request.last_creator,
-        sound=request.last_sound,
+        before=request.places_before,
+        limits=limits_of(request),
         damping=settings.creator_damping,
         exploration=settings.exploration_share,
         seed=request.seed,
@@ -100,6 +122,12 @@ def select_places(
     established = [candidate.score_key for candidate in candidates if not candidate.on_trial]
     is_cut = pool is not None and len(established) >= pool
     return arrange(candidates, spread, unseen=established[-1] if is_cut else None)
+
+
+def limits_of(request: RequestSummary) -> tuple[Limit, ...]:
+    """Return the limits of a page: those of every feed, then those of its own feed."""
+    own = () if request.feed is None else request.feed.limits.items()
+    return (*APART, *(Limit(subject, *limit) for subject, limit in own))
 
 
 def arrange(
@@ -118,20 +146,21 @@ def arrange(
     """
     left = list(range(len(candidates)))
     by_creator: Counter[int | None] = Counter()
-    before = ScoredCandidate(0, spread.creator, spread.sound)
+    shown: list[PlacedVideo | ScoredCandidate] = [*spread.before]
     places: list[Place] = []
     for position in range(spread.position, spread.position + spread.limit):
         if not left:
             return places if unseen is None else None
-        trial = _trial(candidates, left, before, spread, position)
-        best, key = _best(candidates, left, before, by_creator, spread.damping)
+        used = used_up(shown, spread.limits)
+        trial = _trial(candidates, left, used, spread, position)
+        best, key = _best(candidates, left, used, by_creator, spread.damping)
         if trial is None and unseen is not None and (best is None or key <= unseen):
             return None
         taken = next(index for index in (trial, best, left[0]) if index is not None)
         places.append(Place(taken, trial is not None, taken not in {trial, best}))
         left.remove(taken)
-        before = candidates[taken]
-        by_creator[before.creator] += before.creator is not None
+        shown.append(candidates[taken])
+        by_creator[candidates[taken].creator] += candidates[taken].creator is not None
     return places
 
 
@@ -151,17 +180,18 @@ def rearranged(
     holders = set(held.values())
     left = [index for index in range(len(candidates)) if index not in holders]
     by_creator: Counter[int | None] = Counter()
-    before = ScoredCandidate(0, spread.creator, spread.sound)
+    shown: list[PlacedVideo | ScoredCandidate] = [*spread.before]
     order: list[int] = []
     for position in range(len(candidates)):
         taken = held.get(position)
         if taken is None:
-            best, _ = _best(candidates, left, before, by_creator, spread.damping)
+            used = used_up(shown, spread.limits)
+            best, _ = _best(candidates, left, used, by_creator, spread.damping)
             taken = left[0] if best is None else best
             left.remove(taken)
         order.append(taken)
-        before = candidates[taken]
-        by_creator[before.creator] += before.creator is not None
+        shown.append(candidates[taken])
+        by_creator[candidates[taken].creator] += candidates[taken].creator is not None
     return order
 
 
@@ -198,7 +228,7 @@ def damped(score_key: int, videos: int, damping: float) -> float:
 def _trial(
     candidates: Sequence[ScoredCandidate],
     left: Sequence[int],
-    before: ScoredCandidate,
+    used: UsedUp,
     spread: Spread,
     position: int,
 ) -> int | None:
@@ -206,9 +236,7 @@ def _trial(
     if not is_exploration(position, spread.exploration, spread.seed):
         return None
     on_trial = [
-        index
-        for index in left
-        if candidates[index].on_trial and not _are_alike(candidates[index], before)
+        index for index in left if candidates[index].on_trial and is_within(candidates[index], used)
     ]
     chance = Random(f"{spread.seed} {position}")  # noqa: S311 - not for secrets
     return chance.choice(on_trial) if on_trial else None
@@ -217,24 +245,38 @@ def _trial(
 def _best(
     candidates: Sequence[ScoredCandidate],
     left: Sequence[int],
-    before: ScoredCandidate,
+    used: UsedUp,
     by_creator: Counter[int | None],
     damping: float,
 ) -> tuple[int | None, float]:
-    """Return the best candidate that is unlike the video before, and its damped score key."""
+    """Return the best candidate that is within the limits, and its damped score key."""
     best, best_key = None, 0.0
     for index in left:
         candidate = candidates[index]
         if best is not None and candidate.score_key <= best_key:
             break
-        if not _are_alike(candidate, before):
+        if is_within(candidate, used):
             key = damped(candidate.score_key, by_creator[candidate.creator], damping)
             if best is None or key > best_key:
                 best, best_key = index, key
     return best, best_key
 
 
-def _are_alike(one: ScoredCandidate, other: ScoredCandidate) -> bool:
-    """Return whether two videos share their creator or their sound."""
-    is_by_one = one.creator is not None and one.creator == other.creator
-    return is_by_one or (one.sound is not None and one.sound == other.sound)
+def used_up(shown: Sequence[PlacedVideo | ScoredCandidate], limits: Sequence[Limit]) -> UsedUp:
+    """Return the values that the place after some videos may not have.
+
+    Args:
+        shown: the videos of the session so far, in order; as many as the limits look at.
+        limits: the limits.
+    """
+    return [(limit.subject, _used_up(shown, limit)) for limit in limits]
+
+
+def _used_up(shown: Sequence[PlacedVideo | ScoredCandidate], limit: Limit) -> frozenset[Any]:
+    last = [getattr(video, limit.subject) for video in shown[1 - limit.places :]]
+    return frozenset(each for each in last if each is not None and last.count(each) >= limit.most)
+
+
+def is_within(video: PlacedVideo | ScoredCandidate, used: UsedUp) -> bool:
+    """Return whether a video may take a place: none of its values is used up."""
+    return all(getattr(video, subject) not in values for subject, values in used)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache, lru_cache
-from itertools import pairwise
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,30 +21,24 @@ from recommender.database import bulk, lookup
 from recommender.database.aliases import is_meant
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
-from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
-from recommender.feed.cursors import SessionPosition
-from recommender.feed.items import shown_fields
+from recommender.errors import InvalidValue, UnknownUser
 from recommender.feed.memory import Looked, look_until, remember
-from recommender.feed.resolve import unranked, with_session
-from recommender.feed.statements import (
-    MAX_STATEMENTS,
-    cached_statement,
-    page_query,
-    run_cached,
-)
-from recommender.feed.values import Contribution, FeedItem, FeedPage
+from recommender.feed.recorded import page_at, recorded_page, with_cursor
+from recommender.feed.resolve import unranked
+from recommender.feed.resumed import places_before, with_session
+from recommender.feed.selection import is_within, limits_of, used_up
+from recommender.feed.statements import cached_statement, run_cached
+from recommender.feed.values import FeedItem, FeedPage
 from recommender.formats import scalars
 from recommender.formats.scalars import LIST_SEPARATOR
 from recommender.models import User, Video
 from recommender.models.tables import SERVED, SESSIONS
 from recommender.models.types import UtcDateTime
-from recommender.ranking.filters import allowed, still_allowed
+from recommender.ranking.filters import allowed
 from recommender.ranking.history import not_seen
-from recommender.ranking.profiles import profile_of_id
-from recommender.ranking.registry import Registry
-from recommender.ranking.request import FeedRequest, RequestSummary
-from recommender.ranking.scoring import score_key_of, score_of
-from recommender.ranking.viewer import Shape, Viewer, ViewerParts, values_of
+from recommender.ranking.request import FeedRequest, PlacedVideo, RequestSummary
+from recommender.ranking.scoring import score_key_of
+from recommender.ranking.viewer import Shape, Viewer, values_of
 from recommender.settings import Settings
 
 
@@ -145,7 +138,8 @@ def _servable(
         for item in items
         if item.video_id in rows and (item.refilled or rows[item.video_id].is_new)
     }
-    return _placed_again(own, items_by_video, [last, *(rows[video] for video in items_by_video)])
+    videos = [_placed(rows[video]) for video in items_by_video]
+    return _placed_again(own, list(items_by_video.values()), [*places_before(last), *videos])
 
 
 def _passing_query(shape: Shape, viewer: Viewer) -> Statement:
@@ -156,32 +150,34 @@ def _passing_query(shape: Shape, viewer: Viewer) -> Statement:
     passing = (Video.id.in_(viewer.given_videos()), *allowed(shape, viewer, again=True))
     is_any = shape.rewatch or shape.is_reference
     is_new = (sa.true() if is_any else not_seen(viewer)).label("is_new")
-    return sa.select(Video.id, Video.creator_id, Video.sound_id, is_new).where(*passing)
+    return sa.select(Video.id, *_PLACED, is_new).where(*passing)
+
+
+_PLACED = (Video.creator_id, Video.sound_id, Video.format)
+
+
+def _placed(row: Any) -> PlacedVideo:
+    return PlacedVideo(row.creator_id, row.sound_id, row.format)
 
 
 def _placed_again(
-    request: FeedRequest, items_by_video: Mapping[int, FeedItem], rows: Sequence[Any]
+    request: FeedRequest, items: Sequence[FeedItem], shown: Sequence[PlacedVideo]
 ) -> tuple[FeedItem, ...]:
-    """Return the items numbered again; an item that now follows a similar one is crowded.
+    """Return the items numbered again; an item that is now beyond a limit is crowded.
 
     Args:
         request: the request.
-        items_by_video: the items that are left, in their order.
-        rows: the creator and the sound of the video before the page, and of each item.
+        items: the items that are left, in their order.
+        shown: the videos before the page that count, then those of the items.
     """
-    is_spread = not request.profile.is_reference
-    places = zip(items_by_video.values(), pairwise(rows), strict=True)
+    limits = () if request.profile.is_reference else limits_of(request)
+    first = len(shown) - len(items)
     return tuple(
-        replace(item, position=position, crowded=item.crowded or (is_spread and _are_alike(*pair)))
-        for position, (item, pair) in enumerate(places, start=request.position)
+        replace(item, position=request.position + number, crowded=item.crowded or is_crowded)
+        for number, item in enumerate(items)
+        for place in (first + number,)
+        for is_crowded in (not is_within(shown[place], used_up(shown[:place], limits)),)
     )
-
-
-def _are_alike(one: Any, other: Any) -> bool:
-    """Return whether two rows have the same creator or the same sound."""
-    has_same_creator = one.creator_id is not None and one.creator_id == other.creator_id
-    has_same_sound = one.sound_id is not None and one.sound_id == other.sound_id
-    return has_same_creator or has_same_sound
 
 
 def serve(session: Session, page: FeedPage, settings: Settings, seen_until: int) -> FeedPage:
@@ -200,7 +196,7 @@ def serve(session: Session, page: FeedPage, settings: Settings, seen_until: int)
     looked_at = Looked(seen_until, request.position - 1 if is_looked_at else 0)
     if not page.items:
         # The other page may have left no video for this one.
-        if other := _page_at(session, request):
+        if other := page_at(session, request):
             return other
         if looked_at.until:
             look_until(session, request.user_id, request.session, looked_at.until)
@@ -216,13 +212,13 @@ def serve(session: Session, page: FeedPage, settings: Settings, seen_until: int)
         for item in page.items
     ]
     bulk.insert(session, SERVED, rows, conflict=None)
-    return _with_cursor(page, request.position + length)
+    return with_cursor(page, request.position + length)
 
 
 def _not_recorded(page: FeedPage) -> FeedPage:
     """Return an empty page; its cursor, if any, asks for the same position again."""
     position = page.request.position
-    return _with_cursor(page, position) if position > 1 or page.cut_short else page
+    return with_cursor(page, position) if position > 1 or page.cut_short else page
 
 
 def _advance(
@@ -241,6 +237,7 @@ def _advance(
         "again": request.rewatch,
         "moment": request.as_of,
         "looked": seen_until,
+        "feed": request.feed and request.feed.id,
     }
     is_first = request.position == 1
     statement = _begin_statement(lookup.is_sqlite(session)) if is_first else _advance_statement()
@@ -259,6 +256,7 @@ def _begin_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
         "started_at": sa.bindparam("moment"),
         "last_at": sa.bindparam("moment"),
         "seen_until": sa.bindparam("looked"),
+        "feed_id": sa.bindparam("feed"),
     }
     return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.started_at)
 
@@ -312,88 +310,3 @@ def _recorded_signals(request: RequestSummary, item: FeedItem) -> dict[str, floa
         for name, part in item.signals.items()
         if part.value or name not in weights
     }
-
-
-def recorded_page(session: Session, request: RequestSummary) -> FeedPage:
-    """Return the page of a session that was served at a position: one or two statements.
-
-    Its videos have the scores, signals and positions with which they were served. What may no
-    longer be shown is left out: what was removed, muted or rejected meanwhile.
-
-    Args:
-        session: the caller's transaction.
-        request: the request, with its session and position.
-
-    Raises:
-        InvalidCursor: no page of the session begins at the position.
-    """
-    page = _page_at(session, request)
-    if page is None:
-        raise InvalidCursor
-    return page
-
-
-def _page_at(session: Session, request: RequestSummary) -> FeedPage | None:
-    """Return the recorded page that begins at the position of a request; None if there is none."""
-    own, place = unranked(session, request), {"own": request.session, "page": request.position}
-    rows = lookup.run(session, _recorded_query(own.registry), {**values_of(own), **place}).all()
-    if not rows:
-        return None
-    first = rows[0]
-    profile = request.profile
-    if first.profile_id != profile.id:
-        profile = profile_of_id(session, first.profile_id)
-    served = replace(request, profile=profile, limit=first.asked, as_of=first.served_at)
-    still = "still_in_classic" if profile.is_reference else "still"
-    shown = [row for row in rows if row._mapping[still]]  # noqa: SLF001 - its API
-    page = FeedPage(
-        request=served,
-        items=tuple(_recorded_item(row, profile.weights) for row in shown),
-        exhausted=first.after - request.position < first.asked,
-    )
-    return _with_cursor(page, first.after)
-
-
-@lru_cache(MAX_STATEMENTS)
-def _recorded_query(registry: Registry) -> Statement:
-    """Return the query of a page's videos in order, with the position of the next page."""
-    viewer, position = Viewer.named(ViewerParts()), sa.bindparam("page", type_=sa.Integer())
-    owner, session = viewer.user_id, sa.bindparam("own", type_=sa.Uuid())
-    own = (SERVED.c.user_id == owner, SERVED.c.session == session)
-    later = sa.select(sa.func.min(SERVED.c.page)).where(*own, SERVED.c.page > position)
-    end = sa.select(SESSIONS.c.next_position).where(
-        SESSIONS.c.user_id == owner, SESSIONS.c.session == session
-    )
-    after = sa.func.coalesce(later.scalar_subquery(), end.scalar_subquery()).label("after")
-    served = sa.select(*SERVED.c, after).where(*own, SERVED.c.page == position)
-    shown = page_query(served, "recorded_page").order_by(None)
-    shown = shown.add_columns(
-        still_allowed(viewer, registry.filters, is_reference=False).label("still"),
-        still_allowed(viewer, registry.filters, is_reference=True).label("still_in_classic"),
-    )
-    return shown.order_by(shown.selected_columns.position)
-
-
-def _recorded_item(row: Any, weights: Mapping[str, float]) -> FeedItem:
-    values = row.signals
-    ours = {name: Contribution(values.get(name, 0.0), weight) for name, weight in weights.items()}
-    own = {name: Contribution(*pair) for name, pair in values.items() if name not in weights}
-    return FeedItem(
-        position=row.position,
-        score=score_of(row.score_key),
-        sources=tuple(row.sources.split(LIST_SEPARATOR)) if row.sources else (),
-        signals={**ours, **own},
-        explored=row.explored,
-        crowded=row.crowded,
-        refilled=row.refilled,
-        **shown_fields(row),
-    )
-
-
-def _with_cursor(page: FeedPage, after: int) -> FeedPage:
-    """Return the page with its session, and with the cursor of the next page if there is one."""
-    session = page.request.session
-    assert session is not None  # noqa: S101 - every known viewer's request has one
-    place = SessionPosition(session, after, page.request.scan_after)
-    cursor = None if page.exhausted else place.cursor
-    return replace(page, session=str(session), cursor=cursor)

@@ -30,6 +30,7 @@ from recommender.ranking.candidates import scan_end
 from recommender.ranking.classic import ranked_reference
 from recommender.ranking.request import FeedRequest, ScanPosition
 from recommender.ranking.scoring import (
+    FORMAT_COLUMN,
     PAGE_COLUMNS,
     every_served,
     pool_size,
@@ -268,7 +269,7 @@ def _with_shown(statement: Statement, video_id: ColumnElement[int]) -> Statement
             User.key.label("page_creator"),
             Sound.key.label("page_sound"),
             VideoCaption.caption.label("page_caption"),
-            Video.format.label("page_format"),
+            FORMAT_COLUMN,
             tags.label("page_hashtags"),
         )
         .join(Video, Video.id == video_id)

@@ -65,6 +65,7 @@ NOT_SHOWN: Mapping[str, str] = {
     "muted_sound_creator": "you muted {subject}{on}, whose sound it is",
     "muted_hashtag": "you muted its hashtag #{subject}{on}",
     "muted_keyword": "you muted the words {subject}{on}, which its caption has",
+    "other_format": "this feed has other formats only",
     "outranked": "other {plural} came before it wherever candidates come from",
 }
 """The kinds of reasons why a video is left out, each with its part of a sentence.

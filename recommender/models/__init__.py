@@ -34,7 +34,7 @@ from recommender.models.learned import (
     VideoNeighbour,
 )
 from recommender.models.outside import OutsideCandidate
-from recommender.models.serving import FeedSession, RememberedVideo, ServedVideo
+from recommender.models.serving import FeedSession, FeedVersion, RememberedVideo, ServedVideo
 from recommender.models.suggestions import Suggestion
 from recommender.models.types import Base
 
@@ -44,6 +44,7 @@ __all__ = [
     "Block",
     "EventRow",
     "FeedSession",
+    "FeedVersion",
     "Follow",
     "Hashtag",
     "Interaction",

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    CheckConstraint,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -20,19 +21,64 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from recommender.models.types import CLUSTERED, PREFIX, Time, UserKey, not_negative
+from recommender.models.types import (
+    CATALOGUE,
+    CLUSTERED,
+    PREFIX,
+    Id,
+    Key,
+    KeyText,
+    Time,
+    UserKey,
+    key_length,
+    not_negative,
+)
 from recommender.models.types import Base as Base  # noqa: PLC0414 - here it knows every table
 
 FOR_YOU_MEMORY = 0
-"""The memory of For You, which all its profiles and sessions share."""
+"""The memory of For You, which all its profiles and sessions share, and feeds without their own."""
+
+
+class FeedVersion(Base):
+    """An immutable version of a feed with a name; the newest one begins sessions.
+
+    `profile` and `profile_version` name its profile; NULL for the active one and for the newest
+    version. `sources` holds the quota of each source, null for its own, and is empty for all
+    sources. `limits` holds pairs: at most so many videos in so many places. A version with
+    `deleted_at` begins no sessions.
+    """
+
+    __tablename__ = f"{PREFIX}feeds"
+    __table_args__ = (
+        key_length("name"),
+        CheckConstraint("version >= 1", name="version"),
+        not_negative("memory"),
+        UniqueConstraint("name", "version"),
+        CATALOGUE,
+    )
+
+    id: Mapped[Id]
+    name: Mapped[Key]
+    version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[Time]
+    deleted_at: Mapped[Time | None]
+    profile: Mapped[str | None] = mapped_column(KeyText)
+    profile_version: Mapped[int | None] = mapped_column(Integer)
+    memory: Mapped[int] = mapped_column(SmallInteger)
+    sources: Mapped[dict[str, Any]] = mapped_column(JSON)
+    formats: Mapped[list[str]] = mapped_column(JSON)
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
 class FeedSession(Base):
     """A session of a user: pages that follow one another by cursors.
 
     `next_position` is the first position of the next page. The first request to advance it serves
-    that page. `seen_until` is the last position that the user looked at, 0 if none.
+    that page. `seen_until` is the last position that the user looked at, 0 if none. `feed_id` is
+    the version of the feed that began it, NULL for For You.
     """
+
+    # No foreign key to the feed: feeds are never deleted, and it would cost an index.
 
     __tablename__ = f"{PREFIX}feed_sessions"
     __table_args__ = (not_negative("next_position"), CLUSTERED)
@@ -44,6 +90,7 @@ class FeedSession(Base):
     started_at: Mapped[Time]
     last_at: Mapped[Time]
     seen_until: Mapped[int] = mapped_column(Integer, server_default="0")
+    feed_id: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class RememberedVideo(Base):
@@ -71,12 +118,12 @@ class ServedVideo(Base):
 
     `page` is the position of the page's first video, `asked` the requested number of videos.
     `explored` is true if the place was kept for an exploration candidate. `crowded` is true if all
-    remaining candidates had the creator or the sound of the previous video, or if `record_page`
-    left out the videos between them. `attempt` is 1 if the video had not been served to the user
-    before, 2 if once, and so on; NULL for places of older versions. `refilled` is true if it came
-    again because no other video was left. `signals` holds the values of the signals that were not
-    0, and the weights of a host's own signals. `profile_id` is the profile that holds the other
-    weights.
+    remaining candidates had the creator or the sound of the previous video, or were beyond a limit
+    of the feed, or if `record_page` left out the videos between them. `attempt` is 1 if the video
+    had not been served to the user before, 2 if once, and so on; NULL for places of older versions.
+    `refilled` is true if it came again because no other video was left. `signals` holds the values
+    of the signals that were not 0, and the weights of a host's own signals. `profile_id` is the
+    profile that holds the other weights.
     """
 
     # No foreign key to the video: it would cost an index, and videos are never deleted.

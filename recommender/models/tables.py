@@ -11,6 +11,7 @@ from recommender.models import (
     Block,
     EventRow,
     FeedSession,
+    FeedVersion,
     Follow,
     Hashtag,
     Interaction,
@@ -55,6 +56,7 @@ AFFINITIES = cast(Table, Affinity.__table__)
 RECENT = cast(Table, RecentEngagement.__table__)
 NEIGHBOURS = cast(Table, VideoNeighbour.__table__)
 TERMS = cast(Table, Term.__table__)
+FEEDS = cast(Table, FeedVersion.__table__)
 SESSIONS = cast(Table, FeedSession.__table__)
 REMEMBERED = cast(Table, RememberedVideo.__table__)
 SERVED = cast(Table, ServedVideo.__table__)

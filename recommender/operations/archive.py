@@ -42,6 +42,7 @@ from recommender.models.tables import (
     AFFINITIES,
     BLOCKS,
     EVENTS,
+    FEEDS,
     FOLLOWS,
     HASHTAGS,
     LEARNING_STATE,
@@ -83,6 +84,7 @@ NAMES: Mapping[str, tuple[Table, ColumnElement[Any]]] = {
     "video": (VIDEOS, VIDEOS.c.key),
     "hashtag": (HASHTAGS, HASHTAGS.c.name),
     "sound": (SOUNDS, SOUNDS.c.key),
+    "feed": (FEEDS, FEEDS.c.name + "@" + sa.cast(FEEDS.c.version, sa.Text)),
     "profile": (PROFILES, PROFILES.c.name + "@" + sa.cast(PROFILES.c.version, sa.Text)),
 }
 """The table and the name column of the rows that an id column refers to."""

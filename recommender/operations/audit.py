@@ -15,14 +15,19 @@ from recommender.database import lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import first_state
 from recommender.database.session import Session
+from recommender.errors import UnknownFeed
+from recommender.feed.feeds import every_feed, feed_of
 from recommender.formats import scalars
+from recommender.models import FeedSession
 from recommender.models.tables import LEARNING_STATE
 from recommender.operations import audit_statements as statements
+from recommender.operations.audit_statements import Audited
+from recommender.ranking.request import Feed
 from recommender.settings import Settings
 
 PROMISES = (
-    "repeats", "neighbours_creator", "neighbours_sound", "served_again", "served_too_often",
-    "muted", "blocked", "own", "out_of_order",
+    "repeats", "neighbours_creator", "neighbours_sound", "beyond_limits", "served_again",
+    "served_too_often", "muted", "blocked", "own", "out_of_order",
 )  # fmt: skip
 """The counts of an audit that are 0 if the recommender kept its promises."""
 
@@ -51,10 +56,13 @@ class Audit:
         neighbours_creator: promise: places, not marked crowded, with the same creator as the
             previous place.
         neighbours_sound: promise: the same count for the sound.
-        crowded: places for which all candidates had the creator or the sound of the place before.
+        beyond_limits: promise: places, not marked crowded, after as many videos of their creator,
+            sound or format as the limits of their feed allow.
+        crowded: places for which all candidates had the creator or the sound of the place before,
+            or were beyond the limits of the feed.
         served_again: promise: places whose video was served to the same user in an earlier session
-            less than `Settings.served_again_after` before; refilled places, and rewatch sessions,
-            earlier or later, are left out.
+            of the same memory less than `Settings.served_again_after` before; refilled places, and
+            rewatch sessions, earlier or later, are left out.
         served_too_often: promise: places whose video had been served to the same user
             `Settings.served_attempts` times, likewise.
         unseen: places that the user did not look at: they belong to no event, and the session is
@@ -82,6 +90,7 @@ class Audit:
     repeats: int
     neighbours_creator: int
     neighbours_sound: int
+    beyond_limits: int
     crowded: int
     served_again: int
     served_too_often: int
@@ -107,7 +116,11 @@ class Audit:
 
 
 def audit(
-    session: Session, *, since: datetime | None = None, settings: Settings | None = None
+    session: Session,
+    *,
+    since: datetime | None = None,
+    feed: str | None = None,
+    settings: Settings | None = None,
 ) -> Audit:
     """Check every served page against the recommender's promises.
 
@@ -118,36 +131,56 @@ def audit(
         session: the caller's transaction; nothing is written.
         since: a time with an offset: check only sessions with a page at or after this time, each
             session as a whole; None checks all sessions.
+        feed: the name of a feed, also of one that was deleted: check only its sessions; None
+            checks all sessions.
         settings: the settings that the pages were served with; None for the environment's.
 
     Raises:
         InvalidValue: the time is malformed or has no offset.
+        UnknownFeed: there never was such a feed.
     """
-    since = None if since is None else scalars.time(since)
     settings = settings or Settings.from_environment()
     first_state(_rows(session, sa.select(LEARNING_STATE.c.id)))
-    totals = _one(session, statements.totals(since))
+    feeds = [feed_of(row) for row in _all(session, every_feed())]
+    audited = _audited(since, feed, feeds)
+    totals = _one(session, statements.totals(audited))
     explored, items = totals.pop("explored"), totals.pop("places")
     return Audit(
         **totals,
         items=items,
-        **_one(session, statements.repeats(since)),
-        **_one(session, statements.neighbours(since)),
-        served_again=_count(session, statements.served_again(since, _days_between(settings))),
-        served_too_often=_count(
-            session, statements.served_too_often(since, settings.served_attempts)
+        **_one(session, statements.repeats(audited)),
+        **_one(session, statements.neighbours(audited)),
+        beyond_limits=sum(
+            _count(session, statements.beyond_limit(audited, version.id, subject, *limit))
+            for version in feeds
+            for subject, limit in version.limits.items()
         ),
-        unseen=_count(session, statements.unseen(since)),
-        seen_before=_count(session, statements.seen_before(since)),
-        muted=_count(session, statements.muted_videos(since)),
-        blocked=_count(session, statements.blocked_videos(since)),
-        own=_count(session, statements.own_videos(since)),
+        served_again=_count(session, statements.served_again(audited, _days_between(settings))),
+        served_too_often=_count(
+            session, statements.served_too_often(audited, settings.served_attempts)
+        ),
+        unseen=_count(session, statements.unseen(audited)),
+        seen_before=_count(session, statements.seen_before(audited)),
+        muted=_count(session, statements.muted_videos(audited)),
+        blocked=_count(session, statements.blocked_videos(audited)),
+        own=_count(session, statements.own_videos(audited)),
         explored_share=explored / items if items else None,
         small_creators_share=_small_creators_share(
-            _all(session, statements.creators_by_followers(since))
+            _all(session, statements.creators_by_followers(audited))
         ),
-        creator_gini=_gini(_all(session, statements.creators_by_places(since))),
+        creator_gini=_gini(_all(session, statements.creators_by_places(audited))),
     )
+
+
+def _audited(since: datetime | None, feed: str | None, feeds: Sequence[Feed]) -> Audited:
+    """Return the condition that a session is audited."""
+    conditions = [] if since is None else [FeedSession.last_at >= scalars.time(since)]
+    if feed is not None:
+        versions = [version.id for version in feeds if version.name == feed]
+        if not versions:
+            raise UnknownFeed(f"there is no feed {scalars.shown(feed)}")
+        conditions.append(FeedSession.feed_id.in_(versions))
+    return sa.and_(*conditions) if conditions else None
 
 
 def _days_between(settings: Settings) -> float:

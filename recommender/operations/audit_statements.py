@@ -1,13 +1,12 @@
 """The SELECT statements of an audit.
 
-Each statement is an aggregate that reads its tables once or uses an index. `since` limits it to
-sessions with a page at or after that time; None includes all sessions.
+Each statement is an aggregate that reads its tables once or uses an index. `audited` is a condition
+on the sessions; None includes all sessions.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Subquery
@@ -18,6 +17,7 @@ from recommender.learning.outcomes import has_outcome
 from recommender.models import (
     Block,
     FeedSession,
+    FeedVersion,
     Follow,
     Interaction,
     MutedCreator,
@@ -32,17 +32,20 @@ from recommender.models import (
     VideoCaption,
     VideoHashtag,
 )
+from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.ranking.request import REFERENCE
 
+Audited: TypeAlias = ColumnElement[bool] | None
+"""The condition on `FeedSession` that a session is audited; None for all sessions."""
 
-def _places(since: datetime | None, *columns: Any) -> Statement:
+
+def _places(audited: Audited, *columns: Any) -> Statement:
     """Return a SELECT of columns over the places of the audited sessions."""
     places = sa.select(*columns).select_from(ServedVideo)
-    if since is None:
+    if audited is None:
         return places
-    audited = sa.select(FeedSession.user_id, FeedSession.session)
-    audited = audited.where(FeedSession.last_at >= since)
-    return places.where(sa.tuple_(ServedVideo.user_id, ServedVideo.session).in_(audited))
+    sessions = sa.select(FeedSession.user_id, FeedSession.session).where(audited)
+    return places.where(sa.tuple_(ServedVideo.user_id, ServedVideo.session).in_(sessions))
 
 
 def _promises_more() -> ColumnElement[bool]:
@@ -61,9 +64,9 @@ def _is_of_today(*users: Any) -> ColumnElement[bool]:
     return sa.and_(*(~sa.exists().where(merged.merged_into == user, is_later) for user in users))
 
 
-def totals(since: datetime | None) -> Statement:
+def totals(audited: Audited) -> Statement:
     """Return the totals of the audited sessions."""
-    served = _sessions(since)
+    served = _sessions(audited)
     last = FeedSession.next_position - 1
     is_in_order = sa.and_(
         sa.func.coalesce(served.c.places, 0) == last,
@@ -81,13 +84,13 @@ def totals(since: datetime | None) -> Statement:
         sa.func.count().filter(~is_in_order).label("out_of_order"),
     )
     totals = totals.select_from(FeedSession).outerjoin(served, is_its)
-    return totals if since is None else totals.where(FeedSession.last_at >= since)
+    return totals if audited is None else totals.where(audited)
 
 
-def _sessions(since: datetime | None) -> Subquery:
+def _sessions(audited: Audited) -> Subquery:
     """Return one row per session: the totals over its pages."""
     # Positions are distinct by their key, so first, last and count are enough to find a gap.
-    page = _pages(since)
+    page = _pages(audited)
     return (
         sa.select(
             page.c.user_id,
@@ -104,11 +107,11 @@ def _sessions(since: datetime | None) -> Subquery:
     )
 
 
-def _pages(since: datetime | None) -> Subquery:
+def _pages(audited: Audited) -> Subquery:
     key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.page)
     return (
         _places(
-            since,
+            audited,
             *key,
             sa.func.count().label("places"),
             sa.func.max(ServedVideo.asked).label("asked"),
@@ -121,21 +124,21 @@ def _pages(since: datetime | None) -> Subquery:
     )
 
 
-def repeats(since: datetime | None) -> Statement:
+def repeats(audited: Audited) -> Statement:
     """Count the places of a video after its first place in a session."""
     key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.video_id)
     times = sa.func.count()
     served = (
-        _places(since, times.label("times")).group_by(*key).having(times > 1).subquery("served")
+        _places(audited, times.label("times")).group_by(*key).having(times > 1).subquery("served")
     )
     return sa.select(sa.func.sum(served.c.times - 1).label("repeats"))
 
 
-def neighbours(since: datetime | None) -> Statement:
+def neighbours(audited: Audited) -> Statement:
     """Count the places with the creator or the sound of the previous place."""
     places = (
         _places(
-            since,
+            audited,
             ServedVideo.crowded,
             sa.and_(~ServedVideo.crowded, _promises_more(), _is_of_today(Video.creator_id)).label(
                 "is_promise"
@@ -154,27 +157,60 @@ def neighbours(since: datetime | None) -> Statement:
     )
 
 
+_SUBJECTS = {"creator": Video.creator_id, "sound": Video.sound_id, "format": Video.format}
+
+
+def beyond_limit(
+    audited: Audited, feed_id: int | None, subject: str, most: int, places: int
+) -> Statement:
+    """Return the places of a feed that come after too many videos of the same subject.
+
+    Args:
+        audited: see above.
+        feed_id: the row id of the version of the feed.
+        subject: `creator`, `sound` or `format`.
+        most: the largest number of videos of one of them.
+        places: the number of consecutive places.
+    """
+    of_feed = FeedSession.feed_id == feed_id
+    column, position = _SUBJECTS[subject], ServedVideo.position
+    session = (ServedVideo.user_id, ServedVideo.session, column)
+    before = sa.func.lag(position, most).over(partition_by=session, order_by=position)
+    is_promise = sa.and_(~ServedVideo.crowded, _promises_more(), _is_of_today(Video.creator_id))
+    rows = (
+        _places(
+            of_feed if audited is None else sa.and_(of_feed, audited),
+            (position - before).label("distance"),
+            is_promise.label("is_promise"),
+        )
+        .join(Video, Video.id == ServedVideo.video_id)
+        .where(column.is_not(None))
+        .subquery("placed")
+    )
+    return sa.select(rows.c.distance).where(rows.c.is_promise, rows.c.distance < places)
+
+
 def _of_the_place_before(column: Any) -> ColumnElement[Any]:
     session = (ServedVideo.user_id, ServedVideo.session)
     return sa.func.lag(column).over(partition_by=session, order_by=ServedVideo.position)
 
 
-def _is_new(since: datetime | None) -> ColumnElement[bool]:
+def _is_new(audited: Audited) -> ColumnElement[bool]:
     """Match audited places that promise a video new to the user."""
-    is_audited = sa.true() if since is None else FeedSession.last_at >= since
+    is_audited = sa.true() if audited is None else audited
     is_of_today = _is_of_today(ServedVideo.user_id)
     return sa.and_(~FeedSession.rewatch, _promises_more(), is_audited, is_of_today)
 
 
-def served_again(since: datetime | None, days: float) -> Statement:
+def served_again(audited: Audited, days: float) -> Statement:
     """Return the places whose video was served to the user in another session shortly before.
 
-    The other session counts even if it is not audited. Refilled places promise nothing. Rewatch
-    sessions do not count: one of their pages may be recorded long after it was ranked, when another
-    session has served its videos.
+    The other session has the same memory. It counts even if it is not audited. Refilled places
+    promise nothing. Rewatch sessions do not count: one of their pages may be recorded long after it
+    was ranked, when another session has served its videos.
 
     Args:
-        since: see above.
+        audited: see above.
         days: the least time between two places.
     """
     # Few videos are served twice to a user, and an index alone finds them. With a join to earlier
@@ -182,16 +218,18 @@ def served_again(since: datetime | None, days: float) -> Statement:
     video = (ServedVideo.user_id, ServedVideo.video_id)
     twice = sa.select(*video).group_by(*video).having(sa.func.count() > 1)
     order = (ServedVideo.served_at, ServedVideo.session)
+    memory = sa.func.coalesce(FeedVersion.memory, FOR_YOU_MEMORY)
 
     def before(column: Any) -> ColumnElement[Any]:
-        return sa.func.lag(column).over(partition_by=video, order_by=order)
+        return sa.func.lag(column).over(partition_by=(*video, memory), order_by=order)
 
     age = age_days(before(ServedVideo.served_at), ServedVideo.served_at)
     is_other = before(ServedVideo.session) != ServedVideo.session
-    is_new = sa.and_(_is_new(since), ~ServedVideo.refilled)
+    is_new = sa.and_(_is_new(audited), ~ServedVideo.refilled)
     places = (
         sa.select(age.label("age"), is_other.label("is_other"), is_new.label("is_new"))
         .join(FeedSession)
+        .outerjoin(FeedVersion, FeedVersion.id == FeedSession.feed_id)
         .where(sa.tuple_(*video).in_(twice), ~FeedSession.rewatch)
         .subquery("places")
     )
@@ -200,13 +238,13 @@ def served_again(since: datetime | None, days: float) -> Statement:
     )
 
 
-def served_too_often(since: datetime | None, attempts: int) -> Statement:
+def served_too_often(audited: Audited, attempts: int) -> Statement:
     """Return the places whose video had been served to the user as often as it may be."""
     places = sa.select(ServedVideo.position).join(FeedSession)
-    return places.where(_is_new(since), ~ServedVideo.refilled, ServedVideo.attempt > attempts)
+    return places.where(_is_new(audited), ~ServedVideo.refilled, ServedVideo.attempt > attempts)
 
 
-def unseen(since: datetime | None) -> Statement:
+def unseen(audited: Audited) -> Statement:
     """Return the places that promise a new video and that the user did not look at."""
     is_same = sa.and_(
         Interaction.user_id == ServedVideo.user_id, Interaction.video_id == ServedVideo.video_id
@@ -214,10 +252,10 @@ def unseen(since: datetime | None) -> Statement:
     has_none = sa.or_(Interaction.user_id.is_(None), ~has_outcome())
     places = sa.select(ServedVideo.position).join(FeedSession).outerjoin(Interaction, is_same)
     is_unseen = FeedSession.seen_until < ServedVideo.position
-    return places.where(_is_new(since), is_unseen, has_none)
+    return places.where(_is_new(audited), is_unseen, has_none)
 
 
-def seen_before(since: datetime | None) -> Statement:
+def seen_before(audited: Audited) -> Statement:
     """Return the places whose video had an earlier event by the user."""
     is_before = sa.and_(
         Interaction.user_id == ServedVideo.user_id,
@@ -225,31 +263,31 @@ def seen_before(since: datetime | None) -> Statement:
         Interaction.first_at < ServedVideo.served_at,
     )
     places = sa.select(ServedVideo.position).join(FeedSession).join(Interaction, is_before)
-    return places.where(_is_new(since))
+    return places.where(_is_new(audited))
 
 
-def own_videos(since: datetime | None) -> Statement:
+def own_videos(audited: Audited) -> Statement:
     """Return the places with a video by the user."""
     is_own = sa.and_(Video.id == ServedVideo.video_id, Video.creator_id == ServedVideo.user_id)
-    places = _places(since, ServedVideo.position).join(Video, is_own)
+    places = _places(audited, ServedVideo.position).join(Video, is_own)
     return places.where(_promises_more(), _is_of_today(ServedVideo.user_id))
 
 
-def blocked_videos(since: datetime | None) -> Statement:
+def blocked_videos(audited: Audited) -> Statement:
     """Return the places with a video by a creator on the other side of a block made before."""
     is_between = sa.exists().where(
         Block.user_id == ServedVideo.user_id,
         Block.other_id == Video.creator_id,
         Block.blocked_at < ServedVideo.served_at,
     )
-    places = _places(since, ServedVideo.position).join(Video, Video.id == ServedVideo.video_id)
+    places = _places(audited, ServedVideo.position).join(Video, Video.id == ServedVideo.video_id)
     return places.where(is_between, _is_of_today(ServedVideo.user_id, Video.creator_id))
 
 
-def muted_videos(since: datetime | None) -> sa.CompoundSelect[Any]:
+def muted_videos(audited: Audited) -> sa.CompoundSelect[Any]:
     """Return the places with a muted video, once even if several mutes apply."""
     key = (ServedVideo.user_id, ServedVideo.session, ServedVideo.position)
-    places = _places(since, *key).join(Video, Video.id == ServedVideo.video_id)
+    places = _places(audited, *key).join(Video, Video.id == ServedVideo.video_id)
     is_of_today = _is_of_today(ServedVideo.user_id, Video.creator_id)
     places = places.where(_promises_more(), is_of_today)
     with_sound = places.join(Sound, Sound.id == Video.sound_id)
@@ -277,24 +315,24 @@ def _by_then(places: Statement, mute: Any, is_muted: ColumnElement[bool]) -> Sta
     )
 
 
-def _by_creator(since: datetime | None) -> Subquery:
+def _by_creator(audited: Audited) -> Subquery:
     """Return the number of places per creator with a place."""
-    places = _places(since, Video.creator_id, sa.func.count().label("places"))
+    places = _places(audited, Video.creator_id, sa.func.count().label("places"))
     has_creator = sa.and_(Video.id == ServedVideo.video_id, Video.creator_id.is_not(None))
     return places.join(Video, has_creator).group_by(Video.creator_id).subquery("served_creators")
 
 
-def creators_by_places(since: datetime | None) -> Statement:
+def creators_by_places(audited: Audited) -> Statement:
     """Return the number of creators per number of places, in ascending order of places."""
-    served = _by_creator(since)
+    served = _by_creator(audited)
     creators: Statement = sa.select(served.c.places, sa.func.count().label("creators"))
     return creators.group_by(served.c.places).order_by(served.c.places)
 
 
-def creators_by_followers(since: datetime | None) -> Statement:
+def creators_by_followers(audited: Audited) -> Statement:
     """Count listed creators, their places and all places, grouped by number of followers."""
     creator, follow = _creators(), _followed()
-    served = _by_creator(since)
+    served = _by_creator(audited)
     followers = sa.func.coalesce(follow.c.followers, 0)
     places = sa.func.sum(served.c.places)
     return (

@@ -11,6 +11,7 @@ from sqlalchemy import Table
 from recommender.models.tables import (
     BLOCKS,
     CAPTIONS,
+    FEEDS,
     FOLLOWS,
     HASHTAGS,
     LEARNING_STATE,
@@ -60,5 +61,5 @@ NAMELESS = (USERS.c.id, USERS.c.merged_into, *OWNERS)
 """Columns of rows that other users' rows refer to. These rows stay with random keys and without
 content, because other users' actions on a person's videos belong to those other users."""
 
-IMPERSONAL = (HASHTAGS, TERMS, PROFILES, WEIGHTS, LEARNING_STATE)
+IMPERSONAL = (HASHTAGS, TERMS, PROFILES, WEIGHTS, FEEDS, LEARNING_STATE)
 """Tables without an owner. A hashtag that nothing else uses gets a random name."""

@@ -13,7 +13,6 @@ from sqlalchemy.orm import aliased
 from recommender.database.expressions import Statement
 from recommender.formats.scalars import UNDATED
 from recommender.models import RememberedVideo, Video
-from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
@@ -27,7 +26,11 @@ def candidates(shape: Shape, viewer: Viewer) -> CTE:
 
     The exponent of a source is its index in the registry.
     """
-    rows = [_rows(shape, viewer, place, source) for place, source in enumerate(sources_in(shape))]
+    rows = [
+        _rows(shape, viewer, place, source)
+        for place, source in enumerate(sources_in(shape))
+        if quota_of(source, shape)
+    ]
     listed = sa.union_all(*rows).subquery("each_source")
     sources = sa.cast(sa.func.sum(listed.c.source), Double).label("sources")
     merged = sa.select(listed.c.video_id, sources).group_by(listed.c.video_id)
@@ -58,7 +61,7 @@ def served_candidates(shape: Shape, viewer: Viewer) -> Statement:
         statement.join(Video, Video.id == served.video_id)
         .where(
             served.user_id == viewer.user_id,
-            served.memory == FOR_YOU_MEMORY,
+            served.memory == viewer.memory,
             *allowed(shape, viewer, again=True),
         )
         .order_by(served.last_at, served.video_id)
@@ -173,7 +176,15 @@ def scanned_after(viewer: Viewer, video: type[Video] = Video) -> ColumnElement[b
 
 
 def quota_of(source: Source, shape: Shape) -> int:
-    """Return the largest number of candidates of a source, at least 1, scaled by the setting."""
+    """Return the largest number of candidates of a source; 0 if the feed does not read it.
+
+    A quota of the feed is as it is. The source's own is scaled by the setting, and at least 1.
+    """
+    # Written into the statement, and not bound: PostgreSQL plans for the number of rows.
+    quotas = dict(shape.sources)
+    quota = quotas.get(source.name, 0) if quotas else None
+    if quota is not None:
+        return quota
     return max(1, round(source.quota * shape.candidates / CANDIDATES))
 
 

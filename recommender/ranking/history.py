@@ -17,7 +17,6 @@ from recommender.database.expressions import (
     json_texts,
 )
 from recommender.models import Interaction, RememberedVideo, ServedVideo, Video
-from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.tables import (
     BLOCKS,
     FOLLOWS,
@@ -222,7 +221,7 @@ def _remembered(viewer: Viewer, video_id: VideoId) -> sa.Select[int]:
     served = RememberedVideo
     return sa.select(served.video_id).where(
         served.user_id == viewer.user_id,
-        served.memory == FOR_YOU_MEMORY,
+        served.memory == viewer.memory,
         served.video_id == video_id,
     )
 

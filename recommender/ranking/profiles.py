@@ -31,7 +31,8 @@ from recommender.ranking.request import (
     ProfileRecord,
 )
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
+"""The form of the names of profiles and feeds."""
 
 LONGEST_NOTE = 10_000
 
@@ -158,7 +159,7 @@ def create_profile(
         check_person_signal(signal) if name == PEOPLE else known.signal(signal)
     checked = {signal: checked_weight(signal, weight) for signal, weight in weights.items()}
     about = checked_origin(author, note)
-    _lock(session)
+    lock_versions(session)
     version, origin = _next(session, name, parent)
     row = ProfileVersion(
         name=name, version=version, created_at=scalars.now(), parent_id=origin, **about,
@@ -184,7 +185,7 @@ def check_person_signal(name: str) -> None:
 
 def checked_name(name: str) -> str:
     """Return a name for a new version, or raise `InvalidValue`."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InvalidValue(
             f"profile: {scalars.shown(name)} is not a letter followed by letters, digits, _ . or -"
         )
@@ -220,8 +221,8 @@ def _optional_text(name: str, value: str | None, longest: int) -> str | None:
     return None if value is None else scalars.parse_named(name, scalars.text, value, longest)
 
 
-def _lock(session: Session) -> None:
-    """Lock the creation of profiles, so that version numbers follow one another."""
+def lock_versions(session: Session) -> None:
+    """Lock the creation of profiles and feeds, so that version numbers follow one another."""
     reference = sa.select(ProfileVersion.id).where(ProfileVersion.name == REFERENCE)
     if session.execute(reference.with_for_update(key_share=True)).first() is None:
         check_first_rows(session)
@@ -268,7 +269,7 @@ def _split(profile: str) -> tuple[str, int | None]:
     if not isinstance(profile, str):
         raise _unknown(profile)
     name, at, version = profile.partition("@")
-    if not _NAME.fullmatch(name) or (at and not _VERSION.fullmatch(version)):
+    if not NAME.fullmatch(name) or (at and not _VERSION.fullmatch(version)):
         raise _unknown(profile)
     return name, int(version) if at else None
 

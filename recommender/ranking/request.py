@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement
 from recommender.errors import InvalidValue
 from recommender.formats.plain import plain
 from recommender.formats.scalars import EARLIEST
+from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,6 +112,77 @@ class ProfileRecord:
         }
 
 
+LARGEST_SPAN = 50
+"""The largest number of consecutive places that a limit of a feed looks at."""
+
+FeedMemory: TypeAlias = Literal["shared", "own"]
+
+FEED_MEMORIES: tuple[FeedMemory, ...] = get_args(FeedMemory)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One version of a feed with a name, as `create_feed` made it.
+
+    Attributes:
+        name: the name.
+        version: the number of the version, from 1; the newest begins sessions.
+        profile: ``name`` or ``name@version`` of its profile; None for the active one.
+        sources: its sources, each with its quota, or None for the source's own; empty for all.
+        formats: the formats of its videos; empty for all.
+        memory: ``shared`` with For You, or its ``own``.
+        limits: by ``creator``, ``sound`` or ``format``: the largest number of videos of one of them
+            in a number of consecutive places, and that number of places.
+        created_at: the time of creation, in UTC.
+        deleted_at: the time from which it begins no sessions, in UTC; None if it does.
+        id: the row id.
+        memory_id: the number of its memory, 0 for that of For You.
+    """
+
+    name: str
+    version: int
+    profile: str | None = None
+    sources: Mapping[str, int | None] = field(default_factory=dict)
+    formats: tuple[str, ...] = ()
+    memory: FeedMemory = "shared"
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    created_at: datetime | None = None
+    deleted_at: datetime | None = None
+    id: int | None = field(default=None, compare=False)
+    memory_id: int = field(default=FOR_YOU_MEMORY, compare=False)
+
+    @property
+    def label(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    def reads(self, source: str) -> bool:
+        """Return whether a source is one of its sources."""
+        return not self.sources or self.sources.get(source, 0) != 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the version as `feeds show --format json` prints it."""
+        return {
+            "feed": self.name,
+            "version": self.version,
+            "profile": self.profile,
+            "sources": dict(self.sources),
+            "formats": list(self.formats),
+            "memory": self.memory,
+            "limits": {name: list(limit) for name, limit in self.limits.items()},
+            "created_at": plain(self.created_at),
+            "deleted_at": plain(self.deleted_at),
+        }
+
+
+class PlacedVideo(NamedTuple):
+    """What the rules of diversity know of a video before the page: row ids, and its format."""
+
+    creator: int | None
+    sound: int | None
+    format: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Learning:
     """The learning state at a reading time.
@@ -173,6 +245,7 @@ class RequestSummary:
         rewatch: whether videos seen before the session may be shown again.
         scan_after: the position after which the newest videos are scanned for `where`, if an
             earlier page of the session reached `Settings.scan_limit`; None to begin.
+        feed: the version of the feed, None for For You.
     """
 
     user: str
@@ -187,6 +260,7 @@ class RequestSummary:
     rewatch: bool = False
     device: str | None = None
     scan_after: ScanPosition | None = None
+    feed: Feed | None = None
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -196,11 +270,22 @@ class RequestSummary:
         """True if the viewer is in the database."""
         return self.user_id is not None
 
+    @property
+    def memory(self) -> int:
+        """The number of the memory of what was served."""
+        return FOR_YOU_MEMORY if self.feed is None else self.feed.memory_id
+
+    def reads(self, source: str) -> bool:
+        """Return whether the candidates of a source are read."""
+        return self.feed is None or self.feed.reads(source)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that begin every answer about a viewer, as the commands print them."""
+        named = {} if self.feed is None else {"feed": self.feed.name}
         return {
             "user": self.user,
             "known": self.known,
+            **named,
             "profile": self.profile.name,
             "profile_version": self.profile.version,
         }
@@ -228,7 +313,8 @@ class FeedRequest(RequestSummary):
         started_at: the time at which the session began, None if it begins with this page.
         next_position: the session's next position; if later, the page was already served.
         seen_until: the position up to which the viewer looked at the session.
-        last_creator, last_sound: the rows of the creator and sound of the video before the page.
+        places_before: the last videos before the page, in order: as many as a limit of the feed
+            may look at, or one.
         seed: the random seed, 0 to 2,147,483,646; the same seed gives the same page.
     """
 
@@ -246,8 +332,7 @@ class FeedRequest(RequestSummary):
     started_at: datetime | None = None
     next_position: int = 1
     seen_until: int = 0
-    last_creator: int | None = None
-    last_sound: int | None = None
+    places_before: tuple[PlacedVideo, ...] = ()
     seed: int = 0
 
     @property
@@ -274,6 +359,11 @@ class FeedRequest(RequestSummary):
             return EARLIEST
         before_session = (self.started_at or self.as_of) - timedelta(microseconds=1)
         return max(EARLIEST, min(before_session, self.as_of - timedelta(seconds=seconds)))
+
+    @property
+    def limits_formats(self) -> bool:
+        """True if the feed limits the videos of one format."""
+        return self.feed is not None and "format" in self.feed.limits
 
     @property
     def has_conditions(self) -> bool:

@@ -46,6 +46,8 @@ PAGE_COLUMNS = (
 )
 """The columns that a page needs besides score, sources and signals."""
 
+FORMAT_COLUMN = Video.format.label("page_format")
+
 CANDIDATES_PER_PLACE = 3
 """The number of candidates per place of a page."""
 
@@ -109,7 +111,7 @@ def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
         shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
     )
     # The first fence lets every signal be computed once, although the score reads it again.
-    valued = fence(scores.add_columns(*PAGE_COLUMNS).where(*remaining(shape, viewer)))
+    valued = fence(scores.add_columns(*_columns_of_places(shape)).where(*remaining(shape, viewer)))
     rows = valued.subquery("valued")
     key = score_key({name: rows.c[name] for name in shape.names}, viewer)
     every = sa.select(*rows.c, key)
@@ -126,6 +128,11 @@ def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
     return sa.select(*best.c).order_by(*_in_order(best.c))
 
 
+def _columns_of_places(shape: Shape) -> tuple[Label[Any], ...]:
+    """Return the columns of candidates that the selection of places reads."""
+    return (*PAGE_COLUMNS, *([FORMAT_COLUMN] if shape.has_format else []))
+
+
 def _in_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
     """Return the one order of every feed, for the columns of candidates."""
     return columns.score_key.desc(), columns.page_published_at.desc(), columns.video_id.desc()
@@ -133,7 +140,7 @@ def _in_order(columns: Any) -> tuple[ColumnElement[Any], ...]:
 
 def ranked_candidates(shape: Shape, viewer: Viewer) -> Statement:
     """Return all candidates of a feed, in order."""
-    return ordered(unordered_feed(shape, viewer).add_columns(*PAGE_COLUMNS))
+    return ordered(unordered_feed(shape, viewer).add_columns(*_columns_of_places(shape)))
 
 
 def top_served(shape: Shape, viewer: Viewer) -> Statement:
@@ -149,7 +156,8 @@ def every_served(shape: Shape, viewer: Viewer) -> Statement:
 
 def _scored_again(shape: Shape, viewer: Viewer, served: Statement) -> Statement:
     among = served.cte("served_again")
-    scores = scored(shape, viewer, among, unseen=True).add_columns(*PAGE_COLUMNS)
+    scores = scored(shape, viewer, among, unseen=True)
+    scores = scores.add_columns(*_columns_of_places(shape))
     return scores.join(among, among.c.video_id == Video.id).order_by(among.c.last_at, Video.id)
 
 

@@ -68,6 +68,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     **dict.fromkeys(_INTEGERS, BigInteger()),
     **dict.fromkeys(_TEXTS, Text()),
     **dict.fromkeys(_TIMES, UtcDateTime()),
+    "memory": sa.SmallInteger(),
     "session": Uuid(),
     **dict.fromkeys(_DOUBLES, Double()),
 }
@@ -101,6 +102,8 @@ class Shape:
         registry: the signals, sources and filters that there are.
         formats: the number of formats that the caller asks for.
         has_seeds: whether the list is about given videos, and not For You.
+        sources: the sources of the feed, each with its quota; empty for all.
+        has_format: whether the places of a page depend on the formats of its videos.
         added: the structure of the host's SQL, if the statement is to be cached.
         where: the host's predicate over `Video`.
         own: the host's signals.
@@ -117,6 +120,8 @@ class Shape:
     formats: int = 0
     fills: bool = False
     has_seeds: bool = False
+    sources: tuple[tuple[str, int | None], ...] = ()
+    has_format: bool = False
     added: Hashable = None
     where: ColumnElement[bool] | None = field(default=None, compare=False)
     own: tuple[Any, ...] = field(default=(), compare=False)
@@ -136,6 +141,8 @@ class Shape:
             registry=request.registry,
             formats=len(request.formats),
             has_seeds=bool(request.seeds),
+            sources=tuple(request.feed.sources.items()) if request.feed else (),
+            has_format=request.limits_formats,
             where=request.where,
             own=tuple(request.signals),
         )
@@ -190,6 +197,7 @@ class Viewer:
         trial_start: the position in the shuffled cycle where the page begins.
         scan_after, scan_after_id: the publication time and id after which `where` is scanned for.
         scan_limit: the number of videos to scan.
+        memory: the number of the memory of what was served.
         session: the session of the page, NULL if none.
         session_start: the time at which it began.
         served_until: the time until which a video must have been served to come again unseen.
@@ -241,6 +249,7 @@ class Viewer:
     scan_after: BindParameter[datetime]
     scan_after_id: BindParameter[int]
     scan_limit: BindParameter[int]
+    memory: BindParameter[int]
     session: BindParameter[UUID | None]
     session_start: BindParameter[datetime]
     served_until: BindParameter[datetime]
@@ -361,6 +370,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "scan_after": scan.published_at,
         "scan_after_id": scan.video_id,
         "scan_limit": settings.scan_limit,
+        "memory": request.memory,
         "session": request.session,
         "session_start": request.started_at or request.as_of,
         "served_until": request.served_until,

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recommender.feed.selection import (
+    APART,
+    Limit,
     Place,
     ScoredCandidate,
     Spread,
@@ -18,6 +20,7 @@ from recommender.feed.selection import (
     is_exploration,
     rearranged,
 )
+from recommender.ranking.request import PlacedVideo
 
 CANDIDATES = st.lists(
     st.builds(
@@ -26,33 +29,53 @@ CANDIDATES = st.lists(
         creator=st.sampled_from([1, 1, 1, 2, 3]),
         sound=st.sampled_from([None, None, 7, 8]),
         on_trial=st.booleans(),
+        format=st.sampled_from([None, "reel", "post"]),
     ),
     max_size=25,
 ).map(lambda found: sorted(found, key=lambda each: -each.score_key))
+LIMITS = st.sampled_from(["creator", "sound", "format"]).flatmap(
+    lambda subject: st.integers(1, 3).flatmap(
+        lambda most: st.builds(
+            Limit, st.just(subject), st.just(most), st.integers(most + 1, most + 4)
+        )
+    )
+)
 SPREADS = st.builds(
     Spread,
     limit=st.integers(1, 30),
     position=st.integers(1, 60),
-    creator=st.sampled_from([None, 1, 2]),
-    sound=st.sampled_from([None, 7]),
+    before=st.lists(
+        st.builds(
+            PlacedVideo,
+            creator=st.sampled_from([None, 1, 2]),
+            sound=st.sampled_from([None, 7]),
+            format=st.sampled_from([None, "reel"]),
+        ),
+        max_size=5,
+    ),
+    limits=st.lists(LIMITS, max_size=3).map(lambda own: (*APART, *own)),
     damping=st.sampled_from([0.01, 0.5, 0.9, 1.0]),
     exploration=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     seed=st.integers(0, 50),
 )
 
 
-def are_alike(one: ScoredCandidate, other: ScoredCandidate) -> bool:
-    return one.creator == other.creator or (one.sound is not None and one.sound == other.sound)
+def is_over(
+    shown: Sequence[PlacedVideo | ScoredCandidate], each: ScoredCandidate, spread: Spread
+) -> bool:
+    """Return whether a place after the shown videos is beyond a limit, by counting."""
+    return any(
+        value is not None
+        and sum(getattr(before, subject) == value for before in list(shown)[1 - places :]) >= most
+        for subject, most, places in spread.limits
+        for value in (getattr(each, subject),)
+    )
 
 
 def arranged(candidates: Sequence[ScoredCandidate], spread: Spread) -> list[Place]:
     places = arrange(candidates, spread)
     assert places is not None
     return places
-
-
-def before_first(spread: Spread) -> ScoredCandidate:
-    return ScoredCandidate(0, spread.creator, spread.sound)
 
 
 @given(CANDIDATES, SPREADS)
@@ -66,15 +89,15 @@ def test_a_page_is_full_and_has_no_video_twice(
 
 
 @given(CANDIDATES, SPREADS)
-def test_two_in_a_row_are_alike_only_if_all_that_are_left_are(
+def test_a_place_is_beyond_a_limit_only_if_all_that_are_left_are(
     candidates: list[ScoredCandidate], spread: Spread
 ) -> None:
-    before, left = before_first(spread), set(range(len(candidates)))
+    shown, left = [*spread.before], set(range(len(candidates)))
     for place in arranged(candidates, spread):
-        alternatives = [each for each in left if not are_alike(candidates[each], before)]
+        alternatives = [each for each in left if not is_over(shown, candidates[each], spread)]
         assert place.crowded == (not alternatives)
         assert place.crowded or place.candidate in alternatives
-        before = candidates[place.candidate]
+        shown.append(candidates[place.candidate])
         left.remove(place.candidate)
 
 
@@ -83,24 +106,24 @@ def test_every_place_takes_the_best_candidate(
     candidates: list[ScoredCandidate], spread: Spread
 ) -> None:
     """Among equals it is the one with the higher score, then the earlier one."""
-    before, left = before_first(spread), list(range(len(candidates)))
-    shown: Counter[int | None] = Counter()
+    shown, left = [*spread.before], list(range(len(candidates)))
+    by_creator: Counter[int | None] = Counter()
     for place in arranged(candidates, spread):
-        unlike = [each for each in left if not are_alike(candidates[each], before)]
+        within = [each for each in left if not is_over(shown, candidates[each], spread)]
         counts = {
             each: damped(
-                candidates[each].score_key, shown[candidates[each].creator], spread.damping
+                candidates[each].score_key, by_creator[candidates[each].creator], spread.damping
             )
-            for each in unlike or left
+            for each in within or left
         }
         if place.explored:
             assert candidates[place.candidate].on_trial
-        elif unlike:
-            assert place.candidate == max(unlike, key=lambda each: (counts[each], -each))
+        elif within:
+            assert place.candidate == max(within, key=lambda each: (counts[each], -each))
         else:
             assert place.candidate == left[0]
-        before = candidates[place.candidate]
-        shown[before.creator] += 1
+        shown.append(candidates[place.candidate])
+        by_creator[candidates[place.candidate].creator] += 1
         left.remove(place.candidate)
 
 
@@ -140,7 +163,11 @@ def test_a_held_place_is_kept_and_counts_for_the_places_after_it() -> None:
     ]
     assert rearranged(candidates, Spread(limit=3), {}) == [0, 1, 2]
     assert rearranged(candidates, Spread(limit=3), {0: 2}) == [2, 1, 0]
-    assert rearranged(candidates, Spread(limit=3, creator=1), {2: 1}) == [0, 2, 1]
+    assert rearranged(candidates, Spread(limit=3, before=[PlacedVideo(1, None)]), {2: 1}) == [
+        0,
+        2,
+        1,
+    ]
 
 
 def test_the_best_are_enough_if_no_other_candidate_could_count_more() -> None:

@@ -24,6 +24,7 @@ from recommender import InvalidValue, cli, unmute
 from recommender.models import (
     Block,
     FeedSession,
+    FeedVersion,
     Follow,
     Interaction,
     MutedCreator,
@@ -74,13 +75,15 @@ def serve(
     explored: Iterable[str] = (),
     attempt: int | None = None,
     refilled: Iterable[str] = (),
+    feed_id: int | None = None,
 ) -> FeedSession:
     """Write a page as it is recorded, at the end of a sitting that is begun where it is new."""
     owner = id_of(session, User, user)
     key = {"user_id": owner, "session": UUID(int=sitting)}
     times = {"started_at": moment, "last_at": moment}
     begun = session.get(FeedSession, key)
-    begun = begun or FeedSession(**key, next_position=1, rewatch=rewatch, **times)
+    own = {"rewatch": rewatch, "feed_id": feed_id}
+    begun = begun or FeedSession(**key, next_position=1, **own, **times)
     session.add(begun)
     session.flush()
     version = session.scalars(sa.select(ProfileVersion.id).where(ProfileVersion.name == profile))
@@ -449,6 +452,8 @@ def random_world(session: Session, seed: int) -> None:
         song.creator_id = id_of(session, User, chance.choice(users))
     for user in users:
         random_behaviour(session, user, users, videos, chance)
+    limited = recommender.create_feed(session, "reels", memory="own", limits={"creator": (1, 4)})
+    feeds = [None, limited.id, recommender.create_feed(session, "mail").id]
     for sitting in range(14):
         left = chance.sample(videos, 10)
         owner, rewatch = chance.choice(users), chance.random() < 0.3
@@ -460,6 +465,7 @@ def random_world(session: Session, seed: int) -> None:
                 profile=chance.choice(["for_you", "for_you", "classic"]),
                 crowded=chance.sample(shown, 1), explored=chance.sample(shown, 1),
                 attempt=chance.choice([None, 1, 3, 4]), refilled=shown[: chance.randrange(2)],
+                feed_id=feeds[sitting % 3],
             )  # fmt: skip
     begun = session.scalars(sa.select(FeedSession).order_by(FeedSession.session)).all()
     for each in chance.sample(begun, 3):
@@ -511,6 +517,9 @@ def audited_in_python(session: Session, since: datetime | None = None) -> Audit:
     promising = [each for each in places if each.profile_id not in classic]
     new = [each for each in promising if not sessions[each.user_id, each.session].rewatch]
     is_rewatch = dict(session.execute(sa.select(FeedSession.session, FeedSession.rewatch)).all())
+    limited = sa.select(FeedVersion.id).where(FeedVersion.name == "reels").scalar_subquery()
+    of_feed = sa.select(FeedSession.session).where(FeedSession.feed_id == limited)
+    own = set(session.scalars(of_feed))
     ordinary = [each for each in all_places if not is_rewatch[each.session]]
     pages = Counter((each.user_id, each.session, each.page, each.asked) for each in places)
     pairs = [
@@ -529,8 +538,12 @@ def audited_in_python(session: Session, since: datetime | None = None) -> Audit:
         neighbours_sound=sum(
             one.sound_id == other.sound_id for one, other in pairs if one.sound_id is not None
         ),
+        beyond_limits=sum(
+            each.session in own and not each.crowded and is_beyond(each, places, videos)
+            for each in promising
+        ),
         crowded=sum(each.crowded for each in places),
-        served_again=sum(was_served(each, ordinary) for each in new if not each.refilled),
+        served_again=sum(was_served(each, ordinary, own) for each in new if not each.refilled),
         served_too_often=sum((each.attempt or 0) > 3 for each in new if not each.refilled),
         unseen=sum(
             sessions[each.user_id, each.session].seen_until < each.position
@@ -553,12 +566,24 @@ def audited_in_python(session: Session, since: datetime | None = None) -> Audit:
     )
 
 
-def was_served(place: ServedVideo, places: list[ServedVideo]) -> bool:
+def is_beyond(place: ServedVideo, places: list[ServedVideo], videos: dict[int, Video]) -> bool:
+    """Whether one of the three places before it is by the same creator."""
+    return any(
+        each.session == place.session
+        and 0 < place.position - each.position < 4
+        and videos[each.video_id].creator_id == videos[place.video_id].creator_id
+        for each in places
+    )
+
+
+def was_served(place: ServedVideo, places: list[ServedVideo], own: set[UUID]) -> bool:
+    """Whether the same memory had the video before; `own` are the sessions of another memory."""
     return any(
         (each.served_at, each.session.int) < (place.served_at, place.session.int)
         for each in places
         if (each.user_id, each.video_id) == (place.user_id, place.video_id)
         and each.session != place.session
+        and (each.session in own) == (place.session in own)
     )
 
 
@@ -623,18 +648,20 @@ def test_an_audit_counts_what_plain_python_counts(session: Session, seed: int) -
 
 
 def test_a_random_world_breaks_every_promise_that_can_be_broken(session: Session) -> None:
-    random_world(session, 3)
+    random_world(session, 4)
     assert set(found(session)) == {*PROMISES} - {"repeats"}
 
 
 def test_however_much_was_served_it_is_the_same_statements(session: Session) -> None:
+    recommender.create_feed(session, "reels", memory="own", limits={"creator": (1, 4)})
     with counted_statements(session.connection()) as of_nothing:
         audit(session)
+    session.execute(sa.delete(FeedVersion))
     random_world(session, 1)
     with counted_statements(session.connection()) as of_much:
         audit(session)
     assert of_much == of_nothing
-    assert len(of_much) == 13
+    assert len(of_much) == 15
     assert {each.split(" */")[0] for each in of_much} == {"SELECT /* recommender.audit"}
 
 

@@ -125,6 +125,9 @@ def test_the_application_does_its_work(role_engine: Engines, tmp_path: Path) -> 
         recommender.mute(session, "many1", "creator", "creator1")
         recommender.reset_user(session, "many2")
         recommender.create_profile(session, "mine", {"likes": 1.0})
+        recommender.create_feed(session, "reels", memory="own")
+        assert names(for_you(session, "many1", feed="reels", limit=1))
+        recommender.delete_feed(session, "reels")
         page = for_you(session, "many1", limit=1)
         return names(page) + names(for_you(session, "many1", cursor=page.cursor))
 

@@ -52,6 +52,10 @@ CALLS: Mapping[str, Call] = {
     "get_profile": lambda s: recommender.get_profile(s, "mine").version,
     "list_profiles": lambda s: len(recommender.list_profiles(s)) > 2,
     "profile_history": lambda s: len(recommender.profile_history(s, "mine")),
+    "create_feed": lambda s: recommender.create_feed(s, "reels", memory="own").memory_id,
+    "get_feed": lambda s: recommender.get_feed(s, "reels").memory == "own",
+    "list_feeds": lambda s: len(recommender.list_feeds(s)),
+    "delete_feed": lambda s: recommender.delete_feed(s, "reels").deleted_at is not None,
     "resolve": lambda s: recommender.resolve(s, "ana").known,
     "for_you": lambda s: names(recommender.for_you(s, "ana", as_of=at())) == ["v3"],
     "record_page": lambda s: (

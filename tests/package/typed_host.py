@@ -26,6 +26,7 @@ from recommender import (
     Event,
     EventKind,
     Explanation,
+    Feed,
     FeedItem,
     FeedPage,
     FeedRequest,
@@ -186,6 +187,15 @@ def ranking(session: Session) -> Sequence[int]:
     assert_type(recommender.get_profile(session, "mine"), Profile)
     assert_type(recommender.list_profiles(session), list[Profile])
     recommender.diff_profiles(session, "mine", "for_you").as_dict()
+    quotas = {"following": 200, "neighbours": 100}
+    reels = recommender.create_feed(
+        session, "reels", profile="mine", sources=quotas, memory="own", limits={"creator": (2, 10)}
+    )
+    recommender.create_feed(session, "shorts", sources=["newest"], formats=["short"])
+    assert_type(recommender.get_feed(session, reels.name), Feed)
+    assert_type(recommender.list_feeds(session), list[Feed])
+    assert_type(recommender.for_you(session, "ana", feed="reels").request.feed, Feed | None)
+    assert_type(recommender.delete_feed(session, "reels").as_dict(), dict[str, Any])
     return [record.version for record in recommender.profile_history(session)]
 
 
@@ -226,8 +236,8 @@ ERRORS: tuple[type[RecommenderError], ...] = (
     recommender.EventTooOld, recommender.InvalidCursor, recommender.InvalidValue,
     recommender.NotFound, recommender.NotPermitted, recommender.PoolTimeout,
     recommender.QueryTimeout, recommender.SchemaOutOfDate, recommender.StorageFailure,
-    recommender.UnknownProfile, recommender.UnknownSignal, recommender.UnknownUser,
-    recommender.UnknownVideo,
+    recommender.UnknownFeed, recommender.UnknownProfile, recommender.UnknownSignal,
+    recommender.UnknownUser, recommender.UnknownVideo,
 )  # fmt: skip
 
 

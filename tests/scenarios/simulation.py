@@ -20,7 +20,7 @@ from uuid import UUID
 from recommender import create_engine
 from recommender.benchmark import chart
 from recommender.database import migrations
-from recommender.feed import resolve
+from recommender.feed import resumed
 from tests.support.simulated_viewers import (
     Day,
     ForYou,
@@ -46,7 +46,7 @@ Days = Mapping[str, Sequence[Day]]
 def seeded_sessions(seed: int = 0) -> Iterator[None]:
     """Give sessions of For You the same names every time, and so the same random choices."""
     chance = Random(seed)  # noqa: S311 - a simulation, not a secret
-    with patch.object(resolve, "uuid4", lambda: UUID(int=chance.getrandbits(128), version=4)):
+    with patch.object(resumed, "uuid4", lambda: UUID(int=chance.getrandbits(128), version=4)):
         yield
 
 

@@ -85,6 +85,10 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         weights = {"freshness": 1.0}
         values["create_profile"] = recommender.create_profile(session, "mine", weights)
         values["activate_profile"] = recommender.activate_profile(session, "mine")
+        values["create_feed"] = recommender.create_feed(session, "reels", memory="own")
+        values["get_feed"] = recommender.get_feed(session, "reels")
+        values["for_you feed"] = recommender.for_you(session, "user1", feed="reels", as_of=at())
+        values["delete_feed"] = recommender.delete_feed(session, "reels")
         where = Video.key.in_(["v1", "v2", "v3", "v9", SECRET])
         page = recommender.for_you(
             session, "user1", where=where, rewatch=True, limit=1, reasons=True, **OWN
@@ -102,7 +106,7 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         values["people"] = recommender.people(session, "user1", as_of=at(), reasons=True)
         values["following"] = recommender.following(session, "user1", as_of=at(), reasons=True)
         values["trending"] = recommender.trending(session, as_of=at())
-        for name in ("get_profile", "list_profiles", "profile_history", "audit"):
+        for name in ("get_profile", "list_profiles", "profile_history", "list_feeds", "audit"):
             values[name] = getattr(recommender, name)(session)
         values["diff_profiles"] = recommender.diff_profiles(
             session, "classic", "for_you", users=["ana"], as_of=at()

@@ -179,15 +179,17 @@ WRITES: Mapping[str, Write] = {
 """The public functions that write for a viewer in the caller's transaction."""
 
 OTHERS = {
-    "activate_profile", "create_profile", "erase_user", "erase_video", "fit", "fit_pages",
-    "import_file", "merge_users", "prune", "refresh", "rename_user", "run_transaction", "upgrade",
+    "activate_profile", "create_feed", "create_profile", "delete_feed", "erase_user", "erase_video",
+    "fit", "fit_pages", "import_file", "merge_users", "prune", "refresh", "rename_user",
+    "run_transaction", "upgrade",
 }  # fmt: skip
 """Public functions that write for no single viewer, or in their own transactions."""
 
 READS = {
     "as_datetime", "audit", "create_engine", "diagnose", "diff_profiles", "evaluate",
     "evaluate_next", "explain", "export_file",
-    "export_user", "feed_query", "following", "get_profile", "list_profiles", "prepare_engine",
+    "export_user", "feed_query", "following", "get_feed", "get_profile", "list_feeds",
+    "list_profiles", "prepare_engine",
     "profile_history", "rank", "reach", "replay_profile", "similar", "translate_errors",
     "trending",
 }  # fmt: skip

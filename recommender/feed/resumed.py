@@ -1,0 +1,136 @@
+"""The session that a request continues: its place in it, and the videos just before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.orm import aliased
+
+from recommender.database.expressions import Statement, json_rows
+from recommender.errors import CursorAhead, InvalidCursor, InvalidValue
+from recommender.feed.cursors import SessionPosition, read_cursor, session_uuid
+from recommender.models import FeedSession, ServedVideo, User, Video
+from recommender.ranking.request import LARGEST_SPAN, FeedRequest, PlacedVideo
+
+_EXPIRED = "session_id: the session has expired: begin one under another id"
+
+
+def place_of(cursor: str | None, session_id: UUID | str | None) -> SessionPosition:
+    """Return the place of a page in its session.
+
+    Raises:
+        InvalidCursor: the cursor has not the form of a cursor.
+        InvalidValue: the session's id is not a UUID, or is given together with a cursor.
+    """
+    if cursor is None or cursor == "":
+        return SessionPosition(uuid4() if session_id is None else session_uuid(session_id), 1)
+    if session_id is not None:
+        raise InvalidValue(
+            "session_id: is given with a cursor, which names its session: give the cursor alone"
+        )
+    return read_cursor(cursor)
+
+
+def with_session(viewer_query: Statement) -> Statement:
+    """Add the viewer's session and its last videos to the query of a viewer.
+
+    Execute it with the session's UUID as the bind parameter `session`.
+    """
+    is_session = sa.and_(
+        FeedSession.user_id == User.id, FeedSession.session == sa.bindparam("session")
+    )
+    is_last = sa.and_(
+        ServedVideo.user_id == FeedSession.user_id,
+        ServedVideo.session == FeedSession.session,
+        ServedVideo.position == FeedSession.next_position - 1,
+    )
+    return (
+        viewer_query.add_columns(
+            FeedSession.next_position,
+            FeedSession.last_at,
+            FeedSession.rewatch,
+            FeedSession.started_at,
+            FeedSession.seen_until,
+            Video.creator_id,
+            Video.sound_id,
+            _last_places().label("last_places"),
+        )
+        .outerjoin(FeedSession, is_session)
+        .outerjoin(ServedVideo, is_last)
+        .outerjoin(Video, Video.id == ServedVideo.video_id)
+    )
+
+
+def _last_places() -> sa.ScalarSelect[str]:
+    """Return the last places of a session of a feed, as many as a limit may look at, as JSON."""
+    place, video = aliased(ServedVideo), aliased(Video)
+    values = (place.position, video.creator_id, video.sound_id, video.format)
+    return (
+        sa.select(json_rows(*values))
+        .select_from(place)
+        .join(video, video.id == place.video_id)
+        .where(
+            place.user_id == FeedSession.user_id,
+            place.session == FeedSession.session,
+            place.position > FeedSession.next_position - LARGEST_SPAN,
+            FeedSession.feed_id.is_not(None),
+        )
+        .correlate(FeedSession)
+        .scalar_subquery()
+    )
+
+
+def places_before(row: Any) -> tuple[PlacedVideo, ...]:
+    """Return the last videos of a session: of a feed as many as a limit may look at, else one.
+
+    Args:
+        row: a row of the query that `with_session` returns.
+    """
+    if not row.next_position:
+        return ()
+    places = sorted(json.loads(row.last_places or "[]"))
+    if not places:
+        return (PlacedVideo(row.creator_id, row.sound_id),)
+    return tuple(PlacedVideo(*values) for _, *values in places)
+
+
+def resumed(request: FeedRequest, row: Any, position: int, *, may_lag: bool) -> FeedRequest:
+    """Return the request for the page of its session that begins at a position.
+
+    Args:
+        request: the request, with its session.
+        row: a row of the query that `with_session` returns.
+        position: the position that the cursor holds; 1 for the first page, which needs no session.
+        may_lag: whether the database may be a replica, which does not have every page yet.
+
+    Raises:
+        InvalidCursor: the viewer has no such session, it has expired, or it has no such page.
+        CursorAhead: the same, if the database may lag.
+    """
+    if position == 1 and row.next_position is None:
+        return request
+    lifetime = timedelta(seconds=request.settings.session_lifetime)
+    is_known = row.next_position is not None and position <= row.next_position
+    if not is_known or request.as_of - row.last_at > lifetime:
+        raise _lost(position, may_lag=may_lag)
+    return replace(
+        request,
+        position=position,
+        next_position=row.next_position,
+        rewatch=row.rewatch,
+        started_at=row.started_at,
+        seen_until=row.seen_until,
+        places_before=places_before(row),
+    )
+
+
+def _lost(position: int, *, may_lag: bool) -> InvalidCursor:
+    """Return the error for a session that cannot be continued."""
+    if may_lag:
+        return CursorAhead()
+    return InvalidCursor(_EXPIRED if position == 1 else None)
