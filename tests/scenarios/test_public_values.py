@@ -86,7 +86,6 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         values["create_profile"] = recommender.create_profile(session, "mine", weights)
         values["activate_profile"] = recommender.activate_profile(session, "mine")
         values["create_feed"] = recommender.create_feed(session, "reels", memory="own")
-        values["get_feed"] = recommender.get_feed(session, "reels")
         values["for_you feed"] = recommender.for_you(session, "user1", feed="reels", as_of=at())
         values["delete_feed"] = recommender.delete_feed(session, "reels")
         where = Video.key.in_(["v1", "v2", "v3", "v9", SECRET])
