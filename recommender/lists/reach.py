@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, BigInteger, ColumnElement, Double, Label, Subquery, Text
+from sqlalchemy import CTE, BigInteger, ColumnElement, Label, Subquery, Text
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.types import TypeEngine
 
@@ -203,20 +203,13 @@ def _given(viewer: Viewer, column: InstrumentedAttribute[Any]) -> ColumnElement[
 
 def _declared() -> list[Label[float]]:
     """Return how many hashtags of the video a recipient declared, and whether its sound."""
-    both = sa.and_(
+    is_declared = sa.select(number(1)).where(
         UserHashtag.user_id == RECIPIENT.id, UserHashtag.hashtag_id == VideoHashtag.hashtag_id
-    )
-    hashtags = (
-        sa.select(sa.cast(sa.func.count(), Double))
-        .select_from(VideoHashtag)
-        .join(UserHashtag, both)
-        .where(VideoHashtag.video_id == Video.id)
-        .scalar_subquery()
     )
     sound = sa.select(UserSound.sound_id).where(
         UserSound.user_id == RECIPIENT.id, UserSound.sound_id == Video.sound_id
     )
-    return [hashtags.label("hashtags"), is_true(some(sound)).label("sound")]
+    return [_of_hashtags(is_declared).label("hashtags"), is_true(some(sound)).label("sound")]
 
 
 def _learned() -> list[Label[float]]:
@@ -224,14 +217,11 @@ def _learned() -> list[Label[float]]:
     follow = sa.select(Follow.creator_id).where(
         Follow.user_id == RECIPIENT.id, Follow.creator_id == Video.creator_id
     )
-    of_hashtags = _affinity("hashtag", VideoHashtag.hashtag_id).join(
-        VideoHashtag, VideoHashtag.video_id == Video.id
-    )
     return [
         is_true(some(follow)).label("follows"),
-        _sum(_affinity("creator", Video.creator_id)).label("creator"),
-        _sum(_affinity("sound", Video.sound_id)).label("its_sound"),
-        _sum(of_hashtags).label("its_hashtags"),
+        _or_0(_affinity("creator", Video.creator_id).scalar_subquery()).label("creator"),
+        _or_0(_affinity("sound", Video.sound_id).scalar_subquery()).label("its_sound"),
+        _of_hashtags(_affinity("hashtag", VideoHashtag.hashtag_id)).label("its_hashtags"),
     ]
 
 
@@ -244,9 +234,16 @@ def _affinity(subject: str, subject_id: Any) -> sa.Select[float]:
     )
 
 
-def _sum(scores: sa.Select[float]) -> ColumnElement[float]:
-    total = scores.with_only_columns(sa.func.sum(Affinity.score)).scalar_subquery()
-    return sa.func.coalesce(total, number(0))
+def _of_hashtags(value: sa.Select[float]) -> ColumnElement[float]:
+    """Return the sum of a value over the hashtags of the video."""
+    # A look-up for each hashtag: with a join PostgreSQL may read all affinities of a recipient.
+    each = value.correlate(VideoHashtag, RECIPIENT).scalar_subquery()
+    total = sa.select(sa.func.sum(each)).where(VideoHashtag.video_id == Video.id)
+    return _or_0(total.scalar_subquery())
+
+
+def _or_0(value: ColumnElement[float]) -> ColumnElement[float]:
+    return sa.func.coalesce(value, number(0))
 
 
 def _signals(facts: Subquery, viewer: Viewer) -> dict[str, Number]:
