@@ -35,8 +35,12 @@ from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_rows
 from recommender.ingest.events import record_many
 from recommender.ingest.values import Event
+from recommender.lists.people import people
+from recommender.lists.reach import reach
+from recommender.lists.similar import similar
 from recommender.models import Video
 from recommender.operations import query_plans
+from recommender.operations.probes import spread_keys
 from recommender.ranking.filters import allowed
 from recommender.ranking.registry import OURS
 from recommender.ranking.request import REFERENCE, FeedRequest
@@ -87,6 +91,8 @@ def measure(
         pages += _alone(engine, profile, viewers, world)
     say(f"{clients} clients")
     pages.append(_together(engine, world, settings or Settings(), clients, seconds))
+    say("lists")
+    pages += _lists(engine, viewers)
     say("the same by hand")
     by_hand = _by_hand(engine, viewers)
     say("every video")
@@ -138,6 +144,23 @@ def _alone(
     seen = [_page(engine, world.user_key(1), profile) for _ in viewers][1:]
     for state, times in (("cold", cold), ("warm", warm), ("warm, seen many", seen)):
         yield Pages(profile, state, 1, Times.of(times), round(1 / fmean(times), 1))
+
+
+def _lists(engine: Engine, viewers: Sequence[str]) -> Iterator[Pages]:
+    """Measure the lists beside For You, each on a warm connection."""
+    with Session(engine) as session:
+        videos = spread_keys(session, Video, len(viewers))
+    pairs = list(zip(viewers, videos, strict=False))
+    lists: Mapping[str, list[Callable[[Session], object]]] = {
+        "similar": [partial(similar, videos=video, user=user, as_of=END) for user, video in pairs],
+        "people": [partial(people, user=user, as_of=END) for user, _ in pairs],
+        "reach": [partial(reach, video=video, as_of=END) for _, video in pairs],
+    }
+    for name, calls in lists.items():
+        for call in calls[:WARM_UP]:
+            run_transaction(engine, call)
+        times = [_seconds(partial(run_transaction, engine, call)) for call in calls]
+        yield Pages(name, "warm", 1, Times.of(times), round(1 / fmean(times), 1))
 
 
 def _together(

@@ -33,7 +33,8 @@ class Pages:
     """The times of one kind of pages.
 
     Attributes:
-        profile: the ranking profile; `for_you` pages are recorded, others are previews.
+        profile: the ranking profile, or the name of a list beside For You; `for_you` pages are
+            recorded, others are previews.
         state: cold, warm, or warm for a viewer who has seen very many videos.
         clients: the number of concurrent clients, each a process.
         times: milliseconds per page.
@@ -54,7 +55,7 @@ class Benchmark:
     Attributes:
         database: the database, its version, and its parallel workers per statement.
         videos: the number of videos in the catalogue.
-        pages: the times of pages, by kind.
+        pages: the times of pages and lists, by kind.
         whole: the times of the reference formula over every video, by one statement, by numpy and
             by `classic`, and whether all three gave the same videos.
         ratios: ratios between these times.

@@ -267,6 +267,7 @@ def test_the_command_measures_a_world_that_it_makes(
         *(("for_you@1", state, 1) for state in ("cold", "warm", "warm, seen many")),
         *(("classic", state, 1) for state in ("cold", "warm", "warm, seen many")),
         ("for_you@1", "warm", 2),
+        *((name, "warm", 1) for name in ("similar", "people", "reach")),
     ]  # fmt: skip
     assert found["whole"]["equal"] is True
     assert 0 < found["exact"]["score_share"] <= 1
