@@ -22,7 +22,7 @@ class Contribution(NamedTuple):
     @property
     def contribution(self) -> float:
         """The number that the signal adds to the score, to nine decimals."""
-        return round(self.value * self.weight, 9)
+        return round(self.value * self.weight, 9) + 0.0  # the sum makes 0.0 of -0.0
 
     def as_dict(self) -> dict[str, float]:
         """Return value, weight and contribution."""

@@ -570,6 +570,8 @@ WRITES: dict[str, Callable[[Session], Any]] = {
     "be muted": lambda s: mute(s, "u5", "creator", MARK),
     "dismiss": lambda s: dismiss(s, MARK, "u5"),
     "be dismissed": lambda s: dismiss(s, "u5", MARK),
+    "suggest": lambda s: recommender.people(s, MARK, record=True),
+    "be suggested": lambda s: recommender.people(s, "u5", record=True),
     "import a follow": lambda s: apply_follows(s, [{"user": "u5", "creator": MARK}]),
     "import their follow": lambda s: apply_follows(s, [{"user": MARK, "creator": "u5"}]),
     "publish": lambda s: upsert_videos(
@@ -633,6 +635,7 @@ QUICK_WRITES = {"upsert", "record", "follow"}
         pytest.param("be followed", 3, marks=pytest.mark.slow),
         pytest.param("be muted", 3, marks=pytest.mark.slow),
         pytest.param("be dismissed", 3, marks=pytest.mark.slow),
+        pytest.param("be suggested", 3, marks=pytest.mark.slow),
     ],
 )
 def test_an_erasure_that_begins_amid_a_write(engine: Engine, name: str, statement: int) -> None:

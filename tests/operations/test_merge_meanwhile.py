@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
+import recommender
 from recommender import (
     Settings,
     audit,
@@ -62,6 +63,8 @@ WRITES: dict[str, Callable[[Session], Any]] = {
     "be muted": lambda s: mute(s, "u5", "creator", GUEST),
     "dismiss": lambda s: dismiss(s, GUEST, "u0"),
     "be dismissed": lambda s: dismiss(s, "u5", GUEST),
+    "suggest": lambda s: recommender.people(s, GUEST, record=True),
+    "be suggested": lambda s: recommender.people(s, "u5", record=True),
     "be blocked": lambda s: block(s, "u5", GUEST),
     "import a follow": lambda s: apply_follows(s, [{"user": "u5", "creator": GUEST}]),
     "publish": lambda s: upsert_videos(

@@ -30,7 +30,7 @@ from recommender.formats.scalars import EVENT_KINDS
 from recommender.operations.users import show_user
 from recommender.ranking.request import RequestSummary
 from tests.conftest import DATABASES
-from tests.support.feed_model import LIFETIME, Model, User, Video
+from tests.support.feed_model import LIFETIME, Model, Suggested, User, Video
 from tests.support.twin_databases import (
     LEARNED,
     STATE,
@@ -235,6 +235,27 @@ class Programs(RuleBasedStateMachine):
         else:
             assert found == (dismissed not in owner.dismissed)
             owner.dismissed.add(dismissed)
+
+    @rule(user=users, limit=st.integers(1, 3))
+    def suggest(self, user: str, limit: int) -> None:
+        """Show a page of people; the whole list has everyone who may be suggested."""
+
+        def suggest(session: Session) -> list[list[str]]:
+            options: dict[str, Any] = {"as_of": self.now}
+            page = recommender.people(session, user, limit=limit, record=True, **options)
+            whole = recommender.people(session, user, **options)
+            return [[item.creator for item in each.items] for each in (page, whole)]
+
+        (shown, whole), viewer = self.twins.both(suggest), self.model.users.get(user)
+        assert shown == whole[:limit]
+        person, every = viewer or User("stranger"), self.model.every_video()
+        model = self.model.people()
+        may_come = [each for each in model if person.may_follow(each, every, self.now)]
+        assert sorted(whole) == sorted(each.key for each in may_come)
+        for creator in may_come:
+            if viewer and creator.key in shown:
+                before = viewer.suggested.get(creator, Suggested(0, self.now - DAY))
+                viewer.suggested[creator] = before.again(self.now)
 
     # Events
 
@@ -596,6 +617,7 @@ class Programs(RuleBasedStateMachine):
         else:
             known.is_reset = True
             known.candidates.clear()
+            known.suggested.clear()
 
     @rule(rows=st.lists(proposals, min_size=1, max_size=3),
           source=st.sampled_from(["model", "Model"]))  # fmt: skip
@@ -698,10 +720,11 @@ class Programs(RuleBasedStateMachine):
     def suggestions_agree(self) -> None:
         """The stored suggestions are those of the model, on both databases."""
         expected = [
-            (user.key, creator.key, 0, None, True)
+            (user.key, creator.key, *user.suggested.get(creator, (0, None)),
+             creator in user.dismissed)
             for user in self.model.people()
-            for creator in user.dismissed
-        ]
+            for creator in user.dismissed | user.suggested.keys()
+        ]  # fmt: skip
         assert self.twins.both(suggestions) == sorted(
             expected, key=lambda row: [str(value) for value in row]
         )

@@ -158,6 +158,24 @@ class Memory:
         return Memory(latest.session, latest.last_at, attempts, seen)
 
 
+class Suggested(NamedTuple):
+    """The days on which someone was suggested to a user, and the last time."""
+
+    days: int
+    last_at: datetime
+
+    def again(self, as_of: datetime) -> Suggested:
+        """Return what is known after a list at a time: a day counts once."""
+        is_new = self.last_at.date() < as_of.date()
+        return Suggested(self.days + 1, as_of) if is_new else self
+
+    def with_other(self, other: Suggested | None) -> Suggested:
+        """Return what two users know together."""
+        if other is None:
+            return self
+        return Suggested(self.days + other.days, max(self.last_at, other.last_at))
+
+
 class Body(NamedTuple):
     """What two events with one key must have in common."""
 
@@ -183,6 +201,7 @@ class User:
     memory: dict[Video, Memory] = field(default_factory=dict)
     candidates: dict[tuple[Video, str], tuple[float, datetime | None]] = field(default_factory=dict)
     dismissed: set[User] = field(default_factory=set)
+    suggested: dict[User, Suggested] = field(default_factory=dict)
     is_reset: bool = False
     merged: set[User] = field(default_factory=set)
 
@@ -208,6 +227,8 @@ class User:
         self.follows |= guest.follows
         self.blocks |= guest.blocks
         self.dismissed |= guest.dismissed
+        for creator, shown in guest.suggested.items():
+            self.suggested[creator] = shown.with_other(self.suggested.get(creator))
         self.is_reset |= guest.is_reset
         self.merged |= {guest, *guest.merged}
         return len(twice), len(renamed)
@@ -219,6 +240,9 @@ class User:
                 declared ^= {guest}
                 declared |= {user}
             declared.discard(self)
+        if shown := self.suggested.pop(guest, None):
+            self.suggested[user] = shown.with_other(self.suggested.get(user))
+        self.suggested.pop(self, None)
         if ("creator", guest) in self.mutes:
             self.mutes = (self.mutes - {("creator", guest)}) | {("creator", user)}
         self.mutes.discard(("creator", self))
@@ -248,6 +272,18 @@ class User:
         served = self.memory.get(video)
         is_known = served is not None and served.seen
         return is_known or any(video in own.looked_at() for own in self.sessions.values())
+
+    def may_follow(self, creator: User, videos: Iterable[Video], as_of: datetime) -> bool:
+        """Return whether a creator may be suggested, who has one of the videos for everyone."""
+        has_video = any(
+            video.creator is creator
+            and (video.status, video.audience) == ("published", "public")
+            and (video.published_at or scalars.UNDATED) <= as_of
+            for video in videos
+        )
+        is_hidden = creator in self.follows | self.blocks | self.dismissed or creator is self
+        is_muted = ("creator", creator) in self.mutes or self.is_blocked_by(creator)
+        return has_video and creator.discoverable and not (is_hidden or is_muted)
 
     def may_see(self, video: Video, as_of: datetime) -> bool:
         """Return whether a video is not seen, and was served neither lately nor often."""
@@ -365,6 +401,7 @@ class Model:
             other.follows.discard(user)
             other.blocks.discard(user)
             other.dismissed.discard(user)
+            other.suggested.pop(user, None)
             other.mutes.discard(("creator", user))
 
     def merge_refusal(self, guest: str, user: str) -> type[Exception] | None:
