@@ -32,7 +32,7 @@ from recommender.lists.people_sources import PEOPLE_SOURCES
 from recommender.lists.people_values import PeoplePage, Person
 from recommender.models.tables import USERS
 from recommender.models.types import microseconds
-from recommender.ranking.additions import check_where, kept_shape
+from recommender.ranking.additions import kept_shape
 from recommender.ranking.profiles import check_person_signal
 from recommender.ranking.request import DEFAULT_LIMIT, PEOPLE, FeedRequest
 from recommender.ranking.scoring import score_of
@@ -139,7 +139,6 @@ def people(
     )  # fmt: skip
     _check_profile(request)
     request = replace(request, where=checked_predicate(where, USERS), session=None)
-    check_where(request.where)
     rows = _rows(session, request, after or PeoplePosition(request.as_of))
     page = _page(request, rows)
     if record and request.known:

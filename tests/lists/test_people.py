@@ -117,6 +117,25 @@ def test_more_than_two_who_follow_are_counted_and_the_first_one_is_named(town: S
     assert values(page(town))["both"]["followed_by"] == 4 / 5
 
 
+def test_what_is_true_for_all_viewers_is_named_last(town: Session) -> None:
+    trend = sa.update(Video).where(Video.key == "liked 0").values(trending=20.0)
+    town.execute(trend)
+    weights = {"popular": 9.0, "enjoyed": 0.1, "active": 1.0}
+    recommender.create_profile(town, "people", weights)
+    found = {person.creator: person.reason for person in page(town, reasons=True).items}
+    assert found["liked"] == "You enjoyed 3 of their videos lately. Popular now."
+    assert found["star"] == "Popular in your language."
+
+
+def test_who_published_long_ago_is_not_said_to_have_published_lately(town: Session) -> None:
+    told = {}
+    for days in (8, 10):
+        make_creators(town, f"{days} days", published_at=NOON - days * DAY)
+        found = page(town, reasons=True, where=User.key == f"{days} days")
+        told[days] = found.items[0].reason
+    assert told == {8: "They published lately.", 10: "They publish videos."}
+
+
 def test_who_may_not_be_named_is_neither_named_nor_counted(town: Session) -> None:
     make_creators(town, "abe")
     befriend(town, "abe", "both")
@@ -160,6 +179,16 @@ def test_who_may_not_be_suggested_is_out(town: Session) -> None:
             assert keys(page(town))[:2] == ["both", "one"]
             hide(town)
             assert "one" not in keys(page(town)), name
+            savepoint.rollback()
+
+
+def test_who_is_being_erased_merged_or_hidden_is_out_before_their_videos_are(town: Session) -> None:
+    """The row of the user decides; their videos follow in later transactions."""
+    other = sa.select(User.id).where(User.key == "bob").scalar_subquery()
+    for changed in ({"erased_at": NOON}, {"merged_into": other}, {"discoverable": False}):
+        with town.begin_nested() as savepoint:
+            town.execute(sa.update(User).where(User.key == "one").values(changed))
+            assert "one" not in keys(page(town)), changed
             savepoint.rollback()
 
 
@@ -308,8 +337,9 @@ def test_who_was_shown_on_five_days_comes_after_all_others(town: Session) -> Non
     assert [order[0] for order in orders] == [
         "both", "both", "one", "both", "one", "both", "liked",
     ]  # fmt: skip
-    for number in range(7, 12):
-        page(town, as_of=NOON + number * DAY, record=True, limit=1, where=User.key == "both")
+    assert shown(town)["both"][0] == 4
+    assert keys(page(town, as_of=NOON + 7 * DAY))[-1] == "new"
+    page(town, as_of=NOON + 7 * DAY, record=True, limit=1, where=User.key == "both")
     last = page(town, as_of=NOON + 13 * DAY)
     assert keys(last)[-1] == "both"
     assert values(last)["both"]["shown"] == 1
