@@ -699,6 +699,19 @@ def test_who_comes_after_an_erasure_began_finds_nobody(engine: Engine, name: str
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
+def test_an_erasure_waits_for_a_list_that_suggests_the_person(engine: Engine) -> None:
+    owner = small_world(engine)
+    with ThreadPoolExecutor(1) as threads, Session(writing(engine)) as session:
+        page = recommender.people(session, "u5", record=True)
+        assert MARK in [person.creator for person in page.items]
+        running = threads.submit(erase_user, engine, MARK)
+        wait_for_a_lock(engine)
+        session.commit()
+        running.result()
+    is_gone(engine, owner)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
 def test_a_page_ranked_before_is_not_recorded_after(engine: Engine) -> None:
     owner = small_world(engine)
     with Session(engine) as session:
