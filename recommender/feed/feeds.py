@@ -21,7 +21,7 @@ from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.ranking.profiles import NAME, WantedProfile, get_profile, lock_versions
 from recommender.ranking.registration import MAX_QUOTA
 from recommender.ranking.registry import Registry, known_registry
-from recommender.ranking.request import FEED_MEMORIES, LARGEST_SPAN, Feed, FeedMemory
+from recommender.ranking.request import FEED_MEMORIES, LARGEST_SPAN, PEOPLE, Feed, FeedMemory
 from recommender.settings import MOST_CANDIDATES
 
 MAX_FORMATS = 10
@@ -165,7 +165,10 @@ def _check_name(name: object) -> None:
 
 
 def _checked_profile(session: Session, profile: str) -> WantedProfile:
-    if get_profile(session, profile).is_reference:
+    wanted = get_profile(session, profile)
+    if wanted.name == PEOPLE:
+        raise InvalidValue(f"profile: {profile} ranks people, not videos: choose another one")
+    if wanted.is_reference:
         raise InvalidValue(f"profile: {profile} has neither sources nor limits: choose another one")
     return WantedProfile.of(profile)
 

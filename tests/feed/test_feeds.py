@@ -422,6 +422,7 @@ def test_refilled_places_are_within_the_limits_too(session: Session) -> None:
         ({"name": "1st"}, "^feed: '1st' is not a letter followed by"),
         ({"name": 5}, "^feed: 5 is not a letter followed by"),
         ({"profile": "classic"}, "^profile: classic has neither sources nor limits"),
+        ({"profile": "people@1"}, "^profile: people@1 ranks people, not videos"),
         ({"sources": "newest"}, "^sources: 'newest' is no list of sources"),
         ({"sources": ["news"]}, "^sources: there is no source 'news': there are following, "),
         ({"sources": {"newest": 1_001}}, "^sources: the quota of newest is 1001, not 0 to 1,000"),
