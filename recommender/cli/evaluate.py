@@ -24,6 +24,7 @@ from recommender.cli.figures import (
     value_cell,
 )
 from recommender.cli.findings import fail_if_not_well, print_findings
+from recommender.cli.list_tasks import print_next
 from recommender.cli.log_options import (
     Holdout,
     every_option,
@@ -32,7 +33,6 @@ from recommender.cli.log_options import (
     scratch_option,
     until_option,
 )
-from recommender.cli.next_videos import print_next
 from recommender.cli.options import NumberRange, Time, database_option, format_option, settings
 from recommender.cli.output import form_of, print_records, print_table, print_text
 from recommender.cli.progress import progress_bars

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import Event, InvalidValue, cli, evaluate_next, run_transaction
-from recommender.evaluation.next_videos import NEXT, NextEvaluation
+from recommender.evaluation.lists import ListEvaluation
+from recommender.evaluation.next_videos import NEXT
 from recommender.evaluation.results import RankedPages
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import at
@@ -59,7 +60,7 @@ def write(engine: Engine, watches: Watches, *more: Event) -> None:
     run_transaction(engine, apply)
 
 
-def ndcg(found: NextEvaluation) -> dict[str, float]:
+def ndcg(found: ListEvaluation) -> dict[str, float]:
     values = {each.ranker: each.accuracy["ndcg@20"] for each in found.lists}
     return {name: value.value for name, value in values.items() if value}
 
@@ -72,7 +73,7 @@ def test_lists_are_judged_by_what_was_enjoyed_next(engine: Engine) -> None:
     """
     write(engine, [*BEFORE, *AFTER])
     found = evaluate_next(engine, cutoff=CUTOFF)
-    assert (found.users, found.videos, found.target) == (2, 4, "engaged")
+    assert (found.users, found.choices, found.target) == (2, 4, "engaged")
     second, third = (1 / math.log2(place + 1) for place in (2, 3))
     # Without what the user has seen and the given video, the lists of u and of p are:
     expected = {
@@ -152,7 +153,7 @@ def test_profiles_are_compared_and_a_baseline_keeps_its_name(engine: Engine) -> 
         ({"profiles": ["classic"]}, "profile: classic has no candidates: choose another"),
         ({"target": "none"}, "target: 'none' is not one of engaged"),
         ({"sample": 0}, "sample: 0 is no whole number of at least 1"),
-        ({"target": "like"}, "no user has two videos after the cut that led to like"),
+        ({"target": "like"}, "no user enjoyed two videos after the cut"),
         ({"holdout": 0.5}, "cutoff: either a cutoff or a holdout"),
     ):
         with pytest.raises(InvalidValue, match=message):

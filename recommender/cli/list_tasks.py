@@ -6,10 +6,10 @@ import click
 
 from recommender.cli.figures import page_row, print_legend, quality_rows, recall_rows
 from recommender.cli.output import form_of, print_records, print_table, print_text
-from recommender.evaluation.next_videos import NextEvaluation
+from recommender.evaluation.lists import ListEvaluation
 
 
-def print_next(result: NextEvaluation, form: str | None) -> None:
+def print_next(result: ListEvaluation, form: str | None) -> None:
     """Print the lists and what their sources found."""
     if form_of(form) == "table":
         _print_table(result)
@@ -19,9 +19,9 @@ def print_next(result: NextEvaluation, form: str | None) -> None:
     print_records(rows, form, whole=whole)
 
 
-def _print_table(result: NextEvaluation) -> None:
+def _print_table(result: ListEvaluation) -> None:
     print_text(
-        f"Lists out of {result.videos:,} videos for one video of each of {result.users:,} users,"
+        f"Lists out of {result.choices:,} videos for one video of each of {result.users:,} users,"
         f" which led to: {result.target}; wanted are the next ones that did."
     )
     rows = enumerate(result.lists)
