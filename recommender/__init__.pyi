@@ -175,6 +175,7 @@ from .operations.erase import (
 # Evaluation and training
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.next_videos import evaluate_next as evaluate_next
+from .evaluation.next_follows import evaluate_follow as evaluate_follow
 from .evaluation.off_policy import replay_profile as replay_profile
 from .evaluation.log_files import LogFiles as LogFiles
 from .training.fit import fit as fit

@@ -24,7 +24,7 @@ from recommender.cli.figures import (
     value_cell,
 )
 from recommender.cli.findings import fail_if_not_well, print_findings
-from recommender.cli.list_tasks import print_next
+from recommender.cli.list_tasks import print_lists
 from recommender.cli.log_options import (
     Holdout,
     every_option,
@@ -48,11 +48,14 @@ SEGMENT_TABLES = {
     "ndcg@20": f"Pages by segment; fewer than {MIN_USERS} users are too few to compare",
 }
 
-FEED, NEXT = "feed", "next"
+FEED, NEXT, FOLLOW = TASKS = ("feed", "next", "follow")
 """The values of --task."""
 
 OF_FEED = ("ablate", "segments", "checks", "small_creators", "every")
 """The options that only --task feed takes."""
+
+NOT_OF_FOLLOW = ("holdout", "target")
+"""The options that --task follow does not take: follows have a time, and no other outcome."""
 
 
 @click.command()
@@ -72,8 +75,9 @@ OF_FEED = ("ablate", "segments", "checks", "small_creators", "every")
     help="The outcome of an impression that counts as a positive.",
 )  # fmt: skip
 @click.option(
-    "--task", type=click.Choice((FEED, NEXT)), default=FEED, show_default=True,
-    help="What to measure: the feed, or whether lists of similar videos hold what comes next.",
+    "--task", type=click.Choice(TASKS), default=FEED, show_default=True,
+    help="What to measure: the feed, whether lists of similar videos hold what is enjoyed next, or"
+    " whether lists of people hold whom users follow later.",
 )  # fmt: skip
 @click.option("--ablate", is_flag=True, help="Also leave out each signal of the first profile.")
 @click.option("--segments", is_flag=True, help="Also compare in segments of users and videos.")
@@ -105,8 +109,7 @@ def evaluate(
 
     The log comes from the database, or from interchange files. The command writes to neither.
     """
-    if task != FEED:
-        _check_options()
+    _check_options(task)
     if (options["cutoff"] is None) == (options["holdout"] is None):
         raise click.UsageError("give either --cutoff or --holdout")
     if small_creators is not None and not checks:
@@ -114,8 +117,8 @@ def evaluate(
     source: AbstractContextManager[Engine | LogFiles] = readable(longest=settings().rollup_timeout)
     if log_files:
         source = nullcontext(log_files)
-    if task == NEXT:
-        _evaluate_next(source, form, options)
+    if task != FEED:
+        _evaluate_lists(task, source, form, options)
         return
     with source as log, progress_bars() as progress:
         result = recommender.evaluate(
@@ -129,22 +132,28 @@ def evaluate(
     fail_if_not_well(findings)
 
 
-def _evaluate_next(
-    source: AbstractContextManager[Engine | LogFiles], form: str | None, options: Mapping[str, Any]
+def _evaluate_lists(
+    task: str,
+    source: AbstractContextManager[Engine | LogFiles],
+    form: str | None,
+    options: Mapping[str, Any],
 ) -> None:
-    """Measure lists of similar videos."""
-    asked = {name: value for name, value in options.items() if name not in OF_FEED}
+    """Evaluate lists of similar videos, or of people."""
+    unused = (*OF_FEED, *(NOT_OF_FOLLOW if task == FOLLOW else ()))
+    asked = {name: value for name, value in options.items() if name not in unused}
+    evaluate_task = recommender.evaluate_next if task == NEXT else recommender.evaluate_follow
     with source as log, progress_bars() as progress:
-        found = recommender.evaluate_next(log, settings=settings(), progress=progress, **asked)
-    print_next(found, form)
+        found = evaluate_task(log, settings=settings(), progress=progress, **asked)
+    print_lists(found, form, task)
 
 
-def _check_options() -> None:
-    """Raise `UsageError` if an option was given that only --task feed takes."""
+def _check_options(task: str) -> None:
+    """Raise `UsageError` if an option was given that the task does not take."""
     context = click.get_current_context()
-    for name in OF_FEED:
+    refused = {FEED: (), NEXT: OF_FEED, FOLLOW: (*OF_FEED, *NOT_OF_FOLLOW)}[task]
+    for name in refused:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --task {FEED} only")
+            raise click.UsageError(f"--task {task} takes no --{name.replace('_', '-')}")
 
 
 def _print_records(result: Evaluation, findings: Sequence[Finding], form: str | None) -> None:

@@ -100,6 +100,7 @@ class ListTask(Generic[A]):
     Attributes:
         profile: the name of the profile that is evaluated by default.
         sources: the names of the sources of the list.
+        check: raises an error if a profile of a name cannot rank the list.
         listed: returns the first 20 of the list of a profile.
         others: returns the lists to compare with, by name; they may use the first profile.
         cases: returns the lists that are asked for, from a session on the scratch database, the
@@ -109,6 +110,7 @@ class ListTask(Generic[A]):
 
     profile: str
     sources: Sequence[str]
+    check: Callable[[Registry, str, Profile], None]
     listed: Callable[[A, Profile], Sourced]
     others: Callable[[Profile], Mapping[str, Callable[[A], list[str]]]]
     cases: Callable[[Session, Timeline, str, datetime, int], Cases[A]]
@@ -130,7 +132,7 @@ def evaluate_lists(
     settings: Settings | None,
     progress: Progress | None,
 ) -> ListEvaluation:
-    """Evaluate the lists of a task; the arguments and errors are as for `evaluate_next`."""
+    """Evaluate the lists of a task; see `evaluate_next` for the arguments and errors."""
     started = time.monotonic()
     settings = settings or Settings.from_environment()
     report = progress or no_progress
@@ -139,7 +141,9 @@ def evaluate_lists(
     cut, start = cut_of(source, cutoff, until, holdout, target, settings)
     host = None if isinstance(source, LogFiles) else source
     with scratch_timeline(cut, scratch, settings, host) as timeline, translate_errors():
-        named = _profiles(host or timeline.engine, profiles or [task.profile], timeline.registry)
+        named = _profiles(host or timeline.engine, profiles or [task.profile])
+        for name, profile in named.items():
+            task.check(timeline.registry, name, profile)
         begin_learned(timeline, source, start, report)
         with Session(timeline.engine) as session:
             cases = task.cases(session, timeline, target, start, seed)
@@ -158,20 +162,10 @@ def evaluate_lists(
     )
 
 
-def _profiles(engine: Engine, names: Sequence[str], registry: Registry) -> dict[str, Profile]:
-    """Return the profiles to evaluate by name.
-
-    Raises:
-        InvalidValue: a profile is the reference formula, which has no such list.
-        UnknownSignal: a profile weighs a signal that the registry does not have.
-    """
+def _profiles(engine: Engine, names: Sequence[str]) -> dict[str, Profile]:
+    """Return the profiles to evaluate by name."""
     with translate_errors(), Session(engine) as session:
-        profiles = {name: get_profile(session, name) for name in names}
-    for name, profile in profiles.items():
-        registry.check(profile)
-        if profile.is_reference:
-            raise InvalidValue(f"profile: {name} has no candidates: choose another")
-    return profiles
+        return {name: get_profile(session, name) for name in names}
 
 
 def _ranked(

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender.database.aliases import id_of
+from recommender.errors import InvalidValue
 from recommender.evaluation.lists import (
     Asked,
     Cases,
@@ -30,6 +31,7 @@ from recommender.evaluation.log_replay import Progress, Timeline
 from recommender.evaluation.rankers import BASELINES, PAGE, Catalogue, PageRequest, seen_videos
 from recommender.lists.similar import SIMILAR, similar
 from recommender.models import Interaction, Video
+from recommender.ranking.registry import Registry
 from recommender.ranking.request import Profile
 from recommender.ranking.similar import NEWEST, SIMILAR_SOURCES
 from recommender.settings import Settings
@@ -103,6 +105,18 @@ def evaluate_next(
         target=target, sample=sample, scratch=scratch, seed=seed, settings=settings,
         progress=progress,
     )  # fmt: skip
+
+
+def _check(registry: Registry, name: str, profile: Profile) -> None:
+    """Check that a profile can rank the list.
+
+    Raises:
+        InvalidValue: it is the reference formula.
+        UnknownSignal: it weighs a signal that the registry does not have.
+    """
+    registry.check(profile)
+    if profile.is_reference:
+        raise InvalidValue(f"profile: {name} has no candidates: choose another")
 
 
 def _listed(given: GivenVideo, profile: Profile, *, is_personal: bool = False) -> Sourced:
@@ -189,6 +203,7 @@ def enjoyed_in_order(timeline: Timeline, target: str) -> dict[str, list[str]]:
 _TASK = ListTask(
     profile=SIMILAR,
     sources=(*(each.name for each in SIMILAR_SOURCES), NEWEST),
+    check=_check,
     listed=_listed,
     others=_others,
     cases=_cases,

@@ -34,7 +34,7 @@ from recommender.models.tables import USERS
 from recommender.models.types import microseconds
 from recommender.ranking.additions import kept_shape
 from recommender.ranking.profiles import check_person_signal
-from recommender.ranking.request import DEFAULT_LIMIT, PEOPLE, FeedRequest
+from recommender.ranking.request import DEFAULT_LIMIT, PEOPLE, FeedRequest, Profile
 from recommender.ranking.scoring import score_of
 from recommender.ranking.viewer import Shape, Viewer
 from recommender.settings import Settings
@@ -93,7 +93,7 @@ def people(
     *,
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
-    profile: str = PEOPLE,
+    profile: str | Profile = PEOPLE,
     as_of: datetime | None = None,
     where: ColumnElement[bool] | None = None,
     exclude: Iterable[AnyKey] = (),
@@ -114,7 +114,8 @@ def people(
         limit: the maximum number of people, 1 to 500.
         cursor: the cursor of the page before; None or empty for the first page. Pass the other
             arguments again with it.
-        profile: ``people``, whose newest version serves, or ``people@version``.
+        profile: ``people``, whose newest version serves, or ``people@version``, or a
+            `Profile`.
         as_of: the reading time, with an offset; None for now. A cursor keeps the one of the first
             page, but at most this one.
         where: a condition of the host over `User`; use EXISTS for the host's tables.

@@ -64,6 +64,7 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
     "diagnose": lambda bind, _: recommender.diagnose(bind),
     "erase_user": lambda bind, _: recommender.erase_user(bind, "ana"),
     "evaluate": lambda bind, _: recommender.evaluate(bind, cutoff=NOON),
+    "evaluate_follow": lambda bind, _: recommender.evaluate_follow(bind, cutoff=NOON),
     "evaluate_next": lambda bind, _: recommender.evaluate_next(bind, cutoff=NOON),
     "export_file": lambda bind, path: recommender.export_file(bind, "users", f"{path}/out.csv"),
     "export_user": lambda bind, path: recommender.export_user(bind, "ana", f"{path}/ana.zip"),

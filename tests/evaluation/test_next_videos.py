@@ -175,4 +175,4 @@ def test_the_command_prints_the_lists(
     for option in (["--ablate"], ["--checks"], ["--segments"], ["--every", "2d"],
                    ["--small-creators", "0.1"]):  # fmt: skip
         assert cli.run([*command, "--task", "next", *option]) == 2
-        assert f"{option[0]} goes with --task feed only" in capsys.readouterr().err
+        assert f"--task next takes no {option[0]}" in capsys.readouterr().err

@@ -222,6 +222,7 @@ def care(engine: Engine) -> None:
 def learning(engine: Engine) -> None:
     files = LogFiles(users=("users.csv",), videos=("videos.csv",), events=("events.csv",))
     assert_type(recommender.evaluate_next(files, holdout=0.2).users, int)
+    assert_type(recommender.evaluate_follow(files, cutoff=NOW).as_dict(), dict[str, Any])
     result = recommender.evaluate(files, holdout=0.2, profiles=["for_you"], segments=True)
     assert_type([(check.check, check.ok) for check in result.checks()], list[tuple[str, bool]])
     result.as_dict()

@@ -187,7 +187,7 @@ OTHERS = {
 
 READS = {
     "as_datetime", "audit", "create_engine", "diagnose", "diff_profiles", "evaluate",
-    "evaluate_next", "explain", "export_file",
+    "evaluate_follow", "evaluate_next", "explain", "export_file",
     "export_user", "feed_query", "following", "get_feed", "get_profile", "list_feeds",
     "list_profiles", "prepare_engine",
     "profile_history", "rank", "reach", "replay_profile", "similar", "translate_errors",
