@@ -109,6 +109,10 @@ from .lists.timelines import (
     trending as trending,
 )
 from .lists.similar import similar as similar
+from .lists.digest import (
+    Digest as Digest,
+    digest as digest,
+)
 from .lists.reach import (
     Recipient as Recipient,
     reach as reach,

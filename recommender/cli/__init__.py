@@ -27,6 +27,7 @@ GROUPS = {
         "feed": ("feed", "Show a user's For You feed, or another list of videos."),
         "explain": ("feed", "Explain why a video has its place in a user's feed, or has none."),
         "similar": ("similar", "Show the videos that are most like one, or like several together."),
+        "digest": ("digest", "Serve the first videos of a feed to many users, and print them."),
         "reach": ("reach", "Show the users who would want a video most."),
         "people": ("people", "Show creators whom a user could follow."),
         "rank": ("feed", "Sort the given videos for a user, without filtering."),

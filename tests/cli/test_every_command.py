@@ -38,7 +38,7 @@ STEPS = (
     "profiles list {table}", "profiles show for_you {table}", "profiles show mine",
     "feeds create reels --source newest --memory own --limit creator=2/10 {table}",
     "feeds list {table}", "feeds show reels {table}", "feed ana --feed reels",
-    "feeds delete reels {table}",
+    "digest --feed reels --run today --since 30d --limit 2 {table}", "feeds delete reels {table}",
     "evaluate --cutoff {since} --sample 5 --every 5d {table}",
     "fit learned --replay --since {since} --every 5d {table}",
     "replay --profile for_you --since {since} {table}", "video status pottery-3 review",

@@ -39,7 +39,7 @@ WRITING = (
     "user merge u w", "user erase u", "user reset u", "video status v removed", "video erase v",
     "profiles create p --weight seven=1", "profiles activate p", "fit p", "feed u --record",
     "people u --record",
-    "feeds create f", "feeds delete f",
+    "feeds create f", "feeds delete f", "digest --feed f --run r",
     "db upgrade", "db downgrade base", "refresh", "prune --sessions-older-than 30d",
 )  # fmt: skip
 

@@ -61,6 +61,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "upsert_videos": ([VIDEO],),
 }
 ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
+    "digest": lambda bind, _: list(recommender.digest(bind, feed="mail", run="today")),
     "diagnose": lambda bind, _: recommender.diagnose(bind),
     "erase_user": lambda bind, _: recommender.erase_user(bind, "ana"),
     "evaluate": lambda bind, _: recommender.evaluate(bind, cutoff=NOON),

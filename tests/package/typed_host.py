@@ -6,7 +6,7 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 from uuid import UUID
@@ -201,6 +201,14 @@ def ranking(session: Session) -> Sequence[int]:
 
 async def asynchronous(session: AsyncSession) -> FeedPage:
     return assert_type(await session.run_sync(for_you, "ana", limit=3), FeedPage)
+
+
+def mails(engine: Engine) -> Iterator[str]:
+    week = NOW - timedelta(days=7)
+    for each in recommender.digest(engine, ["ana", 7], feed="mail", run="2026-W1", since=week):
+        assert_type(each, recommender.Digest)
+        assert_type(each.as_dict(), dict[str, Any])
+        yield from (item.video for item in each.items)
 
 
 def care(engine: Engine) -> None:

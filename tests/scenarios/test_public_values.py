@@ -85,9 +85,6 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         weights = {"freshness": 1.0}
         values["create_profile"] = recommender.create_profile(session, "mine", weights)
         values["activate_profile"] = recommender.activate_profile(session, "mine")
-        values["create_feed"] = recommender.create_feed(session, "reels", memory="own")
-        values["for_you feed"] = recommender.for_you(session, "user1", feed="reels", as_of=at())
-        values["delete_feed"] = recommender.delete_feed(session, "reels")
         where = Video.key.in_(["v1", "v2", "v3", "v9", SECRET])
         page = recommender.for_you(
             session, "user1", where=where, rewatch=True, limit=1, reasons=True, **OWN
@@ -115,6 +112,7 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
     values["refresh"] = recommender.refresh(engine)
     with Session(engine) as session:
         read(session)
+    values.update(of_feeds(engine))
     values["diagnose"] = recommender.diagnose(engine)
     values["import_file"] = recommender.import_file(engine, "users", str(EXAMPLE / "users.csv"))
     values["export_file"] = recommender.export_file(engine, "users", str(folder / "users.csv"))
@@ -125,6 +123,19 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
     values["merge_users"] = recommender.merge_users(engine, "creator1", "user1")
     values["rename_user"] = recommender.rename_user(engine, "creator2", "creator4")
     values["Settings"] = asdict(Settings.from_environment())
+    return values
+
+
+def of_feeds(engine: Engine) -> dict[str, Any]:
+    """Call the functions of feeds with names; give what they returned by their names."""
+    values: dict[str, Any] = {}
+    with Session(engine) as session, session.begin():
+        values["create_feed"] = recommender.create_feed(session, "mail", memory="own")
+        values["get_feed"] = recommender.get_feed(session, "mail")
+        values["for_you feed"] = recommender.for_you(session, "user1", feed="mail", as_of=at())
+    values["digest"] = list(recommender.digest(engine, feed="mail", run="today", as_of=at()))
+    with Session(engine) as session, session.begin():
+        values["delete_feed"] = recommender.delete_feed(session, "mail")
     return values
 
 

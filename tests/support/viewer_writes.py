@@ -179,9 +179,9 @@ WRITES: Mapping[str, Write] = {
 """The public functions that write for a viewer in the caller's transaction."""
 
 OTHERS = {
-    "activate_profile", "create_feed", "create_profile", "delete_feed", "erase_user", "erase_video",
-    "fit", "fit_pages", "import_file", "merge_users", "prune", "refresh", "rename_user",
-    "run_transaction", "upgrade",
+    "activate_profile", "create_feed", "create_profile", "delete_feed", "digest", "erase_user",
+    "erase_video", "fit", "fit_pages", "import_file", "merge_users", "prune", "refresh",
+    "rename_user", "run_transaction", "upgrade",
 }  # fmt: skip
 """Public functions that write for no single viewer, or in their own transactions."""
 
