@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Event, InvalidValue, cli, evaluate_follow, run_transaction
+from recommender import Event, InvalidValue, LogFiles, cli, evaluate_follow, run_transaction
 from recommender.evaluation.lists import ListEvaluation
+from recommender.formats.rows import FileKind
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.worlds import at
 
@@ -21,7 +23,8 @@ CUTOFF = at()
 CREATORS = ("star", "niche", "fresh", "own", "unseen")
 """Each has a video, the later ones newer; the last one publishes after the cut."""
 
-BEFORE = (("x", "star"), ("y", "star"), ("z", "star"), ("u", "friend"), ("friend", "niche"))
+BEFORE = (("x", "star"), ("y", "star"), ("z", "star"), ("u", "friend"), ("u", "own"),
+          ("friend", "niche"))  # fmt: skip
 
 AFTER = (("u", "niche"), ("u", "star"), ("w", "star"), ("v", "unseen"), ("x", "star"))
 """v follows only someone who was not known, and x follows whom they followed before."""
@@ -42,6 +45,7 @@ def write(engine: Engine) -> None:
         recommender.unfollow(session, "x", "star")
         recommender.follow(session, "x", "star", at=at(-60))
         events = [Event(f"e{n}", "x", "by own", "like", at(n)) for n in (-30, 30)]
+        events.append(Event("e", "x", "by unseen", "watch", at(-20)))
         recommender.record_many(session, events)
 
     run_transaction(engine, apply)
@@ -58,12 +62,13 @@ def test_lists_are_judged_by_whom_users_followed_later(engine: Engine) -> None:
     found = evaluate_follow(engine, cutoff=CUTOFF)
     assert (found.users, found.choices) == (2, 4)
     second, third, fourth = (1 / math.log2(place + 1) for place in (2, 3, 4))
-    # u wants niche and star, w wants star. Most followed: star, niche (1), own, fresh; newest: own,
-    # fresh, niche, star. Of the people whom u follows, one follows niche; w follows no one.
+    # u wants niche and star, w wants star. Most followed: star, own, niche, fresh; newest: own,
+    # fresh, niche, star. Of the people whom u follows, one follows niche; w follows no one. u
+    # followed own before.
     expected = {
         "social": (1 / (1 + second) + 0) / 2,
         "most followed": (1 + 1) / 2,
-        "newest": ((third + fourth) / (1 + second) + fourth) / 2,
+        "newest": ((second + third) / (1 + second) + fourth) / 2,
     }
     assert {name: ndcg(found)[name] for name in expected} == pytest.approx(expected)
     assert [each.ranker for each in found.lists] == ["people", *expected, "random"]
@@ -99,3 +104,15 @@ def test_the_command_prints_the_lists_and_refuses_what_makes_no_sense(
     ):
         with pytest.raises(InvalidValue, match=message):
             evaluate_follow(engine, cutoff=CUTOFF, **options)  # type: ignore[arg-type]
+
+
+@only_sqlite
+def test_who_was_followed_before_is_not_wanted_again(engine: Engine, tmp_path: Path) -> None:
+    write(engine)
+    kinds: tuple[FileKind, ...] = ("users", "videos", "follows", "events")
+    for kind in kinds:
+        recommender.export_file(engine, kind, str(tmp_path / f"{kind}.csv"))
+    with (tmp_path / "follows.csv").open("a") as follows:
+        follows.write("y,star,2026-01-01T13:00:00Z\n")
+    files = LogFiles(*((str(tmp_path / f"{kind}.csv"),) for kind in kinds))
+    assert evaluate_follow(files, cutoff=CUTOFF).users == 2

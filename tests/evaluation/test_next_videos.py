@@ -26,12 +26,14 @@ VIDEOS: dict[str, dict[str, Any]] = {
     "b": {"creator": "bob", "published_at": at(-400)},
     "c": {"creator": "cat", "hashtags": ["x"], "published_at": at(-300)},
     "d": {"creator": "ann", "published_at": at(-200)},
+    "e": {"creator": "eve", "hashtags": ["x"], "published_at": at(-100)},
     "new": {"creator": "ann", "hashtags": ["x"], "published_at": at(5)},
 }
-"""Four videos that are known at the cut, and one that is published later."""
+"""Five videos that are known at the cut, and one that is published later."""
 
 BEFORE = [("p", "b", -90, True), ("q", "b", -80, True), ("q", "d", -70, True),
-          ("u", "d", -60, False)]  # fmt: skip
+          ("u", "d", -60, False), ("u", "e", -50, False), ("r", "a", -95, True),
+          ("s", "a", -94, True), ("t", "a", -93, True)]  # fmt: skip
 """Watches before the cut: user, video, minutes, whether to the end."""
 
 AFTER = [
@@ -69,19 +71,19 @@ def ndcg(found: ListEvaluation) -> dict[str, float]:
 def test_lists_are_judged_by_what_was_enjoyed_next(engine: Engine) -> None:
     """Given is a to u, who wants c, and b to p, who wants d; w enjoyed a single video.
 
-    u had seen d before, and the new video was not known at the cut.
+    u had seen d and e before, and the new video was not known at the cut.
     """
     write(engine, [*BEFORE, *AFTER])
     found = evaluate_next(engine, cutoff=CUTOFF)
-    assert (found.users, found.choices, found.target) == (2, 4, "engaged")
+    assert (found.users, found.choices, found.target) == (2, 5, "engaged")
     second, third = (1 / math.log2(place + 1) for place in (2, 3))
     # Without what the user has seen and the given video, the lists of u and of p are:
     expected = {
-        "similar": (1 + 1) / 2,  # c b, as c has the hashtag of a; d …, as q enjoyed b and d
-        "content": (1 + 1) / 2,  # c b, and the newest first: d c a
+        "similar": (1 + 1) / 2,  # c b, as c has the hashtag of a; d …, as d is trending
+        "content": (1 + 1) / 2,  # the same
         "creator": 0.0,  # no list: only d is by the creator of a, and only b by its own
-        "newest": (1 + 1) / 2,  # c b, and d c a
-        "popular": (second + 1) / 2,  # b c, and d c a
+        "newest": (1 + second) / 2,  # c b, and e d c a
+        "popular": (second + second) / 2,  # b c, and a d e c
     }
     assert {name: ndcg(found)[name] for name in expected} == pytest.approx(expected)
     assert third < ndcg(found)["random"] <= 1
