@@ -16,6 +16,7 @@ import recommender
 from recommender import InvalidValue, UnknownUser, dismiss, merge_users, prune, run_transaction
 from recommender.models import Suggestion, User
 from tests.support.erasures import Killed, killed_after
+from tests.support.kinds import slow_on_postgresql
 from tests.support.twin_databases import suggestions
 from tests.support.worlds import NOON, at, counted_statements, make_user
 
@@ -69,6 +70,7 @@ def test_a_reset_forgets_what_was_shown_and_keeps_dismissals(session: Session) -
     ]  # fmt: skip
 
 
+@slow_on_postgresql
 def test_a_killed_merge_moves_the_suggestions_of_both_ends(engine: Engine) -> None:
     def declare(session: Session) -> None:
         make_people(session)
@@ -116,6 +118,7 @@ def test_what_was_shown_long_ago_is_pruned_and_no_dismissal(
     assert prune(engine, as_of=at(1) + 90 * DAY).suggestions == 2
 
 
+@slow_on_postgresql
 def test_an_archive_has_the_persons_suggestions(engine: Engine, tmp_path: Path) -> None:
     def declare(session: Session) -> None:
         make_people(session)

@@ -127,6 +127,7 @@ def test_what_is_true_for_all_viewers_is_named_last(town: Session) -> None:
     assert found["star"] == "Popular in your language."
 
 
+@slow_on_postgresql
 def test_who_published_long_ago_is_not_said_to_have_published_lately(town: Session) -> None:
     told = {}
     for days in (8, 10):
@@ -353,6 +354,7 @@ def test_who_was_shown_on_five_days_comes_after_all_others(town: Session) -> Non
     assert [key for found in pages for key in keys(found)] == keys(last)
 
 
+@slow_on_postgresql
 def test_what_was_shown_long_ago_is_forgotten_and_counts_anew(town: Session) -> None:
     for number in range(6):
         page(town, as_of=NOON + number * DAY, record=True, where=User.key == "both")
@@ -365,6 +367,7 @@ def test_what_was_shown_long_ago_is_forgotten_and_counts_anew(town: Session) -> 
     assert shown(town)["both"] == (1, again)
 
 
+@slow_on_postgresql
 def test_a_person_who_was_erased_meanwhile_is_not_recorded(engine: Engine) -> None:
     """Between the reading and the recording; SQLite lets no one write in between."""
 
@@ -381,6 +384,7 @@ def test_a_person_who_was_erased_meanwhile_is_not_recorded(engine: Engine) -> No
         assert session.scalars(sa.select(Suggestion.creator_id)).all() == [known["two"]]
 
 
+@slow_on_postgresql
 def test_of_each_friend_the_latest_hundred_follows_are_read(session: Session) -> None:
     make_creators(session, "ana")
     make_user(session)
