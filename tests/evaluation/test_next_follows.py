@@ -106,6 +106,7 @@ def test_the_command_prints_the_lists_and_refuses_what_makes_no_sense(
             evaluate_follow(engine, cutoff=CUTOFF, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_who_was_followed_before_is_not_wanted_again(engine: Engine, tmp_path: Path) -> None:
     write(engine)

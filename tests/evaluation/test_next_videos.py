@@ -162,6 +162,7 @@ def test_profiles_are_compared_and_a_baseline_keeps_its_name(engine: Engine) -> 
             evaluate_next(engine, cutoff=CUTOFF, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_the_command_prints_the_lists(
     engine: Engine, database: str, capsys: pytest.CaptureFixture[str]
