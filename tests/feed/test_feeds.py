@@ -210,6 +210,19 @@ def test_a_page_without_newest_ends_where_its_sources_end(session: Session) -> N
     )
 
 
+def test_a_page_without_newest_scans_no_catalogue_for_a_condition(session: Session) -> None:
+    make_user(session)
+    rows = [{"id": f"v{number}", "creator": "c", "published_at": at(-1)} for number in range(120)]
+    recommender.upsert_videos(session, rows)
+    create_feed(session, "reels", sources=["trending"])
+    none = {"where": Video.key == "none", "settings": Settings(scan_limit=100)}
+    ends = [
+        (page.cut_short, page.exhausted)
+        for page in (preview(session, feed=feed, as_of=NOON, **none) for feed in ("reels", None))
+    ]
+    assert ends == [(False, True), (True, False)]
+
+
 def test_its_formats_are_those_of_every_page_and_a_request_narrows_them(session: Session) -> None:
     make_world(session)
     make_video(session, "story", format="story", creator="c9")
