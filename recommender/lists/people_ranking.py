@@ -32,7 +32,7 @@ def day_of(as_of: datetime) -> datetime:
 def counted_since(request: FeedRequest) -> datetime:
     """Return the time up to which a suggestion that was shown no longer counts."""
     memory = timedelta(days=request.settings.suggestion_memory)
-    return max(EARLIEST, request.as_of - memory) if request.as_of - EARLIEST > memory else EARLIEST
+    return max(EARLIEST, request.as_of - memory)
 
 
 def people_values(request: FeedRequest) -> dict[str, Any]:

@@ -65,5 +65,5 @@ def _record(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
     return new.on_conflict_do_update(
         index_elements=[row.user_id, row.creator_id],
         set_={"shown": days, "shown_at": new.excluded.shown_at},
-        where=sa.or_(row.shown_at.is_(None), row.shown_at < day),
+        where=row.shown_at < day,
     )

@@ -1,7 +1,8 @@
 """The sources of people to follow: one SELECT of creators with a quota each.
 
 A source reads a limited number of rows, so the cost of a page depends neither on the number of
-users nor on the number of follows. Creators who may not be suggested use up no places of a quota.
+users nor on the number of follows. Some creators may not be suggested, so it gives `SCAN_FACTOR`
+creators per place of its quota.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ FOLLOWS_OF_EACH = 100
 With `PEOPLE_LIMIT` people they are a tenth of the rows that a page may read.
 """
 
-TASTE_QUOTA, POPULAR_QUOTA = 200, 100
+TASTE_QUOTA, POPULAR_QUOTA, NEWEST_QUOTA = 200, 100, 250
 """The quotas of the sources that read videos to find their creators."""
 
-NEWEST_VIDEOS = 1_000
-"""The number of newest videos whose creators end the list."""
+NEWEST_VIDEOS = SCAN_FACTOR * NEWEST_QUOTA
+"""The number of newest videos whose creators end the list: all of these creators are looked at."""
 
 
 class Circle(NamedTuple):
@@ -86,14 +87,27 @@ class PeopleSource:
 def _social(circle: Circle) -> Statement:
     """Creators whom the most people follow whom the viewer follows."""
     rows = circle.followed
-    return sa.select(rows.c.creator_id, sa.cast(rows.c.people, Double).label("value"))
+    people = sa.select(rows.c.creator_id, sa.cast(rows.c.people, Double).label("value"))
+    return people.where(_not_followed(circle.viewer, rows.c.creator_id))
 
 
 def _enjoyed(circle: Circle) -> Statement:
     """Creators to whom the viewer has most affinity."""
     columns = (Affinity.subject_id.label("creator_id"), Affinity.score.label("value"))
     is_liked = Affinity.subject == "creator", Affinity.score > 0
-    return sa.select(*columns).where(Affinity.user_id == circle.viewer.user_id, *is_liked)
+    is_new = _not_followed(circle.viewer, Affinity.subject_id)
+    return sa.select(*columns).where(Affinity.user_id == circle.viewer.user_id, *is_liked, is_new)
+
+
+def _not_followed(viewer: Viewer, creator_id: Any) -> ColumnElement[bool]:
+    """Return the condition that the viewer does not follow a creator.
+
+    Viewers follow whom they enjoy most and whom their friends follow. Left in, these creators would
+    be all that the source gives.
+    """
+    # One set of `FOLLOWED_LIMIT` creators. A search of an index would cost one for each row.
+    condition: ColumnElement[bool] = creator_id.not_in(sa.select(viewer.followed.c.creator_id))
+    return condition
 
 
 def _taste(circle: Circle) -> Statement:
@@ -120,7 +134,7 @@ PEOPLE_SOURCES = (
     PeopleSource("creators", 100, _enjoyed),
     PeopleSource("taste", TASTE_QUOTA, _taste),
     PeopleSource("popular", POPULAR_QUOTA, _popular),
-    PeopleSource("newest", 200, _newest),
+    PeopleSource("newest", NEWEST_QUOTA, _newest),
 )
 """The sources of the list; the list ends with what they find."""
 

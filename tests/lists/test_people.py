@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from recommender import (
 )
 from recommender.lists.people import PeoplePosition
 from recommender.lists.people_signals import PEOPLE_SIGNALS
-from recommender.lists.people_sources import FOLLOWS_OF_EACH
+from recommender.lists.people_sources import FOLLOWS_OF_EACH, NEWEST_VIDEOS
 from recommender.models import Interaction, Suggestion, User, Video
 from recommender.models.tables import USERS
 from recommender.ranking import request as ranking_request
@@ -145,6 +145,9 @@ def test_who_may_not_be_named_is_neither_named_nor_counted(town: Session) -> Non
         lambda: recommender.block(town, "abe", "viewer"),
         lambda: recommender.block(town, "viewer", "abe"),
         lambda: recommender.mute(town, "viewer", "creator", "abe"),
+        # Their rows follow in later transactions.
+        lambda: change(town, "abe", erased_at=NOON),
+        lambda: change(town, "abe", merged_into=ids(town, USERS)["star"]),
     ):
         with town.begin_nested() as savepoint:
             befriend(town, "viewer", "abe")
@@ -154,6 +157,10 @@ def test_who_may_not_be_named_is_neither_named_nor_counted(town: Session) -> Non
             assert found.reason == "Followed by ana and 1 other whom you follow."
             assert found.signals["followed_by"].value == 2 / 3
             savepoint.rollback()
+
+
+def change(session: Session, user: str, **columns: Any) -> None:
+    session.execute(sa.update(User).where(User.key == user).values(columns))
 
 
 HIDING = {
@@ -188,7 +195,7 @@ def test_who_is_being_erased_merged_or_hidden_is_out_before_their_videos_are(tow
     other = sa.select(User.id).where(User.key == "bob").scalar_subquery()
     for changed in ({"erased_at": NOON}, {"merged_into": other}, {"discoverable": False}):
         with town.begin_nested() as savepoint:
-            town.execute(sa.update(User).where(User.key == "one").values(changed))
+            change(town, "one", **changed)
             assert "one" not in keys(page(town)), changed
             savepoint.rollback()
 
@@ -330,6 +337,20 @@ def test_a_person_counts_once_a_day(town: Session) -> None:
     assert shown(town) == {"both": (2, NOON + DAY), "one": (1, NOON)}
 
 
+def test_a_day_begins_at_midnight_in_utc(town: Session) -> None:
+    midnight = NOON + DAY / 2
+    moments = (midnight - timedelta(microseconds=1), midnight, midnight + DAY / 2, midnight + DAY)
+    found = []
+    for moment in moments:
+        there = moment.astimezone(timezone(timedelta(hours=14)))
+        page(town, record=True, limit=1, as_of=there, where=User.key == "both")
+        counted = values(page(town, as_of=there))["both"]["shown"]
+        found.append((*shown(town)["both"], round(counted * Settings().suggestion_days)))
+    assert found == [
+        (1, moments[0], 0), (2, midnight, 1), (2, midnight, 1), (3, moments[3], 2),
+    ]  # fmt: skip
+
+
 def test_who_was_shown_on_five_days_comes_after_all_others(town: Session) -> None:
     orders = []
     for number in range(7):
@@ -368,19 +389,22 @@ def test_what_was_shown_long_ago_is_forgotten_and_counts_anew(town: Session) -> 
 
 
 @slow_on_postgresql
-def test_a_person_who_was_erased_meanwhile_is_not_recorded(engine: Engine) -> None:
+def test_a_person_who_was_erased_or_merged_meanwhile_is_not_recorded(engine: Engine) -> None:
     """Between the reading and the recording; SQLite lets no one write in between."""
 
     def make(session: Session) -> None:
-        make_creators(session, "one", "two")
+        make_creators(session, "one", "two", "three")
         make_user(session)
 
     run_transaction(engine, make)
     with Session(engine.execution_options(recommender_write=True)) as session:
         request = recommender.resolve(session, "viewer", "people", as_of=NOON)
         known = ids(session, USERS)
-        session.execute(sa.update(User).where(User.key == "one").values(erased_at=NOON))
-        recommender.lists.people_shown.record_shown(session, request, [known["one"], known["two"]])
+        change(session, "one", erased_at=NOON)
+        change(session, "three", merged_into=known["two"])
+        recommender.lists.people_shown.record_shown(
+            session, request, [known[key] for key in ("one", "two", "three")]
+        )
         assert session.scalars(sa.select(Suggestion.creator_id)).all() == [known["two"]]
 
 
@@ -399,6 +423,34 @@ def test_of_each_friend_the_latest_hundred_follows_are_read(session: Session) ->
     make_video(session, "last", creator="c104")
     found = values(page(session))
     assert (found["c104"]["followed_by"], found["c000"]["followed_by"]) == (0.5, 0.0)
+
+
+@slow_on_postgresql
+def test_whom_a_viewer_follows_takes_no_one_elses_place(session: Session) -> None:
+    """The viewer follows whom friends follow most, whom they enjoy most, and the newest."""
+    make_user(session)
+    make_creators(session, "left")
+    friends = [f"friend{number}" for number in range(17)]
+    crowd = [f"c{number:03}" for number in range(NEWEST_VIDEOS - 1)]
+    session.execute(sa.insert(User), [{"key": key} for key in (*friends, *crowd)])
+    of = ids(session, USERS)
+    viewer = {"user_id": of["viewer"]}
+    put(session, "follows", [{**viewer, "creator_id": of[key]} for key in (*friends, *crowd)])
+    put(session, "follows", [
+        {"user_id": of[friends[2 * (place // 100) + each]], "creator_id": of[key]}
+        for place, key in enumerate(crowd[:800])
+        for each in (0, 1)
+    ])  # fmt: skip
+    befriend(session, friends[-1], "left")
+    put(session, "affinities", [
+        {**viewer, "subject": "creator", "subject_id": of[key], "score": 1.0 + (key != "left")}
+        for key in (*crowd, "left")
+    ])  # fmt: skip
+    session.execute(sa.insert(Video), [
+        {"key": key, "creator_id": of[key], "published_at": NOON} for key in crowd
+    ])  # fmt: skip
+    (person,) = page(session).items
+    assert (person.creator, person.sources) == ("left", ("social", "creators", "newest"))
 
 
 # Signals and the profile
