@@ -58,7 +58,11 @@ REACH_LIMIT, MOST_REACHED = 1_000, 10_000
 """The default and the largest number of users."""
 
 USERS_PER_PLACE = 2
-"""The number of users that a source gives per place of the list, as some are filtered out."""
+"""The number of users that a source gives per place of the list, as some are filtered out.
+
+A list of fewer than `REACH_LIMIT` users has the sources of one of so many: otherwise the first few
+followers could be all that a source gives, and all have seen the video.
+"""
 
 RELATED_VIDEOS = 50
 """The largest number of videos per source whose viewers are read.
@@ -120,11 +124,13 @@ def reach(
     Raises:
         InvalidValue: a value has the wrong form.
         UnknownProfile: the profile or version does not exist.
+        UnknownSignal: the profile weighs a signal that there is not, or ranks people.
         UnknownVideo: the video does not exist.
     """
     most = check_limit(limit, MOST_REACHED)
     key = video_key(video)
     request = resolve(session, None, profile, as_of=as_of, settings=settings)
+    request.registry.check(request.profile)
     video_ids(session, [key])
     rows = _rows(session, replace(request, seeds=(key,)), most)
     return tuple(Recipient(row.key, score_of(row.score_key), _sources(row)) for row in rows)
@@ -133,7 +139,8 @@ def reach(
 def _rows(session: Session, request: FeedRequest, limit: int) -> Any:
     """Read the users of the list: one statement."""
     statement = cached_statement(reached_users, named, "reach", Shape.of(request))
-    values = {**values_of(request), "users": limit}
+    most = USERS_PER_PLACE * max(limit, REACH_LIMIT)
+    values = {**values_of(request), "users": limit, "users_of_source": most}
     return run_cached(lookup.connection(session), statement, values)
 
 
@@ -142,18 +149,21 @@ def _sources(row: Any) -> tuple[str, ...]:
 
 
 def reached_users(shape: Shape, viewer: Viewer) -> Statement:
-    """Return the users of the list in order; `users` is their largest number, a bound value."""
+    """Return the users of the list in order.
+
+    `users` is their largest number and `users_of_source` that of a source; both are bound values.
+    """
     facts = _facts(shape, viewer)
     values = _signals(facts, viewer)
     signals = {name: values[name] for name in shape.signals if name in values}
     nothing = sa.literal(0, BigInteger()).label("score_key")
     key = score_key(signals, viewer) if signals else nothing
     ranked = sa.select(facts.c.id, facts.c.key, facts.c.sources, key)
-    return ranked.order_by(sa.desc("score_key"), facts.c.id).limit(_limit())
+    return ranked.order_by(sa.desc("score_key"), facts.c.id).limit(_bound("users"))
 
 
-def _limit() -> ColumnElement[int]:
-    return sa.bindparam("users", type_=BigInteger())
+def _bound(name: str) -> ColumnElement[int]:
+    return sa.bindparam(name, type_=BigInteger())
 
 
 def _facts(shape: Shape, viewer: Viewer) -> Subquery:
@@ -281,7 +291,7 @@ def found_users(viewer: Viewer) -> CTE:
 def _of_source(viewer: Viewer, bit: int) -> Statement:
     """Return the users of a source, each with its power of 2, some more than once."""
     source = SOURCES[bit]
-    users = source.select(viewer).limit(USERS_PER_PLACE * _limit()).subquery(source.name)
+    users = source.select(viewer).limit(_bound("users_of_source")).subquery(source.name)
     power = sa.literal(1 << bit, BigInteger()).label("source")
     return sa.select(users.c.user_id, users.c.near, power)
 
@@ -349,7 +359,7 @@ def _viewers_of(viewer: Viewer, related: sa.Select[Any], name: str) -> Statement
     few = (
         sa.select(RECENT.c.user_id)
         .where(RECENT.c.video_id == videos.c.id, RECENT.c.at <= viewer.as_of)
-        .limit(USERS_PER_PLACE * _limit() // number_of + 1)
+        .limit(_bound("users_of_source") // number_of + 1)
         .correlate(videos)
         .subquery(f"few_of_{name}")
     )

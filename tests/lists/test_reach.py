@@ -175,7 +175,8 @@ def test_a_popular_creator_and_popular_videos_fill_no_more_than_their_places(
     limit = 3
     request = replace(recommender.resolve(world, None, as_of=NOON), seeds=("new",))
     found = found_users(Shape.of(request).any_viewer())
-    rows = world.execute(sa.select(found), {**values_of(request), "users": limit}).all()
+    values = {**values_of(request), "users_of_source": USERS_PER_PLACE * limit}
+    rows = world.execute(sa.select(found), values).all()
     bits = range(len(SOURCES))
     counts = Counter(bit for row in rows for bit in bits if int(row.sources) >> bit & 1)
     share = USERS_PER_PLACE * limit // 3 + 1  # of three videos, one of which nobody has enjoyed
@@ -183,6 +184,20 @@ def test_a_popular_creator_and_popular_videos_fill_no_more_than_their_places(
     assert of["u099"] in {row.user_id for row in rows}
     assert len(reach(world, "new", as_of=NOON, limit=limit)) == limit
     assert len(reach(world, "new", as_of=NOON, limit=99)) == 99
+
+
+@slow_on_postgresql
+def test_a_short_list_is_the_beginning_of_a_longer_one(world: Session) -> None:
+    """Also if the first followers have all seen the video."""
+    recommender.upsert_users(world, [{"id": f"fan{number}"} for number in range(9)])
+    for number in range(9):
+        follow(world, f"fan{number}", "star")
+        if number < 8:
+            record(world, "impression", "new", f"fan{number}", at=at(-0.5))
+    whole = reach(world, "new", as_of=NOON)
+    assert {"follower", "fan8"} < {*users(whole)}
+    for limit in range(1, 4):
+        assert reach(world, "new", as_of=NOON, limit=limit) == whole[:limit]
 
 
 @pytest.mark.parametrize("worlds", [2, pytest.param(8, marks=pytest.mark.slow)])
@@ -264,6 +279,7 @@ def test_bad_input_is_refused_in_one_sentence(world: Session) -> None:
         ("new", {"limit": 10_001}, InvalidValue, "limit: 10,001 is not between 1 and 10,000"),
         ("new", {"limit": "9"}, InvalidValue, "limit: '9' is not a whole number"),
         ("new", {"profile": "none"}, recommender.UnknownProfile, "there is no profile 'none'"),
+        ("new", {"profile": "people"}, recommender.UnknownSignal, "is about people, not videos"),
         ("new", {"as_of": NOON.replace(tzinfo=None)}, InvalidValue, "as_of: "),
     ):  # fmt: skip
         with pytest.raises(error, match=message):

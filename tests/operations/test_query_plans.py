@@ -27,7 +27,7 @@ from recommender.feed.statements import cached_statement, candidate_rows
 from recommender.formats import scalars
 from recommender.formats.visibility import FOLLOWERS, PUBLIC, UNLISTED
 from recommender.lists.people_reasons import people_cause_query
-from recommender.lists.reach import reached_users
+from recommender.lists.reach import USERS_PER_PLACE, reached_users
 from recommender.lists.similar import SIMILAR
 from recommender.lists.similar_reasons import likeness_query
 from recommender.models import Follow, Interaction, RecentEngagement, Video, VideoHashtag
@@ -307,7 +307,8 @@ def work_of_reach(session: Session, creator: int, limit: int) -> int:
     video = session.scalars(sa.select(Video.key).where(Video.creator_id == creator)).first()
     request = replace(resolve(session, None, as_of=END), seeds=(str(video),))
     statement = cached_statement(reached_users, named, "reach", Shape.of(request))
-    values = {**values_of(request), "users": limit}
+    bounds = {"users": limit, "users_of_source": USERS_PER_PLACE * limit}
+    values = {**values_of(request), **bounds}
     planned = plan_of(session, statement, values)
     assert planned.scanned == ()
     if planned.read is not None:
