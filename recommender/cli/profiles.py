@@ -19,6 +19,7 @@ from recommender.cli.output import cell, form_of, print_records, print_table
 from recommender.feed import comparison
 from recommender.formats.plain import plain
 from recommender.ranking.profiles import (
+    OF_LISTS,
     activate_profile,
     create_profile,
     get_profile,
@@ -77,7 +78,11 @@ def show(profile: str, form: str | None) -> None:
 @format_option
 @database_option
 def create(name: str, weights: tuple[str, ...], form: str | None, **origin: Any) -> None:
-    """Create a new version of a profile; it serves once it is activated."""
+    """Create a new version of a profile; it serves once it is activated.
+
+    Signals without --weight have the weight 0. A version of similar or people ranks the list of
+    this name at once, without activation.
+    """
     pairs: Any = {
         signal: weight for signal, _, weight in (option.partition("=") for option in weights)
     }
@@ -133,6 +138,8 @@ def _print(profile: Profile, form: str | None, record: ProfileRecord | None = No
     weights = [{"signal": name, "weight": weight} for name, weight in profile.weights.items()]
     if form_of(form) == "table":
         state = "active" if profile.active else "not active"
+        if profile.name in OF_LISTS:
+            state = f"the newest version ranks the list {profile.name}"
         click.echo(f"{profile.label}, {state}{_made(record)}")
     origin = {} if record is None else record.as_dict()
     print_records(weights, form, whole={**profile.as_dict(), **origin})

@@ -11,7 +11,7 @@ from recommender.cli.database import reading
 from recommender.cli.feed import limit_option
 from recommender.cli.options import as_of_option, database_option, format_option
 from recommender.cli.pages import print_page
-from recommender.lists.similar import SIMILAR
+from recommender.ranking.request import SIMILAR
 
 
 @click.command()

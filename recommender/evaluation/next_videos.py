@@ -29,10 +29,10 @@ from recommender.evaluation.log_cut import SAMPLE
 from recommender.evaluation.log_files import ENGAGED, LogFiles, is_positive
 from recommender.evaluation.log_replay import Progress, Timeline
 from recommender.evaluation.rankers import BASELINES, PAGE, Catalogue, PageRequest, seen_videos
-from recommender.lists.similar import SIMILAR, similar
+from recommender.lists.similar import similar
 from recommender.models import Interaction, Video
 from recommender.ranking.registry import Registry
-from recommender.ranking.request import Profile
+from recommender.ranking.request import SIMILAR, Profile
 from recommender.ranking.similar import NEWEST, SIMILAR_SOURCES
 from recommender.settings import Settings
 

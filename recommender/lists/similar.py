@@ -38,16 +38,19 @@ from recommender.models.types import UtcDateTime, microseconds
 from recommender.ranking.additions import kept_shape
 from recommender.ranking.candidates import candidates, newest_scanned, scanned_after
 from recommender.ranking.filters import allowed, keyword_not_muted, listed, remaining
-from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Profile, ScanPosition
+from recommender.ranking.request import (
+    DEFAULT_LIMIT,
+    SIMILAR,
+    FeedRequest,
+    Profile,
+    ScanPosition,
+)
 from recommender.ranking.scoring import scored
 from recommender.ranking.seeds import MAX_SEEDS
 from recommender.ranking.signals import Signal
 from recommender.ranking.similar import NEWEST, SIMILAR_SOURCES
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from recommender.settings import Settings
-
-SIMILAR = "similar"
-"""The profile that ranks the list by default."""
 
 LARGEST_KEY = 2**63 - 1
 

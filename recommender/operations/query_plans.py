@@ -30,13 +30,13 @@ from recommender.feed.resolve import resolve
 from recommender.feed.statements import cached_statement, page_query
 from recommender.lists.people import PeoplePosition
 from recommender.lists.people_ranking import people_values, ranked_people
-from recommender.lists.similar import SIMILAR, ranked_similar, shown_similar, top_position
+from recommender.lists.similar import ranked_similar, shown_similar, top_position
 from recommender.models import User, Video
 from recommender.models.types import Base
 from recommender.operations.probes import registered_things, spread_keys
 from recommender.operations.registered_plans import PlanFault, allowed_reads, check_registered
 from recommender.ranking.classic import ranked_reference
-from recommender.ranking.request import PEOPLE, FeedRequest
+from recommender.ranking.request import PEOPLE, SIMILAR, FeedRequest
 from recommender.ranking.scoring import top_candidates
 from recommender.ranking.sources import CANDIDATES
 from recommender.ranking.viewer import Shape, values_of

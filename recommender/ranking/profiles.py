@@ -27,12 +27,16 @@ from recommender.ranking.request import (
     PEOPLE,
     PEOPLE_SIGNALS,
     REFERENCE,
+    SIMILAR,
     Profile,
     ProfileRecord,
 )
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)
 """The form of the names of profiles and feeds."""
+
+OF_LISTS = (PEOPLE, SIMILAR)
+"""The profiles of lists beside For You. Their newest version serves, and none can be activated."""
 
 LONGEST_NOTE = 10_000
 
@@ -134,13 +138,14 @@ def create_profile(
 ) -> Profile:
     """Create a version of a profile; it serves by default once it is activated.
 
-    Versions never change: other weights are a new version.
+    Versions never change: other weights are a new version. A version of ``people`` or ``similar``
+    ranks the list of this name at once.
 
     Args:
         session: the caller's transaction; nothing is committed.
         name: a letter, then letters, digits and ``_ . -``, at most 100 in all; not ``classic``.
-        weights: the weights by signal, at least one, -100 to 100. ``people`` has signals about
-            people, any other profile signals about videos.
+        weights: the weights by signal, at least one, -100 to 100; all others are 0. ``people``
+            has signals about people, any other profile signals about videos.
         author: the author, 1 to 255 characters.
         note: the reason, 1 to 10,000 characters.
         parent: ``name`` or ``name@version`` it is made from; None for the version before it.
@@ -237,12 +242,13 @@ def activate_profile(session: Session, profile: str) -> Profile:
 
     Raises:
         UnknownProfile: there is no such profile or version.
-        InvalidValue: it is the profile ``people``, whose newest version always serves.
+        InvalidValue: it is the profile ``people`` or ``similar``, whose newest version serves.
     """
     version = get_profile(session, profile)
-    if version.name == PEOPLE:
+    if version.name in OF_LISTS:
         raise InvalidValue(
-            f"profile: {PEOPLE} ranks people, not videos: its newest version serves without"
+            f"profile: {version.name} is for the list {version.name}, which its newest version"
+            " ranks without activation"
         )
     last = session.scalar(sa.select(sa.func.max(ProfileVersion.activated_at)))
     session.execute(

@@ -26,6 +26,9 @@ REFERENCE = "classic"
 PEOPLE = "people"
 """The name of the built-in profile that ranks people to follow."""
 
+SIMILAR = "similar"
+"""The name of the built-in profile that ranks videos that are like others."""
+
 PEOPLE_SIGNALS = ("followed_by", "enjoyed", "similar_taste", "popular", "active", "shown")
 """The signals of the profile `people`, which no other profile has; `lists` defines them."""
 

@@ -583,6 +583,12 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
     ]  # fmt: skip
 
 
+def test_a_profile_of_a_list_says_that_its_newest_version_serves(example: Run) -> None:
+    made = ("profiles", "create", "people", "--weight", "shown=-1", "--format", "table")
+    assert example(*made)[1].startswith("people@2, the newest version ranks the list people\n")
+    assert example("profiles", "activate", "similar")[0] == 2
+
+
 @pytest.mark.slow
 def test_versions_are_told_apart(example: Run) -> None:
     origin = ("--author", "ana", "--note", "to\tsee")

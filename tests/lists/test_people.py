@@ -478,8 +478,9 @@ def test_signals_of_people_and_of_videos_do_not_mix(town: Session) -> None:
             UnknownSignal, match=r"^the signal followed_by is about people, not vid"
         ):
             call()
-    with pytest.raises(InvalidValue, match=r"^profile: people ranks people, not videos"):
-        recommender.activate_profile(town, "people")
+    for name in ("people", "similar"):
+        with pytest.raises(InvalidValue, match=f"^profile: {name} is for the list {name}, which "):
+            recommender.activate_profile(town, name)
 
 
 def test_a_version_of_the_profile_decides_and_the_newest_serves(town: Session) -> None:

@@ -28,7 +28,6 @@ from recommender.formats import scalars
 from recommender.formats.visibility import FOLLOWERS, PUBLIC, UNLISTED
 from recommender.lists.people_reasons import people_cause_query
 from recommender.lists.reach import USERS_PER_PLACE, reached_users
-from recommender.lists.similar import SIMILAR
 from recommender.lists.similar_reasons import likeness_query
 from recommender.models import Follow, Interaction, RecentEngagement, Video, VideoHashtag
 from recommender.models.types import Base
@@ -45,7 +44,7 @@ from recommender.operations.query_plans import (
 )
 from recommender.ranking.candidates import source_candidates
 from recommender.ranking.registry import OURS
-from recommender.ranking.request import DEFAULT_LIMIT, PEOPLE
+from recommender.ranking.request import DEFAULT_LIMIT, PEOPLE, SIMILAR
 from recommender.ranking.scoring import pool_size, top_candidates
 from recommender.ranking.seeds import MAX_SEEDS
 from recommender.ranking.sources import CANDIDATES, EXPLORATION, SOURCES
