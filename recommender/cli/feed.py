@@ -108,8 +108,15 @@ def feed(
     has_memory = page.request.known and not page.request.profile.is_reference
     may_rewatch = has_memory and not (is_plain or page.request.rewatch)
     if page.exhausted and may_rewatch and form_of(form) == "table":
+        name = page.request.feed and page.request.feed.name
+        within = (
+            f" in the feed {name}, with the sources and formats of `recommender feeds show {name}`"
+            if name
+            else ""
+        )
         click.echo(
-            f"Nothing more is left for {user}; --rewatch shows videos that were seen.", err=True
+            f"Nothing more is left for {user}{within}; --rewatch shows videos that were seen.",
+            err=True,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,6 +92,17 @@ POOLED_STATEMENT = (
     "a connection pooler keeps no prepared statements: set prepare_threshold to 0, and on your own"
     ' engine connect_args={"prepare_threshold": None}'
 )
+
+READ_BEFORE_WRITE = (
+    "another transaction wrote after this one began to read: on SQLite, begin transactions that"
+    " write with engine.execution_options(recommender_write=True)"
+)
+
+_ADVICE: Mapping[str, tuple[type[RecommenderError], str]] = {
+    **dict.fromkeys(_PREPARED, (RecommenderError, POOLED_STATEMENT)),
+    "SQLITE_BUSY_SNAPSHOT": (DatabaseBusy, READ_BEFORE_WRITE),
+}
+"""What to do after errors that have a single cause, by their codes."""
 
 T = TypeVar("T")
 
@@ -219,8 +230,9 @@ def translate_errors() -> Iterator[None]:
 
 def _translated(error: DBAPIError) -> RecommenderError:
     state = _state(error)
-    if state in _PREPARED:
-        return RecommenderError(POOLED_STATEMENT)
+    if state in _ADVICE:
+        kind, advice = _ADVICE[state]
+        return kind(advice)
     if state == "SQLITE_ERROR" and _UNPREPARED.match(str(error.orig)):
         return RecommenderError(
             "the engine has no functions of this package: call recommender.prepare_engine(engine)"

@@ -20,7 +20,7 @@ from recommender.models import FeedVersion, ProfileVersion
 from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.ranking.profiles import NAME, WantedProfile, get_profile, lock_versions
 from recommender.ranking.registration import MAX_QUOTA
-from recommender.ranking.registry import Registry, known_registry
+from recommender.ranking.registry import REGISTRY_HINT, Registry, known_registry
 from recommender.ranking.request import FEED_MEMORIES, LARGEST_SPAN, PEOPLE, Feed, FeedMemory
 from recommender.settings import MOST_CANDIDATES
 
@@ -199,7 +199,10 @@ def _checked_sources(
 
 def _no_source(name: object, registry: Registry) -> InvalidValue:
     known = ", ".join(source.name for source in registry.every_source)
-    return InvalidValue(f"sources: there is no source {scalars.shown(name)}: there are {known}")
+    hint = "" if registry.sources else REGISTRY_HINT
+    return InvalidValue(
+        f"sources: there is no source {scalars.shown(name)}: there are {known}{hint}"
+    )
 
 
 def checked_formats(formats: Iterable[str]) -> tuple[str, ...]:
@@ -227,8 +230,8 @@ def _checked_limit(subject: object, limit: object) -> tuple[int, int]:
         if 1 <= most < places <= LARGEST_SPAN:
             return most, places
     raise InvalidValue(
-        f"limits: {subject}: {scalars.shown(limit)} is not a number of videos, from 1, in a larger"
-        f" number of places, {LARGEST_SPAN} at most"
+        f"limits: {subject}: {scalars.shown(limit)} is not a pair such as (2, 10): at most 2 videos"
+        f" in any 10 places, which are more than the videos and at most {LARGEST_SPAN}"
     )
 
 

@@ -13,6 +13,9 @@ from recommender.ranking.signals import Candidate, Signal
 from recommender.ranking.sources import Source
 from recommender.ranking.viewer import Viewer
 
+SENTENCE = "it was picked for you"
+"""The reason for candidates from outside. Their name is a word of the host's, not of its users."""
+
 MAX_SCANNED = 2_000
 """The largest number of a viewer's candidates from one source that a page reads, best first.
 
@@ -56,7 +59,7 @@ def outside_signal(name: str) -> Signal:
         score = sa.select(row.score).where(*_of_viewer(name, candidate.viewer), *is_it)
         return sa.func.coalesce(score.correlate(Video).scalar_subquery(), number(0))
 
-    return Signal(name, 0, 1, expression)
+    return Signal(name, 0, 1, expression, SENTENCE)
 
 
 def _of_viewer(name: str, viewer: Viewer) -> tuple[ColumnElement[bool], ...]:

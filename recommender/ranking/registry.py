@@ -36,6 +36,9 @@ from recommender.ranking.similar import SIMILAR_SIGNALS
 from recommender.ranking.sources import SOURCES, Source
 from recommender.ranking.viewer import Viewer
 
+REGISTRY_HINT = "; one of your own needs a registry, see RECOMMENDER_REGISTRY"
+"""The end of an error about an unknown name where no registry is in use."""
+
 
 @dataclass(frozen=True, eq=False)
 class Registry:
@@ -120,9 +123,7 @@ class Registry:
                 f" for the list of people to follow"
             )
         place, there_are = f" in {self.name}" if self.name else "", ", ".join(self._known)
-        hint = (
-            "" if self.signals else "; one of your own needs a registry, see RECOMMENDER_REGISTRY"
-        )
+        hint = "" if self.signals else REGISTRY_HINT
         raise UnknownSignal(f"there is no signal {shown(name)}{place}: there are {there_are}{hint}")
 
     def check(self, profile: Profile) -> None:

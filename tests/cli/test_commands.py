@@ -156,6 +156,15 @@ def test_feed_following_pages_on_by_cursor(example: Run) -> None:
     assert rest["items"][0]["sources"] == ["following"]
 
 
+def test_an_empty_feed_says_where_its_formats_are(example: Run) -> None:
+    example("feeds", "create", "reels", "--video-format", "reel")
+    code, out, err = example("feed", "user1", "--feed", "reels", "--format", "table")
+    assert (code, out) == (0, "")
+    assert (
+        "in the feed reels, with the sources and formats of `recommender feeds show reels`" in err
+    )
+
+
 @slow_on_postgresql
 def test_feed_trending_is_of_the_users_language_and_country(example: Run) -> None:
     page = answer(example("feed", "user1", "--trending"))

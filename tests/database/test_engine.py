@@ -476,6 +476,15 @@ def test_a_sqlite_that_stays_busy_ends_with_the_drivers_error_as_its_cause(
     assert (unit.calls, len(waits), caught.value.exit_code) == (3, 2, 1)
 
 
+def test_a_write_after_a_read_on_sqlite_says_how_to_begin(sqlite_engine: Engine) -> None:
+    with Session(sqlite_engine) as session:
+        session.execute(sa.text("SELECT key FROM rec_users")).all()
+        with writing(sqlite_engine).begin() as other:
+            other.execute(NEW_USER, {"key": "other"})
+        with pytest.raises(DatabaseBusy, match=r"recommender_write=True"), translate_errors():
+            session.execute(NEW_USER, {"key": "own"})
+
+
 def test_waits_grow_and_stay_below_ten_seconds(postgres_engine: Engine, waits: list[float]) -> None:
     unit = Unit(lambda session: raise_state(session, "40001"), times=9)
     run_transaction(postgres_engine, unit, settings=Settings(tries=10))

@@ -69,6 +69,13 @@ def test_a_signal_is_the_stored_score_or_zero(world: Session) -> None:
         assert {item.signals["Model_"].value for item in page.items} == {0.0}
 
 
+def test_the_reason_is_a_sentence_for_users(world: Session) -> None:
+    given: dict[str, Any] = {"signals": {outside_signal("Model"): 9.0}, "as_of": NOON}
+    found = recommender.explain(world, "ann", "g", **given)
+    assert found.reason.startswith("Because it was picked for you")
+    assert (found.reasons[0].kind, found.reasons[0].subject) == ("signal", "Model")
+
+
 def test_a_page_reads_a_bounded_number_of_many_candidates(session: Session, kind: str) -> None:
     make_user(session, "ann")
     ann = session.scalars(sa.select(User.id).where(User.key == "ann")).one()
