@@ -795,6 +795,8 @@ DEFAULTS = {
     "interests": 20,
     "candidates": 720,
     "scan_limit": 10_000,
+    "suggestion_days": 5,
+    "suggestion_memory": 90,
     "common_term": 0.02,
     "fit_ridge": 0.1,
     "fit_least_deviation": 0.001,
