@@ -111,7 +111,7 @@ def feed(
         name = page.request.feed and page.request.feed.name
         within = (
             f" in the feed {name}, with the sources and formats of `recommender feeds show {name}`"
-            if name
+            if name and not page.items
             else ""
         )
         click.echo(
