@@ -723,9 +723,9 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
         (
             ("feed", "user1", "--following", "--explain"),
             2,
-            "no --profile, --explain",
+            "no --feed, --profile, --explain",
         ),
-        (("feed", "user1", "--trending", "--profile", "classic"), 2, "take no --profile"),
+        (("feed", "user1", "--trending", "--profile", "classic"), 2, "take no --feed, --profile"),
         (("feed", "user1", "--cursor", "x"), 2, "--cursor needs --record"),
         (("feed", "user1", "--following", "--cursor", "x"), 2, "cursor: 'x' is not one of this"),
         (("feed", "", "--trending"), 2, "user: is empty"),
