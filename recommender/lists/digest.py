@@ -8,11 +8,13 @@ run and the user, so that the same run again gives the videos that were recorded
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -43,6 +45,13 @@ USERS_READ = 1_000
 
 USERS_AT_ONCE = 20
 """The number of users of a transaction: it holds their rows for about half a second."""
+
+PAUSE_SECONDS = 0.12
+"""The pause after each transaction on SQLite, so that other writers have a turn.
+
+A writer that waits there looks for the lock every 0.1 s. It would miss the moment between two
+transactions, again and again until its `Settings.busy_timeout`.
+"""
 
 _NAMESPACE = UUID("b1a0a6f3-6d6d-5a38-9c0e-6f0d3f6f3c11")
 """The namespace of the sessions of digests; any other would do, but it must not change."""
@@ -155,13 +164,17 @@ _UserRow = tuple[int, str]
 
 def _digests(engine: Engine, own: _Run, users: Iterator[_UserRow]) -> Iterator[Digest]:
     while batch := sorted(islice(users, USERS_AT_ONCE)):
-        yield from run_transaction(engine, partial(_serve, own, batch), settings=own.settings)
+        found = run_transaction(engine, partial(_serve, own, batch), settings=own.settings)
+        if engine.dialect.name == "sqlite":
+            time.sleep(PAUSE_SECONDS)
+        yield from found
 
 
 def _serve(own: _Run, batch: Sequence[_UserRow], session: Session) -> list[Digest]:
-    """Serve the users of a batch, whose rows are locked in the order of their ids."""
-    found = (_digest_of(session, own, *user) for user in batch)
-    return [each for each in found if each is not None]
+    """Serve the users of a batch, whose rows are locked in the order of their keys."""
+    in_order = sorted(batch, key=itemgetter(1))
+    found = {user_id: _digest_of(session, own, user_id, key) for user_id, key in in_order}
+    return [each for user_id, _ in batch if (each := found[user_id]) is not None]
 
 
 def _digest_of(session: Session, own: _Run, user_id: int, key: str) -> Digest | None:

@@ -24,12 +24,15 @@ USERS = [f"u{number}" for number in range(AT_ONCE + 3)]
 
 VIDEOS = 8
 
+PAUSE = digests.PAUSE_SECONDS
+
 
 @pytest.fixture
 def world(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """More users than a batch has, some videos without creators, and the feed `mail`."""
     monkeypatch.setattr(digests, "USERS_AT_ONCE", AT_ONCE)
     monkeypatch.setattr(digests, "USERS_READ", AT_ONCE + 1)
+    monkeypatch.setattr(digests, "PAUSE_SECONDS", 0)
 
     def write(session: Session) -> None:
         recommender.upsert_users(session, [{"id": user} for user in USERS])
@@ -131,6 +134,24 @@ def test_no_transaction_is_open_while_a_message_is_sent(world: Engine) -> None:
         with Session(world) as session:
             assert len(rows_of(session, SESSIONS)) >= number
         write(world, lambda session: record(session, "like", "v7", "u1"))
+
+
+@only_sqlite
+def test_other_writers_have_a_turn_after_each_transaction(
+    world: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own wait for a lock sleeps for 0.1 s at most before it looks again."""
+    pauses: list[float] = []
+
+    def write_meanwhile(seconds: float) -> None:
+        pauses.append(seconds)
+        write(world, lambda session: record(session, "like", "v7", "u1"))
+
+    monkeypatch.setattr(digests, "PAUSE_SECONDS", PAUSE)
+    monkeypatch.setattr(digests.time, "sleep", write_meanwhile)
+    assert len(videos_of(send(world))) == 2 * AT_ONCE
+    assert pauses == [PAUSE, PAUSE]
+    assert PAUSE > 0.1
 
 
 def test_a_user_takes_six_statements(world: Engine) -> None:

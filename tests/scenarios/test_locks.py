@@ -20,11 +20,14 @@ import recommender
 from recommender import (
     Settings,
     create_engine,
+    create_feed,
+    digest,
     erase_user,
     follow,
     for_you,
     mute,
     record,
+    record_many,
     run_transaction,
     upsert_users,
     upsert_videos,
@@ -34,7 +37,7 @@ from recommender.models import Interaction, User, Video
 from tests.support.interleaving import Interleaving
 from tests.support.kinds import only_postgresql
 from tests.support.viewer_writes import OTHERS, READS, WRITES, Viewer
-from tests.support.worlds import at, make_user, make_video, make_videos, names
+from tests.support.worlds import at, make_event, make_user, make_video, make_videos, names
 
 FAST = "?options=-c%20deadlock_timeout%3D20ms"
 """PostgreSQL looks for deadlocks at once, and not after a second."""
@@ -196,6 +199,28 @@ def test_an_upload_and_an_erasure_of_its_creator_do_not_deadlock(database: str, 
     erase = partial(erase_user, user="ada", settings=Settings(tries=1))
     with Interleaving(database + FAST) as both:
         both.run([upload, erase], [*[0] * lead, *islice(cycle((1, 0)), 200)])
+
+
+@only_postgresql
+def test_a_digest_and_events_of_its_users_do_not_deadlock(world: Engine, database: str) -> None:
+    """Both lock the users in the order of their keys, which is not the order of their ids."""
+
+    def write(session: Session) -> None:
+        for key in ("zoe", "amy"):
+            make_user(session, key)
+        make_video(session, "v0", creator=None)
+        create_feed(session, "mail", memory="own")
+
+    run_transaction(world, write)
+    one = Settings(tries=1)
+    likes = [make_event("like", "v0", key) for key in ("amy", "zoe")]
+    send = partial(digest, users=["zoe", "amy"], feed="mail", run="one", as_of=at(), settings=one)
+    like = partial(run_transaction, function=lambda s: record_many(s, likes), settings=one)
+    with Interleaving(database + FAST) as both:
+        # The digest has locked its first user when the events begin.
+        order = [*[0] * 8, *islice(cycle((1, 0)), 100)]
+        found, counts = both.run([lambda engine: list(send(engine)), like], order)
+    assert ([each.user for each in found], counts.inserted) == (["zoe", "amy"], 2)
 
 
 def in_opposite_orders(engine: Engine, write: Callable[[Session, str, str], object]) -> int:
