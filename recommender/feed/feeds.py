@@ -26,6 +26,9 @@ from recommender.settings import MOST_CANDIDATES
 
 MAX_FORMATS = 10
 
+MAX_MEMORIES = 2**15 - 1
+"""The largest number of names of feeds with their own memory: its numbers are SMALLINT."""
+
 LIMITED = ("creator", "sound", "format")
 """The subjects that a feed can limit."""
 
@@ -59,7 +62,8 @@ def create_feed(
             two in any ten places.
 
     Raises:
-        InvalidValue: a value is malformed, or there is no such source.
+        InvalidValue: a value is malformed, there is no such source, or 32,767 names have a memory
+            of their own, names of deleted feeds included.
         UnknownProfile: there is no such profile.
     """
     _check_name(name)
@@ -89,7 +93,10 @@ def _own_memory(session: Session, name: str) -> int:
     """Return the number of the memory of a name: that of an earlier version, or the next."""
     before = sa.select(sa.func.max(FeedVersion.memory)).where(FeedVersion.name == name)
     last = sa.select(sa.func.coalesce(sa.func.max(FeedVersion.memory), FOR_YOU_MEMORY))
-    return session.scalar(before) or session.scalars(last).one() + 1
+    number = session.scalar(before) or session.scalars(last).one() + 1
+    if number > MAX_MEMORIES:
+        raise InvalidValue(f"memory: {MAX_MEMORIES:,} feeds have their own, choose shared")
+    return number
 
 
 def list_feeds(session: Session) -> list[Feed]:
@@ -270,30 +277,33 @@ def profile_id_of(rows: CTE) -> sa.ScalarSelect[int]:
     return named.order_by(version.version.desc()).limit(1).correlate(rows).scalar_subquery()
 
 
-def feed_in(row: Any, asked: str | None, registry: Registry) -> Feed | None:
+def feed_in(row: Any, asked: str | None) -> Feed | None:
     """Return the feed in a row of a statement of `with_feed`; None for For You.
 
     Args:
         row: the row.
         asked: the name that the caller asked for; None for the feed of the session.
-        registry: the sources that there are.
 
     Raises:
         UnknownFeed: there is no such feed.
-        InvalidValue: the session began with another feed, or a source of the feed is not there.
+        InvalidValue: the session began with another feed.
     """
     if asked is not None and row.feed_name != asked:
         if getattr(row, "next_position", None) is None:
             raise _unknown(asked)
         began = scalars.shown(row.feed_name) if row.feed_name else "none"
         raise InvalidValue(f"feed: the session has {began}: leave feed out to continue it")
-    if row.feed_id is None:
-        return None
-    feed = feed_of(row, "feed_")
-    known = {source.name for source in registry.every_source}
+    return None if row.feed_id is None else feed_of(row, "feed_")
+
+
+def check_sources(feed: Feed, registry: Registry) -> None:
+    """Raise `InvalidValue` if a source of a feed is not registered any more."""
+    known = [source.name for source in registry.every_source]
     if missing := [name for name in feed.sources if name not in known]:
-        raise _no_source(missing[0], registry)
-    return feed
+        raise InvalidValue(
+            f"sources: the feed {feed.name} reads {missing[0]}, which is not registered: register"
+            f" it, or create a version of the feed with others of {', '.join(known)}"
+        )
 
 
 def formats_of(feed: Feed | None, asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
 from recommender.feed.feeds import (
+    check_sources,
     checked_feed_name,
     checked_formats,
     feed_in,
@@ -111,7 +112,7 @@ def resolve(
         lock: whether to lock the viewer's row, so that the next page knows what this one serves.
 
     Raises:
-        InvalidValue: a value has the wrong form.
+        InvalidValue: a value has the wrong form, or a source of the feed is not registered.
         InvalidCursor: the cursor is not this user's, or its session or `session_id` has expired.
         CursorAhead: the same without `lock`, if a replica that lags could be the reason.
         UnknownFeed: there is no such feed, or it was deleted.
@@ -126,7 +127,7 @@ def resolve(
     resumes = bool(cursor) or session_id is not None
     rows = _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
     row, registry = rows[0], known_registry(lookup.registry(session))
-    named = feed_in(row, feed, registry) if resumes or feed is not None else None
+    named = feed_in(row, feed) if resumes or feed is not None else None
     request = FeedRequest(
         user=key if row.id is None else row.key,
         user_id=row.id,
@@ -151,7 +152,11 @@ def resolve(
         feed=named,
         seed=seed_of(str(own) if resumes or lock else f"{row.key or key} {moment.date()}"),
     )
-    return resumed(request, row, position, may_lag=not lock) if resumes else request
+    if resumes:
+        request = resumed(request, row, position, may_lag=not lock)
+    if named is not None and not request.is_served:
+        check_sources(named, registry)
+    return request
 
 
 def unranked(session: Session, request: RequestSummary, **fields: Any) -> FeedRequest:

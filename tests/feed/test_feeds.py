@@ -480,12 +480,29 @@ def test_a_profile_that_is_not_there(session: Session) -> None:
         create_feed(session, "reels", profile="nothing")
 
 
-def test_a_source_that_the_registry_no_longer_has_is_named(session: Session) -> None:
+def test_a_source_that_is_no_longer_registered_is_named_and_served_pages_remain(
+    session: Session,
+) -> None:
     make_world(session)
     create_feed(session, "reels", sources=["newest"])
+    first = serve(session, limit=2)
+    second = serve(session, feed=None, limit=2, cursor=first.cursor)
     session.execute(sa.update(FEEDS).values(sources={"gone": None}))
-    with pytest.raises(InvalidValue, match="there is no source 'gone'"):
-        serve(session)
+    again = serve(session, feed=None, limit=2, cursor=first.cursor)
+    assert again.items == second.items
+    for options in ({}, {"cursor": second.cursor}):
+        with pytest.raises(InvalidValue, match=r"^sources: the feed reels reads gone, which is "):
+            serve(session, **options)
+
+
+def test_the_numbers_of_memories_end(session: Session) -> None:
+    for name in ("first", "last"):
+        create_feed(session, name, memory="own")
+    session.execute(sa.update(FEEDS).where(FEEDS.c.name == "last").values(memory=2**15 - 1))
+    with pytest.raises(InvalidValue, match=r"^memory: 32,767 feeds have their own, choose shared$"):
+        create_feed(session, "other", memory="own")
+    assert create_feed(session, "last", memory="own").memory_id == 2**15 - 1
+    assert create_feed(session, "other").version == 1
 
 
 def test_a_guest_who_signs_in_keeps_the_memory_of_each_feed(engine: Engine) -> None:
