@@ -269,14 +269,19 @@ def used_up(shown: Sequence[PlacedVideo | ScoredCandidate], limits: Sequence[Lim
         shown: the videos of the session so far, in order; as many as the limits look at.
         limits: the limits.
     """
-    return [(limit.subject, _used_up(shown, limit)) for limit in limits]
+    every = ((limit.subject, _used_up(shown, limit)) for limit in limits)
+    return [(subject, values) for subject, values in every if values]
 
 
 def _used_up(shown: Sequence[PlacedVideo | ScoredCandidate], limit: Limit) -> frozenset[Any]:
-    last = [getattr(video, limit.subject) for video in shown[1 - limit.places :]]
-    return frozenset(each for each in last if each is not None and last.count(each) >= limit.most)
+    times = Counter([getattr(video, limit.subject) for video in shown[1 - limit.places :]])
+    times.pop(None, None)
+    return frozenset(value for value, number in times.items() if number >= limit.most)
 
 
 def is_within(video: PlacedVideo | ScoredCandidate, used: UsedUp) -> bool:
     """Return whether a video may take a place: none of its values is used up."""
-    return all(getattr(video, subject) not in values for subject, values in used)
+    for subject, values in used:  # noqa: SIM110 - twice as fast as `all` of a generator
+        if getattr(video, subject) in values:
+            return False
+    return True

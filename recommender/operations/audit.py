@@ -141,8 +141,8 @@ def audit(
     """
     settings = settings or Settings.from_environment()
     first_state(_rows(session, sa.select(LEARNING_STATE.c.id)))
-    feeds = [feed_of(row) for row in _all(session, every_feed())]
-    audited = _audited(since, feed, feeds)
+    versions = _versions(session, feed)
+    audited = _audited(since, None if feed is None else versions)
     totals = _one(session, statements.totals(audited))
     explored, items = totals.pop("explored"), totals.pop("places")
     return Audit(
@@ -152,7 +152,7 @@ def audit(
         **_one(session, statements.neighbours(audited)),
         beyond_limits=sum(
             _count(session, statements.beyond_limit(audited, version.id, subject, *limit))
-            for version in feeds
+            for version in versions
             for subject, limit in version.limits.items()
         ),
         served_again=_count(session, statements.served_again(audited, _days_between(settings))),
@@ -172,14 +172,20 @@ def audit(
     )
 
 
-def _audited(since: datetime | None, feed: str | None, feeds: Sequence[Feed]) -> Audited:
+def _versions(session: Session, feed: str | None) -> list[Feed]:
+    """Return the versions of a feed, also of a deleted one; of all feeds if it is None."""
+    every = [feed_of(row) for row in _all(session, every_feed())]
+    versions = [version for version in every if feed in {None, version.name}]
+    if feed is not None and not versions:
+        raise UnknownFeed(f"there is no feed {scalars.shown(feed)}")
+    return versions
+
+
+def _audited(since: datetime | None, versions: Sequence[Feed] | None) -> Audited:
     """Return the condition that a session is audited."""
     conditions = [] if since is None else [FeedSession.last_at >= scalars.time(since)]
-    if feed is not None:
-        versions = [version.id for version in feeds if version.name == feed]
-        if not versions:
-            raise UnknownFeed(f"there is no feed {scalars.shown(feed)}")
-        conditions.append(FeedSession.feed_id.in_(versions))
+    if versions is not None:
+        conditions.append(FeedSession.feed_id.in_([version.id for version in versions]))
     return sa.and_(*conditions) if conditions else None
 
 

@@ -546,13 +546,19 @@ def test_an_archive_names_the_feed_of_a_session(engine: Engine, tmp_path: Path) 
 def test_an_audit_of_one_feed_reads_its_sessions_only(session: Session) -> None:
     make_world(session)
     for name in ("reels", "mail"):
-        create_feed(session, name, memory="own")
+        create_feed(session, name, memory="own", limits={"creator": (2, 10)})
         serve(session, feed=name, limit=3)
     serve(session, feed=None, limit=2)
     delete_feed(session, "mail")
     figures = [audit(session, feed=feed) for feed in ("reels", "mail", None)]
     assert [(each.sessions, each.items) for each in figures] == [(1, 3), (1, 3), (3, 8)]
     assert audit(session, feed="reels", since=at(1)).sessions == 0
+    counts = []
+    for feed in ("reels", None):
+        with counted_statements(session.connection()) as sent:
+            audit(session, feed=feed)
+        counts.append(len(sent))
+    assert counts[1] == counts[0] + 1  # the limit of the other feed
     with pytest.raises(UnknownFeed, match="there is no feed 'nothing'"):
         audit(session, feed="nothing")
 
