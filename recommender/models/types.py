@@ -28,7 +28,7 @@ PREFIX = "rec_"
 
 VERSION_TABLE = f"{PREFIX}alembic_version"
 
-SCHEMA_REVISION = "0011"
+SCHEMA_REVISION = "0012"
 """The migration that this package needs: the head of `migrations/versions`."""
 
 LARGEST_WEIGHT = 100.0

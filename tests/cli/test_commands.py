@@ -582,7 +582,7 @@ def test_profiles_are_made_listed_shown_and_activated(example: Run) -> None:
     listed = answer(example("profiles", "list"))
     assert [(row["profile"], row["version"], row["active"]) for row in listed] == [
         ("calm", 1, True), ("classic", 1, False), ("for_you", 1, False),
-        ("people", 1, False), ("similar", 1, False),
+        ("people", 1, False), ("similar", 1, False), ("similar", 2, False),
     ]  # fmt: skip
     code, out, _ = example("profiles", "list", "--format", "table")
     assert (code, max(map(len, out.splitlines())) <= 100) == (0, True)

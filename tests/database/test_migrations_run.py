@@ -114,6 +114,7 @@ def test_an_upgraded_database_has_its_profiles_and_a_learning_state(empty_databa
     profiles = "SELECT name, version FROM rec_ranking_profiles ORDER BY id"
     assert rows(empty_database, profiles) == [
         ("classic", 1), ("for_you", 1), ("similar", 1), ("people", 1),
+        ("similar", 2),
     ]  # fmt: skip
     state = "SELECT id, hashtag_half_life_days, hashtag_rule FROM rec_learning_state"
     assert rows(empty_database, state) == [(1, 30.0, 1)]

@@ -96,7 +96,7 @@ def test_classic_is_there_with_the_documented_weights(session: Session) -> None:
 def test_for_you_serves_where_none_is_asked_for_and_weighs_every_signal(session: Session) -> None:
     assert served(session) == ("for_you", 1)
     for_you = get_profile(session, "for_you")
-    built_in = ("classic", "for_you", "people", "similar")
+    built_in = ("classic", "for_you", "people", "similar@1", "similar@2")
     assert list_profiles(session) == [get_profile(session, name) for name in built_in]
     assert set(for_you.weights) == {signal.name for signal in SIGNALS}
     assert all(for_you.weights.values())
@@ -148,7 +148,7 @@ def test_all_are_listed_by_name_and_version(session: Session) -> None:
         create_profile(session, name, {"likes": 1, "shares": 2})
     assert [(each.name, each.version) for each in list_profiles(session)] == [
         ("Beta", 1), ("alpha", 1), ("classic", 1), ("for_you", 1),
-        ("people", 1), ("similar", 1),
+        ("people", 1), ("similar", 1), ("similar", 2),
         *(("zeta", number) for number in range(1, 11)),
     ]  # fmt: skip
 
@@ -341,7 +341,7 @@ def test_the_reference_formula_keeps_its_one_version(session: Session) -> None:
     with pytest.raises(InvalidValue, match=r"^profile: classic is the reference formula"):
         create_profile(session, "classic", {"likes": 1})
     assert [profile.name for profile in list_profiles(session)] == [
-        "classic", "for_you", "people", "similar",
+        "classic", "for_you", "people", "similar", "similar",
     ]  # fmt: skip
 
 
