@@ -68,7 +68,8 @@ NOT_OF_FOLLOW = ("holdout", "target")
 @every_option
 @click.option(
     "--profile", "profiles", multiple=True, metavar="NAME[@VERSION]",
-    help="A ranking profile; repeat it to compare others with the first. Default: the active one.",
+    help="A ranking profile; repeat it to compare others with the first. Default: the active one,"
+    " and for lists their own.",
 )  # fmt: skip
 @click.option(
     "--target", type=click.Choice(TARGETS), default=ENGAGED, show_default=True,

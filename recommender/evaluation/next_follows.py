@@ -11,7 +11,7 @@ from random import Random
 
 import sqlalchemy as sa
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from recommender.database.aliases import id_of
 from recommender.errors import InvalidValue
@@ -148,7 +148,9 @@ def _others(_first: Profile) -> Mapping[str, Callable[[Follower], list[str]]]:
 
 def _followed_by_followed(follower: Follower) -> list[str]:
     """Return the creators whom most of those follow whom the user follows."""
-    rows = sa.select(Follow.creator_id).where(Follow.user_id.in_(follower.known))
+    followed = aliased(Follow)
+    ids = sa.select(followed.creator_id).where(followed.user_id == id_of(follower.user))
+    rows = sa.select(Follow.creator_id).where(Follow.user_id.in_(ids))
     counts = Counter(follower.session.scalars(rows))
     return follower.first_new(sorted(counts, key=lambda row_id: (-counts[row_id], -row_id)))
 

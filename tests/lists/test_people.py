@@ -25,7 +25,7 @@ from recommender import (
 )
 from recommender.lists.people import PeoplePosition
 from recommender.lists.people_signals import PEOPLE_SIGNALS
-from recommender.lists.people_sources import FOLLOWS_OF_EACH, NEWEST_VIDEOS
+from recommender.lists.people_sources import FOLLOWS_OF_EACH, NEWEST_VIDEOS, PEOPLE_SOURCES
 from recommender.models import Interaction, Suggestion, User, Video
 from recommender.models.tables import USERS
 from recommender.ranking import request as ranking_request
@@ -423,6 +423,29 @@ def test_of_each_friend_the_latest_hundred_follows_are_read(session: Session) ->
     make_video(session, "last", creator="c104")
     found = values(page(session))
     assert (found["c104"]["followed_by"], found["c000"]["followed_by"]) == (0.5, 0.0)
+
+
+@slow_on_postgresql
+def test_a_source_gives_its_best_creators_up_to_its_quota(session: Session) -> None:
+    """All but the first are followed by one friend each; of these the newest accounts are best."""
+    make_user(session)
+    friends = ("ana", "bob", "cleo")
+    crowd = [f"c{number:03}" for number in range(3 * (FOLLOWS_OF_EACH - 1))]
+    session.execute(sa.insert(User), [{"key": key} for key in (*friends, *crowd, "best")])
+    of = ids(session, USERS)
+    session.execute(sa.insert(Video), [
+        {"key": key, "creator_id": of[key], "published_at": NOON} for key in (*crowd, "best")
+    ])  # fmt: skip
+    befriend(session, "viewer", *friends)
+    put(session, "follows", [
+        {"user_id": of[friend], "creator_id": of[key]}
+        for place, friend in enumerate(friends)
+        for key in (*crowd[place::3], "best")
+    ])  # fmt: skip
+    found = page(session, limit=500).items
+    social = [person.creator for person in found if "social" in person.sources]
+    quota = next(source.quota for source in PEOPLE_SOURCES if source.name == "social")
+    assert social == ["best", *reversed(crowd[1 - quota :])]
 
 
 @slow_on_postgresql
