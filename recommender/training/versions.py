@@ -18,6 +18,7 @@ from recommender.formats import scalars
 from recommender.formats.plain import plain_fields
 from recommender.models.types import LARGEST_WEIGHT
 from recommender.ranking.profiles import checked_name, checked_origin, create_profile
+from recommender.ranking.request import PEOPLE
 from recommender.settings import Settings
 
 MIN_USERS = 2
@@ -118,9 +119,11 @@ def check_request(name: str, author: str | None, note: str | None, every: timede
     """Check the arguments that both fits share.
 
     Raises:
-        InvalidValue: one of them is malformed.
+        InvalidValue: one of them is malformed, or the name is that of the profile for people.
     """
     checked_name(name)
+    if name == PEOPLE:
+        raise InvalidValue(f"profile: {PEOPLE} ranks people, not videos: choose another name")
     checked_origin(author, note)
     check_length(every)
 

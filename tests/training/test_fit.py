@@ -576,6 +576,7 @@ def test_other_targets_are_refused(target: Any, message: str) -> None:
     ("options", "message"),
     [
         ({"name": "classic"}, "profile: classic is the reference formula"),
+        ({"name": "people"}, "profile: people ranks people, not videos: choose another name"),
         ({"name": "1"}, "profile: '1' is not a letter"),
         ({"target": "love"}, "target: 'love' is not one of"),
         ({"since": at(1), "until": at()}, "until: 2026-01-01T12:00:00Z is not after since"),

@@ -399,6 +399,7 @@ def test_who_is_drawn_stands_for_others_and_who_was_wanted_for_one() -> None:
     ("options", "message"),
     [
         ({"name": "classic"}, "profile: classic is the reference formula"),
+        ({"name": "people"}, "profile: people ranks people, not videos: choose another name"),
         ({"target": "love"}, "target: 'love' is not one of"),
         ({"every": timedelta(seconds=1)}, "every: 0:00:01 is shorter than a minute"),
         ({"sample": 0}, "sample: 0 is no whole number of at least 1"),
