@@ -74,7 +74,6 @@ def town(session: Session) -> Session:
     put(session, "video_neighbours", [pair])
     trend = sa.update(Video).where(Video.key == "by star").values(trending=9.0, language="en")
     session.execute(trend)
-    session.execute(sa.text("UPDATE rec_learning_state SET landmark = landmark"))
     return session
 
 
@@ -128,6 +127,18 @@ def test_what_is_true_for_all_viewers_is_named_last(town: Session) -> None:
 
 
 @slow_on_postgresql
+def test_the_three_strongest_reasons_are_told(town: Session) -> None:
+    befriend(town, "ana", "liked")
+    known = ids(town, Video.__table__)  # type: ignore[arg-type]
+    pair = {"source_id": known["liked 0"], "video_id": known["liked 1"], "similarity": 0.05}
+    put(town, "video_neighbours", [pair])
+    town.execute(sa.update(Video).where(Video.key == "liked 2").values(trending=20.0))
+    person = next(each for each in page(town, reasons=True).items if each.creator == "liked")
+    told = {reason.kind for reason in person.reasons}
+    assert told == {"followed_by", "enjoyed", "similar_taste"}
+    assert person.signals["popular"].value > 0
+
+
 def test_who_published_long_ago_is_not_said_to_have_published_lately(town: Session) -> None:
     told = {}
     for days in (8, 10):
@@ -278,12 +289,16 @@ def test_a_cursor_keeps_its_time_and_asks_for_none_later(town: Session) -> None:
 @slow_on_postgresql
 def test_bad_input_is_refused_in_one_sentence(town: Session) -> None:
     cursor = str(page(town, limit=1).cursor)
-    far = base64.urlsafe_b64encode(struct.pack(">q?qq", 2**62, False, 0, 1)).rstrip(b"=").decode()  # noqa: FBT003
+    early, far = (
+        base64.urlsafe_b64encode(struct.pack(">qBqq", moment, 0, 0, 1)).rstrip(b"=").decode()
+        for moment in (-1, 2**62)
+    )
     for options, error, message in (
         ({"limit": 0}, InvalidValue, "^limit: 0 is not between 1 and 500"),
         ({"user": ""}, InvalidValue, "^user: "),
         ({"cursor": "x"}, InvalidCursor, "'x' is not one of this list"),
         ({"cursor": cursor + "A"}, InvalidCursor, "is not one of this list"),
+        ({"cursor": early}, InvalidCursor, "is not one of this list"),
         ({"cursor": far}, InvalidCursor, "is not one of this list"),
         ({"profile": "none"}, recommender.UnknownProfile, "there is no profile 'none'"),
         ({"profile": "for_you"}, InvalidValue, "^profile: for_you ranks videos, not people: "),

@@ -153,9 +153,11 @@ def test_a_merged_guest_and_an_erased_user_are_out_before_their_rows_are_gone(
 def test_a_registered_filter_is_asked_about_each_user(world: Session) -> None:
     spoken = Filter("spoken", lambda viewer: viewer.language == "es", "-")
     keyed = Filter("keyed", lambda viewer: viewer.key != "follower", "-")
+    placed = Filter("placed", lambda viewer: viewer.country == "MX", "-")
+    held = Filter("held", lambda viewer: viewer.device == "phone", "-")
     for user in ("follower", "neighbour"):
-        make_user(world, user, language="es")
-    for filters, expected in (([spoken], ["neighbour", "follower"]),
+        make_user(world, user, language="es", country="MX", device="phone")
+    for filters, expected in (([spoken, placed, held], ["neighbour", "follower"]),
                               ([spoken, keyed], ["neighbour"])):  # fmt: skip
         world.connection().execution_options(**{OPTION: Registry(filters=filters, name="host")})
         assert users(reach(world, "new", as_of=NOON)) == expected
