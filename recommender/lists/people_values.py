@@ -15,7 +15,7 @@ from recommender.ranking.request import RequestSummary
 class PersonReason:
     """A cause why a person is suggested, for sentences in a host's own language.
 
-    It names nobody but one person whom the viewer follows and whom everyone may find.
+    It names no one but one person whom the viewer follows and whom everyone may find.
 
     Attributes:
         kind: the kind of cause, such as ``followed_by``; the README of the lists names them.
