@@ -11,7 +11,6 @@ import recommender
 from recommender.cli.database import readable
 from recommender.cli.options import (
     Length,
-    NumberRange,
     as_of_option,
     database_option,
     format_option,
@@ -38,7 +37,7 @@ from recommender.ranking.request import LARGEST_LIMIT, SMALLEST_LIMIT
     help="Only users with an event in this time before now, such as 7d. Default: all users.",
 )  # fmt: skip
 @click.option(
-    "--least", type=NumberRange(), metavar="SCORE",
+    "--least", type=float, metavar="SCORE",
     help="Leave out users for whom no video has this score. Default: any score.",
 )  # fmt: skip
 @as_of_option

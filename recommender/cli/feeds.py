@@ -10,7 +10,7 @@ import click
 
 from recommender.cli.database import reading, writing
 from recommender.cli.options import database_option, format_option
-from recommender.cli.output import form_of, print_records
+from recommender.cli.output import day, form_of, print_records
 from recommender.feed.feeds import LIMITED, create_feed, delete_feed, get_feed, list_feeds
 from recommender.ranking.request import FEED_MEMORIES, Feed
 
@@ -31,8 +31,9 @@ def list_(form: str | None) -> None:
     """List every version of every feed."""
     with reading() as session:
         versions = list_feeds(session)
-    is_table = form_of(form) == "table"
-    rows = [_row(feed) if is_table else feed.as_dict() for feed in versions]
+    rows = [feed.as_dict() for feed in versions]
+    if form_of(form) == "table":  # without the column that 80 characters have no room for
+        rows = [{n: v for n, v in _row(feed).items() if n != "created_at"} for feed in versions]
     print_records(rows, form, example=_row(Feed("", 1)))
 
 
@@ -127,4 +128,5 @@ def _row(feed: Feed) -> dict[str, Any]:
         "sources": " ".join(name if quota is None else f"{name}={quota}" for name, quota in quotas),
         "formats": " ".join(feed.formats),
         "limits": " ".join(f"{subject}={most}/{places}" for subject, (most, places) in limits),
+        "deleted_at": day(feed.deleted_at),
     }

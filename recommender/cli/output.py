@@ -8,6 +8,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,6 +79,11 @@ def _print_record(record: Record) -> None:
         print_table([record])
     else:
         print_table([{"name": name, "value": value} for name, value in record.items()])
+
+
+def day(at: datetime | None) -> str:
+    """Return the day of a time for a table, where a whole time would be wrapped."""
+    return f"{at:%Y-%m-%d}" if at else ""
 
 
 def print_text(text: str) -> None:

@@ -15,7 +15,7 @@ from recommender.cli.options import (
     format_option,
     note_option,
 )
-from recommender.cli.output import cell, form_of, print_records, print_table
+from recommender.cli.output import cell, day, form_of, print_records, print_table
 from recommender.feed import comparison
 from recommender.formats.plain import plain
 from recommender.ranking.profiles import (
@@ -48,6 +48,8 @@ def list_(form: str | None) -> None:
     ]
     if form_of(form) == "table":
         rows = [{name: row[name] for name in _LISTED} for row in rows]
+        for row, version in zip(rows, versions, strict=True):
+            row["created_at"] = day(origins[version.name, version.version].created_at)
     print_records(rows, form)
 
 

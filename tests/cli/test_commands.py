@@ -156,6 +156,16 @@ def test_feed_following_pages_on_by_cursor(example: Run) -> None:
     assert rest["items"][0]["sources"] == ["following"]
 
 
+def test_tables_of_feeds_and_profiles_have_days(example: Run) -> None:
+    example("feeds", "create", "reels", "--source", "newest")
+    example("feeds", "create", "reels", "--limit", "creator=1/5")
+    deleted = answer(example("feeds", "delete", "reels"))["deleted_at"][:10]
+    out = example("feeds", "list", "--format", "table")[1]
+    assert len(re.findall(rf"^reels +[12] .* {deleted} *$", out, re.MULTILINE)) == 2
+    out = example("profiles", "list", "--format", "table")[1]
+    assert re.search(r"^for_you .* 2026-01-01 *$", out, re.MULTILINE)
+
+
 def test_an_empty_feed_says_where_its_formats_are(example: Run) -> None:
     example("feeds", "create", "reels", "--video-format", "reel")
     code, out, err = example("feed", "user1", "--feed", "reels", "--format", "table")
@@ -260,8 +270,9 @@ def test_no_option_takes_what_is_not_a_number() -> None:
                 yield from options(command.get_command(click.Context(command), name) or command)
 
     found = [one for one in options(cli.cli) if isinstance(one.type, click.FloatRange)]
-    assert len(found) == 5
+    assert len(found) == 4
     for one in found:
+        assert (one.type.min, one.type.max) != (None, None)  # help would say x<=None
         with pytest.raises(click.BadParameter, match="'nan' is not a number"):
             one.type.convert("nan", one, None)
 
