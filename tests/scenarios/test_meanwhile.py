@@ -25,7 +25,7 @@ READS: dict[str, Callable[[Session], object]] = {
     "classic": lambda s: recommender.for_you(s, "viewer", profile="classic"),
     "similar": lambda s: recommender.similar(s, "v", user="viewer"),
     "reach": lambda s: recommender.reach(s, "v"),
-    "people": lambda s: recommender.people(s, "viewer"),
+    "people": lambda s: recommender.people(s, "viewer", reasons=True),
     "following": lambda s: recommender.following(s, "viewer"),
     "trending": recommender.trending,
 }
@@ -36,6 +36,8 @@ WRITES: dict[str, Callable[[Session], object]] = {
     "unfollow": lambda s: recommender.unfollow(s, "viewer", "creator"),
     "mute": lambda s: recommender.mute(s, "viewer", "creator", "owner"),
     "unmute": lambda s: recommender.unmute(s, "viewer", "hashtag", "muted"),
+    "dismiss": lambda s: recommender.dismiss(s, "viewer", "owner"),
+    "show people": lambda s: recommender.people(s, "viewer", record=True, reasons=True),
     "block": lambda s: recommender.block(s, "viewer", "owner"),
     "unblock": lambda s: recommender.unblock(s, "viewer", "owner"),
     "upsert_users": lambda s: recommender.upsert_users(s, [{"id": "viewer", "interests": ["a"]}]),
