@@ -17,8 +17,7 @@ from recommender.evaluation.logistic import Regression, Scale
 from recommender.formats import scalars
 from recommender.formats.plain import plain_fields
 from recommender.models.types import LARGEST_WEIGHT
-from recommender.ranking.profiles import checked_name, checked_origin, create_profile
-from recommender.ranking.request import PEOPLE
+from recommender.ranking.profiles import OF_LISTS, checked_name, checked_origin, create_profile
 from recommender.settings import Settings
 
 MIN_USERS = 2
@@ -119,11 +118,11 @@ def check_request(name: str, author: str | None, note: str | None, every: timede
     """Check the arguments that both fits share.
 
     Raises:
-        InvalidValue: one of them is malformed, or the name is that of the profile for people.
+        InvalidValue: one of them is malformed, or the name is that of the profile of a list.
     """
     checked_name(name)
-    if name == PEOPLE:
-        raise InvalidValue(f"profile: {PEOPLE} ranks people, not videos: choose another name")
+    if name in OF_LISTS:  # its newest version serves, and a fit is for For You
+        raise InvalidValue(f"profile: {name} is for the list {name}: choose another name")
     checked_origin(author, note)
     check_length(every)
 

@@ -576,7 +576,8 @@ def test_other_targets_are_refused(target: Any, message: str) -> None:
     ("options", "message"),
     [
         ({"name": "classic"}, "profile: classic is the reference formula"),
-        ({"name": "people"}, "profile: people ranks people, not videos: choose another name"),
+        ({"name": "people"}, "profile: people is for the list people: choose another name"),
+        ({"name": "similar"}, "profile: similar is for the list similar: choose another name"),
         ({"name": "1"}, "profile: '1' is not a letter"),
         ({"target": "love"}, "target: 'love' is not one of"),
         ({"since": at(1), "until": at()}, "until: 2026-01-01T12:00:00Z is not after since"),
@@ -599,7 +600,7 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(
         fit(engine, **{"name": "mine", "settings": SETTINGS, **options})
     assert message in str(caught.value)
     with Session(engine) as session:
-        assert len(profile_history(session)) == 4  # the built-in ones
+        assert {each.source for each in profile_history(session)} == {"hand"}
 
 
 @on_sqlite
