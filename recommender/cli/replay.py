@@ -28,6 +28,9 @@ from recommender.formats.plain import plain
     help="Look at sessions that began at this time or later.",
 )  # fmt: skip
 @click.option("--until", type=Time(), metavar="TIME", help="Look at sessions before this time.")
+@click.option(
+    "--feed", metavar="NAME", help="Look only at the pages of this feed, and at its next pages."
+)
 @target_option
 @sample_option
 @as_of_option
@@ -49,9 +52,10 @@ def _print(result: off_policy.ProfileReplay, form: str | None) -> None:
     if form_of(form) != "table":
         print_records(list(_figures(whole)), form, whole=whole)
         return
+    of_feed = f" of {result.feed}" if result.feed else ""
     print_text(
-        f"What {result.users:,} users were shown on {result.pages:,} pages, in the order of"
-        f" {result.profile}; target: {targets(result.target)}."
+        f"What {result.users:,} users were shown on {result.pages:,} pages{of_feed}, in the order"
+        f" of {result.profile}; target: {targets(result.target)}."
     )
     print_table(_halves(result.hindsight))
     for line in _remarks(result):

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from recommender.database.transactions import translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation.checks import check_ranking
+from recommender.evaluation.labels import read_impressions
 from recommender.evaluation.log_cut import (
     SAMPLE,
     begin_learned,
@@ -43,7 +44,6 @@ from recommender.evaluation.rankers import (
     ablations,
     page_requests,
     profile_ranker,
-    read_impressions,
 )
 from recommender.evaluation.results import (
     CandidateRecall,

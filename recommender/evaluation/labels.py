@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from recommender.database import lookup
 from recommender.database.expressions import (
     Number,
     Statement,
@@ -27,19 +30,25 @@ from recommender.database.registered import kept_registry
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_files import ENGAGED, TARGETS
 from recommender.evaluation.log_replay import Progress, Timeline
-from recommender.evaluation.rankers import read_impressions
+from recommender.feed.resolve import resolve
+from recommender.feed.statements import page_rows
 from recommender.formats import scalars
+from recommender.formats.scalars import UNDATED
 from recommender.learning.outcomes import has_outcome
 from recommender.models import (
     FeedSession,
+    FeedVersion,
     Interaction,
     ProfileVersion,
     ProfileWeight,
     ServedVideo,
     Video,
 )
+from recommender.models.tables import VIDEOS
 from recommender.ranking.registry import known_registry
-from recommender.ranking.request import REFERENCE
+from recommender.ranking.request import REFERENCE, Profile
+from recommender.ranking.scoring import ranked_given
+from recommender.settings import Settings
 
 MAX_VALUE = 1_000_000.0
 
@@ -156,12 +165,14 @@ def served_rows(
     )
 
 
-def served_pages(values: Mapping[str, float], since: datetime, until: datetime) -> Statement:
-    """Return a statement for the videos of the sessions that began between two times.
+def served_pages(
+    values: Mapping[str, float], since: datetime, until: datetime, feed: str | None = None
+) -> Statement:
+    """Return a statement for the videos of the sessions that `began_between` two times.
 
-    They come in the order of their positions, with creator, sound and label. `is_positive` is true
-    for a positive state, and `is_shown` for impressions as in `served_rows`. Pages of the reference
-    formula have no positions and are left out.
+    They come in the order of their positions, with creator, sound, format and label. `is_positive`
+    is true for a positive state, and `is_shown` for impressions as in `served_rows`. Pages of the
+    reference formula have no positions and are left out.
     """
     # In a rewatch session a video may have been seen within the clock skew, so no tolerance then.
     served = ServedVideo
@@ -170,7 +181,7 @@ def served_pages(values: Mapping[str, float], since: datetime, until: datetime) 
         sa.select(
             served.user_id, served.session, served.page, served.position, served.video_id,
             served.profile_id, served.score_key, served.explored, served.signals,
-            Video.creator_id, Video.sound_id, Video.published_at,
+            Video.creator_id, Video.sound_id, Video.format, Video.published_at, FeedSession.feed_id,
             is_true(sa.and_(*_first_shown(), was_new)).label("is_shown"),
             _label(values).label("label"), is_true(_HAPPENED[ENGAGED]).label("is_positive"),
         )
@@ -178,15 +189,25 @@ def served_pages(values: Mapping[str, float], since: datetime, until: datetime) 
         .join(ProfileVersion, ProfileVersion.id == served.profile_id)
         .join(Video, Video.id == served.video_id)
         .outerjoin(Interaction, _is_same())
-        .where(*began_between(since, until), ProfileVersion.name != REFERENCE)
+        .where(*began_between(since, until, feed), ProfileVersion.name != REFERENCE)
         .order_by(served.user_id, served.session, served.position)
         .prefix_with("/* recommender.replay */")
     )  # fmt: skip
 
 
-def began_between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return the condition: the session began at `since` or later, and before `until`."""
-    return FeedSession.started_at >= since, FeedSession.started_at < until
+def began_between(
+    since: datetime, until: datetime, feed: str | None = None
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the condition: the session began at `since` or later, and before `until`.
+
+    Args:
+        since: the start.
+        until: the end.
+        feed: the name of its feed, in any version; None for every session.
+    """
+    times = FeedSession.started_at >= since, FeedSession.started_at < until
+    versions = sa.select(FeedVersion.id).where(FeedVersion.name == feed)
+    return times if feed is None else (*times, FeedSession.feed_id.in_(versions))
 
 
 def _is_of_session() -> sa.ColumnElement[bool]:
@@ -218,6 +239,65 @@ def _places() -> list[Number]:
     ends = (*(first - 1 for first in GROUP_STARTS[1:]), sa.literal(2**31 - 1))
     pairs = zip(GROUP_STARTS, ends, strict=True)
     return [is_true(ServedVideo.position.between(first, last)) for first, last in pairs]
+
+
+def every_signal(session: Session) -> Profile:
+    """Return a profile that reads all signals of the registry, in its order."""
+    registry = known_registry(lookup.registry(session))
+    return Profile("every_signal", 1, dict.fromkeys(registry.every_signal, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Impression:
+    """A video that was shown to a user, with its signals from before.
+
+    Attributes:
+        user, video: their keys.
+        values: the values of the signals, in the order of the registry.
+        published_at: when the video was published.
+        engaged_views: the number of users who had engaged with the video.
+    """
+
+    user: str
+    video: str
+    values: tuple[float, ...]
+    published_at: datetime
+    engaged_views: int
+
+
+def read_impressions(
+    session: Session, user: str, videos: Sequence[str], as_of: datetime, settings: Settings
+) -> list[Impression]:
+    """Return the videos shown to a user, with every signal as of an earlier time.
+
+    Args:
+        session: on the scratch database.
+        user: the viewer's key.
+        videos: the keys of the videos.
+        as_of: the reading time.
+        settings: the settings of signals.
+    """
+    views = dict(_engaged_views(session, videos))
+    request = resolve(session, user, every_signal(session), as_of=as_of, settings=settings)
+    values_of = itemgetter(*request.profile.weights)
+    rows = page_rows(session, request, ranked_given, "evaluate", videos)
+    return [
+        Impression(user, row.page_video, values, _published_at(row), views[row.page_video])
+        for row in rows
+        for values in (values_of(row._mapping),)  # noqa: SLF001 - its API
+    ]
+
+
+def _published_at(row: Any) -> datetime:
+    """Return the publication time of a video, before all others if it is unknown."""
+    moment: datetime = row.page_published_at or UNDATED
+    return moment
+
+
+def _engaged_views(session: Session, videos: Sequence[str]) -> Iterator[tuple[str, int]]:
+    keys = [(key,) for key in videos]
+    rows = lookup.find(session, [VIDEOS.c.key], keys, [VIDEOS.c.key, VIDEOS.c.engaged_views])
+    return ((key, views) for key, views in rows)
 
 
 def replayed_rows(

@@ -31,6 +31,7 @@ from recommender.evaluation.log_replay import Progress, no_progress
 from recommender.evaluation.off_policy_estimator import Expectation
 from recommender.evaluation.off_policy_pages import LoggedPages
 from recommender.evaluation.rankers import PAGE
+from recommender.feed.feeds import get_feed
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import reading_time
 from recommender.feed.values import FeedItem
@@ -69,7 +70,8 @@ class ProfileReplay:
 
     Attributes:
         profile: the evaluated profile, ``name@version``.
-        active: the profile that serves now.
+        feed: the name of the feed whose pages were evaluated; None for the pages of all feeds.
+        active: the profile that serves now, in this feed or in For You.
         target: the outcomes with their values. A label is the value of a video's outcomes, as a
             share of the value of all outcomes.
         since, until: the bounds of the sessions' start; `until` is None if there is no end.
@@ -81,12 +83,13 @@ class ProfileReplay:
         not_recorded: these signals.
         hindsight: the logged and the expected labels of the first halves of pages.
         preview_users: the number of users whose next pages were compared.
-        videos: the number of published videos.
+        videos: the number of published videos, of the formats of the feed.
         previews: the profile's next pages, then the active profile's.
         seconds: the duration.
     """
 
     profile: str
+    feed: str | None
     active: str
     target: Mapping[str, float]
     since: datetime
@@ -118,6 +121,7 @@ def replay_profile(
     *,
     since: datetime,
     until: datetime | None = None,
+    feed: str | None = None,
     target: str | Mapping[str, float] = ENGAGED,
     sample: int = SAMPLE,
     as_of: datetime | None = None,
@@ -132,6 +136,9 @@ def replay_profile(
         profile: the profile to evaluate, ``name`` or ``name@version``.
         since: sessions that began before this time are left out, with an offset.
         until: sessions that began at this time or later are left out.
+        feed: the name of a feed: evaluate only the pages that it served, in any version, and its
+            next pages. None evaluates the pages of all feeds, and next pages of For You. Each page
+            is reordered within the limits of the feed that served it.
         target: one of `TARGETS`, such as ``engaged`` or ``like``; or several with their
             values as ``engaged=1,like=3`` or a mapping.
         sample: the maximum number of users whose next pages are compared.
@@ -143,6 +150,7 @@ def replay_profile(
     Raises:
         InvalidValue: a value is malformed, or no page can be reordered.
         UnknownProfile: there is no such profile or version.
+        UnknownFeed: there is no such feed, or it was deleted.
     """
     started = time.monotonic()
     settings = settings or Settings.from_environment()
@@ -156,16 +164,19 @@ def replay_profile(
         long_transaction(connection, settings),
         Session(connection) as session,
     ):
-        candidate, active = get_profile(session, profile), get_profile(session)
-        log = LoggedPages(session, candidate, settings, sample, seed)
+        served = None if feed is None else get_feed(session, feed)
+        candidate = get_profile(session, profile)
+        active = get_profile(session, served.profile if served else None)
+        log = LoggedPages(session, candidate, settings, sample, seed, feed)
         log.read(values, start, end, report)
-        catalogue = _CatalogueSize.at(session, moment)
+        catalogue = _CatalogueSize.at(session, moment, served.formats if served else ())
         pages = [
-            _pages(session, log.sampled, version, moment, settings, report)
+            _pages(session, log.sampled, version, feed, moment, settings, report)
             for version in (candidate, active)
         ]
         return ProfileReplay(
             profile=candidate.label,
+            feed=feed,
             active=active.label,
             target=values,
             since=start,
@@ -209,10 +220,12 @@ class _CatalogueSize:
     creators: int
 
     @classmethod
-    def at(cls, session: Session, as_of: datetime) -> _CatalogueSize:
-        """Count the videos and creators at a reading time."""
+    def at(cls, session: Session, as_of: datetime, formats: Sequence[str]) -> _CatalogueSize:
+        """Count the videos of some formats, or of all, and their creators at a reading time."""
         counts = sa.select(sa.func.count(), sa.func.count(Video.creator_id.distinct()))
         published = counts.where(Video.status == "published", Video.published_at <= as_of)
+        if formats:
+            published = published.where(Video.format.in_(formats))
         return cls(*session.execute(published.prefix_with("/* recommender.replay */")).one())
 
     def preview(
@@ -239,6 +252,7 @@ def _pages(
     session: Session,
     users: Sequence[int],
     profile: Profile,
+    feed: str | None,
     as_of: datetime,
     settings: Settings,
     report: Progress,
@@ -250,7 +264,7 @@ def _pages(
     pages: list[_Page] = []
     for _, key in sorted(viewers):
         page = for_you(
-            session, key, limit=PAGE, profile=profile.label, as_of=as_of, record=False,
+            session, key, limit=PAGE, profile=profile.label, feed=feed, as_of=as_of, record=False,
             settings=settings,
         )  # fmt: skip
         pages.append(page.items)

@@ -28,11 +28,12 @@ from recommender.evaluation.off_policy_estimator import (
     ReorderedPage,
     of_same_score,
 )
-from recommender.feed.selection import ScoredCandidate, Spread, rearranged
+from recommender.feed.feeds import every_feed, feed_of
+from recommender.feed.selection import Limit, ScoredCandidate, Spread, limits_of, rearranged
 from recommender.formats.scalars import UNDATED
 from recommender.models import FeedSession
 from recommender.ranking.profiles import list_profiles
-from recommender.ranking.request import REFERENCE, PlacedVideo, Profile
+from recommender.ranking.request import LARGEST_SPAN, REFERENCE, PlacedVideo, Profile
 from recommender.ranking.scoring import score_key_of
 from recommender.settings import Settings
 
@@ -52,6 +53,7 @@ class LoggedPages:
         settings: the creator damping of a page.
         sample: the maximum number of sampled users.
         seed: the random seed for the samples of users.
+        feed: the name of the feed that served the pages; None for all pages.
         reordering: the sums.
         sampled: the row ids of the sampled users.
         came: the number of users with served pages.
@@ -65,6 +67,7 @@ class LoggedPages:
     settings: Settings
     sample: int
     seed: int
+    feed: str | None = None
     reordering: OffPolicyEstimator = field(init=False)
     sampled: list[int] = field(default_factory=list)
     came: int = 0
@@ -72,6 +75,7 @@ class LoggedPages:
     pages: int = 0
     left_out: int = 0
     not_recorded: set[str] = field(default_factory=set)
+    _limits: dict[int | None, tuple[Limit, ...]] = field(init=False)
     _chance: Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,11 +91,13 @@ class LoggedPages:
             InvalidValue: there is none, or the profile weighs signals that were not recorded.
         """
         began = sa.select(sa.func.count()).select_from(FeedSession)
-        total = self.session.scalar(began.where(*began_between(since, until))) or 0
-        statement = served_pages(values, since, until)
+        total = self.session.scalar(began.where(*began_between(since, until, self.feed))) or 0
+        statement = served_pages(values, since, until, self.feed)
         rows = self.session.execute(statement.execution_options(yield_per=ROWS_AT_ONCE))
-        # Read after the rows are fixed, so that profiles made in the meantime are known too.
+        # Read after the rows are fixed, so that profiles and feeds made in the meantime are known.
         weights = {version.id: version.weights for version in list_profiles(self.session)}
+        feeds = map(feed_of, self.session.execute(every_feed()))
+        self._limits = {None: limits_of(None), **{feed.id: limits_of(feed) for feed in feeds}}
         done = 0
         for user, served in groupby(rows, attrgetter("user_id")):
             pages: list[ReorderedPage] = []
@@ -100,12 +106,12 @@ class LoggedPages:
             for _, of_session in groupby(served, attrgetter("session")):
                 videos = list(of_session)
                 explored.append(_explored(videos))
-                before = None
+                before: list[PlacedVideo] = []
                 for _, page in groupby(videos, attrgetter("page")):
                     page_rows = list(page)
                     ranked += of_same_score(_ranked(page_rows))
                     pages += self._reordered(page_rows, before, weights)
-                    before = page_rows[-1]
+                    before = [*before, *map(_placed, page_rows)][1 - LARGEST_SPAN :]
                 done += 1
                 report("reading", done, total)
             self._count(user, pages)
@@ -115,9 +121,10 @@ class LoggedPages:
 
     def _check(self) -> None:
         if not self.came:
+            of_feed = f" of the feed {self.feed}" if self.feed else ""
             raise InvalidValue(
-                f"no page was served in a session that began then, except pages of {REFERENCE}:"
-                " record the pages that you serve, or choose another time"
+                f"no page{of_feed} was served in a session that began then, except pages of"
+                f" {REFERENCE}: record the pages that you serve, or choose another time"
             )
         if not self.pages and self.left_out:
             raise InvalidValue(
@@ -135,7 +142,10 @@ class LoggedPages:
         self.pages += len(pages)
 
     def _reordered(
-        self, page: Sequence[Any], before: Any, weights: Mapping[int | None, Mapping[str, float]]
+        self,
+        page: Sequence[Any],
+        before: Sequence[PlacedVideo],
+        weights: Mapping[int | None, Mapping[str, float]],
     ) -> Iterator[ReorderedPage]:
         """Yield a page in the new order, without exploration candidates, if it can be reordered."""
         ranked = [row for row in page if row.is_shown and not row.explored]
@@ -152,7 +162,7 @@ class LoggedPages:
             [_shown(row) for row in ranked], [numbers[video] for video in order if video in numbers]
         )
 
-    def _order(self, page: Sequence[Any], before: Any) -> Sequence[Any]:
+    def _order(self, page: Sequence[Any], before: Sequence[PlacedVideo]) -> Sequence[Any]:
         """Return the videos of a page in the new order; unchanged if the profile served it."""
         if page[0].profile_id == self.candidate.id:
             return page
@@ -161,7 +171,8 @@ class LoggedPages:
         held = {place: numbers[row.video_id] for place, row in enumerate(page) if row.explored}
         spread = Spread(
             limit=len(page),
-            before=[PlacedVideo(before.creator_id, before.sound_id)] if before else (),
+            before=before,
+            limits=self._limits[page[0].feed_id],
             damping=self.settings.creator_damping,
         )
         scored = [self._selection_facts(row) for row in best]
@@ -181,10 +192,12 @@ class LoggedPages:
         return score_key_of(total)
 
     def _selection_facts(self, row: Any) -> ScoredCandidate:
-        """Return the facts for diversity, without creator and sound for the reference formula."""
+        """Return the facts for diversity; the reference formula limits nothing."""
         if self.candidate.is_reference:
             return ScoredCandidate(self._score_key(row), None, None)
-        return ScoredCandidate(self._score_key(row), row.creator_id, row.sound_id)
+        return ScoredCandidate(
+            self._score_key(row), row.creator_id, row.sound_id, format=row.format
+        )
 
 
 def _ranked(page: Sequence[Any]) -> list[tuple[float, LoggedVideo]]:
@@ -202,6 +215,10 @@ def _explored(of_session: Sequence[Any]) -> list[LoggedVideo]:
         for row in of_session
         if row.explored and row.is_shown and (last is None or row.score_key < last)
     ]
+
+
+def _placed(row: Any) -> PlacedVideo:
+    return PlacedVideo(row.creator_id, row.sound_id, row.format)
 
 
 def _shown(row: Any) -> LoggedVideo:

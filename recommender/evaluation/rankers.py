@@ -18,46 +18,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from recommender.database import aliases, lookup
+from recommender.database import aliases
+from recommender.evaluation.labels import Impression, every_signal
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
 from recommender.feed.selection import ScoredCandidate, select_places
-from recommender.feed.statements import candidate_rows, page_rows
+from recommender.feed.statements import candidate_rows
 from recommender.formats.scalars import UNDATED
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
-from recommender.models.tables import VIDEOS
 from recommender.ranking.candidates import was_exploration
-from recommender.ranking.registry import OURS, Registry, known_registry
+from recommender.ranking.registry import OURS, Registry
 from recommender.ranking.request import REFERENCE, FeedRequest, Profile
-from recommender.ranking.scoring import ranked_candidates, ranked_given, score_key_of
+from recommender.ranking.scoring import ranked_candidates, score_key_of
 from recommender.settings import Settings
 
 PAGE = 20
 """The number of videos on a page."""
-
-
-def every_signal(session: Session) -> Profile:
-    """Return a profile that reads all signals of the registry, in its order."""
-    registry = known_registry(lookup.registry(session))
-    return Profile("every_signal", 1, dict.fromkeys(registry.every_signal, 1.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Impression:
-    """A video that was shown to a user, with its signals from before.
-
-    Attributes:
-        user, video: their keys.
-        values: the values of the signals, in the order of the registry.
-        published_at: when the video was published.
-        engaged_views: the number of users who had engaged with the video.
-    """
-
-    user: str
-    video: str
-    values: tuple[float, ...]
-    published_at: datetime
-    engaged_views: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +49,6 @@ class Ranker:
     name: str
     score: Callable[[Impression], float]
     page: Callable[[PageRequest], list[str]]
-
-
-def read_impressions(
-    session: Session, user: str, videos: Sequence[str], as_of: datetime, settings: Settings
-) -> list[Impression]:
-    """Return the videos shown to a user, with every signal as of an earlier time.
-
-    Args:
-        session: on the scratch database.
-        user: the viewer's key.
-        videos: the keys of the videos.
-        as_of: the reading time.
-        settings: the settings of signals.
-    """
-    views = dict(_engaged_views(session, videos))
-    request = resolve(session, user, every_signal(session), as_of=as_of, settings=settings)
-    values_of = itemgetter(*request.profile.weights)
-    rows = page_rows(session, request, ranked_given, "evaluate", videos)
-    return [
-        Impression(user, row.page_video, values, _published_at(row), views[row.page_video])
-        for row in rows
-        for values in (values_of(row._mapping),)  # noqa: SLF001 - its API
-    ]
-
-
-def _published_at(row: Any) -> datetime:
-    """Return the publication time of a video, before all others if it is unknown."""
-    moment: datetime = row.page_published_at or UNDATED
-    return moment
-
-
-def _engaged_views(session: Session, videos: Sequence[str]) -> Iterator[tuple[str, int]]:
-    keys = [(key,) for key in videos]
-    rows = lookup.find(session, [VIDEOS.c.key], keys, [VIDEOS.c.key, VIDEOS.c.engaged_views])
-    return ((key, views) for key, views in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +162,8 @@ class PageRequest:
         for row in self._rows:
             on_trial = was_exploration(row.sources)
             facts = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial)
-            about = (_published_at(row), row.video_id, row.page_video, facts)
+            published_at = row.page_published_at or UNDATED
+            about = (published_at, row.video_id, row.page_video, facts)
             candidates.append((values_of(row._mapping), *about))  # noqa: SLF001 - its API
         return candidates
 

@@ -59,7 +59,7 @@ def _spread(request: FeedRequest, rows: Sequence[Any], served: Candidates) -> li
         limit=request.limit - len(rows),
         position=request.position + len(rows),
         before=[*request.places_before, *(_placed(request, row) for row in rows)],
-        limits=limits_of(request),
+        limits=limits_of(request.feed),
     )
     left = [index for index, row in enumerate(served.rows) if row.video_id not in taken]
     # The order of the rows takes the place of a score.

@@ -16,7 +16,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, NamedTuple, TypeAlias
 
-from recommender.ranking.request import FeedRequest, PlacedVideo, RequestSummary
+from recommender.ranking.request import Feed, FeedRequest, PlacedVideo
 
 
 class ScoredCandidate(NamedTuple):
@@ -114,7 +114,7 @@ def select_places(
         limit=request.limit,
         position=request.position,
         before=request.places_before,
-        limits=limits_of(request),
+        limits=limits_of(request.feed),
         damping=settings.creator_damping,
         exploration=settings.exploration_share,
         seed=request.seed,
@@ -124,9 +124,9 @@ def select_places(
     return arrange(candidates, spread, unseen=established[-1] if is_cut else None)
 
 
-def limits_of(request: RequestSummary) -> tuple[Limit, ...]:
+def limits_of(feed: Feed | None) -> tuple[Limit, ...]:
     """Return the limits of a page: those of every feed, then those of its own feed."""
-    own = () if request.feed is None else request.feed.limits.items()
+    own = () if feed is None else feed.limits.items()
     return (*APART, *(Limit(subject, *limit) for subject, limit in own))
 
 

@@ -170,7 +170,7 @@ def _placed_again(
         items: the items that are left, in their order.
         shown: the videos before the page that count, then those of the items.
     """
-    limits = () if request.profile.is_reference else limits_of(request)
+    limits = () if request.profile.is_reference else limits_of(request.feed)
     first = len(shown) - len(items)
     return tuple(
         replace(item, position=request.position + number, crowded=item.crowded or is_crowded)

@@ -39,6 +39,7 @@ from recommender.benchmark.demo_world import DemoWorld, load
 from recommender.database.scratch import scratch_database
 from recommender.evaluation import metrics
 from recommender.evaluation.evaluate import Evaluation, _Run
+from recommender.evaluation.labels import read_impressions
 from recommender.evaluation.log_files import is_positive
 from recommender.evaluation.log_replay import Cut, Timeline, cut_per_user
 from recommender.evaluation.logistic import logistic
@@ -46,7 +47,6 @@ from recommender.evaluation.rankers import (
     Catalogue,
     PageRequest,
     profile_ranker,
-    read_impressions,
     seen_videos,
 )
 from recommender.evaluation.results import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ import recommender
 from recommender import (
     InvalidValue,
     Settings,
+    UnknownFeed,
     UnknownProfile,
     activate_profile,
     create_profile,
@@ -30,7 +32,15 @@ from recommender.evaluation.off_policy_pages import LoggedPages
 from recommender.models import FeedSession, Interaction, ServedVideo, User, Video
 from tests.scenarios.simulation import seeded_sessions
 from tests.support.kinds import only_sqlite, slow_on_postgresql
-from tests.support.worlds import at, counted_statements, make_event, make_user, make_videos
+from tests.support.worlds import (
+    at,
+    counted_statements,
+    make_event,
+    make_user,
+    make_video,
+    make_videos,
+    record,
+)
 
 QUALITY = {"quality": 1.0}
 FRESH = {"freshness": 1.0, "quality": 0.0}
@@ -179,6 +189,80 @@ def test_a_copy_of_the_profile_that_served_gives_the_same_log(engine: Engine) ->
         assert hindsight.reordered.effective == hindsight.places == 2 * 2 * 9
         assert [each.overlap for each in found.previews] == [(1, 1, 1)] * 2
     assert value(replayed(engine, "classic").hindsight.overlap) < 1
+
+
+@pytest.mark.slow
+def test_a_feeds_pages_are_reordered_within_its_limits_and_replayed_alone(engine: Engine) -> None:
+    """A copy of the profile that served gives the same pages, in both versions of the feed."""
+    chance = random.Random(4)  # noqa: S311 - not for secrets
+
+    def live(session: Session) -> None:
+        make_user(session, "ana")
+        create_profile(session, "copy", get_profile(session).weights)
+        for number in range(60):
+            make_video(
+                session, f"v{number}", creator=f"c{chance.randrange(9)}",
+                sound=f"s{chance.randrange(9)}", format=chance.choice(["reel", "story"]),
+                published_at=at(-60 * number),
+            )  # fmt: skip
+        for limits in ({"creator": (2, 9), "format": (2, 4)}, {"sound": (1, 6)}):
+            recommender.create_feed(session, "reels", profile="for_you", limits=limits)
+            watched(session, feed="reels")
+        watched(session)
+
+    def watched(session: Session, **asked: Any) -> None:
+        cursor = None
+        for minute in (0, 5):
+            page = recommender.for_you(
+                session, "ana", cursor=cursor, as_of=at(minute), limit=8, **asked
+            )
+            cursor, asked = page.cursor, {}
+            for n, item in enumerate(page.items):
+                record(session, "watch", item.video, "ana", at=at(minute + 1), completion=n % 2)
+
+    with seeded_sessions():
+        run_transaction(engine, live)
+    for feed, served in ((None, 6), ("reels", 4)):
+        found = replayed(engine, "copy", feed=feed)
+        assert (found.feed, found.pages, found.hindsight.overlap) == (feed, served, (1, 1, 1))
+    run_transaction(engine, lambda session: recommender.create_feed(session, "mail"))
+    with pytest.raises(InvalidValue, match="no page of the feed mail was served"):
+        replayed(engine, "copy", feed="mail")
+
+
+@slow_on_postgresql
+def test_limits_of_a_feed_count_the_pages_before(world: Engine) -> None:
+    """Three places after v1 no other video of its creator may come, also on the next page."""
+    give(world, "v8", "c1")
+
+    def limited(session: Session) -> None:
+        feed = recommender.create_feed(session, "reels", limits={"creator": (1, 4)})
+        session.execute(sa.update(FeedSession).values(feed_id=feed.id))
+
+    serve(world, {"v1": (0.9, 0.9), "v2": (0.8, 0.8)})
+    serve(world, {"v7": (0.7, 0.1), "v8": (0.6, 0.9)}, ["v8"], first=3)
+    assert value(replayed(world).hindsight.overlap) == 0.5
+    run_transaction(world, limited)
+    assert value(replayed(world).hindsight.overlap) == 1
+
+
+@slow_on_postgresql
+def test_the_next_pages_of_a_feed_are_made_by_it(world: Engine) -> None:
+    def limited(session: Session) -> None:
+        make_video(session, "story", creator="c1", format="story")
+        own = {"profile": "good", "formats": ["story"], "memory": "own"}
+        feed = recommender.create_feed(session, "stories", **own)
+        session.execute(sa.update(FeedSession).values(feed_id=feed.id))
+
+    serve(world, FOUR)
+    run_transaction(world, limited)
+    found = replayed(world, feed="stories")
+    assert (found.active, found.videos) == ("good@1", 1)
+    assert [each.coverage for each in found.previews] == [1, 1]
+    assert (replayed(world).active, replayed(world).videos) == ("for_you@1", 9)
+    run_transaction(world, lambda session: recommender.delete_feed(session, "stories"))
+    with pytest.raises(UnknownFeed, match="there is no feed 'stories'"):
+        replayed(world, feed="stories")
 
 
 @slow_on_postgresql

@@ -42,14 +42,13 @@ from recommender.cli.options import Length, Time
 from recommender.cli.output import print_table
 from recommender.database.scratch import scratch_database
 from recommender.evaluation.evaluate import _Run
+from recommender.evaluation.labels import Impression, read_impressions
 from recommender.evaluation.log_replay import Cut, Slice, Timeline
 from recommender.evaluation.rankers import (
     BASELINES,
-    Impression,
     PageRequest,
     Ranker,
     profile_ranker,
-    read_impressions,
 )
 from recommender.evaluation.results import ScoredImpressions
 from recommender.models import Interaction, User, Video
