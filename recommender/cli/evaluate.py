@@ -51,7 +51,7 @@ SEGMENT_TABLES = {
 FEED, NEXT, FOLLOW = TASKS = ("feed", "next", "follow")
 """The values of --task."""
 
-OF_FEED = ("ablate", "segments", "checks", "small_creators", "every")
+OF_FEED = ("feed", "ablate", "segments", "checks", "small_creators", "every")
 """The options that only --task feed takes."""
 
 NOT_OF_FOLLOW = ("holdout", "target")
@@ -69,7 +69,12 @@ NOT_OF_FOLLOW = ("holdout", "target")
 @click.option(
     "--profile", "profiles", multiple=True, metavar="NAME[@VERSION]",
     help="A ranking profile; repeat it to compare others with the first. Default: the active one,"
-    " and for lists their own.",
+    " and for lists and feeds with names their own.",
+)  # fmt: skip
+@click.option(
+    "--feed", metavar="NAME",
+    help="Make pages as this feed does, with its sources, formats and limits. With log files it is"
+    " read from the database, and so are profiles.",
 )  # fmt: skip
 @click.option(
     "--target", type=click.Choice(TARGETS), default=ENGAGED, show_default=True,
@@ -115,22 +120,31 @@ def evaluate(
         raise click.UsageError("give either --cutoff or --holdout")
     if small_creators is not None and not checks:
         raise click.UsageError("--small-creators needs --checks")
-    source: AbstractContextManager[Engine | LogFiles] = readable(longest=settings().rollup_timeout)
-    if log_files:
-        source = nullcontext(log_files)
+    source, database = _origins(log_files, needs_database=options["feed"] is not None)
     if task != FEED:
         _evaluate_lists(task, source, form, options)
         return
-    with source as log, progress_bars() as progress:
+    with source as log, database as host, progress_bars() as progress:
         result = recommender.evaluate(
-            log, segments=segments or checks, settings=settings(), progress=progress, **options
-        )
+            log, database=host, segments=segments or checks, settings=settings(),
+            progress=progress, **options,
+        )  # fmt: skip
     findings = result.checks(small_creators=small_creators) if checks else ()
     if form_of(form) == "table":
         _print_tables(result, findings, segments=segments)
     else:
         _print_records(result, findings, form)
     fail_if_not_well(findings)
+
+
+def _origins(
+    log_files: LogFiles | None, *, needs_database: bool
+) -> tuple[AbstractContextManager[Engine | LogFiles], AbstractContextManager[Engine | None]]:
+    """Return the log; and the database, if it is needed besides a log of files."""
+    database = readable(longest=settings().rollup_timeout)
+    if not log_files:
+        return database, nullcontext()
+    return nullcontext(log_files), database if needs_database else nullcontext()
 
 
 def _evaluate_lists(
@@ -177,9 +191,10 @@ def _print_tables(result: Evaluation, findings: Sequence[Finding], *, segments: 
     )
     print_table([_ranking_row(row, is_first=not place) for place, row in enumerate(result.ranking)])
     click.echo()
+    of_feed = f" of {result.feed}" if result.feed else ""
     print_text(
-        f"Pages out of {result.videos:,} videos for {result.page_users:,} users who later wanted"
-        " some that they had not seen:"
+        f"Pages{of_feed} out of {result.videos:,} videos for {result.page_users:,} users who later"
+        " wanted some that they had not seen:"
     )
     print_table([page_row(row, is_first=not place) for place, row in enumerate(result.pages)])
     reached, sources = result.candidates.share, result.candidates.sources

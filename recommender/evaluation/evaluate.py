@@ -7,7 +7,7 @@ Impressions are ranked slice by slice. A slice is learned only after all of it w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from recommender.database.registered import kept_registry
 from recommender.database.transactions import translate_errors
 from recommender.errors import InvalidValue
 from recommender.evaluation.checks import check_ranking
@@ -37,13 +38,12 @@ from recommender.evaluation.log_replay import (
     scratch_timeline,
 )
 from recommender.evaluation.rankers import (
-    BASELINES,
     Catalogue,
     PageRequest,
     Ranker,
-    ablations,
+    asked_profiles,
+    every_ranker,
     page_requests,
-    profile_ranker,
 )
 from recommender.evaluation.results import (
     CandidateRecall,
@@ -59,12 +59,12 @@ from recommender.evaluation.segments import (
     read_positives,
     read_user_segments,
 )
+from recommender.feed.feeds import check_sources, get_feed
 from recommender.formats import scalars
 from recommender.formats.findings import Finding
 from recommender.formats.plain import plain_fields
-from recommender.ranking.profiles import get_profile
-from recommender.ranking.registry import Registry
-from recommender.ranking.request import REFERENCE, Profile
+from recommender.ranking.registry import Registry, known_registry
+from recommender.ranking.request import Feed
 from recommender.settings import Settings
 
 
@@ -74,6 +74,7 @@ class Evaluation:
 
     Attributes:
         target: the target outcome.
+        feed: the feed whose pages were measured, ``name@version``; None for For You.
         cutoff: when the log was cut, None if each user's log was cut separately.
         until: events at this time or later were left out; None if there was no bound.
         slices: the number of slices in which impressions were ranked.
@@ -82,7 +83,7 @@ class Evaluation:
         impression_users: the number of users with impressions.
         compared_users: the number of these with both outcomes, over whom GAUC is a mean.
         page_users: the number of users whose pages were measured.
-        videos: the number of videos that could be on a page.
+        videos: the number of videos that could be on a page, of the formats of the feed.
         candidates: how much of what users wanted later was among the candidates.
         ranking: each ranker over impressions.
         pages: each ranker over pages.
@@ -91,6 +92,7 @@ class Evaluation:
     """
 
     target: str
+    feed: str | None
     cutoff: datetime | None
     until: datetime | None
     slices: int
@@ -132,6 +134,8 @@ def evaluate(
     until: datetime | None = None,
     holdout: float | None = None,
     profiles: Sequence[str] = (),
+    feed: str | None = None,
+    database: Engine | None = None,
     target: str = ENGAGED,
     every: timedelta = DAY,
     ablate: bool = False,
@@ -156,8 +160,12 @@ def evaluate(
             and below 1. Each log is cut before the last of them. Events of the same time keep the
             order of the files; a database has them by id. The later behaviour of other users is
             then known, and the later part is one slice.
-        profiles: ``name`` or ``name@version`` of the source; the active profile if empty. Files
-            have the built-in profiles only.
+        profiles: ``name`` or ``name@version`` of the source; the active profile, or the profile of
+            the feed, if empty. Files have the built-in profiles only.
+        feed: the name of a feed: make pages as it does, with its sources, formats and limits, and
+            measure only videos of its formats. None for For You.
+        database: if the source is files, the prepared engine of a database whose feeds, profiles
+            and registered tables count.
         target: ``engaged`` (the video is positive), ``like``, ``share``, ``save``, ``comment``,
             ``convert`` or ``interested``.
         every: the length of a slice. A slice is scored as of its start.
@@ -174,6 +182,7 @@ def evaluate(
         InvalidValue: a value is malformed, or no positive event comes before the cut, or nothing
             after it led to the target.
         UnknownProfile: there is no such profile or version.
+        UnknownFeed: there is no such feed, or it was deleted.
         NotFound: there is no such file.
         BadData: a row is not in the format, or names an unknown user or video.
     """
@@ -182,20 +191,23 @@ def evaluate(
     report = progress or no_progress
     _check(target, every, sample)
     cut, start = cut_of(source, cutoff, until, holdout, target, settings)
-    host = None if isinstance(source, LogFiles) else source
+    host = _host(source, database)
+    made = None if feed is None else _feed(host, feed)
     with scratch_timeline(cut, scratch, settings, host) as timeline, translate_errors():
-        asked, registry = _profiles(host or timeline.engine, profiles), timeline.registry
-        rankers = _rankers(asked, registry, ablate=ablate)
+        # Without a host there are the built-in profiles only, which the scratch database has.
+        asked = asked_profiles(host or timeline.engine, profiles, made)
+        rankers = every_ranker(asked, timeline.registry, ablate=ablate)
         begin_learned(timeline, source, start, report)
-        run = _Run(timeline, rankers, target, start, None if holdout else every, report)
+        run = _Run(timeline, rankers, target, start, None if holdout else every, report, made)
         positives = read_positives(timeline.engine, timeline.events) if segments else {}
         shown = run.rank_pages(sample, seed)
         scored = run.rank_impressions()
         users = {*scored.keys, *shown.viewers}
         members = read_user_segments(timeline.engine, users, positives) if segments else {}
-    _check_found(shown, scored, target)
+    _check_found(shown, scored, target, made)
     return Evaluation(
         target=target,
+        feed=made.label if made else None,
         cutoff=None if holdout else start,
         until=None if cut.until == scalars.LATEST else cut.until,
         slices=len(scored.bounds) - 1,
@@ -205,7 +217,7 @@ def evaluate(
         compared_users=scored.compared_users(),
         page_users=len(shown.relevant),
         videos=len(shown.videos),
-        candidates=shown.recall([each.name for each in registry.every_source], seed),
+        candidates=shown.recall(_sources(timeline.registry, made), seed),
         ranking=scored.qualities(seed),
         pages=shown.qualities(seed),
         segments=measure_segments(scored, shown, members, start, seed) if segments else (),
@@ -219,48 +231,42 @@ def _check(target: str, every: timedelta, sample: int) -> None:
     check_sample(sample)
 
 
-def _check_found(shown: RankedPages, scored: ScoredImpressions, target: str) -> None:
+def _host(source: Engine | LogFiles, database: Engine | None) -> Engine | None:
+    """Return the engine of the database that has the feeds and profiles, if there is one."""
+    if isinstance(source, LogFiles):
+        return database
+    if database is not None:
+        raise InvalidValue("database: goes with a log of files, which has no feeds and profiles")
+    return source
+
+
+def _feed(host: Engine | None, name: str) -> Feed:
+    """Return the feed of a name, whose sources the registry has."""
+    if host is None:
+        raise InvalidValue("feed: files have no feeds: give the database that has the feed")
+    with translate_errors(), Session(host) as session:
+        feed = get_feed(session, name)
+    check_sources(feed, known_registry(kept_registry(host)))
+    return feed
+
+
+def _sources(registry: Registry, feed: Feed | None) -> list[str]:
+    """Return the names of the sources that give candidates."""
+    names = (each.name for each in registry.every_source)
+    return [name for name in names if feed is None or feed.reads(name)]
+
+
+def _check_found(
+    shown: RankedPages, scored: ScoredImpressions, target: str, feed: Feed | None
+) -> None:
     """Raise `InvalidValue` if no user wanted anything after the cut."""
     if not (shown.relevant or any(scored.outcomes)):
+        shows = feed.formats if feed else ()
+        of_feed = f" of the feed's formats ({', '.join(shows)})" if shows else ""
         raise InvalidValue(
-            f"nothing after the cut led to {target}, so there is nothing to find: choose another"
-            " target, or an earlier time"
+            f"nothing{of_feed} after the cut led to {target}, so there is nothing to find: choose"
+            " another target, or an earlier time"
         )
-
-
-def _profiles(engine: Engine, asked: Sequence[str]) -> dict[str, Profile]:
-    """Return the profiles to evaluate by name: those asked for, then the reference formula."""
-    # The engine is the source's: the scratch database has the built-in profiles only.
-    with translate_errors(), Session(engine) as session:
-        profiles = {name: get_profile(session, name) for name in asked}
-        if not profiles:
-            active = get_profile(session)
-            profiles = {active.name: active}
-        reference = profiles.get(REFERENCE) or get_profile(session, REFERENCE)
-    named = {_label(name, profile): profile for name, profile in profiles.items()}
-    return {**named, REFERENCE: reference}
-
-
-def _label(name: str, profile: Profile) -> str:
-    """Return the name that a profile was asked for by, with the version if a baseline has it."""
-    is_taken = any(name == baseline.name for baseline in BASELINES)
-    return f"{name}@{profile.version}" if is_taken else name
-
-
-def _rankers(profiles: Mapping[str, Profile], registry: Registry, *, ablate: bool) -> list[Ranker]:
-    """Return all rankers, beginning with the first profile asked for.
-
-    Raises:
-        UnknownSignal: a profile weighs a signal that the registry does not have.
-    """
-    for profile in profiles.values():
-        registry.check(profile)
-    first = next(iter(profiles.values()))
-    return [
-        *(profile_ranker(profile, name, registry) for name, profile in profiles.items()),
-        *BASELINES,
-        *(ablations(first, registry) if ablate else ()),
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +280,7 @@ class _Run:
         start: the cut.
         every: the length of a slice, None for a single slice.
         report: told of the progress.
+        feed: the feed that makes the pages; None for For You.
     """
 
     timeline: Timeline
@@ -282,12 +289,13 @@ class _Run:
     start: datetime
     every: timedelta | None
     report: Progress
+    feed: Feed | None = None
 
     def rank_pages(self, sample: int, seed: int) -> RankedPages:
         """Return pages of a sample of the users with new positives later."""
         engine, settings = self.timeline.engine, self.timeline.settings
         with Session(engine) as session:
-            catalogue = Catalogue(session, self.start, settings)
+            catalogue = Catalogue(session, self.start, settings, self.feed)
             shown = RankedPages(catalogue.videos, catalogue.users)
             page_requests = self._page_requests(session, catalogue, seed)
             for (request, positives), done in zip(
@@ -329,12 +337,12 @@ class _Run:
         self, part: Slice, scored: ScoredImpressions, numbers: dict[str, int]
     ) -> Iterator[float]:
         """Score a slice's impressions, user by user; yield the share of users done."""
-        shown = self._shown(part)
+        shown, formats = self._shown(part), self.feed.formats if self.feed else ()
         with Session(self.timeline.engine) as session:
             for done, (user, outcomes) in enumerate(shown.items(), start=1):
                 number = numbers.setdefault(user, len(numbers))
                 impressions = read_impressions(
-                    session, user, list(outcomes), part.start, self.timeline.settings
+                    session, user, list(outcomes), part.start, self.timeline.settings, formats
                 )
                 for impression in impressions:
                     scored.users.append(number)

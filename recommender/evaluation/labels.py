@@ -266,7 +266,12 @@ class Impression:
 
 
 def read_impressions(
-    session: Session, user: str, videos: Sequence[str], as_of: datetime, settings: Settings
+    session: Session,
+    user: str,
+    videos: Sequence[str],
+    as_of: datetime,
+    settings: Settings,
+    formats: Sequence[str] = (),
 ) -> list[Impression]:
     """Return the videos shown to a user, with every signal as of an earlier time.
 
@@ -276,6 +281,7 @@ def read_impressions(
         videos: the keys of the videos.
         as_of: the reading time.
         settings: the settings of signals.
+        formats: leave out the videos of other formats; empty for all videos.
     """
     views = dict(_engaged_views(session, videos))
     request = resolve(session, user, every_signal(session), as_of=as_of, settings=settings)
@@ -284,6 +290,7 @@ def read_impressions(
     return [
         Impression(user, row.page_video, values, _published_at(row), views[row.page_video])
         for row in rows
+        if not formats or row.page_format in formats
         for values in (values_of(row._mapping),)  # noqa: SLF001 - its API
     ]
 

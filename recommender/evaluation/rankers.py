@@ -7,7 +7,7 @@ is read once, and every ranker is arithmetic over these values.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
@@ -16,9 +16,11 @@ from random import Random
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender.database import aliases
+from recommender.database.transactions import translate_errors
 from recommender.evaluation.labels import Impression, every_signal
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
@@ -27,8 +29,9 @@ from recommender.feed.statements import candidate_rows
 from recommender.formats.scalars import UNDATED
 from recommender.models import Follow, Interaction, LearningState, User, Video, VideoHashtag
 from recommender.ranking.candidates import was_exploration
+from recommender.ranking.profiles import get_profile
 from recommender.ranking.registry import OURS, Registry
-from recommender.ranking.request import REFERENCE, FeedRequest, Profile
+from recommender.ranking.request import REFERENCE, Feed, FeedRequest, Profile
 from recommender.ranking.scoring import ranked_candidates, score_key_of
 from recommender.settings import Settings
 
@@ -70,10 +73,15 @@ class Catalogue:
         session: on the scratch database.
         as_of: the time.
         settings: the settings of the signal `quality`.
+        feed: the feed whose pages are made, with the videos of its formats; None for For You.
     """
 
-    def __init__(self, session: Session, as_of: datetime, settings: Settings) -> None:
-        self.videos = {video.key: video for video in _published_videos(session, as_of)}
+    def __init__(
+        self, session: Session, as_of: datetime, settings: Settings, feed: Feed | None = None
+    ) -> None:
+        self.feed = feed
+        published = _published_videos(session, as_of, feed.formats if feed else ())
+        self.videos = {video.key: video for video in published}
         self.users = session.scalar(sa.select(sa.func.count()).select_from(User)) or 0
         share = session.scalar(sa.select(LearningState.engaged_share)) or 0.0
         prior = settings.quality_prior
@@ -90,8 +98,10 @@ class Catalogue:
         return [video.key for video in best]
 
 
-def _published_videos(session: Session, as_of: datetime) -> Iterator[CatalogueVideo]:
-    """Yield the published videos in the order of their ids."""
+def _published_videos(
+    session: Session, as_of: datetime, formats: Sequence[str]
+) -> Iterator[CatalogueVideo]:
+    """Yield the published videos of some formats, or of all, in the order of their ids."""
     tags = (
         sa.select(sa.func.aggregate_strings(sa.cast(VideoHashtag.hashtag_id, sa.Text), ","))
         .where(VideoHashtag.video_id == Video.id)
@@ -103,6 +113,8 @@ def _published_videos(session: Session, as_of: datetime) -> Iterator[CatalogueVi
         .where(Video.status == "published", Video.published_at <= as_of)
         .order_by(Video.id)
     )
+    if formats:
+        statement = statement.where(Video.format.in_(formats))
     for key, creator, sound, published_at, viewers, engaged, listed in session.execute(statement):
         marks = {("hashtag", int(hashtag)) for hashtag in (listed.split(",") if listed else ())}
         marks |= {
@@ -135,10 +147,12 @@ class PageRequest:
     @cached_property
     def feed_request(self) -> FeedRequest:
         """The request as the feed resolves it."""
-        return resolve(
-            self.session, self.user, every_signal(self.session),
-            limit=PAGE, as_of=self.as_of, settings=self.settings,
+        feed = self.catalogue.feed
+        request = resolve(
+            self.session, self.user, every_signal(self.session), limit=PAGE, as_of=self.as_of,
+            formats=feed.formats if feed else (), settings=self.settings,
         )  # fmt: skip
+        return replace(request, feed=feed)  # the scratch database does not have it
 
     @cached_property
     def _rows(self) -> Sequence[Any]:
@@ -161,7 +175,8 @@ class PageRequest:
         candidates, values_of = [], itemgetter(*self.feed_request.profile.weights)
         for row in self._rows:
             on_trial = was_exploration(row.sources)
-            facts = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial)
+            own_format = row.page_format if self.feed_request.limits_formats else None
+            facts = ScoredCandidate(0, row.page_creator_id, row.page_sound_id, on_trial, own_format)
             published_at = row.page_published_at or UNDATED
             about = (published_at, row.video_id, row.page_video, facts)
             candidates.append((values_of(row._mapping), *about))  # noqa: SLF001 - its API
@@ -301,6 +316,50 @@ def ablations(profile: Profile, registry: Registry) -> list[Ranker]:
     return [profile_ranker(one, f"without {name}", registry) for name, one in without.items()]
 
 
+def asked_profiles(
+    engine: Engine, asked: Sequence[str], feed: Feed | None = None
+) -> dict[str, Profile]:
+    """Return the profiles to evaluate by name: those asked for, then the reference formula.
+
+    Args:
+        engine: of the database that has them.
+        asked: ``name`` or ``name@version``; empty for the profile that serves.
+        feed: the feed that is evaluated; None for For You.
+    """
+    with translate_errors(), Session(engine) as session:
+        profiles = {name: get_profile(session, name) for name in asked}
+        if not profiles:
+            own = get_profile(session, feed.profile if feed else None)
+            profiles = {own.name: own}
+        reference = profiles.get(REFERENCE) or get_profile(session, REFERENCE)
+    named = {_label(name, profile): profile for name, profile in profiles.items()}
+    return {**named, REFERENCE: reference}
+
+
+def _label(name: str, profile: Profile) -> str:
+    """Return the name that a profile was asked for by, with the version if a baseline has it."""
+    is_taken = any(name == baseline.name for baseline in BASELINES)
+    return f"{name}@{profile.version}" if is_taken else name
+
+
+def every_ranker(
+    profiles: Mapping[str, Profile], registry: Registry, *, ablate: bool
+) -> list[Ranker]:
+    """Return all rankers, beginning with the first profile asked for.
+
+    Raises:
+        UnknownSignal: a profile weighs a signal that the registry does not have.
+    """
+    for profile in profiles.values():
+        registry.check(profile)
+    first = next(iter(profiles.values()))
+    return [
+        *(profile_ranker(profile, name, registry) for name, profile in profiles.items()),
+        *BASELINES,
+        *(ablations(first, registry) if ablate else ()),
+    ]
+
+
 def _weighted(weights: Sequence[float]) -> Callable[[Impression], float]:
     """Return a function from an impression to its score key, the order of every feed."""
     return lambda impression: float(score_key_of(sum(map(mul, weights, impression.values))))
@@ -321,6 +380,7 @@ def _page(weights: Sequence[float], request: PageRequest) -> list[str]:
 def _reference_page(request: PageRequest) -> list[str]:
     page = for_you(
         request.session, request.user, profile=REFERENCE,
-        limit=PAGE, as_of=request.as_of, record=False, settings=request.settings,
+        limit=PAGE, as_of=request.as_of, formats=request.feed_request.formats, record=False,
+        settings=request.settings,
     )  # fmt: skip
     return [item.video for item in page.items]

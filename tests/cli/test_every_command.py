@@ -40,6 +40,7 @@ STEPS = (
     "feeds list {table}", "feeds show reels {table}", "feed ana --feed reels",
     "digest --feed reels --run today --since 30d --limit 2 {table}",
     "replay --feed reels --profile for_you --since {since} --sample 2 {table}",
+    "evaluate --feed reels --cutoff {since} --sample 5 --every 5d {table}",
     "feeds delete reels {table}",
     "evaluate --cutoff {since} --sample 5 --every 5d {table}",
     "fit learned --replay --since {since} --every 5d {table}",

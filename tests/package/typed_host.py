@@ -234,6 +234,7 @@ def learning(engine: Engine) -> None:
     result = recommender.evaluate(files, holdout=0.2, profiles=["for_you"], segments=True)
     assert_type([(check.check, check.ok) for check in result.checks()], list[tuple[str, bool]])
     result.as_dict()
+    recommender.evaluate(files, cutoff=NOW, feed="reels", database=engine).as_dict()
     recommender.replay_profile(engine, "mine", since=NOW, feed="reels").as_dict()
     assert_type(recommender.fit(engine, "mine").auc, float | None)
     recommender.fit_pages(engine, "mine", log=files, since=NOW).as_dict()
