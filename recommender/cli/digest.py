@@ -54,10 +54,14 @@ def digest(
             for each in found:  # as they come: there may be many users
                 print_records([each.as_dict()], form)
             return
-        users = list(found)
-    rows = [row for each in users for row in _rows(each)]
+        as_printed = _whole if form_of(form) == "json" else _rows
+        rows = [row for each in found for row in as_printed(each)]
     example = {"user": "", "position": 1, "video": "", "creator": None, "score": 0.0}
-    print_records(rows, form, whole=[each.as_dict() for each in users], example=example)
+    print_records(rows, form, example=example)
+
+
+def _whole(each: Digest) -> list[dict[str, Any]]:
+    return [each.as_dict()]
 
 
 def _rows(each: Digest) -> list[dict[str, Any]]:

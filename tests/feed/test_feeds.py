@@ -385,6 +385,18 @@ def test_no_place_of_a_session_is_beyond_a_limit_unless_it_is_crowded(
     assert "beyond_limits" in report.broken
 
 
+def test_a_limit_looks_at_fifty_places_of_the_pages_before(session: Session) -> None:
+    """The seventh page begins at place 50, which is one of fifty with place 1, and 51 is not."""
+    make_user(session)
+    for number in range(60):
+        creator = "often" if number < 2 else f"c{number}"
+        make_video(session, f"v{number}", creator=creator, published_at=at(-60 - number))
+    create_feed(session, "reels", limits={"creator": (1, 50)})
+    own = {"limit": 7, "settings": Settings(exploration_share=0)}
+    items = [item for page in pages(session, **own) for item in page.items]
+    assert [item.position for item in items if item.creator == "often"] == [1, 51]
+
+
 def only_over(items: Sequence[FeedItem], limits: dict[str, tuple[int, int]]) -> list[int]:
     """The positions beyond these limits, without those of every feed."""
     ((subject, (most, places)),) = limits.items()
