@@ -166,6 +166,21 @@ def test_tables_of_feeds_and_profiles_have_days(example: Run) -> None:
     assert re.search(r"^for_you .* 2026-01-01 *$", out, re.MULTILINE)
 
 
+def test_a_digest_is_printed_as_lines_rows_or_a_document(example: Run) -> None:
+    example("feeds", "create", "mail", "--memory", "own")
+    asked = ("digest", "--feed", "mail", "--run", "one", "--limit", "1", "--format")
+    document = answer(example(*asked, "json"))
+    assert [each["user"] for each in document] == ["user1", "creator1", "creator2", "creator3"]
+    lines = example(*asked, "jsonl")[1].splitlines()
+    assert [json.loads(line) for line in lines] == document
+    first = document[0]["items"][0]
+    row = ("user1", "1", first["video"], first["creator"], str(first["score"]))
+    rows = example(*asked, "csv")[1].splitlines()
+    assert rows[:2] == ["user,position,video,creator,score", ",".join(row)]
+    assert len(rows) == 1 + len(document)
+    assert answer(example(*asked, "json", "--since", "1h", "--run", "two")) == []
+
+
 def test_an_empty_feed_says_where_its_formats_are(example: Run) -> None:
     example("feeds", "create", "reels", "--video-format", "reel")
     code, out, err = example("feed", "user1", "--feed", "reels", "--format", "table")

@@ -564,6 +564,7 @@ def test_an_audit_of_one_feed_reads_its_sessions_only(session: Session) -> None:
     delete_feed(session, "mail")
     figures = [audit(session, feed=feed) for feed in ("reels", "mail", None)]
     assert [(each.sessions, each.items) for each in figures] == [(1, 3), (1, 3), (3, 8)]
+    assert figures[2].broken == ()
     assert audit(session, feed="reels", since=at(1)).sessions == 0
     counts = []
     for feed in ("reels", None):

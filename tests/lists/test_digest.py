@@ -82,6 +82,8 @@ def test_nothing_is_repeated_to_fill_a_digest(world: Engine) -> None:
         len(videos_of(send(world, "u1", run=run)).get("u1", [])) for run in ("a", "b", "c", "d")
     ]
     assert counts == [3, 3, 2, 0]
+    with Session(world) as session:
+        assert recommender.audit(session).short_pages == 1  # no other video was left
 
 
 def test_what_may_no_longer_be_shown_is_left_out_of_a_repeated_run(world: Engine) -> None:
