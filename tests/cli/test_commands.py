@@ -703,6 +703,11 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
         (("replay", "--profile", "for_you"), 2, "Missing option '--since'"),
         (("replay", "--profile", "for_you", "--since", "now"), 2, "is not a time such as"),
         (
+            ("replay", "--profile", "for_you", "--since", "2026-01-01T00:00:00Z", "--feed", "none"),
+            2,
+            "there is no feed 'none'",
+        ),
+        (
             ("replay", "--profile", "none", "--since", "2026-01-01T00:00:00Z"),
             2,
             "there is no profile 'none'",

@@ -85,6 +85,8 @@ def test_every_command_does_its_work(run: Callable[[str], str], tmp_path: Path) 
     assert json.loads(printed["feed ana --record"])["items"]
     assert json.loads(printed["profiles show mine"])["weights"] == {"freshness": 2.0}
     assert json.loads(printed["audit"])["broken"] == []
+    (replayed,) = (out for line, out in printed.items() if line.startswith("replay --feed"))
+    assert " pages of reels, in the order of for_you@1" in " ".join(replayed.split())
     for line in STEPS:
         if "{table}" in line:
             assert "…" not in printed[line], line
