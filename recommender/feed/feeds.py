@@ -68,22 +68,23 @@ def create_feed(
     """
     _check_name(name)
     wanted = WantedProfile() if profile is None else _checked_profile(session, profile)
-    registry = known_registry(lookup.registry(session))
-    row = FeedVersion(
-        name=name,
-        created_at=scalars.now(),
-        profile=wanted.name,
-        profile_version=wanted.version,
-        sources=_checked_sources(sources, registry),
-        formats=list(checked_formats(formats)),
-        limits={subject: list(limit) for subject, limit in _checked_limits(limits or {}).items()},
-    )
+    checked_sources = _checked_sources(sources, known_registry(lookup.registry(session)))
+    named_formats, checked_limits = checked_formats(formats), _checked_limits(limits or {})
     if memory not in FEED_MEMORIES:
         raise InvalidValue(f"memory: {scalars.shown(memory)} is neither shared nor own")
     lock_versions(session)
     last = sa.select(sa.func.max(FeedVersion.version)).where(FeedVersion.name == name)
-    row.version = (session.scalar(last) or 0) + 1
-    row.memory = FOR_YOU_MEMORY if memory == "shared" else _own_memory(session, name)
+    row = FeedVersion(
+        name=name,
+        version=(session.scalar(last) or 0) + 1,
+        created_at=scalars.now(),
+        profile=wanted.name,
+        profile_version=wanted.version,
+        memory=FOR_YOU_MEMORY if memory == "shared" else _own_memory(session, name),
+        sources=checked_sources,
+        formats=list(named_formats),
+        limits={subject: list(limit) for subject, limit in checked_limits.items()},
+    )
     session.add(row)
     session.flush()
     return feed_of(row)

@@ -226,7 +226,7 @@ def test_a_version_keeps_what_the_fit_found(engine: Engine) -> None:
     found = fit(engine, "for_you", author="ana", note="first try", settings=SETTINGS)
     assert found.profile == "for_you@2"
     with Session(engine) as session:
-        (record,) = [each for each in profile_history(session) if each.version == 2]
+        (_, record) = profile_history(session, "for_you")
         assert get_profile(session).label == "for_you@1"
     assert (record.source, record.author, record.note) == ("fit", "ana", "first try")
     assert record.parent == found.parent == "for_you@1"
