@@ -138,7 +138,7 @@ def test_ten_upgrades_at_once_all_succeed(empty_database: str, database: str) ->
     assert [each for each in zip(codes, said, strict=True) if each[0]] == []
     assert catalogue(empty_database) == catalogue(database)
     assert rows(empty_database, "SELECT * FROM rec_alembic_version") == [(SCHEMA_REVISION,)]
-    assert rows(empty_database, "SELECT count(*) FROM rec_ranking_profiles") == [(4,)]
+    assert rows(empty_database, "SELECT count(*) FROM rec_ranking_profiles") == [(5,)]
 
 
 FAILING = '''"""A migration that fails midway."""

@@ -31,7 +31,7 @@ STATUS = {
     404: {errors.NotFound, errors.UnknownUser, errors.UnknownVideo},
     409: {errors.CursorAhead, errors.EventConflict, errors.InvalidCursor},
     422: {errors.BadData, errors.EventTooOld, errors.InvalidValue}
-    | {errors.UnknownProfile, errors.UnknownSignal},
+    | {errors.UnknownFeed, errors.UnknownProfile, errors.UnknownSignal},
     500: {errors.DatabaseDamaged, errors.NotPermitted, errors.RecommenderError}
     | {errors.SchemaOutOfDate, errors.StorageFailure},
     503: {errors.DatabaseBusy, errors.DatabaseUnreachable}
