@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from zlib import crc32
 
 import psycopg
 import pytest
@@ -53,13 +54,18 @@ _collected: set[tuple[str, str]] = set()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark as `slow` what a test repeats on PostgreSQL: with other values, or if it takes long."""
+    """Mark as `slow` what a test repeats on PostgreSQL: with other values, or if it takes long.
+
+    Each is also an odd or an even repeat, so that CI can run one half of them on a day.
+    """
     parameters = getattr(item, "callspec", None)
     kind = parameters.params.get("kind") if parameters else None
     function = item.nodeid.partition("[")[0]
     takes_long = item.get_closest_marker("slow_on_postgresql") or (function, kind) in _collected
     if kind == "postgresql" and (function, "sqlite") in _collected and takes_long:
         item.add_marker(pytest.mark.slow)
+        is_odd = crc32(item.nodeid.encode()) % 2
+        item.add_marker(pytest.mark.odd_repeat if is_odd else pytest.mark.even_repeat)
     _collected.add((function, str(kind)))
 
 
