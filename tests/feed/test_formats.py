@@ -38,7 +38,11 @@ OTHERS = 1_200
 
 @pytest.fixture
 def world(session: Session) -> Session:
-    """A thousand newer clips, twelve articles and three recipes."""
+    return fill(session)
+
+
+def fill(session: Session) -> Session:
+    """Write a thousand newer clips, twelve articles and three recipes."""
     make_user(session)
     recommender.upsert_videos(session, [
         {"id": f"clip{n}", "creator": f"c{n % 50}", "published_at": at(-1), "format": "clip"}
@@ -90,7 +94,8 @@ def test_formats_are_a_list_of_ten_words_at_most(session: Session) -> None:
             preview(session, formats=wrong)
 
 
-def test_a_page_of_a_rare_format_walks_its_index(world: Session, kind: str) -> None:
+def test_a_page_of_a_rare_format_walks_its_index(own_session: Session, kind: str) -> None:
+    world = fill(own_session)
     if kind == "postgresql":
         world.execute(sa.text("ANALYZE"))
     wanted = {"limit": 5, "formats": ["recipe", "article"], "as_of": NOON}
