@@ -113,9 +113,11 @@ def _value(name: str, value: object) -> float:
 def recorded_signals(
     connection: Connection, since: datetime, until: datetime
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the signals recorded with every page served between two times, and the others."""
-    served = sa.select(ServedVideo.profile_id).join(
-        ProfileVersion, ProfileVersion.id == ServedVideo.profile_id
+    """Return the signals that every page of For You between two times recorded, and the others."""
+    served = (
+        sa.select(ServedVideo.profile_id)
+        .join(FeedSession, _is_of_session())
+        .join(ProfileVersion, ProfileVersion.id == ServedVideo.profile_id)
     )
     ids = connection.scalars(served.where(*_between(since, until)).distinct()).all()
     weighed = sa.select(ProfileWeight.signal).where(ProfileWeight.profile_id.in_(ids))
@@ -129,8 +131,9 @@ def recorded_signals(
 
 
 def _between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return the condition: served between two times, by a profile that records positions."""
+    """Return the condition: served by For You between two times, and its positions recorded."""
     return (
+        FeedSession.feed_id.is_(None),
         ServedVideo.served_at >= since,
         ServedVideo.served_at < until,
         ProfileVersion.name != REFERENCE,
@@ -140,7 +143,7 @@ def _between(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], 
 def served_rows(
     signals: Sequence[str], values: Mapping[str, float], since: datetime, until: datetime
 ) -> Statement:
-    """Return a statement for the impressions of served pages.
+    """Return a statement for the impressions of pages that For You served.
 
     Its columns are user, time, label, signals, and the groups of positions. It selects only videos
     with an event that proves that they were shown: positions that the viewer did not reach carry no
@@ -159,6 +162,7 @@ def served_rows(
             *_places(),
         )
         .join(Interaction, _is_same())
+        .join(FeedSession, _is_of_session())
         .join(ProfileVersion, ProfileVersion.id == ServedVideo.profile_id)
         .where(*_first_shown(), *_between(since, until))
         .prefix_with("/* recommender.fit */")
@@ -203,11 +207,12 @@ def began_between(
     Args:
         since: the start.
         until: the end.
-        feed: the name of its feed, in any version; None for every session.
+        feed: the name of its feed, in any version; None for For You.
     """
-    times = FeedSession.started_at >= since, FeedSession.started_at < until
     versions = sa.select(FeedVersion.id).where(FeedVersion.name == feed)
-    return times if feed is None else (*times, FeedSession.feed_id.in_(versions))
+    own = FeedSession.feed_id
+    is_of_feed = own.is_(None) if feed is None else own.in_(versions)
+    return FeedSession.started_at >= since, FeedSession.started_at < until, is_of_feed
 
 
 def _is_of_session() -> sa.ColumnElement[bool]:

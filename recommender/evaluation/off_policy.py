@@ -70,7 +70,7 @@ class ProfileReplay:
 
     Attributes:
         profile: the evaluated profile, ``name@version``.
-        feed: the name of the feed whose pages were evaluated; None for the pages of all feeds.
+        feed: the name of the feed whose pages were evaluated; None for For You.
         active: the profile that serves now, in this feed or in For You.
         target: the outcomes with their values. A label is the value of a video's outcomes, as a
             share of the value of all outcomes.
@@ -136,9 +136,8 @@ def replay_profile(
         profile: the profile to evaluate, ``name`` or ``name@version``.
         since: sessions that began before this time are left out, with an offset.
         until: sessions that began at this time or later are left out.
-        feed: the name of a feed: evaluate only the pages that it served, in any version, and its
-            next pages. None evaluates the pages of all feeds, and next pages of For You. Each page
-            is reordered within the limits of the feed that served it.
+        feed: the name of the feed whose pages are evaluated, in all its versions, each within its
+            limits; None for For You.
         target: one of `TARGETS`, such as ``engaged`` or ``like``; or several with their
             values as ``engaged=1,like=3`` or a mapping.
         sample: the maximum number of users whose next pages are compared.

@@ -53,7 +53,7 @@ class LoggedPages:
         settings: the creator damping of a page.
         sample: the maximum number of sampled users.
         seed: the random seed for the samples of users.
-        feed: the name of the feed that served the pages; None for all pages.
+        feed: the name of the feed that served the pages; None for For You.
         reordering: the sums.
         sampled: the row ids of the sampled users.
         came: the number of users with served pages.
@@ -121,9 +121,9 @@ class LoggedPages:
 
     def _check(self) -> None:
         if not self.came:
-            of_feed = f" of the feed {self.feed}" if self.feed else ""
+            of_feed = f"the feed {self.feed}" if self.feed else "For You"
             raise InvalidValue(
-                f"no page{of_feed} was served in a session that began then, except pages of"
+                f"no page of {of_feed} was served in a session that began then, except pages of"
                 f" {REFERENCE}: record the pages that you serve, or choose another time"
             )
         if not self.pages and self.left_out:

@@ -665,8 +665,8 @@ def test_a_replay_says_what_a_profile_would_have_served(example: Run) -> None:
     assert example(*asked)[::2] == (
         2,
         (
-            "Error: no page was served in a session that began then, except pages of classic:"
-            " record the pages that you serve, or choose another time\n"
+            "Error: no page of For You was served in a session that began then, except pages of"
+            " classic: record the pages that you serve, or choose another time\n"
         ),
     )
     feed = ("feed", "creator2", "--record", "--as-of", "2026-01-01T00:00:00Z")

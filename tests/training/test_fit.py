@@ -88,6 +88,18 @@ def test_a_biased_log_with_places_gives_the_true_weights(engine: Engine) -> None
     assert fit(engine, "mine", settings=SETTINGS).weights == pytest.approx(found.weights, abs=1e-6)
 
 
+def test_pages_of_a_feed_with_a_name_do_not_count(engine: Engine) -> None:
+    write_log(engine, users=8, pages=2)
+
+    def served_by_mail(session: Session) -> None:
+        mail = recommender.create_feed(session, "mail").id
+        session.execute(sa.update(FeedSession).values(feed_id=mail).where(FeedSession.user_id > 3))
+
+    run_transaction(engine, served_by_mail)
+    found = fit(engine, "mine", settings=SETTINGS)
+    assert (found.impressions + found.held_out, found.users) == (3 * 2 * PAGE, 3)
+
+
 @pytest.mark.slow
 def test_what_tells_users_apart_is_not_the_worth_of_a_signal(engine: Engine) -> None:
     write_log(engine, lambda chance: [candidate(chance) for _ in range(PAGE)], eager=2.0)
