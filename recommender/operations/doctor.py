@@ -16,6 +16,7 @@ from recommender.database.expressions import viewed_and_positive
 from recommender.database.planner_statistics import unplanned_tables
 from recommender.database.schema import check_schema, schema_revision
 from recommender.database.transactions import translate_errors
+from recommender.errors import UnknownSignal
 from recommender.formats import scalars
 from recommender.formats.findings import Finding
 from recommender.formats.visibility import UNDISCOVERABLE
@@ -33,6 +34,8 @@ from recommender.operations import erase
 from recommender.operations.merge import unfinished_merges
 from recommender.operations.query_plans import check_plans
 from recommender.operations.registered_plans import INDEX_ADVICE
+from recommender.ranking.profiles import get_profile
+from recommender.ranking.registry import known_registry
 
 MAX_CLOCK_OFFSET = timedelta(minutes=1)
 
@@ -58,10 +61,10 @@ Check = Callable[[Session], Finding]
 def diagnose(engine: Engine, *, plans: bool = False) -> tuple[Finding, ...]:
     """Check a database for problems that cause no error message.
 
-    The checks cover the clock, the events pending for a refresh, unfinished erasures, indexes,
-    values stored twice, and what the log lacks. SQLite adds the journal mode; PostgreSQL adds dead
-    rows and planner statistics. Some tables are read in full: for many millions of rows, allow
-    minutes in PostgreSQL's `statement_timeout`.
+    The checks cover the clock, the active profile, the events pending for a refresh, unfinished
+    erasures, indexes, values stored twice, and what the log lacks. SQLite adds the journal mode;
+    PostgreSQL adds dead rows and planner statistics. Some tables are read in full: for many
+    millions of rows, allow minutes in PostgreSQL's `statement_timeout`.
 
     Args:
         engine: a prepared engine.
@@ -107,6 +110,19 @@ def _clock(session: Session) -> Finding:
     return _finding(
         "clock", difference if abs(skew) > MAX_CLOCK_OFFSET else None, difference,
         "set both clocks by NTP: reading times and event times come from the clock of this machine",
+    )  # fmt: skip
+
+
+def _profile(session: Session) -> Finding:
+    """Check that the signals of the profile that serves are known to this process."""
+    profile, wrong = get_profile(session), None
+    try:
+        known_registry(lookup.registry(session)).check(profile)
+    except UnknownSignal as error:
+        wrong = f"{profile.label} serves, but {error}"
+    return _finding(
+        "profile", wrong, f"{profile.label} serves",
+        "name the registry that has the signal, or activate another profile: every page fails",
     )  # fmt: skip
 
 
@@ -285,8 +301,8 @@ def _plans(session: Session) -> Finding:
 
 
 CHECKS: Iterable[Check] = (
-    _database, _clock, _rollups, _erasures, _merges, _indexes, _copies, _visibility, _statistics,
-    _log,
+    _database, _clock, _profile, _rollups, _erasures, _merges, _indexes, _copies, _visibility,
+    _statistics, _log,
 )  # fmt: skip
 
 ON_SQLITE: Iterable[Check] = (_journal,)
