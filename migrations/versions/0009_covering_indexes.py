@@ -46,7 +46,7 @@ def is_sqlite() -> bool:
 
 
 def replace_index(included: list[str], *, is_concurrent: bool) -> None:
-    """Give the index of the neighbours of a video other included columns."""
+    """Replace the index on the neighbours' video by one with other included columns."""
     # What an interrupted attempt left may be half an index.
     op.drop_index(OTHER_OF_VIDEO, NEIGHBOURS, if_exists=True, postgresql_concurrently=is_concurrent)
     op.create_index(

@@ -10,7 +10,7 @@ import click
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender.cli.database import reading, writing
+from recommender.cli.database import reading
 from recommender.cli.options import (
     as_of_option,
     database_option,
@@ -19,12 +19,10 @@ from recommender.cli.options import (
     profile_option,
 )
 from recommender.cli.output import form_of
-from recommender.cli.pages import print_explanation, print_page
-from recommender.errors import UnknownUser
+from recommender.cli.pages import asked_page, print_explanation, print_page
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
 from recommender.feed.values import FeedPage
-from recommender.formats import scalars
 from recommender.lists import timelines
 from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
 
@@ -90,34 +88,32 @@ def feed(
     if cursor and not (record or is_plain):
         raise click.UsageError("--cursor needs --record, --following or --trending")
 
-    def page_of(session: Session) -> FeedPage:
+    def ask(session: Session) -> FeedPage:
         if is_plain:
             walk = timelines.following if following else _trending
             return walk(session, user, limit=asked["limit"], cursor=cursor, as_of=asked["as_of"])
-        page = for_you(session, user, cursor=cursor, record=record, reasons=with_signals, **asked)
-        if record and not page.request.known:
-            raise UnknownUser(f"there is no user {scalars.shown(user)}")
-        return page
+        return for_you(session, user, cursor=cursor, record=record, reasons=with_signals, **asked)
 
-    if record:
-        page = writing(page_of)
-    else:
-        with reading() as session:
-            page = page_of(session)
+    page = asked_page(ask, user, record=record)
     print_page(page, form, with_signals=with_signals)
     has_memory = page.request.known and not page.request.profile.is_reference
     may_rewatch = has_memory and not (is_plain or page.request.rewatch)
     if page.exhausted and may_rewatch and form_of(form) == "table":
-        name = page.request.feed and page.request.feed.name
+        _say_exhausted(page)
+
+
+def _say_exhausted(page: FeedPage) -> None:
+    """Say that nothing is left, and what could be the cause."""
+    feed, within = page.request.feed, ""
+    if feed and not page.items:
         within = (
-            f" in the feed {name}, with the sources and formats of `recommender feeds show {name}`"
-            if name and not page.items
-            else ""
+            f" in the feed {feed.name}, with the sources and formats of"
+            f" `recommender feeds show {feed.name}`"
         )
-        click.echo(
-            f"Nothing more is left for {user}{within}; --rewatch shows videos that were seen.",
-            err=True,
-        )
+    user = page.request.user
+    click.echo(
+        f"Nothing more is left for {user}{within}; --rewatch shows videos that were seen.", err=True
+    )
 
 
 _OF_FEEDS = ("feed", "profile", "rewatch")

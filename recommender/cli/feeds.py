@@ -67,7 +67,7 @@ def show(name: str, form: str | None) -> None:
 )  # fmt: skip
 @click.option(
     "--limit", "limits", multiple=True, metavar="SUBJECT=MOST/PLACES",
-    help=f"At most so many videos of one {', '.join(LIMITED[:-1])} or {LIMITED[-1]} in so many"
+    help=f"At most n videos of one {', '.join(LIMITED[:-1])} or {LIMITED[-1]} in m"
     " consecutive places, such as creator=2/10; repeatable.",
 )  # fmt: skip
 @format_option

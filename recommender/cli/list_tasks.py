@@ -9,13 +9,14 @@ from recommender.cli.output import form_of, print_records, print_table, print_te
 from recommender.evaluation.lists import ListEvaluation
 
 ABOVE = {
-    "next": "Lists out of {choices:,} videos for one video of each of {users:,} users, which led"
-    " to: {target}; wanted are the next ones that did.",
-    "follow": "Lists out of {choices:,} creators for {users:,} users who later followed some:",
+    "next": "{users:,} users, one given video per user; its list is chosen from {choices:,} videos"
+    " and should hold the next videos of the user that led to: {target}.",
+    "follow": "{users:,} users who later followed someone; their lists are chosen from {choices:,}"
+    " creators.",
 }
 """The sentence above the table, by task."""
 
-WANTED = {"next": "what they wanted next", "follow": "those whom they followed"}
+WANTED = {"next": "what they wanted next", "follow": "the creators that they followed"}
 """What the lists should hold, by task."""
 
 

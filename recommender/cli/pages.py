@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+from sqlalchemy.orm import Session
 
+from recommender.cli.database import reading, writing
 from recommender.cli.output import cell, form_of, print_records, print_table
+from recommender.errors import UnknownUser
 from recommender.feed.values import Contribution, Explanation, FeedItem, FeedPage, Reason
 from recommender.feed.wording import label_of
 from recommender.formats import scalars
+from recommender.lists.people_values import PeoplePage
+
+P = TypeVar("P", FeedPage, PeoplePage)
 
 STRONGEST = 5
 """The number of signals of a video or person that a table shows."""
+
+
+def asked_page(ask: Callable[[Session], P], user: str, *, record: bool) -> P:
+    """Return a page of a user, who must be known if it is recorded.
+
+    Args:
+        ask: returns the page, and records it if it should.
+        user: the key of the user.
+        record: whether the page is recorded, which takes a writing transaction.
+
+    Raises:
+        UnknownUser: the page would be recorded for a stranger.
+    """
+
+    def page_of(session: Session) -> P:
+        page = ask(session)
+        if record and not page.request.known:
+            raise UnknownUser(f"there is no user {scalars.shown(user)}")
+        return page
+
+    if record:
+        return writing(page_of)
+    with reading() as session:
+        return page_of(session)
 
 
 def print_page(page: FeedPage, form: str | None, *, with_signals: bool) -> None:

@@ -8,12 +8,9 @@ import click
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender.cli.database import reading, writing
 from recommender.cli.options import as_of_option, database_option, format_option
 from recommender.cli.output import form_of, print_records, print_table
-from recommender.cli.pages import strongest
-from recommender.errors import UnknownUser
-from recommender.formats import scalars
+from recommender.cli.pages import asked_page, strongest
 from recommender.lists.people_values import PeoplePage, Person
 from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, PEOPLE, SMALLEST_LIMIT
 
@@ -48,18 +45,10 @@ def people(
 ) -> None:
     """Show creators whom a user could follow."""
 
-    def page_of(session: Session) -> PeoplePage:
-        page = recommender.people(session, user, record=record, reasons=with_signals, **asked)
-        if record and not page.request.known:
-            raise UnknownUser(f"there is no user {scalars.shown(user)}")
-        return page
+    def ask(session: Session) -> PeoplePage:
+        return recommender.people(session, user, record=record, reasons=with_signals, **asked)
 
-    if record:
-        page = writing(page_of)
-    else:
-        with reading() as session:
-            page = page_of(session)
-    _print(page, form, with_signals=with_signals)
+    _print(asked_page(ask, user, record=record), form, with_signals=with_signals)
 
 
 def _print(page: PeoplePage, form: str | None, *, with_signals: bool) -> None:

@@ -91,7 +91,7 @@ def create_feed(
 
 
 def _own_memory(session: Session, name: str) -> int:
-    """Return the number of the memory of a name: that of an earlier version, or the next."""
+    """Return the memory number of a feed name: an earlier version's, or the next free one."""
     before = sa.select(sa.func.max(FeedVersion.memory)).where(FeedVersion.name == name)
     last = sa.select(sa.func.coalesce(sa.func.max(FeedVersion.memory), FOR_YOU_MEMORY))
     number = session.scalar(before) or session.scalars(last).one() + 1
@@ -184,7 +184,7 @@ def _checked_profile(session: Session, profile: str) -> WantedProfile:
 def _checked_sources(
     sources: Iterable[str] | Mapping[str, int], registry: Registry
 ) -> dict[str, int | None]:
-    """Return the quota of each source, None for its own."""
+    """Return the quotas by source; None keeps the default quota."""
     if isinstance(sources, str) or not isinstance(sources, Iterable):
         raise InvalidValue(f"sources: {scalars.shown(sources)} is no list of sources")
     quotas: dict[str, int | None] = (
@@ -271,7 +271,7 @@ _COLUMNS = (
 
 
 def profile_id_of(rows: CTE) -> sa.ScalarSelect[int]:
-    """Return the row id of the profile of the feed in the rows of `with_feed`; NULL if none."""
+    """Return the profile's row id for the feed in a row of `with_feed`; NULL if it names none."""
     version, number = aliased(ProfileVersion), rows.c.feed_profile_version
     is_wanted = sa.or_(number.is_(None), version.version == number)
     named = sa.select(version.id).where(version.name == rows.c.feed_profile, is_wanted)
@@ -279,7 +279,7 @@ def profile_id_of(rows: CTE) -> sa.ScalarSelect[int]:
 
 
 def feed_in(row: Any, asked: str | None) -> Feed | None:
-    """Return the feed in a row of a statement of `with_feed`; None for For You.
+    """Return the feed of a row of `with_feed`; None for For You.
 
     Args:
         row: the row.
@@ -308,7 +308,7 @@ def check_sources(feed: Feed, registry: Registry) -> None:
 
 
 def formats_of(feed: Feed | None, asked: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the formats of a page: those of the feed that are asked for.
+    """Return the requested formats that the feed has; without a request, all its formats.
 
     Raises:
         InvalidValue: the feed has none of the formats.

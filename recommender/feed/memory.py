@@ -211,7 +211,7 @@ def _mark_statement() -> Any:
 
 
 def _memory_of_session() -> sa.ScalarSelect[int]:
-    """Return the number of the memory of the session."""
+    """Return the memory number of the session's feed."""
     memory = sa.func.coalesce(FEEDS.c.memory, sa.literal(FOR_YOU_MEMORY, SmallInteger()))
     sessions = sa.outerjoin(SESSIONS, FEEDS, FEEDS.c.id == SESSIONS.c.feed_id)
     own = sa.select(memory).select_from(sessions)

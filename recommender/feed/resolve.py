@@ -145,7 +145,7 @@ def resolve(
         formats=formats_of(named, checked_formats(formats)),
         exclude=excluded_keys(exclude),
         signals=_own_signals(signals or {}, registry),
-        settings=settings or Settings.from_environment(),
+        settings=_checked_settings(settings),
         session=own,
         rewatch=rewatch,
         scan_after=scan_after,
@@ -242,7 +242,7 @@ def _viewer_query(
 
 
 def _feed_id(*, resumes: bool, names_feed: bool) -> sa.SQLColumnExpression[int | None]:
-    """Return the row id of the feed: that of the session if there is one, else the named one."""
+    """Return the row id of the session's feed; without a session, of the named feed."""
     if not names_feed:
         return FeedSession.feed_id
     named = newest_feed_id()
@@ -304,6 +304,14 @@ def checked_predicate(
         raise InvalidValue(f"where: {scalars.shown(where)} is no SQL expression")
     check_froms("where", where, own=own)
     return where
+
+
+def _checked_settings(settings: Settings | None) -> Settings:
+    if settings is None:
+        return Settings.from_environment()
+    if not isinstance(settings, Settings):
+        raise InvalidValue(f"settings: {scalars.shown(settings)} is no Settings")
+    return settings
 
 
 def excluded_keys(keys: Iterable[AnyKey]) -> tuple[str, ...]:

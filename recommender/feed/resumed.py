@@ -67,7 +67,7 @@ def with_session(viewer_query: Statement) -> Statement:
 
 
 def _last_places() -> sa.ScalarSelect[str]:
-    """Return the last places of a session of a feed, as many as a limit may look at, as JSON."""
+    """Return the last places of a feed's session as JSON, up to the largest span of a limit."""
     place, video = aliased(ServedVideo), aliased(Video)
     values = (place.position, video.creator_id, video.sound_id, video.format)
     return (

@@ -125,7 +125,7 @@ def select_places(
 
 
 def limits_of(feed: Feed | None) -> tuple[Limit, ...]:
-    """Return the limits of a page: those of every feed, then those of its own feed."""
+    """Return the limits of a feed's pages: the common limits, then the feed's own."""
     own = () if feed is None else feed.limits.items()
     return (*APART, *(Limit(subject, *limit) for subject, limit in own))
 

@@ -1,7 +1,7 @@
 """People to follow: creators whom a user does not follow yet.
 
 Candidates are whom the people follow whom the user follows, creators whose videos the user enjoyed
-or is likely to enjoy, creators of trending videos and those of the newest videos. The profile
+or is likely to enjoy, creators of trending videos and creators of the newest videos. The profile
 `people` weighs them. Someone who was suggested on several days and was not followed comes after all
 others.
 """

@@ -2,7 +2,7 @@
 
 It is For You the other way round. Users come from the followers of the creator, and from the
 viewers of the videos around the given one. Every filter of For You is then asked about each of
-them, and they are ordered by the part of the score of For You that depends on the user. Nothing
+them, and they are ordered by the user-dependent part of the For You score. Nothing
 is recorded.
 """
 
@@ -60,7 +60,7 @@ REACH_LIMIT, MOST_REACHED = 1_000, 10_000
 USERS_PER_PLACE = 2
 """The number of users that a source gives per place of the list, as some are filtered out.
 
-A list of fewer than `REACH_LIMIT` users has the sources of one of so many: otherwise the first few
+A list of fewer than `REACH_LIMIT` users has the sources of a full one: otherwise the first few
 followers could be all that a source gives, and all have seen the video.
 """
 
@@ -151,7 +151,7 @@ def _sources(row: Any) -> tuple[str, ...]:
 def reached_users(shape: Shape, viewer: Viewer) -> Statement:
     """Return the users of the list in order.
 
-    `users` is their largest number and `users_of_source` that of a source; both are bound values.
+    `users` limits the list and `users_of_source` a source; both are bound values.
     """
     facts = _facts(shape, viewer)
     values = _signals(facts, viewer)
@@ -275,7 +275,7 @@ def _signals(facts: Subquery, viewer: Viewer) -> dict[str, Number]:
 def found_users(viewer: Viewer) -> CTE:
     """Return the users of all sources: `sources` as a sum of powers of 2, and `near`.
 
-    `near` is the sum of the weights of the neighbours that the user enjoyed lately.
+    `near` sums the weights of the neighbours that the user enjoyed lately.
     """
     each = sa.union_all(*(_of_source(viewer, bit) for bit in range(len(SOURCES)))).subquery("each")
     by_source = (

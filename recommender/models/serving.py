@@ -43,8 +43,8 @@ class FeedVersion(Base):
     """An immutable version of a feed with a name; the newest one begins sessions.
 
     `profile` and `profile_version` name its profile; NULL for the active one and for the newest
-    version. `sources` holds the quota of each source, null for its own, and is empty for all
-    sources. `limits` holds pairs: at most so many videos in so many places. A version with
+    version. `sources` holds quotas by source, null for the default quota; it is empty for all
+    sources. `limits` holds pairs: at most n videos in m places. A version with
     `deleted_at` begins no sessions.
     """
 

@@ -88,8 +88,8 @@ class PlanCheck:
         plans: the plans of the pages by user key.
         findings: the sentences.
         is_registered: whether the fault is in what the host registered.
-        lists: the plans of the lists of similar videos by the key of the given video.
-        people: the plans of the lists of people to follow by user key.
+        lists: the plans of lists of similar videos by video key.
+        people: the plans of lists of people to follow by user key.
     """
 
     plans: Mapping[str, Plan]

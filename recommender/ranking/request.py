@@ -139,7 +139,7 @@ class Feed:
         created_at: the time of creation, in UTC.
         deleted_at: the time from which it begins no sessions, in UTC; None if it does.
         id: the row id.
-        memory_id: the number of its memory, 0 for that of For You.
+        memory_id: the number of its memory; 0 is the memory of For You.
     """
 
     name: str
@@ -275,7 +275,7 @@ class RequestSummary:
 
     @property
     def memory(self) -> int:
-        """The number of the memory of what was served."""
+        """The memory number of the feed."""
         return FOR_YOU_MEMORY if self.feed is None else self.feed.memory_id
 
     def reads(self, source: str) -> bool:

@@ -197,7 +197,7 @@ class Viewer:
         trial_start: the position in the shuffled cycle where the page begins.
         scan_after, scan_after_id: the publication time and id after which `where` is scanned for.
         scan_limit: the number of videos to scan.
-        memory: the number of the memory of what was served.
+        memory: the memory number of the feed.
         session: the session of the page, NULL if none.
         session_start: the time at which it began.
         served_until: the time until which a video must have been served to come again unseen.

@@ -118,7 +118,7 @@ def check_request(name: str, author: str | None, note: str | None, every: timede
     """Check the arguments that both fits share.
 
     Raises:
-        InvalidValue: one of them is malformed, or the name is that of the profile of a list.
+        InvalidValue: one of them is malformed, or the profile ranks a list.
     """
     checked_name(name)
     if name in OF_LISTS:  # its newest version serves, and a fit is for For You

@@ -92,8 +92,13 @@ def test_the_command_prints_the_lists_and_refuses_what_makes_no_sense(
     assert (printed["users"], printed["choices"]) == (2, 4)
     assert cli.run([*command, "--format", "table"]) == 0
     printed_table = capsys.readouterr().out
-    assert printed_table.startswith("Lists out of 4 creators for 2 users who later followed some:")
-    assert "100.0% of those whom they followed was among the first 20 of people" in printed_table
+    assert printed_table.startswith(
+        "2 users who later followed someone; their lists are chosen from 4 creators."
+    )
+    assert (
+        "100.0% of the creators that they followed was among the first 20 of people"
+        in printed_table
+    )
     assert "diverse" not in printed_table
     for option in (["--holdout", "per-user:0.2"], ["--target", "like"], ["--ablate"]):
         assert cli.run([*command, *option]) == 2

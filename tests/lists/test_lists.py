@@ -310,3 +310,6 @@ def test_bad_conditions_are_one_clear_error_in_every_list(session: Session) -> N
         for options, message in bad:
             with pytest.raises(InvalidValue, match=message):
                 ask(**options)
+    for ranks in (preview, recommender.people, recommender.for_you):
+        with pytest.raises(InvalidValue, match="^settings: 'fast' is no Settings$"):
+            ranks(session, "viewer", settings="fast")
