@@ -311,5 +311,5 @@ def test_bad_conditions_are_one_clear_error_in_every_list(session: Session) -> N
             with pytest.raises(InvalidValue, match=message):
                 ask(**options)
     for ranks in (preview, recommender.people, recommender.for_you):
-        with pytest.raises(InvalidValue, match="^settings: 'fast' is no Settings$"):
+        with pytest.raises(InvalidValue, match=r"^settings: 'fast' is no Settings$"):
             ranks(session, "viewer", settings="fast")
