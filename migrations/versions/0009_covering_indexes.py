@@ -52,6 +52,7 @@ def replace_index(included: list[str], *, is_concurrent: bool) -> None:
     op.create_index(
         OTHER_OF_VIDEO, NEIGHBOURS, ["video_id"],
         postgresql_include=included or None, postgresql_concurrently=is_concurrent,
+        if_not_exists=True,
     )  # fmt: skip
     op.drop_index(OF_VIDEO, NEIGHBOURS, if_exists=True, postgresql_concurrently=is_concurrent)
     names = {"other": OTHER_OF_VIDEO, "name": OF_VIDEO}
@@ -64,6 +65,7 @@ def replace_key(included: list[str], *, is_concurrent: bool) -> None:
     op.create_index(
         OTHER_KEY, RECENT, ["user_id", "video_id"], unique=True,
         postgresql_include=included or None, postgresql_concurrently=is_concurrent,
+        if_not_exists=True,
     )  # fmt: skip
     names = {"table": RECENT, "key": KEY, "other": OTHER_KEY}
     swap = (
