@@ -23,6 +23,7 @@ from recommender.database.server_settings import (
     migration_limits,
     set_for_connection,
 )
+from recommender.database.spaces import SPACE_PREFIX, space_tables
 from recommender.database.transactions import writing
 from recommender.errors import DatabaseBusy, RecommenderError
 from recommender.models.types import PREFIX, VERSION_TABLE, Base, UtcDateTime
@@ -31,13 +32,19 @@ from recommender.settings import Settings, configured_url
 UPGRADE_LOCK = 7_260_734_851_093_115
 POLL_SECONDS = 0.1
 
+
+def is_ours(table: str) -> bool:
+    """Return whether migrations make a table; they make no space of vectors."""
+    return table.startswith(PREFIX) and not table.startswith(SPACE_PREFIX)
+
+
 options = {
     "target_metadata": Base.metadata,
     "version_table": VERSION_TABLE,
     "transactional_ddl": True,  # SQLite's too: its engine begins for real
-    "include_name": lambda name, kind, _parents: kind != "table" or name.startswith(PREFIX),
+    "include_name": lambda name, kind, _parents: kind != "table" or is_ours(name),
     "include_object": lambda _object, name, kind, _reflected, _other: (
-        kind != "table" or name.startswith(PREFIX)
+        kind != "table" or is_ours(name)
     ),
     "render_as_batch": True,
     "render_item": lambda kind, item, _context: (
@@ -107,6 +114,12 @@ def migrate(
         before = context.get_context().get_current_heads()
         if not before:
             check_no_tables(connection)
+        elif not context.get_revision_argument() and (spaces := space_tables(connection)):
+            name = spaces[0].name.removeprefix(SPACE_PREFIX)
+            raise RecommenderError(
+                f"the space {name} has vectors of the videos that would be dropped: run"
+                f" `recommender embeddings drop {name}` first"
+            )
         elif is_callers and before != (context.get_revision_argument(),):
             check_no_cascades(connection)
         context.run_migrations()

@@ -36,10 +36,18 @@ from .database.transactions import (
     translate_errors as translate_errors,
 )
 from .database.migrations import upgrade as upgrade
+from .database.spaces import (
+    Space as Space,
+    create_space as create_space,
+    drop_space as drop_space,
+    index_space as index_space,
+    list_spaces as list_spaces,
+)
 
-# Write: users, videos, follows, mutes, blocks, events and candidates
+# Write: users, videos, follows, mutes, blocks, events, candidates and embeddings
 from .formats.rows import (
     CandidateRow as CandidateRow,
+    EmbeddingRow as EmbeddingRow,
     UserRow as UserRow,
     VideoRow as VideoRow,
 )
@@ -72,6 +80,7 @@ from .ingest.events import (
     record_many as record_many,
 )
 from .ingest.candidates import upsert_candidates as upsert_candidates
+from .ingest.embeddings import upsert_embeddings as upsert_embeddings
 from .ingest.values import (
     Counts as Counts,
     Event as Event,

@@ -139,6 +139,12 @@ class Settings:
     history_scale: float = _setting(
         10.0, "Engagements after which the history counts half.", low=0.1, high=1e6
     )
+    taste_videos: int = _setting(
+        50, "Latest engagements whose vectors tell the viewer's taste.", low=1, high=500
+    )
+    taste_rejection: float = _setting(
+        0.3, "Weight of a rejected video against the latest one enjoyed, in vectors.", high=10
+    )
     seen_lately: int = _setting(
         50, "Latest videos seen that tell the viewer's current interests.", low=1, high=500
     )

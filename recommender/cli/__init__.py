@@ -41,8 +41,9 @@ GROUPS = {
         "unblock": ("write", "Remove a block."),
     },
     "Data": {
-        "import": ("files", "Import users, videos, follows, mutes, blocks, events or candidates."),
-        "export": ("files", "Export users, videos, follows, mutes, blocks, events or candidates."),
+        "import": ("files", "Import users, videos, events and other rows."),
+        "export": ("files", "Export users, videos, events and other rows."),
+        "embeddings": ("embeddings", "Create, list, index and drop spaces: tables of vectors."),
         "user": ("user", "Show, export, merge, rename, erase or reset a user."),
         "video": ("video", "Publish, review, remove or erase a video."),
     },

@@ -84,6 +84,11 @@ FORMAT_OPTIONS = (
         help="The text between the entries of a list in CSV.",
     ),
     click.option(
+        "--ids",
+        metavar="FILE",
+        help="The ids of the rows of an array of NumPy (.npy), one on each line.",
+    ),
+    click.option(
         "--delimiter",
         metavar="CHARACTER",
         help="The character between the cells of CSV; \\t is a tab. Default: by the header.",
@@ -151,10 +156,11 @@ def _file_format(options: dict[str, Any]) -> FileFormat:
 @format_option
 @database_option
 def import_(kind: FileKind, file: str, form: str | None, **options: Any) -> None:
-    """Import users, videos, follows, mutes, blocks, events or candidates.
+    """Import users, videos, events and other rows.
 
-    FILE is CSV, JSON Lines or a JSON array, plain or gzip. - is standard input. The options from
-    --column to --delimiter describe a file that another program wrote.
+    FILE is CSV, JSON Lines or a JSON array, plain or gzip; for embeddings also an array of NumPy.
+    - is standard input. The options from --column to --delimiter describe a file that another
+    program wrote.
     """
     file_format = _file_format(options)
     if options["errors"] and options["on_error"] == "stop":
@@ -182,7 +188,7 @@ def import_(kind: FileKind, file: str, form: str | None, **options: Any) -> None
 )
 @database_option
 def export(kind: FileKind, file: str, form: Format | None) -> None:
-    """Export users, videos, follows, mutes, blocks, events or candidates.
+    """Export users, videos, events and other rows.
 
     FILE is compressed if its name ends in .gz. - is standard output.
     """

@@ -15,9 +15,10 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
-from recommender.database.registered import Registered, keep_registry
+from recommender.database.registered import Registered, keep_registry, kept_registry
 from recommender.database.server_settings import keep_settings, milliseconds
 from recommender.database.transactions import WRITE, E
+from recommender.database.vectors import add_vector_functions, load_sqlite_vec
 from recommender.errors import InvalidValue
 from recommender.settings import Settings, configured_url
 
@@ -235,6 +236,9 @@ def prepare_engine(
     if sync_engine.dialect.name == "sqlite":
         event.listen(sync_engine, "do_connect", _close_in_order)
         event.listen(sync_engine, "connect", _sqlite_connect(settings))
+        kept = kept_registry(sync_engine)
+        if kept is not None and kept.space is not None:
+            event.listen(sync_engine, "connect", _with_vectors)
         event.listen(sync_engine, "begin", _sqlite_begin)
     return engine
 
@@ -268,6 +272,7 @@ def add_functions(connection: sqlite3.Connection) -> None:
     connection.create_function("rec_exp2", 1, _exp2, deterministic=True)
     connection.create_function("rec_sqrt", 1, math.sqrt, deterministic=True)
     connection.create_function("rec_ln", 1, math.log, deterministic=True)
+    add_vector_functions(connection)
 
 
 def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
@@ -286,6 +291,10 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
         cursor.close()
 
     return connect
+
+
+def _with_vectors(connection: Any, _record: Any) -> None:
+    load_sqlite_vec(connection)
 
 
 WAL_WAIT_MS = 1_000

@@ -46,6 +46,11 @@ class Registered(Protocol):
         ...
 
     @property
+    def space(self) -> str | None:
+        """The name of the space whose vectors are read, None for none."""
+        ...
+
+    @property
     def columns_read(self) -> Mapping[sa.TableClause, Sequence[sa.ColumnClause[Any]]]:
         """The host's tables that these read, each with the columns that they name."""
         ...

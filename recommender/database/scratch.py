@@ -10,12 +10,22 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy import Engine, TableClause
 from sqlalchemy.exc import CompileError
+from sqlalchemy.orm import Session
 
-from recommender.database import migrations
+from recommender.database import lookup, migrations
 from recommender.database.engine import create_engine
 from recommender.database.registered import configured_registry, kept_registry
+from recommender.database.session import Session as AnySession
+from recommender.database.spaces import (
+    create_space,
+    dimensions_of,
+    drop_space,
+    found_space,
+    space_table,
+)
 from recommender.database.transactions import translate_errors, writing
 from recommender.errors import InvalidValue
+from recommender.models.tables import VIDEOS
 from recommender.models.types import VERSION_TABLE, Base
 from recommender.settings import Settings
 
@@ -52,10 +62,55 @@ def scratch_database(
         if url is not None:
             stack.callback(_drop_tables, engine)
         migrations.upgrade(engine, settings=settings)
+        if registry is not None and registry.space:
+            stack.enter_context(_empty_space(registry.space, host, engine))
         stack.enter_context(
             _copied(registry.columns_read if registry else {}, host, engine, settings)
         )
         yield engine
+
+
+@contextmanager
+def _empty_space(name: str, host: Engine | None, engine: Engine) -> Iterator[None]:
+    """Keep a space without vectors in the scratch database for the length of the block."""
+    dim = 1
+    if host is not None:
+        with translate_errors(), host.connect() as connection:
+            dim = dimensions_of(found_space(connection, name))
+    create_space(engine, name, dim=dim)
+    yield
+    drop_space(engine, name)
+
+
+def copy_vectors(host: Engine, session: AnySession, space: str, keys: Sequence[str]) -> None:
+    """Copy the vectors of videos to the scratch database, where the videos have other ids.
+
+    Args:
+        host: the engine of the application.
+        session: a transaction on the scratch database.
+        space: the name of the space.
+        keys: the keys of videos that the scratch database has.
+    """
+    table, named = space_table(space), [(key,) for key in keys]
+    id_and_key = [VIDEOS.c.id, VIDEOS.c.key]
+    found = lookup.find(session, [VIDEOS.c.key], named, id_and_key)
+    ids_of = {key: video_id for video_id, key in found}
+    with Session(host) as source:
+        key_of = dict(map(tuple, lookup.find(source, [VIDEOS.c.key], named, id_and_key)))
+        ids = [(video_id,) for video_id in key_of]
+        vectors = lookup.find(source, [table.c.video_id], ids, list(table.c))
+    of_key = {key_of[video_id]: vector for video_id, vector in vectors}
+    there = lookup.find(
+        session, [table.c.video_id], [(i,) for i in ids_of.values()], [table.c.video_id]
+    )
+    known = {video_id for (video_id,) in there}
+    rows = [
+        {"video_id": ids_of[key], "vector": vector}
+        for key, vector in of_key.items()
+        if ids_of[key] not in known
+    ]
+    if rows:
+        lookup.run(session, sa.insert(table), rows)
 
 
 @contextmanager

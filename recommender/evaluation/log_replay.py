@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from recommender.database.registered import kept_registry
-from recommender.database.scratch import scratch_database
+from recommender.database.scratch import copy_vectors, scratch_database
 from recommender.database.transactions import run_transaction
 from recommender.errors import InvalidValue
 from recommender.evaluation.log_files import (
@@ -171,6 +171,7 @@ class Timeline:
             list when they are written.
         waiting: later users and videos that are not in the database yet, by key.
         span: the times of the log's events.
+        host: the application's database, whose vectors the registry may read.
     """
 
     engine: Engine
@@ -182,6 +183,7 @@ class Timeline:
     follows: list[Line] = field(default_factory=list)
     waiting: dict[str, dict[str, Line]] = field(default_factory=lambda: {"users": {}, "videos": {}})
     span: LogSpan = field(default_factory=LogSpan)
+    host: Engine | None = None
 
     @property
     def registry(self) -> Registry:
@@ -266,11 +268,14 @@ class Timeline:
 
     def _write_batch(self, kind: str, lines: Sequence[Line]) -> None:
         rows = [line.row for line in lines]
-        applied = run_transaction(
-            self.engine,
-            lambda session: ROW_KINDS[kind].apply(session, rows),
-            settings=self.settings,
-        )
+
+        def apply(session: Session) -> Any:
+            applied, space = ROW_KINDS[kind].apply(session, rows), self.registry.space
+            if kind == "videos" and self.host and space:
+                copy_vectors(self.host, session, space, [row["id"] for row in rows])
+            return applied
+
+        applied = run_transaction(self.engine, apply, settings=self.settings)
         if applied.rejected:
             first = min(applied.rejected)
             raise lines[first].error(applied.rejected[first])
@@ -389,4 +394,4 @@ def scratch_timeline(
         host: as for `scratch_database`.
     """
     with scratch_database(scratch, settings, host) as engine:
-        yield Timeline(engine, cut, settings)
+        yield Timeline(engine, cut, settings, host=host)

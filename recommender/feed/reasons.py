@@ -21,6 +21,8 @@ from recommender.database.expressions import (
     number,
 )
 from recommender.database.session import Session
+from recommender.database.spaces import space_table
+from recommender.database.vectors import cosine_distance
 from recommender.feed.statements import MAX_STATEMENTS
 from recommender.feed.values import FeedItem, FeedPage, Reason, WordsByFormat
 from recommender.feed.wording import SHOWN, sentence_of
@@ -53,7 +55,9 @@ IMPERSONAL = ("quality", "trending", "freshness", "exploration", "language", "co
 TAG_SIGNALS = ("hashtags", "hashtag_affinity", "lately")
 """The signals that a hashtag of the video explains."""
 
-NEEDS_CAUSE = ("social", "similarity", "shared_hashtags", "same_sound", "same_creator")
+NEEDS_CAUSE = (
+    "social", "taste", "alike", "similarity", "shared_hashtags", "same_sound", "same_creator",
+)  # fmt: skip
 """The signals that are a reason only together with what they name, or tell of another video."""
 
 NOT_FOR_NAMES = ("published", "not_in_future", "not_own", "not_rejected", "not_seen")
@@ -181,11 +185,13 @@ def cause_query(on_sqlite: bool, registry: Registry) -> Statement:  # noqa: FBT0
     Execute it with `values_of` a request and `lookup.listed_values` of the videos' row ids. A row
     whose video is NULL stands for the recent videos without a neighbour among the videos.
     """
-    viewer = Viewer.named(ViewerParts())
+    viewer = Viewer.named(ViewerParts(space=registry.space))
     listed = lookup.listed(on_sqlite, (VIDEOS.c.id,))
     page = sa.select(listed.c.id.label("video_id")).cte("page")
     people = _follows(viewer, page), _followed(viewer, page)
-    parts = (_neighbours(viewer, registry, page), *_hashtags(viewer, page), *people)
+    parts = [_neighbours(viewer, registry, page), *_hashtags(viewer, page), *people]
+    if registry.space:
+        parts.append(_tastes(viewer, registry, registry.space, page))
     rows = sa.union_all(*parts).subquery("rows")
     place = sa.func.row_number().over(
         partition_by=(rows.c.video_id, rows.c.signal),
@@ -231,6 +237,26 @@ def _neighbours(viewer: Viewer, registry: Registry, page: CTE) -> Statement:
         .join(Video, Video.id == recent.c.video_id)
         .join(Interaction, state)
         .outerjoin(near, is_near)
+        .where(*may_be_named(viewer, registry))
+    )
+
+
+def _tastes(viewer: Viewer, registry: Registry, space: str, page: CTE) -> Statement:
+    """Return the recently engaged videos whose vectors are near to those of the videos."""
+    recent, own, other = (
+        viewer.recent,
+        *(space_table(space).alias(name) for name in ("own", "other")),
+    )
+    cosine = number(1) - cosine_distance(own.c.vector, other.c.vector)
+    causes = _cause(page.c.video_id, "taste", "taste", Video.key, cosine)
+    return (
+        sa.select(*causes)
+        .select_from(page)
+        .join(own, own.c.video_id == page.c.video_id)
+        .join(recent, sa.true())
+        .join(other, other.c.video_id == recent.c.video_id)
+        .join(Video, Video.id == other.c.video_id)
+        .where(cosine > number(0), other.c.video_id != page.c.video_id)
         .where(*may_be_named(viewer, registry))
     )
 

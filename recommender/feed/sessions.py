@@ -35,7 +35,7 @@ from recommender.models import User, Video
 from recommender.models.tables import SERVED, SESSIONS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import allowed
-from recommender.ranking.history import not_seen
+from recommender.ranking.history import keyed_videos, not_seen
 from recommender.ranking.request import FeedRequest, PlacedVideo, RequestSummary
 from recommender.ranking.scoring import score_key_of
 from recommender.ranking.viewer import Shape, Viewer, values_of
@@ -147,7 +147,7 @@ def _passing_query(shape: Shape, viewer: Viewer) -> Statement:
 
     Videos that were served recently or often pass too, if not seen: `is_new` is false for them.
     """
-    passing = (Video.id.in_(viewer.given_videos()), *allowed(shape, viewer, again=True))
+    passing = (Video.id.in_(keyed_videos(viewer.given)), *allowed(shape, viewer, again=True))
     is_any = shape.rewatch or shape.is_reference
     is_new = (sa.true() if is_any else not_seen(viewer)).label("is_new")
     return sa.select(Video.id, *_PLACED, is_new).where(*passing)

@@ -20,6 +20,7 @@ from recommender.files.workers import made_ahead
 from recommender.formats import rows, scalars
 from recommender.ingest.blocks import apply_blocks
 from recommender.ingest.candidates import apply_candidates
+from recommender.ingest.embeddings import apply_embeddings
 from recommender.ingest.events import apply_events
 from recommender.ingest.follows import apply_follows
 from recommender.ingest.mutes import apply_mutes
@@ -85,6 +86,7 @@ ROW_KINDS: Mapping[str, RowKind] = {
     "blocks": RowKind("blocks", rows.BLOCK_COLUMNS, apply_blocks),
     "events": RowKind("events", rows.EVENT_COLUMNS, apply_events),
     "candidates": RowKind("candidates", rows.CANDIDATE_COLUMNS, apply_candidates),
+    "embeddings": RowKind("embeddings", rows.EMBEDDING_COLUMNS, apply_embeddings),
 }
 
 

@@ -1,4 +1,4 @@
-"""Write users, videos, follows, mutes, blocks, events and candidates to CSV or JSON Lines.
+"""Write users, videos, events and all other kinds of rows to CSV or JSON Lines.
 
 Rows are ordered by id. Imported into an empty database they give the same feeds, ties included, and
 exporting these gives the same bytes. One statement reads all rows of a kind, so they are a
@@ -25,14 +25,17 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, aliased
 
+from recommender.database import lookup
 from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
+from recommender.database.spaces import embeddings
 from recommender.database.transactions import translate_errors
 from recommender.errors import NotFound, NotPermitted, StorageFailure
 from recommender.formats import scalars
 from recommender.formats.rows import (
     BLOCK_COLUMNS,
     CANDIDATE_COLUMNS,
+    EMBEDDING_COLUMNS,
     EVENT_COLUMNS,
     FOLLOW_COLUMNS,
     MUTE_COLUMNS,
@@ -42,6 +45,7 @@ from recommender.formats.rows import (
     Columns,
     FileKind,
 )
+from recommender.formats.vectors import vector
 from recommender.formats.visibility import PUBLISHED, audience_of
 from recommender.models import (
     Block,
@@ -205,6 +209,10 @@ QUERIES: Mapping[str, tuple[Columns, Callable[[], Statement]]] = {
     "events": (EVENT_COLUMNS, events_query),
     "candidates": (CANDIDATE_COLUMNS, candidates_query),
 }
+"""The kinds with one SELECT each; there is one for each space of embeddings."""
+
+COLUMNS = {**{kind: columns for kind, (columns, _) in QUERIES.items()},
+           "embeddings": EMBEDDING_COLUMNS}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +236,8 @@ def export_file(
 
     Args:
         engine: a prepared engine.
-        kind: ``users``, ``videos``, ``follows``, ``mutes``, ``blocks``, ``events`` or
-            ``candidates``.
+        kind: ``users``, ``videos``, ``follows``, ``mutes``, ``blocks``, ``events``,
+            ``candidates`` or ``embeddings``.
         file: a path, or ``-`` for standard output; a path that ends in ``.gz`` is compressed.
         form: ``csv`` or ``jsonl``; None is ``jsonl`` for a path that ends in ``.jsonl`` or
             ``.jsonl.gz``, else ``csv``.
@@ -240,7 +248,7 @@ def export_file(
         NotPermitted: the file may not be written.
         StorageFailure: the disk is full or failing.
     """
-    scalars.parse_named("kind", scalars.one_of(tuple(QUERIES)), kind)
+    scalars.parse_named("kind", scalars.one_of(tuple(COLUMNS)), kind)
     by_name = "jsonl" if file.removesuffix(".gz").endswith(".jsonl") else "csv"
     chosen = scalars.parse_named("format", scalars.one_of(FORMATS), form or by_name)
     started = time.monotonic()
@@ -248,7 +256,7 @@ def export_file(
     with translate_errors(), Session(engine) as session:
         check_first_rows(session)
         with created_file(file) as text:
-            written = write(text, QUERIES[kind][0], exported(session, kind))
+            written = write(text, COLUMNS[kind], exported(session, kind))
     return ExportReport(kind, file, written, round(time.monotonic() - started, 3))
 
 
@@ -257,10 +265,12 @@ def exported(session: Session, kind: str) -> Iterator[list[Any]]:
 
     Args:
         session: the caller's transaction.
-        kind: a key of `QUERIES`.
+        kind: a key of `COLUMNS`.
     """
-    columns, query = QUERIES[kind]
-    return plain_rows(columns, session.execute(query().execution_options(yield_per=FETCHED_ROWS)))
+    is_one = kind in QUERIES
+    for statement in [QUERIES[kind][1]()] if is_one else embeddings(lookup.connection(session)):
+        rows = session.execute(statement.execution_options(yield_per=FETCHED_ROWS))
+        yield from plain_rows(COLUMNS[kind], rows)
 
 
 def _write_csv(text: TextIO, columns: Columns, rows: Iterable[list[Any]]) -> int:
@@ -280,6 +290,8 @@ def _cell(value: Any) -> Any:
         return json.dumps(value)
     if not isinstance(value, list):
         return value
+    if any(isinstance(part, float) for part in value):  # a vector
+        return json.dumps(value)
     joined = scalars.LIST_SEPARATOR.join(value)
     return json.dumps(value, ensure_ascii=False) if joined.startswith("[") else joined
 
@@ -303,6 +315,8 @@ def plain_rows(columns: Columns, rows: Iterable[Any]) -> Iterator[list[Any]]:
 def _writer(name: str, column: Column) -> Callable[[Any], Any]:
     if name == "audience":
         return audience_of
+    if column.parse is vector:
+        return lambda value: [float(f"{number:.9g}") for number in value.tolist()]
     if column.many:
         return _plain_list
     return _plain_time if column.parse in scalars.TIME_PARSERS else _same

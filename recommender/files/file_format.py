@@ -35,6 +35,7 @@ class FileFormat:
         values: the meaning of the file's words, by the column: ``{"kind": {"view": "watch"}}``.
         constants: the value of a column in every row, as a cell of CSV: ``{"kind": "watch"}``.
         ignore_unknown: leave out the file's other columns. Otherwise they are bad data.
+        ids: the path of the ids of an array that NumPy saved, one on each line.
 
     Raises:
         InvalidValue: an option is not valid.
@@ -48,6 +49,7 @@ class FileFormat:
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     ignore_unknown: bool = False
+    ids: str | None = None
 
     def __post_init__(self) -> None:
         if self.delimiter is not None:
@@ -56,6 +58,8 @@ class FileFormat:
         if self.time_unit is not None:
             scalars.parse_named("time_unit", scalars.one_of(TIME_UNITS), self.time_unit)
         scalars.parse_named("timezone", _zone, self.timezone)
+        if self.ids is not None:
+            scalars.parse_named("ids", scalars.text, self.ids)
         _check_texts("columns", self.columns)
         _check_texts("constants", self.constants)
         for column, meanings in self.values.items():

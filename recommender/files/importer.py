@@ -1,4 +1,4 @@
-"""Import users, videos, follows, mutes, blocks, events and candidates from files.
+"""Import users, videos, follows, mutes, blocks, events, candidates and embeddings from files.
 
 Rows are written in batches, one transaction per batch, so memory does not grow with the file.
 """
@@ -153,8 +153,8 @@ def import_file(
 
     Args:
         engine: a prepared engine.
-        kind: ``users``, ``videos``, ``follows``, ``mutes``, ``blocks``, ``events`` or
-            ``candidates``.
+        kind: ``users``, ``videos``, ``follows``, ``mutes``, ``blocks``, ``events``,
+            ``candidates`` or ``embeddings``.
         file: a path, or ``-`` for standard input. From a person's archive (`export_user`), only
             the rows of this kind are imported.
         form: the format options of a file that another program wrote; None is the plain format.

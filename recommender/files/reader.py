@@ -1,4 +1,4 @@
-"""Read rows from CSV, JSON Lines or a JSON array, plain or gzip; the content decides which."""
+"""Read rows from CSV, JSON Lines, a JSON array or one of NumPy; the content decides which."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from recommender.errors import BadData, InvalidValue, NotFound, NotPermitted
 from recommender.files.content import SNIFFED_BYTES, wrong_content
 from recommender.files.json_array import JsonArray
 from recommender.files.layout import Layout
+from recommender.files.numpy_array import MAGIC, array_rows
 from recommender.formats import scalars
 
 ARCHIVE_KEYS = {"kind", "row"}
@@ -97,6 +98,9 @@ def read_rows(layout: Layout, binary: BinaryIO) -> Iterator[RawRow]:
     text = io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="")
     lines = _Lines(text)
     try:
+        if plain.peek(len(MAGIC))[: len(MAGIC)] == MAGIC:
+            yield from _numpy_rows(layout, plain)
+            return
         if wrong := wrong_content(plain.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]):
             raise BadData(wrong)
         first = lines.first_character()
@@ -110,6 +114,11 @@ def read_rows(layout: Layout, binary: BinaryIO) -> Iterator[RawRow]:
     finally:
         if not text.closed:
             text.detach()  # the stream is the caller's to close
+
+
+def _numpy_rows(layout: Layout, binary: BinaryIO) -> Iterator[RawRow]:
+    for number, (row, size) in enumerate(array_rows(binary, layout.form.ids), start=1):
+        yield RawRow(number, layout.renamed(row) if layout.maps_rows else row, size)
 
 
 def _is_named_json_lines(binary: BinaryIO) -> bool:

@@ -34,6 +34,7 @@ from recommender.formats.scalars import (
     written_time,
 )
 from recommender.formats.text import hashtag, read_caption
+from recommender.formats.vectors import AnyVector, vector
 from recommender.formats.visibility import AUDIENCES, Audience
 
 
@@ -69,7 +70,7 @@ class Column:
 Columns = Mapping[str, Column]
 
 FileKind: TypeAlias = Literal[
-    "users", "videos", "follows", "mutes", "blocks", "events", "candidates"
+    "users", "videos", "follows", "mutes", "blocks", "events", "candidates", "embeddings"
 ]
 """The kinds of files: the kind of all their rows."""
 
@@ -122,6 +123,13 @@ class CandidateRow(TypedDict, total=False):
     video: Required[AnyKey]
     score: Required[float]
     expires_at: datetime | str | None
+
+
+class EmbeddingRow(TypedDict):
+    """The vector of a video as `upsert_embeddings` takes it; `id` is the video's key."""
+
+    id: AnyKey
+    vector: AnyVector
 
 
 USER_COLUMNS: Columns = {
@@ -186,6 +194,12 @@ CANDIDATE_COLUMNS: Columns = {
     "video": Column(key, required=True),
     "score": Column(fraction, required=True),
     "expires_at": Column(time),
+}
+
+EMBEDDING_COLUMNS: Columns = {
+    "space": Column(identifier, required=True),
+    "id": Column(key, required=True),
+    "vector": Column(vector, required=True, many=True),
 }
 
 

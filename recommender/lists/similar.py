@@ -48,7 +48,7 @@ from recommender.ranking.request import (
 from recommender.ranking.scoring import scored
 from recommender.ranking.seeds import MAX_SEEDS
 from recommender.ranking.signals import Signal
-from recommender.ranking.similar import NEWEST, SIMILAR_SOURCES
+from recommender.ranking.similar import NEWEST
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from recommender.settings import Settings
 
@@ -220,7 +220,8 @@ def _position(request: FeedRequest, row: Any) -> SimilarPosition:
 
 
 def _item(request: FeedRequest, position: int, row: Any) -> FeedItem:
-    sources = (each.name for bit, each in enumerate(SIMILAR_SOURCES) if int(row.sources) >> bit & 1)
+    every = enumerate(request.registry.similar_sources)
+    sources = (each.name for bit, each in every if int(row.sources) >> bit & 1)
     return item_of(request, position, row, tuple(sources) or (NEWEST,))
 
 

@@ -14,6 +14,8 @@ from sqlalchemy.orm import aliased
 from recommender.database import lookup
 from recommender.database.expressions import Statement, constant, materialized, named, number
 from recommender.database.session import Session
+from recommender.database.spaces import space_table
+from recommender.database.vectors import cosine_distance
 from recommender.feed.reasons import Causes, may_be_named, read_causes, reasons_of, telling
 from recommender.feed.statements import MAX_STATEMENTS
 from recommender.feed.values import FeedPage, Reason, WordsByFormat
@@ -59,11 +61,13 @@ def likeness_query(on_sqlite: bool, registry: Registry) -> Statement:  # noqa: F
     Only seeds that a reason may name count: one may be removed, or for others only. Execute it with
     `values_of` a request and `lookup.listed_values` of the videos' row ids.
     """
-    viewer = Viewer.named(ViewerParts())
+    viewer = Viewer.named(ViewerParts(space=registry.space))
     listed = lookup.listed(on_sqlite, (VIDEOS.c.id,))
     page = sa.select(listed.c.id.label("video_id")).cte("page")
     seeds = _seeds_to_name(viewer, registry)
-    parts = (_near(viewer, seeds, page), _tagged(viewer, seeds, page), *_same(seeds, page))
+    parts = [_near(viewer, seeds, page), _tagged(viewer, seeds, page), *_same(seeds, page)]
+    if registry.space:
+        parts.append(_alike(registry.space, seeds, page))
     rows = sa.union_all(*parts).subquery("rows")
     place = sa.func.row_number().over(
         partition_by=(rows.c.video_id, rows.c.signal),
@@ -87,6 +91,19 @@ def _near(viewer: Viewer, seeds: CTE, page: CTE) -> Statement:
         sa.select(*_likeness(pairs.c.video_id, "similarity", seeds.c.key, pairs.c.similarity))
         .join_from(pairs, seeds, seeds.c.id == pairs.c.seed_id)
         .where(pairs.c.video_id.in_(sa.select(page.c.video_id)))
+    )
+
+
+def _alike(space: str, seeds: CTE, page: CTE) -> Statement:
+    """Return the seeds whose vectors are near to those of the videos."""
+    own, other = (space_table(space).alias(name) for name in ("own", "other"))
+    cosine = number(1) - cosine_distance(own.c.vector, other.c.vector)
+    return (
+        sa.select(*_likeness(page.c.video_id, "alike", seeds.c.key, cosine))
+        .join_from(page, own, own.c.video_id == page.c.video_id)
+        .join(seeds, sa.true())
+        .join(other, other.c.video_id == seeds.c.id)
+        .where(cosine > number(0))
     )
 
 

@@ -64,7 +64,7 @@ from recommender.operations.erased_names import (
     rename,
     unused,
 )
-from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER
+from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER, of_videos
 from recommender.settings import Settings
 
 T = TypeVar("T")
@@ -207,7 +207,7 @@ def _erase(run: RefreshRun, user_id: int) -> Iterator[ErasedRows]:
     own_videos = sa.select(VIDEOS.c.id).where(VIDEOS.c.creator_id == user_id)
     yield from _repeated(run, partial(_disown_sounds, user_id))
     yield from _repeated(run, partial(_remove_videos, user_id))
-    for column in OF_VIDEOS:
+    for column in _read(run, of_videos):
         yield from _repeated(run, partial(_delete, column.table, column.in_(own_videos)))
     logged = _first_positives(run, user_id)
     yield from _repeated(run, partial(_subtract, user_id, logged))
@@ -389,8 +389,9 @@ def erase_video(session: Session, video: AnyKey) -> None:
     (row,) = lookup.find(session, [VIDEOS.c.key], [(key,)], read)
     hashtags = read_links(session, VIDEO_HASHTAGS, [row.id])
     apply_videos(session, [{**_NO_CONTENT, "id": key, "published_at": scalars.EARLIEST}])
-    for column in OF_VIDEOS:
+    # First, so that it waits for those who are writing vectors of the video.
+    rename(session, VIDEOS, [row.id], published_at=scalars.ERASED)
+    for column in of_videos(session):
         lookup.run(session, sa.delete(column.table).where(column == row.id))
     forget_unused(session, HASHTAGS, (hashtag for _, hashtag, _ in hashtags))
     forget_unused(session, SOUNDS, [row.sound_id] if row.sound_id else [])
-    rename(session, VIDEOS, [row.id], published_at=scalars.ERASED)

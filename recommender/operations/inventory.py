@@ -6,8 +6,14 @@ A test compares the lists with the metadata, so a new column fails the test unti
 
 from __future__ import annotations
 
+from typing import Any
+
+import sqlalchemy as sa
 from sqlalchemy import Table
 
+from recommender.database import lookup
+from recommender.database.session import Session
+from recommender.database.spaces import space_tables
 from recommender.models.tables import (
     BLOCKS,
     CAPTIONS,
@@ -53,6 +59,13 @@ OF_VIDEOS = (
     NEIGHBOURS.c.source_id,
 )
 """Columns for data derived from a person's own videos. These rows are deleted."""
+
+
+def of_videos(session: Session) -> list[sa.Column[Any]]:
+    """Return `OF_VIDEOS`, and the same columns of all spaces of vectors."""
+    tables = space_tables(lookup.connection(session))
+    return [*OF_VIDEOS, *(table.c.video_id for table in tables)]
+
 
 OWNERS = (VIDEOS.c.creator_id, SOUNDS.c.creator_id)
 """Columns for the owner of a video or sound."""

@@ -22,6 +22,7 @@ from recommender.ranking.additions import ANY_FACTS
 from recommender.ranking.candidates import given_candidates, quota_of
 from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import Filter
+from recommender.ranking.history import keyed_videos
 from recommender.ranking.registration import OF_NOW, VOLATILE, bounded_select, checked_select
 from recommender.ranking.registry import Registry
 from recommender.ranking.request import FeedRequest
@@ -102,7 +103,7 @@ def filter_values(rule: Filter, request: FeedRequest, videos: Sequence[str]) -> 
     """Return the statement of a filter's outcomes, with arguments as for `signal_values`."""
     viewer = Viewer.of(request, videos)
     statement = sa.select(Video.key, rule.predicate(viewer).label("value"))
-    return named(statement.where(Video.id.in_(viewer.given_videos())), f"filter_{rule.name}")
+    return named(statement.where(Video.id.in_(keyed_videos(viewer.given))), f"filter_{rule.name}")
 
 
 def source_videos(source: Source, request: FeedRequest) -> Statement:

@@ -26,6 +26,7 @@ from recommender.database.explained import (
 )
 from recommender.database.expressions import named
 from recommender.database.session import Session
+from recommender.database.spaces import SPACE_PREFIX
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import cached_statement, page_query
 from recommender.lists.people import PeoplePosition
@@ -254,6 +255,8 @@ def _big_tables(session: Session) -> frozenset[str]:
     )
     registry = lookup.registry(session)
     hosts = [table.name for table in registry.columns_read] if registry else []
+    if registry and registry.space:
+        hosts.append(f"{SPACE_PREFIX}{registry.space}")
     statement = sa.select(tables.c.relname).where(
         tables.c.relname.in_([*Base.metadata.tables, *hosts]),
         pages * ROWS_PER_BLOCK > LARGE_TABLE_ROWS,

@@ -82,6 +82,8 @@ def allowed_reads(request: FeedRequest) -> int:
     registry = request.registry
     per_video = (len(registry.signals) + len(registry.filters)) * READS_PER_VIDEO
     of_sources = sum(_reads_of_source(source, request) for source in registry.sources)
+    if registry.space:
+        per_video, of_sources = per_video + 1, of_sources + READS_PER_ROW * registry.near
     return per_video * request.settings.candidates + of_sources
 
 

@@ -43,6 +43,16 @@ TO recommender_application;
 END IF;
 END $$;
 
+-- Spaces of vectors that there are; those that recommender_migrator creates later need nothing.
+-- Before the first one, create the extension: CREATE EXTENSION IF NOT EXISTS vector;
+DO $$ DECLARE space regclass; BEGIN
+FOR space IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relname ^@ 'rec_embeddings_' LOOP
+EXECUTE format('ALTER TABLE %s OWNER TO recommender_migrator', space);
+EXECUTE format('GRANT SELECT ON %s TO recommender_application, recommender_reader', space);
+EXECUTE format('GRANT INSERT, UPDATE, DELETE ON %s TO recommender_application', space);
+END LOOP;
+END $$;
+
 -- The same rights for tables that later migrations create.
 ALTER DEFAULT PRIVILEGES FOR ROLE recommender_migrator IN SCHEMA public
 GRANT SELECT ON TABLES TO recommender_reader;

@@ -16,7 +16,7 @@ from recommender.models import RememberedVideo, Video
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
-from recommender.ranking.similar import SIMILAR_SOURCES
+from recommender.ranking.history import keyed_videos
 from recommender.ranking.sources import BACKFILL, CANDIDATES, EXPLORATION, SOURCES, Source
 from recommender.ranking.viewer import Shape, Viewer
 
@@ -40,7 +40,8 @@ def candidates(shape: Shape, viewer: Viewer) -> CTE:
 
 def sources_in(shape: Shape) -> tuple[Source, ...]:
     """Return the sources of a list, in the order of their powers of 2."""
-    return SIMILAR_SOURCES if shape.has_seeds else shape.registry.every_source
+    registry = shape.registry
+    return registry.similar_sources if shape.has_seeds else registry.every_source
 
 
 def given_candidates(viewer: Viewer) -> CTE:
@@ -48,7 +49,7 @@ def given_candidates(viewer: Viewer) -> CTE:
     videos: Statement = sa.select(
         Video.id.label("video_id"), literal(0.0, Double()).label("sources")
     )
-    return videos.where(Video.id.in_(viewer.given_videos())).cte("candidates")
+    return videos.where(Video.id.in_(keyed_videos(viewer.given))).cte("candidates")
 
 
 def served_candidates(shape: Shape, viewer: Viewer) -> Statement:
@@ -80,6 +81,9 @@ def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement
     statement = source.select(viewer, quota)
     if source.name == BACKFILL:
         return _backfill(statement, quota, shape, viewer)
+    if source.is_filtered:
+        rows = statement.subquery(f"every_{source.name}")
+        return passing(rows, allowed(shape, viewer)).limit(quota)
     (video_id,) = statement.selected_columns if source.is_listed else (Video.id,)
     if source.is_listed and (shape.has_conditions or shape.formats):
         statement = statement.join(Video, Video.id == video_id)
@@ -134,11 +138,21 @@ def newest_scanned(viewer: Viewer, conditions: Sequence[ColumnElement[bool]]) ->
         .limit(viewer.scan_limit)
         .subquery("scanned")
     )
+    return passing(newest, conditions)
+
+
+def passing(rows: sa.Subquery, conditions: Sequence[ColumnElement[bool]]) -> Statement:
+    """Return the videos that fulfil conditions, in the order of the rows; without a limit.
+
+    Args:
+        rows: ordered rows, whose first column is the id of a video.
+        conditions: over `Video`.
+    """
     # As a value and without a join, so that both databases go through the videos in their order,
     # and stop at the limit.
-    fulfils = sa.select(literal(1)).where(Video.id == newest.c.id, *conditions).limit(1)
-    is_passing = sa.func.coalesce(fulfils.correlate(newest).scalar_subquery(), 0) == 1
-    return sa.select(newest.c.id.label("video_id")).where(is_passing)
+    fulfils = sa.select(literal(1)).where(Video.id == rows.c[0], *conditions).limit(1)
+    is_passing = sa.func.coalesce(fulfils.correlate(rows).scalar_subquery(), 0) == 1
+    return sa.select(rows.c[0].label("video_id")).where(is_passing)
 
 
 def within_scan(viewer: Viewer) -> list[ColumnElement[bool]]:

@@ -16,6 +16,8 @@ from recommender.database.expressions import (
     is_rejected,
     json_texts,
 )
+from recommender.database.spaces import space_table
+from recommender.database.vectors import mean_direction
 from recommender.models import Interaction, RememberedVideo, ServedVideo, Video
 from recommender.models.tables import (
     BLOCKS,
@@ -98,6 +100,37 @@ def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
         .order_by(_STATE.last_at.desc(), _STATE.video_id.desc())
         .limit(values["seen_lately"])
         .subquery("seen")
+    )
+
+
+def taste(space: str, recent: CTE, values: Mapping[str, BindParameter[Any]]) -> CTE:
+    """Return the direction of the viewer's taste: one row, NULL if they enjoyed no vector.
+
+    It is the mean of the vectors of videos that they enjoyed lately, the latest counting most, less
+    those that they rejected (Rocchio, 1971). It is computed when it is read, so that a late or a
+    replaced vector counts at once.
+
+    Args:
+        space: the name of the space.
+        recent: as `recent_engagements` returns it.
+        values: the viewer's bound values.
+    """
+    vectors, seen = space_table(space).c, _seen(values)
+    enjoyed = (
+        sa.select(recent.c.video_id, recent.c.weight)
+        .order_by(recent.c.weight.desc())
+        .limit(values["taste_videos"])
+        .subquery("enjoyed")
+    )
+    rejected = sa.select(seen.c.video_id, -values["taste_rejection"]).where(seen.c.engaged < 0)
+    rated = sa.union_all(sa.select(enjoyed), rejected).subquery("rated")
+    has_enjoyed = sa.exists().select_from(recent)
+    return (
+        sa.select(mean_direction(vectors.vector, rated.c.weight).label("vector"))
+        .select_from(rated)
+        .join(space_table(space), vectors.video_id == rated.c.video_id)
+        .where(has_enjoyed)
+        .cte("taste")
     )
 
 

@@ -1,13 +1,16 @@
-"""Candidates from outside: a source and a signal of videos that the host stored for its users."""
+"""What a host computes outside the database: candidates for single users, and vectors of videos."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement
+from sqlalchemy import CTE, ColumnElement
 
-from recommender.database.expressions import Number, number
+from recommender.database.expressions import Number, bounded, number, unless_nan
+from recommender.database.spaces import space_table
+from recommender.database.vectors import cosine_distance, searched
 from recommender.models import OutsideCandidate, Video
 from recommender.ranking.signals import Candidate, Signal
 from recommender.ranking.sources import Source
@@ -60,6 +63,61 @@ def outside_signal(name: str) -> Signal:
         return sa.func.coalesce(score.correlate(Video).scalar_subquery(), number(0))
 
     return Signal(name, 0, 1, expression, SENTENCE)
+
+
+MAX_NEAREST = 20_000
+"""The largest number of vectors that a source looks at, nearest first, until enough may be shown.
+
+It is also what pgvector scans of an index at most (`hnsw.max_scan_tuples`).
+"""
+
+
+def near_source(space: str, quota: int) -> Source:
+    """Return the source of the videos that are nearest to the viewer's taste."""
+    return _source("near", quota, lambda viewer: _nearest(space, viewer.taste))
+
+
+def alike_source(space: str, quota: int) -> Source:
+    """Return the source of the videos that are nearest to the seeds of the list `similar`."""
+    return _source("alike", quota, lambda viewer: _nearest(space, viewer.seeds.direction))
+
+
+def _source(name: str, quota: int, select: Callable[[Viewer], sa.Select[int]]) -> Source:
+    return Source(name, quota, lambda viewer, _quota: select(viewer), is_filtered=True)
+
+
+def taste_signal(space: str) -> Signal:
+    """Return the signal of the cosine of a video and the viewer's taste, 0 without either."""
+    return Signal("taste", -1, 1, lambda candidate: _cosine(space, candidate.viewer.taste))
+
+
+def alike_signal(space: str) -> Signal:
+    """Return the signal of the cosine of a video and the seeds of the list `similar`."""
+    return Signal(
+        "alike", -1, 1, lambda candidate: _cosine(space, candidate.viewer.seeds.direction)
+    )
+
+
+def _nearest(space: str, direction: CTE | None) -> sa.Select[int]:
+    """Return the videos nearest to a direction, none if it is NULL."""
+    if direction is None:
+        return sa.select(Video.id).where(sa.false())
+    vectors, value = space_table(space).c, sa.select(direction.c.vector)
+    distance = cosine_distance(
+        vectors.vector, sa.select(searched(direction.c.vector)).scalar_subquery()
+    )
+    has_direction = value.scalar_subquery().is_not(None)
+    nearest = sa.select(vectors.video_id).where(has_direction).order_by(distance)
+    return nearest.limit(MAX_NEAREST)
+
+
+def _cosine(space: str, direction: CTE | None) -> Number:
+    if direction is None:
+        return number(0)
+    vectors, value = space_table(space).c, sa.select(direction.c.vector).scalar_subquery()
+    cosine = number(1) - cosine_distance(vectors.vector, value)
+    own = sa.select(cosine).where(vectors.video_id == Video.id).correlate(Video).scalar_subquery()
+    return sa.func.coalesce(bounded(unless_nan(own), -1, 1), number(0))
 
 
 def _of_viewer(name: str, viewer: Viewer) -> tuple[ColumnElement[bool], ...]:

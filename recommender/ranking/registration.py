@@ -41,6 +41,9 @@ MAX_SENTENCE = 200
 COLUMNS = frozenset({"video_id", "score_key", "sources"})
 """The columns of a feed besides the signals."""
 
+OF_SPACE = frozenset({"taste", "near", "alike"})
+"""The signals and sources of a space."""
+
 TAKEN_PREFIXES = ("page_", "filter_")
 """The beginnings of the names of a page's own columns."""
 
@@ -87,13 +90,14 @@ def check_signal_names(signals: Sequence[Signal], known: Iterable[str] = ()) -> 
         known: the names of other signals.
     """
     ours = (signal.name for signal in (*SIGNALS, *SIMILAR_SIGNALS))
-    taken = {*COLUMNS, *ours, *map(str.lower, known)}
+    taken = {*COLUMNS, *ours, *OF_SPACE, *map(str.lower, known)}
     _check_names("signals", signals, taken, MAX_NAME_BYTES)
 
 
 def check_source_names(sources: Sequence[Source]) -> None:
     """Raise `InvalidValue` if a host's source has a malformed or taken name, or there are more."""
-    _check_names("sources", sources, {source.name for source in SOURCES}, MAX_NAME_BYTES)
+    taken = {*(source.name for source in SOURCES), *OF_SPACE}
+    _check_names("sources", sources, taken, MAX_NAME_BYTES)
     if (count := len(SOURCES) + len(sources)) > MAX_SOURCES:
         raise InvalidValue(f"sources: {count} with ours are more than {MAX_SOURCES}")
 
@@ -136,9 +140,9 @@ def check_source(source: Source) -> Select[Any]:
         InvalidValue: it is no SELECT of videos with sensible bounds, or reads what it may not.
     """
     name, quota = f"source {source.name}", source.quota
-    _check_count(f"{name}: quota", quota, 1, MAX_QUOTA)
+    check_count(f"{name}: quota", quota, 1, MAX_QUOTA)
     if source.rows is not None:
-        _check_count(f"{name}: rows", source.rows, quota, MAX_ROWS)
+        check_count(f"{name}: rows", source.rows, quota, MAX_ROWS)
     statement = checked_select(source, _any_viewer(), quota)
     _check_ids(name, statement.selected_columns[0])
     _check_reads(name, statement)
@@ -220,7 +224,8 @@ def _check_sentence(name: str, sentence: object) -> None:
         raise InvalidValue(f"{name}: its sentence is no text of 1 to {MAX_SENTENCE} characters")
 
 
-def _check_count(name: str, value: object, low: int, high: int) -> None:
+def check_count(name: str, value: object, low: int, high: int) -> None:
+    """Raise `InvalidValue` unless a value is a whole number within bounds."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InvalidValue(f"{name} is {shown(value)}, not a whole number from {low} to {high:,}")
 

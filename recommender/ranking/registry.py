@@ -14,13 +14,24 @@ from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Number
 from recommender.database.registered import Registered
+from recommender.database.spaces import space_name
 from recommender.errors import InvalidValue, UnknownSignal
+from recommender.formats import scalars
 from recommender.formats.scalars import shown
 from recommender.models import Video
 from recommender.ranking.filters import Filter
-from recommender.ranking.outside import outside_signal, outside_source
+from recommender.ranking.outside import (
+    alike_signal,
+    alike_source,
+    near_source,
+    outside_signal,
+    outside_source,
+    taste_signal,
+)
 from recommender.ranking.registration import (
+    MAX_QUOTA,
     bounded_select,
+    check_count,
     check_filter,
     check_filter_names,
     check_signal,
@@ -32,7 +43,7 @@ from recommender.ranking.registration import (
 )
 from recommender.ranking.request import PEOPLE, PEOPLE_SIGNALS, Profile
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, within_range
-from recommender.ranking.similar import SIMILAR_SIGNALS
+from recommender.ranking.similar import SIMILAR_SIGNALS, SIMILAR_SOURCES
 from recommender.ranking.sources import SOURCES, Source
 from recommender.ranking.viewer import Viewer
 
@@ -55,6 +66,9 @@ class Registry:
         filters: conditions of every list.
         outside: names of candidates that `upsert_candidates` stores, each with its quota: a source
             and a signal of that name.
+        space: the name of a space of vectors (`create_space`). It adds the signal `taste` and the
+            source `near` to For You, and the signal and the source `alike` to `similar`.
+        near: the quota of these sources, 1 to 1,000.
         name: its name in messages.
 
     Attributes:
@@ -68,6 +82,8 @@ class Registry:
     sources: Sequence[Source] = ()
     filters: Sequence[Filter] = ()
     outside: Mapping[str, int] = field(default_factory=dict)
+    space: str | None = field(default=None, kw_only=True)
+    near: int = field(default=100, kw_only=True)
     name: str = field(default="the registry", kw_only=True)
     columns_read: Mapping[sa.TableClause, Sequence[sa.ColumnClause[Any]]] = field(
         init=False, repr=False
@@ -84,6 +100,10 @@ class Registry:
         sources = itertools.starmap(outside_source, self.outside.items())
         object.__setattr__(self, "signals", (*self.signals, *signals))
         object.__setattr__(self, "sources", (*self.sources, *sources))
+        if self.space is not None:
+            named = scalars.parse_named("registry: space", space_name, self.space)
+            object.__setattr__(self, "space", named)
+            check_count("registry: near", self.near, 1, MAX_QUOTA)
         check_signal_names(self.signals)
         check_source_names(self.sources)
         check_filter_names(self.filters)
@@ -97,17 +117,27 @@ class Registry:
     @cached_property
     def every_signal(self) -> Mapping[str, Signal]:
         """The signals of For You by name: ours, then the host's."""
-        return {signal.name: signal for signal in (*SIGNALS, *self.signals)}
+        of_space = [taste_signal(self.space)] if self.space else []
+        return {signal.name: signal for signal in (*SIGNALS, *of_space, *self.signals)}
 
     @cached_property
     def _known(self) -> Mapping[str, Signal]:
         """All signals by name, also of the list `similar`."""
-        return {**self.every_signal, **{signal.name: signal for signal in SIMILAR_SIGNALS}}
+        of_space = [alike_signal(self.space)] if self.space else []
+        others = {signal.name: signal for signal in (*SIMILAR_SIGNALS, *of_space)}
+        return {**self.every_signal, **others}
 
     @cached_property
     def every_source(self) -> tuple[Source, ...]:
         """All sources: ours, then the host's, each reading a limited number of rows."""
-        return (*SOURCES, *map(_limited, self.sources))
+        of_space = [near_source(self.space, self.near)] if self.space else []
+        return (*SOURCES, *of_space, *map(_limited, self.sources))
+
+    @cached_property
+    def similar_sources(self) -> tuple[Source, ...]:
+        """The sources of the list `similar`."""
+        of_space = [alike_source(self.space, self.near)] if self.space else []
+        return (*SIMILAR_SOURCES, *of_space)
 
     def signal(self, name: str) -> Signal:
         """Return the signal of a name.

@@ -27,6 +27,7 @@ from recommender.ranking.candidates import (
 )
 from recommender.ranking.features import gather_facts
 from recommender.ranking.filters import allowed, keyword_not_muted, outcomes, remaining
+from recommender.ranking.history import keyed_videos
 from recommender.ranking.request import FeedRequest
 from recommender.ranking.signals import Candidate, within_range
 from recommender.ranking.sources import EXPLORATION, SOURCES
@@ -224,7 +225,7 @@ def sources_query(request: FeedRequest, video_id: int) -> Statement:
 
 def _scored_given(shape: Shape, viewer: Viewer) -> Statement:
     if shape.is_reference:
-        return scored(shape, viewer, None).where(Video.id.in_(viewer.given_videos()))
+        return scored(shape, viewer, None).where(Video.id.in_(keyed_videos(viewer.given)))
     return scored(shape, viewer, given_candidates(viewer), is_small=True)
 
 

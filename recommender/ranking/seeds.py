@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import CTE, BindParameter, Double
 
-from recommender.database.expressions import constant, logarithm, materialized
+from recommender.database.expressions import constant, logarithm, materialized, number
+from recommender.database.spaces import space_table
+from recommender.database.vectors import mean_direction
 from recommender.models.tables import NEIGHBOURS, VIDEO_HASHTAGS
 from recommender.ranking.history import keyed_videos
 
@@ -40,20 +42,34 @@ class Seeds(NamedTuple):
         pairs: each of them with the videos near it, and their similarity.
         near: the videos near them, with their mean similarity.
         tags: their hashtags, with their rarity.
+        direction: the mean of their vectors; None without a space.
     """
 
     videos: CTE
     pairs: CTE
     near: CTE
     tags: CTE
+    direction: CTE | None
 
     @classmethod
-    def of(cls, keys: BindParameter[Any]) -> Seeds:
-        """Return the seeds of a JSON list of keys."""
+    def of(cls, keys: BindParameter[Any], space: str | None) -> Seeds:
+        """Return the seeds of a JSON list of keys, with their vectors in a space."""
         # Without the limit PostgreSQL expects more seeds, and reads the whole of small tables.
         videos = materialized(keyed_videos(keys).limit(MAX_SEEDS).cte("seeds"))
         pairs = pairs_of_seeds(videos)
-        return cls(videos, pairs, near_seeds(videos, pairs), tags_of_seeds(videos))
+        direction = direction_of_seeds(videos, space) if space else None
+        return cls(videos, pairs, near_seeds(videos, pairs), tags_of_seeds(videos), direction)
+
+
+def direction_of_seeds(seeds: CTE, space: str) -> CTE:
+    """Return the direction of the mean of the seeds' vectors: one row, NULL if they have none."""
+    vectors = space_table(space)
+    mean = mean_direction(vectors.c.vector, number(1)).label("vector")
+    return (
+        sa.select(mean)
+        .join_from(seeds, vectors, vectors.c.video_id == seeds.c.id)
+        .cte("seed_direction")
+    )
 
 
 def pairs_of_seeds(seeds: CTE) -> CTE:

@@ -78,6 +78,8 @@ class Source:
             left out after it.
         is_listed: whether the SELECT reads other tables that name videos, not `Video` itself; a
             host's may read either.
+        is_filtered: whether every filter applies to its rows, one after the other, until the quota
+            is full. Otherwise most filters apply later, to the candidates of all sources.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Source:
     select: Callable[[Viewer, int], sa.Select[Any]]
     rows: int | None = None
     is_listed: bool = True
+    is_filtered: bool = False
 
 
 def following(viewer: Viewer, quota: int) -> sa.Select[int]:

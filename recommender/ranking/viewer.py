@@ -28,6 +28,7 @@ from recommender.ranking.history import (
     keyed_videos,
     near_recent,
     recent_engagements,
+    taste,
 )
 from recommender.ranking.request import FeedRequest, ScanPosition, weights_of
 from recommender.ranking.seeds import Seeds
@@ -48,8 +49,8 @@ LEAST_WEIGHT = 1e-15
 """The smallest absolute weight; smaller ones are 0, as no signal makes them count."""
 
 _INTEGERS = (
-    "user_id", "limit", "history", "seen_lately", "interests", "trial_start", "scan_limit",
-    "scan_after_id", "served_attempts", "whole",
+    "user_id", "limit", "history", "taste_videos", "seen_lately", "interests", "trial_start",
+    "scan_limit", "scan_after_id", "served_attempts", "whole",
 )  # fmt: skip
 
 _TIMES = (
@@ -62,6 +63,7 @@ _DOUBLES = (
     "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
     "trend_scale", "engaged_share", "trend", "creator_half", "hashtag_half", "sound_half",
     "common_captions", "collaborative_scale", "suits_square", "suits_portrait", "suits_landscape",
+    "taste_rejection",
 )  # fmt: skip
 
 _TYPES: dict[str, TypeEngine[Any]] = {
@@ -84,6 +86,7 @@ class ViewerParts(NamedTuple):
     has_language: bool = False
     has_excluded: bool = False
     formats: int = 0
+    space: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,9 @@ class Shape:
     @property
     def parts(self) -> ViewerParts:
         """The parts of `Viewer`."""
-        return ViewerParts(self.names, self.has_language, self.has_excluded, self.formats)
+        return ViewerParts(
+            self.names, self.has_language, self.has_excluded, self.formats, self.registry.space
+        )
 
     def any_viewer(self) -> Viewer:
         """Return the viewer of a statement whose values, from `values_of`, are given later."""
@@ -186,7 +191,7 @@ class Viewer:
         weights: the weights by signal name.
         formats: the formats that the caller asks for; empty for any.
         history, history_scale, seen_lately, lately_prior, interests, trial_viewers, quality_prior,
-            freshness_half_life: the settings of these names.
+            freshness_half_life, taste_videos, taste_rejection: the settings of these names.
         trend_scale: the recent engaged viewers at which a trend counts half: the setting, or a
             share of the greatest trend if that is more.
         engaged_share, trend: the learning state's values at the reading time.
@@ -198,8 +203,7 @@ class Viewer:
         scan_after, scan_after_id: the publication time and id after which `where` is scanned for.
         scan_limit: the number of videos to scan.
         memory: the memory number of the feed.
-        session: the session of the page, NULL if none.
-        session_start: the time at which it began.
+        session, session_start: the session of the page, and when it began; NULL if none.
         served_until: the time until which a video must have been served to come again unseen.
         served_attempts: the number of times that a video is served before it is seen.
         whole: the number of candidates if no more videos are published, else 0.
@@ -210,6 +214,7 @@ class Viewer:
         people: the followed users whose recent engagements are read.
         excluded: the videos that the caller left out, None if none.
         seeds: the videos that the list `similar` is about.
+        taste: the direction of what they enjoyed in the registry's space, None without a space.
     """
 
     user_id: BindParameter[int]
@@ -230,6 +235,8 @@ class Viewer:
     formats: tuple[BindParameter[str], ...]
     history: BindParameter[int]
     history_scale: BindParameter[float]
+    taste_videos: BindParameter[int]
+    taste_rejection: BindParameter[float]
     seen_lately: BindParameter[int]
     lately_prior: BindParameter[float]
     interests: BindParameter[int]
@@ -263,15 +270,11 @@ class Viewer:
     people: CTE
     excluded: CTE | None
     seeds: Seeds
+    taste: CTE | None
 
     @classmethod
     def of(cls, request: FeedRequest, given: Sequence[str] = ()) -> Viewer:
-        """Return the viewer of a resolved request, with its values bound.
-
-        Args:
-            request: as `resolve` gives it.
-            given: the keys of the videos to rank.
-        """
+        """Return the viewer of a resolved request, with its values bound, as `values_of` says."""
         values = values_of(request, given)
         parts = Shape.of(request).parts
         return cls._of(parts, lambda name: sa.literal(values[name], _type(name)))
@@ -303,14 +306,15 @@ class Viewer:
             followed=followed,
             people=people,
             excluded=excluded if parts.has_excluded else None,
-            seeds=Seeds.of(values["seed_keys"]),
+            seeds=Seeds.of(values["seed_keys"], parts.space),
+            taste=taste(parts.space, recent, values) if parts.space else None,
         )
 
     @property
     def ctes(self) -> list[CTE]:
         """The common table expressions."""
         history = (self.recent, self.near, self.lately, self.followed, self.people)
-        ctes = (*history, self.excluded, *self.seeds)
+        ctes = (*history, self.excluded, *self.seeds, self.taste)
         return [cte for cte in ctes if cte is not None]
 
     @property
@@ -318,10 +322,6 @@ class Viewer:
         """The names of the values."""
         formats = map(_format, range(len(self.formats)))
         return frozenset([*_TYPES, *map(_weight, self.weights), *formats])
-
-    def given_videos(self) -> sa.Select[int]:
-        """Return the ids of the videos to rank."""
-        return keyed_videos(self.given)
 
 
 def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]:
@@ -351,6 +351,8 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "excluded_keys": json.dumps(request.exclude),
         "history": settings.history,
         "history_scale": float(settings.history_scale),
+        "taste_videos": settings.taste_videos,
+        "taste_rejection": float(settings.taste_rejection),
         "seen_lately": settings.seen_lately,
         "lately_prior": float(settings.lately_prior),
         "interests": settings.interests,

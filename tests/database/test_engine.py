@@ -790,6 +790,8 @@ DEFAULTS = {
     "next_page_means_seen": 1,
     "history": 100,
     "history_scale": 10.0,
+    "taste_videos": 50,
+    "taste_rejection": 0.3,
     "seen_lately": 50,
     "lately_prior": 30.0,
     "interests": 20,

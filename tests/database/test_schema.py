@@ -57,6 +57,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "unfollow": ("ana", "ben"),
     "unmute": ("ana", "hashtag", "news"),
     "upsert_candidates": ("model", [{"user": "ana", "video": "v", "score": 0.5}]),
+    "upsert_embeddings": ("captions", [{"id": "v", "vector": [1.0]}]),
     "upsert_users": ([USER],),
     "upsert_videos": ([VIDEO],),
 }
@@ -80,6 +81,10 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
     "refresh": lambda bind, _: recommender.refresh(bind),
     "rename_user": lambda bind, _: recommender.rename_user(bind, "ana", "bob"),
     "replay_profile": lambda bind, _: recommender.replay_profile(bind, "classic", since=NOON),
+    "create_space": lambda bind, _: recommender.create_space(bind, "captions", dim=2),
+    "list_spaces": lambda bind, _: recommender.list_spaces(bind),
+    "index_space": lambda bind, _: recommender.index_space(bind, "captions"),
+    "drop_space": lambda bind, _: recommender.drop_space(bind, "captions"),
     "upgrade": lambda bind, _: recommender.upgrade(bind),
 }
 NEITHER = {

@@ -31,6 +31,7 @@ from recommender import (
     NotPermitted,
     RecommenderError,
     Settings,
+    create_space,
     import_file,
     run_transaction,
     upsert_users,
@@ -615,9 +616,17 @@ CELL = st.one_of(
 )  # fmt: skip
 JSON = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), CELL, st.sampled_from([2**63, 1e308])
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        CELL,
+        st.sampled_from([2**63, 1e308, [], {}]),
     ),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=4)
+        | st.dictionaries(TEXT, inner, min_size=1, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -802,8 +811,10 @@ def test_a_dry_run_tells_the_same_and_keeps_nothing(
         "mutes": b"user,kind,value\nu1,creator,star\n",
         "blocks": b"user,other\nu1,star\n",
         "candidates": b"source,user,video,score\nmodel,u1,v1,0.5\n",
+        "embeddings": b'space,id,vector\ncaptions,v1,"[1, 2]"\n',
         "events": f"id,user,video,kind,at\n{EVENT}\n".encode(),
     }
+    create_space(viewer, "captions", dim=2)
     path = file(rows[kind_of_row])
     with Session(viewer) as session:
         before = {table.name: rows_of(session, table) for table in Base.metadata.sorted_tables}

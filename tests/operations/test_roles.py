@@ -48,6 +48,7 @@ def admin(new_database: Callable[..., str]) -> Iterator[str]:
     url = new_database("postgresql")
     bind = create_engine(url)
     import_example(bind)
+    recommender.create_space(bind, "before", dim=2)
     bind.dispose()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA secret; CREATE TABLE secret.diary (id int)")
@@ -102,6 +103,28 @@ def may(bind: Engine, statement: str) -> bool:
                 raise
             return False
         return True
+
+
+@pytest.mark.parametrize("space", ["before", "after"])
+def test_each_role_does_its_part_with_a_space(role_engine: Engines, space: str) -> None:
+    owner, application, reader = map(role_engine, ROLES)
+    recommender.create_space(owner, space, dim=2)
+    recommender.index_space(owner, space)
+
+    def write(session: Session) -> int:
+        rows = [{"id": "v1", "vector": [1.0, 2.0]}]
+        return recommender.upsert_embeddings(session, space, rows).unchanged
+
+    assert run_transaction(application, lambda session: (write(session), write(session))) == (0, 1)
+    assert {one.name: one.vectors for one in recommender.list_spaces(reader)}[space] == 1
+    for call in (
+        lambda: recommender.drop_space(application, space),
+        lambda: recommender.create_space(application, "mine", dim=2),
+        lambda: run_transaction(reader, write),
+    ):
+        with pytest.raises(NotPermitted):
+            call()
+    recommender.drop_space(owner, space)
 
 
 def test_the_command_prints_the_sql(capsys: pytest.CaptureFixture[str]) -> None:

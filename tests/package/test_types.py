@@ -46,6 +46,10 @@ CALLS: Mapping[str, Call] = {
             s, "model", [{"user": "ana", "video": "v1", "score": 1}]
         ).inserted
     ),
+    "upsert_embeddings": lambda s: (
+        recommender.create_space(s.connection(), "captions", dim=1).dim,
+        recommender.upsert_embeddings(s, "captions", [{"id": "v1", "vector": [1]}]).inserted,
+    ),
     "reset_user": lambda s: recommender.reset_user(s, "ana", at=at(-1)) is None,
     "create_profile": lambda s: recommender.create_profile(s, "mine", {"likes": 1.0}).version,
     "activate_profile": lambda s: recommender.activate_profile(s, "for_you").active,

@@ -23,6 +23,7 @@ from recommender import (
     CandidateRow,
     Contribution,
     Counts,
+    EmbeddingRow,
     Event,
     EventKind,
     Explanation,
@@ -46,6 +47,7 @@ from recommender import (
     Settings,
     Signal,
     Source,
+    Space,
     UserRow,
     VideoRow,
     VideoStatus,
@@ -105,7 +107,16 @@ def writes(session: Session) -> None:
     assert_type(counts.rejected[0], RecommenderError)
     proposed: CandidateRow = {"user": 1, "video": "v", "score": 0.5, "expires_at": NOW}
     assert_type(recommender.upsert_candidates(session, "two_tower", [proposed]), Counts)
+    embedded: EmbeddingRow = {"id": "v", "vector": [0.5, 1]}
+    assert_type(recommender.upsert_embeddings(session, "captions", [embedded]), Counts)
     recommender.reset_user(session, "ana", at=NOW)
+
+
+def spaces(engine: Engine) -> None:
+    assert_type(recommender.create_space(engine, "captions", dim=384), Space)
+    recommender.index_space(engine, "captions")
+    assert_type(recommender.list_spaces(engine)[0].indexed, bool | None)
+    recommender.drop_space(engine, "captions")
 
 
 def mistakes(session: Session, engine: Engine) -> None:

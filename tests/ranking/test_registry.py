@@ -42,14 +42,9 @@ from tests.support.shop import (
     for_members,
     picked,
 )
-from tests.support.worlds import at, make_user, make_video, make_videos, names, record
+from tests.support.worlds import at, make_user, make_video, make_videos, names, record, register
 
 NOON = at()
-
-
-def register(session: Session, registry: Registry) -> None:
-    """Hand a registry to the engine of a test's session, for this test."""
-    session.connection().execution_options(**{OPTION: registry})
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 import recommender
 import recommender.files.batches
 import recommender.files.reader
-from recommender import Event, FeedPage
+from recommender import Event, FeedPage, Registry
+from recommender.database.registered import OPTION
 from recommender.feed.for_you import in_order
 from recommender.feed.items import placed_items
 from recommender.feed.statements import Candidates, page_rows
@@ -83,6 +84,11 @@ def make_event(kind: str, video: str = "v", user: str = "viewer", **body: Any) -
 
 def record(session: Session, kind: str, video: str, user: str = "viewer", **body: Any) -> None:
     recommender.record_many(session, [make_event(kind, video, user, **body)])
+
+
+def register(session: Session, registry: Registry) -> None:
+    """Hand a registry to the engine of a test's session, for this test."""
+    session.connection().execution_options(**{OPTION: registry})
 
 
 def names(page: FeedPage) -> list[str]:

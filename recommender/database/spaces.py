@@ -1,0 +1,316 @@
+"""Spaces: one table for the vectors of one model, made and dropped by its owner.
+
+No migration makes them, so that a database without the extension has the same schema. A space is
+catalogue data, a reference table on Citus.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Connection, Engine, Table
+from sqlalchemy.dialects import postgresql
+
+from recommender.database.schema import check_schema
+from recommender.database.transactions import translate_errors, writing
+from recommender.database.vectors import Vector, halfvec
+from recommender.errors import InvalidValue, NotFound, RecommenderError
+from recommender.formats import scalars
+from recommender.formats.vectors import MOST_DIMENSIONS
+from recommender.models.tables import VIDEOS
+from recommender.models.types import PREFIX
+
+SPACE_PREFIX = f"{PREFIX}embeddings_"
+
+LONGEST_NAME = 63 - len(f"{SPACE_PREFIX}_video_id_fk")
+
+LEAST_VERSION = (0, 8)
+"""The oldest extension: before, a filter after its index left lists short."""
+
+METRICS = ("cosine",)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A space of vectors.
+
+    Attributes:
+        name: its name.
+        dim: the number of dimensions of its vectors.
+        metric: how they are compared: ``cosine``.
+        vectors: the number of its vectors.
+        indexed: whether the nearest ones are found by an index; None on SQLite, which has none.
+    """
+
+    name: str
+    dim: int
+    metric: str
+    vectors: int
+    indexed: bool | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the space as `embeddings list` prints it."""
+        return asdict(self)
+
+
+def space_name(value: object) -> str:
+    """Return the name of a space: a word in lower case, or raise `InvalidValue`."""
+    name = scalars.identifier(value).lower()
+    if len(name.encode()) > LONGEST_NAME:
+        raise InvalidValue(f"{scalars.shown(name)} is longer than {LONGEST_NAME} bytes")
+    return name
+
+
+@lru_cache(maxsize=100)
+def space_table(name: str, dimensions: int | None = None) -> Table:
+    """Return the table of a space, in a metadata of its own.
+
+    Args:
+        name: as `space_name` returns it.
+        dimensions: the number of dimensions; only making the table needs it.
+    """
+    table = f"{SPACE_PREFIX}{name}"
+    key = BigInteger().with_variant(sa.Integer(), "sqlite")  # there it is the row's own number
+    fits = sa.CheckConstraint(f"length(vector) = {4 * (dimensions or 0)}", name=f"{table}_length")
+    return Table(
+        table,
+        sa.MetaData(),
+        sa.Column("video_id", key, sa.ForeignKey(VIDEOS.c.id, name=f"{table}_video_id_fk"),
+                  primary_key=True, autoincrement=False),
+        sa.Column("vector", Vector(dimensions), nullable=False),
+        fits.ddl_if(dialect="sqlite"),
+    )  # fmt: skip
+
+
+def create_space(
+    bind: Engine | Connection, name: str, *, dim: int, metric: str = "cosine"
+) -> Space:
+    """Create the table of a space, unless it is there. It needs the role that owns the tables.
+
+    On PostgreSQL it also creates the extension `vector`, if the role may. Fill the space first,
+    and then build its index by `index_space`, which is much faster than the other way round.
+
+    Args:
+        bind: an engine, or a connection whose transaction the caller ends.
+        name: one word of letters, digits and ``_``, at most 36 bytes; case does not matter.
+        dim: the number of dimensions, 1 to 4,000.
+        metric: how vectors are compared: ``cosine``.
+
+    Raises:
+        InvalidValue: a value is not valid, or there is a space of that name with another number
+            of dimensions.
+        NotPermitted: the role may not create tables.
+        RecommenderError: the server has no extension `vector` of version 0.8 or newer, or a
+            package is missing.
+    """
+    known = scalars.parse_named("space", space_name, name)
+    if not isinstance(dim, int) or isinstance(dim, bool) or not 1 <= dim <= MOST_DIMENSIONS:
+        raise InvalidValue(
+            f"dim: {scalars.shown(dim)} is not a whole number from 1 to {MOST_DIMENSIONS:,}"
+        )
+    scalars.parse_named("metric", scalars.one_of(METRICS), metric)
+    with _connected(bind) as connection:
+        existing = {space.name: space for space in _spaces(connection)}
+        if (space := existing.get(known)) is not None:
+            if space.dim != dim:
+                raise InvalidValue(
+                    f"dim: the space {known} has {space.dim} dimensions, not {dim}: drop it, or"
+                    " create another"
+                )
+            return space
+        if connection.dialect.name == "postgresql":
+            halfvec(dim)
+            _add_extension(connection)
+        space_table(known, dim).create(connection)
+        return _space(connection, known)
+
+
+def list_spaces(bind: Engine | Connection) -> tuple[Space, ...]:
+    """Return all spaces, by name.
+
+    Args:
+        bind: an engine, or a connection.
+
+    Raises:
+        RecommenderError: the database reported an error.
+    """
+    with _connected(bind) as connection:
+        return tuple(_spaces(connection))
+
+
+def drop_space(bind: Engine | Connection, name: str) -> None:
+    """Drop a space with all its vectors. It needs the role that owns the tables.
+
+    Args:
+        bind: an engine, or a connection whose transaction the caller ends.
+        name: its name.
+
+    Raises:
+        InvalidValue: the name is malformed.
+        NotFound: there is no such space.
+    """
+    with _connected(bind) as connection:
+        found_space(connection, name).drop(connection)
+
+
+def index_space(engine: Engine, name: str) -> None:
+    """Build the index that finds nearest vectors on PostgreSQL, unless it is there.
+
+    It is an HNSW graph (Malkov and Yashunin, 2018), built CONCURRENTLY, so that others write
+    meanwhile. What an interrupted attempt left is built again.
+
+    Args:
+        engine: an engine.
+        name: the name of the space.
+
+    Raises:
+        InvalidValue: the name is malformed, or the database is SQLite, which reads all vectors.
+        NotFound: there is no such space.
+    """
+    with translate_errors(), engine.connect() as connection:
+        check_schema(connection)
+        table = found_space(connection, name)
+        if connection.dialect.name == "sqlite":
+            raise InvalidValue("SQLite has no index of vectors: it reads them all")
+        is_valid = _valid_index(connection, table)
+        connection.rollback()
+    if is_valid:
+        return
+    names = {"index": _index(table), "table": table.name}
+    committing = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with translate_errors(), committing.connect() as connection:
+        try:
+            connection.execute(sa.text("SET statement_timeout = 0"))
+            for statement in _BUILD:
+                build = sa.DDL(statement, context=names)  # type: ignore[no-untyped-call]
+                connection.execute(build)
+        finally:
+            connection.invalidate()  # no one else of the pool gets a connection without a limit
+
+
+_BUILD = (
+    "DROP INDEX CONCURRENTLY IF EXISTS %(index)s",
+    "CREATE INDEX CONCURRENTLY %(index)s ON %(table)s USING hnsw (vector halfvec_cosine_ops)",
+)
+
+
+def _index(table: Table) -> str:
+    return f"{table.name}_vector_ix"
+
+
+def found_space(connection: Connection, name: object) -> Table:
+    """Return the table of a space that exists, with its dimensions.
+
+    Raises:
+        InvalidValue: the name is malformed.
+        NotFound: there is no such space.
+    """
+    known = scalars.parse_named("space", space_name, name)
+    if not sa.inspect(connection).has_table(f"{SPACE_PREFIX}{known}"):
+        raise NotFound(
+            f"there is no space {known}: make it by `recommender embeddings create {known} --dim N`"
+        )
+    return space_table(known, _dimensions(connection, f"{SPACE_PREFIX}{known}"))
+
+
+def dimensions_of(table: Table) -> int:
+    """Return the number of dimensions of a space that `found_space` returned."""
+    kind: Any = table.c.vector.type
+    return int(kind.dimensions)
+
+
+def space_tables(connection: Connection) -> list[Table]:
+    """Return the tables of all spaces, by name."""
+    names = sorted(sa.inspect(connection).get_table_names())
+    return [
+        space_table(name.removeprefix(SPACE_PREFIX), _dimensions(connection, name))
+        for name in names
+        if name.startswith(SPACE_PREFIX)
+    ]
+
+
+def embeddings(connection: Connection) -> Iterator[sa.Select[str, str, Any]]:
+    """Yield a SELECT for each space: its name, the keys of videos and their vectors, by row id."""
+    for table in space_tables(connection):
+        name = sa.literal(table.name.removeprefix(SPACE_PREFIX), sa.Text())
+        rows = sa.select(name, VIDEOS.c.key, table.c.vector)
+        yield rows.join(table, table.c.video_id == VIDEOS.c.id).order_by(VIDEOS.c.id)
+
+
+@contextmanager
+def _connected(bind: Engine | Connection) -> Iterator[Connection]:
+    """Provide the caller's connection, or one in a transaction of its own.
+
+    Raises:
+        SchemaOutOfDate: the database is not at the migration of this package.
+    """
+    if isinstance(bind, Connection):
+        check_schema(bind)
+        yield bind
+        return
+    with translate_errors(), writing(bind).begin() as connection:
+        check_schema(connection)
+        yield connection
+
+
+def _spaces(connection: Connection) -> Iterator[Space]:
+    for table in space_tables(connection):
+        yield _space(connection, table.name.removeprefix(SPACE_PREFIX))
+
+
+def _space(connection: Connection, name: str) -> Space:
+    table = found_space(connection, name)
+    count = connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+    on_sqlite = connection.dialect.name == "sqlite"
+    indexed = None if on_sqlite else _valid_index(connection, table)
+    return Space(name, dimensions_of(table), "cosine", count, indexed)
+
+
+def _dimensions(connection: Connection, table: str) -> int:
+    """Return the number of dimensions of a space's vectors, from its table."""
+    if connection.dialect.name == "sqlite":
+        (check,) = sa.inspect(connection).get_check_constraints(table)
+        return int(re.findall(r"\d+", check["sqltext"])[-1]) // 4
+    attribute = sa.table(
+        "pg_attribute", sa.column("attrelid"), sa.column("attname"), sa.column("atttypmod")
+    )
+    oid = sa.cast(sa.literal(table), postgresql.REGCLASS)
+    statement = sa.select(attribute.c.atttypmod).where(
+        attribute.c.attrelid == oid, attribute.c.attname == "vector"
+    )
+    return int(connection.scalars(statement).one())
+
+
+def _valid_index(connection: Connection, table: Table) -> bool:
+    index = sa.table("pg_index", sa.column("indexrelid"), sa.column("indisvalid"))
+    oid = sa.func.to_regclass(_index(table))
+    statement = sa.select(index.c.indisvalid).where(index.c.indexrelid == oid)
+    return bool(connection.scalar(statement))
+
+
+def _add_extension(connection: Connection) -> None:
+    """Create the extension `vector`, unless it is there; `RecommenderError` if it is too old."""
+    available = sa.table(
+        "pg_available_extensions", *map(sa.column, ("name", "default_version", "installed_version"))
+    )
+    of_vector = sa.select(available.c.installed_version, available.c.default_version)
+    row = connection.execute(of_vector.where(available.c.name == "vector")).one_or_none()
+    version = (row.installed_version or row.default_version) if row else None
+    if version is None or _numbers(version) < LEAST_VERSION:
+        has = f"has pgvector {version}" if version else "does not have the extension vector"
+        raise RecommenderError(
+            f"this server {has}: install pgvector 0.8 or newer on the server, then, if an older one"
+            " is in use, run ALTER EXTENSION vector UPDATE"
+        )
+    if row is None or row.installed_version is None:
+        connection.execute(sa.text("CREATE EXTENSION IF NOT EXISTS vector"))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
