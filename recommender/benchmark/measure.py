@@ -26,6 +26,7 @@ from recommender.benchmark import numpy_baseline
 from recommender.benchmark.distributions import END
 from recommender.benchmark.large_world import LargeWorld
 from recommender.benchmark.results import Benchmark, Pages, Times
+from recommender.benchmark.vectors import measure_vectors
 from recommender.database import lookup
 from recommender.database.engine import create_engine
 from recommender.database.expressions import Statement
@@ -69,6 +70,7 @@ def measure(
     count: int = 50,
     seconds: float = 5.0,
     exact: int = 2,
+    dim: int | None = None,
     progress: Progress | None = None,
 ) -> Benchmark:
     """Measure pages and what they are compared with; record pages and events in the world.
@@ -81,6 +83,7 @@ def measure(
         count: the number of pages per kind, at least 2.
         seconds: how long the concurrent clients ask for pages.
         exact: the number of viewers for whom every video is scored by all signals, which is slow.
+        dim: the number of dimensions of vectors to measure, None for none.
         progress: told the name of the next step.
     """
     say = progress or (lambda _what: None)
@@ -112,6 +115,7 @@ def measure(
         exact=exactness,
         events=events,
         read=read,
+        vectors=measure_vectors(engine, dim, viewers, say) if dim else {},
     )
 
 

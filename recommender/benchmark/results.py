@@ -63,6 +63,7 @@ class Benchmark:
             scores, and the number of viewers.
         events: events recorded per second, with one and with many per transaction.
         read: mean rows and buffers that the statement of a page reads, and rows it discards.
+        vectors: what vectors cost, as `measure_vectors` returns it; empty if not asked for.
     """
 
     database: Mapping[str, Any]
@@ -73,6 +74,7 @@ class Benchmark:
     exact: Mapping[str, float]
     events: Mapping[str, float]
     read: Mapping[str, float | None] = field(default_factory=dict)
+    vectors: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as nested plain values."""

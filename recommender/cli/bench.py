@@ -19,6 +19,7 @@ from recommender.cli.options import (
 )
 from recommender.cli.output import form_of, print_records, print_table
 from recommender.errors import BadData, NotFound
+from recommender.formats.vectors import MOST_DIMENSIONS
 from recommender.ranking.registry import OURS
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ LONGEST = 86_400.0
     help="The number of viewers for whom all videos are scored exactly. Slow.",
 )  # fmt: skip
 @click.option(
+    "--dim", type=click.IntRange(1, MOST_DIMENSIONS), metavar="N",
+    help="Also give every video a vector of N numbers, and measure what vectors cost.",
+)  # fmt: skip
+@click.option(
     "--plot", "picture", metavar="PNG", help="Draw page times over the size of the catalogue."
 )
 @click.option(
@@ -85,6 +90,7 @@ def bench(
     pages: int,
     seconds: float,
     exact: int,
+    dim: int | None,
 ) -> None:
     """Measure page times on a synthetic world in an empty database.
 
@@ -103,7 +109,7 @@ def bench(
         load(engine, world, _say)
         results = measure(
             engine, world, settings=settings(), clients=clients, count=pages, seconds=seconds,
-            exact=exact, progress=_say,
+            exact=exact, dim=dim, progress=_say,
         )  # fmt: skip
     _print(results, form)
     if picture:
@@ -143,7 +149,7 @@ def _print(results: Benchmark, form: str | None) -> None:
     ])  # fmt: skip
     click.echo()
     parts = {"ratio": results.ratios, "exact": results.exact, "events a second": results.events,
-             "rows of a page": results.read}  # fmt: skip
+             "rows of a page": results.read, "vectors": results.vectors}  # fmt: skip
     print_table([
         {"figure": f"{part}: {name}", "value": value}
         for part, figures in parts.items()
@@ -163,7 +169,7 @@ def _figures(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
         for page in whole["pages"]
         for median in [page["times"]["p50"]]
     ]
-    for part in ("ratios", "exact", "events", "read"):
+    for part in ("ratios", "exact", "events", "read", "vectors"):
         rows += [
             {"figure": f"{part}, {name}", "value": value} for name, value in whole[part].items()
         ]

@@ -15,6 +15,7 @@ from recommender.database import lookup
 from recommender.database.expressions import viewed_and_positive
 from recommender.database.planner_statistics import unplanned_tables
 from recommender.database.schema import check_schema, schema_revision
+from recommender.database.spaces import list_spaces
 from recommender.database.transactions import translate_errors
 from recommender.errors import UnknownSignal
 from recommender.formats import scalars
@@ -34,6 +35,7 @@ from recommender.operations import erase
 from recommender.operations.merge import unfinished_merges
 from recommender.operations.query_plans import check_plans
 from recommender.operations.registered_plans import INDEX_ADVICE
+from recommender.operations.vector_recall import LEAST_RECALL, recall_of
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.registry import known_registry
 
@@ -48,6 +50,9 @@ MIN_DEAD_ROWS = 10_000
 
 DEAD_SHARE = 0.2
 """The share of dead rows above which a table needs a vacuum: autovacuum's default."""
+
+MAX_READ_VECTORS = {True: 50_000, False: 10_000}
+"""The most vectors that a page may read one by one: on SQLite, and on PostgreSQL."""
 
 RELIST = (
     "UPDATE rec_video_hashtags SET listed_at = (SELECT published_at FROM rec_videos"
@@ -198,6 +203,26 @@ def _merges(session: Session) -> Finding:
     )  # fmt: skip
 
 
+def _spaces(session: Session) -> Finding:
+    """Check that the space of the registry is there, and that large spaces have an index."""
+    registry, spaces = lookup.registry(session), list_spaces(lookup.connection(session))
+    wrong, advice = [], []
+    wanted = registry.space if registry else None
+    if wanted and wanted not in {space.name for space in spaces}:
+        wrong.append(f"{wanted}, which the registry reads, is missing")
+        advice.append(f"recommender embeddings create {wanted} --dim N")
+    for space in spaces:
+        most = MAX_READ_VECTORS[lookup.is_sqlite(session)]
+        if not space.indexed and space.vectors > most:
+            wrong.append(f"{space.name} has {space.vectors:,} vectors, which each page reads")
+            advice.append(
+                "use PostgreSQL" if space.indexed is None
+                else f"recommender embeddings index {space.name}"
+            )  # fmt: skip
+    names = ", ".join(f"{space.name} with {space.vectors:,} vectors" for space in spaces)
+    return _finding("spaces", "; ".join(wrong) or None, names or "none", "; ".join(advice))
+
+
 def _copies(session: Session) -> Finding:
     """Check that hashtags list published videos, and only these, by publication time."""
     listed = sa.case((VIDEOS.c.status == "published", VIDEOS.c.published_at))
@@ -292,8 +317,13 @@ def _plans(session: Session) -> Finding:
     plans = (*checked.plans.values(), *checked.lists.values())
     most_read = max((plan.read or 0 for plan in plans), default=0)
     rows = f", of {most_read:,} rows at most" if most_read else ""
+    wrong, recall = list(checked.findings), recall_of(session)
+    if recall is not None:
+        rows += f"; {recall:.1%} of the nearest vectors found"
+        if recall < LEAST_RECALL:
+            wrong.append(f"the index finds only {recall:.1%} of the nearest vectors")
     return _finding(
-        "plans", "; ".join(checked.findings) or None,
+        "plans", "; ".join(wrong) or None,
         f"{len(checked.plans)} pages and {len(checked.lists)} lists by indexes{rows}",
         INDEX_ADVICE if checked.is_registered else "fix `indexes` and `planner` first; on SQLite,"
         " undo an ANALYZE with DELETE FROM sqlite_stat1",
@@ -301,8 +331,8 @@ def _plans(session: Session) -> Finding:
 
 
 CHECKS: Iterable[Check] = (
-    _database, _clock, _profile, _rollups, _erasures, _merges, _indexes, _copies, _visibility,
-    _statistics, _log,
+    _database, _clock, _profile, _rollups, _erasures, _merges, _indexes, _spaces, _copies,
+    _visibility, _statistics, _log,
 )  # fmt: skip
 
 ON_SQLITE: Iterable[Check] = (_journal,)

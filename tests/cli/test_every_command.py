@@ -42,6 +42,8 @@ STEPS = (
     "replay --feed reels --profile for_you --since {since} --sample 2 {table}",
     "evaluate --feed reels --cutoff {since} --sample 5 --every 5d {table}",
     "feeds delete reels {table}",
+    "embeddings create captions --dim 3 {table}", "embeddings list {table}",
+    "embeddings drop captions",
     "evaluate --cutoff {since} --sample 5 --every 5d {table}",
     "fit learned --replay --since {since} --every 5d {table}",
     "replay --profile for_you --since {since} {table}", "video status pottery-3 review",
@@ -55,7 +57,7 @@ STEPS = (
 
 TABLE = "--format table"
 
-BENCH = "bench --videos 100 --clients 1 --pages 2 --seconds 0.1 --exact 0"
+BENCH = "bench --videos 100 --clients 1 --pages 2 --seconds 0.1 --exact 0 --dim 8"
 
 
 @pytest.fixture

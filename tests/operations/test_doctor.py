@@ -47,8 +47,8 @@ from tests.support.refresh_worlds import behave, people
 
 pytestmark = slow_on_postgresql
 
-COMMON = ["database", "clock", "profile", "rollups", "erasures", "merges", "indexes", "copies",
-          "visibility", "statistics", "log"]  # fmt: skip
+COMMON = ["database", "clock", "profile", "rollups", "erasures", "merges", "indexes", "spaces",
+          "copies", "visibility", "statistics", "log"]  # fmt: skip
 INDEXES = sum(len(table.indexes) for table in Base.metadata.tables.values())
 HASHTAGS = "rec_video_hashtags_hashtag_id_listed_at_video_id_ix"
 PARTIAL = "rec_interactions_user_id_engaged_at_ix"
