@@ -152,7 +152,7 @@ class _FullPrecision(UserDefinedType[Any]):
 
 
 class cosine_distance(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function it is
-    """1 less the cosine of two vectors; NULL or NaN if one has no direction."""
+    """1 less the cosine of two vectors. Neither may be NULL, which is an error in sqlite-vec."""
 
     type = Double()
     inherit_cache = True
@@ -253,10 +253,8 @@ def load_sqlite_vec(connection: Any) -> None:
         in_thread(methodcaller("enable_load_extension", False))  # noqa: FBT003
 
 
-def _distance(one: bytes | None, other: bytes | None) -> float | None:
-    """Return 1 less the cosine of two vectors of length 1."""
-    if one is None or other is None:
-        return None
+def _distance(one: bytes, other: bytes) -> float:
+    """Return 1 less the cosine of two vectors of length 1; NULL is an error, as in sqlite-vec."""
     return 1.0 - float(np.frombuffer(one, dtype="<f4") @ np.frombuffer(other, dtype="<f4"))
 
 

@@ -116,7 +116,9 @@ def _cosine(space: str, direction: CTE | None) -> Number:
         return number(0)
     vectors, value = space_table(space).c, sa.select(direction.c.vector).scalar_subquery()
     cosine = number(1) - cosine_distance(vectors.vector, value)
-    own = sa.select(cosine).where(vectors.video_id == Video.id).correlate(Video).scalar_subquery()
+    # A cosine with NULL is an error in sqlite-vec.
+    both = vectors.video_id == Video.id, value.is_not(None)
+    own = sa.select(cosine).where(*both).correlate(Video).scalar_subquery()
     return sa.func.coalesce(bounded(unless_nan(own), -1, 1), number(0))
 
 
