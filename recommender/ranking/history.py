@@ -15,6 +15,7 @@ from recommender.database.expressions import (
     is_positive,
     is_rejected,
     json_texts,
+    number,
 )
 from recommender.database.spaces import space_table
 from recommender.database.vectors import mean_direction
@@ -124,12 +125,13 @@ def taste(space: str, recent: CTE, values: Mapping[str, BindParameter[Any]]) -> 
     )
     rejected = sa.select(seen.c.video_id, -values["taste_rejection"]).where(seen.c.engaged < 0)
     rated = sa.union_all(sa.select(enjoyed), rejected).subquery("rated")
-    has_enjoyed = sa.exists().select_from(recent)
+    mean = mean_direction(vectors.vector, rated.c.weight)
+    # Rejections alone say what the viewer does not want, and not what they want.
+    has_enjoyed = sa.func.max(rated.c.weight) > number(0)
     return (
-        sa.select(mean_direction(vectors.vector, rated.c.weight).label("vector"))
+        sa.select(sa.case((has_enjoyed, mean)).label("vector"))
         .select_from(rated)
         .join(space_table(space), vectors.video_id == rated.c.video_id)
-        .where(has_enjoyed)
         .cte("taste")
     )
 

@@ -109,6 +109,10 @@ def test_a_viewer_who_only_rejected_has_no_taste(world: Session) -> None:
     page = recommender.rank(world, "viewer", ["v01", "v02"], profile=TASTE, as_of=at(10))
     assert set(values(page, "taste").values()) == {0.0}
     assert not any("near" in item.sources for item in preview(world, profile=TASTE).items)
+    make_video(world, "bare")
+    record(world, "like", "bare")
+    page = recommender.rank(world, "viewer", ["v01", "v02"], profile=TASTE, as_of=at(10))
+    assert set(values(page, "taste").values()) == {0.0}
 
 
 def test_a_new_vector_counts_at_once(world: Session) -> None:
