@@ -23,10 +23,10 @@ from recommender.database.server_settings import (
     migration_limits,
     set_for_connection,
 )
-from recommender.database.spaces import SPACE_PREFIX, space_tables
+from recommender.database.spaces import space_tables
 from recommender.database.transactions import writing
 from recommender.errors import DatabaseBusy, RecommenderError
-from recommender.models.types import PREFIX, VERSION_TABLE, Base, UtcDateTime
+from recommender.models.types import PREFIX, SPACE_PREFIX, VERSION_TABLE, Base, UtcDateTime
 from recommender.settings import Settings, configured_url
 
 UPGRADE_LOCK = 7_260_734_851_093_115

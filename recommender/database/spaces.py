@@ -18,15 +18,13 @@ from sqlalchemy import BigInteger, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql
 
 from recommender.database.schema import check_schema
-from recommender.database.transactions import translate_errors, writing
+from recommender.database.transactions import NO_SPACE, translate_errors, writing
 from recommender.database.vectors import Vector, halfvec
 from recommender.errors import InvalidValue, NotFound, RecommenderError
 from recommender.formats import scalars
 from recommender.formats.vectors import MOST_DIMENSIONS
 from recommender.models.tables import VIDEOS
-from recommender.models.types import PREFIX
-
-SPACE_PREFIX = f"{PREFIX}embeddings_"
+from recommender.models.types import SPACE_PREFIX
 
 LONGEST_NAME = 63 - len(f"{SPACE_PREFIX}_video_id_fk")
 
@@ -213,9 +211,7 @@ def found_space(connection: Connection, name: object) -> Table:
     """
     known = scalars.parse_named("space", space_name, name)
     if not sa.inspect(connection).has_table(f"{SPACE_PREFIX}{known}"):
-        raise NotFound(
-            f"there is no space {known}: make it by `recommender embeddings create {known} --dim N`"
-        )
+        raise NotFound(NO_SPACE.format(known))
     return space_table(known, _dimensions(connection, f"{SPACE_PREFIX}{known}"))
 
 

@@ -22,6 +22,7 @@ from recommender.errors import (
     DatabaseBusy,
     DatabaseDamaged,
     DatabaseUnreachable,
+    NotFound,
     NotPermitted,
     PoolTimeout,
     QueryTimeout,
@@ -29,7 +30,7 @@ from recommender.errors import (
     SchemaOutOfDate,
     StorageFailure,
 )
-from recommender.models.types import PREFIX
+from recommender.models.types import PREFIX, SPACE_PREFIX
 from recommender.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ _MISSING_ON_SQLITE = re.compile(r"no such (table|column): |table \S+ has no colu
 
 _MISSING_TABLE = re.compile(rf'(no such table: |relation ")(?!\S*\b{PREFIX})')
 """The message of a missing table that is not of this package."""
+
+_MISSING_SPACE = re.compile(rf"\b{SPACE_PREFIX}(\w+)")
+
+NO_SPACE = "there is no space {0}: make it by `recommender embeddings create {0} --dim N`"
 
 _BUSY = ("40001", "40P01", "55P03", "SQLITE_BUSY", "SQLITE_LOCKED")
 
@@ -241,14 +246,23 @@ def _translated(error: DBAPIError) -> RecommenderError:
     if state == "SQLITE_ERROR" and _MISSING_ON_SQLITE.match(str(error.orig)):
         state = UNDEFINED_TABLE
     message = str(error.orig).strip().partition("\n")[0]
-    if state == UNDEFINED_TABLE and _MISSING_TABLE.match(message):
-        return SchemaOutOfDate(f"The database lacks a table of the application's. ({message})")
+    if state == UNDEFINED_TABLE and (missing := _missing_table(message)):
+        return missing
     for prefix, translation in (*_ERROR_OF_SQLSTATE, *_ERROR_OF_SQLITE):
         if state.startswith(prefix):
             return translation(f"{translation().args[0]} ({message})")
     if error.connection_invalidated:
         return DatabaseUnreachable()
     return RecommenderError(f"the database refused a statement ({state or type(error).__name__})")
+
+
+def _missing_table(message: str) -> RecommenderError | None:
+    """Return the error of a missing table that no migration makes; None for another table."""
+    if space := _MISSING_SPACE.search(message):
+        return NotFound(NO_SPACE.format(space[1]))
+    if _MISSING_TABLE.match(message):
+        return SchemaOutOfDate(f"The database lacks a table of the application's. ({message})")
+    return None
 
 
 @contextmanager

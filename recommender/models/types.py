@@ -26,6 +26,9 @@ from recommender.formats.scalars import UNDATED
 
 PREFIX = "rec_"
 
+SPACE_PREFIX = f"{PREFIX}embeddings_"
+"""The beginning of the names of the tables of vectors."""
+
 VERSION_TABLE = f"{PREFIX}alembic_version"
 
 SCHEMA_REVISION = "0012"

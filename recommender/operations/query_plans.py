@@ -26,14 +26,13 @@ from recommender.database.explained import (
 )
 from recommender.database.expressions import named
 from recommender.database.session import Session
-from recommender.database.spaces import SPACE_PREFIX
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import cached_statement, page_query
 from recommender.lists.people import PeoplePosition
 from recommender.lists.people_ranking import people_values, ranked_people
 from recommender.lists.similar import ranked_similar, shown_similar, top_position
 from recommender.models import User, Video
-from recommender.models.types import Base
+from recommender.models.types import SPACE_PREFIX, Base
 from recommender.operations.probes import registered_things, spread_keys
 from recommender.operations.registered_plans import PlanFault, allowed_reads, check_registered
 from recommender.ranking.classic import ranked_reference

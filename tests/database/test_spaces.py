@@ -13,17 +13,20 @@ from recommender import (
     InvalidValue,
     NotFound,
     RecommenderError,
+    Registry,
     create_space,
     drop_space,
+    for_you,
     index_space,
     list_spaces,
     run_transaction,
+    translate_errors,
     upsert_embeddings,
 )
 from recommender.database import migrations, spaces, vectors
 from recommender.database.transactions import writing
 from tests.support.kinds import only_postgresql
-from tests.support.worlds import make_videos
+from tests.support.worlds import make_videos, register
 
 
 def names(engine: Engine) -> list[tuple[str, int, int]]:
@@ -175,3 +178,10 @@ def test_the_dimensions_of_a_space_are_read_from_its_table(session: Session) -> 
         create_space(session.connection(), f"d{dim}", dim=dim)
         found = spaces.found_space(session.connection(), f"D{dim}")
         assert spaces.dimensions_of(found) == dim
+
+
+def test_a_page_without_its_space_says_how_to_make_it(session: Session) -> None:
+    register(session, Registry(space="captions"))
+    wanted = pytest.raises(NotFound, match=r"^there is no space captions: make it by `recommender")
+    with wanted, translate_errors():
+        for_you(session, "viewer", record=False)
