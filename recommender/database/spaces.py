@@ -22,11 +22,9 @@ from recommender.database.transactions import NO_SPACE, translate_errors, writin
 from recommender.database.vectors import Vector, halfvec
 from recommender.errors import InvalidValue, NotFound, RecommenderError
 from recommender.formats import scalars
-from recommender.formats.vectors import MOST_DIMENSIONS
+from recommender.formats.vectors import MOST_DIMENSIONS, space_name
 from recommender.models.tables import VIDEOS
 from recommender.models.types import SPACE_PREFIX
-
-LONGEST_NAME = 63 - len(f"{SPACE_PREFIX}_video_id_fk")
 
 LEAST_VERSION = (0, 8)
 """The oldest extension: before, a filter after its index left lists short."""
@@ -55,14 +53,6 @@ class Space:
     def as_dict(self) -> dict[str, object]:
         """Return the space as `embeddings list` prints it."""
         return asdict(self)
-
-
-def space_name(value: object) -> str:
-    """Return the name of a space: a word in lower case, or raise `InvalidValue`."""
-    name = scalars.identifier(value).lower()
-    if len(name.encode()) > LONGEST_NAME:
-        raise InvalidValue(f"{scalars.shown(name)} is longer than {LONGEST_NAME} bytes")
-    return name
 
 
 @lru_cache(maxsize=100)

@@ -34,7 +34,7 @@ from recommender.formats.scalars import (
     written_time,
 )
 from recommender.formats.text import hashtag, read_caption
-from recommender.formats.vectors import AnyVector, vector
+from recommender.formats.vectors import AnyVector, space_name, vector
 from recommender.formats.visibility import AUDIENCES, Audience
 
 
@@ -197,7 +197,7 @@ CANDIDATE_COLUMNS: Columns = {
 }
 
 EMBEDDING_COLUMNS: Columns = {
-    "space": Column(identifier, required=True),
+    "space": Column(space_name, required=True),
     "id": Column(key, required=True),
     "vector": Column(vector, required=True, many=True),
 }

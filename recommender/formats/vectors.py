@@ -1,4 +1,4 @@
-"""Vectors: lists of numbers that a host's model computes for a video."""
+"""Vectors: lists of numbers that a host's model computes for a video; and names of spaces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import lazy_loader
 
 from recommender.errors import InvalidValue
-from recommender.formats.scalars import shown
+from recommender.formats.scalars import identifier, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,17 @@ ROUNDING = 0.001
 
 MOST_SHOWN = 40
 
+LONGEST_SPACE = 36
+"""The most bytes of a space's name: its table, keys and index have names of up to 63 with it."""
+
+
+def space_name(value: object) -> str:
+    """Return the name of a space: a word in lower case, or raise `InvalidValue`."""
+    name = identifier(value).lower()
+    if len(name.encode()) > LONGEST_SPACE:
+        raise InvalidValue(f"{shown(name)} is longer than {LONGEST_SPACE} bytes")
+    return name
+
 
 def vector(value: object) -> Floats:
     """Return the direction of a vector: its numbers scaled to length 1, or raise `InvalidValue`.
@@ -47,7 +58,7 @@ def vector(value: object) -> Floats:
     if not np.isfinite(numbers).all():
         place = int(np.flatnonzero(~np.isfinite(numbers))[0])
         raise InvalidValue(f"number {place + 1} is {numbers[place]}, which is not finite")
-    largest = np.abs(numbers).max()
+    largest = float(np.abs(numbers).max())
     if largest == 0:
         raise InvalidValue("all its numbers are 0, so it has no direction")
     scaled = numbers / largest  # squares neither overflow nor vanish

@@ -12,12 +12,12 @@ from sqlalchemy.dialects import postgresql
 from recommender.database import lookup
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
-from recommender.database.spaces import dimensions_of, found_space, space_name
+from recommender.database.spaces import dimensions_of, found_space
 from recommender.database.vectors import Vector, packed
 from recommender.errors import InvalidValue, NotFound, RecommenderError, UnknownVideo
 from recommender.formats import scalars
 from recommender.formats.rows import EMBEDDING_COLUMNS, EmbeddingRow, parse_row
-from recommender.formats.vectors import vector
+from recommender.formats.vectors import space_name, vector
 from recommender.ingest.values import Counts, raise_first
 from recommender.models.tables import VIDEOS
 
@@ -110,7 +110,7 @@ def _spaces(session: Session, rows: Sequence[Row]) -> dict[str, Table | NotFound
     """Return the tables of the spaces that rows name; an error for one that is not there."""
     connection = lookup.connection(session)
     spaces: dict[str, Table | NotFound] = {}
-    for name in dict.fromkeys(row["space"] for row in rows):
+    for name in sorted({row["space"] for row in rows}):  # else two imports could block each other
         try:
             spaces[name] = found_space(connection, name)
         except NotFound as error:

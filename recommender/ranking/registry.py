@@ -14,10 +14,10 @@ from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Number
 from recommender.database.registered import Registered
-from recommender.database.spaces import space_name
 from recommender.errors import InvalidValue, UnknownSignal
 from recommender.formats import scalars
 from recommender.formats.scalars import shown
+from recommender.formats.vectors import space_name
 from recommender.models import Video
 from recommender.ranking.filters import Filter
 from recommender.ranking.outside import (

@@ -25,6 +25,7 @@ from recommender import (
 )
 from recommender.database import migrations, spaces, vectors
 from recommender.database.transactions import writing
+from recommender.formats.vectors import LONGEST_SPACE
 from tests.support.kinds import only_postgresql
 from tests.support.worlds import make_videos, register
 
@@ -171,6 +172,12 @@ def test_without_the_package_one_sentence_says_what_to_install(
     monkeypatch.setattr(vectors, "import_module", missing)
     with pytest.raises(RecommenderError, match=r"need the package pgvector: pip install 'recomm"):
         create_space(session.connection(), "captions", dim=3)
+
+
+def test_the_names_of_a_space_fit() -> None:
+    table = spaces.space_table("x" * LONGEST_SPACE, 1)
+    names = [table.name, *(one.name for one in table.constraints), f"{table.name}_vector_ix"]
+    assert max(len(str(name)) for name in names) == 63
 
 
 def test_the_dimensions_of_a_space_are_read_from_its_table(session: Session) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from recommender import (
     BadData,
@@ -167,16 +166,20 @@ def test_bad_lines_are_skipped_and_told(space: Engine, tmp_path: Path) -> None:
         {"id": "v0", "vector": [1, 2, 3, 4, 5]}, {"id": "v1", "vector": [1, 2]},
         {"id": "v2", "vector": [0, 0, 0, 0, 0]}, {"id": "v3", "vector": "abc"},
         {"id": "v4", "vector": [1, 2, 3, 4, 1e999]}, {"id": "v5", "vector": [5, 4, 3, 2, 1]},
+        {"space": "x" * 37, "id": "v5", "vector": [1]}, {"space": "no", "id": "v6", "vector": [1]},
+        {"id": "v0", "vector": [0, 0, 0, 0, 1]},
+        {"space": "CAPTIONS", "id": "v0", "vector": [5, 0, 0, 0, 0]},
     ]  # fmt: skip
     path = tmp_path / "v.jsonl"
     path.write_text("".join(json.dumps({**CAPTIONS, **line}) + "\n" for line in lines))
     errors = tmp_path / "errors.jsonl"
     report = import_file(space, "embeddings", str(path), on_error="skip", errors=str(errors))
-    assert (report.read, report.inserted, report.rejected) == (6, 2, 4)
+    assert (report.read, report.inserted, report.rejected) == (10, 2, 6)
     told = [json.loads(line) for line in errors.read_text().splitlines()]
     assert [(one["line"], one["error"][:20]) for one in told] == [
         (2, "vector: it has 2 num"), (3, "vector: all its numb"), (4, "vector: 'abc' is no "),
-        (5, "not JSON: Infinity i"),
+        (5, "not JSON: Infinity i"), (7, "space: 'xxxxxxxxxxxx"), (8, "there is no space no"),
     ]  # fmt: skip
-    with Session(space) as session:
-        assert session.is_active
+    export_file(space, "embeddings", str(tmp_path / "out.jsonl"))
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert first == {**CAPTIONS, "id": "v0", "vector": [1, 0, 0, 0, 0]}  # the last row counts

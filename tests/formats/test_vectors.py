@@ -44,7 +44,14 @@ def test_what_has_no_direction_is_refused(case: str) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    [[3, 4], (3, 4), np.array([3, 4]), np.array([3, 4], dtype=np.float16), [3e300, 4e300]],
+    [
+        [3, 4],
+        (3, 4),
+        np.array([3, 4]),
+        np.array([3, 4], dtype=np.float16),
+        [3e300, 4e300],
+        [1.2e308, 1.6e308],
+    ],
 )
 def test_only_the_direction_is_kept(written: Any) -> None:
     parsed = vector(written)
