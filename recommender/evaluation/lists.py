@@ -99,7 +99,7 @@ class ListTask(Generic[A]):
 
     Attributes:
         profile: the name of the profile that is evaluated by default.
-        sources: the names of the sources of the list.
+        sources: returns the names of the sources of the list in a registry.
         check: raises an error if a profile of a name cannot rank the list.
         listed: returns the first 20 of the list of a profile.
         others: returns the lists to compare with, by name; they may use the first profile.
@@ -109,7 +109,7 @@ class ListTask(Generic[A]):
     """
 
     profile: str
-    sources: Sequence[str]
+    sources: Callable[[Registry], Sequence[str]]
     check: Callable[[Registry, str, Profile], None]
     listed: Callable[[A, Profile], Sourced]
     others: Callable[[Profile], Mapping[str, Callable[[A], list[str]]]]
@@ -148,6 +148,7 @@ def evaluate_lists(
         with Session(timeline.engine) as session:
             cases = task.cases(session, timeline, target, start, seed)
             shown = _ranked(task, named, cases, sample, report)
+        sources = task.sources(timeline.registry)
     if not shown.relevant:
         raise InvalidValue(task.nothing)
     return ListEvaluation(
@@ -156,7 +157,7 @@ def evaluate_lists(
         until=None if cut.until == scalars.LATEST else cut.until,
         users=len(shown.relevant),
         choices=len(shown.videos),
-        found=shown.recall(task.sources, seed),
+        found=shown.recall(sources, seed),
         lists=shown.qualities(seed),
         seconds=round(time.monotonic() - started, 3),
     )

@@ -216,7 +216,7 @@ def _known(session: Session, user: str) -> frozenset[int]:
 
 _TASK = ListTask(
     profile=PEOPLE,
-    sources=tuple(each.name for each in PEOPLE_SOURCES),
+    sources=lambda _registry: tuple(each.name for each in PEOPLE_SOURCES),
     check=_check,
     listed=_listed,
     others=_others,

@@ -33,7 +33,7 @@ from recommender.lists.similar import similar
 from recommender.models import Interaction, Video
 from recommender.ranking.registry import Registry
 from recommender.ranking.request import SIMILAR, Profile
-from recommender.ranking.similar import NEWEST, SIMILAR_SOURCES
+from recommender.ranking.similar import NEWEST
 from recommender.settings import Settings
 
 NEXT = 5
@@ -202,7 +202,7 @@ def enjoyed_in_order(timeline: Timeline, target: str) -> dict[str, list[str]]:
 
 _TASK = ListTask(
     profile=SIMILAR,
-    sources=(*(each.name for each in SIMILAR_SOURCES), NEWEST),
+    sources=lambda registry: (*(each.name for each in registry.similar_sources), NEWEST),
     check=_check,
     listed=_listed,
     others=_others,

@@ -45,6 +45,24 @@ def world(database: str) -> Iterator[Engine]:
 
 
 @slow_on_postgresql
+def test_a_list_tells_what_its_vectors_found(world: Engine) -> None:
+    """Who liked the newest but one of their topic watched the newest: no one else did both."""
+
+    def like(session: Session) -> None:
+        for number in USERS:
+            at_last = CUTOFF + timedelta(minutes=number)
+            record(session, "watch", f"{'ab'[number % 2]}8", user=f"u{number}", at=at_last)
+        recommender.create_profile(session, "by_vector", {"alike": 1.0})
+
+    recommender.run_transaction(world, like)
+    result = recommender.evaluate_next(world, cutoff=CUTOFF, profiles=["by_vector"])
+    found = result.found.sources
+    assert {"alike", "neighbours", "newest"} <= found.keys()
+    assert found["alike"] is not None
+    assert found["alike"].value == 1.0
+
+
+@slow_on_postgresql
 def test_a_profile_is_evaluated_with_its_vectors(world: Engine) -> None:
     """Half of the newest videos are of the wrong topic, and come second by taste."""
     result = evaluate(world, cutoff=CUTOFF, profiles=["by_taste", "newest"])
