@@ -173,33 +173,53 @@ def _operator(element: cosine_distance, compiler: SQLCompiler, **options: Any) -
 class searched(FunctionElement[Any]):  # noqa: N801 - it reads as the SQL function it is
     """A vector whose nearest ones are read from an index, until enough of them pass a filter.
 
-    On PostgreSQL it sets how the index is scanned, until the end of the transaction.
+    Its second part is the number of vectors among which the index looks for the nearest ones. On
+    PostgreSQL it sets how the index is scanned, until the end of the transaction.
     """
 
     type = Vector()
     inherit_cache = True
 
 
-SCAN_SETTINGS = {"hnsw.iterative_scan": "relaxed_order", "hnsw.ef_search": "200"}
-"""How PostgreSQL scans an index of vectors.
+def nearest_to(vector: ColumnElement[Any], quota: int) -> ColumnElement[Any]:
+    """Return a vector whose nearest ones are read from an index.
 
-Without an iterative scan, a filter leaves too few of the first 40 vectors, or none.
+    Args:
+        vector: the vector, NULL for none.
+        quota: the number of vectors that are wanted.
+    """
+    among = min(MOST_SEARCHED, max(LEAST_SEARCHED, SEARCHED_PER_WANTED * quota))
+    return searched(vector, _text(str(among)))
+
+
+SEARCHED_PER_WANTED, LEAST_SEARCHED, MOST_SEARCHED = 4, 160, 1_000
+"""The vectors among which an index looks: per vector wanted, at least, and pgvector's limit.
+
+Of 1 million vectors with 24 latent directions, 86 % of the nearest 40 are found among 80 vectors,
+95 % among 160, and 97.5 % among 200.
 """
 
 
 @compiles(searched, "sqlite")
 def _as_it_is(element: searched, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.clauses, **options)
+    vector, _among = element.clauses
+    return compiler.process(vector, **options)
 
 
 @compiles(searched, "postgresql")
 def _with_settings(element: searched, compiler: SQLCompiler, **options: Any) -> str:
+    vector, among = element.clauses
+    # Without an iterative scan, a filter would leave few of these vectors, or none.
+    values = {"hnsw.iterative_scan": _text("relaxed_order"), "hnsw.ef_search": among}
     are_set = [
-        sa.func.set_config(constant(name, sa.Text()), constant(value, sa.Text()), sa.true())
-        != constant("", sa.Text())
-        for name, value in SCAN_SETTINGS.items()
+        sa.func.set_config(_text(name), value, sa.true()) != _text("")
+        for name, value in values.items()
     ]
-    return compiler.process(sa.case((sa.and_(*are_set), *element.clauses)), **options)
+    return compiler.process(sa.case((sa.and_(*are_set), vector)), **options)
+
+
+def _text(value: str) -> ColumnElement[str]:
+    return constant(value, sa.Text())
 
 
 class mean_direction(FunctionElement[Any]):  # noqa: N801 - it reads as the SQL function it is

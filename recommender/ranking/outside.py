@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +9,7 @@ from sqlalchemy import CTE, ColumnElement
 
 from recommender.database.expressions import Number, bounded, number, unless_nan
 from recommender.database.spaces import space_table
-from recommender.database.vectors import cosine_distance, searched
+from recommender.database.vectors import cosine_distance, nearest_to
 from recommender.models import OutsideCandidate, Video
 from recommender.ranking.signals import Candidate, Signal
 from recommender.ranking.sources import Source
@@ -74,16 +73,20 @@ It is also what pgvector scans of an index at most (`hnsw.max_scan_tuples`).
 
 def near_source(space: str, quota: int) -> Source:
     """Return the source of the videos that are nearest to the viewer's taste."""
-    return _source("near", quota, lambda viewer: _nearest(space, viewer.taste))
+
+    def select(viewer: Viewer, most: int) -> sa.Select[int]:
+        return _nearest(space, viewer.taste, most)
+
+    return Source("near", quota, select, is_filtered=True)
 
 
 def alike_source(space: str, quota: int) -> Source:
     """Return the source of the videos that are nearest to the seeds of the list `similar`."""
-    return _source("alike", quota, lambda viewer: _nearest(space, viewer.seeds.direction))
 
+    def select(viewer: Viewer, most: int) -> sa.Select[int]:
+        return _nearest(space, viewer.seeds.direction, most)
 
-def _source(name: str, quota: int, select: Callable[[Viewer], sa.Select[int]]) -> Source:
-    return Source(name, quota, lambda viewer, _quota: select(viewer), is_filtered=True)
+    return Source("alike", quota, select, is_filtered=True)
 
 
 def taste_signal(space: str) -> Signal:
@@ -98,17 +101,15 @@ def alike_signal(space: str) -> Signal:
     )
 
 
-def _nearest(space: str, direction: CTE | None) -> sa.Select[int]:
+def _nearest(space: str, direction: CTE | None, most: int) -> sa.Select[int]:
     """Return the videos nearest to a direction, none if it is NULL."""
     if direction is None:
         return sa.select(Video.id).where(sa.false())
-    vectors, value = space_table(space).c, sa.select(direction.c.vector)
-    distance = cosine_distance(
-        vectors.vector, sa.select(searched(direction.c.vector)).scalar_subquery()
-    )
-    has_direction = value.scalar_subquery().is_not(None)
-    nearest = sa.select(vectors.video_id).where(has_direction).order_by(distance)
-    return nearest.limit(MAX_NEAREST)
+    vectors, value = space_table(space).c, direction.c.vector
+    wanted = sa.select(nearest_to(value, most)).scalar_subquery()
+    has_direction = sa.select(value).scalar_subquery().is_not(None)
+    nearest = sa.select(vectors.video_id).where(has_direction)
+    return nearest.order_by(cosine_distance(vectors.vector, wanted)).limit(MAX_NEAREST)
 
 
 def _cosine(space: str, direction: CTE | None) -> Number:

@@ -83,7 +83,7 @@ class Registry:
     filters: Sequence[Filter] = ()
     outside: Mapping[str, int] = field(default_factory=dict)
     space: str | None = field(default=None, kw_only=True)
-    near: int = field(default=100, kw_only=True)
+    near: int = field(default=40, kw_only=True)
     name: str = field(default="the registry", kw_only=True)
     columns_read: Mapping[sa.TableClause, Sequence[sa.ColumnClause[Any]]] = field(
         init=False, repr=False
