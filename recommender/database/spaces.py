@@ -128,7 +128,7 @@ def list_spaces(bind: Engine | Connection) -> tuple[Space, ...]:
     Raises:
         RecommenderError: the database reported an error.
     """
-    with _connected(bind) as connection:
+    with _connected(bind, writes=False) as connection:
         return tuple(_spaces(connection))
 
 
@@ -230,7 +230,7 @@ def embeddings(connection: Connection) -> Iterator[sa.Select[str, str, Any]]:
 
 
 @contextmanager
-def _connected(bind: Engine | Connection) -> Iterator[Connection]:
+def _connected(bind: Engine | Connection, *, writes: bool = True) -> Iterator[Connection]:
     """Provide the caller's connection, or one in a transaction of its own.
 
     Raises:
@@ -240,7 +240,7 @@ def _connected(bind: Engine | Connection) -> Iterator[Connection]:
         check_schema(bind)
         yield bind
         return
-    with translate_errors(), writing(bind).begin() as connection:
+    with translate_errors(), (writing(bind) if writes else bind).begin() as connection:
         check_schema(connection)
         yield connection
 

@@ -62,6 +62,12 @@ def test_a_space_can_be_made_in_the_callers_transaction(engine: Engine) -> None:
     assert names(engine) == []
 
 
+def test_spaces_are_listed_while_another_transaction_writes(engine: Engine) -> None:
+    create_space(engine, "captions", dim=3)
+    with writing(engine).begin():
+        assert names(engine) == [("captions", 3, 0)]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
