@@ -19,9 +19,9 @@ from recommender.database.session import Session as AnySession
 from recommender.database.spaces import (
     create_space,
     dimensions_of,
-    drop_space,
     found_space,
     space_table,
+    space_tables,
 )
 from recommender.database.transactions import translate_errors, writing
 from recommender.errors import InvalidValue
@@ -39,8 +39,8 @@ def scratch_database(
     """Provide an engine on a migrated database without rows.
 
     Args:
-        url: a database without this package's tables; they are dropped afterwards. None for an
-            SQLite file in a temporary folder.
+        url: a database without this package's tables; they are dropped afterwards. The extension
+            `vector` stays. None for an SQLite file in a temporary folder.
         settings: the settings of the engine.
         host: an engine of the application. The scratch database gets its registry, and a copy of
             the columns that the registry reads of the application's own tables. None for the
@@ -63,23 +63,20 @@ def scratch_database(
             stack.callback(_drop_tables, engine)
         migrations.upgrade(engine, settings=settings)
         if registry is not None and registry.space:
-            stack.enter_context(_empty_space(registry.space, host, engine))
+            _create_space(registry.space, host, engine)
         stack.enter_context(
             _copied(registry.columns_read if registry else {}, host, engine, settings)
         )
         yield engine
 
 
-@contextmanager
-def _empty_space(name: str, host: Engine | None, engine: Engine) -> Iterator[None]:
-    """Keep a space without vectors in the scratch database for the length of the block."""
+def _create_space(name: str, host: Engine | None, engine: Engine) -> None:
+    """Create a space without vectors, with the dimensions of the application's."""
     dim = 1
     if host is not None:
         with translate_errors(), host.connect() as connection:
             dim = dimensions_of(found_space(connection, name))
     create_space(engine, name, dim=dim)
-    yield
-    drop_space(engine, name)
 
 
 def copy_vectors(host: Engine, session: AnySession, space: str, keys: Sequence[str]) -> None:
@@ -202,6 +199,8 @@ def _copy_rows(
 def _drop_tables(engine: Engine) -> None:
     """Drop all tables of this package, with their rows; a downgrade would refuse some rows."""
     with translate_errors(), writing(engine).begin() as connection:
+        for space in space_tables(connection):
+            space.drop(connection)
         Base.metadata.drop_all(connection)
         sa.Table(VERSION_TABLE, sa.MetaData()).drop(connection, checkfirst=True)
 

@@ -266,3 +266,19 @@ def test_a_table_in_a_schema_needs_a_database_with_this_schema(
     assert inspect(theirs).get_table_names("shop") == inspect(theirs).get_table_names() == []
     host.dispose()
     theirs.dispose()
+
+
+def test_a_space_is_dropped_also_after_an_error(engine: Engine, empty_database: str) -> None:
+    recommender.create_space(engine, "captions", dim=3)
+    host = recommender.prepare_engine(engine, registry=Registry(space="captions"))
+
+    def interrupted() -> None:
+        with scratch_database(empty_database, SETTINGS, host) as scratch:
+            assert [space.dim for space in recommender.list_spaces(scratch)] == [3]
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        interrupted()
+    bare = create_engine(database_url(empty_database))
+    assert inspect(bare).get_table_names() == []
+    bare.dispose()
