@@ -58,7 +58,8 @@ SAMPLED_USERS, SAMPLED_VIDEOS = 3, 100
 
 SAMPLED_SEEDS = 3
 
-_SCANNED = re.compile(r"^SCAN (rec_[a-z_]*[a-z])", re.MULTILINE)
+_SCANNED = re.compile(rf"^SCAN (?!{SPACE_PREFIX})(rec_[a-z_]*[a-z])", re.MULTILINE)
+"""A full scan on SQLite, but not of vectors, for which SQLite has no index."""
 
 
 @dataclass(frozen=True, slots=True)

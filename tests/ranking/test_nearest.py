@@ -111,7 +111,6 @@ def test_muting_99_of_100_leaves_the_quota_full(world: Engine) -> None:
         assert {item.video for item in page.items if "near" in item.sources} == {*after}
 
 
-@only_postgresql
 def test_the_plan_of_a_page_finds_no_fault(world: Engine) -> None:
     with Session(world) as session:
         assert check_plans(session, ["viewer"], as_of=at(1)).findings == ()
