@@ -7,29 +7,33 @@ catalogue data, a reference table on Citus.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Session
 
 from recommender.database.schema import check_schema
-from recommender.database.transactions import NO_SPACE, translate_errors, writing
+from recommender.database.transactions import NO_SPACE, run_on, translate_errors
 from recommender.database.vectors import Vector, halfvec
 from recommender.errors import InvalidValue, NotFound, RecommenderError
 from recommender.formats import scalars
 from recommender.formats.vectors import MOST_DIMENSIONS, space_name
 from recommender.models.tables import VIDEOS
 from recommender.models.types import SPACE_PREFIX
+from recommender.settings import Settings
 
 LEAST_VERSION = (0, 8)
 """The oldest extension: before, a filter after its index left lists short."""
 
 METRICS = ("cosine",)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ def create_space(
             f"dim: {scalars.shown(dim)} is not a whole number from 1 to {MOST_DIMENSIONS:,}"
         )
     scalars.parse_named("metric", scalars.one_of(METRICS), metric)
-    with _connected(bind) as connection:
+
+    def create(connection: Connection) -> Space:
         existing = {space.name: space for space in _spaces(connection)}
         if (space := existing.get(known)) is not None:
             if space.dim != dim:
@@ -118,6 +123,8 @@ def create_space(
         space_table(known, dim).create(connection)
         return _space(connection, known)
 
+    return _changed(bind, create)
+
 
 def list_spaces(bind: Engine | Connection) -> tuple[Space, ...]:
     """Return all spaces, by name.
@@ -128,7 +135,7 @@ def list_spaces(bind: Engine | Connection) -> tuple[Space, ...]:
     Raises:
         RecommenderError: the database reported an error.
     """
-    with _connected(bind, writes=False) as connection:
+    with _connected(bind) as connection:
         return tuple(_spaces(connection))
 
 
@@ -143,8 +150,7 @@ def drop_space(bind: Engine | Connection, name: str) -> None:
         InvalidValue: the name is malformed.
         NotFound: there is no such space.
     """
-    with _connected(bind) as connection:
-        found_space(connection, name).drop(connection)
+    _changed(bind, lambda connection: found_space(connection, name).drop(connection))
 
 
 def index_space(engine: Engine, name: str) -> None:
@@ -229,8 +235,23 @@ def embeddings(connection: Connection) -> Iterator[sa.Select[str, str, Any]]:
         yield rows.join(table, table.c.video_id == VIDEOS.c.id).order_by(VIDEOS.c.id)
 
 
+def _changed(bind: Engine | Connection, change: Callable[[Connection], T]) -> T:
+    """Change the tables of spaces; again after a deadlock with a page that reads the space.
+
+    Raises:
+        SchemaOutOfDate: the database is not at the migration of this package.
+    """
+
+    def unit(session: Session) -> T:
+        connection = session.connection()
+        check_schema(connection)
+        return change(connection)
+
+    return run_on(bind, unit, settings=Settings.from_environment())
+
+
 @contextmanager
-def _connected(bind: Engine | Connection, *, writes: bool = True) -> Iterator[Connection]:
+def _connected(bind: Engine | Connection) -> Iterator[Connection]:
     """Provide the caller's connection, or one in a transaction of its own.
 
     Raises:
@@ -240,7 +261,7 @@ def _connected(bind: Engine | Connection, *, writes: bool = True) -> Iterator[Co
         check_schema(bind)
         yield bind
         return
-    with translate_errors(), (writing(bind) if writes else bind).begin() as connection:
+    with translate_errors(), bind.begin() as connection:
         check_schema(connection)
         yield connection
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.orm import Session
 
 from recommender import (
@@ -60,6 +60,26 @@ def test_a_space_can_be_made_in_the_callers_transaction(engine: Engine) -> None:
         assert [space.name for space in list_spaces(connection)] == ["captions"]
         connection.rollback()
     assert names(engine) == []
+
+
+@only_postgresql
+def test_a_space_is_dropped_again_after_a_deadlock(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropping a table locks the videos that it refers to, which a page may have locked."""
+    create_space(engine, "captions", dim=3)
+    failures, found = ["40P01"], spaces.found_space
+
+    def deadlocked(connection: Connection, name: object) -> Table:
+        if failures:
+            raises = f"DO $$ BEGIN RAISE SQLSTATE '{failures.pop()}'; END $$"
+            connection.exec_driver_sql(raises)
+        return found(connection, name)
+
+    monkeypatch.setattr(spaces, "found_space", deadlocked)
+    drop_space(engine, "captions")
+    assert names(engine) == []
+    assert failures == []
 
 
 def test_spaces_are_listed_while_another_transaction_writes(engine: Engine) -> None:
