@@ -216,7 +216,7 @@ def test_the_migrator_migrates_and_others_get_what_it_makes(
 
 def test_the_application_cannot_migrate(admin: str, capsys: pytest.CaptureFixture[str]) -> None:
     url = url_of(admin, "application")
-    assert cli.run(["db", "downgrade", "base", "--database-url", url]) == 77
+    assert cli.run(["db", "downgrade", "0011", "--database-url", url]) == 77
     assert "Traceback" not in capsys.readouterr().err
     bind = create_engine(url)
     with Session(bind) as session:
