@@ -20,14 +20,18 @@ from recommender import (
     Signal,
     cli,
     create_engine,
+    create_space,
     diagnose,
     erase_user,
+    index_space,
     prepare_engine,
     refresh,
     run_transaction,
+    upsert_embeddings,
     upsert_users,
 )
 from recommender.database import planner_statistics
+from recommender.database.registered import OPTION
 from recommender.database.transactions import writing
 from recommender.formats import scalars
 from recommender.formats.findings import Finding
@@ -44,6 +48,7 @@ from recommender.models.types import SCHEMA_REVISION
 from recommender.operations import doctor, erase, query_plans
 from tests.support.kinds import slow_on_postgresql
 from tests.support.refresh_worlds import behave, people
+from tests.support.worlds import make_videos
 
 pytestmark = slow_on_postgresql
 
@@ -338,3 +343,29 @@ def test_what_cannot_be_looked_at_exits_so(empty_database: str, run: Run, tmp_pa
     code, out, err = run("postgresql://nobody:s3cret@127.0.0.1:1/none")
     assert (code, out) == (69, "")
     assert "s3cret" not in err
+
+
+def test_a_space_that_is_missing_or_too_large(
+    engine: Engine, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "MAX_READ_VECTORS", 1)
+    engine.update_execution_options(**{OPTION: Registry(space="captions")})
+    create_space(engine, "audio", dim=1)
+
+    def write(session: Session) -> None:
+        make_videos(session, "v1", "v2")
+        rows: Any = [{"id": key, "vector": [1]} for key in ("v1", "v2")]
+        upsert_embeddings(session, "audio", rows)
+
+    run_transaction(engine, write)
+    finding = found(engine, "spaces")
+    assert not finding.ok
+    assert finding.found == (
+        "captions, which the registry reads, is missing; audio has 2 vectors, which each page reads"
+    )
+    remedy = "use PostgreSQL" if kind == "sqlite" else "recommender embeddings index audio"
+    assert finding.advice == f"recommender embeddings create captions --dim N; {remedy}"
+    create_space(engine, "captions", dim=1)
+    if kind == "postgresql":
+        index_space(engine, "audio")
+        assert found(engine, "spaces").ok
