@@ -269,8 +269,10 @@ def load_sqlite_vec(connection: Any) -> None:
     with suppress(ImportError, AttributeError, sqlite3.Error):
         path = import_module("sqlite_vec").loadable_path()
         in_thread(methodcaller("enable_load_extension", True))  # noqa: FBT003
-        in_thread(methodcaller("load_extension", path))
-        in_thread(methodcaller("enable_load_extension", False))  # noqa: FBT003
+        try:
+            in_thread(methodcaller("load_extension", path))
+        finally:
+            in_thread(methodcaller("enable_load_extension", False))  # noqa: FBT003
 
 
 def _distance(one: bytes, other: bytes) -> float:

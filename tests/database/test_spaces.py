@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -198,6 +200,26 @@ def test_without_the_package_one_sentence_says_what_to_install(
     monkeypatch.setattr(vectors, "import_module", missing)
     with pytest.raises(RecommenderError, match=r"need the package pgvector: pip install 'recomm"):
         create_space(session.connection(), "captions", dim=3)
+
+
+def test_an_extension_that_does_not_load_leaves_no_right_to_load_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Refusing:
+        may_load = False
+
+        def enable_load_extension(self, is_on: bool) -> None:  # noqa: FBT001
+            self.may_load = is_on
+
+        def load_extension(self, path: str) -> None:
+            assert self.may_load
+            raise sqlite3.OperationalError(path)
+
+    package = SimpleNamespace(loadable_path=lambda: "vec0")
+    monkeypatch.setattr(vectors, "import_module", lambda _name: package)
+    connection = Refusing()
+    vectors.load_sqlite_vec(connection)
+    assert not connection.may_load
 
 
 def test_the_names_of_a_space_fit() -> None:
