@@ -20,7 +20,7 @@ from recommender.models import FeedVersion, ProfileVersion
 from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.ranking.profiles import NAME, WantedProfile, get_profile, lock_versions
 from recommender.ranking.registration import MAX_QUOTA
-from recommender.ranking.registry import REGISTRY_HINT, Registry, known_registry
+from recommender.ranking.registry import Registry, hint_of, known_registry
 from recommender.ranking.request import FEED_MEMORIES, LARGEST_SPAN, PEOPLE, Feed, FeedMemory
 from recommender.settings import MOST_CANDIDATES
 
@@ -207,7 +207,7 @@ def _checked_sources(
 
 def _no_source(name: object, registry: Registry) -> InvalidValue:
     known = ", ".join(source.name for source in registry.every_source)
-    hint = "" if registry.sources else REGISTRY_HINT
+    hint = hint_of(name, registry.sources)
     return InvalidValue(
         f"sources: there is no source {scalars.shown(name)}: there are {known}{hint}"
     )

@@ -30,6 +30,7 @@ from recommender.ranking.outside import (
 )
 from recommender.ranking.registration import (
     MAX_QUOTA,
+    OF_SPACE,
     bounded_select,
     check_count,
     check_filter,
@@ -48,6 +49,17 @@ from recommender.ranking.sources import SOURCES, Source
 from recommender.ranking.viewer import Viewer
 
 REGISTRY_HINT = "; one of your own needs a registry, see RECOMMENDER_REGISTRY"
+
+SPACE_HINT = "; this one needs a registry with a space, see RECOMMENDER_REGISTRY"
+
+
+def hint_of(name: object, own: Sequence[object]) -> str:
+    """Return how to get a signal or source that is missing, if the registry has none of its own."""
+    if name in OF_SPACE:
+        return SPACE_HINT
+    return "" if own else REGISTRY_HINT
+
+
 """The end of an error about an unknown name where no registry is in use."""
 
 
@@ -153,7 +165,7 @@ class Registry:
                 f" for the list of people to follow"
             )
         place, there_are = f" in {self.name}" if self.name else "", ", ".join(self._known)
-        hint = "" if self.signals else REGISTRY_HINT
+        hint = hint_of(name, self.signals)
         raise UnknownSignal(f"there is no signal {shown(name)}{place}: there are {there_are}{hint}")
 
     def check(self, profile: Profile) -> None:

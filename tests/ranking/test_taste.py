@@ -214,5 +214,7 @@ def test_registries_with_malformed_spaces_are_refused() -> None:
     ):
         with pytest.raises(recommender.InvalidValue, match=message):
             Registry(**options)
+    with pytest.raises(recommender.UnknownSignal, match="this one needs a registry with a space"):
+        Registry().signal("taste")
     with pytest.raises(recommender.InvalidValue, match="the name 'taste' is taken"):
         Registry(signals=[recommender.Signal("taste", 0, 1, lambda _: recommender.models.Video.id)])
