@@ -317,6 +317,11 @@ def _add_extension(connection: Connection) -> None:
         )
     if row is None or row.installed_version is None:
         connection.execute(sa.text("CREATE EXTENSION IF NOT EXISTS vector"))
+    if connection.scalar(sa.select(sa.func.to_regtype("halfvec"))) is None:
+        raise RecommenderError(
+            "the extension vector is in a schema that search_path does not name: add that schema to"
+            " search_path"
+        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

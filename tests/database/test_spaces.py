@@ -191,6 +191,14 @@ def test_a_server_without_the_extension_says_what_to_install(
 
 
 @only_postgresql
+def test_an_extension_in_a_schema_that_is_not_searched_is_one_sentence(session: Session) -> None:
+    create_space(session.connection(), "captions", dim=3)
+    session.execute(sa.text("CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart"))
+    with pytest.raises(RecommenderError, match="in a schema that search_path does not name"):
+        create_space(session.connection(), "audio", dim=3)
+
+
+@only_postgresql
 def test_without_the_package_one_sentence_says_what_to_install(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
