@@ -87,7 +87,9 @@ class Vector(TypeDecorator[Any]):
             return None
         if dialect.name == "sqlite":
             return np.frombuffer(value, dtype="<f4")
-        return np.asarray(value, dtype=np.float32)
+        # Before pgvector 0.5 it is an object of that package's.
+        numbers = value if isinstance(value, list) else value.to_list()
+        return np.asarray(numbers, dtype=np.float32)
 
 
 def packed() -> TypeEngine[Any]:

@@ -57,11 +57,10 @@ def _header(binary: BinaryIO) -> tuple[np.dtype[Any], tuple[int, int]]:
     """Read the header of an array: the kind of its numbers, its rows and columns."""
     saved = np.lib.format
     try:
-        read = {
-            (1, 0): saved.read_array_header_1_0, (2, 0): saved.read_array_header_2_0,
-        }[saved.read_magic(binary)]  # fmt: skip
-        shape, is_fortran, kind = read(binary)
-    except (ValueError, KeyError, EOFError):
+        if saved.read_magic(binary) != (1, 0):  # later versions have long names of columns
+            raise ValueError
+        shape, is_fortran, kind = saved.read_array_header_1_0(binary)
+    except (ValueError, EOFError):
         raise BadData("not an array that NumPy saved") from None
     if len(shape) != 2 or kind.kind not in "fiu":
         raise BadData(f"the array has the shape {shape} of {kind}, not rows of numbers")

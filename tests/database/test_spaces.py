@@ -47,10 +47,14 @@ def test_a_space_is_made_once_listed_and_dropped(engine: Engine, kind: str) -> N
 
     def write(session: Session) -> None:
         make_videos(session, "v1")
-        upsert_embeddings(session, "captions", [{"id": "v1", "vector": [1, 2, 3]}])
+        upsert_embeddings(session, "captions", [{"id": "v1", "vector": [0, 0, 3]}])
 
     run_transaction(engine, write)
     assert create_space(engine, "CAPTIONS", dim=3).vectors == 1
+    with engine.connect() as connection:
+        _, statement = spaces.embeddings(connection)
+        ((name, key, vector),) = connection.execute(statement)
+    assert (name, key, vector.tolist()) == ("captions", "v1", [0, 0, 1])
     assert names(engine) == [("audio", 4_000, 0), ("captions", 3, 1)]
     drop_space(engine, "captions")
     assert names(engine) == [("audio", 4_000, 0)]
