@@ -179,9 +179,10 @@ WRITES: Mapping[str, Write] = {
 """The public functions that write for a viewer in the caller's transaction."""
 
 OTHERS = {
-    "activate_profile", "create_feed", "create_profile", "delete_feed", "digest", "erase_user",
-    "erase_video", "fit", "fit_pages", "import_file", "merge_users", "prune", "refresh",
-    "rename_user", "run_transaction", "upgrade",
+    "activate_profile", "create_feed", "create_profile", "create_space", "delete_feed", "digest",
+    "drop_space", "erase_user", "erase_video", "fit", "fit_pages", "import_file", "index_space",
+    "merge_users", "prune", "refresh", "rename_user", "run_transaction", "upgrade",
+    "upsert_embeddings",
 }  # fmt: skip
 """Public functions that write for no single viewer, or in their own transactions."""
 
@@ -189,7 +190,7 @@ READS = {
     "as_datetime", "audit", "create_engine", "diagnose", "diff_profiles", "evaluate",
     "evaluate_follow", "evaluate_next", "explain", "export_file",
     "export_user", "feed_query", "following", "get_feed", "get_profile", "list_feeds",
-    "list_profiles", "prepare_engine",
+    "list_profiles", "list_spaces", "prepare_engine",
     "profile_history", "rank", "reach", "replay_profile", "similar", "translate_errors",
     "trending",
 }  # fmt: skip
