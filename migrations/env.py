@@ -114,7 +114,7 @@ def migrate(
         before = context.get_context().get_current_heads()
         if not before:
             check_no_tables(connection)
-        elif not context.get_revision_argument() and (spaces := space_tables(connection)):
+        elif goes_to_base() and (spaces := space_tables(connection)):
             name = spaces[0].name.removeprefix(SPACE_PREFIX)
             raise RecommenderError(
                 f"the space {name} has vectors of the videos that would be dropped: run"
@@ -126,6 +126,14 @@ def migrate(
         has_moved = context.get_context().get_current_heads() != before
         if has_moved and connection.dialect.name == "sqlite":
             check_references(connection)
+
+
+def goes_to_base() -> bool:
+    """Return whether all tables are to be dropped; `alembic current` and `check` go nowhere."""
+    try:
+        return not context.get_revision_argument()
+    except KeyError:
+        return False
 
 
 def check_no_cascades(connection: sa.Connection) -> None:

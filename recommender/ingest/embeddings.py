@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -47,7 +48,7 @@ def upsert_embeddings(session: Session, space: str, rows: Iterable[EmbeddingRow]
         session: the caller's transaction; nothing is committed.
         space: the name of a space that `create_space` made.
         rows: mappings of `id`, the key of a video, and `vector`, its numbers: a list, or an array
-            of NumPy. Of rows with one id the last one counts.
+            of NumPy. Rows of one video apply one after the other.
 
     Returns:
         The numbers of rows that inserted, updated and did not change a vector.
@@ -101,8 +102,9 @@ def apply_embeddings(session: Session, rows: Sequence[Row], *, strict: bool = Fa
             for place, row in enumerate(rows)
             if place not in rejected and row["space"] == name
         ]
-        if good and isinstance(table, Table):
-            counts += _write(session, table, good)
+        if isinstance(table, Table):
+            for each_once in _rounds(good):
+                counts += _write(session, table, each_once)
     return Counts(counts.inserted, counts.updated, counts.unchanged, rejected=rejected)
 
 
@@ -142,14 +144,22 @@ def _error(
     return None
 
 
+def _rounds(rows: Sequence[_Stored]) -> Iterator[list[_Stored]]:
+    """Yield rows that apply one after the other: in each round every video once, in order."""
+    occurrences: defaultdict[int, list[_Stored]] = defaultdict(list)
+    for row in rows:
+        occurrences[row.video_id].append(row)
+    by_video = [occurrences[video_id] for video_id in sorted(occurrences)]
+    for number in range(max(map(len, by_video), default=0)):
+        yield [each[number] for each in by_video if number < len(each)]
+
+
 def _write(session: Session, table: Table, rows: Sequence[_Stored]) -> Counts:
-    """Write rows of one space in the order of their videos; return what became of them."""
-    last = {row.video_id: row for row in rows}
-    ordered = [last[video_id] for video_id in sorted(last)]
-    ids = [row.video_id for row in ordered]
-    existing = {row[0] for row in lookup.find(session, [table.c.video_id], [(i,) for i in ids],
-                                              [table.c.video_id])}  # fmt: skip
-    written = _upserted(session, table, ordered)
+    """Write a row for each of some videos; return what became of them."""
+    ids = [(row.video_id,) for row in rows]
+    found = lookup.find(session, [table.c.video_id], ids, [table.c.video_id])
+    existing = {video_id for (video_id,) in found}
+    written = _upserted(session, table, rows)
     inserted, updated = len(written - existing), len(written & existing)
     return Counts(inserted, updated, len(rows) - inserted - updated)
 

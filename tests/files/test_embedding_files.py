@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from recommender import (
     BadData,
     FileFormat,
     NotFound,
+    Settings,
     create_engine,
     create_space,
     export_file,
@@ -23,6 +25,7 @@ from recommender import (
     list_spaces,
     run_transaction,
 )
+from tests.support.erasures import Killed, killed_after
 from tests.support.worlds import make_videos
 
 KEYS = [f"v{number}" for number in range(40)]
@@ -183,3 +186,22 @@ def test_bad_lines_are_skipped_and_told(space: Engine, tmp_path: Path) -> None:
     export_file(space, "embeddings", str(tmp_path / "out.jsonl"))
     first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
     assert first == {**CAPTIONS, "id": "v0", "vector": [1, 0, 0, 0, 0]}  # the last row counts
+
+
+def test_an_import_that_ends_at_any_statement_is_of_whole_batches(
+    space: Engine, tmp_path: Path
+) -> None:
+    """Each run ends one statement later than the run before."""
+    path = tmp_path / "v.jsonl"
+    rows = zip(KEYS, vectors().tolist(), strict=True)
+    lines = ({**CAPTIONS, "id": key, "vector": vector} for key, vector in rows)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    there = set()
+    for runs in count(1):
+        try:
+            with killed_after(space, runs):
+                import_file(space, "embeddings", str(path), settings=Settings(batch_size=20))
+            break
+        except Killed:
+            there.add(list_spaces(space)[0].vectors)
+    assert there in ({0, 20, 40}, {0, 20})

@@ -603,6 +603,8 @@ GOOD: dict[str, list[str]] = {
     "kind": [*scalars.EVENT_KINDS, *scalars.MUTE_KINDS * 3],
     "value": ["x y"],
     "source": ["model"],
+    "space": ["captions"],
+    "vector": ["[1, 2]"],
     "score": ["0.5", "1"],
     "at": ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00+02:00"],
     "published_at": ["2026-01-01T12:00:00Z"],
@@ -635,7 +637,8 @@ def some_columns(kind: str) -> st.SearchStrategy[list[str]]:
     columns = ROW_KINDS[kind].columns
     required = [name for name in columns if columns[name].required]
     others = [name for name in columns if name not in required]
-    chosen = st.lists(st.sampled_from(others), unique=True, max_size=3)
+    one = st.sampled_from(others) if others else st.nothing()
+    chosen = st.lists(one, unique=True, max_size=min(3, len(others)))
     return chosen.map(lambda optional: [*required, *optional]).flatmap(st.permutations)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender import Counts, Event, Settings, import_file, record_many
+from recommender import Counts, Event, Settings, create_space, import_file, record_many
 from recommender.database.transactions import run_transaction
 from recommender.files.batches import ROW_KINDS
 from recommender.files.importer import ImportReport
@@ -47,6 +47,8 @@ VIDEO = {"id": "a", "creator": "c", "published_at": EARLY}
 LIKE = {"id": "e1", "user": "u", "video": "v", "kind": "like", "at": EARLY}
 
 PROPOSED = {"source": "m", "user": "u", "video": "v", "score": 0.5}
+
+VECTOR = {"space": "s", "id": "v", "vector": [1, 2]}
 
 MUTE = {"user": "u", "kind": "hashtag", "value": "x"}
 
@@ -85,6 +87,10 @@ CASES: Mapping[str, Sequence[Row]] = {
         {**LIKE, "id": "e3", "user": "nobody"}, {**LIKE, "id": "e3"}, LIKE,
         {**LIKE, "id": "e4", "completion": 1.5}, {**LIKE, "id": "e5", "at": PRUNED},
     ],
+    "embeddings": [
+        VECTOR, {**VECTOR, "vector": [2, 4]}, {**VECTOR, "vector": [2, 1]}, VECTOR,
+        {**VECTOR, "id": "nothing"}, {**VECTOR, "vector": [1]}, {**VECTOR, "space": "t"},
+    ],
     "candidates": [
         PROPOSED, {**PROPOSED, "expires_at": LATE}, PROPOSED, {**PROPOSED, "expires_at": None},
         {**PROPOSED, "score": 0}, {**PROPOSED, "source": "M"}, {**PROPOSED, "source": "a b"},
@@ -100,6 +106,7 @@ OUTCOMES = {
     "blocks": (4, 1, 1, 0, 2),
     "events": (3, 0, 2, 2, 3),
     "candidates": (2, 3, 1, 0, 4),
+    "embeddings": (1, 2, 1, 0, 3),
 }
 """The numbers of rows by outcome, as in `COUNTED`."""
 
@@ -109,6 +116,7 @@ def pruned(engine: Engine) -> Engine:
     """A database whose events until an hour before noon were pruned."""
     horizon = sa.update(LEARNING_STATE).values(events_horizon=at(-60))
     run_transaction(engine, lambda session: session.execute(horizon))
+    create_space(engine, "s", dim=2)
     return engine
 
 
