@@ -678,6 +678,8 @@ def json_files(draw: st.DrawFn, kind: str) -> bytes:
     for _ in range(draw(st.integers(1, 3))):
         names = draw(some_columns(kind))
         row = dict(zip(names, draw(some_row(names, JSON)), strict=True))
+        if row.get("vector") in GOOD["vector"]:
+            row["vector"] = json.loads(row["vector"])
         lines.append(json.dumps(row, ensure_ascii=draw(st.booleans())))
     lines += draw(st.lists(JSON.map(json.dumps), max_size=1))
     return encoded("\n".join([*lines, draw(st.one_of(st.just(""), TEXT))]))
