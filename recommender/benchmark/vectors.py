@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from recommender.benchmark.distributions import END
 from recommender.database.engine import create_engine
-from recommender.database.spaces import create_space, index_space, space_table
+from recommender.database.spaces import create_space, index_name, index_space, space_table
 from recommender.database.transactions import run_transaction
 from recommender.feed.for_you import for_you
 from recommender.ingest.embeddings import upsert_embeddings
@@ -30,13 +30,13 @@ PROFILE = "bench_vectors"
 """The profile of pages with vectors: `for_you`, and the signal `taste`."""
 
 LATENT = 24
-"""The number of directions in which vectors differ: those of models have few, at any length.
+"""The number of latent dimensions. Vectors of models have few, however many numbers they have.
 
 Ansuini and others, "Intrinsic dimension of data representations in deep neural networks" (2019).
 """
 
 NOISE = 0.2
-"""The length of what else is in a vector, against 1."""
+"""The length of the random part of a vector, compared with 1 for the latent part."""
 
 ROWS_AT_ONCE = 2_000
 
@@ -104,7 +104,7 @@ def _next(engine: Engine, after: int) -> Sequence[Any]:
 
 
 def _index_bytes(engine: Engine) -> int:
-    name = f"{space_table(SPACE).name}_vector_ix"
+    name = index_name(space_table(SPACE))
     with engine.connect() as connection:
         return int(connection.scalar(sa.select(sa.func.pg_relation_size(name))) or 0)
 

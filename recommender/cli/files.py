@@ -86,7 +86,7 @@ FORMAT_OPTIONS = (
     click.option(
         "--ids",
         metavar="FILE",
-        help="The ids of the rows of an array of NumPy (.npy), one on each line.",
+        help="The ids of the rows of a NumPy array (.npy), one per line.",
     ),
     click.option(
         "--delimiter",

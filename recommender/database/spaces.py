@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -108,22 +108,23 @@ def create_space(
         )
     scalars.parse_named("metric", scalars.one_of(METRICS), metric)
 
-    def create(connection: Connection) -> Space:
-        existing = {space.name: space for space in _spaces(connection)}
-        if (space := existing.get(known)) is not None:
-            if space.dim != dim:
-                raise InvalidValue(
-                    f"dim: the space {known} has {space.dim} dimensions, not {dim}: drop it, or"
-                    " create another"
-                )
-            return space
+    return _changed(bind, partial(_created, name=known, dim=dim))
+
+
+def _created(connection: Connection, name: str, dim: int) -> Space:
+    """Return a space, created if it is missing; `InvalidValue` if it has another `dim`."""
+    if not _is_there(connection, name):
         if connection.dialect.name == "postgresql":
             halfvec(dim)
             _add_extension(connection)
-        space_table(known, dim).create(connection)
-        return _space(connection, known)
-
-    return _changed(bind, create)
+        space_table(name, dim).create(connection)
+    table = found_space(connection, name)
+    if (existing := dimensions_of(table)) != dim:
+        raise InvalidValue(
+            f"dim: the space {name} has {existing} dimensions, not {dim}: drop it, or create"
+            " another"
+        )
+    return _space(connection, table)
 
 
 def list_spaces(bind: Engine | Connection) -> tuple[Space, ...]:
@@ -136,7 +137,7 @@ def list_spaces(bind: Engine | Connection) -> tuple[Space, ...]:
         RecommenderError: the database reported an error.
     """
     with _connected(bind) as connection:
-        return tuple(_spaces(connection))
+        return tuple(_space(connection, table) for table in space_tables(connection))
 
 
 def drop_space(bind: Engine | Connection, name: str) -> None:
@@ -176,7 +177,7 @@ def index_space(engine: Engine, name: str) -> None:
         connection.rollback()
     if is_valid:
         return
-    names = {"index": _index(table), "table": table.name}
+    names = {"index": index_name(table), "table": table.name}
     committing = engine.execution_options(isolation_level="AUTOCOMMIT")
     with translate_errors(), committing.connect() as connection:
         try:
@@ -194,7 +195,8 @@ _BUILD = (
 )
 
 
-def _index(table: Table) -> str:
+def index_name(table: Table) -> str:
+    """Return the name of a space's index on PostgreSQL."""
     return f"{table.name}_vector_ix"
 
 
@@ -206,7 +208,7 @@ def found_space(connection: Connection, name: object) -> Table:
         NotFound: there is no such space.
     """
     known = scalars.parse_named("space", space_name, name)
-    if not sa.inspect(connection).has_table(f"{SPACE_PREFIX}{known}"):
+    if not _is_there(connection, known):
         raise NotFound(NO_SPACE.format(known))
     return space_table(known, _dimensions(connection, f"{SPACE_PREFIX}{known}"))
 
@@ -230,7 +232,7 @@ def space_tables(connection: Connection) -> list[Table]:
 def embeddings(connection: Connection) -> Iterator[sa.Select[str, str, Any]]:
     """Yield a SELECT for each space: its name, the keys of videos and their vectors, by row id."""
     for table in space_tables(connection):
-        name = sa.literal(table.name.removeprefix(SPACE_PREFIX), sa.Text())
+        name = sa.literal(_name_of(table), sa.Text())
         rows = sa.select(name, VIDEOS.c.key, table.c.vector)
         yield rows.join(table, table.c.video_id == VIDEOS.c.id).order_by(VIDEOS.c.id)
 
@@ -266,37 +268,61 @@ def _connected(bind: Engine | Connection) -> Iterator[Connection]:
         yield connection
 
 
-def _spaces(connection: Connection) -> Iterator[Space]:
-    for table in space_tables(connection):
-        yield _space(connection, table.name.removeprefix(SPACE_PREFIX))
-
-
-def _space(connection: Connection, name: str) -> Space:
-    table = found_space(connection, name)
+def _space(connection: Connection, table: Table) -> Space:
     count = connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
     on_sqlite = connection.dialect.name == "sqlite"
     indexed = None if on_sqlite else _valid_index(connection, table)
-    return Space(name, dimensions_of(table), "cosine", count, indexed)
+    return Space(_name_of(table), dimensions_of(table), "cosine", count, indexed)
+
+
+def _name_of(table: Table) -> str:
+    return table.name.removeprefix(SPACE_PREFIX)
+
+
+def _is_there(connection: Connection, name: str) -> bool:
+    return sa.inspect(connection).has_table(f"{SPACE_PREFIX}{name}")
 
 
 def _dimensions(connection: Connection, table: str) -> int:
-    """Return the number of dimensions of a space's vectors, from its table."""
-    if connection.dialect.name == "sqlite":
-        (check,) = sa.inspect(connection).get_check_constraints(table)
-        return int(re.findall(r"\d+", check["sqltext"])[-1]) // 4
-    attribute = sa.table(
-        "pg_attribute", sa.column("attrelid"), sa.column("attname"), sa.column("atttypmod")
-    )
+    """Return the number of dimensions of a space's vectors, from its table.
+
+    Raises:
+        RecommenderError: the table is no space, though it has the name of one.
+    """
+    read = _dimensions_on_sqlite if connection.dialect.name == "sqlite" else _dimensions_in_catalog
+    if (dimensions := read(connection, table)) is None:
+        raise RecommenderError(
+            f"the table {table} is no space, though its name begins with {SPACE_PREFIX}: rename or"
+            " drop it"
+        )
+    return dimensions
+
+
+def _dimensions_on_sqlite(connection: Connection, table: str) -> int | None:
+    checks = sa.inspect(connection).get_check_constraints(table)
+    lengths = (_LENGTH.fullmatch(check["sqltext"]) for check in checks)
+    return next((int(length[1]) // 4 for length in lengths if length), None)
+
+
+_LENGTH = re.compile(r"length\(vector\) = (\d+)")
+
+
+def _dimensions_in_catalog(connection: Connection, table: str) -> int | None:
+    names = ("attrelid", "attname", "atttypid", "atttypmod")
+    attribute = sa.table("pg_attribute", *map(sa.column, names))
     oid = sa.cast(sa.literal(table), postgresql.REGCLASS)
-    statement = sa.select(attribute.c.atttypmod).where(
-        attribute.c.attrelid == oid, attribute.c.attname == "vector"
+    is_vector = (
+        attribute.c.attrelid == oid,
+        attribute.c.attname == "vector",
+        attribute.c.atttypid == sa.func.to_regtype("halfvec"),
     )
-    return int(connection.scalars(statement).one())
+    dimensions = connection.scalar(sa.select(attribute.c.atttypmod).where(*is_vector))
+    return dimensions if dimensions and dimensions > 0 else None
 
 
 def _valid_index(connection: Connection, table: Table) -> bool:
     index = sa.table("pg_index", sa.column("indexrelid"), sa.column("indisvalid"))
-    oid = sa.func.to_regclass(_index(table))
+    oid = sa.func.to_regclass(index_name(table))
     statement = sa.select(index.c.indisvalid).where(index.c.indexrelid == oid)
     return bool(connection.scalar(statement))
 

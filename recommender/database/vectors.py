@@ -1,30 +1,31 @@
 """Vectors in SQL: their column type, cosines, and weighted means.
 
-PostgreSQL has them from its extension `vector`, SQLite from the package sqlite-vec. Stored vectors
-have length 1.
+PostgreSQL has them from its extension `vector`, SQLite from the package sqlite-vec or from NumPy.
+Stored vectors have length 1, within half precision.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import lazy_loader
-import psycopg
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Dialect, Double, LargeBinary
+from sqlalchemy import ColumnElement, Connection, Dialect, Double, LargeBinary
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
-from recommender.database.expressions import constant, number
+from recommender.database.expressions import Number, constant, number
 from recommender.errors import RecommenderError
 
 if TYPE_CHECKING:
@@ -92,11 +93,16 @@ class Vector(TypeDecorator[Any]):
         return np.asarray(numbers, dtype=np.float32)
 
 
-def packed() -> TypeEngine[Any]:
-    """Return PostgreSQL's type of one array of many vectors' numbers, sent in its binary form.
+def packed(connection: Connection) -> TypeEngine[Any]:
+    """Return PostgreSQL's type of one array with the numbers of many vectors, sent in binary form.
 
-    As text, the numbers of a vector would take longer to write and read than all the rest.
+    As text, writing and reading the numbers would take longer than the insert.
+
+    Args:
+        connection: the connection that sends it; its driver learns to.
     """
+    driver: Any = connection.connection.driver_connection
+    driver.adapters.register_dumper(_Numbers, _dumper())
     return _Packed()
 
 
@@ -133,15 +139,19 @@ FLOAT4, FLOAT4_ARRAY = 700, 1021
 """PostgreSQL's numbers of its types `real` and `real[]`."""
 
 
-class _Dumper(psycopg.adapt.Dumper):
-    format = psycopg.pq.Format.BINARY
-    oid = FLOAT4_ARRAY
+@cache
+def _dumper() -> type:
+    """Return the class that sends `_Numbers`; psycopg is imported only where it is in use."""
+    psycopg = import_module("psycopg")
 
-    def dump(self, obj: _Numbers) -> bytes:
-        return obj.data
+    class Dumper(psycopg.adapt.Dumper):  # type: ignore[name-defined, misc]
+        format = psycopg.pq.Format.BINARY
+        oid = FLOAT4_ARRAY
 
+        def dump(self, obj: _Numbers) -> bytes:
+            return obj.data
 
-psycopg.adapters.register_dumper(_Numbers, _Dumper)
+    return Dumper
 
 
 class _FullPrecision(UserDefinedType[Any]):
@@ -158,6 +168,11 @@ class cosine_distance(FunctionElement[float]):  # noqa: N801 - it reads as the S
 
     type = Double()
     inherit_cache = True
+
+
+def cosine(one: ColumnElement[Any], other: ColumnElement[Any]) -> Number:
+    """Return the cosine of two vectors, -1 to 1; neither may be NULL."""
+    return number(1) - cosine_distance(one, other)
 
 
 @compiles(cosine_distance, "sqlite")
@@ -278,8 +293,9 @@ def load_sqlite_vec(connection: Any) -> None:
 
 
 def _distance(one: bytes, other: bytes) -> float:
-    """Return 1 less the cosine of two vectors of length 1; NULL is an error, as in sqlite-vec."""
-    return 1.0 - float(np.frombuffer(one, dtype="<f4") @ np.frombuffer(other, dtype="<f4"))
+    """Return 1 less the cosine of two vectors; NULL is an error, as in sqlite-vec."""
+    a, b = np.frombuffer(one, dtype="<f4"), np.frombuffer(other, dtype="<f4")
+    return 1.0 - float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
 
 
 def _direction(vectors: str | None, weights: str | None) -> bytes | None:

@@ -22,7 +22,7 @@ from recommender.database.expressions import (
 )
 from recommender.database.session import Session
 from recommender.database.spaces import space_table
-from recommender.database.vectors import cosine_distance
+from recommender.database.vectors import cosine
 from recommender.feed.statements import MAX_STATEMENTS
 from recommender.feed.values import FeedItem, FeedPage, Reason, WordsByFormat
 from recommender.feed.wording import SHOWN, sentence_of
@@ -242,13 +242,11 @@ def _neighbours(viewer: Viewer, registry: Registry, page: CTE) -> Statement:
 
 
 def _tastes(viewer: Viewer, registry: Registry, space: str, page: CTE) -> Statement:
-    """Return the recently engaged videos whose vectors are near to those of the videos."""
-    recent, own, other = (
-        viewer.recent,
-        *(space_table(space).alias(name) for name in ("own", "other")),
-    )
-    cosine = number(1) - cosine_distance(own.c.vector, other.c.vector)
-    causes = _cause(page.c.video_id, "taste", "taste", Video.key, cosine)
+    """Return the recently engaged videos whose vectors point the same way as a video's vector."""
+    recent, vectors = viewer.recent, space_table(space)
+    own, other = vectors.alias("own"), vectors.alias("other")
+    likeness = cosine(own.c.vector, other.c.vector)
+    causes = _cause(page.c.video_id, "taste", "taste", Video.key, likeness)
     return (
         sa.select(*causes)
         .select_from(page)
@@ -256,7 +254,7 @@ def _tastes(viewer: Viewer, registry: Registry, space: str, page: CTE) -> Statem
         .join(recent, sa.true())
         .join(other, other.c.video_id == recent.c.video_id)
         .join(Video, Video.id == other.c.video_id)
-        .where(cosine > number(0), other.c.video_id != page.c.video_id)
+        .where(likeness > number(0), other.c.video_id != page.c.video_id)
         .where(*may_be_named(viewer, registry))
     )
 

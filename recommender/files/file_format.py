@@ -35,7 +35,7 @@ class FileFormat:
         values: the meaning of the file's words, by the column: ``{"kind": {"view": "watch"}}``.
         constants: the value of a column in every row, as a cell of CSV: ``{"kind": "watch"}``.
         ignore_unknown: leave out the file's other columns. Otherwise they are bad data.
-        ids: the path of the ids of an array that NumPy saved, one on each line.
+        ids: for an array that NumPy saved: the path of a file of ids, one per line.
 
     Raises:
         InvalidValue: an option is not valid.

@@ -22,7 +22,7 @@ MAGIC = b"\x93NUMPY"
 MAX_ROW_NUMBERS = 100_000
 
 CHARACTERS_PER_NUMBER = 10
-"""About the length of a number in JSON, to which batches are limited."""
+"""About the length of a number in JSON; a batch is limited in characters."""
 
 
 def array_rows(binary: BinaryIO, ids: str | None) -> Iterator[tuple[dict[str, Any], int]]:
@@ -30,7 +30,7 @@ def array_rows(binary: BinaryIO, ids: str | None) -> Iterator[tuple[dict[str, An
 
     Args:
         binary: the stream of the array.
-        ids: the path of a file with the id of each row on a line of its own.
+        ids: the path of a file of ids, one per line, in the order of the rows.
 
     Raises:
         BadData: it is no array of numbers with two axes, or it has not as many rows as ids.

@@ -27,9 +27,8 @@ Row = Mapping[str, Any]
 ROW_COLUMNS = {name: column for name, column in EMBEDDING_COLUMNS.items() if name != "space"}
 """The columns of `EmbeddingRow`."""
 
-
 ANY_VECTOR = [1.0]
-"""Stands for a vector that was parsed already."""
+"""A placeholder for a vector that was parsed already."""
 
 
 class _Stored(NamedTuple):
@@ -42,7 +41,7 @@ class _Stored(NamedTuple):
 def upsert_embeddings(session: Session, space: str, rows: Iterable[EmbeddingRow]) -> Counts:
     """Create or replace the vectors of videos in a space.
 
-    Vectors are scaled to length 1. Those of videos that are not in `rows` stay.
+    Vectors are scaled to length 1. Other videos keep their vectors.
 
     Args:
         session: the caller's transaction; nothing is committed.
@@ -65,7 +64,7 @@ def upsert_embeddings(session: Session, space: str, rows: Iterable[EmbeddingRow]
 
 
 def _parsed(row: Any) -> Row:
-    """Return a parsed row, whose vector may be an array of NumPy, which is neither true nor false.
+    """Return a parsed row. An array of NumPy is parsed apart, as it has no truth value.
 
     Raises:
         InvalidValue: it is not valid.
@@ -168,13 +167,15 @@ def _upserted(session: Session, table: Table, rows: Sequence[_Stored]) -> set[in
     """Insert or replace vectors; return the ids of the videos whose vectors are new or other."""
     if lookup.is_sqlite(session):
         return _upserted_on_sqlite(session, table, rows)
-    dimensions = dimensions_of(table)
+    connection, dimensions = lookup.connection(session), dimensions_of(table)
     listed = (
         sa.func.unnest(sa.bindparam("ids", type_=sa.ARRAY(sa.BigInteger)))
         .table_valued("video_id", with_ordinality="place")
         .render_derived(name="listed")
     )
-    numbers = sa.select(sa.bindparam("numbers", type_=packed()).label("numbers")).subquery("packed")
+    numbers = sa.select(
+        sa.bindparam("numbers", type_=packed(connection)).label("numbers")
+    ).subquery("packed")
     first = (listed.c.place - 1) * dimensions + 1
     own = sa.type_coerce(numbers.c.numbers, sa.ARRAY(sa.REAL))[first : first + dimensions - 1]
     vectors = sa.select(listed.c.video_id, sa.cast(own, Vector(dimensions))).select_from(

@@ -15,7 +15,7 @@ from recommender.database import lookup
 from recommender.database.expressions import Statement, constant, materialized, named, number
 from recommender.database.session import Session
 from recommender.database.spaces import space_table
-from recommender.database.vectors import cosine_distance
+from recommender.database.vectors import cosine
 from recommender.feed.reasons import Causes, may_be_named, read_causes, reasons_of, telling
 from recommender.feed.statements import MAX_STATEMENTS
 from recommender.feed.values import FeedPage, Reason, WordsByFormat
@@ -95,15 +95,15 @@ def _near(viewer: Viewer, seeds: CTE, page: CTE) -> Statement:
 
 
 def _alike(space: str, seeds: CTE, page: CTE) -> Statement:
-    """Return the seeds whose vectors are near to those of the videos."""
+    """Return the seeds whose vectors point the same way as a video's vector."""
     own, other = (space_table(space).alias(name) for name in ("own", "other"))
-    cosine = number(1) - cosine_distance(own.c.vector, other.c.vector)
+    strength = cosine(own.c.vector, other.c.vector)
     return (
-        sa.select(*_likeness(page.c.video_id, "alike", seeds.c.key, cosine))
+        sa.select(*_likeness(page.c.video_id, "alike", seeds.c.key, strength))
         .join_from(page, own, own.c.video_id == page.c.video_id)
         .join(seeds, sa.true())
         .join(other, other.c.video_id == seeds.c.id)
-        .where(cosine > number(0))
+        .where(strength > number(0))
     )
 
 

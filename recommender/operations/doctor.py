@@ -86,7 +86,7 @@ def diagnose(engine: Engine, *, plans: bool = False) -> tuple[Finding, ...]:
     with translate_errors(), Session(engine) as session:
         check_schema(lookup.connection(session))
         checks = ON_SQLITE if lookup.is_sqlite(session) else ON_POSTGRESQL
-        last = (_plans,) if plans else ()
+        last = (_recall, _plans) if plans else ()
         return tuple(check(session) for check in (*CHECKS, *checks, *last))
 
 
@@ -316,16 +316,23 @@ def _plans(session: Session) -> Finding:
     plans = (*checked.plans.values(), *checked.lists.values())
     most_read = max((plan.read or 0 for plan in plans), default=0)
     rows = f", of {most_read:,} rows at most" if most_read else ""
-    wrong, recall = list(checked.findings), recall_of(session)
-    if recall is not None:
-        rows += f"; {recall:.1%} of the nearest vectors found"
-        if recall < LEAST_RECALL:
-            wrong.append(f"the index finds only {recall:.1%} of the nearest vectors")
     return _finding(
-        "plans", "; ".join(wrong) or None,
+        "plans", "; ".join(checked.findings) or None,
         f"{len(checked.plans)} pages and {len(checked.lists)} lists by indexes{rows}",
         INDEX_ADVICE if checked.is_registered else "fix `indexes` and `planner` first; on SQLite,"
         " undo an ANALYZE with DELETE FROM sqlite_stat1",
+    )  # fmt: skip
+
+
+def _recall(session: Session) -> Finding:
+    """Check that the index of vectors finds most of the nearest vectors."""
+    recall = recall_of(session)
+    if recall is None:
+        return _finding("recall", None, "no index of vectors", "")
+    share = f"{recall:.1%} of the nearest vectors are found"
+    return _finding(
+        "recall", share if recall < LEAST_RECALL else None, share,
+        "give the registry a larger `near`: pages then search more of the index",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How many of the truly nearest vectors an index finds."""
+"""The recall of an index of vectors: the share of the nearest vectors that it finds."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ def recall_of(session: Session, users: Sequence[str] | None = None) -> float | N
         0 to 1; None without a space, on SQLite, which reads all vectors, and if none of the viewers
         has a taste.
     """
+    registry = lookup.registry(session)
+    if lookup.is_sqlite(session) or registry is None or registry.space is None:
+        return None
     viewers = spread_keys(session, User, SAMPLED_VIEWERS) if users is None else users
     requests = [resolve(session, user) for user in viewers]
-    if lookup.is_sqlite(session) or not requests or requests[0].registry.space is None:
-        return None
     pairs = [(_nearest(session, each), _nearest(session, each, exact=True)) for each in requests]
     shares = [len(found & wanted) / len(wanted) for found, wanted in pairs if wanted]
     return fmean(shares) if shares else None

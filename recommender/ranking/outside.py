@@ -9,7 +9,7 @@ from sqlalchemy import CTE, ColumnElement
 
 from recommender.database.expressions import Number, bounded, number, unless_nan
 from recommender.database.spaces import space_table
-from recommender.database.vectors import cosine_distance, nearest_to
+from recommender.database.vectors import cosine, cosine_distance, nearest_to
 from recommender.models import OutsideCandidate, Video
 from recommender.ranking.signals import Candidate, Signal
 from recommender.ranking.sources import Source
@@ -113,14 +113,13 @@ def _nearest(space: str, direction: CTE | None, most: int) -> sa.Select[int]:
 
 
 def _cosine(space: str, direction: CTE | None) -> Number:
+    """Return the cosine of a video and a direction; 0 if one of them is missing."""
     if direction is None:
         return number(0)
     vectors, value = space_table(space).c, sa.select(direction.c.vector).scalar_subquery()
-    cosine = number(1) - cosine_distance(vectors.vector, value)
-    # A cosine with NULL is an error in sqlite-vec.
-    both = vectors.video_id == Video.id, value.is_not(None)
-    own = sa.select(cosine).where(*both).correlate(Video).scalar_subquery()
-    return sa.func.coalesce(bounded(unless_nan(own), -1, 1), number(0))
+    have_both = vectors.video_id == Video.id, value.is_not(None)
+    own = sa.select(cosine(vectors.vector, value)).where(*have_both).correlate(Video)
+    return sa.func.coalesce(bounded(unless_nan(own.scalar_subquery()), -1, 1), number(0))
 
 
 def _of_viewer(name: str, viewer: Viewer) -> tuple[ColumnElement[bool], ...]:

@@ -94,11 +94,16 @@ def check_signal_names(signals: Sequence[Signal], known: Iterable[str] = ()) -> 
     _check_names("signals", signals, taken, MAX_NAME_BYTES)
 
 
-def check_source_names(sources: Sequence[Source]) -> None:
-    """Raise `InvalidValue` if a host's source has a malformed or taken name, or there are more."""
+def check_source_names(sources: Sequence[Source], *, has_space: bool = False) -> None:
+    """Raise `InvalidValue` if a host's source has a bad or taken name, or there are too many.
+
+    Args:
+        sources: the host's sources.
+        has_space: whether the registry has a space, which brings one more source.
+    """
     taken = {*(source.name for source in SOURCES), *OF_SPACE}
     _check_names("sources", sources, taken, MAX_NAME_BYTES)
-    if (count := len(SOURCES) + len(sources)) > MAX_SOURCES:
+    if (count := len(SOURCES) + has_space + len(sources)) > MAX_SOURCES:
         raise InvalidValue(f"sources: {count} with ours are more than {MAX_SOURCES}")
 
 

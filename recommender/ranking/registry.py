@@ -49,18 +49,22 @@ from recommender.ranking.sources import SOURCES, Source
 from recommender.ranking.viewer import Viewer
 
 REGISTRY_HINT = "; one of your own needs a registry, see RECOMMENDER_REGISTRY"
+"""The end of an error about an unknown name if the host registered nothing of the kind."""
 
 SPACE_HINT = "; this one needs a registry with a space, see RECOMMENDER_REGISTRY"
+"""The end of an error about a signal or source of a space if there is no space."""
 
 
 def hint_of(name: object, own: Sequence[object]) -> str:
-    """Return how to get a signal or source that is missing, if the registry has none of its own."""
+    """Return the end of an error about an unknown signal or source: how to get it.
+
+    Args:
+        name: the unknown name.
+        own: the signals or sources that the host registered.
+    """
     if name in OF_SPACE:
         return SPACE_HINT
     return "" if own else REGISTRY_HINT
-
-
-"""The end of an error about an unknown name where no registry is in use."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,7 @@ class Registry:
             object.__setattr__(self, "space", named)
             check_count("registry: near", self.near, 1, MAX_QUOTA)
         check_signal_names(self.signals)
-        check_source_names(self.sources)
+        check_source_names(self.sources, has_space=self.space is not None)
         check_filter_names(self.filters)
         clauses = (
             *_checked("signal", check_signal, self.signals),

@@ -240,6 +240,14 @@ def test_the_names_of_a_space_fit() -> None:
     assert max(len(str(name)) for name in names) == 63
 
 
+def test_another_table_with_such_a_name_is_one_sentence(session: Session) -> None:
+    session.execute(sa.text("CREATE TABLE rec_embeddings_old (video_id int, vector text)"))
+    for call in (list_spaces, lambda bind: create_space(bind, "old", dim=2)):
+        with pytest.raises(RecommenderError, match="the table rec_embeddings_old is no space"):
+            call(session.connection())
+    create_space(session.connection(), "captions", dim=2)
+
+
 def test_the_dimensions_of_a_space_are_read_from_its_table(session: Session) -> None:
     for dim in (1, 384, 4_000):
         create_space(session.connection(), f"d{dim}", dim=dim)

@@ -206,6 +206,7 @@ with Session(engine) as session:
 for name in dir(recommender):
     getattr(recommender, name)
 assert not any(name.startswith("numpy.") for name in sys.modules)
+assert "psycopg" not in sys.modules
 recommender.refresh(engine)
 assert "numpy.linalg" in sys.modules
 """

@@ -133,7 +133,8 @@ def test_a_profile_whose_signal_is_not_registered_here_is_named(
 def test_pages_are_ranked_and_looked_at_where_it_is_asked_for(
     world: Engine, database: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *others, last = diagnose(world, plans=True)
+    *others, recall, last = diagnose(world, plans=True)
+    assert (recall.check, recall.ok, recall.found) == ("recall", True, "no index of vectors")
     assert [each.check for each in others] == [each.check for each in diagnose(world)]
     assert (last.check, last.ok, last.advice) == ("plans", True, None)
     assert last.found.startswith("3 pages and 3 lists by indexes")

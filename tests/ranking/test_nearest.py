@@ -21,6 +21,7 @@ from recommender import (
     upsert_embeddings,
 )
 from recommender.feed.resolve import resolve
+from recommender.operations import doctor
 from recommender.operations.doctor import diagnose
 from recommender.operations.query_plans import check_plans
 from recommender.operations.vector_recall import recall_of
@@ -33,7 +34,7 @@ DIM, COUNT, QUOTA = 16, 4_000, 20
 TASTE = Profile("taste", 1, {"taste": 1.0})
 KEYS = [f"v{number:04}" for number in range(COUNT)]
 LOUD = 1_980
-"""So many of the nearest videos are by one creator, but for each hundredth."""
+"""Of this number of nearest videos, all but each hundredth are by one creator."""
 
 
 def vectors() -> Any:
@@ -124,7 +125,8 @@ def test_the_index_finds_nearly_all(world: Engine) -> None:
         assert recall >= 0.95
         assert recall_of(session, ["stranger"]) is None
     found = {one.check: one for one in diagnose(world, plans=True)}
-    assert "of the nearest vectors found" in found["plans"].found
+    assert found["recall"].ok
+    assert found["recall"].found.endswith("of the nearest vectors are found")
     assert found["spaces"].found == "captions with 4,000 vectors"
 
 
@@ -133,3 +135,14 @@ def test_a_space_without_an_index_is_read_as_a_whole(world: Engine, kind: str) -
         if kind == "postgresql":
             session.execute(sa.text("DROP INDEX rec_embeddings_captions_vector_ix"))
         assert near(session) == [KEYS[place] for place in by_nearness()[1 : QUOTA + 1]]
+
+
+@only_postgresql
+def test_doctor_says_if_the_index_finds_too_few(
+    world: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "recall_of", lambda _session: 0.9)
+    found = {one.check: one for one in diagnose(world, plans=True)}["recall"]
+    assert (found.ok, found.found) == (False, "90.0% of the nearest vectors are found")
+    assert found.advice is not None
+    assert "a larger `near`" in found.advice

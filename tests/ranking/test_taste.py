@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import recommender
@@ -31,6 +32,8 @@ TASTE = Profile("taste", 1, {"taste": 1.0})
 ALIKE = Profile("alike", 1, {"alike": 1.0})
 DIM = 6
 VIDEOS = [f"v{number:02}" for number in range(40)]
+MADE = sa.select(recommender.models.Video.id).order_by(recommender.models.Video.id)
+
 NO_TRIALS = Settings(exploration_share=0)
 """Settings with which no place is kept for exploration."""
 
@@ -92,6 +95,13 @@ def test_taste_is_0_without_a_vector_on_either_side(world: Session) -> None:
     record(world, "like", "v02")
     page = recommender.rank(world, "viewer", ["bare", "v02"], profile=TASTE, as_of=at(10))
     assert values(page, "taste") == pytest.approx({"bare": 0.0, "v02": 1.0}, abs=1e-3)
+
+
+def test_a_cosine_does_not_depend_on_the_length_that_rounding_leaves(world: Session) -> None:
+    put(world, {"v00": [1.0008, 0, 0, 0, 0, 0], "v01": [0.9995, 0, 0, 0, 0, 0]})
+    record(world, "like", "v00")
+    page = recommender.rank(world, "viewer", ["v00", "v01"], profile=TASTE, as_of=at(10))
+    assert values(page, "taste") == pytest.approx({"v00": 1, "v01": 1}, abs=1e-6)
 
 
 def test_taste_is_0_if_what_was_enjoyed_points_everywhere(world: Session) -> None:
@@ -216,5 +226,9 @@ def test_registries_with_malformed_spaces_are_refused() -> None:
             Registry(**options)
     with pytest.raises(recommender.UnknownSignal, match="this one needs a registry with a space"):
         Registry().signal("taste")
+    few = [recommender.Source(f"s{n}", 1, lambda *_: MADE) for n in range(40)]
+    assert len(Registry(sources=few).every_source) == 50
+    with pytest.raises(recommender.InvalidValue, match="51 with ours are more than 50"):
+        Registry(sources=few, space="captions")
     with pytest.raises(recommender.InvalidValue, match="the name 'taste' is taken"):
         Registry(signals=[recommender.Signal("taste", 0, 1, lambda _: recommender.models.Video.id)])
