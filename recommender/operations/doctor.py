@@ -52,7 +52,7 @@ DEAD_SHARE = 0.2
 """The share of dead rows above which a table needs a vacuum: autovacuum's default."""
 
 MAX_READ_VECTORS = 10_000
-"""The most vectors that a page may read one by one: 20 to 40 ms for 384 dimensions on SQLite."""
+"""The vectors of which a page may scan all: with 384 dimensions it takes 20 to 60 ms on SQLite."""
 
 RELIST = (
     "UPDATE rec_video_hashtags SET listed_at = (SELECT published_at FROM rec_videos"

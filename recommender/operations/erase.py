@@ -389,7 +389,7 @@ def erase_video(session: Session, video: AnyKey) -> None:
     (row,) = lookup.find(session, [VIDEOS.c.key], [(key,)], read)
     hashtags = read_links(session, VIDEO_HASHTAGS, [row.id])
     apply_videos(session, [{**_NO_CONTENT, "id": key, "published_at": scalars.EARLIEST}])
-    # First, so that it waits for those who are writing vectors of the video.
+    # First, so that it waits for transactions that write vectors of the video.
     rename(session, VIDEOS, [row.id], published_at=scalars.ERASED)
     for column in of_videos(session):
         lookup.run(session, sa.delete(column.table).where(column == row.id))

@@ -43,7 +43,7 @@ TO recommender_application;
 END IF;
 END $$;
 
--- Spaces of vectors that there are; those that recommender_migrator creates later need nothing.
+-- The existing spaces of vectors. Later spaces get the same rights by default.
 -- Before the first one, create the extension: CREATE EXTENSION IF NOT EXISTS vector;
 DO $$ DECLARE space regclass; BEGIN
 FOR space IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relname ^@ 'rec_embeddings_' LOOP

@@ -107,8 +107,8 @@ def _seen(values: Mapping[str, BindParameter[Any]]) -> Subquery:
 def taste(space: str, recent: CTE, values: Mapping[str, BindParameter[Any]]) -> CTE:
     """Return the direction of the viewer's taste: one row, NULL if they enjoyed no vector.
 
-    It is the mean of the vectors of videos that they enjoyed lately, the latest counting most, less
-    those that they rejected (Rocchio, 1971). It is computed when it is read, so that a late or a
+    It is the mean of the vectors of recently enjoyed videos, the latest counting most, less the
+    vectors of rejected videos (Rocchio, 1971). It is computed when it is read, so that a late or a
     replaced vector counts at once.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a host computes outside the database: candidates for single users, and vectors of videos."""
+"""Sources and signals of data that a host computes: candidates for users, vectors of videos."""
 
 from __future__ import annotations
 
