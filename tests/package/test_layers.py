@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "files": GROUND | {"ingest"},
     "operations": GROUND | {"lists", "feed", "ranking", "files", "ingest", "learning"},
     "evaluation": GROUND | {"lists", "feed", "ranking", "files", "learning"},
+    "experiments": GROUND | {"evaluation", "feed", "ranking", "learning"},
     "training": GROUND | {"evaluation", "ranking"},
     "hosts": GROUND,
     "benchmark": GROUND | {"operations", "lists", "feed", "ranking", "ingest", "files", "learning"},

@@ -1,0 +1,1 @@
+"""Experiments: which of several profiles serves a feed's users better."""
