@@ -9,6 +9,7 @@ from .errors import (
     DatabaseDamaged as DatabaseDamaged,
     DatabaseUnreachable as DatabaseUnreachable,
     EventConflict as EventConflict,
+    ExperimentRunning as ExperimentRunning,
     EventTooOld as EventTooOld,
     InvalidCursor as InvalidCursor,
     InvalidValue as InvalidValue,
@@ -183,6 +184,17 @@ from .operations.archive import export_user as export_user
 from .operations.erase import (
     erase_user as erase_user,
     erase_video as erase_video,
+)
+
+# Experiments
+from .formats.experiments import Arm as Arm
+from .experiments.experiments import (
+    Experiment as Experiment,
+    ExperimentArm as ExperimentArm,
+    get_experiment as get_experiment,
+    list_experiments as list_experiments,
+    start_experiment as start_experiment,
+    stop_experiment as stop_experiment,
 )
 
 # Evaluation and training

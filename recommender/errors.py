@@ -20,6 +20,7 @@
     ├── StorageFailure (74)
     ├── NotPermitted (77)
     ├── SchemaOutOfDate (78)
+    ├── ExperimentRunning
     ├── DatabaseBusy
     ├── QueryTimeout
     └── PoolTimeout
@@ -122,6 +123,10 @@ class SchemaOutOfDate(RecommenderError):
     """The database has no schema of this version: run `recommender db upgrade`."""
 
     exit_code = 78
+
+
+class ExperimentRunning(RecommenderError):
+    """An experiment is running on this feed: stop it first."""
 
 
 class DatabaseBusy(RecommenderError):

@@ -50,6 +50,7 @@ GROUPS = {
     "Profiles and learning": {
         "feeds": ("feeds", "List, show, create and delete feeds with names."),
         "profiles": ("profiles", "List, create, compare and activate ranking profiles."),
+        "experiments": ("experiments", "Compare profiles on the users of a feed."),
         "evaluate": ("evaluate", "Measure how well the feed ranks what users wanted later."),
         "fit": ("fit", "Learn the weights of a new profile version from what users did."),
         "replay": ("replay", "Estimate how another profile would have done. Read-only."),

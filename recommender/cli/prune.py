@@ -25,10 +25,14 @@ from recommender.cli.output import print_records
     metavar="LENGTH",
     help="Delete sessions whose last page is older than this, such as 30d.",
 )
+@click.option("--force", is_flag=True, help="Delete also what a running experiment reads.")
 @format_option
 @database_option
 def prune(
-    events_older_than: timedelta | None, sessions_older_than: timedelta | None, form: str | None
+    events_older_than: timedelta | None,
+    sessions_older_than: timedelta | None,
+    force: bool,  # noqa: FBT001 - click passes by name
+    form: str | None,
 ) -> None:
     """Delete what has expired, and old events and sessions.
 
@@ -40,6 +44,7 @@ def prune(
             bind,
             events_older_than=events_older_than,
             sessions_older_than=sessions_older_than,
+            force=force,
             settings=settings(),
         )
     if report.waiting:

@@ -55,6 +55,7 @@ def for_you(
     as_of: datetime | None = None,
     record: bool = True,
     rewatch: bool = False,
+    assign: str | None = None,
     where: ColumnElement[bool] | None = None,
     formats: Iterable[str] = (),
     exclude: Iterable[AnyKey] = (),
@@ -80,9 +81,9 @@ def for_you(
         session: the caller's transaction; nothing is committed.
         user: the viewer's key; an unknown user gets pages, but no session.
         limit: the maximum number of videos, 1 to 500.
-        profile: ``name`` or ``name@version``; None for the one of the feed, or the active one, or
-            the profile of the page before. A session keeps its profile until a page names another
-            one.
+        profile: ``name`` or ``name@version``; None for the one of the viewer's arm in an
+            experiment, or of the feed, or the active one, or the profile of the page before. A
+            session keeps its profile until a page names another one, and is in no experiment then.
         feed: the name of a feed of `create_feed`; None for For You. A session keeps the feed, and
             the version of it, with which it began: its cursors need no `feed`.
         cursor: the cursor of the page before; None or empty to begin a session.
@@ -92,6 +93,8 @@ def for_you(
         as_of: the reading time, with an offset; None for now.
         record: whether to serve the page; a preview writes nothing, and has one random seed a day.
         rewatch: whether videos that were seen before the session may come again.
+        assign: what decides the arm of an experiment for an unknown user, such as a device's id;
+            None if they are in no experiment. A known user's arm follows from their row.
         where: a condition of the host over `Video`; use EXISTS for the host's tables.
         formats: the formats of the videos, 10 at most; empty for all videos, or for those of the
             feed. Each page names its own: a session does not keep them.
@@ -114,7 +117,7 @@ def for_you(
     request = resolve(
         session, user, profile, feed=feed, limit=limit, as_of=as_of, where=where, formats=formats,
         exclude=exclude, signals=signals, settings=settings, cursor=cursor, session_id=session_id,
-        rewatch=rewatch, lock=record,
+        rewatch=rewatch, assign=assign, lock=record,
     )  # fmt: skip
     page = make_page(session, request, record=record)
     if reasons:
@@ -131,6 +134,7 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
     """
     if request.is_served:
         return recorded_page(session, request)
+    started = time.monotonic()
     candidates, places = ranked_places(session, request)
     page = FeedPage(request, ())
     if len(places) < request.limit:
@@ -138,7 +142,8 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
     if page.exhausted and is_refillable(request):
         candidates, places = refilled(session, request, candidates, places)
         page = replace(page, exhausted=len(places) < request.limit)
-    page = replace(page, items=placed_items(session, request, candidates, places))
+    items, took = placed_items(session, request, candidates, places), time.monotonic() - started
+    page = replace(page, items=items, milliseconds=round(1000 * took))
     is_recorded = record and request.known
     return serve(session, page, request.settings, request.seen_until) if is_recorded else page
 

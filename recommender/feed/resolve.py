@@ -23,6 +23,7 @@ from recommender.database.expressions import (
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
+from recommender.feed.assignment import assigned, with_experiment
 from recommender.feed.feeds import (
     check_sources,
     checked_feed_name,
@@ -49,7 +50,6 @@ from recommender.ranking.audience import any_with_status
 from recommender.ranking.profiles import (
     WantedProfile,
     checked_weight,
-    profile_in,
     version_id,
     with_profile,
 )
@@ -87,6 +87,7 @@ def resolve(
     cursor: str | None = None,
     session_id: UUID | str | None = None,
     rewatch: bool = False,
+    assign: str | None = None,
     lock: bool = False,
 ) -> FeedRequest:
     """Check the arguments of a request, and look up viewer, session and profile: one statement.
@@ -94,8 +95,9 @@ def resolve(
     Args:
         session: the caller's transaction.
         user: the viewer's key; an unknown user is no error. None for a list without a viewer.
-        profile: ``name`` or ``name@version``, or a `Profile`; None for the profile of the feed, or
-            the active one, or the profile of the session that is continued.
+        profile: ``name`` or ``name@version``, or a `Profile`; None for the profile of the session
+            that is continued, of the viewer's arm in an experiment, of the feed, or the active
+            one.
         feed: the name of a feed of `create_feed`; None for For You, or for the feed of the session
             that is continued, which keeps its version of it.
         limit: the maximum number of videos, 1 to 500.
@@ -109,6 +111,8 @@ def resolve(
         session_id: the client's own id for the session that begins; None for a new id.
         rewatch: whether videos that were seen before the session may come again; a session that
             is continued keeps its first value.
+        assign: what decides the arm of an experiment for an unknown user, such as a device's id;
+            None if they are in no experiment.
         lock: whether to lock the viewer's row, so that the next page knows what this one serves.
 
     Raises:
@@ -127,6 +131,7 @@ def resolve(
     resumes = bool(cursor) or session_id is not None
     rows = _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
     row, registry = rows[0], known_registry(lookup.registry(session))
+    arm, chosen = assigned(rows, profile, assign)
     named = feed_in(row, feed) if resumes or feed is not None else None
     request = FeedRequest(
         user=key if row.id is None else row.key,
@@ -136,7 +141,8 @@ def resolve(
         device=row.device,
         learned_since=row.learned_since,
         has_for_followers=bool(row.has_for_followers),
-        profile=profile if isinstance(profile, Profile) else profile_in(rows, profile),
+        profile=chosen,
+        arm=arm,
         as_of=moment,
         learning=learning_at(row, moment),
         registry=registry,
@@ -193,7 +199,7 @@ def _viewer_rows(
     """
     wanted = None if isinstance(profile, Profile) else WantedProfile.of(profile)
     form = None if wanted is None else wanted.form
-    values = {**values, **(wanted._asdict() if wanted else {})}
+    values = {**values, "of_feed": values["feed"] or "", **(wanted._asdict() if wanted else {})}
     for is_locked in (True, False) if lock else (False,):
         names_feed = values["feed"] is not None
         query = _viewer_query(form, resumes=resumes, names_feed=names_feed, is_locked=is_locked)
@@ -226,6 +232,8 @@ def _viewer_query(
     if resumes or names_feed:
         query = with_feed(query, _feed_id(resumes=resumes, names_feed=names_feed))
     query = query.with_for_update(key_share=True, of=User) if is_locked else query
+    if form == WantedProfile().form:
+        query = with_experiment(query, resumes=resumes)
     if form is not None:
         # One row by itself: with a row per weight, the viewer's row would be locked for each.
         viewer = materialized(query.cte("viewer"))

@@ -56,6 +56,7 @@ def with_session(viewer_query: Statement) -> Statement:
             FeedSession.rewatch,
             FeedSession.started_at,
             FeedSession.seen_until,
+            FeedSession.arm,
             Video.creator_id,
             Video.sound_id,
             _last_places().label("last_places"),

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Integer
+from sqlalchemy import BigInteger, ColumnElement, Integer, SmallInteger
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
@@ -202,11 +202,11 @@ def serve(session: Session, page: FeedPage, settings: Settings, seen_until: int)
             look_until(session, request.user_id, request.session, looked_at.until)
         return _not_recorded(page)
     length = len(page.items)
-    started_at = _advance(session, request, length, looked_at.until)
+    asked = request.limit if page.exhausted else length
+    started_at = _advance(session, page, asked, looked_at.until)
     if started_at is None:
         return recorded_page(session, request)
     attempts = remember(session, request, page.items, started_at, looked_at)
-    asked = request.limit if page.exhausted else length
     rows = [
         {**_served_row(request, item), "asked": asked, "attempt": attempts[item.video_id]}
         for item in page.items
@@ -221,28 +221,42 @@ def _not_recorded(page: FeedPage) -> FeedPage:
     return with_cursor(page, position) if position > 1 or page.cut_short else page
 
 
-def _advance(
-    session: Session, request: RequestSummary, length: int, seen_until: int
-) -> datetime | None:
+def _advance(session: Session, page: FeedPage, asked: int, seen_until: int) -> datetime | None:
     """Begin the session or advance it past a page.
+
+    A page that is in no experiment takes the session out of the one in which it was.
 
     Returns:
         The time at which the session began; None if another page advanced it before.
     """
+    request, arm = page.request, page.request.arm
     values = {
         "asker": request.user_id,
         "own": request.session,
         "before": request.position,
-        "after": request.position + length,
+        "after": request.position + len(page.items),
         "again": request.rewatch,
         "moment": request.as_of,
         "looked": seen_until,
         "feed": request.feed and request.feed.id,
+        "experiment": arm and arm.experiment_id,
+        "number": arm and arm.number,
+        "wanted": asked,
+        "is_last": int(page.exhausted),
+        "took": page.milliseconds,
     }
     is_first = request.position == 1
     statement = _begin_statement(lookup.is_sqlite(session)) if is_first else _advance_statement()
     started_at: datetime | None = lookup.run(session, statement, values).scalar()
     return started_at
+
+
+_ADDED: dict[str, Any] = {
+    "asked": sa.bindparam("wanted", type_=BigInteger()),
+    "exhausted": sa.bindparam("is_last", type_=BigInteger()),
+    "milliseconds": sa.bindparam("took", type_=BigInteger()),
+}
+"""What a page adds to its session."""
 
 
 @cache
@@ -257,6 +271,10 @@ def _begin_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
         "last_at": sa.bindparam("moment"),
         "seen_until": sa.bindparam("looked"),
         "feed_id": sa.bindparam("feed"),
+        "experiment_id": sa.bindparam("experiment"),
+        "arm": sa.bindparam("number"),
+        "pages": 1,
+        **_ADDED,
     }
     return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.started_at)
 
@@ -276,6 +294,10 @@ def _advance_statement() -> Any:
             next_position=sa.bindparam("after"),
             last_at=bulk.greatest(SESSIONS.c.last_at, latest),
             seen_until=bulk.greatest(SESSIONS.c.seen_until, looked),
+            experiment_id=sa.bindparam("experiment", type_=BigInteger()),
+            arm=sa.bindparam("number", type_=SmallInteger()),
+            pages=SESSIONS.c.pages + 1,
+            **{name: SESSIONS.c[name] + value for name, value in _ADDED.items()},
         )
         .returning(SESSIONS.c.started_at)
     )

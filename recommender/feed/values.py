@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
@@ -179,6 +179,7 @@ class FeedPage:
         cursor: the text that asks for the next page, None if there is no next page.
         exhausted: whether fewer videos were left than were requested.
         stale: whether `record_page` could record no video of the page: request the page again.
+        milliseconds: the time from the resolved request to the ranked page, 0 if not measured.
         cut_short: whether the page is short because the scan for `where` reached
             `Settings.scan_limit`; the next page goes on with it. False if it is served again.
     """
@@ -190,6 +191,7 @@ class FeedPage:
     exhausted: bool = False
     cut_short: bool = False
     stale: bool = False
+    milliseconds: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         _summarize(self)

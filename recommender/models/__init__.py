@@ -26,6 +26,7 @@ from recommender.models.catalog import (
     VideoHashtag,
     VideoTerm,
 )
+from recommender.models.experiments import ExperimentRow
 from recommender.models.learned import (
     Affinity,
     LearningState,
@@ -43,6 +44,7 @@ __all__ = [
     "Base",
     "Block",
     "EventRow",
+    "ExperimentRow",
     "FeedSession",
     "FeedVersion",
     "Follow",

@@ -10,6 +10,7 @@ from recommender.models import (
     Affinity,
     Block,
     EventRow,
+    ExperimentRow,
     FeedSession,
     FeedVersion,
     Follow,
@@ -64,5 +65,6 @@ OUTSIDE_CANDIDATES = cast(Table, OutsideCandidate.__table__)
 SUGGESTIONS = cast(Table, Suggestion.__table__)
 BLOCKS = cast(Table, Block.__table__)
 MUTED_CREATORS = cast(Table, MutedCreator.__table__)
+EXPERIMENTS = cast(Table, ExperimentRow.__table__)
 PROFILES = cast(Table, ProfileVersion.__table__)
 WEIGHTS = cast(Table, ProfileWeight.__table__)

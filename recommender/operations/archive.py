@@ -42,6 +42,7 @@ from recommender.models.tables import (
     AFFINITIES,
     BLOCKS,
     EVENTS,
+    EXPERIMENTS,
     FEEDS,
     FOLLOWS,
     HASHTAGS,
@@ -84,6 +85,7 @@ NAMES: Mapping[str, tuple[Table, ColumnElement[Any]]] = {
     "video": (VIDEOS, VIDEOS.c.key),
     "hashtag": (HASHTAGS, HASHTAGS.c.name),
     "sound": (SOUNDS, SOUNDS.c.key),
+    "experiment": (EXPERIMENTS, EXPERIMENTS.c.name),
     "feed": (FEEDS, FEEDS.c.name + "@" + sa.cast(FEEDS.c.version, sa.Text)),
     "profile": (PROFILES, PROFILES.c.name + "@" + sa.cast(PROFILES.c.version, sa.Text)),
 }

@@ -17,6 +17,7 @@ from recommender.database.spaces import space_tables
 from recommender.models.tables import (
     BLOCKS,
     CAPTIONS,
+    EXPERIMENTS,
     FEEDS,
     FOLLOWS,
     HASHTAGS,
@@ -74,5 +75,5 @@ NAMELESS = (USERS.c.id, USERS.c.merged_into, *OWNERS)
 """Columns of rows that other users' rows refer to. These rows stay with random keys and without
 content, because other users' actions on a person's videos belong to those other users."""
 
-IMPERSONAL = (HASHTAGS, TERMS, PROFILES, WEIGHTS, FEEDS, LEARNING_STATE)
+IMPERSONAL = (HASHTAGS, TERMS, PROFILES, WEIGHTS, FEEDS, EXPERIMENTS, LEARNING_STATE)
 """Tables without an owner. A hashtag that nothing else uses gets a random name."""

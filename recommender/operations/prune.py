@@ -27,12 +27,13 @@ from recommender.database import lookup
 from recommender.database.lookup import end_of_next, keys_in_range
 from recommender.database.schema import first_state
 from recommender.database.transactions import run_on
-from recommender.errors import InvalidValue
+from recommender.errors import ExperimentRunning, InvalidValue
 from recommender.formats import scalars
 from recommender.learning.engagement import MAX_CLOCK_SKEW
 from recommender.logs import log
 from recommender.models.tables import (
     EVENTS,
+    EXPERIMENTS,
     LEARNING_STATE,
     OUTSIDE_CANDIDATES,
     PENDING,
@@ -78,6 +79,7 @@ def prune(
     events_older_than: timedelta | None = None,
     sessions_older_than: timedelta | None = None,
     as_of: datetime | None = None,
+    force: bool = False,
     settings: Settings | None = None,
 ) -> PruneReport:
     """Delete old events and sessions, and expired candidates and suggestions.
@@ -95,9 +97,11 @@ def prune(
         events_older_than: the least age of events to delete, at least a day; None keeps all.
         sessions_older_than: the least age of a session's last page, likewise.
         as_of: the time from which ages count, with an offset; None means now.
+        force: whether to delete events and sessions that a running experiment reads.
         settings: the settings; None reads the environment.
 
     Raises:
+        ExperimentRunning: an experiment reads what would be deleted; nothing was deleted.
         InvalidValue: an age is less than a day, or the time is malformed or in the future.
         RecommenderError: the database failed; completed batches stay done.
     """
@@ -107,7 +111,10 @@ def prune(
         raise InvalidValue(f"as_of: {scalars.written_time(moment)} is in the future")
     events_until = _until(moment, "events_older_than", events_older_than)
     sessions_until = _until(moment, "sessions_older_than", sessions_older_than)
-    pruning = _Pruning(bind, settings or Settings.from_environment())
+    settings = settings or Settings.from_environment()
+    if not force and (until := max(filter(None, (events_until, sessions_until)), default=None)):
+        run_on(bind, partial(_check_experiments, until), settings=settings)
+    pruning = _Pruning(bind, settings)
     if events_until:
         pruning.events(events_until)
     if sessions_until:
@@ -128,6 +135,17 @@ def _until(moment: datetime, name: str, age: timedelta | None) -> datetime | Non
     return (
         max(moment - age, scalars.EARLIEST) if age < moment - scalars.EARLIEST else scalars.EARLIEST
     )
+
+
+def _check_experiments(until: datetime, session: Session) -> None:
+    """Raise `ExperimentRunning` if an experiment runs that began at or before a time."""
+    row = EXPERIMENTS.c
+    query = sa.select(row.name).where(row.stopped_at.is_(None), row.started_at <= until)
+    if name := lookup.run(session, query.order_by(row.started_at, row.id).limit(1)).scalar():
+        raise ExperimentRunning(
+            f"the experiment {name} reads events and sessions that would be deleted: stop it, or"
+            " delete them with --force"
+        )
 
 
 class _Pruning:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement
 
 from recommender.errors import InvalidValue
+from recommender.formats.experiments import Arm
 from recommender.formats.plain import plain
 from recommender.formats.scalars import EARLIEST
 from recommender.models.serving import FOR_YOU_MEMORY
@@ -218,15 +219,9 @@ class ScanPosition(NamedTuple):
 
 
 NOTHING_LEARNED = Learning(
-    creator=1.0,
-    hashtag=1.0,
-    sound=1.0,
-    trend=0.0,
-    peak=0.0,
-    engaged_share=0.0,
-    captions=0,
-    videos=None,
-)
+    creator=1.0, hashtag=1.0, sound=1.0, trend=0.0, peak=0.0,
+    engaged_share=0.0, captions=0, videos=None,
+)  # fmt: skip
 """The learning state of a request that filters videos and ranks none."""
 
 
@@ -249,6 +244,7 @@ class RequestSummary:
         scan_after: the position after which the newest videos are scanned for `where`, if an
             earlier page of the session reached `Settings.scan_limit`; None to begin.
         feed: the version of the feed, None for For You.
+        arm: the arm of the experiment whose profile it is, None if it is in none.
     """
 
     user: str
@@ -264,6 +260,7 @@ class RequestSummary:
     device: str | None = None
     scan_after: ScanPosition | None = None
     feed: Feed | None = None
+    arm: Arm | None = None
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -285,6 +282,8 @@ class RequestSummary:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that begin every answer about a viewer, as the commands print them."""
         named = {} if self.feed is None else {"feed": self.feed.name}
+        if self.arm is not None:
+            named["experiment"] = self.arm.experiment
         return {
             "user": self.user,
             "known": self.known,

@@ -41,6 +41,8 @@ STEPS = (
     "digest --feed reels --run today --since 30d --limit 2 {table}",
     "replay --feed reels --profile for_you --since {since} --sample 2 {table}",
     "evaluate --feed reels --cutoff {since} --sample 5 --every 5d {table}",
+    "experiments start tried --variant for_you {table}", "experiments list {table}",
+    "experiments show tried {table}", "experiments stop tried {table}",
     "feeds delete reels {table}",
     "embeddings create captions --dim 3 {table}", "embeddings list {table}",
     "embeddings drop captions",

@@ -39,6 +39,7 @@ WRITING = (
     "user merge u w", "user erase u", "user reset u", "video status v removed", "video erase v",
     "profiles create p --weight seven=1", "profiles activate p", "fit p", "feed u --record",
     "people u --record",
+    "experiments start e --variant classic", "experiments stop e",
     "feeds create f", "feeds delete f", "digest --feed f --run r",
     "embeddings create s --dim 2", "embeddings index s", "embeddings drop s",
     "db upgrade", "db downgrade base", "refresh", "prune --sessions-older-than 30d",
@@ -48,7 +49,7 @@ READING = (
     "people u", "feed u", "rank u v", "similar v", "reach v",
     "explain u v", "export users out.csv", "user show u", "user export u",
     "profiles list", "profiles show for_you", "profiles diff classic for_you", "audit", "doctor",
-    "feeds list", "feeds show f", "embeddings list",
+    "experiments list", "experiments show e", "feeds list", "feeds show f", "embeddings list",
     "evaluate --cutoff 2026-01-01T00:00:00Z", "db current", "db history", "db check",
     "replay --profile p --since 2026-01-01T00:00:00Z",
 )  # fmt: skip

@@ -60,6 +60,10 @@ CALLS: Mapping[str, Call] = {
     "get_feed": lambda s: recommender.get_feed(s, "reels").memory == "own",
     "list_feeds": lambda s: len(recommender.list_feeds(s)),
     "delete_feed": lambda s: recommender.delete_feed(s, "reels").deleted_at is not None,
+    "start_experiment": lambda s: recommender.start_experiment(s, "tried", ["mine"]).id,
+    "get_experiment": lambda s: recommender.get_experiment(s, "tried").feed is None,
+    "list_experiments": lambda s: len(recommender.list_experiments(s)),
+    "stop_experiment": lambda s: recommender.stop_experiment(s, "tried").stopped_at is not None,
     "resolve": lambda s: recommender.resolve(s, "ana").known,
     "for_you": lambda s: names(recommender.for_you(s, "ana", as_of=at())) == ["v3"],
     "record_page": lambda s: (

@@ -26,6 +26,8 @@ from recommender import (
     EmbeddingRow,
     Event,
     EventKind,
+    Experiment,
+    ExperimentArm,
     Explanation,
     Feed,
     FeedItem,
@@ -205,6 +207,12 @@ def ranking(session: Session) -> Sequence[int]:
     recommender.create_feed(session, "shorts", sources=["newest"], formats=["short"])
     assert_type(recommender.get_feed(session, reels.name), Feed)
     assert_type(recommender.list_feeds(session), list[Feed])
+    tried = recommender.start_experiment(session, "tried", ["mine"], feed="shorts", share=0.1)
+    assert_type(recommender.get_experiment(session, tried.name), Experiment)
+    assert_type(recommender.list_experiments(session), list[Experiment])
+    page = recommender.for_you(session, "stranger", feed="shorts", assign="device-1")
+    assert_type(page.request.arm, recommender.Arm | None)
+    assert_type(recommender.stop_experiment(session, "tried").control, ExperimentArm)
     assert_type(recommender.for_you(session, "ana", feed="reels").request.feed, Feed | None)
     assert_type(recommender.delete_feed(session, "reels").as_dict(), dict[str, Any])
     return [record.version for record in recommender.profile_history(session)]
@@ -254,7 +262,8 @@ def learning(engine: Engine) -> None:
 ERRORS: tuple[type[RecommenderError], ...] = (
     recommender.BadData, recommender.CursorAhead, recommender.DatabaseBusy,
     recommender.DatabaseDamaged, recommender.DatabaseUnreachable, recommender.EventConflict,
-    recommender.EventTooOld, recommender.InvalidCursor, recommender.InvalidValue,
+    recommender.EventTooOld, recommender.ExperimentRunning, recommender.InvalidCursor,
+    recommender.InvalidValue,
     recommender.NotFound, recommender.NotPermitted, recommender.PoolTimeout,
     recommender.QueryTimeout, recommender.SchemaOutOfDate, recommender.StorageFailure,
     recommender.UnknownFeed, recommender.UnknownProfile, recommender.UnknownSignal,

@@ -181,15 +181,16 @@ WRITES: Mapping[str, Write] = {
 OTHERS = {
     "activate_profile", "create_feed", "create_profile", "create_space", "delete_feed", "digest",
     "drop_space", "erase_user", "erase_video", "fit", "fit_pages", "import_file", "index_space",
-    "merge_users", "prune", "refresh", "rename_user", "run_transaction", "upgrade",
-    "upsert_embeddings",
+    "merge_users", "prune", "refresh", "rename_user", "run_transaction", "start_experiment",
+    "stop_experiment", "upgrade", "upsert_embeddings",
 }  # fmt: skip
 """Public functions that write for no single viewer, or in their own transactions."""
 
 READS = {
     "as_datetime", "audit", "create_engine", "diagnose", "diff_profiles", "evaluate",
     "evaluate_follow", "evaluate_next", "explain", "export_file",
-    "export_user", "feed_query", "following", "get_feed", "get_profile", "list_feeds",
+    "export_user", "feed_query", "following", "get_experiment", "get_feed", "get_profile",
+    "list_experiments", "list_feeds",
     "list_profiles", "list_spaces", "prepare_engine",
     "profile_history", "rank", "reach", "replay_profile", "similar", "translate_errors",
     "trending",
