@@ -29,6 +29,7 @@ from recommender.database.transactions import is_busy, retried, translate_errors
 from recommender.errors import InvalidValue, RecommenderError, SchemaOutOfDate
 from recommender.models.types import PREFIX, VERSION_TABLE, Base
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def migrations_folder() -> Path:
 Bind = str | URL | Engine | Connection
 
 
+@traced
 def upgrade(bind: Bind, revision: str = "head", *, settings: Settings | None = None) -> None:
     """Upgrade the tables of the recommender to a migration; concurrent upgrades wait.
 

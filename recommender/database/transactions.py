@@ -32,6 +32,7 @@ from recommender.errors import (
 )
 from recommender.models.types import PREFIX, SPACE_PREFIX
 from recommender.settings import Settings
+from recommender.telemetry import count_retry
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -186,6 +187,7 @@ def retried(
         except DBAPIError as error:
             if attempt + 1 == tries or not is_passing(error):
                 raise
+            count_retry(_state(error))
             time.sleep(_delay(attempt))
     raise AssertionError("unreachable: the last try returns or raises")
 

@@ -66,6 +66,7 @@ from recommender.formats.plain import plain_fields
 from recommender.ranking.registry import Registry, known_registry
 from recommender.ranking.request import Feed
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ class Evaluation:
         return check_ranking(self.segments, self.pages, small_creators)
 
 
+@traced
 def evaluate(
     source: Engine | LogFiles,
     *,

@@ -34,6 +34,7 @@ from recommender.models import Follow, User, Video
 from recommender.ranking.registry import Registry
 from recommender.ranking.request import PEOPLE, Profile
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Follower:
         return [self.creators[row_id].key for row_id in islice(new, PAGE)]
 
 
+@traced
 def evaluate_follow(
     source: Engine | LogFiles,
     *,

@@ -35,6 +35,7 @@ from recommender.ranking.registry import Registry
 from recommender.ranking.request import SIMILAR, Profile
 from recommender.ranking.similar import NEWEST
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 NEXT = 5
 """The largest number of next videos: later ones have little to do with the given video."""
@@ -59,6 +60,7 @@ class GivenVideo:
     request: PageRequest
 
 
+@traced
 def evaluate_next(
     source: Engine | LogFiles,
     *,

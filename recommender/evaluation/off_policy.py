@@ -42,6 +42,7 @@ from recommender.models.tables import USERS
 from recommender.ranking.profiles import get_profile, profile_history
 from recommender.ranking.request import Profile
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 _Page: TypeAlias = Sequence[FeedItem]
 
@@ -115,6 +116,7 @@ class ProfileReplay:
         return plain_fields(self)
 
 
+@traced
 def replay_profile(
     engine: Engine,
     profile: str,

@@ -17,6 +17,7 @@ from recommender.formats.scalars import AnyKey
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import DEFAULT_LIMIT, Profile
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def _positions(one: FeedPage, other: FeedPage) -> list[dict[str, Any]]:
     ]
 
 
+@traced
 def diff_profiles(
     session: Session,
     first: str,

@@ -48,10 +48,12 @@ from recommender.ranking.scoring import (
 )
 from recommender.ranking.signals import Signal
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 MAX_DISPLACING = 3
 
 
+@traced
 def explain(
     session: Session,
     user: AnyKey,

@@ -41,8 +41,10 @@ from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, FeedReques
 from recommender.ranking.signals import Signal
 from recommender.ranking.sources import BACKFILL
 from recommender.settings import Settings
+from recommender.telemetry import count_page, traced
 
 
+@traced
 def for_you(
     session: Session,
     user: AnyKey,
@@ -123,7 +125,9 @@ def for_you(
     if reasons:
         page = with_reasons(session, request, page, own_words)
     took, place = time.monotonic() - started, request.position
-    log(logging.DEBUG, "page", videos=len(page.items), position=place, seconds=took)
+    videos = len(page.items)
+    log(logging.DEBUG, "page", videos=videos, position=place, seconds=took)
+    count_page(videos=videos, position=place, seconds=took, exhausted=page.exhausted)
     return page
 
 
@@ -197,6 +201,7 @@ def in_order(candidates: Candidates) -> list[Place]:
     return [Place(index) for index in range(len(candidates.rows))]
 
 
+@traced
 def rank(
     session: Session,
     user: AnyKey,

@@ -25,6 +25,7 @@ from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.tables import FEEDS, REMEMBERED, SERVED, SESSIONS, USERS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.request import RequestSummary
+from recommender.telemetry import traced
 
 
 class Looked(NamedTuple):
@@ -120,6 +121,7 @@ def _pages_before() -> Statement:
     )
 
 
+@traced
 def mark_seen(
     session: Session,
     user: AnyKey,

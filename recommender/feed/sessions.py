@@ -40,8 +40,10 @@ from recommender.ranking.request import FeedRequest, PlacedVideo, RequestSummary
 from recommender.ranking.scoring import score_key_of
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 
+@traced
 def record_page(session: Session, page: FeedPage, *, settings: Settings | None = None) -> FeedPage:
     """Record a page as served, so that none of its videos comes again: five statements.
 

@@ -66,6 +66,7 @@ from recommender.models import (
     VideoHashtag,
 )
 from recommender.models.tables import USERS
+from recommender.telemetry import traced
 
 FETCHED_ROWS = 2_000
 """The number of rows fetched per batch."""
@@ -229,6 +230,7 @@ class ExportReport:
         return asdict(self)
 
 
+@traced
 def export_file(
     engine: Engine, kind: FileKind, file: str, *, form: Format | None = None
 ) -> ExportReport:

@@ -54,6 +54,7 @@ from recommender.formats.scalars import OnError
 from recommender.ingest.values import Counts
 from recommender.logs import LOGGER, log
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 ANALYZED_ROWS = 1_000
 """The number of new rows from which an import checks PostgreSQL's planner statistics."""
@@ -133,6 +134,7 @@ class _Import:
         self.engine.dispose(close=False)
 
 
+@traced
 def import_file(
     engine: Engine,
     kind: FileKind,

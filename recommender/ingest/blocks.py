@@ -18,10 +18,12 @@ from recommender.ingest.upserts import Row, get_or_create_ids
 from recommender.ingest.users import Pair, accepted, locked_ids, of_two, user_id
 from recommender.ingest.values import Counts
 from recommender.models.tables import BLOCKS, USERS
+from recommender.telemetry import traced
 
 _OF_ONESELF = "other: a user cannot block themselves"
 
 
+@traced
 def block(session: Session, user: AnyKey, other: AnyKey, *, at: datetime | None = None) -> bool:
     """Block a user: neither sees the other in lists of theirs, from the next statement on.
 
@@ -55,6 +57,7 @@ def block(session: Session, user: AnyKey, other: AnyKey, *, at: datetime | None 
     return bool(bulk.insert_new(session, BLOCKS, rows))
 
 
+@traced
 def unblock(session: Session, user: AnyKey, other: AnyKey) -> bool:
     """Remove a block. A block by the other user stays.
 

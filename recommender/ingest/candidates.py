@@ -15,6 +15,7 @@ from recommender.formats.rows import CANDIDATE_COLUMNS, CandidateRow, parse_row
 from recommender.ingest.users import locked_ids
 from recommender.ingest.values import Counts, raise_first
 from recommender.models.tables import OUTSIDE_CANDIDATES, VIDEOS
+from recommender.telemetry import traced
 
 Row = Mapping[str, Any]
 
@@ -28,6 +29,7 @@ ROW_COLUMNS = {name: column for name, column in CANDIDATE_COLUMNS.items() if nam
 """The columns of `CandidateRow`."""
 
 
+@traced
 def upsert_candidates(session: Session, source: str, rows: Iterable[CandidateRow]) -> Counts:
     """Create or update a source's candidates for users.
 

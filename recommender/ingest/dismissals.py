@@ -11,8 +11,10 @@ from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.ingest.users import user_id
 from recommender.models.tables import SUGGESTIONS
+from recommender.telemetry import traced
 
 
+@traced
 def dismiss(session: Session, user: AnyKey, creator: AnyKey) -> bool:
     """Keep a creator out of a user's lists of people to follow, for good.
 

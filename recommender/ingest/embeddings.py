@@ -21,6 +21,7 @@ from recommender.formats.rows import EMBEDDING_COLUMNS, EmbeddingRow, parse_row
 from recommender.formats.vectors import space_name, vector
 from recommender.ingest.values import Counts, raise_first
 from recommender.models.tables import VIDEOS
+from recommender.telemetry import traced
 
 Row = Mapping[str, Any]
 
@@ -38,6 +39,7 @@ class _Stored(NamedTuple):
     vector: Any
 
 
+@traced
 def upsert_embeddings(session: Session, space: str, rows: Iterable[EmbeddingRow]) -> Counts:
     """Create or replace the vectors of videos in a space.
 

@@ -58,10 +58,12 @@ from recommender.models.tables import (
     VIDEO_HASHTAGS,
     VIDEOS,
 )
+from recommender.telemetry import traced
 
 Row = Mapping[str, Any]
 
 
+@traced
 def record(
     session: Session,
     user: AnyKey,
@@ -109,6 +111,7 @@ def record(
     return apply_events(session, rows, strict=True, any_time=at is None).inserted == 1
 
 
+@traced
 def record_many(session: Session, events: Iterable[Event], *, on_error: OnError = "stop") -> Counts:
     """Record events, in the caller's transaction.
 

@@ -17,6 +17,7 @@ from recommender.ingest.upserts import Row, get_or_create_ids
 from recommender.ingest.users import Pair, accepted, locked_ids, of_two, user_id
 from recommender.ingest.values import Counts
 from recommender.models.tables import FOLLOWS, USERS
+from recommender.telemetry import traced
 
 _OF_ONESELF = "creator: a user cannot follow themselves"
 
@@ -63,6 +64,7 @@ def _read_follows(session: Session, pairs: Sequence[Pair]) -> dict[Pair, datetim
     return {(user, creator): at for user, creator, at in rows}
 
 
+@traced
 def follow(session: Session, user: AnyKey, creator: AnyKey, *, at: datetime | None = None) -> bool:
     """Let a user follow a creator, any other user. A second call changes nothing.
 
@@ -90,6 +92,7 @@ def follow(session: Session, user: AnyKey, creator: AnyKey, *, at: datetime | No
     return bool(bulk.insert_new(session, FOLLOWS, row))
 
 
+@traced
 def unfollow(session: Session, user: AnyKey, creator: AnyKey) -> bool:
     """Remove a follow.
 

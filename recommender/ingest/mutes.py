@@ -20,6 +20,7 @@ from recommender.ingest.users import accepted, locked_ids, of_two, user_id
 from recommender.ingest.values import Counts
 from recommender.models import MutedCreator, MutedHashtag, MutedKeyword, MutedSound
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS
+from recommender.telemetry import traced
 
 _OF_ONESELF = "{}: a user cannot mute themselves"
 
@@ -55,6 +56,7 @@ Keywords have no rows of their own, so their second table is None.
 """
 
 
+@traced
 def mute(
     session: Session, user: AnyKey, kind: MuteKind, value: AnyKey, *, at: datetime | None = None
 ) -> bool:
@@ -106,6 +108,7 @@ def _id_to_mute(session: Session, catalogue: Table, member: str) -> int:
     return sound
 
 
+@traced
 def unmute(session: Session, user: AnyKey, kind: MuteKind, value: AnyKey) -> bool:
     """Remove a mute.
 

@@ -32,8 +32,10 @@ from recommender.ingest.upserts import (
 from recommender.ingest.values import Counts
 from recommender.ingest.visibility import show_videos
 from recommender.models.tables import HASHTAGS, SOUNDS, USER_HASHTAGS, USER_SOUNDS, USERS
+from recommender.telemetry import traced
 
 
+@traced
 def upsert_users(session: Session, rows: Iterable[UserRow]) -> Counts:
     """Create or update users, and create missing interests and liked sounds.
 

@@ -47,6 +47,7 @@ from recommender.models.tables import (
     VIDEO_TERMS,
     VIDEOS,
 )
+from recommender.telemetry import traced
 
 MAX_NAMED = 20
 """The number of unknown videos that an error names."""
@@ -55,6 +56,7 @@ LEARNED_FROM = ("creator_id", "sound_id", "status", "published_at")
 """The columns of a video on which its creator's affinities depend."""
 
 
+@traced
 def upsert_videos(session: Session, rows: Iterable[VideoRow]) -> Counts:
     """Create or update videos, and create missing creators, sounds and hashtags.
 
@@ -158,6 +160,7 @@ def _named(session: Session, videos: RowsByKey, stored: Mapping[str, str | None]
     )
 
 
+@traced
 def set_video_status(
     session: Session, videos: AnyKey | Iterable[AnyKey], status: VideoStatus
 ) -> Counts:

@@ -38,6 +38,7 @@ from recommender.models.tables import (
     VIDEOS,
 )
 from recommender.settings import MOST_CANDIDATES, Settings
+from recommender.telemetry import traced
 
 USERS_PER_BATCH = 200
 """The number of users per batch of a rebuild; all their events are in memory."""
@@ -78,6 +79,7 @@ class RefreshReport:
         return asdict(self)
 
 
+@traced
 def refresh(
     bind: Engine | Connection,
     *,

@@ -36,6 +36,7 @@ from recommender.formats.scalars import AnyKey, key_or_none
 from recommender.models.tables import INTERACTIONS, USERS
 from recommender.ranking.request import FeedRequest, check_limit
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 DIGEST_LIMIT = 5
 """The default number of videos."""
@@ -164,10 +165,17 @@ _UserRow = tuple[int, str]
 
 def _digests(engine: Engine, own: _Run, users: Iterator[_UserRow]) -> Iterator[Digest]:
     while batch := sorted(islice(users, USERS_AT_ONCE)):
-        found = run_transaction(engine, partial(_serve, own, batch), settings=own.settings)
+        found = digest_batch(engine, own, batch)
         if engine.dialect.name == "sqlite":
             time.sleep(PAUSE_SECONDS)
         yield from found
+
+
+@traced
+def digest_batch(engine: Engine, own: _Run, batch: Sequence[_UserRow]) -> list[Digest]:
+    """Serve the users of a batch in a transaction."""
+    # The span is of a batch: one of the whole iterator would also last while the caller works.
+    return run_transaction(engine, partial(_serve, own, batch), settings=own.settings)
 
 
 def _serve(own: _Run, batch: Sequence[_UserRow], session: Session) -> list[Digest]:

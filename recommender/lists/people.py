@@ -38,6 +38,7 @@ from recommender.ranking.request import DEFAULT_LIMIT, PEOPLE, FeedRequest, Prof
 from recommender.ranking.scoring import score_of
 from recommender.ranking.viewer import Shape, Viewer
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 LARGEST_KEY = 2**63 - 1
 
@@ -87,6 +88,7 @@ class PeoplePosition(NamedTuple):
         return {f"after_{name}": value for name, value in place.items()}
 
 
+@traced
 def people(
     session: Session,
     user: AnyKey,

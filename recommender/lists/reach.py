@@ -53,6 +53,7 @@ from recommender.ranking.signals import faded
 from recommender.ranking.similar import by_creator, sounding, tagged
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 REACH_LIMIT, MOST_REACHED = 1_000, 10_000
 """The default and the largest number of users."""
@@ -94,6 +95,7 @@ class Recipient:
         return {"user": self.user, "score": self.score, "sources": list(self.sources)}
 
 
+@traced
 def reach(
     session: Session,
     video: AnyKey,

@@ -51,6 +51,7 @@ from recommender.ranking.signals import Signal
 from recommender.ranking.similar import NEWEST
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 LARGEST_KEY = 2**63 - 1
 
@@ -107,6 +108,7 @@ class SimilarPosition(NamedTuple):
         return {f"after_{name}": value for name, value in self._asdict().items()}
 
 
+@traced
 def similar(
     session: Session,
     videos: AnyKey | Iterable[AnyKey],

@@ -69,6 +69,7 @@ from recommender.ranking.registry import known_registry
 from recommender.ranking.request import DEFAULT_LIMIT, FeedRequest, Profile
 from recommender.ranking.viewer import Shape, Viewer
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 FOLLOWING = Profile("following", 1, {})
 
@@ -89,6 +90,7 @@ BY_INDEX = (published, available)
 """The filters that the index walks of `trending` apply: they give videos for everyone."""
 
 
+@traced
 def following(
     session: Session,
     user: AnyKey,
@@ -137,6 +139,7 @@ def following(
     return _telling(page, _reason_to_follow, own_words) if reasons else page
 
 
+@traced
 def trending(
     session: Session,
     language: str | None = None,

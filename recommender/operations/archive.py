@@ -56,6 +56,7 @@ from recommender.models.tables import (
 from recommender.models.types import PREFIX
 from recommender.operations.inventory import PER_USER
 from recommender.ranking.scoring import score_of
+from recommender.telemetry import traced
 
 WHOSE: Mapping[str, ColumnElement[Any]] = {
     "users": USERS.c.id,
@@ -96,6 +97,7 @@ Line = tuple[str, Mapping[str, Any]]
 _STREAMED = {"yield_per": FETCHED_ROWS}
 
 
+@traced
 def export_user(engine: Engine, user: AnyKey, file: str) -> ExportReport:
     """Write everything stored about a person to a file, from one database snapshot.
 

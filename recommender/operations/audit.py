@@ -24,6 +24,7 @@ from recommender.operations import audit_statements as statements
 from recommender.operations.audit_statements import Audited
 from recommender.ranking.request import Feed
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 PROMISES = (
     "repeats", "neighbours_creator", "neighbours_sound", "beyond_limits", "served_again",
@@ -115,6 +116,7 @@ class Audit:
         return {**asdict(self), "broken": list(self.broken)}
 
 
+@traced
 def audit(
     session: Session,
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Engine, Index
@@ -15,6 +16,7 @@ from recommender.database import lookup
 from recommender.database.expressions import viewed_and_positive
 from recommender.database.planner_statistics import unplanned_tables
 from recommender.database.schema import check_schema, schema_revision
+from recommender.database.session import Session as AnySession
 from recommender.database.spaces import list_spaces
 from recommender.database.transactions import translate_errors
 from recommender.errors import UnknownSignal
@@ -38,6 +40,7 @@ from recommender.operations.registered_plans import INDEX_ADVICE
 from recommender.operations.vector_recall import LEAST_RECALL, recall_of
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.registry import known_registry
+from recommender.telemetry import traced
 
 MAX_CLOCK_OFFSET = timedelta(minutes=1)
 
@@ -63,6 +66,7 @@ RELIST = (
 Check = Callable[[Session], Finding]
 
 
+@traced
 def diagnose(engine: Engine, *, plans: bool = False) -> tuple[Finding, ...]:
     """Check a database for problems that cause no error message.
 
@@ -131,13 +135,26 @@ def _profile(session: Session) -> Finding:
     )  # fmt: skip
 
 
+def rollup_backlog(session: AnySession) -> Any:
+    """Return a row of the pending events: their number, the oldest and newest time, `refreshed_at`.
+
+    At most `MAX_COUNTED` + 1 events are read; the times are None if no event is pending.
+    """
+    events = sa.select(PENDING.c.at).limit(MAX_COUNTED + 1).subquery("pending")
+    refreshed_at = sa.select(LEARNING_STATE.c.refreshed_at).scalar_subquery()
+    statement = sa.select(
+        sa.func.count().label("events"),
+        sa.func.min(events.c.at).label("oldest"),
+        sa.func.max(events.c.at).label("newest"),
+        refreshed_at.label("refreshed_at"),
+    ).select_from(events)
+    return lookup.run(session, statement).one()
+
+
 def _rollups(session: Session) -> Finding:
     """Check the number of pending events and the time of the last refresh."""
-    pending_events = sa.select(sa.literal(1)).select_from(PENDING).limit(MAX_COUNTED + 1).subquery()
-    count = sa.select(sa.func.count()).select_from(pending_events)
-    waiting = lookup.run(session, count).scalar() or 0
-    refreshed = sa.select(LEARNING_STATE.c.refreshed_at)
-    at = lookup.run(session, refreshed).scalar()
+    row = rollup_backlog(session)
+    waiting, at = row.events, row.refreshed_at
     number = f"more than {MAX_COUNTED:,}" if waiting > MAX_COUNTED else f"{waiting:,}"
     when = f"refreshed at {scalars.written_time(at)}" if at else "never refreshed"
     backlog = f"{number} events wait, {when}"

@@ -66,6 +66,7 @@ from recommender.operations.erased_names import (
 )
 from recommender.operations.inventory import OF_OTHERS, OF_VIDEOS, PER_USER, of_videos
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 T = TypeVar("T")
 
@@ -111,6 +112,7 @@ class Erasure:
         return asdict(self)
 
 
+@traced
 def erase_user(engine: Engine, user: AnyKey, *, settings: Settings | None = None) -> Erasure:
     """Erase a person, in transactions of at most 10,000 rows.
 
@@ -368,6 +370,7 @@ def _pending(session: Session, user_id: int, first: int, last: int) -> dict[int,
     return pending
 
 
+@traced
 def erase_video(session: Session, video: AnyKey) -> None:
     """Erase a video: its caption, hashtags, sound, key and everything derived from them.
 

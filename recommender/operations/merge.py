@@ -69,6 +69,7 @@ from recommender.operations.merge_sessions import (
     take_sessions,
 )
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 USERS_AT_ONCE = 5_000
 """The number of ids per range of users in which one statement looks for affinities to a guest."""
@@ -121,6 +122,7 @@ class Merge:
         return asdict(self)
 
 
+@traced
 def merge_users(
     engine: Engine, guest: AnyKey, user: AnyKey, *, settings: Settings | None = None
 ) -> Merge:

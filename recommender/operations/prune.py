@@ -43,6 +43,7 @@ from recommender.models.tables import (
     USERS,
 )
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 MAX_PRUNED_ROWS = 10_000
 """The most rows that one transaction reads, and so deletes."""
@@ -73,6 +74,7 @@ class PruneReport:
         return asdict(self)
 
 
+@traced
 def prune(
     bind: Engine | Connection,
     *,

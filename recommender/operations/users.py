@@ -39,6 +39,7 @@ from recommender.models import (
 )
 from recommender.models.tables import OUTSIDE_CANDIDATES, SUGGESTIONS, USERS
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ def _totals(session: Session, row_id: int) -> dict[str, Any]:
     return {name: int(value or 0) for name, value in zip(totals, row, strict=True)}
 
 
+@traced
 def reset_user(session: Session, user: AnyKey, *, at: datetime | None = None) -> None:
     """Reset a user's learned interests. Actions up to now no longer count.
 
@@ -197,6 +199,7 @@ def _forget_suggestions(session: Session, row_id: int) -> None:
     lookup.run(session, forgotten.values(shown=0, shown_at=None))
 
 
+@traced
 def rename_user(
     engine: Engine, old: AnyKey, new: AnyKey, *, settings: Settings | None = None
 ) -> None:

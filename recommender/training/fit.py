@@ -54,6 +54,7 @@ from recommender.ranking.profiles import get_profile
 from recommender.ranking.registry import known_registry
 from recommender.ranking.request import Profile
 from recommender.settings import Settings
+from recommender.telemetry import traced
 from recommender.training.impressions import ImpressionSample, Quality, Totals
 from recommender.training.versions import (
     MIN_USERS,
@@ -134,6 +135,7 @@ class Fit(LearnedVersion):
     seconds: float
 
 
+@traced
 def fit(
     engine: Engine,
     name: str,

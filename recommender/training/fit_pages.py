@@ -45,6 +45,7 @@ from recommender.evaluation.results import RankedPages
 from recommender.ranking.profiles import get_profile
 from recommender.ranking.request import Profile
 from recommender.settings import Settings
+from recommender.telemetry import traced
 from recommender.training.candidates import CandidateSample
 from recommender.training.impressions import MIN_COMPARED
 from recommender.training.versions import (
@@ -121,6 +122,7 @@ class PageFit(LearnedVersion):
         return {"over": "candidates", **LearnedVersion.as_dict(self)}
 
 
+@traced
 def fit_pages(
     engine: Engine,
     name: str,

@@ -32,7 +32,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 """The wings that each wing may import beside itself. `cli` may import every wing."""
 
-FOR_EVERYBODY = {"errors", "settings", "logs"}
+FOR_EVERYBODY = {"errors", "settings", "logs", "telemetry"}
 """The modules that stand beside the wings; they import one another only."""
 
 FOR_HOSTS = "testing"
