@@ -196,6 +196,7 @@ from .experiments.experiments import (
     start_experiment as start_experiment,
     stop_experiment as stop_experiment,
 )
+from .experiments.report import experiment_report as experiment_report
 
 # Evaluation and training
 from .evaluation.evaluate import evaluate as evaluate

@@ -58,7 +58,7 @@ GROUP_STARTS = (2, 3, 5, 9, 17, 33, 65)
 PLACES = tuple(f"place_{first}" for first in GROUP_STARTS)
 """The features for the group of positions of an impression."""
 
-_HAPPENED = {
+HAPPENED = {
     ENGAGED: is_positive(Interaction),
     "like": Interaction.liked_at.is_not(None),
     "share": Interaction.shares > 0,
@@ -178,16 +178,14 @@ def served_pages(
     is true for a positive state, and `is_shown` for impressions as in `served_rows`. Pages of the
     reference formula have no positions and are left out.
     """
-    # In a rewatch session a video may have been seen within the clock skew, so no tolerance then.
     served = ServedVideo
-    was_new = sa.or_(~FeedSession.rewatch, Interaction.first_at >= served.served_at)
     return (
         sa.select(
             served.user_id, served.session, served.page, served.position, served.video_id,
             served.profile_id, served.score_key, served.explored, served.signals,
             Video.creator_id, Video.sound_id, Video.format, Video.published_at, FeedSession.feed_id,
-            is_true(sa.and_(*_first_shown(), was_new)).label("is_shown"),
-            _label(values).label("label"), is_true(_HAPPENED[ENGAGED]).label("is_positive"),
+            is_true(is_shown()).label("is_shown"),
+            _label(values).label("label"), is_true(HAPPENED[ENGAGED]).label("is_positive"),
         )
         .join(FeedSession, _is_of_session())
         .join(ProfileVersion, ProfileVersion.id == served.profile_id)
@@ -233,9 +231,16 @@ def _first_shown() -> tuple[sa.ColumnElement[bool], ...]:
     return viewed == 1, has_outcome()
 
 
+def is_shown() -> sa.ColumnElement[bool]:
+    """Return the condition: the events of the joined state belong to the place, in any session."""
+    # In a rewatch session a video may have been seen within the clock skew, so no tolerance then.
+    was_new = sa.or_(~FeedSession.rewatch, Interaction.first_at >= ServedVideo.served_at)
+    return sa.and_(*_first_shown(), was_new)
+
+
 def _label(values: Mapping[str, float]) -> Number:
     """Return the value of the actual outcomes, as a share of the value of all outcomes."""
-    worth = [number(value) * is_true(_HAPPENED[name]) for name, value in values.items()]
+    worth = [number(value) * is_true(HAPPENED[name]) for name, value in values.items()]
     total: Any = sum(worth[1:], start=worth[0])
     return total / number(math.fsum(values.values()))  # type: ignore[no-any-return] # a double
 

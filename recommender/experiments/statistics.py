@@ -22,13 +22,12 @@ MIN_USERS = 100
 RATIO_ALPHA = 0.001
 """The chance that the sample-ratio check stops an experiment without a fault, over all looks."""
 
-RATIO_PRIOR = 1_000.0
+RATIO_PRIOR = 100.0
 """The weight of the planned shares in the sample-ratio check, in users.
 
-A larger one finds smaller faults, later. With this one, 52 % instead of 50 % is found at about
-12,000 users.
+A larger one finds small faults a little sooner and large ones later. This one finds 52 % instead of
+50 % at about 12,000 users, and two thirds instead of a half at 200.
 """
-
 
 TIGHTEST_AT = 2.0
 """The half-width at which a confidence sequence is tightest, as a multiple of the least effect.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -31,13 +32,13 @@ class Effect:
         sequence: the interval of the difference that holds however often one looks.
         relative, relative_plain, relative_sequence: the same as parts of the control's mean.
 
-    Intervals are None while there are too few users, or while all outcomes are equal. `relative`
-    values are also None if the control's mean is 0.
+    A mean of no users is None. Intervals are None while there are too few users, or while all
+    outcomes are equal. `relative` values are also None if the control's mean is 0.
     """
 
-    control: float
-    variant: float
-    difference: float
+    control: float | None
+    variant: float | None
+    difference: float | None
     plain: Range | None
     sequence: Range | None
     relative: float | None
@@ -101,29 +102,34 @@ def effect_of(found: Comparison, sequence: ConfidenceSequence) -> Effect:
         found: numbers, not arrays.
         sequence: the sequence; the plain interval has its alpha.
     """
-    difference, control = float(found.difference), float(found.control)
+    control, variant, difference = map(_known, (found.control, found.variant, found.difference))
     plain = _around(difference, float(plain_margin(found, sequence.alpha)))
     always = _around(difference, float(sequence.margin(found)))
+    scale = abs(control or 0.0)
     return Effect(
         control=control,
-        variant=float(found.variant),
+        variant=variant,
         difference=difference,
         plain=plain,
         sequence=always,
-        relative=difference / abs(control) if control else None,
-        relative_plain=_relative(plain, control),
-        relative_sequence=_relative(always, control),
+        relative=difference / scale if difference is not None and scale else None,
+        relative_plain=_relative(plain, scale),
+        relative_sequence=_relative(always, scale),
     )
 
 
-def _around(middle: float, margin: float) -> Range | None:
-    return Range(middle - margin, middle + margin) if margin < float("inf") else None
+def _known(mean: float) -> float | None:
+    return None if math.isnan(mean) else float(mean)
 
 
-def _relative(found: Range | None, control: float) -> Range | None:
-    if found is None or not control:
+def _around(middle: float | None, margin: float) -> Range | None:
+    if middle is None or math.isinf(margin):
         return None
-    return Range(found.low / abs(control), found.high / abs(control))
+    return Range(middle - margin, middle + margin)
+
+
+def _relative(found: Range | None, scale: float) -> Range | None:
+    return Range(found.low / scale, found.high / scale) if found and scale else None
 
 
 def verdict_of(

@@ -37,6 +37,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "follow": ("ana", "ben"),
     "following": ("ana",),
     "for_you": ("ana",),
+    "experiment_report": ("tried",),
     "get_experiment": ("tried",),
     "get_feed": ("reels",),
     "get_profile": (),

@@ -13,6 +13,7 @@ import pytest
 from recommender.experiments.statistics import (
     MIN_USERS,
     RATIO_ALPHA,
+    RATIO_PRIOR,
     TIGHTEST_AT,
     Comparison,
     ConfidenceSequence,
@@ -165,7 +166,7 @@ def test_the_information_for_a_width_has_that_width(width: float) -> None:
         ((5_100, 4_900), (0.5, 0.5), False),
         ((8_000, 1_000, 1_000), (0.8, 0.1, 0.1), False),
         ((8_000, 1_200, 800), (0.8, 0.1, 0.1), True),
-        ((200, 0), (0.5, 0.5), True),
+        ((140, 70), (0.5, 0.5), True),
     ],
 )
 def test_the_sample_ratio_check_finds_faults(
@@ -190,9 +191,9 @@ def test_the_evidence_of_the_sample_ratio_has_the_mean_1_under_the_plan() -> Non
 
 def _evidence(first: int, second: int, share: float) -> float:
     """The likelihood ratio by sequential prediction: each user's chance given those before."""
-    prior, ratio, counts = (1_000 * share, 1_000 * (1 - share)), 1.0, [0, 0]
+    prior, ratio, counts = (RATIO_PRIOR * share, RATIO_PRIOR * (1 - share)), 1.0, [0, 0]
     for number in [0] * first + [1] * second:
-        expected = (prior[number] + counts[number]) / (1_000 + sum(counts))
+        expected = (prior[number] + counts[number]) / (RATIO_PRIOR + sum(counts))
         ratio *= expected / (share, 1 - share)[number]
         counts[number] += 1
     assert ratio_p_value((first, second), (share, 1 - share)) == pytest.approx(min(1, 1 / ratio))

@@ -62,6 +62,7 @@ CALLS: Mapping[str, Call] = {
     "delete_feed": lambda s: recommender.delete_feed(s, "reels").deleted_at is not None,
     "start_experiment": lambda s: recommender.start_experiment(s, "tried", ["mine"]).id,
     "get_experiment": lambda s: recommender.get_experiment(s, "tried").feed is None,
+    "experiment_report": lambda s: recommender.experiment_report(s, "tried").days,
     "list_experiments": lambda s: len(recommender.list_experiments(s)),
     "stop_experiment": lambda s: recommender.stop_experiment(s, "tried").stopped_at is not None,
     "resolve": lambda s: recommender.resolve(s, "ana").known,

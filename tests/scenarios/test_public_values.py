@@ -149,10 +149,17 @@ def learned(engine: Engine, _folder: Path) -> dict[str, Any]:
     return {
         "evaluate": recommender.evaluate(engine, cutoff=cutoff, sample=1),
         "evaluate_next": recommender.evaluate_next(engine, cutoff=cutoff, sample=1),
+        "experiment_report": run_transaction(engine, tried),
         "fit": recommender.fit(engine, "learned", **fits),
         "fit_pages": recommender.fit_pages(engine, "paged", sample=10, **fits),
         "replay_profile": recommender.replay_profile(engine, "for_you", since=WORLD.beginning),
     }
+
+
+def tried(session: Session) -> Any:
+    recommender.create_profile(session, "warmer", {"freshness": 2.0})
+    recommender.start_experiment(session, "tried", ["warmer"], guardrails=["reports"])
+    return recommender.experiment_report(session, "tried")
 
 
 def plain_of(value: Any) -> Any:

@@ -188,7 +188,7 @@ OTHERS = {
 
 READS = {
     "as_datetime", "audit", "create_engine", "diagnose", "diff_profiles", "evaluate",
-    "evaluate_follow", "evaluate_next", "explain", "export_file",
+    "evaluate_follow", "evaluate_next", "experiment_report", "explain", "export_file",
     "export_user", "feed_query", "following", "get_experiment", "get_feed", "get_profile",
     "list_experiments", "list_feeds",
     "list_profiles", "list_spaces", "prepare_engine",
