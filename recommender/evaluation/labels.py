@@ -36,6 +36,7 @@ from recommender.formats import scalars
 from recommender.formats.scalars import UNDATED
 from recommender.learning.outcomes import has_outcome
 from recommender.models import (
+    ExperimentRow,
     FeedSession,
     FeedVersion,
     Interaction,
@@ -202,6 +203,8 @@ def began_between(
 ) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the condition: the session began at `since` or later, and before `until`.
 
+    Sessions of interleaved experiments are left out: two profiles ranked each of their pages.
+
     Args:
         since: the start.
         until: the end.
@@ -210,7 +213,11 @@ def began_between(
     versions = sa.select(FeedVersion.id).where(FeedVersion.name == feed)
     own = FeedSession.feed_id
     is_of_feed = own.is_(None) if feed is None else own.in_(versions)
-    return FeedSession.started_at >= since, FeedSession.started_at < until, is_of_feed
+    mixed = sa.select(ExperimentRow.id).where(ExperimentRow.interleaved)
+    own_experiment = FeedSession.experiment_id
+    has_one_profile = sa.or_(own_experiment.is_(None), own_experiment.not_in(mixed))
+    is_between = FeedSession.started_at >= since, FeedSession.started_at < until
+    return *is_between, is_of_feed, has_one_profile
 
 
 def _is_of_session() -> sa.ColumnElement[bool]:

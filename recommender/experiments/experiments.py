@@ -25,7 +25,7 @@ from recommender.ranking.profiles import (
     get_profile,
     lock_versions,
 )
-from recommender.ranking.request import Feed, Profile
+from recommender.ranking.request import REFERENCE, Feed, Profile
 
 MAX_VARIANTS = 10
 
@@ -152,8 +152,8 @@ def start_experiment(
     shares = _shares(share, len(profiles) - 1)
     if not isinstance(interleaved, bool):
         raise InvalidValue(f"interleaved: {scalars.shown(interleaved)} is neither true nor false")
-    if interleaved and len(profiles) != 2:
-        raise InvalidValue("interleaved: a page holds the videos of one variant: name only one")
+    if interleaved:
+        _check_interleaved(profiles)
     _check_known("metric", [metric], METRICS)
     watched = _names("guardrails", guardrails)
     _check_known("guardrails", watched, (*GUARDRAILS, *METRICS))
@@ -321,6 +321,13 @@ def _check_profiles(profiles: Sequence[Profile], feed: Feed | None) -> None:
             raise InvalidValue(
                 f"profile: {profile.name} has neither sources nor limits: choose another one"
             )
+
+
+def _check_interleaved(profiles: Sequence[Profile]) -> None:
+    if len(profiles) != len(("control", "variant")):
+        raise InvalidValue("interleaved: a page holds the videos of one variant: name only one")
+    if any(profile.is_reference for profile in profiles):
+        raise InvalidValue(f"interleaved: {REFERENCE} has no diversity: choose another profile")
 
 
 def _shares(share: float, variants: int) -> list[float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -33,17 +33,31 @@ def with_experiment(viewer_query: Statement, *, resumes: bool) -> Statement:
         begins, own = FeedSession.next_position.is_(None), FeedSession.experiment_id
         is_its = sa.or_(sa.and_(begins, runs), ExperimentRow.id == own)
     row = ExperimentRow
-    columns = (row.id.label("experiment_id"), row.name.label("experiment"), row.arms)
+    columns = (
+        row.id.label("experiment_id"), row.name.label("experiment"), row.arms, row.interleaved,
+    )  # fmt: skip
     return viewer_query.add_columns(*columns).outerjoin(row, is_its)
 
 
-def assigned(
-    rows: Sequence[Any], profile: str | Profile | None, assign: str | None
-) -> tuple[Arm | None, Profile]:
-    """Return the arm and the profile of a request. The arm is None if it is in no experiment.
+class Assignment(NamedTuple):
+    """What ranks a request.
 
-    A request that names a profile is in none. A known viewer's row decides the arm, so a new key
-    does not change it.
+    Attributes:
+        profile: the profile.
+        arm: the arm of the experiment that chose it; None if the request is in none.
+        rival: the variant of an interleaved experiment, whose videos take turns with the profile's.
+    """
+
+    profile: Profile
+    arm: Arm | None = None
+    rival: Profile | None = None
+
+
+def assigned(rows: Sequence[Any], profile: str | Profile | None, assign: str | None) -> Assignment:
+    """Return what ranks a request.
+
+    A request that names a profile is in no experiment. A known viewer's row decides the arm, so a
+    new key does not change it. In an interleaved experiment every viewer is in the arm 0.
 
     Args:
         rows: the rows of the viewer's query, with the profile outside of experiments.
@@ -57,14 +71,21 @@ def assigned(
     if assign is not None:
         scalars.parse_named("assign", scalars.key, assign)
     if isinstance(profile, Profile):
-        return None, profile
+        return Assignment(profile)
     own, row = profile_in(rows, profile), rows[0]
-    if profile is not None or row.experiment_id is None:
-        return None, own
+    is_stranger = row.id is None and assign is None
+    if profile is not None or row.experiment_id is None or is_stranger:
+        return Assignment(own)
+    if row.interleaved:
+        control, rival = map(_stored_profile, row.arms)
+        return Assignment(control, numbered_arm(row, 0), rival)
     if getattr(row, "next_position", None) is not None:
-        return numbered_arm(row, row.arm), own
-    if row.id is None and assign is None:
-        return None, own
-    arm, stored = arm_of(row, f"user {row.id}" if row.id is not None else f"assign {assign}")
-    name, _, version = arm.name.partition("@")
-    return arm, Profile(name, int(version), stored["weights"], id=stored["profile_id"])
+        return Assignment(own, numbered_arm(row, row.arm))
+    arm, stored = arm_of(row, f"assign {assign}" if row.id is None else f"user {row.id}")
+    return Assignment(_stored_profile(stored), arm)
+
+
+def _stored_profile(stored: Mapping[str, Any]) -> Profile:
+    """Return the profile of an arm as its experiment stores it."""
+    name, _, version = stored["profile"].partition("@")
+    return Profile(name, int(version), stored["weights"], id=stored["profile_id"])

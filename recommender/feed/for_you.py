@@ -24,7 +24,7 @@ from recommender.feed.reasons import with_reasons
 from recommender.feed.recorded import recorded_page
 from recommender.feed.refill import is_refillable, refilled
 from recommender.feed.resolve import resolve
-from recommender.feed.selection import Place, select_places
+from recommender.feed.selection import Place, draft, select_places
 from recommender.feed.sessions import serve
 from recommender.feed.statements import (
     Candidates,
@@ -37,7 +37,7 @@ from recommender.feed.values import FeedItem, FeedPage, Words, checked_words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.logs import log
-from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, FeedRequest
+from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, FeedRequest, Profile
 from recommender.ranking.signals import Signal
 from recommender.ranking.sources import BACKFILL
 from recommender.settings import Settings
@@ -146,10 +146,50 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
     if page.exhausted and is_refillable(request):
         candidates, places = refilled(session, request, candidates, places)
         page = replace(page, exhausted=len(places) < request.limit)
-    items, took = placed_items(session, request, candidates, places), time.monotonic() - started
+    items = placed_items(session, request, candidates, places)
+    if request.rival is not None:
+        items = interleaved_items(session, request, request.rival, candidates, items)
+    took = time.monotonic() - started
     page = replace(page, items=items, milliseconds=round(1000 * took))
     is_recorded = record and request.known
     return serve(session, page, request.settings, request.seen_until) if is_recorded else page
+
+
+def interleaved_items(
+    session: Session,
+    request: FeedRequest,
+    rival: Profile,
+    candidates: Candidates,
+    own: Sequence[FeedItem],
+) -> tuple[FeedItem, ...]:
+    """Return the videos of a page and of the rival profile's page in turn: two statements.
+
+    Args:
+        session: the caller's transaction.
+        request: as `resolve` returns it.
+        rival: the profile of the other page.
+        candidates: the candidates of the page.
+        own: the items of the page.
+    """
+    against = replace(request, profile=rival, rival=None)
+    others, places = ranked_places(session, against)
+    teams = own, placed_items(session, against, others, places)
+    videos = {
+        row.video_id: scored_candidate(each, row)
+        for each, found in ((request, candidates), (against, others))
+        for row in found.rows
+    }
+    lists = [[item.video_id for item in team] for team in teams]
+    picks = draft(lists, videos, request)
+    return tuple(
+        replace(
+            teams[pick.team][pick.place],
+            position=position,
+            crowded=pick.crowded,
+            profile=rival if pick.team else None,
+        )
+        for position, pick in enumerate(picks, start=request.position)
+    )
 
 
 def ranked_places(session: Session, request: FeedRequest) -> tuple[Candidates, list[Place]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -23,7 +23,7 @@ from recommender.models.tables import SERVED, SESSIONS
 from recommender.ranking.filters import still_allowed
 from recommender.ranking.profiles import profile_of_id
 from recommender.ranking.registry import Registry
-from recommender.ranking.request import RequestSummary
+from recommender.ranking.request import Profile, RequestSummary
 from recommender.ranking.scoring import score_of
 from recommender.ranking.viewer import Viewer, ViewerParts, values_of
 
@@ -54,18 +54,26 @@ def page_at(session: Session, request: RequestSummary) -> FeedPage | None:
     if not rows:
         return None
     first = rows[0]
-    profile = request.profile
-    if first.profile_id != profile.id:
-        profile = profile_of_id(session, first.profile_id)
+    profiles = _profiles(session, request, {row.profile_id for row in rows})
+    # In an interleaved experiment the page has the profile that the request has by now.
+    profile = profiles.get(request.profile.id) or profiles[first.profile_id]
     served = replace(request, profile=profile, limit=first.asked, as_of=first.served_at)
     still = "still_in_classic" if profile.is_reference else "still"
     shown = [row for row in rows if row._mapping[still]]  # noqa: SLF001 - its API
     page = FeedPage(
         request=served,
-        items=tuple(_recorded_item(row, profile.weights) for row in shown),
+        items=tuple(_recorded_item(row, profiles[row.profile_id], profile) for row in shown),
         exhausted=first.after - request.position < first.asked,
     )
     return with_cursor(page, first.after)
+
+
+def _profiles(
+    session: Session, request: RequestSummary, ids: Iterable[int]
+) -> dict[int | None, Profile]:
+    """Return profiles by their row ids; a statement for each but the request's own."""
+    own = request.profile
+    return {one: own if one == own.id else profile_of_id(session, one) for one in ids}
 
 
 @lru_cache(MAX_STATEMENTS)
@@ -88,8 +96,8 @@ def _recorded_query(registry: Registry) -> Statement:
     return shown.order_by(shown.selected_columns.position)
 
 
-def _recorded_item(row: Any, weights: Mapping[str, float]) -> FeedItem:
-    values = row.signals
+def _recorded_item(row: Any, profile: Profile, of_page: Profile) -> FeedItem:
+    values, weights = row.signals, profile.weights
     ours = {name: Contribution(values.get(name, 0.0), weight) for name, weight in weights.items()}
     own = {name: Contribution(*pair) for name, pair in values.items() if name not in weights}
     return FeedItem(
@@ -100,6 +108,7 @@ def _recorded_item(row: Any, weights: Mapping[str, float]) -> FeedItem:
         explored=row.explored,
         crowded=row.crowded,
         refilled=row.refilled,
+        profile=None if profile is of_page else profile,
         **shown_fields(row),
     )
 

@@ -131,7 +131,7 @@ def resolve(
     resumes = bool(cursor) or session_id is not None
     rows = _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
     row, registry = rows[0], known_registry(lookup.registry(session))
-    arm, chosen = assigned(rows, profile, assign)
+    assignment = assigned(rows, profile, assign)
     named = feed_in(row, feed) if resumes or feed is not None else None
     request = FeedRequest(
         user=key if row.id is None else row.key,
@@ -141,8 +141,7 @@ def resolve(
         device=row.device,
         learned_since=row.learned_since,
         has_for_followers=bool(row.has_for_followers),
-        profile=chosen,
-        arm=arm,
+        **assignment._asdict(),
         as_of=moment,
         learning=learning_at(row, moment),
         registry=registry,

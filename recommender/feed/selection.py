@@ -124,6 +124,60 @@ def select_places(
     return arrange(candidates, spread, unseen=established[-1] if is_cut else None)
 
 
+class Pick(NamedTuple):
+    """A position of a page that two teams share.
+
+    Attributes:
+        team: the number of the team that picked, 0 or 1.
+        place: the place of the video in the team's own page, from 0.
+        crowded: as in `Place`.
+    """
+
+    team: int
+    place: int
+    crowded: bool
+
+
+def draft(
+    pages: Sequence[Sequence[int]], videos: Mapping[int, ScoredCandidate], request: FeedRequest
+) -> list[Pick]:
+    """Return a page on which two teams pick in turn from their own pages (team draft interleaving).
+
+    In each round chance decides which team picks first; each picks the best video of its page that
+    is left and within the limits of diversity. If it has none, the other team picks; if neither
+    has, the video is crowded.
+
+    Source: Radlinski, Kurup and Joachims, 2008, How does clickthrough data reflect retrieval
+    quality?
+
+    Args:
+        pages: the videos of the two teams' pages, in order.
+        videos: every video of the pages.
+        request: the request of the page.
+    """
+    chance, limits = request.chance(), limits_of(request.feed)
+    shown: list[PlacedVideo | ScoredCandidate] = [*request.places_before]
+    left = [dict(enumerate(page)) for page in pages]
+    picks: list[Pick] = []
+    while any(left) and len(picks) < request.limit:
+        ahead = sum(1 if pick.team else -1 for pick in picks)  # positive if the second team is
+        first = chance.randrange(2) if ahead == 0 else int(ahead < 0)
+        order, used = (first, 1 - first), used_up(shown, limits)
+        within = (
+            Pick(team, place, crowded=False)
+            for team in order
+            for place, video in left[team].items()
+            if is_within(videos[video], used)
+        )
+        rest = (Pick(team, place, crowded=True) for team in order for place in left[team])
+        pick = next(within, None) or next(rest)
+        picks.append(pick)
+        taken = pages[pick.team][pick.place]
+        shown.append(videos[taken])
+        left = [{n: video for n, video in team.items() if video != taken} for team in left]
+    return picks
+
+
 def limits_of(feed: Feed | None) -> tuple[Limit, ...]:
     """Return the limits of a feed's pages: the common limits, then the feed's own."""
     own = () if feed is None else feed.limits.items()

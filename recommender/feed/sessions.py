@@ -36,7 +36,7 @@ from recommender.models.tables import SERVED, SESSIONS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import allowed
 from recommender.ranking.history import keyed_videos, not_seen
-from recommender.ranking.request import FeedRequest, PlacedVideo, RequestSummary
+from recommender.ranking.request import FeedRequest, PlacedVideo, Profile, RequestSummary
 from recommender.ranking.scoring import score_key_of
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from recommender.settings import Settings
@@ -306,6 +306,7 @@ def _advance_statement() -> Any:
 
 
 def _served_row(request: RequestSummary, item: FeedItem) -> Mapping[str, Any]:
+    profile = item.profile or request.profile
     return {
         "user_id": request.user_id,
         "session": request.session,
@@ -313,22 +314,22 @@ def _served_row(request: RequestSummary, item: FeedItem) -> Mapping[str, Any]:
         "video_id": item.video_id,
         "page": request.position,
         "served_at": request.as_of,
-        "profile_id": request.profile.id,
+        "profile_id": profile.id,
         "score_key": score_key_of(item.score),
         "sources": LIST_SEPARATOR.join(item.sources),
         "explored": item.explored,
         "crowded": item.crowded,
         "refilled": item.refilled,
-        "signals": _recorded_signals(request, item),
+        "signals": _recorded_signals(profile, item),
     }
 
 
-def _recorded_signals(request: RequestSummary, item: FeedItem) -> dict[str, float | list[float]]:
+def _recorded_signals(profile: Profile, item: FeedItem) -> dict[str, float | list[float]]:
     """Return the values of the signals that are not 0.
 
     A signal of the host has its value and its weight, because no profile holds that weight.
     """
-    weights = request.profile.weights
+    weights = profile.weights
     return {
         name: part.value if name in weights else [part.value, part.weight]
         for name, part in item.signals.items()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from recommender.errors import InvalidValue
 from recommender.formats import scalars
 from recommender.formats.plain import plain
-from recommender.ranking.request import FeedRequest, RequestSummary
+from recommender.ranking.request import FeedRequest, Profile, RequestSummary
 
 
 class Contribution(NamedTuple):
@@ -113,6 +113,7 @@ class FeedItem:
         filters: the outcomes of the filters, which only `rank` tells; empty in other lists.
         reasons: up to three causes of its place, the strongest first; empty if not asked for.
         reason: the sentence of these causes, None if not asked for.
+        profile: the profile that ranked it; None for the one of the page.
     """
 
     position: int
@@ -133,6 +134,7 @@ class FeedItem:
     filters: tuple[FilterOutcome, ...] = ()
     reasons: tuple[Reason, ...] = ()
     reason: str | None = None
+    profile: Profile | None = None
 
     def as_dict(self, *, signals: bool = False) -> dict[str, Any]:
         """Return the video as `feed --format json` prints it.
@@ -154,6 +156,8 @@ class FeedItem:
         }
         if self.refilled:
             shown["refilled"] = True
+        if self.profile is not None:
+            shown["profile"] = self.profile.label
         if self.filters:
             shown["filters"] = [outcome.as_dict() for outcome in self.filters]
         if self.reasons:

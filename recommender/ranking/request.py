@@ -317,6 +317,7 @@ class FeedRequest(RequestSummary):
         seen_until: the position up to which the viewer looked at the session.
         places_before: the last videos before the page, in order: as many as a limit of the feed
             may look at, or one.
+        rival: the profile whose videos take turns with the profile's, None for none.
         seed: the random seed, 0 to 2,147,483,646; the same seed gives the same page.
     """
 
@@ -335,6 +336,7 @@ class FeedRequest(RequestSummary):
     next_position: int = 1
     seen_until: int = 0
     places_before: tuple[PlacedVideo, ...] = ()
+    rival: Profile | None = None
     seed: int = 0
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from recommender import (
     start_experiment,
     stop_experiment,
 )
+from recommender.evaluation.labels import served_pages
+from recommender.feed.selection import ScoredCandidate, draft
 from recommender.formats.experiments import arm_number
-from recommender.models.tables import EXPERIMENTS, SESSIONS, USERS
+from recommender.models.tables import EXPERIMENTS, SERVED, SESSIONS, USERS
 from tests.support.kinds import slow_on_postgresql
 from tests.support.worlds import NOON, at, counted_statements, make_user, make_videos, rows_of
 
@@ -295,3 +298,71 @@ def test_an_export_names_the_experiment_and_an_erasure_ends_it(
     recommender.erase_user(engine, "viewer")
     with Session(engine) as session:
         assert arms_of(session) == []
+
+
+def test_interleaved_pages_take_turns_and_each_place_knows_its_profile(session: Session) -> None:
+    make_world(session, users=2)
+    start_experiment(session, "tried", ["old"], interleaved=True)
+    with counted_statements(session.connection()) as alone:
+        serve(session, "u0", profile="for_you", limit=4)
+    with counted_statements(session.connection()) as both:
+        first = serve(session, limit=4)
+    assert len(both) - len(alone) == 2
+    second = serve(session, limit=4, cursor=first.cursor)
+    assert not {item.video for item in first.items} & {item.video for item in second.items}
+    for page, cursor in ((first, None), (second, first.cursor)):
+        labels = [(item.profile or page.request.profile).label for item in page.items]
+        assert sorted(labels) == ["for_you@1"] * 2 + ["old@1"] * 2
+        assert sorted(labels[:2]) == ["for_you@1", "old@1"]
+        for item, label in zip(page.items, labels, strict=True):
+            alike = recommender.rank(session, "viewer", [item.video], profile=label, as_of=NOON)
+            assert item.signals.keys() == alike.items[0].signals.keys()
+        again = serve(session, limit=4, cursor=cursor) if cursor else page
+        assert again.items == page.items
+        assert page.as_dict()["items"][0].get("profile") in {None, "old@1"}
+    assert [item.position for item in (*first.items, *second.items)] == list(range(1, 9))
+    assert second.request.profile.label == "for_you@1"
+
+
+def test_replay_leaves_interleaved_pages_out(session: Session) -> None:
+    make_world(session)
+    serve(session, limit=4)
+    start_experiment(session, "tried", ["old"], interleaved=True)
+    mixed = serve(session, limit=4)
+    read = session.execute(served_pages({"engaged": 1.0}, at(-1), at(1))).all()
+    assert [row.position for row in read] == [1, 2, 3, 4]
+    assert len(rows_of(session, SERVED, "position")) == 4 + len(mixed.items)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_draft_is_fair_and_keeps_apart_what_can_be_kept_apart(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    videos = {n: ScoredCandidate(-n, chance.randrange(9), None) for n in range(30)}
+    teams = [chance.sample(range(30), 12) for _ in range(2)]
+    request = RequestLike(limit=10, seed=seed)
+    picks = draft(teams, videos, request)  # type: ignore[arg-type]
+    shown = [teams[pick.team][pick.place] for pick in picks]
+    assert len(set(shown)) == 10
+    sides = [pick.team for pick in picks]
+    # A team that had nothing apart from the video before lets the other one pick.
+    assert abs(sides.count(0) - sides.count(1)) <= 2
+    for number, (pick, video) in enumerate(zip(picks, shown, strict=True)):
+        is_alike = number > 0 and videos[video].creator == videos[shown[number - 1]].creator
+        assert is_alike <= pick.crowded
+        left = [v for team in teams for v in team if v not in shown[:number]]
+        others = {videos[v].creator for v in left}
+        assert pick.crowded == (number > 0 and others <= {videos[shown[number - 1]].creator})
+    assert picks == draft(teams, videos, request)  # type: ignore[arg-type]
+
+
+@dataclass
+class RequestLike:
+    """What a draft reads of a request."""
+
+    limit: int
+    seed: int
+    feed: None = None
+    places_before: tuple[()] = ()
+
+    def chance(self) -> random.Random:
+        return random.Random(self.seed)  # noqa: S311
