@@ -206,3 +206,6 @@ from .evaluation.off_policy import replay_profile as replay_profile
 from .evaluation.log_files import LogFiles as LogFiles
 from .training.fit import fit as fit
 from .training.fit_pages import fit_pages as fit_pages
+
+# Reports for people
+from .reports.collect import report as report

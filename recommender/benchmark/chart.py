@@ -1,4 +1,4 @@
-"""Draw figures as pictures, with the `report` extra."""
+"""Draw figures as pictures, with the `plot` extra."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plot(
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:
         raise RecommenderError(
-            "a picture needs matplotlib: pip install 'recommender[report]'"
+            "a picture needs matplotlib: pip install 'recommender[plot]'"
         ) from None
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(title=title, xlabel=horizontal, ylabel=vertical)

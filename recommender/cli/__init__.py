@@ -60,6 +60,7 @@ GROUPS = {
         "db": ("db", "Create, upgrade and check the database tables."),
         "doctor": ("doctor", "Check the database and suggest fixes. Read-only."),
         "audit": ("audit", "Check that every page served kept its promises. Read-only."),
+        "report": ("report", "Write a report for people: one HTML file that opens offline."),
         "prune": ("prune", "Delete what has expired, and old events and sessions."),
         "bench": ("bench", "Measure page times on a synthetic world in an empty database."),
     },

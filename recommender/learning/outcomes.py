@@ -11,7 +11,7 @@ from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import age_days, number
 from recommender.learning.engagement import MAX_CLOCK_SKEW
-from recommender.models import Interaction, ServedVideo
+from recommender.models import FeedSession, Interaction, ServedVideo
 
 
 def has_outcome() -> ColumnElement[bool]:
@@ -25,6 +25,15 @@ def has_outcome() -> ColumnElement[bool]:
     order = (_order(later) > _order(ServedVideo), _is_before_events(later))
     is_superseded = sa.select(later.position).where(*is_same, *order).exists()
     return sa.and_(_is_before_events(ServedVideo), ~is_superseded)
+
+
+def was_looked_at() -> ColumnElement[bool]:
+    """Return the condition that the user looked at a place: it has an outcome, or was marked seen.
+
+    The statement joins `FeedSession`, and outer joins `Interaction` by the user and the video.
+    """
+    is_seen = ServedVideo.position <= FeedSession.seen_until
+    return sa.or_(is_seen, sa.and_(Interaction.user_id.is_not(None), has_outcome()))
 
 
 def _order(place: Any) -> sa.Tuple:

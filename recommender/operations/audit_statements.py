@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Subquery
 from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Statement, age_days, number
-from recommender.learning.outcomes import has_outcome
+from recommender.learning.outcomes import was_looked_at
 from recommender.models import (
     Block,
     FeedSession,
@@ -249,10 +249,8 @@ def unseen(audited: Audited) -> Statement:
     is_same = sa.and_(
         Interaction.user_id == ServedVideo.user_id, Interaction.video_id == ServedVideo.video_id
     )
-    has_none = sa.or_(Interaction.user_id.is_(None), ~has_outcome())
     places = sa.select(ServedVideo.position).join(FeedSession).outerjoin(Interaction, is_same)
-    is_unseen = FeedSession.seen_until < ServedVideo.position
-    return places.where(_is_new(audited), is_unseen, has_none)
+    return places.where(_is_new(audited), ~was_looked_at())
 
 
 def seen_before(audited: Audited) -> Statement:

@@ -27,6 +27,8 @@ MAY_IMPORT = {
     "evaluation": GROUND | {"lists", "feed", "ranking", "files", "learning"},
     "experiments": GROUND | {"evaluation", "feed", "ranking", "learning"},
     "training": GROUND | {"evaluation", "ranking"},
+    "reports": GROUND
+    | {"operations", "evaluation", "lists", "feed", "ranking", "learning"},
     "hosts": GROUND,
     "benchmark": GROUND | {"operations", "lists", "feed", "ranking", "ingest", "files", "learning"},
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Reports for people: one HTML file that opens offline, from the log of served pages."""

@@ -1,0 +1,185 @@
+"""Charts as SVG, drawn by pygal and coloured by the style sheet of the page.
+
+pygal would add a script and a style sheet to every chart. Both are taken out, so that a page needs
+no script, and so that one style sheet serves all charts in light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import pygal
+from markupsafe import Markup
+from pygal.config import Config
+from pygal.style import Style
+
+from recommender.evaluation.bootstrap import Interval
+from recommender.reports.text import plain_line
+
+WIDTH, HEIGHT = 360, 210
+"""The size of a chart in its own units: text of 11 units can be read on a narrow phone."""
+
+FONT_SIZE = 11
+
+ROW_HEIGHT = 30
+"""The height of a row of horizontal bars."""
+
+LABELS = 6
+"""About the number of labels on the axis of days."""
+
+WHISKER = 3
+"""Half the width of the ends of an interval."""
+
+Write = Callable[[Any], str]
+"""A function that writes a value of an axis."""
+
+
+def count(value: float) -> str:
+    """Return a number with separators of thousands."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+
+
+def percent(value: float) -> str:
+    """Return a share as a percentage."""
+    return f"{value:.0%}" if round(value, 2) == round(value, 6) else f"{value:.1%}"
+
+
+def bars(
+    alt: str, labels: Sequence[str], values: Sequence[float | None], write: Write = count
+) -> Markup:
+    """Return vertical bars.
+
+    Args:
+        alt: the text for people who do not see the chart.
+        labels: the labels below the bars.
+        values: a value for each label, None for no bar.
+        write: writes a value.
+    """
+    chart = pygal.Bar(_config(write, labels))
+    chart.add(None, list(values))
+    return _drawn(chart, alt)
+
+
+def line(
+    alt: str, labels: Sequence[str], values: Sequence[Interval | None], write: Write = percent
+) -> Markup:
+    """Return a line of values with their intervals; a missing value leaves a gap."""
+    config = _config(write, labels)
+    config.dots_size, config.include_x_axis = 2.5, False
+    known = [value for value in values if value]
+    low, high = (min(v.low for v in known), max(v.high for v in known)) if known else (0.0, 1.0)
+    room = max(0.02, (high - low) / 10)
+    config.range = (max(0.0, low - room), min(1.0, high + room))
+    chart = pygal.Line(config)
+    chart.add(
+        None,
+        [
+            {"value": v.value, "ci": {"low": v.low, "high": v.high}} if v else None
+            for v in values
+        ],
+        allow_interruptions=True,
+    )  # fmt: skip
+    return _drawn(chart, alt)
+
+
+def compared(
+    alt: str,
+    labels: Sequence[str],
+    series: Sequence[Sequence[float]],
+    write: Write = percent,
+) -> Markup:
+    """Return horizontal bars: for each label one of every series, the first on top."""
+    config = _config(write, ())
+    config.height = 40 + ROW_HEIGHT * len(labels)
+    config.x_labels = [plain_line(label) for label in reversed(labels)]
+    config.margin_right = 14
+    chart = pygal.HorizontalBar(config)
+    for values in series:
+        chart.add(None, list(reversed(values)))
+    return _drawn(chart, alt)
+
+
+def curve(alt: str, points: Sequence[tuple[float, float]], write: Write = percent) -> Markup:
+    """Return a curve from 0 to 1 over the diagonal of equal shares."""
+    config = _config(write, ())
+    config.show_dots = False
+    config.xrange = config.range = (0, 1)
+    config.x_value_formatter = write
+    chart = pygal.XY(config)
+    chart.add(None, list(points), fill=False)
+    chart.add(None, [(0, 0), (1, 1)])
+    return _drawn(chart, alt)
+
+
+def _config(write: Write, labels: Sequence[str]) -> Config:
+    return Config(
+        width=WIDTH,
+        height=HEIGHT,
+        margin=4,
+        margin_top=10,
+        margin_right=8,
+        spacing=6,
+        style=Style(label_font_size=FONT_SIZE, major_label_font_size=FONT_SIZE),
+        show_legend=False,
+        js=(),
+        css=(),
+        min_scale=3,
+        max_scale=5,
+        include_x_axis=True,
+        value_formatter=write,
+        x_labels=list(labels) or None,
+        x_labels_major_every=max(1, -(-len(labels) // LABELS)),
+        truncate_label=-1,
+        show_minor_x_labels=len(labels) <= LABELS,
+        disable_xml_declaration=True,
+        no_prefix=True,
+    )
+
+
+def _drawn(chart: Any, alt: str) -> Markup:
+    """Return a chart as SVG for a page, with its alternative text."""
+    chart.add_xml_filter(lambda root: _plain(root, alt))
+    return Markup(chart.render(is_unicode=True))  # noqa: S704 - pygal escapes all text
+
+
+def _plain(root: Element, alt: str) -> Element:
+    """Remove what a page does not need, and turn the values of marks into titles."""
+    for parent in list(root.iter()):
+        for child in list(parent):
+            is_comment = not isinstance(child.tag, str)
+            if is_comment or child.tag in {"defs", "title"}:
+                parent.remove(child)
+    for mark in list(root.iter()):
+        _name(mark)
+    for whisker in root.iterfind(".//g[@class='ci']/path"):
+        whisker.set("d", _narrow(whisker.get("d", "")))
+    root.attrib.pop("id", None)
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    return root
+
+
+def _name(mark: Element) -> None:
+    """Give a mark its value as a title, which browsers show when a pointer rests on it."""
+    said = {desc.get("class", ""): desc.text or "" for desc in mark.findall("desc")}
+    for desc in mark.findall("desc"):
+        mark.remove(desc)
+    if value := said.get("value"):
+        label = said.get("x_label")
+        title = Element("title")
+        title.text = f"{label}: {value}" if label else value
+        mark.insert(0, title)
+
+
+def _narrow(path: str) -> str:
+    """Return the line of an interval without the wide ends that pygal draws."""
+    pieces = [piece.split() for piece in path.replace("L", "").split("M") if piece.strip()]
+    points = [(float(x), float(y)) for piece in pieces for x, y in [piece[:2]]]
+    if not points:
+        return path
+    x, ends = points[0][0], sorted({y for _, y in points})
+    top, bottom = ends[0], ends[-1]
+    caps = "".join(f"M{x - WHISKER:.2f} {y:.2f}h{2 * WHISKER}" for y in (top, bottom))
+    return f"M{x:.2f} {top:.2f}V{bottom:.2f}{caps}"
