@@ -177,11 +177,8 @@ def _profiles(session: Session, rows: Sequence[Any]) -> tuple[ProfileShare, ...]
     columns = (ProfileVersion.id, ProfileVersion.name, ProfileVersion.version)
     versions = lookup.run(session, named(sa.select(*columns), "report"))
     labels = {row.id: f"{row.name}@{row.version}" for row in versions}
-    feeds: dict[int | None, str] = dict(
-        lookup.run(session, named(sa.select(FeedVersion.id, FeedVersion.name), "report"))
-        .tuples()
-        .all()
-    )
+    named_feeds = lookup.run(session, named(sa.select(FeedVersion.id, FeedVersion.name), "report"))
+    feeds = {row.id: row.name for row in named_feeds}
     shares = [
         ProfileShare(labels[row.number], feeds.get(row.other), _outcomes(row)) for row in rows
     ]
@@ -209,7 +206,9 @@ def _exposure(session: Session, sums: Sums, since: datetime) -> Exposure:
     )
 
 
-def _lorenz(groups: Sequence[tuple[int, int]]) -> tuple[float | None, tuple[tuple[float, float], ...]]:
+def _lorenz(
+    groups: Sequence[tuple[int, int]],
+) -> tuple[float | None, tuple[tuple[float, float], ...]]:
     """Return the Gini coefficient and the Lorenz curve of groups with equal numbers of places."""
     creators = sum(count for _, count in groups)
     places = sum(each * count for each, count in groups)

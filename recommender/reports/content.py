@@ -25,7 +25,8 @@ def sources(report: Report) -> Section:
     of_looked = [each.looked / now.looked for each in shown]
     names = [each.source for each in shown]
     alt = "Bars of the share of enjoyed places that a source found: " + ", ".join(
-        f"{plain_line(name)} {percentage(part)}" for name, part in zip(names, of_enjoyed, strict=True)
+        f"{plain_line(name)} {percentage(part)}"
+        for name, part in zip(names, of_enjoyed, strict=True)
     )
     rows = [
         (each.source, number(each.looked), number(each.enjoyed), number(each.alone),
@@ -59,8 +60,8 @@ def _sources_title(report: Report) -> str:
     if best.enjoyed * now.looked <= best.looked * now.enjoyed:
         return "No source found more of what was enjoyed than of the rest"
     return (
-        f"{plain_line(best.source)} found {share(best.enjoyed, now.enjoyed)} of what was enjoyed,"
-        f" and {share(best.looked - best.enjoyed, now.looked - now.enjoyed)} of the rest"
+        f"The source {plain_line(best.source)} found {share(best.enjoyed, now.enjoyed)} of what was"
+        f" enjoyed, and {share(best.looked - best.enjoyed, now.looked - now.enjoyed)} of the rest"
     )
 
 
@@ -103,7 +104,7 @@ def _signals_title(found: Sequence[SignalShare]) -> str:
     best = max(found, key=lambda each: each.enjoyed - each.others)
     if best.enjoyed <= best.others:
         return "No signal is higher for what was enjoyed"
-    return f"{plain_line(best.signal)} tells most about what is enjoyed"
+    return f"The signal {plain_line(best.signal)} tells most about what is enjoyed"
 
 
 def _ordinal(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recommender.operations.audit import PROMISES
 from recommender.reports.parts import Mark, Section, Table
-from recommender.reports.text import number, plural
+from recommender.reports.text import NONE, number, plural
 from recommender.reports.values import Report
 
 
@@ -34,7 +34,7 @@ def database(report: Report) -> Section:
     wrong = [each for each in report.findings if not each.ok]
     rows = [
         (each.check, Mark("well", "good") if each.ok else Mark("not well", "bad"), each.found,
-         each.advice or "–")
+         each.advice or NONE)
         for each in report.findings
     ]  # fmt: skip
     title = "The database is well"

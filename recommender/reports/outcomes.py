@@ -9,7 +9,9 @@ from datetime import datetime, timedelta
 from recommender.evaluation.bootstrap import Interval
 from recommender.reports import charts
 from recommender.reports.parts import Cell, Chart, Section, Table
+from recommender.reports.places import POSITIONS
 from recommender.reports.text import (
+    NONE,
     moment_of,
     number,
     percentage,
@@ -154,7 +156,7 @@ def profiles(report: Report) -> Section:
     origins = [
         (f"{each.profile}@{each.version}", moment_of(each.created_at),
          moment_of(each.activated_at) if each.activated_at else "never", each.source,
-         each.author or "–", each.note or "–")
+         each.author or NONE, each.note or NONE)
         for each in history[:MAX_VERSIONS]
     ]  # fmt: skip
     versions = _table(
@@ -175,9 +177,16 @@ SHARE = ("share enjoyed", "95% interval")
 """The columns of a share."""
 
 
+NARROW = 0.03
+"""The width of an interval below which its ends have a digit more."""
+
+
 def interval_of(value: Interval | None) -> str:
     """Return the ends of an interval in words."""
-    return f"{percentage(value.low)} to {percentage(value.high)}" if value else ""
+    if value is None:
+        return ""
+    digits = 1 if value.high - value.low < NARROW else 0
+    return f"{value.low:.{digits}%} to {value.high:.{digits}%}"
 
 
 def change_of(now: Interval | None, then: Interval | None, report: Report) -> str:
@@ -214,7 +223,7 @@ def time_before(report: Report) -> str:
 
 
 def _share_cells(value: Interval | None) -> tuple[str, str]:
-    return (percentage(value.value) if value else "–", interval_of(value) or "–")
+    return (percentage(value.value) if value else NONE, interval_of(value) or NONE)
 
 
 def _table(
@@ -248,9 +257,7 @@ def _by_day(title: str, noun: str, values: Mapping[datetime, int]) -> Chart:
 
 
 def _groups(positions: Sequence[Positions]) -> Mapping[str, Outcomes]:
-    """Return the outcomes of groups of positions by their names, such as "3–5"."""
-    from recommender.reports.places import POSITIONS  # noqa: PLC0415
-
+    """Return the outcomes of groups of positions by their names: the first and last one."""
     ends = dict(zip(POSITIONS, [*(first - 1 for first in POSITIONS[1:]), None], strict=True))
     return {_named(each.first, ends[each.first]): each.outcomes for each in positions}
 
@@ -258,4 +265,4 @@ def _groups(positions: Sequence[Positions]) -> Mapping[str, Outcomes]:
 def _named(first: int, last: int | None) -> str:
     if last is None:
         return f"{first}+"
-    return str(first) if first == last else f"{first}–{last}"
+    return str(first) if first == last else f"{first}{NONE}{last}"

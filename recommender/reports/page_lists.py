@@ -8,7 +8,7 @@ from dataclasses import replace
 from recommender.feed.values import FeedItem, FeedPage, Reason
 from recommender.feed.wording import label_of
 from recommender.reports.parts import Listing, Place
-from recommender.reports.text import cut, moment_of, plain_line, short_key
+from recommender.reports.text import NONE, cut, moment_of, plain_line, short_key
 
 STRONGEST = 4
 """The number of signals of a video that a page shows."""
@@ -64,7 +64,7 @@ def _place(item: FeedItem, *, is_short: bool) -> Place:
 
 
 def _whole(key: str | None) -> str:
-    return plain_line(key) if key else "–"
+    return plain_line(key) if key else NONE
 
 
 def _reason(item: FeedItem, reason: Reason, *, is_short: bool) -> str:

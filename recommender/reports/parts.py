@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from recommender.errors import RecommenderError
+from recommender.reports.text import NONE
 
 NEEDS_EXTRA = "a report needs jinja2 and pygal: pip install 'recommender[report]'"
 
@@ -123,7 +124,7 @@ class Document:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        return environment.get_template("page.html").render(document=self)
+        return environment.get_template("page.html").render(document=self, none=NONE)
 
 
 def require_extra() -> None:

@@ -14,8 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import CTE, ColumnElement, Double, Integer, Text
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeEngine
 
 from recommender.database.expressions import (
+    Number,
     Statement,
     age_days,
     constant,
@@ -23,7 +25,6 @@ from recommender.database.expressions import (
     is_positive,
     materialized,
     named,
-    number,
 )
 from recommender.learning.outcomes import has_outcome, was_looked_at
 from recommender.models import FeedSession, Interaction, ServedVideo, Video
@@ -141,7 +142,7 @@ def _places(since: datetime, until: datetime, before: datetime) -> CTE:
     return materialized(rows.cte("places"))
 
 
-def _one_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
+def _one_if(condition: Any) -> ColumnElement[int]:
     return sa.case((condition, 1), else_=0)
 
 
@@ -178,7 +179,8 @@ def _clustered(viewers: CTE, part: str, *keys: Any, only_now: bool = False) -> S
         of_users = of_users.where(viewers.c.is_now == 1)
     user = of_users.group_by(viewers.c.user_id, *keys).subquery()
     columns = [user.c[label.name] for label in own]
-    looked, enjoyed = (sa.cast(user.c[name], Double()) for name in ("looked", "enjoyed"))
+    looked: Number = sa.cast(user.c["looked"], Double())
+    enjoyed: Number = sa.cast(user.c["enjoyed"], Double())
     row = _row(
         part,
         number=columns[0],
@@ -253,7 +255,7 @@ def _row(part: str, **values: Any) -> Statement:
     return sa.select(*columns)
 
 
-_TYPES = {
+_TYPES: dict[str, TypeEngine[Any]] = {
     name: Text() if name in {"part", "name"}
     else Double() if name.endswith(("squared", "_looked"))
     else sa.BigInteger()

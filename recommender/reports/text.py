@@ -13,6 +13,9 @@ LONGEST = 90
 KEPT = 4
 """The number of characters of a key that a report shows, at most; never above half of them."""
 
+NONE = "\N{EN DASH}"
+"""Stands for a value that is missing."""
+
 _HIDDEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 _DIRECTIONS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -31,7 +34,7 @@ def _visible(character: str) -> str:
 def short_key(key: str | None) -> str:
     """Return the beginning of a key: enough to find it, and too little to know it."""
     if not key:
-        return "–"
+        return NONE
     kept = min(KEPT, max(1, len(key) // 2))
     return f"{plain_line(key[:kept])}…"
 
@@ -59,13 +62,13 @@ def number(value: int) -> str:
 
 def share(part: float, whole: float) -> str:
     """Return a part as a percentage of the whole, a dash without a whole."""
-    return percentage(part / whole) if whole else "–"
+    return percentage(part / whole) if whole else NONE
 
 
 def percentage(value: float | None) -> str:
     """Return a share as a percentage, with a digit more below 10 %; a dash for none."""
     if value is None:
-        return "–"
+        return NONE
     return f"{value:.0%}" if value == 0 or value >= 0.0995 else f"{value:.1%}"
 
 

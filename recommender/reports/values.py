@@ -62,11 +62,13 @@ def share_of(
     """
     if not looked:
         return None
+    # Whole numbers, because little is left of these large products.
+    looked_squared, enjoyed_squared, product = map(int, squares)
+    rest = (
+        looked**2 * enjoyed_squared - 2 * looked * enjoyed * product + enjoyed**2 * looked_squared
+    )
     ratio = enjoyed / looked
-    looked_squared, enjoyed_squared, product = squares
-    rest = enjoyed_squared - 2 * ratio * product + ratio * ratio * looked_squared
-    spread = max(0.0, rest) * users / max(1, users - 1)
-    half = NORMAL_95 * math.sqrt(spread) / looked
+    half = NORMAL_95 * math.sqrt(rest * users / max(1, users - 1)) / looked**2
     return Interval(ratio, max(0.0, ratio - half), min(1.0, ratio + half))
 
 

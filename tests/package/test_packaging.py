@@ -91,6 +91,8 @@ def test_the_wheel_carries_the_migrations_and_types_and_nothing_else(
         "_migrations/script.py.mako",
         "__init__.pyi",
         "py.typed",
+        "reports/templates/page.html",
+        "reports/templates/style.css",
     }
     assert {
         path.name for path in site.iterdir() if path.name.startswith(("tests", "migr"))

@@ -246,6 +246,8 @@ def care(engine: Engine) -> None:
     recommender.erase_user(engine, 7).as_dict()
     recommender.prune(engine, events_older_than=timedelta(days=400)).as_dict()
     assert_type([finding.ok for finding in recommender.diagnose(engine)], list[bool])
+    report = recommender.report(engine, since=NOW - timedelta(days=7), pages=0)
+    assert_type(report.html(), str)
     audit = run_transaction(engine, recommender.audit, write=False)
     assert_type(audit.broken, tuple[str, ...])
 

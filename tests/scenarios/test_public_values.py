@@ -114,6 +114,7 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         read(session)
     values.update(of_feeds(engine))
     values["diagnose"] = recommender.diagnose(engine)
+    values["report"] = recommender.report(engine, as_of=at(60))
     values["import_file"] = recommender.import_file(engine, "users", str(EXAMPLE / "users.csv"))
     values["export_file"] = recommender.export_file(engine, "users", str(folder / "users.csv"))
     values["export_user"] = recommender.export_user(engine, "ana", str(folder / "ana.jsonl"))
