@@ -6,6 +6,7 @@ no script, and so that one style sheet serves all charts in light and dark.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -17,6 +18,10 @@ from pygal.style import Style
 
 from recommender.evaluation.bootstrap import Interval
 from recommender.reports.text import plain_line
+
+# pygal adds a finder of maps, which warns at every import under Python 3.11. Later versions do not
+# ask it.
+sys.meta_path[:] = [each for each in sys.meta_path if type(each).__module__ != "pygal"]
 
 WIDTH, HEIGHT = 360, 210
 """The size of a chart in its own units: text of 11 units can be read on a narrow phone."""

@@ -26,6 +26,7 @@ from recommender.operations.audit import audit
 from recommender.operations.doctor import diagnose
 from recommender.ranking.profiles import profile_history
 from recommender.reports.places import day_anchor, every_sum
+from recommender.reports.report import Report
 from recommender.reports.sample import sampled
 from recommender.reports.values import (
     Day,
@@ -33,7 +34,6 @@ from recommender.reports.values import (
     Outcomes,
     Positions,
     ProfileShare,
-    Report,
     SourceShare,
     share_of,
 )

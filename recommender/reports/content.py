@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from recommender.reports import charts
 from recommender.reports.parts import Chart, Section, Table
 from recommender.reports.text import number, percentage, plain_line, plural, share
-from recommender.reports.values import Report, SignalShare
+from recommender.reports.values import Figures, SignalShare
 
 MAX_BARS = 10
 """The number of sources or signals that a chart shows; its table has all."""
 
 
-def sources(report: Report) -> Section:
+def sources(report: Figures) -> Section:
     """Return the section about what sources brought to what was enjoyed."""
     now, found = report.now, report.sources
     if not found or not now.enjoyed:
@@ -51,7 +51,7 @@ def sources(report: Report) -> Section:
     )
 
 
-def _sources_title(report: Report) -> str:
+def _sources_title(report: Figures) -> str:
     """Return the source that found much more of what was enjoyed than of all that was seen."""
     now = report.now
     best = max(
@@ -65,7 +65,7 @@ def _sources_title(report: Report) -> str:
     )
 
 
-def signals(report: Report) -> Section:
+def signals(report: Figures) -> Section:
     """Return the section about what signals added to the scores of enjoyed places."""
     sample = report.sample
     found = [each for each in sample.signals if each.enjoyed or each.others]
@@ -113,7 +113,7 @@ def _ordinal(count: int) -> str:
     return f"{count:,}{ending}"
 
 
-def exposure(report: Report) -> Section:
+def exposure(report: Figures) -> Section:
     """Return the section about coverage, and about how equally creators are served."""
     found = report.exposure
     covered = f"{share(found.served, max(found.published, found.served))} of the published videos"
@@ -156,7 +156,7 @@ def _at(curve: Sequence[tuple[float, float]], x: float) -> float:
     return y_0 + (y_1 - y_0) * (x - x_0) / (x_1 - x_0)
 
 
-def diversity(report: Report) -> Section:
+def diversity(report: Figures) -> Section:
     """Return the section about how unlike the videos of a page are."""
     sample = report.sample
     if sample.creators is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from recommender.operations.audit import PROMISES
 from recommender.reports.parts import Mark, Section, Table
 from recommender.reports.text import NONE, number, plural
-from recommender.reports.values import Report
+from recommender.reports.values import Figures
 
 
-def promises(report: Report) -> Section:
+def promises(report: Figures) -> Section:
     """Return the section about the audit."""
     audit = report.audit
     broken = audit.broken
@@ -29,7 +29,7 @@ def promises(report: Report) -> Section:
     )
 
 
-def database(report: Report) -> Section:
+def database(report: Figures) -> Section:
     """Return the section about the findings of `doctor`."""
     wrong = [each for each in report.findings if not each.ok]
     rows = [

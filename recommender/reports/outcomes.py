@@ -20,7 +20,7 @@ from recommender.reports.text import (
     share,
     short_day,
 )
-from recommender.reports.values import Outcomes, Positions, Report
+from recommender.reports.values import Figures, Outcomes, Positions
 
 NO_PLACES = "No page was served in this time."
 NO_LOOKS = "No viewer looked at a place in this time: send events, or cursors, as pages are read."
@@ -29,7 +29,7 @@ MAX_VERSIONS = 20
 """The number of versions of profiles that a report lists, the newest first."""
 
 
-def traffic(report: Report) -> Section:
+def traffic(report: Figures) -> Section:
     """Return the section about pages and viewers by day."""
     now = report.now
     if not now.places:
@@ -52,7 +52,7 @@ def traffic(report: Report) -> Section:
     )
 
 
-def engaged(report: Report) -> Section:
+def engaged(report: Figures) -> Section:
     """Return the section about the engaged share."""
     now, days = report.now, _days(report)
     if now.share is None:
@@ -84,7 +84,7 @@ def engaged(report: Report) -> Section:
     )
 
 
-def unseen(report: Report) -> Section:
+def unseen(report: Figures) -> Section:
     """Return the section about places that no one looked at."""
     now = report.now
     missed = now.judged - now.looked
@@ -116,7 +116,7 @@ def unseen(report: Report) -> Section:
     )
 
 
-def trials(report: Report) -> Section:
+def trials(report: Figures) -> Section:
     """Return the section about exploration places and new videos."""
     tried, others, exposure = report.trials, report.others, report.exposure
     new = f"{number(exposure.new_served)} of the {plural(exposure.new, 'video')} published in this"
@@ -145,7 +145,7 @@ def trials(report: Report) -> Section:
     )
 
 
-def profiles(report: Report) -> Section:
+def profiles(report: Figures) -> Section:
     """Return the section about profiles: what they served, and when they were made."""
     rows = [
         (each.profile, each.feed or "For You", number(each.outcomes.places),
@@ -189,7 +189,7 @@ def interval_of(value: Interval | None) -> str:
     return f"{value.low:.{digits}%} to {value.high:.{digits}%}"
 
 
-def change_of(now: Interval | None, then: Interval | None, report: Report) -> str:
+def change_of(now: Interval | None, then: Interval | None, report: Figures) -> str:
     """Return how a share changed, to end a sentence; empty without a share before."""
     if now is None or then is None:
         return ""
@@ -201,7 +201,7 @@ def change_of(now: Interval | None, then: Interval | None, report: Report) -> st
     return f", {points(change)} {'more' if change > 0 else 'fewer'} than in {time_before(report)}"
 
 
-def growth(now: int, then: int, report: Report) -> str:
+def growth(now: int, then: int, report: Figures) -> str:
     """Return how a count changed; empty unless the log covers the time before."""
     if not then or report.days[0].day > report.before + timedelta(days=1):
         return ""
@@ -213,7 +213,7 @@ def growth(now: int, then: int, report: Report) -> str:
     return f"{size} {word} than in {time_before(report)}"
 
 
-def time_before(report: Report) -> str:
+def time_before(report: Figures) -> str:
     """Return the time before in words, such as "the 30 days before"."""
     length = report.until - report.since
     if length % timedelta(days=1) == timedelta(0):
@@ -233,7 +233,7 @@ def _table(
     return Table(columns, rows, frozenset(columns[text:]), caption)
 
 
-def _days(report: Report) -> Mapping[datetime, Outcomes]:
+def _days(report: Figures) -> Mapping[datetime, Outcomes]:
     """Return the outcomes of each day from the first with a place on, also of days without."""
     found = {each.day: each.outcomes for each in report.days}
     first = report.since.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -7,18 +7,13 @@ from datetime import timedelta
 
 from recommender.reports import content, health, outcomes
 from recommender.reports.page_lists import served_listing
-from recommender.reports.parts import Document, Section, Tile, require_extra
+from recommender.reports.parts import Document, Section, Tile
 from recommender.reports.text import age, moment_of, number, percentage
-from recommender.reports.values import Report
+from recommender.reports.values import Figures
 
 
-def document(report: Report) -> Document:
-    """Return the document of a report.
-
-    Raises:
-        RecommenderError: the extra `report` is not installed.
-    """
-    require_extra()
+def document(report: Figures) -> Document:
+    """Return the document of a report."""
     return Document(
         title="For You report",
         subtitle=f"{moment_of(report.since)} to {moment_of(report.until)}",
@@ -40,7 +35,7 @@ def document(report: Report) -> Document:
     )
 
 
-def _tiles(report: Report) -> Iterator[Tile]:
+def _tiles(report: Figures) -> Iterator[Tile]:
     now, then = report.now, report.then
     yield Tile("Places enjoyed", percentage(now.share.value if now.share else None),
                outcomes.interval_of(now.share))  # fmt: skip
@@ -51,14 +46,14 @@ def _tiles(report: Report) -> Iterator[Tile]:
     yield Tile("Age of rollups", _rollups(report), waiting)
 
 
-def _rollups(report: Report) -> str:
+def _rollups(report: Figures) -> str:
     if report.refreshed_at is None:
         return "never"
     passed = report.until - report.refreshed_at
     return age(max(passed, timedelta(0)).total_seconds())
 
 
-def _pages(report: Report) -> Iterator[Section]:
+def _pages(report: Figures) -> Iterator[Section]:
     if report.pages:
         text = (
             "The first pages of the latest sessions, as they were served. Keys are shortened."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TypeAlias
 
 from recommender.errors import RecommenderError
@@ -129,8 +130,5 @@ class Document:
 
 def require_extra() -> None:
     """Raise `RecommenderError` unless the extra `report` is installed."""
-    try:
-        import jinja2  # noqa: F401, PLC0415
-        import pygal  # noqa: F401, PLC0415
-    except ImportError:
-        raise RecommenderError(NEEDS_EXTRA) from None
+    if not all(map(find_spec, ("jinja2", "pygal"))):
+        raise RecommenderError(NEEDS_EXTRA)

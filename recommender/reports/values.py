@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recommender.evaluation.bootstrap import Interval
 from recommender.feed.values import FeedPage
@@ -13,9 +13,6 @@ from recommender.formats.findings import Finding
 from recommender.formats.plain import plain_fields
 from recommender.operations.audit import Audit
 from recommender.ranking.request import ProfileRecord
-
-if TYPE_CHECKING:
-    from recommender.reports.parts import Document
 
 NORMAL_95 = 1.959964
 """The standard errors on either side of a value that hold 95 % of a normal distribution."""
@@ -185,8 +182,8 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a report shows, as values; `html` is the file.
+class Figures:
+    """What a report shows, as values.
 
     Attributes:
         since: the start of the report's time.
@@ -236,14 +233,3 @@ class Report:
             "audit": self.audit.as_dict(),
             "pages": [page.as_dict(signals=True) for page in self.pages],
         }
-
-    def html(self) -> str:
-        """Return the report as one HTML file, with shortened keys of users and videos.
-
-        Raises:
-            RecommenderError: the extra `report` is not installed.
-        """
-        from recommender.reports.overview import document  # noqa: PLC0415 - an extra
-
-        shown: Document = document(self)
-        return shown.html()

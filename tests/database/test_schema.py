@@ -85,6 +85,7 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
     "prune": lambda bind, _: recommender.prune(bind, events_older_than=DAYS),
     "refresh": lambda bind, _: recommender.refresh(bind),
     "rename_user": lambda bind, _: recommender.rename_user(bind, "ana", "bob"),
+    "report": lambda bind, _: recommender.report(bind),
     "replay_profile": lambda bind, _: recommender.replay_profile(bind, "classic", since=NOON),
     "create_space": lambda bind, _: recommender.create_space(bind, "captions", dim=2),
     "list_spaces": lambda bind, _: recommender.list_spaces(bind),

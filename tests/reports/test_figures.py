@@ -21,7 +21,8 @@ from recommender.models import Video, VideoHashtag
 from recommender.reports import sample
 from recommender.reports.collect import report
 from recommender.reports.places import POSITIONS
-from recommender.reports.values import Exposure, Outcomes, Report
+from recommender.reports.report import Report
+from recommender.reports.values import Exposure, Outcomes
 from tests.support.kinds import only_sqlite, slow_on_postgresql
 from tests.support.report_worlds import (
     BEFORE,

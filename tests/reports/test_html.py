@@ -20,7 +20,7 @@ from recommender import RecommenderError, cli, run_transaction
 from recommender.models import FeedSession, ServedVideo, Video
 from recommender.reports import parts
 from recommender.reports.collect import report
-from recommender.reports.values import Report
+from recommender.reports.report import Report
 from tests.support import browser
 from tests.support.kinds import only_sqlite
 from tests.support.report_worlds import HOSTILE, SINCE, UNTIL, every_place, write_world
