@@ -38,6 +38,7 @@ from recommender.reports.values import (
     share_of,
 )
 from recommender.settings import Settings
+from recommender.telemetry import traced
 
 DEFAULT_LENGTH = timedelta(days=30)
 """The time that a report covers by default."""
@@ -58,6 +59,7 @@ Sums = Mapping[str, Sequence[Any]]
 """The rows of `every_sum`, by part."""
 
 
+@traced
 def report(
     engine: Engine,
     *,

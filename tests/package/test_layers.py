@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "experiments": GROUND | {"evaluation", "feed", "ranking", "learning"},
     "training": GROUND | {"evaluation", "ranking"},
     "reports": GROUND
-    | {"operations", "evaluation", "lists", "feed", "ranking", "learning"},
+    | {"experiments", "operations", "evaluation", "lists", "feed", "ranking", "learning"},
     "hosts": GROUND,
     "benchmark": GROUND | {"operations", "lists", "feed", "ranking", "ingest", "files", "learning"},
 }  # fmt: skip
