@@ -1,13 +1,14 @@
-"""``experiments start|list|show|stop``."""
+"""``experiments start|list|show|report|stop``."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
 
 from recommender.cli.database import reading, writing
-from recommender.cli.options import database_option, format_option
+from recommender.cli.options import Time, database_option, format_option, settings
 from recommender.cli.output import day, form_of, print_records
 from recommender.experiments.experiments import (
     Experiment,
@@ -17,6 +18,8 @@ from recommender.experiments.experiments import (
     start_experiment,
     stop_experiment,
 )
+from recommender.experiments.report import ExperimentReport, VariantResult, experiment_report
+from recommender.experiments.verdict import Range
 from recommender.formats.experiments import GUARDRAILS, METRICS
 
 
@@ -85,6 +88,69 @@ def show(name: str, form: str | None) -> None:
     with reading() as session:
         experiment = get_experiment(session, name)
     _print(experiment, form)
+
+
+@experiments.command()
+@click.argument("name")
+@click.option(
+    "--metric", type=click.Choice([*METRICS, *GUARDRAILS]),
+    help="Another metric. Default: the one of the experiment.",
+)  # fmt: skip
+@click.option("--as-of", type=Time(), metavar="TIME", help="The reading time. Default: now.")
+@format_option
+@database_option
+def report(name: str, metric: str | None, as_of: datetime | None, form: str | None) -> None:
+    """Report the verdicts of an experiment, as often as you like. Read-only.
+
+    Exits with 0 if a variant is better and harms nothing, 3 if none is, 4 if it is too early to
+    say, and 5 if the numbers of users do not fit their shares.
+    """
+    with reading(longest=settings().rollup_timeout) as session:
+        found = experiment_report(session, name, as_of=as_of, metric=metric)
+    rows = [each.as_dict() for each in found.results]
+    if form_of(form) == "table":
+        rows = [_result_row(each) for each in found.results]
+    print_records(rows, form, whole=found.as_dict())
+    if not found.sample_ratio.ok:
+        click.echo(_WRONG_RATIO, err=True)
+    click.get_current_context().exit(_exit_code(found))
+
+
+_WRONG_RATIO = (
+    "The numbers of users do not fit the shares of the arms: users of an arm are lost, or counted"
+    " twice. Find out why before you trust any figure."
+)
+
+BETTER, NONE_BETTER, TOO_EARLY, NO_VERDICT = 0, 3, 4, 5
+"""The exit codes of ``experiments report``."""
+
+
+def _exit_code(found: ExperimentReport) -> int:
+    kinds = {variant: verdict.kind for variant, verdict in found.verdicts.items()}
+    if not found.sample_ratio.ok:
+        return NO_VERDICT
+    if any(kind == "better" and not found.harmed[variant] for variant, kind in kinds.items()):
+        return BETTER
+    return TOO_EARLY if "go on" in kinds.values() else NONE_BETTER
+
+
+def _result_row(result: VariantResult) -> dict[str, Any]:
+    """Return a result as a row of a table."""
+    effect = result.effect
+    return {
+        "variant": result.variant,
+        "metric": result.metric,
+        "users": " ".join(f"{number:,}" for number in result.users),
+        "control": "" if effect.control is None else f"{effect.control:.4g}",
+        "effect": "" if effect.relative is None else f"{effect.relative:+.1%}",
+        "sequence": _range(effect.relative_sequence),
+        "plain": _range(effect.relative_plain),
+        "verdict": str(result.verdict),
+    }
+
+
+def _range(found: Range | None) -> str:
+    return "" if found is None else f"{found.low:+.1%} to {found.high:+.1%}"
 
 
 @experiments.command()

@@ -15,7 +15,7 @@ from recommender.database.session import Session
 from recommender.errors import ExperimentRunning, InvalidValue, NotFound
 from recommender.feed.feeds import create_feed, get_feed
 from recommender.formats import scalars
-from recommender.formats.experiments import GUARDRAILS, METRICS
+from recommender.formats.experiments import GUARDRAILS, INTERLEAVED, METRICS
 from recommender.formats.plain import plain
 from recommender.models.tables import EXPERIMENTS
 from recommender.ranking.profiles import (
@@ -135,8 +135,8 @@ def start_experiment(
         metric: what it wants to raise, one of `METRICS`.
         guardrails: what it must not harm, of `GUARDRAILS` and `METRICS`.
         least_effect: the smallest relative effect that matters, above 0 and at most 1.
-        interleaved: whether each page holds videos of both arms in turn; then there is one variant,
-            and every user is in both arms.
+        interleaved: whether each page holds videos of both arms in turn. Then there is one variant,
+            every user is in both arms, and the metric is ``engaged`` without guardrails.
 
     Raises:
         InvalidValue: a value is malformed, or the name is taken.
@@ -152,10 +152,10 @@ def start_experiment(
     shares = _shares(share, len(profiles) - 1)
     if not isinstance(interleaved, bool):
         raise InvalidValue(f"interleaved: {scalars.shown(interleaved)} is neither true nor false")
-    if interleaved:
-        _check_interleaved(profiles)
     _check_known("metric", [metric], METRICS)
     watched = _names("guardrails", guardrails)
+    if interleaved:
+        _check_interleaved(profiles, [metric, *watched])
     _check_known("guardrails", watched, (*GUARDRAILS, *METRICS))
     least = scalars.parse_named("least_effect", scalars.number, least_effect, 0, 1)
     if not least:
@@ -323,7 +323,12 @@ def _check_profiles(profiles: Sequence[Profile], feed: Feed | None) -> None:
             )
 
 
-def _check_interleaved(profiles: Sequence[Profile]) -> None:
+def _check_interleaved(profiles: Sequence[Profile], metrics: Sequence[str]) -> None:
+    if set(metrics) != {INTERLEAVED}:
+        raise InvalidValue(
+            f"interleaved: compares {INTERLEAVED} only, because every user is in both arms:"
+            " name no other metric and no guardrail"
+        )
     if len(profiles) != len(("control", "variant")):
         raise InvalidValue("interleaved: a page holds the videos of one variant: name only one")
     if any(profile.is_reference for profile in profiles):

@@ -37,22 +37,21 @@ def _sessions(part: Part, *columns: Any) -> Statement:
     )
 
 
-def _places(part: Part, *columns: Any) -> Statement:
-    """Return the SELECT of columns over the places of these sessions, with their states.
-
-    In the experiment only the places count that the profile of the arm ranked.
-    """
+def places(part: Part, *columns: Any) -> Statement:
+    """Return the SELECT of columns over the places of these sessions, with their states."""
     is_of_session = sa.and_(
         ServedVideo.user_id == FeedSession.user_id, ServedVideo.session == FeedSession.session
     )
     is_of_state = sa.and_(
         Interaction.user_id == ServedVideo.user_id, Interaction.video_id == ServedVideo.video_id
     )
-    found = (
-        _sessions(part, *columns)
-        .join(ServedVideo, is_of_session)
-        .outerjoin(Interaction, is_of_state)
-    )
+    found = _sessions(part, *columns).join(ServedVideo, is_of_session)
+    return found.outerjoin(Interaction, is_of_state)
+
+
+def _places(part: Part, *columns: Any) -> Statement:
+    """Return `places`; in the experiment only those that the profile of the arm ranked."""
+    found = places(part, *columns)
     if part.is_before:
         return found
     profile = sa.case(dict(enumerate(part.scope.profile_ids)), value=part.members.c.arm)
@@ -72,14 +71,14 @@ def _share_of_shown(happened: ColumnElement[bool]) -> UserMetric:
 
 def _positives(part: Part) -> Statement:
     top = is_true(HAPPENED["engaged"]).label("top")
-    places = _places(part, top, number(0).label("bottom")).where(is_shown())
-    return sa.select(sa.union_all(places, _one_per_session(part)).subquery())
+    shown = _places(part, top, number(0).label("bottom")).where(is_shown())
+    return sa.select(sa.union_all(shown, _one_per_session(part)).subquery())
 
 
 def _length(part: Part) -> Statement:
     columns = number(1).label("top"), number(0).label("bottom")
-    places = _places(part, *columns)
-    return sa.select(sa.union_all(places, _one_per_session(part)).subquery())
+    own = _places(part, *columns)
+    return sa.select(sa.union_all(own, _one_per_session(part)).subquery())
 
 
 def _one_per_session(part: Part) -> Statement:
@@ -104,8 +103,7 @@ def _per_page(counted: Any) -> UserMetric:
 
 def _diversity(part: Part) -> Statement:
     columns = FeedSession.session, Video.creator_id
-    places = _places(part, *columns)
-    place = places.join(Video, Video.id == ServedVideo.video_id).subquery("place")
+    place = _places(part, *columns).join(Video, Video.id == ServedVideo.video_id).subquery("place")
     creator = place.c.creator_id
     creators, of = sa.func.count(creator.distinct()), sa.func.count(creator)
     return sa.select(

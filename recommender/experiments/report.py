@@ -15,6 +15,7 @@ from recommender.database.expressions import Statement
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
 from recommender.experiments.experiments import Experiment, get_experiment
+from recommender.experiments.interleaving import CONTROL_CREDIT, LEAD, compare_credit
 from recommender.experiments.metrics import USER_METRICS, own_metric
 from recommender.experiments.statistics import (
     RATIO_ALPHA,
@@ -35,7 +36,7 @@ from recommender.experiments.verdict import (
 )
 from recommender.feed.resolve import reading_time
 from recommender.formats import scalars
-from recommender.formats.experiments import FEWER_IS_BETTER
+from recommender.formats.experiments import FEWER_IS_BETTER, INTERLEAVED
 from recommender.formats.plain import plain
 from recommender.models.tables import EXPERIMENTS
 from recommender.telemetry import traced
@@ -213,15 +214,14 @@ def experiment_report(
 
     Raises:
         NotFound: there is no such experiment.
-        InvalidValue: a value is malformed, or the experiment is interleaved.
+        InvalidValue: a value is malformed, or an interleaved experiment has another metric than
+            ``engaged``.
     """
     moment = reading_time(as_of)
     alpha = scalars.parse_named("alpha", scalars.number, alpha, 0, 1)
     if not 0 < alpha < 1:
         raise InvalidValue(f"alpha: {alpha} is not above 0 and below 1")
     experiment = get_experiment(session, name)
-    if experiment.interleaved:
-        raise InvalidValue(f"experiment: {name} is interleaved: its users are in both arms")
     decides, decisive = _decisive(experiment, metric)
     end = min(moment, experiment.stopped_at or moment)
     ids = _profile_ids(session, experiment)
@@ -230,7 +230,10 @@ def experiment_report(
     guardrails = [each for each in experiment.guardrails if each != decides]
     variants = len(experiment.variants)
     reader = _Reader(session, scope, experiment, ratio)
-    results = reader.results(decides, decisive, corrected(alpha, variants), is_guardrail=False)
+    if experiment.interleaved:
+        results = [reader.interleaved(alpha)]
+    else:
+        results = reader.results(decides, decisive, corrected(alpha, variants), is_guardrail=False)
     for guardrail in guardrails:
         own = corrected(alpha, variants * len(guardrails))
         results += reader.results(guardrail, USER_METRICS[guardrail], own, is_guardrail=True)
@@ -243,11 +246,13 @@ def experiment_report(
 
 def _decisive(experiment: Experiment, metric: str | Statement | None) -> tuple[str, UserMetric]:
     """Return the name of the metric that decides, and the metric."""
-    if isinstance(metric, sa.Select):
-        if len(metric.selected_columns) != 2:
-            raise InvalidValue("metric: the SELECT has not two columns: a user's key and a number")
-        return OWN, own_metric(metric)
     chosen = experiment.metric if metric is None else metric
+    if experiment.interleaved and (isinstance(chosen, sa.Select) or chosen != INTERLEAVED):
+        raise InvalidValue(f"metric: an interleaved experiment compares {INTERLEAVED} only")
+    if isinstance(chosen, sa.Select):
+        if len(chosen.selected_columns) != 2:
+            raise InvalidValue("metric: the SELECT has not two columns: a user's key and a number")
+        return OWN, own_metric(chosen)
     if chosen not in USER_METRICS:
         known = ", ".join(USER_METRICS)
         raise InvalidValue(f"metric: {scalars.shown(chosen)} is not one of {known}")
@@ -267,6 +272,8 @@ def _sample_ratio(
     by_arm = {row.arm: row.users for row in rows}
     users = tuple(by_arm.get(arm, 0) for arm in range(len(experiment.arms)))
     shares = tuple(arm.share for arm in experiment.arms)
+    if experiment.interleaved:  # every user is in both arms
+        users, shares = users[:1], (1.0,)
     every = rows[0].every if rows else 0
     return SampleRatio(users, shares, ratio_p_value(users, shares)), every
 
@@ -297,6 +304,16 @@ class _Reader:
             )
             for arm, own, each in zip(self.experiment.variants, variants, found, strict=True)
         ]
+
+    def interleaved(self, alpha: float) -> VariantResult:
+        """Return the result of pages that both profiles shared: two statements."""
+        sequence = ConfidenceSequence(alpha, self.experiment.least_effect)
+        control, lead = (self._sums(metric)[0] for metric in (CONTROL_CREDIT, LEAD))
+        (variant,) = self.experiment.variants
+        found = compare_credit(control, lead)
+        return self._result(
+            INTERLEAVED, variant.profile, (control, lead), found, sequence, is_guardrail=False
+        )
 
     def _sums(self, metric: UserMetric) -> list[Sums]:
         """Return the sums of each arm, as arrays over the times of the scope."""

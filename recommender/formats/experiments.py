@@ -25,6 +25,10 @@ FEWER_IS_BETTER = ("reports", "not_interested", "exhausted", "page_time")
 """The guardrails that are harmed when they rise."""
 
 
+INTERLEAVED: Metric = "engaged"
+"""The metric of interleaved experiments: engaged views are credited to places."""
+
+
 class Arm(NamedTuple):
     """The arm of an experiment that a user is in.
 

@@ -244,6 +244,11 @@ REFUSED: dict[str, tuple[type[Exception], dict[str, Any]]] = {
         InvalidValue,
         {"interleaved": True, "variants": ["old", "classic"]},
     ),
+    "interleaved: compares engaged only": (InvalidValue, {"interleaved": True, "metric": "like"}),
+    "interleaved: classic has no": (
+        InvalidValue,
+        {"interleaved": True, "variants": ["classic"]},
+    ),
     "interleaved: 1 is neither": (InvalidValue, {"interleaved": 1}),
 }
 

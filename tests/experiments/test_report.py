@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import timedelta
+from random import Random
 from statistics import NormalDist, fmean, variance
 from typing import Any
 from uuid import UUID
@@ -298,9 +299,33 @@ def test_bad_input_is_one_sentence(session: Session, options: Any, said: str) ->
         experiment_report(session, "tried", **options)
 
 
-def test_an_unknown_or_an_interleaved_experiment(session: Session) -> None:
+def test_an_unknown_experiment(session: Session) -> None:
     with pytest.raises(NotFound, match="there is no experiment 'tried'"):
         experiment_report(session, "tried")
-    start(session, interleaved=True)
-    with pytest.raises(InvalidValue, match="tried is interleaved"):
-        experiment_report(session, "tried")
+
+
+def test_an_interleaved_experiment_credits_places_within_each_user(session: Session) -> None:
+    experiment = start(session, interleaved=True, least_effect=0.5)
+    chance = Random(3)  # noqa: S311 - not for secrets
+    enjoyed = [chance.randrange(VIDEOS + 1) for _ in range(130)]
+    serve(session, experiment, [enjoyed])
+    variant = arm_profiles(session, experiment)[1]
+    # The variant placed the first two and the fifth video.
+    by_variant = SERVED.c.position.in_([1, 2, 5])
+    session.execute(sa.update(SERVED).where(by_variant).values(profile_id=variant))
+    of_variant = [min(n, 2) + (n == VIDEOS) for n in enjoyed]
+    leads = [2 * won - n for n, won in zip(enjoyed, of_variant, strict=True)]
+    report = experiment_report(session, "tried", as_of=END)
+    result = the_only(report)
+    control = fmean(n - won for n, won in zip(enjoyed, of_variant, strict=True))
+    error = math.sqrt(variance(leads) / len(leads))
+    margin = float(ConfidenceSequence(0.05, 0.5).margin(Comparison(control, 0, error)))
+    assert result.effect.control == pytest.approx(control)
+    assert result.effect.difference == pytest.approx(fmean(leads))
+    assert result.effect.sequence == pytest.approx((fmean(leads) - margin, fmean(leads) + margin))
+    assert (result.users, report.users, report.left_out) == ((130, 130), 130, 0)
+    assert (report.sample_ratio.users, report.sample_ratio.ok) == ((130,), True)
+    assert str(result.verdict) == "better"
+    for metric in ("like", sa.select(User.key, User.id)):
+        with pytest.raises(InvalidValue, match="an interleaved experiment compares engaged only"):
+            experiment_report(session, "tried", metric=metric)
