@@ -135,13 +135,12 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        cli.main(arguments, prog_name="recommender", standalone_mode=False)
+        # Not in standalone mode, click returns the code with which a command ends its context.
+        code = cli.main(arguments, prog_name="recommender", standalone_mode=False)
         if sys.stdout:
             sys.stdout.flush()
     except RecommenderError as error:
         click.echo(f"Error: {error}", err=True)
-        return error.exit_code
-    except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -154,7 +153,7 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return _EXIT_BASE + signal.SIGINT
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _explain_dashes(ctx: click.Context | None) -> None:
