@@ -285,13 +285,20 @@ def is_rejected(state: Any) -> ColumnElement[bool]:
     return sa.or_(is_refused, state.reports > 0)
 
 
+def is_viewed(state: Any) -> ColumnElement[bool]:
+    """Return the condition that the user viewed the video, as statistics count it.
+
+    The argument is as for `is_positive`.
+    """
+    return sa.or_(is_positive(state), state.impressions > 0)
+
+
 def viewed_and_positive(state: Any) -> tuple[ColumnElement[int], ColumnElement[int]]:
     """Return what a state adds to a video's impressions and engaged views: 0 or 1 each.
 
     The argument is as for `is_positive`.
     """
-    viewed = sa.or_(is_positive(state), state.impressions > 0)
-    return sa.case((viewed, 1), else_=0), sa.case((is_positive(state), 1), else_=0)
+    return sa.case((is_viewed(state), 1), else_=0), sa.case((is_positive(state), 1), else_=0)
 
 
 def at_most(value: Number, limit: float) -> Number:

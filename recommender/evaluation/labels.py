@@ -23,8 +23,8 @@ from recommender.database.expressions import (
     Statement,
     is_positive,
     is_true,
+    is_viewed,
     number,
-    viewed_and_positive,
 )
 from recommender.database.registered import kept_registry
 from recommender.errors import InvalidValue
@@ -234,8 +234,7 @@ def _is_same() -> sa.ColumnElement[bool]:
 
 def _first_shown() -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions: the served video was shown, and was new to its viewer."""
-    viewed, _ = viewed_and_positive(Interaction)
-    return viewed == 1, has_outcome()
+    return is_viewed(Interaction), has_outcome()
 
 
 def is_shown() -> sa.ColumnElement[bool]:

@@ -6,8 +6,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from recommender.database.expressions import Statement, is_true, number
-from recommender.evaluation.labels import HAPPENED, is_shown
-from recommender.experiments.metrics import places
+from recommender.evaluation.labels import HAPPENED
+from recommender.experiments.metrics import looked_at, places
 from recommender.experiments.statistics import MIN_USERS, Comparison, Sums
 from recommender.experiments.user_sums import Part, UserMetric
 from recommender.models import ServedVideo
@@ -20,7 +20,7 @@ def _credit(control: float, variant: float) -> UserMetric:
         worth = dict(zip(part.scope.profile_ids, map(number, (control, variant)), strict=True))
         credit = sa.case(worth, value=ServedVideo.profile_id, else_=number(0))
         top = (credit * is_true(HAPPENED["engaged"])).label("top")
-        return places(part, top, number(0).label("bottom")).where(is_shown())
+        return looked_at(places(part, top, number(0).label("bottom")))
 
     return UserMetric(rows, is_ratio=False, has_past=False)
 

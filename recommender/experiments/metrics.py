@@ -27,7 +27,7 @@ def _sessions(part: Part, *columns: Any) -> Statement:
             scope.start - (scope.end - scope.start), scope.start, scope.feed
         )
     else:
-        which = (*in_experiment(scope), FeedSession.arm == members.c.arm)
+        which = in_experiment(scope)  # all in one arm
     day = age_days(moment_of(scope.start), FeedSession.started_at).label("day")
     return (
         sa.select(FeedSession.user_id, day, *columns)
@@ -38,15 +38,19 @@ def _sessions(part: Part, *columns: Any) -> Statement:
 
 
 def places(part: Part, *columns: Any) -> Statement:
-    """Return the SELECT of columns over the places of these sessions, with their states."""
+    """Return the SELECT of columns over the places of these sessions."""
     is_of_session = sa.and_(
         ServedVideo.user_id == FeedSession.user_id, ServedVideo.session == FeedSession.session
     )
+    return _sessions(part, *columns).join(ServedVideo, is_of_session)
+
+
+def looked_at(found: Statement) -> Statement:
+    """Leave the places that users looked at, each with the state that its events led to."""
     is_of_state = sa.and_(
         Interaction.user_id == ServedVideo.user_id, Interaction.video_id == ServedVideo.video_id
     )
-    found = _sessions(part, *columns).join(ServedVideo, is_of_session)
-    return found.outerjoin(Interaction, is_of_state)
+    return found.join(Interaction, is_of_state).where(is_shown())
 
 
 def _places(part: Part, *columns: Any) -> Statement:
@@ -58,20 +62,19 @@ def _places(part: Part, *columns: Any) -> Statement:
     return found.where(ServedVideo.profile_id == profile)
 
 
+def _shown(part: Part, happened: ColumnElement[bool], bottom: float) -> Statement:
+    """Return the rows of the places that users looked at: 1 if something happened there, else 0."""
+    columns = is_true(happened).label("top"), number(bottom).label("bottom")
+    return looked_at(_places(part, *columns))
+
+
 def _share_of_shown(happened: ColumnElement[bool]) -> UserMetric:
     """Return the share of the places that a user looked at which led to something."""
-
-    def rows(part: Part) -> Statement:
-        top = is_true(happened).label("top")
-        found = _places(part, top, number(1).label("bottom"))
-        return found.where(is_shown())
-
-    return UserMetric(rows)
+    return UserMetric(lambda part: _shown(part, happened, 1))
 
 
 def _positives(part: Part) -> Statement:
-    top = is_true(HAPPENED["engaged"]).label("top")
-    shown = _places(part, top, number(0).label("bottom")).where(is_shown())
+    shown = _shown(part, HAPPENED["engaged"], 0)
     return sa.select(sa.union_all(shown, _one_per_session(part)).subquery())
 
 
