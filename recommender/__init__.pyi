@@ -186,6 +186,9 @@ from .operations.erase import (
     erase_video as erase_video,
 )
 
+# Monitoring
+from .monitoring.metrics import metrics as metrics
+
 # Experiments
 from .formats.experiments import Arm as Arm
 from .experiments.experiments import (

@@ -61,6 +61,7 @@ GROUPS = {
         "doctor": ("doctor", "Check the database and suggest fixes. Read-only."),
         "audit": ("audit", "Check that every page served kept its promises. Read-only."),
         "report": ("report", "Write a report for people: one HTML file that opens offline."),
+        "metrics": ("metrics", "Print figures for monitoring, for Prometheus. Read-only."),
         "prune": ("prune", "Delete what has expired, and old events and sessions."),
         "bench": ("bench", "Measure page times on a synthetic world in an empty database."),
     },

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex
 from recommender.database import lookup
 from recommender.database.expressions import viewed_and_positive
 from recommender.database.planner_statistics import unplanned_tables
-from recommender.database.schema import check_schema, schema_revision
+from recommender.database.schema import check_schema, first_state, schema_revision
 from recommender.database.session import Session as AnySession
 from recommender.database.spaces import list_spaces
 from recommender.database.transactions import translate_errors
@@ -139,16 +139,19 @@ def rollup_backlog(session: AnySession) -> Any:
     """Return a row of the pending events: their number, the oldest and newest time, `refreshed_at`.
 
     At most `MAX_COUNTED` + 1 events are read; the times are None if no event is pending.
+
+    Raises:
+        SchemaOutOfDate: no migration made the tables.
     """
     events = sa.select(PENDING.c.at).limit(MAX_COUNTED + 1).subquery("pending")
-    refreshed_at = sa.select(LEARNING_STATE.c.refreshed_at).scalar_subquery()
-    statement = sa.select(
+    backlog = sa.select(
         sa.func.count().label("events"),
         sa.func.min(events.c.at).label("oldest"),
         sa.func.max(events.c.at).label("newest"),
-        refreshed_at.label("refreshed_at"),
-    ).select_from(events)
-    return lookup.run(session, statement).one()
+    ).subquery("backlog")
+    state = sa.join(LEARNING_STATE, backlog, sa.true())
+    statement = sa.select(LEARNING_STATE.c.refreshed_at, backlog).select_from(state)
+    return first_state(lookup.run(session, statement))
 
 
 def _rollups(session: Session) -> Finding:

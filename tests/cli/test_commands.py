@@ -906,7 +906,7 @@ def test_an_unreachable_database_is_69_without_the_password(run: Run) -> None:
 
 READING = (
     ("feed", "user1"), ("rank", "user1", "v1"), ("explain", "user1", "v1"), ("audit",),
-    ("user", "show", "user1"), ("user", "export", "user1"), ("export", "users", "-"),
+    ("metrics",), ("user", "show", "user1"), ("user", "export", "user1"), ("export", "users", "-"),
     ("profiles", "list"), ("db", "current"), ("db", "history"), ("db", "check"),
     ("import", "users", str(EXAMPLE / "users.csv"), "--dry-run"),
 )  # fmt: skip

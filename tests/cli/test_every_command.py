@@ -52,6 +52,7 @@ STEPS = (
     "fit learned --replay --since {since} --every 5d {table}",
     "replay --profile for_you --since {since} {table}", "video status pottery-3 review",
     "video erase pottery-4", "audit", "audit {table}", "report {folder}/report.html --since 5d",
+    "metrics",
     "refresh --rebuild", "doctor {table}",
     "prune --sessions-older-than 30d {table}", "user show ana {table}", "user export ana",
     "user reset ana", "user rename ana anna", "user merge anna zoe.clay {table}",

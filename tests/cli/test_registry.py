@@ -50,7 +50,7 @@ READING = (
     "explain u v", "export users out.csv", "user show u", "user export u",
     "profiles list", "profiles show for_you", "profiles diff classic for_you", "audit", "doctor",
     "experiments list", "experiments show e", "experiments report e", "report out.html",
-    "feeds list", "feeds show f", "embeddings list",
+    "feeds list", "feeds show f", "embeddings list", "metrics",
     "evaluate --cutoff 2026-01-01T00:00:00Z", "db current", "db history", "db check",
     "replay --profile p --since 2026-01-01T00:00:00Z",
 )  # fmt: skip

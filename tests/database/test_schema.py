@@ -44,6 +44,7 @@ ON_SESSION: dict[str, tuple[Any, ...]] = {
     "list_experiments": (),
     "list_feeds": (),
     "list_profiles": (),
+    "metrics": (),
     "mute": ("ana", "hashtag", "news"),
     "people": ("ana",),
     "profile_history": (),

@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "lists": GROUND | {"feed", "ranking", "learning"},
     "files": GROUND | {"ingest"},
     "operations": GROUND | {"lists", "feed", "ranking", "files", "ingest", "learning"},
+    "monitoring": GROUND
+    | {"operations", "lists", "feed", "ranking", "files", "ingest", "learning"},
     "evaluation": GROUND | {"lists", "feed", "ranking", "files", "learning"},
     "experiments": GROUND | {"evaluation", "feed", "ranking", "learning"},
     "training": GROUND | {"evaluation", "ranking"},

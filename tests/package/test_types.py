@@ -87,6 +87,7 @@ CALLS: Mapping[str, Call] = {
     "explain": lambda s: recommender.explain(s, "ana", "v1").rank is None,
     "diff_profiles": lambda s: recommender.diff_profiles(s, "mine", "for_you").first == "mine@1",
     "audit": lambda s: recommender.audit(s).broken == (),
+    "metrics": lambda s: recommender.metrics(s).videos,
     "erase_video": lambda s: recommender.erase_video(s, "v3") is None,
 }
 """A call of every public function that takes a session; what it gives is true."""

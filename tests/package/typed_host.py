@@ -248,6 +248,8 @@ def care(engine: Engine) -> None:
     assert_type([finding.ok for finding in recommender.diagnose(engine)], list[bool])
     report = recommender.report(engine, since=NOW - timedelta(days=7), pages=0)
     assert_type(report.html(), str)
+    figures = run_transaction(engine, recommender.metrics, write=False)
+    assert_type((figures.as_prometheus(), figures.as_dict()), tuple[str, dict[str, Any]])
     audit = run_transaction(engine, recommender.audit, write=False)
     assert_type(audit.broken, tuple[str, ...])
 

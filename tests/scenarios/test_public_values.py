@@ -102,7 +102,14 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
         values["people"] = recommender.people(session, "user1", as_of=at(), reasons=True)
         values["following"] = recommender.following(session, "user1", as_of=at(), reasons=True)
         values["trending"] = recommender.trending(session, as_of=at())
-        for name in ("get_profile", "list_profiles", "profile_history", "list_feeds", "audit"):
+        for name in (
+            "get_profile",
+            "list_profiles",
+            "profile_history",
+            "list_feeds",
+            "audit",
+            "metrics",
+        ):
             values[name] = getattr(recommender, name)(session)
         values["diff_profiles"] = recommender.diff_profiles(
             session, "classic", "for_you", users=["ana"], as_of=at()

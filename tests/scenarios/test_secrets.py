@@ -34,7 +34,7 @@ ARGUMENTS = (
     ["audit"], ["db", "upgrade"], ["db", "downgrade", "base"], ["db", "current"], ["db", "check"],
     ["db", "history"], ["demo"], ["doctor"], ["evaluate", "--cutoff", "2026-01-01T00:00:00Z"],
     ["explain", "u", "v"], ["export", "users", "-"], ["feed", "u"], ["feed", "u", "--record"],
-    ["follow", "u", "c"], ["import", "users", __file__], ["mute", "u", "creator", "c"],
+    ["follow", "u", "c"], ["metrics"], ["import", "users", __file__], ["mute", "u", "creator", "c"],
     ["profiles", "list"], ["prune", "--events-older-than", "9d"], ["rank", "u", "v"],
     ["record", "u", "v", "like"], ["refresh"],
     ["replay", "--profile", "for_you", "--since", "2026-01-01T00:00:00Z"], ["unfollow", "u", "c"],

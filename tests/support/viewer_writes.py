@@ -191,7 +191,7 @@ READS = {
     "evaluate_follow", "evaluate_next", "experiment_report", "explain", "export_file",
     "export_user", "feed_query", "following", "get_experiment", "get_feed", "get_profile",
     "list_experiments", "list_feeds",
-    "list_profiles", "list_spaces", "prepare_engine",
+    "list_profiles", "list_spaces", "metrics", "prepare_engine",
     "profile_history", "rank", "reach", "replay_profile", "similar", "translate_errors",
     "trending",
 }  # fmt: skip
