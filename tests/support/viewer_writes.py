@@ -192,7 +192,7 @@ READS = {
     "export_user", "feed_query", "following", "get_experiment", "get_feed", "get_profile",
     "list_experiments", "list_feeds",
     "list_profiles", "list_spaces", "metrics", "prepare_engine",
-    "profile_history", "rank", "reach", "replay_profile", "similar", "translate_errors",
-    "trending",
+    "profile_history", "rank", "reach", "replay_profile", "report", "similar",
+    "translate_errors", "trending",
 }  # fmt: skip
 """Public functions that lock nothing."""
