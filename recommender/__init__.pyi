@@ -201,6 +201,9 @@ from .experiments.experiments import (
 )
 from .experiments.report import experiment_report as experiment_report
 
+# Slices
+from .slices.slice import slice_users as slice_users
+
 # Evaluation and training
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.next_videos import evaluate_next as evaluate_next

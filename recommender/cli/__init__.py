@@ -58,6 +58,7 @@ GROUPS = {
     },
     "Operation": {
         "db": ("db", "Create, upgrade and check the database tables."),
+        "slice": ("slice", "Write what the pages of users read to a file, for a bug report."),
         "doctor": ("doctor", "Check the database and suggest fixes. Read-only."),
         "audit": ("audit", "Check that every page served kept its promises. Read-only."),
         "report": ("report", "Write a report for people: one HTML file that opens offline."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from hashlib import blake2b
 from typing import Any
@@ -65,10 +65,16 @@ from recommender.ranking.request import (
     shared_fields,
 )
 from recommender.ranking.signals import Signal
-from recommender.ranking.viewer import CYCLE
 from recommender.settings import Settings
 
 MAX_EXCLUDED = 10_000
+
+SEEDS = 2**16
+"""The number of random seeds.
+
+They are many more than the places where a page can begin in the shuffled new videos, at most 1,000.
+They are so few that a slice finds a key with the same seed as another key.
+"""
 
 
 def resolve(
@@ -155,7 +161,7 @@ def resolve(
         rewatch=rewatch,
         scan_after=scan_after,
         feed=named,
-        seed=seed_of(str(own) if resumes or lock else f"{row.key or key} {moment.date()}"),
+        seed=seed_of(str(own)) if resumes or lock else preview_seed(row.key or key, moment.date()),
     )
     if resumes:
         request = resumed(request, row, position, may_lag=not lock)
@@ -179,9 +185,14 @@ def unranked(session: Session, request: RequestSummary, **fields: Any) -> FeedRe
     )
 
 
+def preview_seed(user: str, day: date) -> int:
+    """Return the random seed of the pages of a user that are not recorded: one a day (UTC)."""
+    return seed_of(f"{user} {day}")
+
+
 def seed_of(text: str) -> int:
     """Return the random seed for a text."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % CYCLE
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % SEEDS
 
 
 def _viewer_rows(

@@ -8,18 +8,11 @@ consistent snapshot. The rows are fetched in batches, so memory does not grow wi
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import json
-import os
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, TypeAlias, cast, get_args
+from typing import Any, Literal, TextIO, TypeAlias, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import Engine
@@ -30,7 +23,7 @@ from recommender.database.expressions import Statement
 from recommender.database.schema import check_first_rows
 from recommender.database.spaces import embeddings
 from recommender.database.transactions import translate_errors
-from recommender.errors import NotFound, NotPermitted, StorageFailure
+from recommender.files.created_file import created_file
 from recommender.formats import scalars
 from recommender.formats.rows import (
     BLOCK_COLUMNS,
@@ -334,67 +327,3 @@ def _plain_list(value: str | None) -> list[str]:
 
 def _plain_time(value: Any) -> str | None:
     return scalars.written_time(value) if value else None
-
-
-@contextmanager
-def created_file(file: str) -> Iterator[TextIO]:
-    """Open a file for writing, which gets its name when it is complete; only its owner may read it.
-
-    Raises:
-        NotFound: the file's folder does not exist.
-        NotPermitted: the file may not be written.
-        StorageFailure: the disk is full or failing.
-    """
-    if file == "-":
-        if sys.stdout is None:
-            raise NotPermitted("there is no standard output")
-        with _encoded(sys.stdout.buffer, compressed=False) as text:
-            yield text
-        return
-    path = Path(os.path.realpath(file))
-    if path.is_dir():
-        raise NotPermitted(f"the file {scalars.shown(file)} is a folder")
-    if path.exists() and not path.is_file():
-        with _device(path) as binary, _encoded(binary, compressed=file.endswith(".gz")) as text:
-            yield text
-        return
-    unfinished = None
-    try:
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as binary, _encoded(binary, file.endswith(".gz")) as text:
-            yield text
-        Path(unfinished).replace(path)
-    except FileNotFoundError:
-        raise NotFound(f"there is no folder {scalars.shown(str(path.parent))}") from None
-    except (PermissionError, IsADirectoryError, NotADirectoryError):
-        raise NotPermitted(f"the file {scalars.shown(file)} may not be written") from None
-    except OSError as error:
-        raise StorageFailure(f"the file {scalars.shown(file)}: {error.strerror}") from error
-    finally:
-        if unfinished:
-            Path(unfinished).unlink(missing_ok=True)
-
-
-def _device(path: Path) -> BinaryIO:
-    """Open a file that is not regular, such as a pipe, which is written in place."""
-    try:
-        return path.open("wb")
-    except OSError as error:
-        raise NotPermitted(
-            f"the file {scalars.shown(str(path))} may not be written: {error.strerror}"
-        ) from None
-
-
-@contextmanager
-def _encoded(binary: BinaryIO, compressed: bool) -> Iterator[TextIO]:  # noqa: FBT001
-    """Open a text stream over a binary stream, with gzip if `compressed`."""
-    # The gzip header has no name and no time, so that equal rows give equal bytes.
-    plain: Any = gzip.GzipFile("", "wb", 6, binary, mtime=0) if compressed else binary
-    text = io.TextIOWrapper(plain, encoding="utf-8", newline="")
-    try:
-        yield text
-        text.flush()
-    finally:
-        text.detach()
-        if compressed:
-            cast("gzip.GzipFile", plain).close()

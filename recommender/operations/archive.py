@@ -23,14 +23,8 @@ from recommender.database.expressions import Statement
 from recommender.database.schema import first_state
 from recommender.database.transactions import translate_errors
 from recommender.feed.resolve import learning_at
-from recommender.files.exporter import (
-    FETCHED_ROWS,
-    MUTES,
-    QUERIES,
-    ExportReport,
-    created_file,
-    plain_rows,
-)
+from recommender.files.created_file import created_file
+from recommender.files.exporter import FETCHED_ROWS, MUTES, QUERIES, ExportReport, plain_rows
 from recommender.files.reader import ARCHIVE_KEYS
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey

@@ -318,7 +318,7 @@ class FeedRequest(RequestSummary):
         places_before: the last videos before the page, in order: as many as a limit of the feed
             may look at, or one.
         rival: the profile whose videos take turns with the profile's, None for none.
-        seed: the random seed, 0 to 2,147,483,646; the same seed gives the same page.
+        seed: the random seed, 0 to 65,535; the same seed gives the same page.
     """
 
     learning: Learning

@@ -136,7 +136,7 @@ def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
     declared = sa.select(UserHashtag.hashtag_id).where(
         UserHashtag.user_id == viewer.user_id, _wanted(viewer, "hashtag", UserHashtag.hashtag_id)
     )
-    every = sa.union(declared, _most_liked(viewer, "hashtag")).subquery("every_hashtag")
+    every = sa.union(declared, most_liked(viewer, "hashtag")).subquery("every_hashtag")
     return newest_tagged(viewer, every, quota)
 
 
@@ -185,17 +185,18 @@ def sounds(viewer: Viewer, quota: int) -> sa.Select[int]:
     declared = sa.select(UserSound.sound_id).where(
         UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
     )
-    wanted = sa.union(declared, _most_liked(viewer, "sound")).subquery("wanted_sounds")
+    wanted = sa.union(declared, most_liked(viewer, "sound")).subquery("wanted_sounds")
     return newest_of(viewer, Video.sound_id, wanted, quota, "sounds_since")
 
 
 def creators(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos by creators to whom the viewer has most affinity."""
-    wanted = _most_liked(viewer, "creator").subquery("wanted_creators")
+    wanted = most_liked(viewer, "creator").subquery("wanted_creators")
     return newest_of(viewer, Video.creator_id, wanted, quota, "creators_since")
 
 
-def _most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
+def most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
+    """Return the creators, hashtags or sounds that the viewer has most affinity to."""
     liked = sa.select(Affinity.subject_id.label("subject"), Affinity.score.label("value")).where(
         Affinity.user_id == viewer.user_id,
         Affinity.subject == subject,

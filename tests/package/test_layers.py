@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "operations": GROUND | {"lists", "feed", "ranking", "files", "ingest", "learning"},
     "monitoring": GROUND
     | {"operations", "lists", "feed", "ranking", "files", "ingest", "learning"},
+    "slices": GROUND | {"lists", "feed", "ranking", "files"},
     "evaluation": GROUND | {"lists", "feed", "ranking", "files", "learning"},
     "experiments": GROUND | {"evaluation", "feed", "ranking", "learning"},
     "training": GROUND | {"evaluation", "ranking"},

@@ -241,6 +241,7 @@ def care(engine: Engine) -> None:
     recommender.import_file(engine, "events", "ratings.csv", form=ratings)
     recommender.export_file(engine, "events", "events.jsonl", form="jsonl").as_dict()
     recommender.export_user(engine, "ana", "ana.jsonl").as_dict()
+    recommender.slice_users(engine, ["ana"], "ana.db", map_file="ana.json").as_dict()
     recommender.rename_user(engine, "bob", 7)
     assert_type(recommender.merge_users(engine, "cookie", 7).rows, Mapping[str, int])
     recommender.erase_user(engine, 7).as_dict()

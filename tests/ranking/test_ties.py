@@ -39,7 +39,7 @@ def test_equal_affinities_are_cut_by_name(session: Session, subject: str, table:
     names = {row_id: name for name, row_id in ids.items()}
     for limit, expected in BEST.items():
         request = resolve(session, "viewer", settings=Settings(interests=limit))
-        chosen = session.scalars(sources._most_liked(Viewer.of(request), subject))
+        chosen = session.scalars(sources.most_liked(Viewer.of(request), subject))
         assert {names[row_id] for row_id in chosen} == set(expected)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import Event, Settings
+from recommender.feed.resolve import SEEDS
 from recommender.formats import scalars, text
 from recommender.models import Base
 from recommender.models.tables import HASHTAGS, SOUNDS, USERS, VIDEOS
@@ -545,7 +546,7 @@ class Oracle:
     def _place_in_circle(self, key: str) -> int:
         """That of a preview of the day."""
         seed = blake2b(f"{self.user} {self.as_of.date()}".encode(), digest_size=4).digest()
-        start = random.Random(f"{int.from_bytes(seed) % CYCLE} 1").randrange(CYCLE)  # noqa: S311 - not for secrets
+        start = random.Random(f"{int.from_bytes(seed) % SEEDS} 1").randrange(CYCLE)  # noqa: S311 - not for secrets
         newest = sorted(filter(self._is_new, self.world.videos), key=self.newness, reverse=True)
         return ((newest.index(key) + 1) * SHUFFLE_STEP + start) % CYCLE
 

@@ -1,0 +1,1 @@
+"""Slices: small databases with what the pages of some users read, for bug reports."""
