@@ -55,6 +55,7 @@ STEPS = (
     "metrics",
     "refresh --rebuild", "doctor {table}",
     "prune --sessions-older-than 30d {table}", "user show ana {table}", "user export ana",
+    "slice ana zoe.clay {folder}/one.db --map {folder}/map.json", "slice ana {folder}/two.db {table}",
     "user reset ana", "user rename ana anna", "user merge anna zoe.clay {table}",
     "user erase anna {table}",
 )  # fmt: skip
@@ -93,6 +94,9 @@ def test_every_command_does_its_work(run: Callable[[str], str], tmp_path: Path) 
     assert json.loads(printed["feed ana --record"])["items"]
     assert json.loads(printed["profiles show mine"])["weights"] == {"freshness": 2.0}
     assert json.loads(printed["audit"])["broken"] == []
+    (sliced,) = (out for line, out in printed.items() if line.startswith("slice ana zoe.clay"))
+    names = json.loads((tmp_path / "map.json").read_text())["users"]
+    assert [names[name] for name in json.loads(sliced)["users"].values()] == ["ana", "zoe.clay"]
     (replayed,) = (out for line, out in printed.items() if line.startswith("replay --feed"))
     assert " pages of reels, in the order of for_you@1" in " ".join(replayed.split())
     for line in STEPS:

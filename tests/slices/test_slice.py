@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
@@ -15,12 +19,18 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import FeedPage, Registry, Settings, create_engine, run_transaction, slice_users
+from recommender.benchmark.demo_world import LENGTH, DemoWorld
+from recommender.benchmark.demo_world import load as load_demo
+from recommender.database.registered import OPTION
+from recommender.database.spaces import create_space
+from recommender.feed.cursors import SessionPosition
 from recommender.models.tables import USERS, VIDEOS
 from recommender.slices import page_rows
 from recommender.slices.slice import Slice
 from tests.support import oracle
+from tests.support.kinds import only_sqlite
 from tests.support.tied_worlds import FEW, rounded, tied_world
-from tests.support.worlds import NOON, at
+from tests.support.worlds import NOON, at, make_user, make_videos, record
 
 LIMITS = (1, 7)
 
@@ -137,17 +147,19 @@ FRESH = Settings(candidates=90, trial_days=0.01, interests=3, history=4, seen_la
 """Settings with which sources look at few videos, and few videos are new."""
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("seed", "as_of"), [(0, NOON), (1, NOON + timedelta(days=1))])
 @pytest.mark.usefixtures("small_pages")
-def test_pages_of_random_worlds_are_the_same(engine: Engine, tmp_path: Path, seed: int) -> None:
+def test_pages_of_random_worlds_are_the_same(
+    engine: Engine, tmp_path: Path, seed: int, as_of: datetime
+) -> None:
     def make(session: Session) -> None:
         oracle.load(session, oracle.random_world(seed, videos=250))
         add_feeds(session)
 
     run_transaction(engine, make)
-    sliced = Sliced(engine, ["u0", "u1"], tmp_path, as_of=NOON, settings=FRESH)
+    sliced = Sliced(engine, ["u0"], tmp_path, as_of=as_of, settings=FRESH)
     pages = sliced.check()
-    assert sum(len(page["items"]) for page in pages) > 60
+    assert sum(len(page["items"]) for page in pages) > 20
     assert sliced.written.rows["rec_videos"] < published(engine)
 
 
@@ -162,3 +174,67 @@ def test_pages_of_worlds_full_of_ties_are_the_same(
     users = [f"u{number}" for number in range(6)]
     sliced = Sliced(engine, users, tmp_path, as_of=at(10), settings=FEW)
     sliced.check()
+
+
+@pytest.mark.slow
+def test_pages_of_the_demo_are_the_same(engine: Engine, tmp_path: Path) -> None:
+    world = DemoWorld(beginning=NOON)
+    load_demo(engine, world)
+    recommender.refresh(engine, as_of=NOON + LENGTH)
+    sliced = Sliced(engine, ["ana"], tmp_path, as_of=NOON + LENGTH)
+    assert sliced.check()[1]["items"]
+
+
+@only_sqlite  # PostgreSQL stores vectors in half precision
+def test_pages_with_models_and_vectors_are_the_same(engine: Engine, tmp_path: Path) -> None:
+    registry = Registry(outside={"model": 3}, space="pictures", near=3)
+    engine = engine.execution_options(**{OPTION: registry})
+    chance = np.random.default_rng(3)
+    keys = [f"v{number}" for number in range(30)]
+
+    def make(session: Session) -> None:
+        make_user(session)
+        make_videos(session, *keys)
+        create_space(session.connection(), "pictures", dim=4)
+        vectors = chance.normal(size=(len(keys), 4))
+        rows: Any = [{"id": key, "vector": v} for key, v in zip(keys, vectors, strict=True)]
+        recommender.upsert_embeddings(session, "pictures", rows)
+        proposed: Any = [
+            {"user": "viewer", "video": key, "score": score, "expires_at": at(minutes)}
+            for key, score, minutes in zip(keys, chance.random(30), [-1, 1, 1] * 10, strict=True)
+        ]
+        recommender.upsert_candidates(session, "model", proposed)
+        for minutes, kind in enumerate(["like", "share", "not_interested"]):
+            record(session, kind, keys[7 * minutes], at=at(minutes - 9))
+        recommender.create_profile(session, "mine", {"model": 2.0, "taste": 1.0})
+        recommender.activate_profile(session, "mine")
+
+    run_transaction(engine, make)
+    pages = Sliced(engine, ["viewer"], tmp_path, as_of=NOON).check(registry)
+    found = {source for page in pages for item in page["items"] for source in item["sources"]}
+    assert found >= {"model", "near"}
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_session_goes_on_in_a_slice(engine: Engine, tmp_path: Path) -> None:
+    def make(session: Session) -> None:
+        oracle.load(session, oracle.random_world(5, videos=150))
+
+    run_transaction(engine, make)
+    serve = partial(recommender.for_you, user="u0", limit=7, settings=FRESH)
+    _, page = (
+        run_transaction(engine, partial(serve, as_of=NOON - before))
+        for before in (timedelta(days=2), timedelta(hours=1))
+    )
+    sliced = Sliced(engine, ["u0"], tmp_path, as_of=NOON, settings=FRESH)
+    names = {key: name for name, key in sliced.keys["sessions"].items()}
+    assert list(names) == [page.session]  # the other one has expired
+    assert sliced.written.rows["rec_feed_items"] == len(page.items)
+    asked: dict[str, Any] = {"limit": 7, "as_of": NOON, "settings": FRESH, "record": False}
+    with Session(engine) as session:
+        own = recommender.for_you(session, "u0", cursor=page.cursor, **asked)
+    name = sliced.written.users["u0"]
+    cursor = SessionPosition(UUID(names[str(page.session)]), 8).cursor
+    with Session(create_engine(f"sqlite:///{sliced.file}")) as session:
+        other = recommender.for_you(session, name, cursor=cursor, **asked)
+    assert told(other, sliced.names)["items"] == told(own, {})["items"] != []
