@@ -55,7 +55,8 @@ STEPS = (
     "metrics",
     "refresh --rebuild", "doctor {table}",
     "prune --sessions-older-than 30d {table}", "user show ana {table}", "user export ana",
-    "slice ana zoe.clay {folder}/one.db --map {folder}/map.json", "slice ana {folder}/two.db {table}",
+    "slice ana zoe.clay {folder}/one.db --map {folder}/map.json",
+    "slice ana {folder}/two.db {table}",
     "user reset ana", "user rename ana anna", "user merge anna zoe.clay {table}",
     "user erase anna {table}",
 )  # fmt: skip

@@ -48,6 +48,7 @@ WRITING = (
 READING = (
     "people u", "feed u", "rank u v", "similar v", "reach v",
     "explain u v", "export users out.csv", "user show u", "user export u",
+    "slice u out.db",
     "profiles list", "profiles show for_you", "profiles diff classic for_you", "audit", "doctor",
     "experiments list", "experiments show e", "experiments report e", "report out.html",
     "feeds list", "feeds show f", "embeddings list", "metrics",

@@ -30,7 +30,7 @@ from recommender.slices.slice import Slice
 from tests.support import oracle
 from tests.support.kinds import only_sqlite
 from tests.support.tied_worlds import FEW, rounded, tied_world
-from tests.support.worlds import NOON, at, make_user, make_videos, record
+from tests.support.worlds import NOON, at, follow, make_user, make_video, make_videos, mute, record
 
 LIMITS = (1, 7)
 
@@ -100,6 +100,7 @@ def told(page: FeedPage, names: Names) -> dict[str, Any]:
                 "position": item.position,
                 "video": key(item.video),
                 "creator": key(item.creator),
+                "has_caption": item.caption is not None,
                 "hashtags": [key(tag) for tag in item.hashtags],
                 "sound": key(item.sound),
                 "published_at": item.published_at,
@@ -147,7 +148,11 @@ FRESH = Settings(candidates=90, trial_days=0.01, interests=3, history=4, seen_la
 """Settings with which sources look at few videos, and few videos are new."""
 
 
-@pytest.mark.parametrize(("seed", "as_of"), [(0, NOON), (1, NOON + timedelta(days=1))])
+@pytest.mark.parametrize(("seed", "as_of"), [
+    pytest.param(0, NOON, marks=pytest.mark.slow),
+    pytest.param(3, NOON + timedelta(days=1), marks=pytest.mark.slow),
+    (2, NOON + timedelta(days=1)),
+])  # fmt: skip
 @pytest.mark.usefixtures("small_pages")
 def test_pages_of_random_worlds_are_the_same(
     engine: Engine, tmp_path: Path, seed: int, as_of: datetime
@@ -160,6 +165,46 @@ def test_pages_of_random_worlds_are_the_same(
     sliced = Sliced(engine, ["u0"], tmp_path, as_of=as_of, settings=FRESH)
     pages = sliced.check()
     assert sum(len(page["items"]) for page in pages) > 20
+    assert sliced.written.rows["rec_videos"] < published(engine)
+
+
+def make_sparse_world(session: Session) -> None:
+    """Make a world with rows that one source alone looks at, and many videos of one time."""
+    creators = [f"c{number}" for number in range(1, 7)]
+    make_user(session, interests=["dance"])
+    for creator in (*creators, "shy"):
+        follow(session, "viewer", creator)
+    make_user(session, "shy", discoverable=False)
+    mute(session, "viewer", "keyword", "spam")
+    mute(session, "viewer", "sound", "horn")
+    make_user(session, "noise1")
+    recommender.block(session, "viewer", "noise1")
+    make_videos(session, "old1", "old2", creator="c1", published_at=at(-9_000))
+    add_feeds(session)
+    served: dict[str, Any] = {"feed": "followed", "limit": 1, "settings": FRESH}
+    for minutes in (-8_000, -7_000):
+        recommender.for_you(session, "viewer", as_of=at(minutes), **served)
+    for number in range(60):
+        rows = {"creator": f"noise{number % 5}", "published_at": at(-100 - number)}
+        texts = {"caption": "more spam" if number % 3 else "less", "hashtags": ["dance"]}
+        make_video(session, f"noise-{number}", **rows, **texts, sound=["horn", None][number % 2])
+    make_videos(session, "shy1", creator="shy", published_at=at(-150))
+    # c1 to c4 are those with the newest videos: of more with one time, the oldest creators.
+    tied = ["c3", "c4", "c2", *["c1"] * 50, "c6", "c5"]
+    for number, creator in enumerate(tied):
+        make_video(session, f"tied-{number}", creator=creator, published_at=at(-200))
+    trends = sa.update(VIDEOS).where(VIDEOS.c.key.in_(["noise-21", f"tied-{len(tied) - 1}"]))
+    session.execute(trends.values(trending=99.0))
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_pages_of_a_sparse_world_are_the_same(engine: Engine, tmp_path: Path) -> None:
+    run_transaction(engine, make_sparse_world)
+    sliced = Sliced(engine, ["viewer"], tmp_path, as_of=NOON, settings=FRESH)
+    pages = sliced.check()
+    shown = {item["video"]: item for page in pages for item in page["items"]}
+    assert {"shy1", "old1"} <= set(shown)
+    assert any(refilled for item in shown.values() for refilled in item["flags"][2:])
     assert sliced.written.rows["rec_videos"] < published(engine)
 
 
