@@ -18,6 +18,7 @@ from recommender.models.types import Base
 from recommender.operations.inventory import OF_OTHERS, OWNERS
 from recommender.slices import slice as slices
 from recommender.slices.rules import KEPT, LEFT_OUT, NAMED, REPLACED, RULES, WHOLE
+from tests.support.kinds import only_sqlite
 from tests.support.worlds import NOON, at, follow, make_user, make_video, mute, record
 
 TEXTS = (sa.Text, sa.JSON, sa.Uuid)
@@ -123,6 +124,7 @@ REFUSED: dict[str, tuple[list[Any], str, type[Exception], str]] = {
 }
 
 
+@only_sqlite
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.usefixtures("world")
 def test_what_cannot_be_sliced_is_refused(engine: Engine, tmp_path: Path, case: str) -> None:
@@ -134,6 +136,7 @@ def test_what_cannot_be_sliced_is_refused(engine: Engine, tmp_path: Path, case: 
     assert (tmp_path / "there.db").read_text() == "kept"
 
 
+@only_sqlite
 @pytest.mark.usefixtures("world")
 def test_nothing_is_left_of_a_slice_that_fails(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +150,7 @@ def test_nothing_is_left_of_a_slice_that_fails(
     assert list(tmp_path.iterdir()) == []
 
 
+@only_sqlite
 @pytest.mark.usefixtures("world")
 def test_a_merged_user_is_sliced_and_an_erased_one_refused(engine: Engine, tmp_path: Path) -> None:
     run_transaction(engine, lambda session: make_user(session, "guest"))
