@@ -22,6 +22,7 @@ from recommender.models.tables import (
     BLOCKS,
     CAPTIONS,
     EVENTS,
+    EXPERIMENTS,
     FEEDS,
     FOLLOWS,
     HASHTAGS,
@@ -104,7 +105,7 @@ RULES = (
     Rule(USERS, "id", "members"),
 )
 
-WHOLE = (LEARNING_STATE, FEEDS, PROFILES, WEIGHTS)
+WHOLE = (LEARNING_STATE, FEEDS, PROFILES, WEIGHTS, EXPERIMENTS)
 """Tables without anything of a person. They are copied as a whole."""
 
 LEFT_OUT: Mapping[Table, str] = {
@@ -224,6 +225,8 @@ KEPT = frozenset({
     SERVED.c.sources, SERVED.c.signals,
     FEEDS.c.name, FEEDS.c.profile, FEEDS.c.sources, FEEDS.c.formats, FEEDS.c.limits,
     PROFILES.c.name, PROFILES.c.source, WEIGHTS.c.signal,
+    EXPERIMENTS.c.name, EXPERIMENTS.c.feed, EXPERIMENTS.c.arms, EXPERIMENTS.c.metric,
+    EXPERIMENTS.c.guardrails, EXPERIMENTS.c.promoted,
 })  # fmt: skip
 """Columns of text that stay: labels that many rows share, and names that operators chose."""
 

@@ -52,6 +52,7 @@ from recommender.slices.rules import (
     rows_of,
     streamed,
 )
+from recommender.telemetry import traced
 
 MOST_USERS = 100
 """The largest number of users of a slice."""
@@ -90,6 +91,7 @@ class Slice:
         return {**plain_fields(self), "users": dict(self.users), "rows": dict(self.rows)}
 
 
+@traced
 def slice_users(
     engine: Engine,
     users: Iterable[AnyKey],

@@ -96,6 +96,7 @@ def told(page: FeedPage, names: Names) -> dict[str, Any]:
 
     return {
         "exhausted": page.exhausted,
+        "arm": page.request.arm,
         "cursor": page.cursor,
         "items": [
             {
@@ -108,6 +109,7 @@ def told(page: FeedPage, names: Names) -> dict[str, Any]:
                 "published_at": item.published_at,
                 "format": item.format,
                 "score": item.score,
+                "profile": item.profile,
                 "sources": item.sources,
                 "signals": rounded(item),
                 "flags": (item.explored, item.crowded, item.refilled),
@@ -162,6 +164,9 @@ def test_pages_of_random_worlds_are_the_same(
     def make(session: Session) -> None:
         oracle.load(session, oracle.random_world(seed, videos=250))
         add_feeds(session)
+        recommender.create_profile(session, "calm", {"quality": 1.0, "social": 0.5})
+        recommender.start_experiment(session, "half", ["calm"])
+        recommender.start_experiment(session, "turns", ["calm"], feed="few", interleaved=True)
 
     run_transaction(engine, make)
     sliced = Sliced(engine, ["u0"], tmp_path, as_of=as_of, settings=FRESH)
