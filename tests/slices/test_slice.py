@@ -231,7 +231,21 @@ def test_pages_of_the_demo_are_the_same(engine: Engine, tmp_path: Path) -> None:
     load_demo(engine, world)
     recommender.refresh(engine, as_of=NOON + LENGTH)
     sliced = Sliced(engine, ["ana"], tmp_path, as_of=NOON + LENGTH)
-    assert sliced.check()[1]["items"]
+    page = sliced.check()[1]
+    assert len(page["items"]) == 7
+    other = create_engine(f"sqlite:///{sliced.file}")
+    names = {key: name for name, key in sliced.keys["videos"].items()}
+    with Session(engine) as session, Session(other) as copied:
+        for video in [item["video"] for item in page["items"][::4]]:
+            own = recommender.explain(session, "ana", video, as_of=NOON + LENGTH)
+            theirs = recommender.explain(
+                copied, sliced.written.users["ana"], names[video], as_of=NOON + LENGTH
+            )
+            assert (own.rank, own.item.score, own.filters) == (
+                theirs.rank, theirs.item.score, theirs.filters,
+            )  # fmt: skip
+            assert own.displaced_by == tuple(sliced.names[key] for key in theirs.displaced_by)
+    other.dispose()
 
 
 @pytest.mark.slow
@@ -285,6 +299,8 @@ def test_a_session_goes_on_in_a_slice(engine: Engine, tmp_path: Path) -> None:
         own = recommender.for_you(session, "u0", cursor=page.cursor, **asked)
     name = sliced.written.users["u0"]
     cursor = SessionPosition(UUID(names[str(page.session)]), 8).cursor
-    with Session(create_engine(f"sqlite:///{sliced.file}")) as session:
+    bind = create_engine(f"sqlite:///{sliced.file}")
+    with Session(bind) as session:
         other = recommender.for_you(session, name, cursor=cursor, **asked)
+    bind.dispose()
     assert told(other, sliced.names)["items"] == told(own, {})["items"] != []
