@@ -92,6 +92,7 @@ ON_ENGINE: dict[str, Callable[[Engine, Path], object]] = {
     "list_spaces": lambda bind, _: recommender.list_spaces(bind),
     "index_space": lambda bind, _: recommender.index_space(bind, "captions"),
     "drop_space": lambda bind, _: recommender.drop_space(bind, "captions"),
+    "slice_users": lambda bind, path: recommender.slice_users(bind, ["ana"], f"{path}/ana.db"),
     "upgrade": lambda bind, _: recommender.upgrade(bind),
 }
 NEITHER = {

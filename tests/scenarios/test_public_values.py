@@ -125,6 +125,7 @@ def returned(engine: Engine, folder: Path) -> dict[str, Any]:
     values["import_file"] = recommender.import_file(engine, "users", str(EXAMPLE / "users.csv"))
     values["export_file"] = recommender.export_file(engine, "users", str(folder / "users.csv"))
     values["export_user"] = recommender.export_user(engine, "ana", str(folder / "ana.jsonl"))
+    values["slice_users"] = recommender.slice_users(engine, ["ana"], str(folder / "ana.db"))
     values["prune"] = recommender.prune(engine, sessions_older_than=timedelta(days=30))
     values["erase_user"] = recommender.erase_user(engine, "ana")
     values["reset_user"] = run_transaction(engine, lambda s: recommender.reset_user(s, "user1"))

@@ -192,7 +192,7 @@ READS = {
     "export_user", "feed_query", "following", "get_experiment", "get_feed", "get_profile",
     "list_experiments", "list_feeds",
     "list_profiles", "list_spaces", "metrics", "prepare_engine",
-    "profile_history", "rank", "reach", "replay_profile", "report", "similar",
+    "profile_history", "rank", "reach", "replay_profile", "report", "similar", "slice_users",
     "translate_errors", "trending",
 }  # fmt: skip
 """Public functions that lock nothing."""
