@@ -11,7 +11,7 @@ import click
 import recommender
 from recommender.cli.database import readable
 from recommender.cli.options import Length, as_of_option, database_option, settings
-from recommender.files.exporter import created_file
+from recommender.files.created_file import created_file
 from recommender.formats import scalars
 from recommender.reports.collect import DEFAULT_LENGTH, SHOWN_PAGES
 from recommender.reports.parts import require_extra
