@@ -14,12 +14,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+import recommender
 from recommender.experiments.metrics import USER_METRICS
 from recommender.experiments.statistics import Sums
 from recommender.experiments.user_sums import Scope, UserMetric, population, sums
 from recommender.formats.experiments import GUARDRAILS, METRICS
 from recommender.models import EventRow, FeedSession, Interaction, ServedVideo, User, Video
-from tests.support.experiment_worlds import START, World, arm_profiles, start
+from tests.support.experiment_worlds import OTHER_FEED, START, World, arm_profiles, start
 
 DAY = timedelta(days=1)
 
@@ -32,6 +33,7 @@ class Plain:
 
     def __init__(self, session: Session, scope: Scope) -> None:
         self.scope = scope
+        self.feed = scope.feed and recommender.get_feed(session, scope.feed).id
         self.sessions = session.scalars(sa.select(FeedSession)).all()
         self.places = session.scalars(sa.select(ServedVideo)).all()
         self.of_state = defaultdict(list)
@@ -62,8 +64,9 @@ class Plain:
                 and (other.merged_at is None or other.merged_at >= self.scope.start)
                 for other in self.users
             )
-            if len(arms) == 1 and not merged:
-                yield user, (arms.pop(), min(each.started_at for each in own))
+            first = min(each.started_at for each in own)
+            if len(arms) == 1 and first >= self.scope.start and not merged:
+                yield user, (arms.pop(), first)
 
     def day(self, moment: datetime) -> float:
         return (moment - self.scope.start) / DAY
@@ -72,7 +75,8 @@ class Plain:
         if each.user_id not in self.members:
             return False
         if is_before:
-            return each.feed_id is None and self.before <= each.started_at < self.scope.start
+            is_before = self.before <= each.started_at < self.scope.start
+            return is_before and each.feed_id == self.feed
         return each.experiment_id == self.scope.experiment_id and each.started_at < self.scope.end
 
     def counted(self, *, is_before: bool) -> list[FeedSession]:
@@ -248,11 +252,13 @@ PER_SESSION: dict[str, Callable[[FeedSession], tuple[float, float]]] = {
 RETURNS = {"return_1d": 2, "return_7d": 8}
 
 
-def scope_of(session: Session, days: float, users: int, seed: int, variants: int = 1) -> Scope:
+def scope_of(
+    session: Session, days: float, users: int, seed: int, variants: int, feed: str | None
+) -> Scope:
     experiment = start(session, variants)
     World(session, experiment, seed, users=users, days=days)
     profiles = tuple(arm_profiles(session, experiment))
-    return Scope(experiment.id, profiles, None, START, START + days * DAY)
+    return Scope(experiment.id, profiles, feed, START, START + days * DAY)
 
 
 def found_sums(session: Session, scope: Scope, metric: UserMetric) -> np.ndarray[Any, Any]:
@@ -272,9 +278,13 @@ def test_every_metric_and_guardrail_has_a_statement() -> None:
     assert tuple(USER_METRICS) == (*METRICS, *GUARDRAILS)
 
 
-@pytest.mark.parametrize(("days", "seed"), [(9.7, 1), (100.0, 2)])
-def test_the_sums_are_those_over_every_row(session: Session, days: float, seed: int) -> None:
-    scope = scope_of(session, days, users=40, seed=seed, variants=1 + seed % 2)
+@pytest.mark.parametrize(
+    ("days", "seed", "variants", "feed"), [(9.7, 1, 2, None), (100.0, 2, 1, OTHER_FEED)]
+)
+def test_the_sums_are_those_over_every_row(
+    session: Session, days: float, seed: int, variants: int, feed: str | None
+) -> None:
+    scope = scope_of(session, days, users=40, seed=seed, variants=variants, feed=feed)
     plain = Plain(session, scope)
     assert 20 < len(plain.members) < 40
     for name, metric in USER_METRICS.items():

@@ -106,7 +106,7 @@ class World:
 
     def _session(self, user: int, arm: int, served: dict[int, list[datetime]]) -> None:
         began = self.moment(-1.2 * self.days, 1.1 * self.days)
-        is_in = began >= START and self.chance.random() < 0.85
+        is_in = self.chance.random() < (0.85 if began >= START else 0.03)
         other = self.chance.random()
         row = FeedSession(
             user_id=user, session=UUID(int=self.chance.getrandbits(128)), next_position=1,
