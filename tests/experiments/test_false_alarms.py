@@ -9,6 +9,7 @@ from recommender.experiments.statistics import ConfidenceSequence
 from tests.support.simulated_experiments import (
     LEAST_EFFECTS,
     METRICS,
+    SEED,
     days_found,
     high_end,
     plainly_found,
@@ -36,7 +37,7 @@ def test_an_effect_is_found_later_than_planned_if_it_is_small_and_sooner_if_it_i
     planned, least_effect = 28, 0.075
     found = {}
     for factor in (1, 2):
-        differ = simulate(100, 2_000, 56, effect=factor * least_effect, seed=1)
+        differ = simulate(100, 2_000, 56, effect=factor * least_effect, seed=SEED + 1)
         assert plainly_found(differ, "share")[planned - 1].mean() > 0.7
         days = days_found(differ, "share", ConfidenceSequence(0.05, least_effect))
         found[factor] = np.quantile(days, 0.8, method="inverted_cdf")

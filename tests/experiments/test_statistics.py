@@ -114,6 +114,12 @@ def test_with_few_users_or_equal_outcomes_nothing_is_known(
     assert ConfidenceSequence(0.05, 0.02).margin(found) == math.inf
 
 
+def test_a_hundred_users_in_each_arm_are_enough() -> None:
+    users = [(1.0, 0.0), (0.0, 0.0)] * (MIN_USERS // 2)
+    (found,) = compare(sums(users), [sums(users)])
+    assert found.error < math.inf
+
+
 def test_where_the_control_is_0_the_sequence_is_not_known() -> None:
     (found,) = compare(sums([(0.0, 0.0)] * 200), [sums([(1.0, 0.0), (0.0, 0.0)] * 100)])
     assert found.error < math.inf

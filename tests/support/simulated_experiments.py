@@ -36,6 +36,9 @@ HAS_PAST = 0.7
 
 LEAST_EFFECTS = (0.02, 0.05, 0.1, 0.2, 0.5)
 
+SEED = 10
+"""The seed of the figures. `TIGHTEST_AT` was chosen on other seeds, so it does not flatter them."""
+
 METRICS = ("share", "positives")
 """The share of enjoyed places, and their number."""
 
@@ -55,7 +58,7 @@ class Experiments(NamedTuple):
 
 
 def simulate(
-    runs: int, users: int, days: int, *, effect: float = 0.0, seed: int = 0
+    runs: int, users: int, days: int, *, effect: float = 0.0, seed: int = SEED
 ) -> Experiments:
     """Simulate experiments of two arms.
 
@@ -159,7 +162,7 @@ def print_figures() -> None:
         plain = plainly_found(alike, metric)
         print(f"{metric}: plain daily {plain.any(0).mean()}, at the end {plain[-1].mean()}")  # noqa: T201
     for effect in (0.0375, 0.075, 0.1125, 0.15):
-        differ = simulate(400, 3_000, 84, effect=effect, seed=1)
+        differ = simulate(400, 3_000, 84, effect=effect, seed=SEED + 1)
         plain = plainly_found(differ, "share")[27]
         for least in (0.02, 0.075):
             days = days_found(differ, "share", ConfidenceSequence(0.05, least))
