@@ -130,7 +130,9 @@ def describe(numbers: Mapping[str, float | None]) -> None:
         current.set_attributes(known)
 
 
-def count_page(*, videos: int, position: int, seconds: float, exhausted: bool) -> None:
+def count_page(
+    *, videos: int, position: int, seconds: float, exhausted: bool, recorded: bool
+) -> None:
     """Count a page of For You.
 
     Args:
@@ -138,12 +140,15 @@ def count_page(*, videos: int, position: int, seconds: float, exhausted: bool) -
         position: the position of its first video in the session.
         seconds: how long it took.
         exhausted: whether no other video may be shown.
+        recorded: whether it is served; false for previews, evaluations and reports.
     """
     if own := telemetry():
-        own.page_duration.record(seconds)
-        own.places.add(videos)
-        own.exhausted_pages.add(int(exhausted))
-        describe({"videos": videos, "position": position, "exhausted": exhausted})
+        kind = {"recommender.recorded": recorded}
+        own.page_duration.record(seconds, kind)
+        own.places.add(videos, kind)
+        own.exhausted_pages.add(int(exhausted), kind)
+        facts = {"videos": videos, "position": position, "exhausted": exhausted}
+        describe({**facts, "recorded": recorded})
 
 
 def count_retry(code: str) -> None:

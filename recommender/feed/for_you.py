@@ -127,7 +127,9 @@ def for_you(
     took, place = time.monotonic() - started, request.position
     videos = len(page.items)
     log(logging.DEBUG, "page", videos=videos, position=place, seconds=took)
-    count_page(videos=videos, position=place, seconds=took, exhausted=page.exhausted)
+    count_page(
+        videos=videos, position=place, seconds=took, exhausted=page.exhausted, recorded=record
+    )
     return page
 
 

@@ -110,10 +110,10 @@ def test_a_page_is_a_span_and_is_counted(session: Session, kind: str, watched: W
     spans, points = watched.spans(), watched.points()
     assert [each.name for each in spans] == ["recommender.for_you"] * 2
     about = {"db.system.name": kind, "db.operation.name": "for_you"}
-    names = [f"recommender.{name}" for name in ("videos", "position", "exhausted")]
+    names = [f"recommender.{name}" for name in ("videos", "position", "exhausted", "recorded")]
     assert [dict(each.attributes or {}) for each in spans] == [
         {**about, **dict(zip(names, values, strict=True))}
-        for values in ((2, 1, False), (1, 3, True))
+        for values in ((2, 1, False, True), (1, 3, True, True))
     ]
     assert {each.instrumentation_scope.name for each in spans if each.instrumentation_scope} == {
         "recommender"
@@ -124,6 +124,7 @@ def test_a_page_is_a_span_and_is_counted(session: Session, kind: str, watched: W
     nanoseconds = sum((each.end_time or 0) - (each.start_time or 0) for each in spans)
     assert 0 < duration.sum <= nanoseconds / 1e9
     assert points["recommender.places"].value == 3
+    assert dict(points["recommender.places"].attributes) == {"recommender.recorded": True}
     assert points["recommender.exhausted_pages"].value == 1
 
 
@@ -165,13 +166,16 @@ def test_the_span_of_a_job_has_the_numbers_of_its_report(engine: Engine, watched
 
 
 @only_sqlite
-def test_a_digest_is_a_span_for_each_batch(engine: Engine, watched: Watched) -> None:
+def test_a_digest_is_a_span_for_each_batch(
+    engine: Engine, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recommender.lists.digest.USERS_AT_ONCE", 2)
     with Session(writing(engine)) as session, session.begin():
-        for number in range(25):
-            make_user(session, f"u{number}")
+        for user in ("ana", "ben", "cleo"):
+            make_user(session, user)
         make_videos(session, "a", "b")
         create_feed(session, "mail", memory="own")
-    assert len(list(digest(engine, feed="mail", run="1"))) == 25
+    assert len(list(digest(engine, feed="mail", run="1"))) == 3
     assert len(watched.spans("recommender.digest_batch")) == 2
 
 
@@ -251,7 +255,8 @@ def test_without_the_package_functions_are_as_they_are() -> None:
     code = "import sys; sys.modules['opentelemetry'] = None; import recommender, logging;"
     code += "from recommender.telemetry import count_page, count_retry, telemetry;"
     code += "from recommender.logs import log; log(logging.INFO, 'prune', events=3);"
-    code += "count_page(videos=1, position=1, seconds=1.0, exhausted=True); count_retry('40001');"
+    code += "count_page(videos=1, position=1, seconds=1.0, exhausted=True, recorded=True);"
+    code += "count_retry('40001');"
     code += "print(hasattr(recommender.for_you, '__wrapped__'), telemetry())"
     assert imported_by(code) == "False None"
 
