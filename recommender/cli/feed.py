@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -23,8 +24,12 @@ from recommender.cli.pages import asked_page, print_explanation, print_page
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
 from recommender.feed.values import FeedPage
+from recommender.files.exporter import created_file
+from recommender.formats import scalars
 from recommender.lists import timelines
 from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
+from recommender.reports.feed_page import feed_document
+from recommender.reports.parts import require_extra
 
 limit_option = click.option(
     "--limit",
@@ -64,6 +69,14 @@ limit_option = click.option(
     is_flag=True,
     help="Show trending videos in the user's language and country instead.",
 )
+@click.option(
+    "--html", "file", metavar="OUT.html",
+    help="Write what the viewer sees, and why, to an HTML file instead.",
+)  # fmt: skip
+@click.option(
+    "--against", metavar="NAME[@VERSION]",
+    help="With --html: also what another profile would show, side by side.",
+)  # fmt: skip
 @format_option
 @database_option
 def feed(
@@ -74,9 +87,20 @@ def feed(
     trending: bool,  # noqa: FBT001
     cursor: str | None,
     form: str | None,
+    file: str | None,
+    against: str | None,
     **asked: Any,
 ) -> None:
     """Show a user's For You feed, or another list of videos."""
+    if against and not file:
+        raise click.UsageError("--against needs --html")
+    if file and (form or with_signals or record or cursor or following or trending):
+        raise click.UsageError(
+            "--html takes no --format, --explain, --record, --cursor, --following and --trending"
+        )
+    if file:
+        _write_html(file, user, against, asked)
+        return
     is_plain = following or trending
     if following and trending:
         raise click.UsageError("--following and --trending exclude each other")
@@ -100,6 +124,17 @@ def feed(
     may_rewatch = has_memory and not (is_plain or page.request.rewatch)
     if page.exhausted and may_rewatch and form_of(form) == "table":
         _say_exhausted(page)
+
+
+def _write_html(file: str, user: str, against: str | None, asked: Mapping[str, Any]) -> None:
+    """Write a preview of a user's page to a file, next to the page of another profile if asked."""
+    require_extra()
+    moment = asked["as_of"] or scalars.now()
+    options = {**asked, "as_of": moment, "record": False, "reasons": True}
+    with created_file(file) as text, reading() as session:
+        page = for_you(session, user, **options)
+        other = for_you(session, user, **{**options, "profile": against}) if against else None
+        text.write(feed_document(page, other).html())
 
 
 def _say_exhausted(page: FeedPage) -> None:

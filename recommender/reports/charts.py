@@ -34,6 +34,9 @@ ROW_HEIGHT = 30
 LABELS = 6
 """About the number of labels on the axis of days."""
 
+LEAST_ROOM = 0.02
+"""The least room above and below a line: changes below it should not look large."""
+
 WHISKER = 3
 """Half the width of the ends of an interval."""
 
@@ -49,6 +52,11 @@ def count(value: float) -> str:
 def percent(value: float) -> str:
     """Return a share as a percentage."""
     return f"{value:.0%}" if round(value, 2) == round(value, 6) else f"{value:.1%}"
+
+
+def signed_percent(value: float) -> str:
+    """Return a change as a percentage with its sign."""
+    return f"{value:+.0%}" if round(value, 2) == round(value, 6) else f"{value:+.1%}"
 
 
 def bars(
@@ -68,24 +76,32 @@ def bars(
 
 
 def line(
-    alt: str, labels: Sequence[str], values: Sequence[Interval | None], write: Write = percent
+    alt: str,
+    labels: Sequence[str],
+    values: Sequence[Interval | None],
+    write: Write = percent,
+    limits: tuple[float, float] = (0.0, 1.0),
 ) -> Markup:
-    """Return a line of values with their intervals; a missing value leaves a gap."""
+    """Return a line of values with their intervals; a missing value leaves a gap.
+
+    Args:
+        alt: the text for people who do not see the chart.
+        labels: the labels below the values.
+        values: a value for each label.
+        write: writes a value.
+        limits: the lowest and the highest value that there can be.
+    """
     config = _config(write, labels)
     config.dots_size, config.include_x_axis = 2.5, False
     known = [value for value in values if value]
-    low, high = (min(v.low for v in known), max(v.high for v in known)) if known else (0.0, 1.0)
-    room = max(0.02, (high - low) / 10)
-    config.range = (max(0.0, low - room), min(1.0, high + room))
+    low, high = (min(v.low for v in known), max(v.high for v in known)) if known else limits
+    room = max(LEAST_ROOM, (high - low) / 10)
+    config.range = (max(limits[0], low - room), min(limits[1], high + room))
     chart = pygal.Line(config)
-    chart.add(
-        None,
-        [
-            {"value": v.value, "ci": {"low": v.low, "high": v.high}} if v else None
-            for v in values
-        ],
-        allow_interruptions=True,
-    )  # fmt: skip
+    points = [
+        {"value": v.value, "ci": {"low": v.low, "high": v.high}} if v else None for v in values
+    ]
+    chart.add(None, points, allow_interruptions=True)
     return _drawn(chart, alt)
 
 

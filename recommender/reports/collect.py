@@ -16,6 +16,8 @@ from recommender.database.expressions import named
 from recommender.database.schema import check_schema
 from recommender.database.transactions import translate_errors
 from recommender.errors import InvalidValue, RecommenderError
+from recommender.experiments.experiments import list_experiments
+from recommender.experiments.report import ExperimentReport, experiment_report
 from recommender.feed.for_you import for_you
 from recommender.feed.values import FeedPage
 from recommender.formats import scalars
@@ -25,13 +27,14 @@ from recommender.models.tables import LEARNING_STATE
 from recommender.operations.audit import audit
 from recommender.operations.doctor import diagnose
 from recommender.ranking.profiles import profile_history
-from recommender.reports.places import day_anchor, every_sum
+from recommender.reports.places import beginning_of, every_sum, page_times
 from recommender.reports.report import Report
 from recommender.reports.sample import sampled
 from recommender.reports.values import (
     Day,
     Exposure,
     Outcomes,
+    PageTimes,
     Positions,
     ProfileShare,
     SourceShare,
@@ -51,6 +54,9 @@ MAX_LENGTH = timedelta(days=366)
 
 LORENZ_POINTS = 50
 """The number of points of a Lorenz curve, at most."""
+
+MAX_EXPERIMENTS = 5
+"""The number of experiments that a report shows, the latest first."""
 
 SESSIONS_EACH = 20
 """The number of latest sessions that are read for each page shown: some users have several."""
@@ -119,6 +125,8 @@ def _collected(
         trials=trials.get(1, Outcomes()),
         others=trials.get(0, Outcomes()),
         positions=_positions(sums["position"]),
+        times=_times(session, since, until),
+        experiments=_experiments(session, since, until),
         profiles=_profiles(session, sums["profile"]),
         exposure=_exposure(session, sums, since),
         sample=sampled(session, since, until, now.places),
@@ -150,11 +158,32 @@ _COUNTS = ("places", "pages", "users", "judged", "looked", "enjoyed")
 
 
 def _days(rows: Iterable[Any], before: datetime) -> tuple[Day, ...]:
-    half = timedelta(hours=12)
-    days = [
-        Day(day_anchor(before) + timedelta(days=row.number) - half, _outcomes(row)) for row in rows
-    ]
+    days = [Day(beginning_of(row.number, before), _outcomes(row)) for row in rows]
     return tuple(sorted(days, key=lambda day: day.day))
+
+
+def _times(session: Session, since: datetime, until: datetime) -> tuple[PageTimes, ...]:
+    times = [
+        PageTimes(
+            beginning_of(row.number, since), *map(int, (row.pages, row.exhausted, row.milliseconds))
+        )
+        for row in lookup.run(session, page_times(since, until))
+    ]
+    return tuple(sorted(times, key=lambda each: each.day))
+
+
+def _experiments(
+    session: Session, since: datetime, until: datetime
+) -> tuple[ExperimentReport, ...]:
+    """Return the reports of the latest experiments that ran in a time."""
+    found = [
+        each
+        for each in list_experiments(session)
+        if each.started_at < until and not each.interleaved
+        if each.stopped_at is None or each.stopped_at > since
+    ]
+    latest = sorted(found, key=lambda each: each.started_at, reverse=True)[:MAX_EXPERIMENTS]
+    return tuple(experiment_report(session, each.name, as_of=until) for each in latest)
 
 
 def _positions(rows: Iterable[Any]) -> tuple[Positions, ...]:

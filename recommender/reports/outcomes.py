@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from recommender.evaluation.bootstrap import Interval
@@ -116,6 +116,40 @@ def unseen(report: Figures) -> Section:
     )
 
 
+def times(report: Figures) -> Section:
+    """Return the section about the time that pages took."""
+    pages = sum(each.pages for each in report.times)
+    if not pages:
+        empty = "No session counted the time of its pages."
+        return Section("The time of pages", charts=[Chart(None, "By day", empty=empty)])
+    mean = sum(each.milliseconds for each in report.times) / pages
+    exhausted = sum(each.exhausted for each in report.times)
+    means = {each.day: each.milliseconds / each.pages for each in report.times}
+    days = _every_day(means, report.until)
+    labels, values = [short_day(day) for day in days], [means.get(day) for day in days]
+    alt = (
+        f"Bars of milliseconds per page by day: from {min(means.values()):.0f} to"
+        f" {max(means.values()):.0f}"
+    )
+    rows = [
+        (short_day(each.day), number(each.pages), number(each.exhausted),
+         f"{each.milliseconds / each.pages:.1f}")
+        for each in report.times
+    ]  # fmt: skip
+    return Section(
+        f"A page took {mean:.0f} ms on average, and {share(exhausted, pages)} were exhausted",
+        "The time from the resolved request to the ranked page. A page is exhausted if fewer videos"
+        " were left than it asked for.",
+        [
+            Chart(
+                charts.bars(alt, labels, values, lambda value: f"{value:,.0f}"),
+                "Milliseconds per page, by day of the session",
+                table=_table(("day", "pages", "exhausted", "ms per page"), rows, text=1),
+            )
+        ],
+    )
+
+
 def trials(report: Figures) -> Section:
     """Return the section about exploration places and new videos."""
     tried, others, exposure = report.trials, report.others, report.exposure
@@ -124,7 +158,7 @@ def trials(report: Figures) -> Section:
     if not exposure.new:
         new = "No video was published in this time."
     if not tried.places:
-        return Section("No new video was tried out", new)
+        return Section("No new video was tried out", new, is_wide=True)
     title = f"Trials of new videos took {share(tried.places, report.now.places)} of the places"
     if tried.share and others.share:
         title += (
@@ -142,6 +176,7 @@ def trials(report: Figures) -> Section:
         f"{plural(exposure.tried, 'video')} had a trial: a place that is kept for videos with few"
         f" impressions. {new}",
         tables=[_table(columns, rows, text=1)],
+        is_wide=True,
     )
 
 
@@ -240,11 +275,14 @@ def _days(report: Figures) -> Mapping[datetime, Outcomes]:
     known = [day for day in found if day >= first]
     if not known:
         return {}
-    day, days = min(known), {}
-    while day < report.until:
-        days[day] = found.get(day, Outcomes())
-        day += timedelta(days=1)
-    return days
+    return {day: found.get(day, Outcomes()) for day in _every_day(known, report.until)}
+
+
+def _every_day(known: Iterable[datetime], until: datetime) -> list[datetime]:
+    """Return the days from the first known one up to a time."""
+    first = min(known)
+    days = math.ceil((until - first) / timedelta(days=1))
+    return [first + timedelta(days=number) for number in range(days)]
 
 
 def _by_day(title: str, noun: str, values: Mapping[datetime, int]) -> Chart:

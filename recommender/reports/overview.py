@@ -10,6 +10,7 @@ from recommender.reports.page_lists import served_listing
 from recommender.reports.parts import Document, Section, Tile
 from recommender.reports.text import age, moment_of, number, percentage
 from recommender.reports.values import Figures
+from recommender.reports.verdicts import experiment
 
 
 def document(report: Figures) -> Document:
@@ -25,9 +26,11 @@ def document(report: Figures) -> Document:
             content.sources(report),
             content.signals(report),
             outcomes.trials(report),
-            content.diversity(report),
             content.exposure(report),
             health.promises(report),
+            outcomes.times(report),
+            content.diversity(report),
+            *map(experiment, report.experiments),
             outcomes.profiles(report),
             health.database(report),
             *_pages(report),

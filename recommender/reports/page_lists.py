@@ -29,7 +29,7 @@ def listing(title: str, page: FeedPage, before: FeedPage | None = None) -> Listi
     """Return a page of one viewer in full.
 
     Args:
-        title: the title.
+        title: the title, empty for none.
         page: the page.
         before: another page, which the positions are compared with.
     """
@@ -82,4 +82,6 @@ def _details(item: FeedItem) -> str:
     signals = ", ".join(f"{name} {parts[name]:+.2f}" for name in names)
     found = ", ".join(item.sources)
     marks = " · exploration" if item.explored else ""
-    return plain_line(f"score {item.score:.2f}: {signals} · found by {found}{marks}")
+    return plain_line(
+        f"score {round(item.score, 2) + 0.0:.2f}: {signals} · found by {found}{marks}"
+    )

@@ -86,16 +86,23 @@ def every_sum(since: datetime, until: datetime, before: datetime) -> Statement:
     return named(sa.select(*sa.union_all(*parts).subquery("parts").c), "report")
 
 
-def day_anchor(before: datetime) -> datetime:
-    """Return the noon from which `day_of` counts: of the day before a time, in UTC."""
-    midnight = before.replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight - timedelta(hours=12)
+_HALF_A_DAY = timedelta(hours=12)
 
 
-def _day_of(moment: Any, before: datetime) -> ColumnElement[int]:
-    """Return the number of a time's day in UTC; the day of `before` is 1."""
+def beginning_of(number: int, first: datetime) -> datetime:
+    """Return the beginning of a day by its number; the day of `first` is 1."""
+    return _anchor(first) + timedelta(days=number) - _HALF_A_DAY
+
+
+def _anchor(first: datetime) -> datetime:
+    """Return the noon of the day before a time, in UTC."""
+    return first.replace(hour=0, minute=0, second=0, microsecond=0) - _HALF_A_DAY
+
+
+def _day_of(moment: Any, first: datetime) -> ColumnElement[int]:
+    """Return the number of a time's day in UTC; the day of `first` is 1."""
     # From noon to noon, a rounded age is the number of the midnight between: halves are rounded up.
-    anchor = sa.literal(day_anchor(before), UtcDateTime())
+    anchor = sa.literal(_anchor(first), UtcDateTime())
     return sa.cast(half_away(age_days(anchor, moment)), Integer)
 
 
@@ -120,6 +127,20 @@ def joined_places(*columns: Any) -> Statement:
     )
     places: Statement = sa.select(*columns).select_from(ServedVideo)
     return places.join(FeedSession).outerjoin(Interaction, is_same)
+
+
+def page_times(since: datetime, until: datetime) -> Statement:
+    """Return the counters of the sessions that began between two times, by day from the first.
+
+    Sessions from before these were counted are left out. Its columns are `number`, as for the days
+    of `every_sum` with `since` in place of `before`, and those of `values.PageTimes`.
+    """
+    day = _day_of(FeedSession.started_at, since)
+    counters = (FeedSession.pages, FeedSession.exhausted, FeedSession.milliseconds)
+    sums = (sa.func.sum(column).label(column.key) for column in counters)
+    rows: Statement = sa.select(day.label("number"), *sums)
+    began = (FeedSession.started_at >= since, FeedSession.started_at < until)
+    return named(rows.where(*began, FeedSession.pages > 0).group_by(day), "report")
 
 
 def _places(since: datetime, until: datetime, before: datetime) -> CTE:

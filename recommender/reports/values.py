@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from recommender.evaluation.bootstrap import Interval
+from recommender.experiments.report import ExperimentReport
 from recommender.feed.values import FeedPage
 from recommender.formats.findings import Finding
 from recommender.formats.plain import plain_fields
@@ -75,6 +76,23 @@ class Day:
 
     day: datetime
     outcomes: Outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class PageTimes:
+    """How long the pages of the sessions took that began on one day in UTC.
+
+    Attributes:
+        day: its beginning.
+        pages: the number of pages, with empty ones.
+        exhausted: the pages that had fewer videos than asked for, since no more were left.
+        milliseconds: the time that ranking them took, added up.
+    """
+
+    day: datetime
+    pages: int
+    exhausted: int
+    milliseconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +214,9 @@ class Figures:
         trials: the outcomes of exploration places.
         others: the outcomes of all other places.
         positions: the outcomes by groups of positions, in order.
+        times: how long pages took, by the day on which their session began.
+        experiments: the reports of the experiments of this time, the latest first. Interleaved ones
+            are left out.
         profiles: the outcomes by profile and feed, the most places first.
         exposure: how the places are spread over videos and creators.
         sample: figures from the places of some users.
@@ -216,6 +237,8 @@ class Figures:
     trials: Outcomes
     others: Outcomes
     positions: tuple[Positions, ...]
+    times: tuple[PageTimes, ...]
+    experiments: tuple[ExperimentReport, ...]
     profiles: tuple[ProfileShare, ...]
     exposure: Exposure
     sample: Sample
@@ -228,7 +251,8 @@ class Figures:
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as nested plain values."""
         return {
-            **plain_fields(replace(self, history=(), pages=())),
+            **plain_fields(replace(self, history=(), pages=(), experiments=())),
+            "experiments": [each.as_dict() for each in self.experiments],
             "history": [record.as_dict() for record in self.history],
             "audit": self.audit.as_dict(),
             "pages": [page.as_dict(signals=True) for page in self.pages],

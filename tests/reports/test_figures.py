@@ -14,10 +14,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import InvalidValue
+from recommender import InvalidValue, run_transaction
 from recommender.evaluation.metrics import gini
 from recommender.formats.scalars import LIST_SEPARATOR
-from recommender.models import Video, VideoHashtag
+from recommender.models import ExperimentRow, FeedSession, Video, VideoHashtag
 from recommender.reports import sample
 from recommender.reports.collect import report
 from recommender.reports.places import POSITIONS
@@ -123,6 +123,39 @@ def test_sources_and_positions(found: Report, places: list[Place]) -> None:
         assert replace(one.outcomes, users=0) == replace(outcomes(groups[one.first]), users=0)
 
 
+def test_times_of_pages(found: Report, world: Engine) -> None:
+    with Session(world) as session:
+        sessions = session.scalars(sa.select(FeedSession)).all()
+    counted = [one for one in sessions if one.pages and SINCE <= one.started_at < UNTIL]
+    assert len(counted) > 5
+    expected: dict[object, list[int]] = {}
+    for one in counted:
+        sums = expected.setdefault(one.started_at.date(), [0, 0, 0])
+        for column, value in enumerate((one.pages, one.exhausted, one.milliseconds)):
+            sums[column] += value
+    assert {
+        one.day.date(): [one.pages, one.exhausted, one.milliseconds] for one in found.times
+    } == expected
+    assert [one.day for one in found.times] == sorted(one.day for one in found.times)
+
+
+def test_experiments(world: Engine) -> None:
+    with Session(world) as session:
+        expected = recommender.experiment_report(session, "warmer", as_of=UNTIL)
+    found = report(world, since=SINCE, as_of=UNTIL)
+    assert found.experiments == (expected,)
+    day = timedelta(days=1)
+    assert report(world, since=SINCE - day, as_of=SINCE).experiments == ()
+
+    def stop(session: Session) -> None:
+        values = {"stopped_at": UNTIL - day}
+        session.execute(sa.update(ExperimentRow).values(values))
+
+    run_transaction(world, stop)
+    assert len(report(world, since=UNTIL - 2 * day, as_of=UNTIL).experiments) == 1
+    assert report(world, since=UNTIL - day, as_of=UNTIL).experiments == ()
+
+
 def test_videos_and_creators(found: Report, places: list[Place], world: Engine) -> None:
     with Session(world) as session:
         videos = {video.id: video for video in session.scalars(sa.select(Video))}
@@ -211,7 +244,7 @@ def test_the_log_is_read_twice_whatever_its_size(world: Engine) -> None:
     with counted_statements(world) as sent:
         report(world, since=SINCE, as_of=UNTIL, pages=0)
     own = [one for one in sent if "/* recommender.report */" in one]
-    assert (len(own), sum("rec_feed_items" in one for one in own)) == (6, 2)
+    assert (len(own), sum("rec_feed_items" in one for one in own)) == (7, 2)
 
 
 def test_pages_are_the_latest_of_different_users(world: Engine, places: list[Place]) -> None:

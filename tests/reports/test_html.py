@@ -120,14 +120,14 @@ def test_the_figures_are_shown(found: Report, world: Engine) -> None:
 
 def test_every_chart_has_a_text(found: Report) -> None:
     charts = [given for tag, given in Page(found.html()).tags if tag == "svg"]
-    assert len(charts) == 7
+    assert len(charts) == 8
     assert all(given["role"] == "img" and given["aria-label"] for given in charts)
 
 
 def test_without_pages_no_key_is_shown(world: Engine) -> None:
     html = report(world, since=SINCE, as_of=UNTIL, pages=0).html()
     assert "<ol>" not in html
-    assert "user" not in Page(html).text.replace("user's", "")
+    assert re.search(r"user \d|user…|v\d", Page(html).text) is None
 
 
 def emptied(session: Session) -> None:
@@ -246,7 +246,7 @@ def test_it_can_be_read_on_a_phone_and_a_screen(found: Report, scheme: str, tmp_
     for width in (360, 1280):
         own = seen[str(width)]
         assert (own["wide"], own["faint"], own["scroll"]) == ([], [], width)
-        assert own["charts"] == 7
+        assert own["charts"] == 8
     is_dark = seen["360"]["background"] == "rgb(17, 21, 26)"
     assert is_dark == (scheme == "dark")
 

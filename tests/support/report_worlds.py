@@ -19,6 +19,7 @@ import recommender
 from recommender import run_transaction
 from recommender.formats.scalars import LIST_SEPARATOR
 from recommender.models import (
+    ExperimentRow,
     FeedSession,
     FeedVersion,
     Interaction,
@@ -42,7 +43,7 @@ HOSTILE = (
 SOURCES = ("newest", "hashtags", "trending", "<b>outside")
 
 
-def write_world(engine: Engine, *, seed: int = 1, users: int = 12, sessions: int = 5) -> None:
+def write_world(engine: Engine, *, seed: int = 1, users: int = 12, sessions: int = 8) -> None:
     """Write users, videos, pages and states at random, of two profiles and a feed with a name."""
     chance = Random(seed)  # noqa: S311 - not for secrets
 
@@ -59,6 +60,8 @@ def write_world(engine: Engine, *, seed: int = 1, users: int = 12, sessions: int
         recommender.upsert_videos(session, videos)
         recommender.create_profile(session, "other", {"freshness": 2.0, "quality": -1.0})
         recommender.create_feed(session, "reels", memory="own")
+        recommender.start_experiment(session, "warmer", ["other"], guardrails=["page_time"])
+        session.execute(sa.update(ExperimentRow).values(started_at=SINCE))
         _write_pages(session, chance, sessions)
 
     run_transaction(engine, write)
@@ -81,6 +84,8 @@ def _write_pages(session: Session, chance: Random, sessions: int) -> None:
                 "rewatch": chance.random() < 0.2, "started_at": began, "last_at": began,
                 "next_position": size + 1, "seen_until": chance.randrange(size + 1),
                 "feed_id": feed if chance.random() < 0.3 else None,
+                "pages": chance.choice([0, 1 + (size - 1) // 10]), "exhausted": chance.randrange(2),
+                "milliseconds": chance.randrange(500),
             }  # fmt: skip
             session.add(FeedSession(**own))
             session.flush()
