@@ -11,6 +11,7 @@ import click
 
 from recommender.benchmark.chart import plot
 from recommender.cli.database import writable
+from recommender.cli.html import html_file, html_option
 from recommender.cli.options import (
     NumberRange,
     format_option,
@@ -21,6 +22,7 @@ from recommender.cli.output import form_of, print_records, print_table
 from recommender.errors import BadData, NotFound
 from recommender.formats.vectors import MOST_DIMENSIONS
 from recommender.ranking.registry import OURS
+from recommender.reports.report import benchmark_html
 
 if TYPE_CHECKING:
     from recommender.benchmark.results import Benchmark
@@ -74,6 +76,7 @@ LONGEST = 86_400.0
     "--with", "earlier", multiple=True, metavar="JSON",
     help="The JSON of another run, to draw it as well; repeatable.",
 )  # fmt: skip
+@html_option
 @format_option
 @synthetic_database_option(FILE)
 def bench(
@@ -85,6 +88,7 @@ def bench(
     seed: int,
     picture: str | None,
     earlier: tuple[str, ...],
+    html: str | None,
     form: str | None,
     clients: int,
     pages: int,
@@ -105,12 +109,13 @@ def bench(
     world = large_world.LargeWorld.of(
         videos, users, follows, interactions, hashtags_each=hashtags, seed=seed
     )
-    with writable(makes_tables=True, registry=OURS) as engine:
+    with html_file(html) as write, writable(makes_tables=True, registry=OURS) as engine:
         load(engine, world, _say)
         results = measure(
             engine, world, settings=settings(), clients=clients, count=pages, seconds=seconds,
             exact=exact, dim=dim, progress=_say,
         )  # fmt: skip
+        write(lambda: benchmark_html(results.as_dict()))
     _print(results, form)
     if picture:
         _draw(picture, [*others, results.as_dict()])

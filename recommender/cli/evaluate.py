@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from recommender.cli.figures import (
     value_cell,
 )
 from recommender.cli.findings import fail_if_not_well, print_findings
+from recommender.cli.html import html_file, html_option
 from recommender.cli.list_tasks import print_lists
 from recommender.cli.log_options import (
     Holdout,
@@ -42,6 +44,7 @@ from recommender.evaluation.log_files import ENGAGED, TARGETS, LogFiles
 from recommender.evaluation.results import ImpressionQuality
 from recommender.evaluation.segments import MIN_USERS, SegmentQuality
 from recommender.formats.findings import Finding
+from recommender.reports.report import evaluation_html
 
 SEGMENT_TABLES = {
     "gauc": "Impressions by segment",
@@ -51,7 +54,7 @@ SEGMENT_TABLES = {
 FEED, NEXT, FOLLOW = TASKS = ("feed", "next", "follow")
 """The values of --task."""
 
-OF_FEED = ("feed", "ablate", "segments", "checks", "small_creators", "every")
+OF_FEED = ("feed", "ablate", "segments", "checks", "small_creators", "every", "html")
 """The options that only --task feed takes."""
 
 NOT_OF_FOLLOW = ("holdout", "target")
@@ -99,12 +102,14 @@ NOT_OF_FOLLOW = ("holdout", "target")
 @sample_option
 @log_files_options
 @scratch_option
+@html_option
 @format_option
 @database_option
 def evaluate(
     log_files: LogFiles | None,
     form: str | None,
     task: str,
+    html: str | None,
     *,
     segments: bool,
     checks: bool,
@@ -124,12 +129,15 @@ def evaluate(
     if task != FEED:
         _evaluate_lists(task, source, form, options)
         return
-    with source as log, database as host, progress_bars() as progress:
-        result = recommender.evaluate(
-            log, database=host, segments=segments or checks, settings=settings(),
-            progress=progress, **options,
-        )  # fmt: skip
-    findings = result.checks(small_creators=small_creators) if checks else ()
+    with html_file(html) as write:
+        with source as log, database as host, progress_bars() as progress:
+            result = recommender.evaluate(
+                log, database=host, segments=segments or checks, settings=settings(),
+                progress=progress, **options,
+            )  # fmt: skip
+        findings = result.checks(small_creators=small_creators) if checks else ()
+        shown = result if segments else replace(result, segments=())
+        write(lambda: evaluation_html(shown, findings))
     if form_of(form) == "table":
         _print_tables(result, findings, segments=segments)
     else:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender.cli.database import reading
+from recommender.cli.html import html_file
 from recommender.cli.options import (
     as_of_option,
     database_option,
@@ -24,12 +25,10 @@ from recommender.cli.pages import asked_page, print_explanation, print_page
 from recommender.feed.for_you import for_you
 from recommender.feed.resolve import resolve
 from recommender.feed.values import FeedPage
-from recommender.files.exporter import created_file
 from recommender.formats import scalars
 from recommender.lists import timelines
 from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
 from recommender.reports.feed_page import feed_document
-from recommender.reports.parts import require_extra
 
 limit_option = click.option(
     "--limit",
@@ -128,13 +127,12 @@ def feed(
 
 def _write_html(file: str, user: str, against: str | None, asked: Mapping[str, Any]) -> None:
     """Write a preview of a user's page to a file, next to the page of another profile if asked."""
-    require_extra()
     moment = asked["as_of"] or scalars.now()
     options = {**asked, "as_of": moment, "record": False, "reasons": True}
-    with created_file(file) as text, reading() as session:
+    with html_file(file) as write, reading() as session:
         page = for_you(session, user, **options)
         other = for_you(session, user, **{**options, "profile": against}) if against else None
-        text.write(feed_document(page, other).html())
+        write(feed_document(page, other).html)
 
 
 def _say_exhausted(page: FeedPage) -> None:

@@ -10,11 +10,10 @@ import click
 
 import recommender
 from recommender.cli.database import readable
+from recommender.cli.html import html_file
 from recommender.cli.options import Length, as_of_option, database_option, settings
-from recommender.files.created_file import created_file
 from recommender.formats import scalars
 from recommender.reports.collect import DEFAULT_LENGTH, SHOWN_PAGES
-from recommender.reports.parts import require_extra
 
 
 @click.command()
@@ -39,13 +38,12 @@ def report(
     """Write a report for people: one HTML file that opens offline."""
     if opens and file == "-":
         raise click.UsageError("--open needs a file, not -")
-    require_extra()
     own, until = settings(), as_of or scalars.now()
-    with created_file(file) as text, readable(longest=own.rollup_timeout) as engine:
+    with html_file(file) as write, readable(longest=own.rollup_timeout) as engine:
         found = recommender.report(
             engine, since=until - since, as_of=until, pages=0 if without_pages else SHOWN_PAGES,
             settings=own,
         )  # fmt: skip
-        text.write(found.html())
+        write(found.html)
     if opens:
         webbrowser.open(Path(file).resolve().as_uri())

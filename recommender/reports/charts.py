@@ -122,6 +122,21 @@ def compared(
     return _drawn(chart, alt)
 
 
+def rated(
+    alt: str, labels: Sequence[str], values: Sequence[Interval], write: Write = percent
+) -> Markup:
+    """Return a horizontal bar for each label, with its interval."""
+    config = _config(write, ())
+    config.height = 40 + ROW_HEIGHT * len(labels)
+    config.x_labels = [plain_line(label) for label in reversed(labels)]
+    config.margin_right = 14
+    config.range = (0, max(value.high for value in values))
+    chart = pygal.HorizontalBar(config)
+    points = [{"value": v.value, "ci": {"low": v.low, "high": v.high}} for v in reversed(values)]
+    chart.add(None, points)
+    return _drawn(chart, alt)
+
+
 def curve(alt: str, points: Sequence[tuple[float, float]], write: Write = percent) -> Markup:
     """Return a curve from 0 to 1 over the diagonal of equal shares."""
     config = _config(write, ())
@@ -196,11 +211,10 @@ def _name(mark: Element) -> None:
 
 def _narrow(path: str) -> str:
     """Return the line of an interval without the wide ends that pygal draws."""
-    pieces = [piece.split() for piece in path.replace("L", "").split("M") if piece.strip()]
-    points = [(float(x), float(y)) for piece in pieces for x, y in [piece[:2]]]
-    if not points:
-        return path
-    x, ends = points[0][0], sorted({y for _, y in points})
-    top, bottom = ends[0], ends[-1]
-    caps = "".join(f"M{x - WHISKER:.2f} {y:.2f}h{2 * WHISKER}" for y in (top, bottom))
-    return f"M{x:.2f} {top:.2f}V{bottom:.2f}{caps}"
+    numbers = [float(part) for part in path.replace("M", " ").replace("L", " ").split()]
+    # The first point is one end. The sixth is the other: between them are the wide ends of the one.
+    x_0, y_0, x_1, y_1 = *numbers[:2], *numbers[10:12]
+    caps = f"v{2 * WHISKER}" if y_0 == y_1 else f"h{2 * WHISKER}"
+    x, y = (0, WHISKER) if y_0 == y_1 else (WHISKER, 0)
+    ends = "".join(f"M{a - x:.2f} {b - y:.2f}{caps}" for a, b in ((x_0, y_0), (x_1, y_1)))
+    return f"M{x_0:.2f} {y_0:.2f}L{x_1:.2f} {y_1:.2f}{ends}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from recommender.formats.findings import Finding
 from recommender.operations.audit import PROMISES
 from recommender.reports.parts import Mark, Section, Table
 from recommender.reports.text import NONE, number, plural
@@ -32,15 +35,19 @@ def promises(report: Figures) -> Section:
 def database(report: Figures) -> Section:
     """Return the section about the findings of `doctor`."""
     wrong = [each for each in report.findings if not each.ok]
-    rows = [
-        (each.check, Mark("well", "good") if each.ok else Mark("not well", "bad"), each.found,
-         each.advice or NONE)
-        for each in report.findings
-    ]  # fmt: skip
     title = "The database is well"
     if wrong:
         verb = "needs" if len(wrong) == 1 else "need"
         title = f"{plural(len(wrong), 'check')} of the database {verb} attention"
         title += f": {', '.join(each.check for each in wrong)}"
-    columns = ("check", "state", "found", "what to do")
-    return Section(title, tables=[Table(columns, rows)], is_wide=True)
+    return Section(title, tables=[findings_table(report.findings)], is_wide=True)
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Return the table of the findings of checks."""
+    rows = [
+        (each.check, Mark("well", "good") if each.ok else Mark("not well", "bad"), each.found,
+         each.advice or NONE)
+        for each in findings
+    ]  # fmt: skip
+    return Table(("check", "state", "found", "what to do"), rows)

@@ -31,6 +31,7 @@ STEPS = (
     "block ana zoe.clay", "unblock ana zoe.clay", "dismiss ana zoe.clay",
     "record ana pottery-3 like",
     "feed ana --record", "feed ana --explain {table}",
+    "feed ana --html {folder}/feed.html --against classic",
     "rank ana pottery-3 makeup-14 --explain {table}",
     "similar pottery-3 --user ana --explain {table}", "reach pottery-3 {table}",
     "people ana {table}", "people ana --record --explain {table}", "explain ana pottery-3 {table}",
@@ -48,7 +49,7 @@ STEPS = (
     "feeds delete reels {table}",
     "embeddings create captions --dim 3 {table}", "embeddings list {table}",
     "embeddings drop captions",
-    "evaluate --cutoff {since} --sample 5 --every 5d {table}",
+    "evaluate --cutoff {since} --sample 5 --every 5d --html {folder}/evaluation.html {table}",
     "fit learned --replay --since {since} --every 5d {table}",
     "replay --profile for_you --since {since} {table}", "video status pottery-3 review",
     "video erase pottery-4", "audit", "audit {table}", "report {folder}/report.html --since 5d",
@@ -91,6 +92,8 @@ def run(
 
 def test_every_command_does_its_work(run: Callable[[str], str], tmp_path: Path) -> None:
     printed = {line: run(line) for line in STEPS}
+    for name in ("report", "feed", "evaluation"):
+        assert "<h2>" in (tmp_path / f"{name}.html").read_text()
     assert (tmp_path / "videos.csv").read_text().count("\n") > 400
     assert json.loads(printed["feed ana --record"])["items"]
     assert json.loads(printed["profiles show mine"])["weights"] == {"freshness": 2.0}
@@ -107,11 +110,12 @@ def test_every_command_does_its_work(run: Callable[[str], str], tmp_path: Path) 
 
 @slow_on_postgresql
 def test_bench_makes_and_measures_a_small_world(
-    run: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    run: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RECOMMENDER_REGISTRY", "no_such_module:registry")  # the world is its own
-    found = run(f"{BENCH} {TABLE}")
+    found = run(f"{BENCH} --html {{folder}}/bench.html {TABLE}")
     assert "100 videos in" in found
+    assert "100 videos in" in (tmp_path / "bench.html").read_text()
     assert "for_you@1" in found
     assert "…" not in found
 
