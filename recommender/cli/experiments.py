@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from recommender.cli.database import reading, writing
+from recommender.cli.html import html_file, html_option
 from recommender.cli.options import Time, database_option, format_option, settings
 from recommender.cli.output import day, form_of, print_records
 from recommender.experiments.experiments import (
@@ -21,6 +22,7 @@ from recommender.experiments.experiments import (
 from recommender.experiments.report import ExperimentReport, VariantResult, experiment_report
 from recommender.experiments.verdict import Range
 from recommender.formats.experiments import GUARDRAILS, METRICS
+from recommender.reports.report import experiment_html
 
 
 @click.group()
@@ -97,16 +99,20 @@ def show(name: str, form: str | None) -> None:
     help="Another metric. Default: the one of the experiment.",
 )  # fmt: skip
 @click.option("--as-of", type=Time(), metavar="TIME", help="The reading time. Default: now.")
+@html_option
 @format_option
 @database_option
-def report(name: str, metric: str | None, as_of: datetime | None, form: str | None) -> None:
+def report(
+    name: str, metric: str | None, as_of: datetime | None, html: str | None, form: str | None
+) -> None:
     """Report the verdicts of an experiment, as often as you like. Read-only.
 
     Exits with 0 if a variant is better and harms nothing, 3 if none is, 4 if it is too early to
     say, and 5 if the numbers of users do not fit their shares.
     """
-    with reading(longest=settings().rollup_timeout) as session:
+    with html_file(html) as write, reading(longest=settings().rollup_timeout) as session:
         found = experiment_report(session, name, as_of=as_of, metric=metric)
+        write(lambda: experiment_html(found))
     rows = [each.as_dict() for each in found.results]
     if form_of(form) == "table":
         rows = [_result_row(each) for each in found.results]

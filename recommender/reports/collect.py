@@ -179,7 +179,7 @@ def _experiments(
     found = [
         each
         for each in list_experiments(session)
-        if each.started_at < until and not each.interleaved
+        if each.started_at < until
         if each.stopped_at is None or each.stopped_at > since
     ]
     latest = sorted(found, key=lambda each: each.started_at, reverse=True)[:MAX_EXPERIMENTS]

@@ -215,8 +215,7 @@ class Figures:
         others: the outcomes of all other places.
         positions: the outcomes by groups of positions, in order.
         times: how long pages took, by the day on which their session began.
-        experiments: the reports of the experiments of this time, the latest first. Interleaved ones
-            are left out.
+        experiments: the reports of the experiments of this time, the latest first.
         profiles: the outcomes by profile and feed, the most places first.
         exposure: how the places are spread over videos and creators.
         sample: figures from the places of some users.

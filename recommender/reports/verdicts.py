@@ -81,7 +81,7 @@ def _chart(title: str, result: VariantResult) -> Chart:
         f" {last.value:+.1%}, from {last.low:+.1%} to {last.high:+.1%}"
     )
     rows = [
-        (label, number(sum(each.users)), _percent(each.effect.relative),
+        (label, _users(each.users), _percent(each.effect.relative),
          _ends(each.effect.relative_plain), _ends(each.effect.relative_sequence))
         for label, each in zip(labels, result.by_day, strict=True)
     ]  # fmt: skip
@@ -102,7 +102,7 @@ def _table(report: ExperimentReport) -> Table:
     rows = [
         (
             f"{plain_line(each.variant)}, {each.metric}",
-            number(sum(each.users)),
+            _users(each.users),
             _mean(each.effect.control),
             _mean(each.effect.variant),
             _percent(each.effect.relative),
@@ -113,6 +113,11 @@ def _table(report: ExperimentReport) -> Table:
     ]
     columns = ("variant, metric", "users", "control", "variant", "effect", "sequence", "verdict")
     return Table(columns, rows, frozenset(columns[1:-1]))
+
+
+def _users(users: tuple[int, int]) -> str:
+    """Return the users of the control and of the variant."""
+    return " / ".join(map(number, users))
 
 
 def _mean(value: float | None) -> str:

@@ -44,7 +44,7 @@ STEPS = (
     "replay --feed reels --profile for_you --since {since} --sample 2 {table}",
     "evaluate --feed reels --cutoff {since} --sample 5 --every 5d {table}",
     "experiments start tried --variant for_you {table}", "experiments list {table}",
-    "experiments show tried {table}", "experiments report tried {table}",
+    "experiments show tried {table}", "experiments report tried --html {folder}/tried.html {table}",
     "experiments stop tried {table}",
     "feeds delete reels {table}",
     "embeddings create captions --dim 3 {table}", "embeddings list {table}",
@@ -92,7 +92,7 @@ def run(
 
 def test_every_command_does_its_work(run: Callable[[str], str], tmp_path: Path) -> None:
     printed = {line: run(line) for line in STEPS}
-    for name in ("report", "feed", "evaluation"):
+    for name in ("report", "feed", "evaluation", "tried"):
         assert "<h2>" in (tmp_path / f"{name}.html").read_text()
     assert (tmp_path / "videos.csv").read_text().count("\n") > 400
     assert json.loads(printed["feed ana --record"])["items"]
