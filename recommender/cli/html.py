@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from recommender.files.exporter import created_file
+from recommender.files.created_file import created_file
 from recommender.reports.parts import require_extra
 
 F = TypeVar("F", bound=Callable[..., None])
