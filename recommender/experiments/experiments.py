@@ -29,6 +29,12 @@ from recommender.ranking.request import REFERENCE, Feed, Profile
 
 MAX_VARIANTS = 10
 
+MIN_SHARE = 0.001
+"""The smallest share of an arm: below it, an arm of a million users is too small to compare."""
+
+MIN_EFFECT = 0.0001
+"""The smallest effect that may matter: 0.01 % takes hundreds of millions of users already."""
+
 _COMMENT = "/* recommender.experiments */"
 
 
@@ -129,12 +135,12 @@ def start_experiment(
         name: a letter, then letters, digits and ``_ . -``, at most 100 in all; never used before.
         variants: the profiles to try, ``name`` or ``name@version``, 1 to 10.
         control: the profile to compare with; None for the one that serves the feed now.
-        share: the part of the users that get variants, 0 to 1, in equal parts; the others get the
-            control.
+        share: the part of the users that get variants, in equal parts; the others get the control.
+            Each arm has a part of 0.001 at least.
         feed: the name of the feed; None for For You.
         metric: what it wants to raise, one of `METRICS`.
         guardrails: what it must not harm, of `GUARDRAILS` and `METRICS`.
-        least_effect: the smallest relative effect that matters, above 0 and at most 1.
+        least_effect: the smallest relative effect that matters, 0.0001 to 1.
         interleaved: whether each page holds videos of both arms in turn. Then there is one variant,
             every user is in both arms, and the metric is ``engaged`` without guardrails.
 
@@ -157,9 +163,7 @@ def start_experiment(
     if interleaved:
         _check_interleaved(profiles, [metric, *watched])
     _check_known("guardrails", watched, (*GUARDRAILS, *METRICS))
-    least = scalars.parse_named("least_effect", scalars.number, least_effect, 0, 1)
-    if not least:
-        raise InvalidValue("least_effect: is 0: give the smallest effect that matters")
+    least = scalars.parse_named("least_effect", scalars.number, least_effect, MIN_EFFECT, 1)
     lock_versions(session)
     _check_free(session, name, feed)
     values = {
@@ -205,7 +209,9 @@ def get_experiment(session: Session, name: str) -> Experiment:
     Raises:
         NotFound: there is no such experiment.
     """
-    query = sa.select(*EXPERIMENTS.c).where(EXPERIMENTS.c.name == str(name))
+    # PostgreSQL refuses some texts that no name can be.
+    can_be = isinstance(name, str) and NAME.fullmatch(name)
+    query = sa.select(*EXPERIMENTS.c).where(EXPERIMENTS.c.name == (name if can_be else ""))
     row = lookup.run(session, query.prefix_with(_COMMENT)).one_or_none()
     if row is None:
         check_first_rows(session)
@@ -219,13 +225,15 @@ def stop_experiment(session: Session, name: str, *, promote: str | None = None) 
     Args:
         session: the caller's transaction; nothing is committed.
         name: its name.
-        promote: the arm that serves the feed from now on, ``name`` or ``name@version`` of its
-            profile; None to leave what serves outside of the experiment. In For You the profile is
-            activated; a feed with a name gets a new version with the profile.
+        promote: the arm that serves the feed from now on, ``name@version`` of its profile, or
+            ``name`` if no other arm has this name; None to leave what serves outside of the
+            experiment. In For You the profile is activated; a feed with a name gets a new version
+            with the profile.
 
     Raises:
         NotFound: there is no such experiment.
-        InvalidValue: it was stopped before, or has no such arm.
+        InvalidValue: it was stopped before, or has no such arm, or several.
+        UnknownFeed: an arm is promoted, but the feed was deleted.
     """
     lock_versions(session)
     experiment = get_experiment(session, name)
@@ -234,10 +242,10 @@ def stop_experiment(session: Session, name: str, *, promote: str | None = None) 
             f"experiment: {name} was stopped at {scalars.written_time(experiment.stopped_at)}"
         )
     chosen = None if promote is None else _arm_named(experiment, promote).profile
-    changed = sa.update(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment.id)
-    lookup.run(session, changed.values(stopped_at=scalars.now(), promoted=chosen))
     if chosen is not None:
         _serve_with(session, experiment.feed, chosen)
+    changed = sa.update(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment.id)
+    lookup.run(session, changed.values(stopped_at=scalars.now(), promoted=chosen))
     return get_experiment(session, name)
 
 
@@ -255,11 +263,17 @@ def _serve_with(session: Session, feed: str | None, profile: str) -> None:
 
 
 def _arm_named(experiment: Experiment, promote: str) -> ExperimentArm:
-    for arm in experiment.arms:
-        if promote in (arm.profile, arm.profile.partition("@")[0]):
-            return arm
-    known = ", ".join(arm.profile for arm in experiment.arms)
-    raise InvalidValue(f"promote: {scalars.shown(promote)} is no arm: there are {known}")
+    found = [
+        arm for arm in experiment.arms if promote in (arm.profile, arm.profile.partition("@")[0])
+    ]
+    if len(found) == 1:
+        return found[0]
+    named = ", ".join(arm.profile for arm in found or experiment.arms)
+    if found:
+        raise InvalidValue(
+            f"promote: {scalars.shown(promote)} is several arms: name one of {named}"
+        )
+    raise InvalidValue(f"promote: {scalars.shown(promote)} is no arm: there are {named}")
 
 
 def _experiment(row: Any) -> Experiment:
@@ -306,7 +320,10 @@ def _variants(session: Session, variants: Iterable[str]) -> list[Profile]:
 def _names(field: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InvalidValue(f"{field}: {scalars.shown(names)} is no list of names")
-    return list(dict.fromkeys(names))
+    given = list(names)
+    if odd := [name for name in given if not isinstance(name, str)]:
+        raise InvalidValue(f"{field}: {scalars.shown(odd[0])} is no name")
+    return list(dict.fromkeys(given))
 
 
 def _check_profiles(profiles: Sequence[Profile], feed: Feed | None) -> None:
@@ -337,9 +354,12 @@ def _check_interleaved(profiles: Sequence[Profile], metrics: Sequence[str]) -> N
 
 def _shares(share: float, variants: int) -> list[float]:
     part = scalars.parse_named("share", scalars.number, share, 0, 1)
-    if not 0 < part < 1:
-        raise InvalidValue(f"share: {part} leaves an arm without users: give more than 0, below 1")
-    return [1 - part, *[part / variants] * variants]
+    shares = [1 - part, *[part / variants] * variants]
+    if min(shares) < MIN_SHARE:
+        raise InvalidValue(
+            f"share: {part} leaves an arm without users: give each arm {MIN_SHARE} at least"
+        )
+    return shares
 
 
 def _check_known(field: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -230,16 +230,20 @@ REFUSED: dict[str, tuple[type[Exception], dict[str, Any]]] = {
     "experiment: '1' is not a letter": (InvalidValue, {"name": "1"}),
     "variants: 0 are given": (InvalidValue, {"variants": []}),
     "variants: 'old' is no list": (InvalidValue, {"variants": "old"}),
+    "variants: None is no name": (InvalidValue, {"variants": [None]}),
     "variants: for_you@1 is in two arms": (InvalidValue, {"variants": ["for_you"]}),
     "there is no profile 'new'": (UnknownProfile, {"variants": ["new"]}),
     "profile: people is for the list people": (InvalidValue, {"variants": ["people"]}),
     "profile: classic has neither": (InvalidValue, {"variants": ["classic"], "feed": "reels"}),
     "there is no feed 'none'": (UnknownFeed, {"feed": "none"}),
     "share: 1.0 leaves an arm": (InvalidValue, {"share": 1}),
+    "share: 1e-09 leaves an arm": (InvalidValue, {"share": 1e-9}),
     "share: ": (InvalidValue, {"share": "half"}),
     "metric: 'joy' is unknown": (InvalidValue, {"metric": "joy"}),
     "guardrails: 'joy' is unknown": (InvalidValue, {"guardrails": ["joy"]}),
-    "least_effect: is 0": (InvalidValue, {"least_effect": 0}),
+    "guardrails: ['joy'] is no name": (InvalidValue, {"guardrails": [["joy"]]}),
+    "least_effect: 0 is not": (InvalidValue, {"least_effect": 0}),
+    "least_effect: 1e-200 is not": (InvalidValue, {"least_effect": 1e-200}),
     "interleaved: a page holds": (
         InvalidValue,
         {"interleaved": True, "variants": ["old", "classic"]},
@@ -261,8 +265,9 @@ def test_bad_input_is_one_sentence_and_starts_nothing(session: Session) -> None:
             start_experiment(session, **{"name": "tried", "variants": ["old"], **options})
         assert str(refused.value).startswith(sentence)
     assert list_experiments(session) == []
-    with pytest.raises(NotFound, match=r"^there is no experiment 'tried'$"):
-        stop_experiment(session, "tried")
+    for name in ("tried", "tri\0ed", "\ud800", None):
+        with pytest.raises(NotFound, match=r"^there is no experiment "):
+            stop_experiment(session, name)  # type: ignore[arg-type]
     start_experiment(session, "tried", ["old"])
     with pytest.raises(
         InvalidValue, match=r"^promote: 'new' is no arm: there are for_you@1, old@1$"
