@@ -203,7 +203,7 @@ def began_between(
 ) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the condition: the session began at `since` or later, and before `until`.
 
-    Sessions of interleaved experiments are left out: two profiles ranked each of their pages.
+    Sessions that began in an interleaved experiment are left out: two profiles ranked their pages.
 
     Args:
         since: the start.

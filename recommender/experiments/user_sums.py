@@ -213,7 +213,8 @@ def moment_of(moment: datetime) -> ColumnElement[datetime]:
 
 def in_experiment(scope: Scope) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that a session is in the experiment, and began before the end."""
-    return FeedSession.experiment_id == scope.experiment_id, FeedSession.started_at < scope.end
+    own, is_in = FeedSession.experiment_id == scope.experiment_id, FeedSession.arm.is_not(None)
+    return own, is_in, FeedSession.started_at < scope.end
 
 
 def _members(scope: Scope) -> CTE:

@@ -30,8 +30,9 @@ def with_experiment(viewer_query: Statement, *, resumes: bool) -> Statement:
     )
     is_its = runs
     if resumes:
-        begins, own = FeedSession.next_position.is_(None), FeedSession.experiment_id
-        is_its = sa.or_(sa.and_(begins, runs), ExperimentRow.id == own)
+        begins, is_in = FeedSession.next_position.is_(None), FeedSession.arm.is_not(None)
+        is_own = sa.and_(ExperimentRow.id == FeedSession.experiment_id, is_in)
+        is_its = sa.or_(sa.and_(begins, runs), is_own)
     row = ExperimentRow
     columns = (
         row.id.label("experiment_id"), row.name.label("experiment"), row.arms, row.interleaved,

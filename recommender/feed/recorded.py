@@ -55,8 +55,10 @@ def page_at(session: Session, request: RequestSummary) -> FeedPage | None:
         return None
     first = rows[0]
     profiles = _profiles(session, request, {row.profile_id for row in rows})
-    # In an interleaved experiment the page has the profile that the request has by now.
-    profile = profiles.get(request.profile.id) or profiles[first.profile_id]
+    # Pages of an experiment have the profile of the arm, which ranks some of the videos, or none of
+    # them, if the experiment is interleaved.
+    is_own = request.arm is not None or request.profile.id in profiles
+    profile = request.profile if is_own else profiles[first.profile_id]
     served = replace(request, profile=profile, limit=first.asked, as_of=first.served_at)
     still = "still_in_classic" if profile.is_reference else "still"
     shown = [row for row in rows if row._mapping[still]]  # noqa: SLF001 - its API

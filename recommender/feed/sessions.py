@@ -226,7 +226,7 @@ def _not_recorded(page: FeedPage) -> FeedPage:
 def _advance(session: Session, page: FeedPage, asked: int, seen_until: int) -> datetime | None:
     """Begin the session or advance it past a page.
 
-    A page that is in no experiment takes the session out of the one in which it was.
+    A page that names a profile takes the session out of its experiment: it has no arm any more.
 
     Returns:
         The time at which the session began; None if another page advanced it before.
@@ -296,7 +296,6 @@ def _advance_statement() -> Any:
             next_position=sa.bindparam("after"),
             last_at=bulk.greatest(SESSIONS.c.last_at, latest),
             seen_until=bulk.greatest(SESSIONS.c.seen_until, looked),
-            experiment_id=sa.bindparam("experiment", type_=BigInteger()),
             arm=sa.bindparam("number", type_=SmallInteger()),
             pages=SESSIONS.c.pages + 1,
             **{name: SESSIONS.c[name] + value for name, value in _ADDED.items()},

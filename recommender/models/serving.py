@@ -77,7 +77,8 @@ class FeedSession(Base):
     `next_position` is the first position of the next page. The first request to advance it serves
     that page. `seen_until` is the last position that the user looked at, 0 if none. `feed_id` is
     the version of the feed that began it, NULL for For You. `arm` is the arm of an experiment that
-    the session is in, 0 for the control; both are NULL if it is in none. The last columns add up
+    the session is in, 0 for the control; both are NULL if it never was in one. A session that left
+    its experiment, because a page named a profile, has no `arm` any more. The last columns add up
     over its pages: their number, the videos that were asked for, the pages that were exhausted, and
     the milliseconds from the resolved request to the ranked page. Before migration 0013 they are 0.
     """

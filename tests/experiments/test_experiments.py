@@ -109,7 +109,7 @@ def test_a_session_has_the_profile_of_its_users_arm_and_keeps_it(session: Sessio
 
 def test_a_request_that_names_a_profile_is_in_no_experiment(session: Session) -> None:
     make_world(session)
-    start_experiment(session, "tried", ["old"])
+    tried = start_experiment(session, "tried", ["old"])
     named = serve(session, profile="for_you")
     assert named.request.arm is None
     assert "experiment" not in named.as_dict()
@@ -117,7 +117,9 @@ def test_a_request_that_names_a_profile_is_in_no_experiment(session: Session) ->
     assert arms_of(session) == [(None, None)]
     first = serve(session)
     assert serve(session, cursor=first.cursor, profile="for_you").request.arm is None
-    assert arms_of(session) == [(None, None)] * 2
+    assert arms_of(session) == [(None, None), (tried.id, None)]
+    report = recommender.experiment_report(session, "tried", as_of=tried.started_at)
+    assert (report.users, report.left_out) == (0, 0)
 
 
 def test_pages_add_up_in_their_session(session: Session) -> None:
