@@ -209,7 +209,7 @@ def own_metric(values: Statement) -> UserMetric:
         return (
             sa.select(members.c.user_id, *columns, number(0).label("bottom"))
             .select_from(own)
-            .join(named, named.key == key)
+            .join(named, named.key == sa.cast(key, sa.Text))
             .join(members, members.c.user_id == sa.func.coalesce(named.merged_into, named.id))
             .where(value.is_not(None))
         )

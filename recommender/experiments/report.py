@@ -41,6 +41,9 @@ from recommender.formats.plain import plain
 from recommender.models.tables import EXPERIMENTS
 from recommender.telemetry import traced
 
+MIN_ALPHA = 0.0001
+"""The smallest chance of a false alarm. Tails of means are not known to be normal beyond it."""
+
 OWN = "own"
 """The name of a metric that the caller gave as a SELECT."""
 
@@ -207,10 +210,11 @@ def experiment_report(
         name: the experiment.
         as_of: the reading time, with an offset; None for now. Sessions that began later are left
             out, but what videos led to is counted as it is stored now.
-        alpha: the chance that any variant is called different by the metric if none is, above 0
-            and below 1; guardrails have the same chance once more.
+        alpha: the chance that any variant is called different by the metric if none is, 0.0001 to
+            0.9999; guardrails have the same chance once more.
         metric: another metric or guardrail than the one of the experiment; or a metric of your own,
-            as a SELECT of a user's key and a number. Each user has one row, or none for 0.
+            as a SELECT of a user's key (text or a whole number) and a number. Each user has one
+            row, or none for 0.
 
     Raises:
         NotFound: there is no such experiment.
@@ -218,9 +222,7 @@ def experiment_report(
             ``engaged``.
     """
     moment = reading_time(as_of)
-    alpha = scalars.parse_named("alpha", scalars.number, alpha, 0, 1)
-    if not 0 < alpha < 1:
-        raise InvalidValue(f"alpha: {alpha} is not above 0 and below 1")
+    alpha = scalars.parse_named("alpha", scalars.number, alpha, MIN_ALPHA, 1 - MIN_ALPHA)
     experiment = get_experiment(session, name)
     decides, decisive = _decisive(experiment, metric)
     end = min(moment, experiment.stopped_at or moment)
@@ -253,7 +255,7 @@ def _decisive(experiment: Experiment, metric: str | Statement | None) -> tuple[s
         if len(chosen.selected_columns) != 2:
             raise InvalidValue("metric: the SELECT has not two columns: a user's key and a number")
         return OWN, own_metric(chosen)
-    if chosen not in USER_METRICS:
+    if not isinstance(chosen, str) or chosen not in USER_METRICS:
         known = ", ".join(USER_METRICS)
         raise InvalidValue(f"metric: {scalars.shown(chosen)} is not one of {known}")
     return chosen, USER_METRICS[chosen]
@@ -274,8 +276,7 @@ def _sample_ratio(
     shares = tuple(arm.share for arm in experiment.arms)
     if experiment.interleaved:  # every user is in both arms
         users, shares = users[:1], (1.0,)
-    every = rows[0].every if rows else 0
-    return SampleRatio(users, shares, ratio_p_value(users, shares)), every
+    return SampleRatio(users, shares, ratio_p_value(users, shares)), by_arm[None]
 
 
 def _rows(session: Session, statement: Statement) -> Sequence[Any]:

@@ -111,11 +111,12 @@ class UserMetric:
 
 
 def population(scope: Scope) -> Statement:
-    """Return the SELECT of the numbers of users by arm, beside the number with any session."""
+    """Return the SELECT of the numbers of users by arm; with any session where the arm is NULL."""
     members = _members(scope)
-    every = sa.select(sa.func.count(FeedSession.user_id.distinct())).where(*in_experiment(scope))
-    columns = members.c.arm, sa.func.count().label("users"), every.scalar_subquery().label("every")
-    return sa.select(*columns).group_by(members.c.arm)
+    no_arm = sa.null().cast(sa.SmallInteger).label("arm")
+    every = sa.select(no_arm, sa.func.count(FeedSession.user_id.distinct()).label("users"))
+    by_arm = sa.select(members.c.arm, sa.func.count()).group_by(members.c.arm)
+    return sa.select(sa.union_all(every.where(*in_experiment(scope)), by_arm).subquery())
 
 
 def sums(scope: Scope, metric: UserMetric) -> Statement:

@@ -256,6 +256,23 @@ def test_a_metric_of_the_host_is_a_select_of_keys_and_numbers(session: Session) 
     assert result.verdict.kind == "better"
 
 
+def test_keys_of_users_may_be_whole_numbers(session: Session) -> None:
+    serve(session, start(session), [CONTROL, BETTER])
+    for user in session.scalars(sa.select(User)).all():
+        user.key = user.key.replace("user", "1000")
+    session.flush()
+    keys = sa.select(sa.cast(User.key, sa.Integer), sa.literal(3)).where(User.key.like("1000%"))
+    result = the_only(experiment_report(session, "tried", as_of=END, metric=keys))
+    assert result.effect.control == 3
+
+
+def test_users_are_left_out_also_if_none_counts(session: Session) -> None:
+    serve(session, start(session), [[1], [1]])
+    session.execute(sa.update(SESSIONS).values(started_at=START - timedelta(days=1)))
+    report = experiment_report(session, "tried", as_of=END)
+    assert (report.users, report.left_out) == (0, 2)
+
+
 def test_another_metric_may_be_asked_for(session: Session) -> None:
     experiment = start(session, least_effect=0.1, guardrails=["engaged"])
     serve(session, experiment, [CONTROL, BETTER])
@@ -288,7 +305,8 @@ def test_a_report_is_one_statement_for_each_metric(session: Session, days: int) 
     [
         ({"metric": "clicks"}, "metric: 'clicks' is not one of engaged, positives"),
         ({"metric": sa.select(User.key)}, "metric: the SELECT has not two columns"),
-        ({"alpha": 0}, "alpha: 0.0 is not above 0 and below 1"),
+        ({"metric": ["engaged"]}, r"metric: \['engaged'\] is not one of"),
+        ({"alpha": 0}, "alpha: 0 is not between 0.0001 and 0.9999"),
         ({"alpha": 1.5}, "alpha: "),
         ({"as_of": "yesterday"}, "as_of: "),
     ],
