@@ -253,6 +253,7 @@ def test_a_metric_of_the_host_is_a_select_of_keys_and_numbers(session: Session) 
     assert result.metric == "own"
     assert result.effect.control == pytest.approx((50 * 3 + 50 * 4) / 120)
     assert result.effect.variant == pytest.approx(700 / 120)
+    assert [each.users for each in result.by_day] == [(0, 0)] * (DAYS - 1) + [(120, 120)]
     assert result.verdict.kind == "better"
 
 

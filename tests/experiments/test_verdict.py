@@ -38,6 +38,7 @@ def compared(relative: float, margin: float, control: float = 0.4) -> Comparison
         (0.005, 0.014, "no difference"),
         (-0.005, 0.014, "no difference"),
         (0.005, 0.016, "go on"),
+        (-0.005, 0.016, "go on"),
         (0.0, 0.5, "go on"),
     ],
 )

@@ -149,13 +149,12 @@ class World:
 
     def _event(self, user: int, key: str) -> None:
         kind = self.chance.choice(["watch", "watch", "like", "impression"])
-        is_watch = kind == "watch"
         self.session.add(
             EventRow(
                 user_id=user, key=key, video_id=self.chance.choice(self.videos), kind=kind,
                 at=self.moment(-1.1 * self.days, 1.1 * self.days),
-                watch_ms=self.chance.choice([None, 500, 7_000]) if is_watch else None,
-                completion=self.chance.choice([None, 0.3, 1.0]) if is_watch else None,
+                watch_ms=self.chance.choice([None, 500, 7_000]),
+                completion=self.chance.choice([None, 0.3, 1.0]),
                 engaged=False,
             )
         )  # fmt: skip
