@@ -283,6 +283,21 @@ def test_another_metric_may_be_asked_for(session: Session) -> None:
     assert report.alpha == 0.01
 
 
+def test_users_in_two_arms_and_targets_of_a_merge_are_left_out(session: Session) -> None:
+    experiment = start(session)
+    serve(session, experiment, [[1] * 6, [2] * 5])
+    ids = {key: user for user, key in session.execute(sa.select(User.id, User.key))}
+    session.add(User(key="guest", merged_into=ids["user0"], merged_at=START + timedelta(days=1)))
+    session.add(User(key="older", merged_into=ids["user1"], merged_at=START - timedelta(days=1)))
+    both = {"user_id": ids["user7"], "session": UUID(int=99), "experiment_id": experiment.id}
+    times = {"started_at": END - timedelta(days=1), "last_at": END}
+    session.execute(
+        sa.insert(SESSIONS).values(arm=0, next_position=1, rewatch=False, **both, **times)
+    )
+    report = experiment_report(session, "tried", as_of=END)
+    assert (report.sample_ratio.users, report.users, report.left_out) == ((5, 4), 9, 2)
+
+
 def test_a_stopped_experiment_ends_with_its_stop(session: Session) -> None:
     serve(session, start(session), [CONTROL, BETTER])
     stopped = sa.update(EXPERIMENTS).values(stopped_at=START + timedelta(days=10))
