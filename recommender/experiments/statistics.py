@@ -74,9 +74,11 @@ class Comparison(NamedTuple):
 
     @property
     def information(self) -> Numbers:
-        """The squared ratio of the control's mean and the standard error."""
+        """The squared ratio of the mean of both arms and the standard error."""
+        # Not the control's mean alone: it is 0 if only users of the variant report videos.
+        mean = np.add(self.control, self.variant) / 2
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.square(np.divide(self.control, self.error))
+            return np.square(np.divide(mean, self.error))
 
 
 def compare(control: Sums, variants: Sequence[Sums]) -> list[Comparison]:
@@ -195,7 +197,7 @@ class ConfidenceSequence:
         return np.where(np.isfinite(share), margin, np.inf)
 
     def information_for(self, width: float) -> float:
-        """Return the information at which half the width is a part of the control's mean.
+        """Return the information at which half the width is a part of the mean of both arms.
 
         Args:
             width: the part, above 0.

@@ -144,12 +144,12 @@ def verdict_of(
         fewer_is_better: True if a lower mean is better.
     """
     effect, least = effect_of(found, sequence), sequence.least_effect
-    interval = effect.relative_sequence
+    always, interval = effect.sequence, effect.relative_sequence
+    if always is not None and (always.low > 0 or always.high < 0):
+        is_higher = always.low > 0
+        return Verdict("worse" if is_higher is fewer_is_better else "better", least)
     if interval is None or effect.relative is None:
         return Verdict("go on", least)
-    if interval.low > 0 or interval.high < 0:
-        is_higher = interval.low > 0
-        return Verdict("worse" if is_higher is fewer_is_better else "better", least)
     if -least < interval.low and interval.high < least:
         return Verdict("no difference", least)
     information = float(found.information)

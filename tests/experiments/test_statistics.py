@@ -76,7 +76,8 @@ def test_sums_give_the_means_and_errors_of_users_adjusted_one_by_one(seed: int) 
         assert found.difference == pytest.approx(fmean(own) - fmean(adjusted[0]))
         # One more degree of freedom, for the slope, would change the sixth digit.
         assert found.error == pytest.approx(error, rel=1e-3)
-        assert found.information == pytest.approx((found.control / found.error) ** 2)
+        mean = (found.control + found.variant) / 2
+        assert found.information == pytest.approx((mean / found.error) ** 2)
 
 
 def test_the_past_reduces_the_error_and_without_a_past_means_are_as_they_are() -> None:
@@ -120,10 +121,12 @@ def test_a_hundred_users_in_each_arm_are_enough() -> None:
     assert found.error < math.inf
 
 
-def test_where_the_control_is_0_the_sequence_is_not_known() -> None:
+def test_where_the_control_is_0_the_sequence_follows_the_mean_of_both_arms() -> None:
     (found,) = compare(sums([(0.0, 0.0)] * 200), [sums([(1.0, 0.0), (0.0, 0.0)] * 100)])
-    assert found.error < math.inf
-    assert ConfidenceSequence(0.05, 0.02).margin(found) == math.inf
+    alike = found._replace(control=found.variant / 2, variant=found.variant / 2)
+    sequence = ConfidenceSequence(0.05, 0.02)
+    assert sequence.margin(found) == sequence.margin(alike) < math.inf
+    assert sequence.margin(found._replace(control=0.0, variant=0.0)) == math.inf
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.01])

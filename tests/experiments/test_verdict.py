@@ -22,8 +22,10 @@ SEQUENCE = ConfidenceSequence(0.05, 0.02)
 
 def compared(relative: float, margin: float, control: float = 0.4) -> Comparison:
     """A comparison with a relative difference and a relative margin of the sequence."""
-    error = abs(control) / math.sqrt(SEQUENCE.information_for(margin))
-    return Comparison(control, control + relative * abs(control), error)
+    variant = control + relative * abs(control)
+    mean = abs(control + variant) / 2
+    error = mean / math.sqrt(SEQUENCE.information_for(margin * abs(control) / mean))
+    return Comparison(control, variant, error)
 
 
 @pytest.mark.parametrize("control", [0.4, 9_000.0, -3.0])
@@ -53,6 +55,14 @@ def test_the_interval_decides(relative: float, margin: float, said: str, control
         assert guardrail.kind == ("harmed" if is_harm else "not harmed")
 
 
+def test_what_the_control_never_has_may_be_a_harm() -> None:
+    found = Comparison(0.0, 0.06, 0.002)
+    assert effect_of(found, SEQUENCE).relative_sequence is None
+    assert guardrail_of(found, SEQUENCE, fewer_is_better=True).kind == "harmed"
+    assert verdict_of(found, SEQUENCE, 1_000).kind == "better"
+    assert verdict_of(found._replace(error=0.02), SEQUENCE, 1_000).kind == "go on"
+
+
 @pytest.mark.parametrize(("relative", "margin"), [(0.03, 0.06), (0.004, 0.03), (0.011, 0.02)])
 def test_with_that_many_more_users_there_is_a_verdict(relative: float, margin: float) -> None:
     found, users = compared(relative, margin), 20_000
@@ -67,7 +77,7 @@ def test_with_that_many_more_users_there_is_a_verdict(relative: float, margin: f
 
 @pytest.mark.parametrize(
     "found",
-    [Comparison(0.0, 0.1, 0.01), Comparison(0.4, 0.5, math.inf), Comparison(0, 0, math.inf)],
+    [Comparison(0.0, 0.0, 0.01), Comparison(0.4, 0.5, math.inf), Comparison(0, 0, math.inf)],
 )
 def test_what_cannot_be_said_yet_is_not_said(found: Comparison) -> None:
     verdict = verdict_of(found, SEQUENCE, 10)
