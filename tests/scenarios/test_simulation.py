@@ -336,5 +336,5 @@ def test_a_picture_without_the_extra_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(RecommenderError, match=r"pip install 'recommender\[report\]'"):
+    with pytest.raises(RecommenderError, match=r"pip install 'recommender\[plot\]'"):
         chart.plot(tmp_path / "x.png", "x", {}, horizontal="x", vertical="y")
