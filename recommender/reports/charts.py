@@ -34,6 +34,9 @@ ROW_HEIGHT = 30
 LABELS = 6
 """About the number of labels on the axis of days."""
 
+HALF_A_DAY = 22
+"""Half the width of the label of a day."""
+
 LEAST_ROOM = 0.02
 """The least room above and below a line: changes below it should not look large."""
 
@@ -93,6 +96,7 @@ def line(
     """
     config = _config(write, labels)
     config.dots_size, config.include_x_axis = 2.5, False
+    config.margin_right = HALF_A_DAY  # the last label stands below the last point, at the edge
     known = [value for value in values if value]
     low, high = (min(v.low for v in known), max(v.high for v in known)) if known else limits
     room = max(LEAST_ROOM, (high - low) / 10)

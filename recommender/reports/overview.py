@@ -45,8 +45,7 @@ def _tiles(report: Figures) -> Iterator[Tile]:
     yield Tile("Pages", number(now.pages), outcomes.growth(now.pages, then.pages, report))
     yield Tile("Viewers", number(now.users), outcomes.growth(now.users, then.users, report))
     found = next((each.found for each in report.findings if each.check == "rollups"), "")
-    waiting = found.partition(",")[0] if "," in found else found
-    yield Tile("Age of rollups", _rollups(report), waiting)
+    yield Tile("Age of rollups", _rollups(report), found.partition(", ")[0])
 
 
 def _rollups(report: Figures) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 import recommender
 from recommender import RecommenderError, cli, run_transaction
+from recommender.formats.findings import Finding
 from recommender.models import FeedSession, ServedVideo, Video
 from recommender.reports import parts
 from recommender.reports.collect import report
@@ -171,6 +172,12 @@ def test_a_new_database(engine: Engine) -> None:
     text = Page(report(engine).html()).text
     assert "No page was served in this time." in text
     assert "Age of rollups never" in text
+
+
+def test_many_waiting_events_are_told_in_full(engine: Engine) -> None:
+    waits = Finding("rollups", ok=True, found="1,228 events wait, refreshed at noon")
+    text = Page(replace(report(engine), findings=(waits,)).html()).text
+    assert "Age of rollups never 1,228 events wait" in " ".join(text.split())
 
 
 def test_one_day(world: Engine) -> None:
