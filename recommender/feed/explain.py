@@ -75,7 +75,9 @@ def explain(
         session: the caller's transaction.
         user: the viewer's key, known or not.
         video: the video's key.
-        profile: ``name`` or ``name@version``; None for the one of the feed, or the active one.
+        profile: ``name`` or ``name@version``; None for the one of the viewer's arm in an
+            experiment, which is the control if it is interleaved, or of the feed, or the active
+            one.
         feed: the name of a feed of `create_feed`; None for For You.
         limit: the limit of the page to explain, 1 to 500; a longer page reads more candidates.
         as_of: the reading time, with an offset; None for now.

@@ -267,7 +267,8 @@ def rank(
         session: the caller's transaction.
         user: the viewer's key, known or not.
         videos: the keys of 1 to 500 videos.
-        profile: ``name`` or ``name@version``; None for the active one.
+        profile: ``name`` or ``name@version``; None for the one of the viewer's arm in an
+            experiment, which is the control if it is interleaved, or the active one.
         as_of: the reading time, with an offset; None for now.
         where: a condition of the host over `Video`, as in `for_you`; its outcome is told too.
         exclude: the keys of videos to leave out, 10,000 at most.
