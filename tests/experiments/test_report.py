@@ -353,7 +353,9 @@ def test_an_interleaved_experiment_credits_places_within_each_user(session: Sess
     result = the_only(report)
     control = fmean(n - won for n, won in zip(enjoyed, of_variant, strict=True))
     error = math.sqrt(variance(leads) / len(leads))
-    margin = float(ConfidenceSequence(0.05, 0.5).margin(Comparison(control, 0, error)))
+    margin = float(
+        ConfidenceSequence(0.05, 0.5).margin(Comparison(control, control + fmean(leads), error))
+    )
     assert result.effect.control == pytest.approx(control)
     assert result.effect.difference == pytest.approx(fmean(leads))
     assert result.effect.sequence == pytest.approx((fmean(leads) - margin, fmean(leads) + margin))
