@@ -24,7 +24,7 @@ from recommender.formats import scalars
 from recommender.formats.scalars import LIST_SEPARATOR
 from recommender.models import FeedSession, FeedVersion, ProfileVersion, ServedVideo, User, Video
 from recommender.models.tables import LEARNING_STATE
-from recommender.operations.audit import audit
+from recommender.operations.audit import Audit, audit
 from recommender.operations.doctor import diagnose
 from recommender.ranking.profiles import profile_history
 from recommender.reports.places import beginning_of, every_sum, page_times
@@ -58,6 +58,9 @@ LORENZ_POINTS = 50
 MAX_EXPERIMENTS = 5
 """The number of experiments that a report shows, the latest first."""
 
+MAX_AUDITED = 1_000_000
+"""The number of places above which a report has no audit, which would take most of its time."""
+
 SESSIONS_EACH = 20
 """The number of latest sessions that are read for each page shown: some users have several."""
 
@@ -76,8 +79,8 @@ def report(
 ) -> Report:
     """Return the figures of a time, compared with the time of equal length before it.
 
-    The log of places is read twice, besides the reads of `audit`. For many millions of places,
-    allow minutes in PostgreSQL's `statement_timeout`. Nothing is written.
+    The log of places is read twice, and by `audit` if it has a million places at most. For many
+    millions of places, allow minutes in PostgreSQL's `statement_timeout`. Nothing is written.
 
     Args:
         engine: a prepared engine.
@@ -112,14 +115,14 @@ def _collected(
     sums = _sums(session, since, until, before)
     periods = {row.number: _outcomes(row) for row in sums["period"]}
     trials = {row.number: _outcomes(row) for row in sums["trial"]}
-    now = periods.get(1, Outcomes())
+    now, then = periods.get(1, Outcomes()), periods.get(0, Outcomes())
     refreshed = lookup.run(session, sa.select(LEARNING_STATE.c.refreshed_at))
     return Report(
         since=since,
         until=until,
         before=before,
         now=now,
-        then=periods.get(0, Outcomes()),
+        then=then,
         days=_days(sums["day"], before),
         sources=_sources(sums["sources"]),
         trials=trials.get(1, Outcomes()),
@@ -132,7 +135,7 @@ def _collected(
         sample=sampled(session, since, until, now.places),
         refreshed_at=refreshed.scalar_one(),
         history=tuple(profile_history(session)),
-        audit=audit(session, since=since, settings=settings),
+        audit=_audit(session, since, now.places + then.places, settings),
         findings=diagnose(engine),
         pages=_pages(session, since, until, pages, settings),
     )
@@ -160,6 +163,13 @@ _COUNTS = ("places", "pages", "users", "judged", "looked", "enjoyed")
 def _days(rows: Iterable[Any], before: datetime) -> tuple[Day, ...]:
     days = [Day(beginning_of(row.number, before), _outcomes(row)) for row in rows]
     return tuple(sorted(days, key=lambda day: day.day))
+
+
+def _audit(
+    session: Session, since: datetime, places: int, settings: Settings | None
+) -> Audit | None:
+    """Return the audit, or None if the log has too many places: an audit reads it many times."""
+    return audit(session, since=since, settings=settings) if places <= MAX_AUDITED else None
 
 
 def _times(session: Session, since: datetime, until: datetime) -> tuple[PageTimes, ...]:

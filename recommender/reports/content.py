@@ -124,7 +124,7 @@ def exposure(report: Figures) -> Section:
     ]
     if found.gini is not None:
         facts.append(("Gini coefficient of creators", f"{found.gini:.2f}"))
-    small = report.audit.small_creators_share
+    small = report.audit.small_creators_share if report.audit else None
     if small is not None:
         facts.append(("places of the less followed half of creators", percentage(small)))
     columns = ("figure", "value")
@@ -164,7 +164,9 @@ def diversity(report: Figures) -> Section:
     rows = [("different creators for 10 videos", f"{10 * sample.creators:.1f}")]
     if sample.diversity is not None:
         rows.append(("diversity of hashtags", f"{sample.diversity:.2f}"))
-    rows.append(("places without an alternative", share(report.audit.crowded, report.audit.items)))
+    if report.audit:
+        crowded = share(report.audit.crowded, report.audit.items)
+        rows.append(("places without an alternative", crowded))
     columns = ("figure", "value")
     return Section(
         f"A page has {10 * sample.creators:.1f} different creators for every 10 videos",

@@ -14,6 +14,11 @@ from recommender.reports.values import Figures
 def promises(report: Figures) -> Section:
     """Return the section about the audit."""
     audit = report.audit
+    if audit is None:
+        return Section(
+            "Promises were not audited",
+            "An audit reads the log many times, and this log is long: run `recommender audit`.",
+        )
     broken = audit.broken
     rows = [
         (name, number(getattr(audit, name)),

@@ -221,7 +221,7 @@ class Figures:
         sample: figures from the places of some users.
         refreshed_at: the time of the last refresh, None before the first.
         history: the origins of all versions of profiles.
-        audit: the audit of the sessions since `since`.
+        audit: the audit of the sessions since `since`; None if there are too many places.
         findings: the findings of `doctor`.
         pages: the latest first pages, with reasons.
     """
@@ -243,7 +243,7 @@ class Figures:
     sample: Sample
     refreshed_at: datetime | None
     history: tuple[ProfileRecord, ...]
-    audit: Audit
+    audit: Audit | None
     findings: tuple[Finding, ...]
     pages: tuple[FeedPage, ...] = field(default=(), repr=False)
 
@@ -253,6 +253,6 @@ class Figures:
             **plain_fields(replace(self, history=(), pages=(), experiments=())),
             "experiments": [each.as_dict() for each in self.experiments],
             "history": [record.as_dict() for record in self.history],
-            "audit": self.audit.as_dict(),
+            "audit": self.audit.as_dict() if self.audit else None,
             "pages": [page.as_dict(signals=True) for page in self.pages],
         }

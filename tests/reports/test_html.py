@@ -19,7 +19,7 @@ import recommender
 from recommender import RecommenderError, cli, run_transaction
 from recommender.formats.findings import Finding
 from recommender.models import FeedSession, ServedVideo, Video
-from recommender.reports import parts
+from recommender.reports import collect, parts
 from recommender.reports.collect import report
 from recommender.reports.report import Report
 from tests.support import browser
@@ -178,6 +178,19 @@ def test_many_waiting_events_are_told_in_full(engine: Engine) -> None:
     waits = Finding("rollups", ok=True, found="1,228 events wait, refreshed at noon")
     text = Page(replace(report(engine), findings=(waits,)).html()).text
     assert "Age of rollups never 1,228 events wait" in " ".join(text.split())
+
+
+def test_a_long_log_is_not_audited(world: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = report(world, since=SINCE, as_of=UNTIL)
+    places = found.now.places + found.then.places
+    monkeypatch.setattr(collect, "MAX_AUDITED", places)
+    assert report(world, since=SINCE, as_of=UNTIL).audit == found.audit
+    monkeypatch.setattr(collect, "MAX_AUDITED", places - 1)
+    without = report(world, since=SINCE, as_of=UNTIL)
+    assert (without.audit, without.as_dict()["audit"]) == (None, None)
+    text = Page(without.html()).text
+    assert "Promises were not audited" in text
+    assert "places without an alternative" not in text
 
 
 def test_one_day(world: Engine) -> None:
