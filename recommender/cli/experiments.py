@@ -113,10 +113,7 @@ def report(
     with html_file(html) as write, reading(longest=settings().rollup_timeout) as session:
         found = experiment_report(session, name, as_of=as_of, metric=metric)
         write(lambda: experiment_html(found))
-    rows = [each.as_dict() for each in found.results]
-    if form_of(form) == "table":
-        rows = [_result_row(each) for each in found.results]
-    print_records(rows, form, whole=found.as_dict())
+    _print_results(found, form)
     if not found.sample_ratio.ok:
         click.echo(_WRONG_RATIO, err=True)
     click.get_current_context().exit(_exit_code(found))
@@ -138,6 +135,28 @@ def _exit_code(found: ExperimentReport) -> int:
     if any(kind == "better" and not found.harmed[variant] for variant, kind in kinds.items()):
         return BETTER
     return TOO_EARLY if "go on" in kinds.values() else NONE_BETTER
+
+
+def _print_results(found: ExperimentReport, form: str | None) -> None:
+    row_of = {"table": _result_row, "csv": _flat_row}.get(form_of(form), VariantResult.as_dict)
+    print_records([row_of(each) for each in found.results], form, whole=found.as_dict())
+
+
+def _flat_row(result: VariantResult) -> dict[str, Any]:
+    """Return a result as a row of CSV, which has no nested values."""
+    effect = result.effect
+    low, high = effect.sequence or (None, None)  # not the plain interval
+    return {
+        "profile": result.variant,
+        "metric": result.metric,
+        "guardrail": result.is_guardrail,
+        "control": effect.control,
+        "variant": effect.variant,
+        "difference": effect.difference,
+        "low": low,
+        "high": high,
+        "verdict": result.verdict.kind,
+    }
 
 
 def _result_row(result: VariantResult) -> dict[str, Any]:

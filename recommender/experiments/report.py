@@ -120,9 +120,9 @@ class VariantResult:
     by_day: tuple[DailyEffect, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result as JSON."""
+        """Return the result as JSON: `profile` is the variant, `variant` its mean outcome."""
         return {
-            "variant": self.variant,
+            "profile": self.variant,
             "metric": self.metric,
             "guardrail": self.is_guardrail,
             "users": list(self.users),

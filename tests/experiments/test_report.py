@@ -225,6 +225,9 @@ def test_a_report_can_be_sent(session: Session) -> None:
     report = experiment_report(session, "tried", as_of=END)
     sent = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert sent["experiment"] == "tried"
+    assert [sent["results"][0][name] for name in ("profile", "control", "variant")] == [
+        "variant1@1", pytest.approx(0.3), pytest.approx(0.7),
+    ]  # fmt: skip
     assert sent["results"][0]["verdict"] == {
         "kind": "better", "least_effect": 0.1, "more_users": None, "text": "better",
     }  # fmt: skip
