@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import FeedPage, cli, run_transaction
+from recommender import FeedPage, Reason, cli, run_transaction
+from recommender.reports.page_lists import served_listing
 from tests.support.kinds import only_sqlite
 from tests.support.worlds import at, make_user, make_videos, names
 
@@ -86,6 +88,20 @@ def test_two_profiles_stand_side_by_side(
     moved = one.index(two[0])
     assert f"up {moved}" in html
     assert "2 weights differ" in html
+
+
+def test_reasons_of_a_served_page_have_short_keys(world: Engine) -> None:
+    page = page_of(world, "tags")
+    item = replace(
+        page.items[0], video="video-12345", creator="creator-12345",
+        reasons=(Reason("liked", "video-98765"), Reason("follows", "creator-12345"),
+                 Reason("hashtag", "gardening")),
+    )  # fmt: skip
+    request = replace(page.request, user="viewer-12345")
+    (place,) = (shown := served_listing(replace(page, request=request, items=(item,)))).places
+    assert (place.name, place.by) == ("vide…", "crea…")
+    assert place.why == "you liked vide… · you follow crea… · #gardening"
+    assert "12345" not in shown.title
 
 
 def test_an_unknown_viewer_has_a_page(run: Callable[..., int], tmp_path: Path) -> None:

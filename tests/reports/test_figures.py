@@ -66,6 +66,12 @@ def now(places: list[Place]) -> list[Place]:
     return [place for place in places if place.row.served_at >= SINCE]
 
 
+def test_places_are_served_at_the_edges_of_the_times(world: Engine) -> None:
+    with Session(world) as session:
+        moments = {place.row.served_at for place in every_place(session)}
+    assert moments >= {BEFORE, SINCE, UNTIL}
+
+
 def assert_outcomes(found: Outcomes, expected: list[Place]) -> None:
     assert replace(found, share=None) == outcomes(expected)
     share = interval(expected)

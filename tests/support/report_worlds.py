@@ -72,8 +72,9 @@ def _write_pages(session: Session, chance: Random, sessions: int) -> None:
         sa.select(ProfileVersion.id).where(ProfileVersion.name.in_(["for_you", "other"]))
     ).all()
     feed = session.scalars(sa.select(FeedVersion.id)).one()
-    viewers = session.scalars(sa.select(User.id).where(User.key.startswith("user "))).all()
-    videos = session.scalars(sa.select(Video.id)).all()
+    own = sa.select(User.id).where(User.key.startswith("user "))
+    viewers = session.scalars(own.order_by(User.id)).all()
+    videos = session.scalars(sa.select(Video.id).order_by(Video.id)).all()
     for user in viewers:
         shown: set[int] = set()
         for _ in range(chance.randrange(sessions + 1)):
@@ -121,6 +122,8 @@ def _write_pages(session: Session, chance: Random, sessions: int) -> None:
 def _moment(chance: Random) -> datetime:
     """Return a time in or around a report's, often at the edge of a day."""
     edges = [SINCE, BEFORE, UNTIL, SINCE.replace(hour=0), SINCE.replace(hour=12)]
+    if chance.random() < 0.3:
+        return chance.choice([SINCE, BEFORE, UNTIL])
     if chance.random() < 0.3:
         shift = chance.choice([-1, 0, 1])
         days = timedelta(days=chance.randrange(5))
