@@ -29,9 +29,10 @@ def slice(  # noqa: A001 - the name of the command
     as_of: datetime | None,
     form: str | None,
 ) -> None:
-    """Write what the pages of users read to an SQLite file, without any key, for a bug report.
+    """Write what the pages of users read to a file, for a bug report.
 
-    It prints the names of the users in the file. Their pages are the same at the printed time.
+    The file is an SQLite database without any key. The command prints the names of the users in
+    it. Their pages are the same at the printed time.
     """
     with readable() as bind:
         result = slice_users(bind, users, file, as_of=as_of, map_file=map_file).as_dict()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import lazy_loader
 import sqlalchemy as sa
 
 from recommender.database import lookup
@@ -40,6 +40,11 @@ from recommender.formats.experiments import FEWER_IS_BETTER, INTERLEAVED
 from recommender.formats.plain import plain
 from recommender.models.tables import EXPERIMENTS
 from recommender.telemetry import traced
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy_loader.load("numpy")  # whatever reports no experiment starts without it
 
 MIN_ALPHA = 0.0001
 """The smallest chance of a false alarm. Tails of means are not known to be normal beyond it."""

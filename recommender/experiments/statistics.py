@@ -9,9 +9,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import numpy as np
+import lazy_loader
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy_loader.load("numpy")  # whatever reports no experiment starts without it
+
 
 Numbers: TypeAlias = Any
 """A number, or a NumPy array of numbers."""

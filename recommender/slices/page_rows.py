@@ -109,7 +109,7 @@ def add_pages(
         )
         _add_candidates(session, request, rows)
         # The reference formula has no sources: its largest page holds every smaller one.
-        rows.videos |= {row.video_id for row in read_top_candidates(session, reference).rows}
+        rows.videos.update({row.video_id for row in read_top_candidates(session, reference).rows})
     _add_lists(session, own, rows)
     return own
 
@@ -142,11 +142,11 @@ def _add_history(session: Session, request: FeedRequest, rows: PageRows) -> None
     # The newest engagement of each: it decides whose engagements are read.
     newest = sa.select(sa.func.max(RECENT.c.video_id)).group_by(RECENT.c.user_id)
     people = _ids(session, sa.select(viewer.people.c.user_id))
-    rows.people |= people
-    rows.recent |= recent
-    rows.videos |= recent | _ids(session, seen)
-    rows.videos |= _ids(session, newest.where(RECENT.c.user_id.in_(people)))
-    rows.terms |= _ids(session, sa.select(viewer_terms(viewer).c.term))
+    rows.people.update(people)
+    rows.recent.update(recent)
+    rows.videos.update(recent | _ids(session, seen))
+    rows.videos.update(_ids(session, newest.where(RECENT.c.user_id.in_(people))))
+    rows.terms.update(_ids(session, sa.select(viewer_terms(viewer).c.term)))
 
 
 def _add_sessions(session: Session, request: FeedRequest, rows: PageRows) -> None:
@@ -154,11 +154,11 @@ def _add_sessions(session: Session, request: FeedRequest, rows: PageRows) -> Non
     since = request.as_of - timedelta(seconds=request.settings.session_lifetime)
     own = SESSIONS.c.user_id == request.user_id, SESSIONS.c.last_at >= since
     going_on = sa.select(SESSIONS.c.session).where(*own)
-    rows.sessions |= set(lookup.run(session, going_on).scalars())
+    rows.sessions.update(set(lookup.run(session, going_on).scalars()))
     places = sa.select(SERVED.c.video_id).where(
         SERVED.c.user_id == request.user_id, SERVED.c.session.in_(going_on)
     )
-    rows.videos |= _ids(session, places)
+    rows.videos.update(_ids(session, places))
 
 
 def _add_candidates(session: Session, request: FeedRequest, rows: PageRows) -> None:
@@ -175,10 +175,12 @@ def _add_candidates(session: Session, request: FeedRequest, rows: PageRows) -> N
             videos = _ids(session, _new_videos(viewer))
         else:
             videos = _ids(session, source.select(viewer, quota))
-        rows.videos |= videos | _newest_of_each(session, viewer, source.name, SCAN_FACTOR * quota)
+        rows.videos.update(
+            videos | _newest_of_each(session, viewer, source.name, SCAN_FACTOR * quota)
+        )
     # With two full pages left, no page is filled up with videos that were served before.
     if found < 2 * LARGEST_LIMIT and is_refillable(request):
-        rows.videos |= _ids(session, served_candidates(shape, viewer))
+        rows.videos.update(_ids(session, served_candidates(shape, viewer)))
 
 
 def _new_videos(viewer: Viewer) -> Statement:
@@ -248,6 +250,6 @@ def _add_lists(session: Session, request: FeedRequest, rows: PageRows) -> None:
         # One video more tells whether the list goes on.
         rest = walk(limit=1, as_of=request.as_of, cursor=page.cursor) if page.cursor else None
         after = rest.items if rest else ()
-        rows.videos |= {item.video_id for item in (*page.items, *after)}
+        rows.videos.update({item.video_id for item in (*page.items, *after)})
     for_followers = sa.select(Video.id).where(Video.status == "followers")
-    rows.videos |= _ids(session, for_followers.order_by(*_NEWEST_FIRST).limit(1))
+    rows.videos.update(_ids(session, for_followers.order_by(*_NEWEST_FIRST).limit(1)))
