@@ -43,8 +43,9 @@ CUTOFF, NOON, SETTINGS = at(), at(600), Settings()
 
 
 @slow_on_postgresql
-def test_a_page_is_what_the_feed_would_serve(session: Session) -> None:
+def test_a_page_is_what_the_feed_would_serve(own_session: Session) -> None:
     """With its sources and quotas, formats and limits, for every profile."""
+    session = own_session
     chance = random.Random(3)  # noqa: S311 - not for secrets
     for number in range(60):
         make_video(

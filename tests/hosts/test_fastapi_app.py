@@ -32,8 +32,8 @@ STATUS = {
     409: {errors.CursorAhead, errors.EventConflict, errors.InvalidCursor},
     422: {errors.BadData, errors.EventTooOld, errors.InvalidValue}
     | {errors.UnknownFeed, errors.UnknownProfile, errors.UnknownSignal},
-    500: {errors.DatabaseDamaged, errors.NotPermitted, errors.RecommenderError}
-    | {errors.SchemaOutOfDate, errors.StorageFailure},
+    500: {errors.DatabaseDamaged, errors.ExperimentRunning, errors.NotPermitted}
+    | {errors.RecommenderError, errors.SchemaOutOfDate, errors.StorageFailure},
     503: {errors.DatabaseBusy, errors.DatabaseUnreachable}
     | {errors.PoolTimeout, errors.QueryTimeout},
 }
