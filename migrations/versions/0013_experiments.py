@@ -1,4 +1,4 @@
-"""Experiments, the arm of each session, and what its pages asked for and took.
+"""Experiments; sessions get an arm, and counters of their pages.
 
 Revision ID: 0013
 Revises: 0012

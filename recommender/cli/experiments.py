@@ -9,7 +9,7 @@ import click
 
 from recommender.cli.database import reading, writing
 from recommender.cli.html import html_file, html_option
-from recommender.cli.options import Time, database_option, format_option, settings
+from recommender.cli.options import as_of_option, database_option, format_option, settings
 from recommender.cli.output import day, form_of, print_records
 from recommender.experiments.experiments import (
     Experiment,
@@ -98,7 +98,7 @@ def show(name: str, form: str | None) -> None:
     "--metric", type=click.Choice([*METRICS, *GUARDRAILS]),
     help="Another metric. Default: the one of the experiment.",
 )  # fmt: skip
-@click.option("--as-of", type=Time(), metavar="TIME", help="The reading time. Default: now.")
+@as_of_option
 @html_option
 @format_option
 @database_option

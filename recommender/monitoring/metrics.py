@@ -159,7 +159,7 @@ def metrics(session: Session, *, as_of: datetime | None = None) -> Metrics:
 
     Args:
         session: the caller's transaction; nothing is written.
-        as_of: the time at which the last hour ends, with an offset; None for now.
+        as_of: the time at which the last day ends, with an offset; None for now.
 
     Raises:
         InvalidValue: the time is malformed or has no offset.
