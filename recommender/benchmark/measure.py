@@ -1,19 +1,12 @@
-"""Measure how fast pages are, and what they cost, on a synthetic world.
-
-Times are of whole pages as a host sees them: a connection of the pool, a transaction, the
-statements, the page, the commit. A *cold* page is the first of a viewer on a new connection; a
-*warm* one is on a connection that has answered a few.
-"""
+"""Measure how fast pages are, and what they cost, on a synthetic world."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from statistics import fmean, median
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -23,12 +16,20 @@ from sqlalchemy import Connection, Double, Engine, event, literal
 from sqlalchemy.orm import Session
 
 from recommender.benchmark import numpy_baseline
+from recommender.benchmark.clients import FIRST_USUAL, measure_clients
 from recommender.benchmark.distributions import END
 from recommender.benchmark.large_world import LargeWorld
+from recommender.benchmark.pages import (
+    FOR_YOU,
+    WARM_UP,
+    measure_lists,
+    measure_pages,
+    seconds_of,
+)
 from recommender.benchmark.results import Benchmark, Pages, Times
+from recommender.benchmark.sessions import measure_sessions
 from recommender.benchmark.vectors import measure_vectors
 from recommender.database import lookup
-from recommender.database.engine import create_engine
 from recommender.database.expressions import Statement
 from recommender.database.transactions import run_transaction
 from recommender.feed.for_you import for_you
@@ -36,27 +37,15 @@ from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_rows
 from recommender.ingest.events import record_many
 from recommender.ingest.values import Event
-from recommender.lists.people import people
-from recommender.lists.reach import reach
-from recommender.lists.similar import similar
 from recommender.models import Video
 from recommender.operations import query_plans
-from recommender.operations.probes import spread_keys
 from recommender.ranking.filters import allowed
-from recommender.ranking.registry import OURS
 from recommender.ranking.request import REFERENCE, FeedRequest
 from recommender.ranking.scoring import ordered, ranked, scored
 from recommender.ranking.viewer import Shape, Viewer
 from recommender.settings import Settings
 
-FOR_YOU = "for_you@1"
-
-SEEN_BY_FEW = 2
-"""The id of the first usual user: user 1 has seen very many videos and is measured alone."""
-
 EVENTS_AT_ONCE, BATCHES = 1_000, 5
-
-WARM_UP = 3
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -66,7 +55,7 @@ def measure(
     world: LargeWorld,
     *,
     settings: Settings | None = None,
-    clients: int = 8,
+    clients: Sequence[int] = (1, 8, 32),
     count: int = 50,
     seconds: float = 5.0,
     exact: int = 2,
@@ -79,9 +68,9 @@ def measure(
         engine: a prepared engine on a database that holds the world.
         world: the world in the database.
         settings: the settings of the clients' engines; the defaults if None.
-        clients: the number of concurrent clients.
+        clients: the numbers of concurrent clients to measure.
         count: the number of pages per kind, at least 2.
-        seconds: how long the concurrent clients ask for pages.
+        seconds: how long each number of clients asks for pages.
         exact: the number of viewers for whom every video is scored by all signals, which is slow.
         dim: the number of dimensions of vectors to measure, None for none.
         progress: told the name of the next step.
@@ -91,11 +80,9 @@ def measure(
     pages: list[Pages] = []
     for profile in (FOR_YOU, REFERENCE):
         say(f"pages of {profile}")
-        pages += _alone(engine, profile, viewers, world)
-    say(f"{clients} clients")
-    pages.append(_together(engine, world, settings or Settings(), clients, seconds))
+        pages += measure_pages(engine, profile, viewers, world.user_key(1))
     say("lists")
-    pages += _lists(engine, viewers)
+    pages += measure_lists(engine, viewers)
     say("the same by hand")
     by_hand = _by_hand(engine, viewers)
     say("every video")
@@ -104,6 +91,11 @@ def measure(
     exactness = _exact(engine, viewers[:exact])
     say("plans")
     read = _read(engine, viewers[:5])
+    say("sessions")
+    pages += measure_sessions(engine, viewers)
+    for number in clients:
+        say(f"{number} clients" if number > 1 else "1 client")
+        pages.append(measure_clients(engine, world, settings or Settings(), number, seconds))
     say("events")
     events = _events(engine, viewers)
     return Benchmark(
@@ -121,76 +113,8 @@ def measure(
 
 def _viewers(world: LargeWorld, count: int) -> list[str]:
     """Return the keys of users from all parts of the table, without the first user."""
-    last = world.users - SEEN_BY_FEW
-    return [world.user_key(SEEN_BY_FEW + last * index // count) for index in range(count)]
-
-
-def _page(engine: Engine, viewer: str, profile: str) -> float:
-    """Return the seconds that one page takes."""
-    record = profile == FOR_YOU
-
-    def ask(session: Session) -> None:
-        for_you(session, viewer, profile=profile, as_of=END, record=record)
-
-    return _seconds(lambda: run_transaction(engine, ask, write=record))
-
-
-def _alone(
-    engine: Engine, profile: str, viewers: Sequence[str], world: LargeWorld
-) -> Iterator[Pages]:
-    cold = []
-    for viewer in viewers:
-        engine.dispose()
-        cold.append(_page(engine, viewer, profile))
-    for viewer in viewers[:WARM_UP]:
-        _page(engine, viewer, profile)
-    warm = [_page(engine, viewer, profile) for viewer in viewers for _ in range(2)]
-    seen = [_page(engine, world.user_key(1), profile) for _ in viewers][1:]
-    for state, times in (("cold", cold), ("warm", warm), ("warm, seen many", seen)):
-        yield Pages(profile, state, 1, Times.of(times), round(1 / fmean(times), 1))
-
-
-def _lists(engine: Engine, viewers: Sequence[str]) -> Iterator[Pages]:
-    """Measure the lists beside For You, each on a warm connection."""
-    with Session(engine) as session:
-        videos = spread_keys(session, Video, len(viewers))
-    pairs = list(zip(viewers, videos, strict=False))
-    lists: Mapping[str, list[Callable[[Session], object]]] = {
-        "similar": [partial(similar, videos=video, user=user, as_of=END) for user, video in pairs],
-        "people": [partial(people, user=user, as_of=END) for user, _ in pairs],
-        "reach": [partial(reach, video=video, as_of=END) for _, video in pairs],
-    }
-    for name, calls in lists.items():
-        for call in calls[:WARM_UP]:
-            run_transaction(engine, call)
-        times = [_seconds(partial(run_transaction, engine, call)) for call in calls]
-        yield Pages(name, "warm", 1, Times.of(times), round(1 / fmean(times), 1))
-
-
-def _together(
-    engine: Engine, world: LargeWorld, settings: Settings, clients: int, seconds: float
-) -> Pages:
-    url = engine.url.render_as_string(hide_password=False)
-    asks = [(url, settings, world, place, clients, seconds) for place in range(clients)]
-    with ProcessPoolExecutor(clients, mp_context=get_context("spawn")) as pool:
-        by_client = list(pool.map(_client, asks))
-    times = [page_time for client in by_client for page_time in client]
-    return Pages(FOR_YOU, "warm", clients, Times.of(times), round(len(times) / seconds, 1))
-
-
-def _client(ask: tuple[str, Settings, LargeWorld, int, int, float]) -> list[float]:
-    """Ask for pages until the time is up and return their seconds; runs in its own process."""
-    url, settings, world, place, clients, seconds = ask
-    engine = create_engine(url, settings=settings, registry=OURS)
-    viewers = [world.user_key(user) for user in range(2 + place, world.users, clients)][:1_000]
-    for viewer in viewers[:WARM_UP]:
-        _page(engine, viewer, FOR_YOU)
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        times.append(_page(engine, viewers[len(times) % len(viewers)], FOR_YOU))
-    engine.dispose()
-    return times
+    last = world.users - FIRST_USUAL
+    return [world.user_key(FIRST_USUAL + last * index // count) for index in range(count)]
 
 
 def _by_hand(engine: Engine, viewers: Sequence[str]) -> float:
@@ -217,14 +141,8 @@ def _by_hand(engine: Engine, viewers: Sequence[str]) -> float:
                 page(viewer)
             turns = [(pages, partial(page, viewer)), (bare, partial(send, sent))]
             for times, ask in turns if number % 2 else reversed(turns):
-                times.append(_seconds(ask))
+                times.append(seconds_of(ask))
     return round(median(pages[WARM_UP:]) / median(bare[WARM_UP:]), 3)
-
-
-def _seconds(do: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    do()
-    return time.perf_counter() - started
 
 
 @contextmanager
@@ -255,7 +173,7 @@ def _whole(engine: Engine, viewers: Sequence[str]) -> dict[str, Any]:
             }
             answers: list[list[int]] = []
             for name, way in ways.items():
-                times[name].append(_seconds(lambda: answers.append(way())))  # noqa: B023
+                times[name].append(seconds_of(lambda: answers.append(way())))  # noqa: B023
             is_equal &= answers[0] == answers[1] == answers[2]
     return {
         **{name: asdict(Times.of(seconds)) for name, seconds in times.items()},
@@ -356,6 +274,8 @@ def _ratios(pages: Sequence[Pages], whole: Mapping[str, Any]) -> dict[str, float
         "for_you / statement": round(for_you_page / whole["statement"]["p50"], 4),
         "for_you / numpy": round(for_you_page / whole["numpy"]["p50"], 3),
         "seen many / few": round(p50[FOR_YOU, "warm, seen many", 1] / for_you_page, 3),
+        "cold / warm": round(p50[FOR_YOU, "cold", 1] / for_you_page, 3),
+        "connected / warm": round(p50[FOR_YOU, "connected", 1] / for_you_page, 3),
     }
 
 

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """The number of measurements and their percentiles, in milliseconds."""
+    """The number of measurements, and their percentiles and mean in milliseconds."""
 
     count: int
     p50: float
     p95: float
     p99: float
+    mean: float
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Times:
-        """Return the percentiles of at least one measurement in seconds."""
+        """Return the figures of at least one measurement in seconds."""
         ranked_times = sorted(seconds)
 
         def percentile(part: float) -> float:
             place = min(len(ranked_times) - 1, int(part * len(ranked_times)))
             return round(ranked_times[place] * 1_000, 3)
 
-        return cls(len(seconds), percentile(0.5), percentile(0.95), percentile(0.99))
+        mean = round(fmean(seconds) * 1_000, 3)
+        return cls(len(seconds), percentile(0.5), percentile(0.95), percentile(0.99), mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,14 @@ class Pages:
     Attributes:
         profile: the ranking profile, or the name of a list beside For You; `for_you` pages are
             recorded, others are previews.
-        state: cold, warm, or warm for a viewer who has seen very many videos.
-        clients: the number of concurrent clients, each a process.
+        state: cold, connected, warm, or warm for a viewer who has seen very many videos; the first,
+            next or all pages of sessions; or what concurrent clients ask for, sessions or previews.
+        clients: the number of clients; concurrent clients are processes.
         times: milliseconds per page.
-        a_second: pages per second of all clients together.
+        a_second: pages per second of all clients together. The time in which concurrent clients
+            record swipes counts; in the other states only the time of the pages does.
+        client_share: the part of the processor time that concurrent clients used themselves, 0 to
+            1; the server used the rest. None if it is not known.
     """
 
     profile: str
@@ -46,6 +53,12 @@ class Pages:
     clients: int
     times: Times
     a_second: float
+    client_share: float | None = None
+
+    @classmethod
+    def alone(cls, profile: str, state: str, seconds: Sequence[float]) -> Pages:
+        """Return the times of pages that one client asked for, one after another."""
+        return cls(profile, state, 1, Times.of(seconds), round(1 / fmean(seconds), 1))
 
 
 @dataclass(frozen=True, slots=True)

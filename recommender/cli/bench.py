@@ -50,8 +50,8 @@ LONGEST = 86_400.0
     "--seed", type=int, default=26, show_default=True, help="The random seed of the world."
 )
 @click.option(
-    "--clients", type=click.IntRange(1, 500), default=8, show_default=True,
-    help="The number of concurrent clients.",
+    "--clients", type=click.IntRange(1, 500), multiple=True, default=(1, 8, 32), show_default=True,
+    help="A number of concurrent clients to measure; repeatable.",
 )  # fmt: skip
 @click.option(
     "--pages", type=click.IntRange(2, 10_000), default=50, show_default=True,
@@ -59,7 +59,7 @@ LONGEST = 86_400.0
 )  # fmt: skip
 @click.option(
     "--seconds", type=NumberRange(0.1, 3_600), default=5.0, show_default=True,
-    help="How long the concurrent clients ask for pages.",
+    help="How long each number of clients asks for pages.",
 )  # fmt: skip
 @click.option(
     "--exact", type=click.IntRange(0, 1_000), default=2, show_default=True, metavar="VIEWERS",
@@ -90,7 +90,7 @@ def bench(
     earlier: tuple[str, ...],
     html: str | None,
     form: str | None,
-    clients: int,
+    clients: tuple[int, ...],
     pages: int,
     seconds: float,
     exact: int,
@@ -164,7 +164,8 @@ def _print(results: Benchmark, form: str | None) -> None:
 
 def _row(page: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: page[name] for name in ("profile", "state", "clients")}
-    return {**shown, **page["times"], "pages a second": page["a_second"]}
+    share = {"client share": page["client_share"]}
+    return {**shown, **page["times"], "pages a second": page["a_second"], **share}
 
 
 def _figures(whole: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -72,9 +72,14 @@ def test_a_benchmark() -> None:
     times = {"count": 50, "p50": 12.34, "p95": 20.0, "p99": 30.0}
     page = {"profile": "for_you@1", "state": "cold", "clients": 1, "times": times, "a_second": 8.1}
     warm = {**page, "state": "warm", "times": {**times, "p50": 9.8}}
+    sessions = {
+        **page, "state": "sessions", "clients": 32, "times": {**times, "p50": 98.7, "mean": 95.67},
+        "client_share": 0.456,
+    }  # fmt: skip
     result = {
         "database": {"name": "PostgreSQL", "version": "18", "parallel_workers": 2},
-        "videos": 100_000, "pages": [page, warm], "whole": {"statement": times, "equal": True},
+        "videos": 100_000, "pages": [page, warm, sessions],
+        "whole": {"statement": times, "equal": True},
         "ratios": {"a / b": 2.5}, "exact": {}, "events": {"one": 345.6}, "read": {"rows": None},
         "vectors": {},
     }  # fmt: skip
@@ -84,8 +89,10 @@ def test_a_benchmark() -> None:
         "100,000 videos in PostgreSQL 18", "A page of for_you@1 takes 10 ms",
         "for_you@1, cold, 1 50",
         "12.3 20.0 30.0 8.1", "ratio: a / b 2.5", "events a second: one 345.6",
+        "for_you@1, sessions, 32 50 98.7 20.0 30.0 95.7 8.1 46%",
     ):  # fmt: skip
         assert part in text
+    assert 'in milliseconds: for_you@1, cold 12.3, for_you@1, warm 9.8"' in html
     assert html.count("<svg") == 1
 
 
