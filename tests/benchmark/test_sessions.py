@@ -40,6 +40,8 @@ SMALL = LargeWorld(videos=300, users=100, follows=900, interactions=2_000, seen=
 ONE, OTHER = SMALL.user_key(3), SMALL.user_key(4)
 TWENTY = 20
 
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+
 
 def make_world(engine: Engine) -> None:
     load(engine, SMALL)
@@ -102,6 +104,7 @@ def test_sessions_are_measured_by_place_and_as_a_whole(world: Engine) -> None:
     transactions: list[object] = []
     sa.event.listen(world, "begin", transactions.append)
     measured = measure_sessions(world, [ONE, OTHER])
+    begun = len(transactions)
     first, following, every = [each.times.count for each in measured]
     assert [each.state for each in measured] == [
         f"session, {which}" for which in ("first", "next", "all")
@@ -114,7 +117,7 @@ def test_sessions_are_measured_by_place_and_as_a_whole(world: Engine) -> None:
     recorded = sum(each for _, each in sessions)
     assert every == first + following == recorded - PAGES_OF_A_SESSION
     previews, swipes = 2, recorded - len(sessions)
-    assert len(transactions) == previews + recorded + swipes
+    assert begun == previews + recorded + swipes
 
 
 def test_a_world_that_was_seen_has_no_following_pages(engine: Engine) -> None:
@@ -146,6 +149,11 @@ def test_a_connection_opens_within_a_cold_page_and_before_a_connected_one(
     assert [(each.state, each.times.count) for each in measured] == [
         ("cold", 2), ("connected", 2), ("warm", 4), ("warm, seen many", 1)
     ]  # fmt: skip
+
+
+def test_pages_of_another_profile_are_previews(world: Engine) -> None:
+    assert len(list(measure_pages(world, "classic", [ONE, OTHER], SMALL.user_key(1)))) == 4
+    assert served(world) == []
 
 
 def client(url: str, number: int = 0, number_of_clients: int = 1) -> Client:
@@ -202,8 +210,16 @@ def test_the_share_of_the_clients_is_of_all_processor_time() -> None:
     assert clients.client_share([*work, Work([0.1], 1.0, 0.5, None)]) is None
 
 
+@NEEDS_PROC
+def test_the_processor_time_is_that_of_user_and_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "SERVER", Path("/proc/self/comm").read_text().strip())
+    before, tick = sum(os.times()[:2]), 1 / os.sysconf("SC_CLK_TCK")
+    seconds = clients.server_seconds(os.getpid()) or 0.0
+    assert before - tick <= seconds <= sum(os.times()[:2]) + tick
+
+
 @only_postgresql
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@NEEDS_PROC
 @pytest.mark.skipif("RECOMMENDER_TEST_POSTGRES_URL" in os.environ, reason="it may run elsewhere")
 def test_the_processor_time_of_the_servers_process_grows_with_its_work(engine: Engine) -> None:
     process = clients.server_process(engine)
