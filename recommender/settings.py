@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from recommender.errors import InvalidValue
@@ -261,6 +262,21 @@ class Settings:
                 written = environment[variable]
                 values[setting.name] = _converted(variable, written, setting.default)
         return cls(**values)
+
+
+def configured_tries() -> int:
+    """Return the setting `tries` in the environment, else its default.
+
+    Raises:
+        InvalidValue: the variable is not a number, or out of its bounds.
+    """
+    # A transaction needs no other setting, and reading all of them took a tenth of its time.
+    return _tries_of(os.environ.get(variable_of("tries")))
+
+
+@lru_cache(maxsize=10)
+def _tries_of(written: str | None) -> int:
+    return Settings.from_environment({variable_of("tries"): written or ""}).tries
 
 
 REGISTRY_VARIABLE = "RECOMMENDER_REGISTRY"

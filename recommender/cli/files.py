@@ -13,7 +13,7 @@ from recommender.cli.lacks import say_lacks
 from recommender.cli.options import database_option, format_option, settings
 from recommender.cli.output import print_records
 from recommender.cli.progress import file_bar, say
-from recommender.database.bulk import uncollected
+from recommender.database.transactions import uncollected
 from recommender.files import batches, importer
 from recommender.files.exporter import FORMATS, Format, export_file
 from recommender.files.file_format import TIME_UNITS, FileFormat

@@ -7,29 +7,19 @@ transactions do not deadlock.
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cache
 from itertools import chain, compress
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import ARRAY, ColumnElement, Table
+from sqlalchemy import ColumnElement, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from recommender.database import lookup
-from recommender.database.lookup import (
-    Key,
-    Values,
-    arrays,
-    find,
-    is_sqlite,
-    listed_values,
-    unnested,
-)
+from recommender.database.lookup import Key, Values, arrays, is_sqlite, listed_values, unnested
 from recommender.database.session import Session
 from recommender.formats.scalars import UNDATED
 from recommender.models.types import PublicationTime, UtcDateTime, microseconds, stored
@@ -46,19 +36,6 @@ ROWS_AT_ONCE = 16
 A table with indexes gets one row per INSERT. Until an INSERT ends, SQLite keeps a copy of every
 page that it changed, and an index changes another page for every row.
 """
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Disable the cyclic garbage collector while a batch or a command runs."""
-    # A batch makes about 100,000 objects without cycles; searching for them took 20 % of its time.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 _WRITERS: dict[type, Callable[[Any], Any]] = {
@@ -112,6 +89,44 @@ def insert_columns(
     return _insert(session, table, columns, on_conflict)
 
 
+class Insert(NamedTuple):
+    """Rows for `insert_together`: their values by column, and the merges as in `insert`.
+
+    Without merges all rows must be new: an existing one is an error.
+    """
+
+    table: Table
+    columns: Columns
+    merge: Mapping[str, Merge] | None = None
+
+
+def insert_together(session: Session, inserts: Sequence[Insert]) -> None:
+    """Insert rows into different tables: in one statement on PostgreSQL.
+
+    Args:
+        session: the transaction.
+        inserts: each has one or more rows, in the order of their keys.
+    """
+    if not inserts:
+        return
+    conflicts = [
+        None if insert.merge is None else _Conflict((), tuple(insert.merge.items()))
+        for insert in inserts
+    ]
+    if is_sqlite(session):
+        for insert, conflict in zip(inserts, conflicts, strict=True):
+            _insert(session, insert.table, insert.columns, conflict)
+        return
+    names = [_known_names(insert.table, insert.columns) for insert in inserts]
+    tables = [insert.table for insert in inserts]
+    statement = _postgresql_inserts(tuple(zip(tables, names, conflicts, strict=True)))
+    values: dict[str, str] = {}
+    for place, (table, columns, _) in enumerate(inserts):
+        stored_columns = [stored(table.c[name].type, columns[name]) for name in names[place]]
+        values |= arrays(stored_columns, f"rows_{place}")
+    lookup.connection(session).execute(statement, values)
+
+
 class _Conflict(NamedTuple):
     """The columns that identify an existing row, and the merges, as in `insert`."""
 
@@ -143,7 +158,7 @@ def insert_new(session: Session, table: Table, columns: Columns) -> set[Key]:
     if len(keys) == 1:
         return set(keys) if _insert(session, table, columns, _Conflict()) else set()
     # SQLite has one writer, so no one else can insert after this read.
-    existing = set(map(tuple, find(session, key, keys, key)))
+    existing = set(map(tuple, lookup.find(session, key, keys, key)))
     if existing:
         is_new = [row_key not in existing for row_key in keys]
         columns = {name: list(compress(columns[name], is_new)) for name in columns}
@@ -197,12 +212,24 @@ def _postgresql_insert(
     table: Table,
     names: tuple[str, ...],
     conflict: _Conflict | None,
-    returning: tuple[str, ...],
+    returning: tuple[str, ...] = (),
+    listed: str = "listed",
 ) -> Any:
-    source = sa.select(unnested([table.c[name] for name in names]))
+    source = sa.select(unnested([table.c[name] for name in names], listed, joined=False))
     statement: Any = postgresql.insert(table).from_select(list(names), source)
     statement = _on_conflict(statement, table, conflict)
     return statement.returning(*(table.c[name] for name in returning)) if returning else statement
+
+
+@cache
+def _postgresql_inserts(
+    inserts: tuple[tuple[Table, tuple[str, ...], _Conflict | None], ...],
+) -> Any:
+    """Build the last INSERT, with the others as its common table expressions."""
+    *others, last = (
+        _postgresql_insert(*insert, listed=f"rows_{place}") for place, insert in enumerate(inserts)
+    )
+    return last.add_cte(*(insert.cte(f"insert_{place}") for place, insert in enumerate(others)))
 
 
 def _written(column: sa.Column[Any], values: Sequence[Any]) -> Iterable[Any]:
@@ -360,37 +387,10 @@ def synchronise(
     delete(session, table, deleted)
     if changed:
         merge = {column.name: replace for column in table.c if not column.primary_key}
-        insert_columns(session, table, _columns(table, changed), merge=merge)
+        insert_columns(session, table, columns_of(table.c.keys(), changed), merge=merge)
     if added:
-        _insert(session, table, _columns(table, added), None)
+        _insert(session, table, columns_of(table.c.keys(), added), None)
     return {row[0] for row in (*added, *changed, *deleted)}
-
-
-def _columns(table: Table, rows: Sequence[Values]) -> Columns:
-    return dict(zip(table.c.keys(), zip(*rows, strict=True), strict=True))
-
-
-def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
-    """Return new ids of a catalogue table, ascending, that no other transaction gets.
-
-    Args:
-        session: the transaction.
-        table: the table.
-        count: the number of ids, 1 or more.
-    """
-    # Reserved before the insert: rows get ids in the order of the file, although they are written
-    # in the order of their keys.
-    if is_sqlite(session):
-        sequence = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq", sa.Integer))
-        last = sa.select(sequence.c.seq).where(sequence.c.name == table.name)
-        start = (lookup.run(session, last).scalar() or 0) + 1
-        return list(range(start, start + count))
-    name = sa.cast(sa.func.pg_get_serial_sequence(table.name, "id"), postgresql.REGCLASS)
-    looked_up_once = sa.select(name).scalar_subquery()
-    numbers = sa.func.generate_series(1, count).table_valued("number")
-    reserved = sa.func.array_agg(sa.func.nextval(looked_up_once), type_=ARRAY(sa.BigInteger))
-    statement = sa.select(reserved).select_from(numbers)
-    return sorted(lookup.run(session, statement).scalars().one())
 
 
 def columns_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Columns:

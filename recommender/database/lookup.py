@@ -14,6 +14,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import ARRAY, ColumnElement, Executable, FromClause, Table
+from sqlalchemy.dialects import postgresql
 
 from recommender.database.expressions import Statement
 from recommender.database.registered import Registered, kept_registry
@@ -46,11 +47,8 @@ def run(
         statement: any statement.
         values: the bound values, or a list of them.
     """
-    _check_options(session.get_bind(**_OURS))
-    result: sa.CursorResult[*tuple[Any, ...]] = session.execute(
-        statement, values, bind_arguments=_OURS
-    )  # type: ignore[assignment] # rows of tables, not of entities
-    return result
+    # Not by the session: its handling of rows that are not its objects costs more.
+    return connection(session).execute(statement, values)
 
 
 def connection(session: Session) -> sa.Connection:
@@ -157,24 +155,32 @@ def listed_values(session: Session, width: int, keys: Sequence[Key]) -> dict[str
     return arrays(list(zip(*keys, strict=True)) or [()] * width)
 
 
-def unnested(columns: Sequence[sa.Column[Any]]) -> FromClause:
-    """Return a FROM clause of arrays, one per column; `arrays` gives their values on execution."""
-    # Scalar subqueries hide the number of rows from PostgreSQL: it then plans for few rows and
-    # probes indexes, instead of reading the whole table.
+def unnested(
+    columns: Sequence[sa.Column[Any]], name: str = "listed", *, joined: bool = True
+) -> FromClause:
+    """Return a FROM clause of arrays, one per column; `arrays` gives their values on execution.
+
+    Args:
+        columns: the columns that the values belong to, which also name the columns of the clause.
+        name: the name of the clause, and the beginning of the names of its values.
+        joined: whether the rows are joined with a table.
+    """
     types = [sa.Text() if isinstance(c.type, sa.Text) else c.type for c in columns]
-    arrays = [
-        sa.select(
-            sa.cast(sa.bindparam(f"listed_{index}", type_=sa.Text()), ARRAY(kind))
-        ).scalar_subquery()
+    arrays: list[Any] = [
+        sa.cast(sa.bindparam(f"{name}_{index}", type_=sa.Text()), ARRAY(kind))
         for index, kind in enumerate(types)
     ]
+    if joined:
+        # Scalar subqueries hide the number of rows from PostgreSQL: it then plans for few rows and
+        # probes indexes, instead of reading the whole table.
+        arrays = [sa.select(array).scalar_subquery() for array in arrays]
     names = [sa.column(column.name, kind) for column, kind in zip(columns, types, strict=True)]
-    return sa.func.unnest(*arrays).table_valued(*names).render_derived(name="listed")
+    return sa.func.unnest(*arrays).table_valued(*names).render_derived(name=name)
 
 
-def arrays(columns: Sequence[Sequence[Any]]) -> dict[str, str]:
+def arrays(columns: Sequence[Sequence[Any]], name: str = "listed") -> dict[str, str]:
     """Return the bound values of `unnested`, from the values of the columns."""
-    return {f"listed_{index}": _array_literal(values) for index, values in enumerate(columns)}
+    return {f"{name}_{index}": _array_literal(values) for index, values in enumerate(columns)}
 
 
 def _array_literal(values: Sequence[Any]) -> str:
@@ -265,6 +271,29 @@ def ids(
         return {}
     rows = find(session, [column], keys, [column, table.c.id], key_share=key_share)
     return {name: row_id for name, row_id in rows}  # noqa: C416 - a Row is not a pair to mypy
+
+
+def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
+    """Return new ids of a catalogue table, ascending, that no other transaction gets.
+
+    Args:
+        session: the transaction.
+        table: the table.
+        count: the number of ids, 1 or more.
+    """
+    # Reserved before the insert: rows get ids in the order of the file, although they are written
+    # in the order of their keys.
+    if is_sqlite(session):
+        sequence = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq", sa.Integer))
+        last = sa.select(sequence.c.seq).where(sequence.c.name == table.name)
+        start = (run(session, last).scalar() or 0) + 1
+        return list(range(start, start + count))
+    name = sa.cast(sa.func.pg_get_serial_sequence(table.name, "id"), postgresql.REGCLASS)
+    looked_up_once = sa.select(name).scalar_subquery()
+    numbers = sa.func.generate_series(1, count).table_valued("number")
+    reserved = sa.func.array_agg(sa.func.nextval(looked_up_once), type_=ARRAY(sa.BigInteger))
+    statement = sa.select(reserved).select_from(numbers)
+    return sorted(run(session, statement).scalars().one())
 
 
 def key_column(table: Table) -> str:

@@ -20,9 +20,13 @@ from typing import NamedTuple, TypeAlias
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from recommender.database.bulk import uncollected
 from recommender.database.planner_statistics import analyze
-from recommender.database.transactions import run_transaction, translate_errors, writing
+from recommender.database.transactions import (
+    run_transaction,
+    translate_errors,
+    uncollected,
+    writing,
+)
 from recommender.errors import (
     EventTooOld,
     InvalidValue,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from recommender.database.bulk import uncollected
+from recommender.database.transactions import uncollected
 from recommender.errors import RecommenderError
 
 T = TypeVar("T")

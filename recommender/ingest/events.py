@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from datetime import datetime
-from functools import cache
-from typing import Any
 
 import sqlalchemy as sa
 
-from recommender.database import aliases, bulk, lookup
-from recommender.database.expressions import Statement
-from recommender.database.schema import check_first_rows
+from recommender.database import aliases, lookup
 from recommender.database.session import Session
+from recommender.database.transactions import uncollected
 from recommender.errors import (
     EventConflict,
     EventTooOld,
@@ -30,37 +26,21 @@ from recommender.errors import (
 )
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey, EventKind, OnError
-from recommender.ingest.merged_events import BODY_COLUMNS, derived_bodies, derived_key
-from recommender.ingest.states import (
+from recommender.ingest.event_context import (
     EventContext,
     EventUser,
     EventVideo,
-    ResolvedEvent,
-    fold_events,
-    states_by_pair,
+    Row,
+    read_bodies,
+    read_context,
 )
+from recommender.ingest.merged_events import BODY_COLUMNS, Body, derived_bodies, derived_key
+from recommender.ingest.states import ResolvedEvent, write_events
 from recommender.ingest.values import Counts, Event, raise_first
-from recommender.learning.affinities import RULE_COLUMNS, Rules, Subjects
-from recommender.learning.engagement import (
-    DEFAULT_THRESHOLDS,
-    MAX_CLOCK_SKEW,
-    Thresholds,
-    is_engaging,
-    watched,
-)
+from recommender.learning.engagement import MAX_CLOCK_SKEW, Thresholds, is_engaging, watched
 from recommender.learning.states import State
 from recommender.models import Video
-from recommender.models.tables import (
-    EVENTS,
-    INTERACTIONS,
-    LEARNING_STATE,
-    USERS,
-    VIDEO_HASHTAGS,
-    VIDEOS,
-)
 from recommender.telemetry import traced
-
-Row = Mapping[str, Any]
 
 
 @traced
@@ -134,8 +114,9 @@ def record_many(session: Session, events: Iterable[Event], *, on_error: OnError 
         EventTooOld: events of that time were pruned.
     """
     scalars.parse_named("on_error", scalars.one_of(scalars.ON_ERROR), on_error)
-    rows = [_interchange_row(event) for event in events]
-    return apply_events(session, rows, strict=on_error == "stop")
+    with uncollected():
+        rows = [_interchange_row(event) for event in events]
+        return apply_events(session, rows, strict=on_error == "stop")
 
 
 def _interchange_row(event: Event) -> Row:
@@ -162,80 +143,24 @@ def apply_events(
         strict: raise the error of the first such event instead, and write nothing.
         any_time: ignore a repeated event even if its time differs.
     """
-    context = _read_context(session, events)
+    if not events:
+        return Counts()
+    context = read_context(session, events)
     resolved, rejected = _resolve(context, events)
     if strict:
         raise_first("events", rejected, len(events))
     too_old = sum(isinstance(error, EventTooOld) for error in rejected.values())
-    savepoint = session.begin_nested() if strict and len(resolved) > 1 else nullcontext()
-    with savepoint:
-        new, conflicts = _insert_new(session, resolved, any_time=any_time)
-        new += _insert_late(session, events, resolved, conflicts, any_time=any_time)
-        rejected |= {index: _conflict(session, events[index], conflicts[index])
-                     for index in conflicts}  # fmt: skip
-        if strict:
-            raise_first("events", rejected, len(events))
+    bodies = _recorded_bodies(session, context, resolved.values())
+    new, conflicts = _split_new(session, bodies, resolved, any_time=any_time)
+    new += _split_late(session, events, resolved, conflicts, any_time=any_time)
+    rejected |= {index: _conflict(session, events[index], conflicts[index])
+                 for index in conflicts}  # fmt: skip
+    if strict:
+        raise_first("events", rejected, len(events))
     if new:
-        fold_events(session, new, context)
+        write_events(session, new, context)
     unchanged = len(resolved) - len(conflicts) - len(new)
     return Counts(len(new), unchanged=unchanged, too_old=too_old, rejected=rejected)
-
-
-def _read_context(session: Session, events: Sequence[Row]) -> EventContext:
-    """Return the users and videos of events; lock the users in the order of their keys."""
-    video_keys = [(key,) for key in dict.fromkeys(event["video"] for event in events)]
-    if not events:
-        return EventContext({}, {})
-    keys = (event["user"] for event in events)
-    rows_of_users = aliases.find_users(session, keys, _USER_COLUMNS, lock=True)
-    users = {key: EventUser(*row) for key, *row in rows_of_users}
-    ids = {user.id for user in users.values()}
-    user_id = ids.pop() if len(ids) == 1 else None
-    values = {**lookup.listed_values(session, 1, video_keys), "only": user_id}
-    statement = _find_videos(lookup.is_sqlite(session), with_states=user_id is not None)
-    rows = lookup.run(session, statement, values).all()
-    videos = {
-        key: EventVideo(row_id, duration_ms, Subjects.of(creator_id, sound_id, _split_ids(tags)))
-        for key, row_id, duration_ms, creator_id, sound_id, tags, *_ in rows
-    }
-    if not rows:
-        check_first_rows(session)
-        return EventContext(users, videos)
-    first = len(_VIDEO_COLUMNS) - len(RULE_COLUMNS) - 1
-    horizon, *rules = rows[0][first : len(_VIDEO_COLUMNS)]  # equal in all rows
-    states = None if user_id is None else states_by_pair(r[len(_VIDEO_COLUMNS) :] for r in rows)
-    return EventContext(users, videos, horizon, Rules(*rules), states)
-
-
-@cache
-def _find_videos(on_sqlite: bool, *, with_states: bool) -> Statement:  # noqa: FBT001 - cached by it
-    """Build the SELECT of videos by key, with the states of one user (to save a statement)."""
-    keys = lookup.listed(on_sqlite, (VIDEOS.c.key,))
-    source = sa.join(VIDEOS, keys, VIDEOS.c.key == keys.c.key).join(LEARNING_STATE, sa.true())
-    if not with_states:
-        return sa.select(*_VIDEO_COLUMNS).select_from(source)
-    of_user = sa.and_(
-        INTERACTIONS.c.user_id == sa.bindparam("only"), INTERACTIONS.c.video_id == VIDEOS.c.id
-    )
-    return sa.select(*_VIDEO_COLUMNS, *INTERACTIONS.c).select_from(
-        source.outerjoin(INTERACTIONS, of_user)
-    )
-
-
-_USER_COLUMNS = (USERS.c.id, USERS.c.learned_since)
-
-_VIDEO_COLUMNS = (
-    *(VIDEOS.c[name] for name in ("key", "id", "duration_ms", "creator_id", "sound_id")),
-    sa.select(sa.func.aggregate_strings(sa.cast(VIDEO_HASHTAGS.c.hashtag_id, sa.Text), ","))
-    .where(VIDEO_HASHTAGS.c.video_id == VIDEOS.c.id)
-    .scalar_subquery(),
-    *(LEARNING_STATE.c[name] for name in ("events_horizon", *RULE_COLUMNS)),
-)
-
-
-def _split_ids(joined: str | None) -> tuple[int, ...]:
-    """Return the ids in a text like `"1,2,3"`."""
-    return tuple(map(int, joined.split(","))) if joined else ()
 
 
 def _resolve(
@@ -246,7 +171,7 @@ def _resolve(
     rejected: dict[int, RecommenderError] = {}
     users, videos, horizon = context.users, context.videos, context.horizon
     latest = scalars.now() + MAX_CLOCK_SKEW
-    thresholds = context.rules.thresholds if context.rules else DEFAULT_THRESHOLDS
+    thresholds = context.rules.thresholds
     for index, event in enumerate(events):
         if (user := users.get(event["user"])) is None:
             rejected[index] = UnknownUser(f"there is no user {scalars.shown(event['user'])}")
@@ -280,36 +205,48 @@ def _resolved(
     )  # fmt: skip
 
 
-def _insert_new(
-    session: Session, resolved: Mapping[int, ResolvedEvent], *, any_time: bool
+def _recorded_bodies(
+    session: Session, context: EventContext, events: Iterable[ResolvedEvent]
+) -> dict[lookup.Key, Body]:
+    """Return the bodies of the events that are in the log already, by user id and key."""
+    if context.alone:
+        return context.alone.bodies
+    keys = sorted({event[:2] for event in events})
+    return read_bodies(session, keys) if keys else {}
+
+
+def _split_new(
+    session: Session,
+    bodies: dict[lookup.Key, Body],
+    resolved: Mapping[int, ResolvedEvent],
+    *,
+    any_time: bool,
 ) -> tuple[list[ResolvedEvent], dict[int, State]]:
-    """Insert the events that are not in the log yet.
+    """Return the new events in the order given, and the conflicts.
+
+    Args:
+        session: the transaction, which has locked the users. So no one else records their events.
+        bodies: the recorded bodies by user id and key; the new ones are added.
+        resolved: the events by index.
+        any_time: whether a repeated event may have another time.
 
     Returns:
-        The new events in the order given. Then the conflicts: the recorded bodies, by the index
-        of the event with the same key and another body.
+        The new events. Then the recorded bodies, by the index of the event with the same key and
+        another body.
     """
-    first: dict[lookup.Key, ResolvedEvent] = {}
-    for event in resolved.values():
-        first.setdefault(event[:2], event)
-    keys = sorted(first)
-    rows = [first[key] for key in keys]
-    inserted = bulk.insert_new(session, EVENTS, bulk.columns_of(ResolvedEvent._fields, rows))
-    new = [event for key, event in first.items() if key in inserted]
-    if len(new) == len(resolved):
-        return new, {}
-    recorded = _read_bodies(session, [key for key in keys if key not in inserted])
-    conflicts = {}
+    new, conflicts = [], {}
     for index, event in resolved.items():
-        before = recorded.get(event[:2]) or first[event[:2]].body
-        if before != event.body and not (any_time and _differ_in_time(before, event.body)):
+        before = bodies.setdefault(event[:2], body := event.body)
+        if before is body:
+            new.append(event)
+        elif before != body and not (any_time and _differ_in_time(before, body)):
             conflicts[index] = dict(zip(BODY_COLUMNS, before, strict=True))
     for index in _kept_by_merges(session, resolved, conflicts, any_time=any_time):
         del conflicts[index]
     return new, conflicts
 
 
-def _insert_late(
+def _split_late(
     session: Session,
     events: Sequence[Row],
     resolved: Mapping[int, ResolvedEvent],
@@ -317,7 +254,7 @@ def _insert_late(
     *,
     any_time: bool,
 ) -> list[ResolvedEvent]:
-    """Insert late events of merged users under derived keys, as their merge would have done.
+    """Return late events of merged users under derived keys, as their merge would have made them.
 
     Returns:
         The new events. They and the repeated ones are taken out of the conflicts.
@@ -331,7 +268,8 @@ def _insert_late(
     }
     if not late:
         return []
-    new, left = _insert_new(session, late, any_time=any_time)
+    bodies = read_bodies(session, sorted({event[:2] for event in late.values()}))
+    new, left = _split_new(session, bodies, late, any_time=any_time)
     for index in late:
         del conflicts[index]
     conflicts |= left
@@ -361,19 +299,10 @@ def _kept_by_merges(
     return [index for index, event in events.items() if is_kept(event)]
 
 
-def _differ_in_time(before: Sequence[Any], body: Sequence[Any]) -> bool:
+def _differ_in_time(before: Body, body: Body) -> bool:
     """Return whether two bodies have nothing but different times."""
     at = BODY_COLUMNS.index("at")
     return [*before[:at], *before[at + 1 :]] == [*body[:at], *body[at + 1 :]]
-
-
-def _read_bodies(session: Session, keys: Sequence[lookup.Key]) -> dict[lookup.Key, tuple[Any, ...]]:
-    """Return the bodies of logged events by user id and key."""
-    if not keys:
-        return {}
-    columns = [EVENTS.c.user_id, EVENTS.c.key]
-    read = (*columns, *(EVENTS.c[name] for name in BODY_COLUMNS))
-    return {row[:2]: row[2:] for row in map(tuple, lookup.find(session, columns, keys, read))}
 
 
 def _conflict(session: Session, event: Row, before: State) -> EventConflict:

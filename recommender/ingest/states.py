@@ -1,53 +1,23 @@
-"""Fold new events into states, pending counts and affinities."""
+"""Fold new events into states, pending counts and affinities, and write all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
-from recommender.learning.affinities import AffinityChanges, Rules, Subjects
+from recommender.ingest.event_context import EventContext, EventUser, EventVideo, read_states
+from recommender.learning.affinities import AffinityChanges
 from recommender.learning.engagement import (
     SWITCHES,
     had_positive,
     viewed_and_positive,
 )
 from recommender.learning.states import EMPTY_STATE, SHOWN_ONLY, STATE_COLUMNS, State, fold_event
-from recommender.models.tables import INTERACTIONS, PENDING
-
-
-class EventUser(NamedTuple):
-    """The locked row of a user who has events in a batch."""
-
-    id: int
-    learned_since: datetime | None
-
-
-class EventVideo(NamedTuple):
-    """A video that has events in a batch."""
-
-    id: int
-    duration_ms: int | None
-    subjects: Subjects
-
-
-class EventContext(NamedTuple):
-    """The users and videos that the events of a batch name, by key, and what else they need.
-
-    `horizon` is the time until which events are pruned, or None. `rules` is None if no video was
-    found. `states` is None unless the batch is of one user.
-    """
-
-    # The horizon is read after the users were locked. A prune sets it first, and deletes a user's
-    # events only with that lock.
-    users: Mapping[str, EventUser]
-    videos: Mapping[str, EventVideo]
-    horizon: datetime | None = None
-    rules: Rules | None = None
-    states: Mapping[lookup.Key, State] | None = None
+from recommender.models.tables import EVENTS, INTERACTIONS, PENDING
 
 
 class ResolvedEvent(NamedTuple):
@@ -76,17 +46,16 @@ class ResolvedEvent(NamedTuple):
         return self[2:7]
 
 
-def fold_events(session: Session, events: Sequence[ResolvedEvent], context: EventContext) -> None:
-    """Fold new events into their states, and update affinities.
+def write_events(session: Session, events: Sequence[ResolvedEvent], context: EventContext) -> None:
+    """Write new events, their states, pending counts and affinities: one statement on PostgreSQL.
 
     Args:
-        session: the caller's transaction.
-        events: events that are not in the log yet.
+        session: the caller's transaction, which has locked the users.
+        events: one or more events that are not in the log yet, with distinct keys.
         context: their users and videos.
     """
-    assert context.rules  # noqa: S101 - they were read with the events' videos
     affinities = AffinityChanges(context.rules)
-    before = _read_states(session, events) if context.states is None else context.states
+    before = read_states(session, context, (event[0:3:2] for event in events))
     states: dict[lookup.Key, State] = {}
     pending = []
     for event in events:
@@ -94,40 +63,36 @@ def fold_events(session: Session, events: Sequence[ResolvedEvent], context: Even
         if (state := states.get(pair)) is None:
             known = before.get(pair)
             state = states[pair] = _new_state(event) if known is None else dict(known)
-        # Statistics of a video count each user once.
-        if event.kind in SHOWN_ONLY and not event.engaged:
-            is_new = state["engaged_at"] is None and not state["impressions"]
-            fold_event(state, event)
-            changes = int(is_new), 0, False
-        else:
-            viewed, positive = viewed_and_positive(state)
-            again = had_positive(state)
-            fold_event(state, event)
-            now_viewed, now_positive = viewed_and_positive(state)
-            changes = now_viewed - viewed, now_positive - positive, again
-        pending.append((event.user_id, event.key, event.video_id, event.at, *changes))
+        pending.append((event.user_id, event.key, event.video_id, event.at, *_fold(state, event)))
         _learn_event(affinities, event)
     switched = {event[0:3:2]: event for event in events if event.kind in SWITCHES}
     for pair, event in switched.items():
         _learn_switches(affinities, event, before.get(pair, EMPTY_STATE), states[pair])
-    _save_pending(session, sorted(pending))
-    _save_states(session, [states[pair] for pair in sorted(states)])
-    affinities.write(session)
+    log = bulk.columns_of(ResolvedEvent._fields, sorted(events, key=itemgetter(0, 1)))
+    inserts = [
+        bulk.Insert(EVENTS, log),
+        bulk.Insert(PENDING, bulk.columns_of(_PENDING_COLUMNS, sorted(pending))),
+        _state_rows([states[pair] for pair in sorted(states)]),
+        *affinities.rows(),
+    ]
+    bulk.insert_together(session, inserts)
 
 
-_PENDING_COLUMNS = ("user_id", "key", "video_id", "at", "impressions", "engaged_views", "again")
+_PENDING_COLUMNS = tuple(PENDING.c.keys())
 
 
-def _read_states(session: Session, events: Sequence[ResolvedEvent]) -> dict[lookup.Key, State]:
-    """Return the existing states of the users and videos of events."""
-    pairs = list(dict.fromkeys(event[0:3:2] for event in events))
-    columns = [INTERACTIONS.c.user_id, INTERACTIONS.c.video_id]
-    return states_by_pair(lookup.find(session, columns, pairs, tuple(INTERACTIONS.c)))
-
-
-def states_by_pair(rows: Iterable[Sequence[Any]]) -> dict[lookup.Key, State]:
-    """Return states by user and video id; rows of NULLs are left out."""
-    return {(row[0], row[1]): dict(zip(STATE_COLUMNS, row, strict=True)) for row in rows if row[0]}
+def _fold(state: State, event: ResolvedEvent) -> tuple[int, int, bool]:
+    """Fold an event into a state; return its changes of the video's statistics and `again`."""
+    # Statistics of a video count each user once.
+    if event.kind in SHOWN_ONLY and not event.engaged:
+        is_new = state["engaged_at"] is None and not state["impressions"]
+        fold_event(state, event)
+        return int(is_new), 0, False
+    viewed, positive = viewed_and_positive(state)
+    again = had_positive(state)
+    fold_event(state, event)
+    now_viewed, now_positive = viewed_and_positive(state)
+    return now_viewed - viewed, now_positive - positive, again
 
 
 def _new_state(event: ResolvedEvent) -> State:
@@ -138,20 +103,24 @@ def _new_state(event: ResolvedEvent) -> State:
     return state
 
 
-def _save_pending(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows of pending changes; `again` is left out if it is false in all of them."""
-    columns = bulk.columns_of(_PENDING_COLUMNS, rows)
-    used = columns if any(columns["again"]) else {n: columns[n] for n in _PENDING_COLUMNS[:-1]}
-    bulk.insert_columns(session, PENDING, used)
+_SIGN_COLUMNS = (
+    "shares", "comments", "reports", "conversions", "liked_at", "unliked_at", "saved_at",
+    "unsaved_at", "not_interested_at", "interested_at",
+)  # fmt: skip
+"""The columns of a state that impressions and watches leave as they are."""
+
+_SHOWN_COLUMNS = tuple(name for name in STATE_COLUMNS if name not in _SIGN_COLUMNS)
+
+_signs_of = itemgetter(*_SIGN_COLUMNS)
 
 
-def _save_states(session: Session, states: Sequence[State]) -> None:
-    """Insert or replace states; columns that are empty in all of them are left out."""
-    # `engaged_at` alone can become empty again.
-    used = [n for n in STATE_COLUMNS if n == "engaged_at" or any(map(itemgetter(n), states))]
-    columns = bulk.columns_of(used, list(map(itemgetter(*used), states)))
-    merge = {name: bulk.replace for name in used if not INTERACTIONS.c[name].primary_key}
-    bulk.insert_columns(session, INTERACTIONS, columns, merge=merge)
+def _state_rows(states: Sequence[State]) -> bulk.Insert:
+    """Return states to insert or replace; the columns of signs are left out if all are empty."""
+    # Not every empty column: PostgreSQL prepares each shape of the statement on each connection.
+    names = STATE_COLUMNS if any(any(_signs_of(state)) for state in states) else _SHOWN_COLUMNS
+    columns = bulk.columns_of(names, list(map(itemgetter(*names), states)))
+    merge = {name: bulk.replace for name in names if not INTERACTIONS.c[name].primary_key}
+    return bulk.Insert(INTERACTIONS, columns, merge)
 
 
 def _learn_event(affinities: AffinityChanges, event: ResolvedEvent) -> None:

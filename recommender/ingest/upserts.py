@@ -205,7 +205,7 @@ def _insert_missing(session: Session, table: Table, rows: Mapping[str, Row]) -> 
     if not rows:
         return {}
     column = lookup.key_column(table)
-    reserved = dict(zip(rows, bulk.reserve_ids(session, table, len(rows)), strict=True))
+    reserved = dict(zip(rows, lookup.reserve_ids(session, table, len(rows)), strict=True))
     written = [{"id": reserved[key], column: key, **rows[key]} for key in sorted(rows)]
     if bulk.insert(session, table, written, conflict=[column]) == len(rows):
         return reserved

@@ -8,11 +8,9 @@ decay by the same factor, which a reader applies once. No row is rewritten becau
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -39,9 +37,6 @@ RULE_COLUMNS = (
     "interested_weight", "long_video_ms", "engaged_part", "engaged_ms",
 )  # fmt: skip
 """The columns of the learning state that affinities depend on."""
-
-Key = tuple[int, str, int]
-"""A user's id, a subject of `SUBJECTS`, and the id of a creator, hashtag or sound."""
 
 
 def decay_exponent(landmark: datetime, half_life_days: float, at: datetime) -> float:
@@ -170,17 +165,22 @@ class Rules:
         return "yes", self.interested_weight, wanted
 
 
+_SUBJECTS = ("creator", "sound", "hashtag")
+"""The stored names of the fields of `Subjects`."""
+
+
 class AffinityChanges:
     """Changes of affinities, summed by key and not yet written."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._sums: defaultdict[Key, float] = defaultdict(float)
         self._half_lives = (
-            ("creator", rules.creator_half_life_days * DAY_SECONDS),
-            ("sound", rules.sound_half_life_days * DAY_SECONDS),
-            ("hashtag", rules.hashtag_half_life_days * DAY_SECONDS),
+            rules.creator_half_life_days * DAY_SECONDS,
+            rules.sound_half_life_days * DAY_SECONDS,
+            rules.hashtag_half_life_days * DAY_SECONDS,
         )
+        self._sums: dict[int, tuple[dict[int, float], ...]] = {}
+        """The sums of each user by the ids of subjects: creators, sounds and hashtags."""
 
     def add(self, user_id: int, subjects: Subjects, weight: float, at: datetime) -> None:
         """Add one engagement of a user; a negated weight takes it back.
@@ -193,23 +193,30 @@ class AffinityChanges:
         """
         if not weight:
             return
+        if (sums := self._sums.get(user_id)) is None:
+            sums = self._sums[user_id] = ({}, {}, {})
         seconds = (at - self.rules.landmark).total_seconds()
-        for (subject, half_life), ids in zip(self._half_lives, subjects, strict=True):
+        for half_life, ids, scores in zip(self._half_lives, subjects, sums, strict=True):
             if ids:
                 # Hashtags share the weight, so many of them count no more than one.
                 score = weight / len(ids) * 2.0 ** _bounded(seconds / half_life)
                 for subject_id in ids:
-                    self._sums[user_id, subject, subject_id] += score
+                    scores[subject_id] = scores.get(subject_id, 0.0) + score
+
+    def rows(self) -> list[bulk.Insert]:
+        """Return the sums to add to the stored scores, in the order of users' ids; maybe none."""
+        columns: dict[str, list[Any]] = {column.name: [] for column in AFFINITIES.c}
+        for user_id in sorted(self._sums):
+            for subject, scores in zip(_SUBJECTS, self._sums[user_id], strict=True):
+                columns["user_id"] += [user_id] * len(scores)
+                columns["subject"] += [subject] * len(scores)
+                columns["subject_id"] += scores
+                columns["score"] += scores.values()
+        return [bulk.Insert(AFFINITIES, columns, {"score": bulk.added})] if self._sums else []
 
     def write(self, session: Session) -> None:
-        """Add the sums to the stored scores, in the order of users' ids."""
-        if not self._sums:
-            return
-        keys = sorted(self._sums, key=itemgetter(0))
-        users, subjects, ids = zip(*keys, strict=True)
-        scores = list(map(self._sums.__getitem__, keys))
-        columns = {"user_id": users, "subject": subjects, "subject_id": ids, "score": scores}
-        bulk.insert_columns(session, AFFINITIES, columns, merge={"score": bulk.added})
+        """Add the sums to the stored scores."""
+        bulk.insert_together(session, self.rows())
 
 
 def read_rules(session: Session) -> Rules:
