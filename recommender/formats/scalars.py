@@ -136,6 +136,8 @@ def key(value: object) -> str:
     Raises:
         InvalidValue: the value is no text, no whole number and no UUID, or is empty or too long.
     """
+    if type(value) is str and 0 < len(value) <= KEY_LENGTH and value.isprintable():
+        return value  # most keys, without further calls
     is_text = isinstance(value, str)
     if is_text or isinstance(value, bool) or not isinstance(value, int | UUID):
         return label(value)

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from recommender.errors import RecommenderError
-from recommender.formats import scalars
+from recommender.errors import InvalidValue, RecommenderError
 from recommender.formats.rows import EVENT_COLUMNS
 from recommender.formats.scalars import AnyKey, EventKind
 
@@ -39,11 +38,14 @@ class Event:
     completion: float | None = None
 
     def __post_init__(self) -> None:
-        for name, attribute, column in _EVENT_ATTRIBUTES:
-            value = getattr(self, attribute)
-            parsed = scalars.parse_named(name, column.parse if value else column.value, value)
-            if parsed is not value:
-                object.__setattr__(self, attribute, parsed)
+        try:
+            for name, attribute, column in _EVENT_ATTRIBUTES:  # noqa: B007 - in the refusal
+                value = getattr(self, attribute)
+                parsed = column.parse(value) if value else column.value(value)
+                if parsed is not value:
+                    object.__setattr__(self, attribute, parsed)
+        except InvalidValue as error:
+            raise InvalidValue(f"{name}: {error}") from None
 
 
 _EVENT_ATTRIBUTES = tuple(
