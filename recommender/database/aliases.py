@@ -50,8 +50,9 @@ def find_users(
         return []
     statement = _find_users(lookup.is_sqlite(session), tuple(read), lock, key_share)
     values = lookup.listed_values(session, 1, listed)
+    connection = lookup.connection(session)  # the session's handling of its objects costs more
     while True:
-        rows = lookup.run(session, statement, values).all()
+        rows = connection.execute(statement, values).all()
         # If a user was merged while this transaction waited for the lock, a new statement finds
         # the user into whom it was merged.
         if all(row.merged_into is None for row in rows):

@@ -47,8 +47,11 @@ def run(
         statement: any statement.
         values: the bound values, or a list of them.
     """
-    # Not by the session: its handling of rows that are not its objects costs more.
-    return connection(session).execute(statement, values)
+    _check_options(session.get_bind(**_OURS))
+    result: sa.CursorResult[*tuple[Any, ...]] = session.execute(
+        statement, values, bind_arguments=_OURS
+    )  # type: ignore[assignment] # rows of tables, not of entities
+    return result
 
 
 def connection(session: Session) -> sa.Connection:

@@ -92,7 +92,7 @@ def _read_one(session: Session, event: Row, users: Mapping[str, EventUser]) -> E
     """Return what a single event needs, by one statement."""
     user_id = users[event["user"]].id if users else None
     values = {"only_user": user_id, "only_video": event["video"], "only_key": event["id"]}
-    row = lookup.run(session, _find_one(), values).one_or_none()
+    row = lookup.connection(session).execute(_find_one(), values).one_or_none()
     if row is None:
         return EventContext(users, {}, *_read_rules(session))
     columns = iter(row)

@@ -211,7 +211,7 @@ def orders(steps: Sequence[int]) -> Iterator[list[int]]:
 @pytest.mark.parametrize(
     ("pair", "fewest"),
     [
-        (like_and_unlike, {"sqlite": 2, "postgresql": 10}),
+        (like_and_unlike, {"sqlite": 2, "postgresql": 8}),
         pytest.param(record_and_erase, {"sqlite": 8, "postgresql": 14}, marks=pytest.mark.slow),
         pytest.param(
             two_pages_of_one_session, {"sqlite": 2, "postgresql": 8}, marks=pytest.mark.slow
