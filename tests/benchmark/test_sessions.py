@@ -78,6 +78,7 @@ def test_a_session_is_ten_recorded_pages_and_the_swipes_between_them(world: Engi
     assert {event.at for event in events} == {END + page * TIME_OF_A_PAGE for page in range(9)}
 
 
+@slow_on_postgresql
 def test_a_session_ends_with_the_last_video(engine: Engine) -> None:
     def write(session: Session) -> None:
         make_user(session, "ana")
@@ -87,6 +88,7 @@ def test_a_session_ends_with_the_last_video(engine: Engine) -> None:
     assert len(list(session_pages(engine, "ana"))) == 2
 
 
+@slow_on_postgresql
 def test_swipes_depend_on_the_viewer_and_the_position_only(world: Engine) -> None:
     _, page = timed_page(world, ONE)
     _, again = timed_page(world, ONE)
@@ -120,6 +122,7 @@ def test_sessions_are_measured_by_place_and_as_a_whole(world: Engine) -> None:
     assert begun == previews + recorded + swipes
 
 
+@slow_on_postgresql
 def test_a_world_that_was_seen_has_no_following_pages(engine: Engine) -> None:
     recommender.run_transaction(engine, lambda session: make_user(session, "ana"))
     states = [each.state for each in measure_sessions(engine, ["ana"])]
@@ -151,6 +154,7 @@ def test_a_connection_opens_within_a_cold_page_and_before_a_connected_one(
     ]  # fmt: skip
 
 
+@slow_on_postgresql
 def test_pages_of_another_profile_are_previews(world: Engine) -> None:
     assert len(list(measure_pages(world, "classic", [ONE, OTHER], SMALL.user_key(1)))) == 4
     assert served(world) == []
