@@ -152,7 +152,7 @@ def apply_events(
     too_old = sum(isinstance(error, EventTooOld) for error in rejected.values())
     bodies = _recorded_bodies(session, context, resolved.values())
     new, conflicts = _split_new(session, bodies, resolved, any_time=any_time)
-    new += _split_late(session, events, resolved, conflicts, any_time=any_time)
+    new += _split_late(session, bodies, events, resolved, conflicts, any_time=any_time)
     rejected |= {index: _conflict(session, events[index], conflicts[index])
                  for index in conflicts}  # fmt: skip
     if strict:
@@ -248,6 +248,7 @@ def _split_new(
 
 def _split_late(
     session: Session,
+    bodies: dict[lookup.Key, Body],
     events: Sequence[Row],
     resolved: Mapping[int, ResolvedEvent],
     conflicts: dict[int, State],
@@ -268,7 +269,7 @@ def _split_late(
     }
     if not late:
         return []
-    bodies = read_bodies(session, sorted({event[:2] for event in late.values()}))
+    bodies |= read_bodies(session, sorted({event[:2] for event in late.values()}))
     new, left = _split_new(session, bodies, late, any_time=any_time)
     for index in late:
         del conflicts[index]

@@ -23,6 +23,7 @@ from recommender import (
     upsert_videos,
 )
 from recommender.formats.scalars import EVENT_KINDS
+from recommender.ingest.merged_events import derived_key
 from recommender.models import EventRow, Interaction, RecentEngagement, User
 from recommender.operations import merge, merge_history
 from recommender.operations.merge import merge_users
@@ -194,6 +195,17 @@ def test_two_late_events_with_one_key_are_a_conflict(engine: Engine) -> None:
     with pytest.raises(EventConflict, match=r"events\[1\]: event 'k' of user 'guest'"):
         run_transaction(engine, lambda s: record_many(s, late))
     assert logged(engine) == ["like"]
+
+
+def test_a_late_event_and_its_copy_under_the_derived_key_are_one(engine: Engine) -> None:
+    people_of(engine, *BOTH)
+    record_each(engine, sent("like", "ann"))
+    merge_users(engine, *BOTH)
+    late = sent("comment", "guest")
+    copy = replace(late, user="ann", key=derived_key("k", "guest"))
+    counts = run_transaction(engine, lambda s: record_many(s, [copy, late]))
+    assert (counts.inserted, counts.unchanged) == (1, 1)
+    assert logged(engine) == ["comment", "like"]
 
 
 # Batches and resets
