@@ -215,7 +215,9 @@ def _postgresql_insert(
     returning: tuple[str, ...] = (),
     listed: str = "listed",
 ) -> Any:
-    source = sa.select(unnested([table.c[name] for name in names], listed, joined=False))
+    rows = unnested([table.c[name] for name in names], listed, joined=False)
+    # The driver converts a text of more than 4,096 bytes again at each execution.
+    source: Any = sa.select(sa.literal_column("*")).select_from(rows)
     statement: Any = postgresql.insert(table).from_select(list(names), source)
     statement = _on_conflict(statement, table, conflict)
     return statement.returning(*(table.c[name] for name in returning)) if returning else statement
