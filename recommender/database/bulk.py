@@ -92,7 +92,7 @@ def insert_columns(
 class Insert(NamedTuple):
     """Rows for `insert_together`: their values by column, and the merges as in `insert`.
 
-    Without merges all rows must be new: an existing one is an error.
+    Names that are not columns of the table are ignored. Without merges all rows must be new.
     """
 
     table: Table

@@ -1,7 +1,7 @@
 """What recording reads before it writes: users, videos, states, recorded events, learning rules.
 
-The users are locked first. All else is read by later statements, so it is what it stays until the
-caller's transaction ends: whoever writes it for a user locks that user.
+The users are locked first. Later statements read their states and recorded events. These cannot
+change before the caller's transaction ends, because every writer locks the user first.
 """
 
 from __future__ import annotations
