@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, lru_cache
 from typing import Any
 
 from recommender.errors import InvalidValue
@@ -197,6 +197,10 @@ class Settings:
         high=MOST_CANDIDATES,
     )
 
+    whole_every: int = _setting(
+        1, "Pages of a session for each that reads all sources; the others rank what it left.",
+        low=1, high=20,
+    )  # fmt: skip
     scan_limit: int = _setting(
         10_000, "Newest videos that a page looks at for a condition of the host.",
         low=100, high=1_000_000_000,
@@ -256,27 +260,28 @@ class Settings:
         """
         environment = os.environ if environment is None else environment
         values = {name: value for name, value in given.items() if value is not None}
-        for setting in fields(cls):
-            variable = variable_of(setting.name)
-            if environment.get(variable) and setting.name not in values:
-                written = environment[variable]
-                values[setting.name] = _converted(variable, written, setting.default)
-        return cls(**values)
+        written = tuple(
+            (name, environment[variable])
+            for name, variable in _variables().items()
+            if environment.get(variable) and name not in values
+        )
+        settings = _from_texts(written)
+        return replace(settings, **values) if values else settings
 
 
-def configured_tries() -> int:
-    """Return the setting `tries` in the environment, else its default.
-
-    Raises:
-        InvalidValue: the variable is not a number, or out of its bounds.
-    """
-    # A transaction needs no other setting, and reading all of them took a tenth of its time.
-    return _tries_of(os.environ.get(variable_of("tries")))
+@cache
+def _variables() -> Mapping[str, str]:
+    """Return the environment variable of each setting."""
+    return {setting.name: variable_of(setting.name) for setting in fields(Settings)}
 
 
-@lru_cache(maxsize=10)
-def _tries_of(written: str | None) -> int:
-    return Settings.from_environment({variable_of("tries"): written or ""}).tries
+@lru_cache(maxsize=100)
+def _from_texts(written: tuple[tuple[str, str], ...]) -> Settings:
+    """Return the settings with some values from the environment; kept, as pages read them."""
+    defaults = {setting.name: setting.default for setting in fields(Settings)}
+    return Settings(**{
+        name: _converted(variable_of(name), text, defaults[name]) for name, text in written
+    })  # fmt: skip
 
 
 REGISTRY_VARIABLE = "RECOMMENDER_REGISTRY"

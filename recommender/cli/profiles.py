@@ -18,6 +18,7 @@ from recommender.cli.options import (
 from recommender.cli.output import cell, day, form_of, print_records, print_table
 from recommender.feed import comparison
 from recommender.formats.plain import plain
+from recommender.formats.profiles import ProfileRecord
 from recommender.ranking.profiles import (
     OF_LISTS,
     activate_profile,
@@ -26,7 +27,7 @@ from recommender.ranking.profiles import (
     list_profiles,
     profile_history,
 )
-from recommender.ranking.request import Profile, ProfileRecord
+from recommender.ranking.request import Profile
 
 
 @click.group()

@@ -32,7 +32,7 @@ from recommender.errors import (
     StorageFailure,
 )
 from recommender.models.types import PREFIX, SPACE_PREFIX
-from recommender.settings import Settings, configured_tries
+from recommender.settings import Settings
 from recommender.telemetry import count_retry
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def run_transaction(
     Raises:
         RecommenderError: a database error; the driver's error is its ``__cause__``.
     """
-    tries = settings.tries if settings else configured_tries()
+    settings = settings or Settings.from_environment()
     unit_engine = writing(engine) if write else engine
 
     def unit() -> T:
@@ -155,7 +155,7 @@ def run_transaction(
             return function(session)
 
     with translate_errors():
-        return retried(unit, tries)
+        return retried(unit, settings.tries)
 
 
 def run_on(bind: Engine | Connection, function: Callable[[Session], T], *, settings: Settings) -> T:

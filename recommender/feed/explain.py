@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
 from recommender.errors import UnknownVideo
-from recommender.feed.for_you import is_fillable
 from recommender.feed.items import CATALOGUE, item_of, outcomes_of, video_key
+from recommender.feed.places import is_fillable
 from recommender.feed.reasons import read_causes, reasons_of
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import page_query

@@ -17,22 +17,17 @@ from recommender.feed.items import (
     check_videos_exist,
     outcomes_of,
     placed_items,
-    scored_candidate,
+    scored_candidates,
     video_key,
 )
+from recommender.feed.places import in_order, is_refillable, left_over, ranked_places, refilled
 from recommender.feed.reasons import with_reasons
 from recommender.feed.recorded import recorded_page
-from recommender.feed.refill import is_refillable, refilled
 from recommender.feed.resolve import resolve
-from recommender.feed.selection import Place, draft, select_places
+from recommender.feed.resumed import stored_contenders
+from recommender.feed.selection import draft
 from recommender.feed.sessions import serve
-from recommender.feed.statements import (
-    Candidates,
-    read_all_candidates,
-    read_given_candidates,
-    read_scan_end,
-    read_top_candidates,
-)
+from recommender.feed.statements import Candidates, read_given_candidates, read_scan_end
 from recommender.feed.values import FeedItem, FeedPage, Words, checked_words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
@@ -153,8 +148,11 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
         items = interleaved_items(session, request, request.rival, candidates, items)
     took = time.monotonic() - started
     page = replace(page, items=items, milliseconds=round(1000 * took))
-    is_recorded = record and request.known
-    return serve(session, page, request.settings, request.seen_until) if is_recorded else page
+    if not (record and request.known):
+        return page
+    contenders = left_over(request, candidates, places)
+    stored = contenders and stored_contenders(request, contenders)
+    return serve(session, page, request.settings, request.seen_until, stored)
 
 
 def interleaved_items(
@@ -177,9 +175,9 @@ def interleaved_items(
     others, places = ranked_places(session, against)
     teams = own, placed_items(session, against, others, places)
     videos = {
-        row.video_id: scored_candidate(each, row)
+        row.video_id: candidate
         for each, found in ((request, candidates), (against, others))
-        for row in found.rows
+        for row, candidate in zip(found.rows, scored_candidates(each, found.rows), strict=True)
     }
     lists = [[item.video_id for item in team] for team in teams]
     picks = draft(lists, videos, request)
@@ -194,28 +192,6 @@ def interleaved_items(
     )
 
 
-def ranked_places(session: Session, request: FeedRequest) -> tuple[Candidates, list[Place]]:
-    """Return the candidates of a page and the places that they take: one or two statements.
-
-    A page that would be short takes one more if there are videos for followers only.
-    """
-    candidates = read_top_candidates(session, request)
-    places = select(request, candidates)
-    if places is None:  # a candidate below the best could take a place
-        candidates = read_all_candidates(session, request)
-        places = select(request, candidates)
-    may_be_filled = is_fillable(request) and not request.fills
-    if may_be_filled and len(places or ()) < request.limit:
-        return ranked_places(session, replace(request, fills=True))
-    return candidates, places or []
-
-
-def is_fillable(request: FeedRequest) -> bool:
-    """Return whether a short page is filled with videos for followers, which `BACKFILL` finds."""
-    may_be = request.has_for_followers and request.known and request.reads(BACKFILL)
-    return may_be and not request.profile.is_reference
-
-
 def short_page(session: Session, request: FeedRequest) -> FeedPage:
     """Return a page with the reason why it is short, but no items: at most one statement."""
     is_scan = request.has_conditions and request.reads(BACKFILL)
@@ -224,23 +200,6 @@ def short_page(session: Session, request: FeedRequest) -> FeedPage:
     if end is None:
         return FeedPage(request, (), exhausted=True)
     return FeedPage(replace(request, scan_after=end), (), cut_short=True)
-
-
-def select(request: FeedRequest, candidates: Candidates) -> list[Place] | None:
-    """Select the places of a page; the reference profile keeps the order of scores.
-
-    Returns:
-        None if candidates that were not read could take a place.
-    """
-    if request.profile.is_reference:
-        return in_order(candidates)
-    scored = [scored_candidate(request, row) for row in candidates.rows]
-    return select_places(request, scored, candidates.pool)
-
-
-def in_order(candidates: Candidates) -> list[Place]:
-    """Return a place for every candidate, in the order of scores."""
-    return [Place(index) for index in range(len(candidates.rows))]
 
 
 @traced

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from recommender.database.lookup import ids
@@ -51,19 +52,25 @@ def placed_items(
     )  # fmt: skip
 
 
-def scored_candidate(request: FeedRequest, row: Any) -> ScoredCandidate:
-    """Return the values of a candidate's row that the selection needs.
+def scored_candidates(request: FeedRequest, rows: Sequence[Any]) -> list[ScoredCandidate]:
+    """Return the values of candidates' rows that the selection needs.
 
     Raises:
         InvalidValue: a signal of the host is NULL.
     """
-    return ScoredCandidate(
-        score_key=checked_score_key(request, row),
-        creator=row.page_creator_id,
-        sound=row.page_sound_id,
-        on_trial=was_exploration(row.sources),
-        format=row.page_format if request.limits_formats else None,
-    )
+    if not rows:
+        return []
+    names = ["score_key", "page_creator_id", "page_sound_id", "sources"]
+    names += ["page_format"] if request.limits_formats else []
+    places = [rows[0]._fields.index(name) for name in names]
+    values = list(map(itemgetter(*places), rows))
+    if None in [each[0] for each in values]:
+        for row in rows:
+            checked_score_key(request, row)
+    return [
+        ScoredCandidate(key, creator, sound, was_exploration(sources), *formats)
+        for key, creator, sound, sources, *formats in values
+    ]
 
 
 def checked_score_key(request: FeedRequest, row: Any) -> int:
@@ -112,14 +119,13 @@ def item_of(
     Raises:
         InvalidValue: a signal of the host is NULL.
     """
-    values = row._mapping  # noqa: SLF001 - its API
+    weights = weights_of(request)
+    values = map(row._mapping.__getitem__, weights)  # noqa: SLF001 - its API
     return FeedItem(
         position=position,
         score=score_of(checked_score_key(request, row)),
         sources=sources,
-        signals={
-            name: Contribution(values[name], weight) for name, weight in weights_of(request).items()
-        },
+        signals=dict(zip(weights, map(Contribution, values, weights.values()), strict=True)),
         explored=explored,
         crowded=crowded,
         refilled=refilled,

@@ -210,10 +210,11 @@ def _viewer_rows(
     wanted = None if isinstance(profile, Profile) else WantedProfile.of(profile)
     form = None if wanted is None else wanted.form
     values = {**values, "of_feed": values["feed"] or "", **(wanted._asdict() if wanted else {})}
+    connection = lookup.connection(session)
     for is_locked in (True, False) if lock else (False,):
         names_feed = values["feed"] is not None
         query = _viewer_query(form, resumes=resumes, names_feed=names_feed, is_locked=is_locked)
-        rows = session.execute(query, values).all()
+        rows = connection.execute(query, values).all()
         if rows and rows[0].merged_into is not None:
             # The viewer was merged while this transaction waited for the lock.
             return _viewer_rows(session, values, profile, resumes=resumes, lock=lock)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,7 +17,7 @@ from recommender.database.expressions import Statement, json_rows
 from recommender.errors import CursorAhead, InvalidCursor, InvalidValue
 from recommender.feed.cursors import SessionPosition, read_cursor, session_uuid
 from recommender.models import FeedSession, ServedVideo, User, Video
-from recommender.ranking.request import LARGEST_SPAN, FeedRequest, PlacedVideo
+from recommender.ranking.request import LARGEST_SPAN, Contenders, FeedRequest, PlacedVideo
 
 _EXPIRED = "session_id: the session has expired: begin one under another id"
 
@@ -57,6 +59,7 @@ def with_session(viewer_query: Statement) -> Statement:
             FeedSession.started_at,
             FeedSession.seen_until,
             FeedSession.arm,
+            FeedSession.contenders,
             Video.creator_id,
             Video.sound_id,
             _last_places().label("last_places"),
@@ -127,7 +130,29 @@ def resumed(request: FeedRequest, row: Any, position: int, *, may_lag: bool) -> 
         started_at=row.started_at,
         seen_until=row.seen_until,
         places_before=places_before(row),
+        contenders=None if may_lag else _contenders(request, row.contenders),
     )
+
+
+def stored_contenders(request: FeedRequest, contenders: Contenders) -> dict[str, Any]:
+    """Return contenders as a session stores them, with what they were ranked for."""
+    return {"origin": _origin(request), **contenders._asdict()}
+
+
+def _contenders(request: FeedRequest, stored: Mapping[str, Any] | None) -> Contenders | None:
+    """Return what a session carries, None if it was ranked for another request, or is for none."""
+    if stored is None or stored["origin"] != _origin(request):
+        return None
+    if stored["pages"] >= request.settings.whole_every or not request.may_carry:
+        return None
+    return Contenders(stored["pages"], tuple(stored["videos"]))
+
+
+def _origin(request: FeedRequest) -> str:
+    """Return a digest of what decides which candidates there are, besides the session."""
+    sources = [(source.name, source.quota) for source in request.registry.every_source]
+    parts = request.profile.id, request.formats, request.learned_since, sources
+    return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def _lost(position: int, *, may_lag: bool) -> InvalidCursor:

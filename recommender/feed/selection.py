@@ -328,9 +328,10 @@ def used_up(shown: Sequence[PlacedVideo | ScoredCandidate], limits: Sequence[Lim
 
 
 def _used_up(shown: Sequence[PlacedVideo | ScoredCandidate], limit: Limit) -> frozenset[Any]:
-    times = Counter([getattr(video, limit.subject) for video in shown[1 - limit.places :]])
-    times.pop(None, None)
-    return frozenset(value for value, number in times.items() if number >= limit.most)
+    values = [getattr(video, limit.subject) for video in shown[1 - limit.places :]]
+    if limit.most > 1:
+        values = [value for value, times in Counter(values).items() if times >= limit.most]
+    return frozenset(values) - {None}
 
 
 def is_within(video: PlacedVideo | ScoredCandidate, used: UsedUp) -> bool:

@@ -182,7 +182,13 @@ def _placed_again(
     )
 
 
-def serve(session: Session, page: FeedPage, settings: Settings, seen_until: int) -> FeedPage:
+def serve(
+    session: Session,
+    page: FeedPage,
+    settings: Settings,
+    seen_until: int,
+    contenders: Mapping[str, Any] | None = None,
+) -> FeedPage:
     """Record a page that was ranked in this transaction, and return it as served: three statements.
 
     The user's row must be locked. An empty page is not recorded. A page that another transaction
@@ -193,6 +199,7 @@ def serve(session: Session, page: FeedPage, settings: Settings, seen_until: int)
         page: the page.
         settings: they say whether this page means that the pages before were looked at.
         seen_until: the position up to which the session was seen before.
+        contenders: what the session carries to its next page, as it is stored.
     """
     request, is_looked_at = page.request, bool(settings.next_page_means_seen)
     looked_at = Looked(seen_until, request.position - 1 if is_looked_at else 0)
@@ -205,7 +212,7 @@ def serve(session: Session, page: FeedPage, settings: Settings, seen_until: int)
         return _not_recorded(page)
     length = len(page.items)
     asked = request.limit if page.exhausted else length
-    started_at = _advance(session, page, asked, looked_at.until)
+    started_at = _advance(session, page, asked, looked_at.until, contenders)
     if started_at is None:
         return recorded_page(session, request)
     attempts = remember(session, request, page.items, started_at, looked_at)
@@ -223,7 +230,13 @@ def _not_recorded(page: FeedPage) -> FeedPage:
     return with_cursor(page, position) if position > 1 or page.cut_short else page
 
 
-def _advance(session: Session, page: FeedPage, asked: int, seen_until: int) -> datetime | None:
+def _advance(
+    session: Session,
+    page: FeedPage,
+    asked: int,
+    seen_until: int,
+    contenders: Mapping[str, Any] | None,
+) -> datetime | None:
     """Begin the session or advance it past a page.
 
     A page that names a profile takes the session out of its experiment: it has no arm any more.
@@ -246,6 +259,7 @@ def _advance(session: Session, page: FeedPage, asked: int, seen_until: int) -> d
         "wanted": asked,
         "is_last": int(page.exhausted),
         "took": page.milliseconds,
+        "carried": contenders,
     }
     is_first = request.position == 1
     statement = _begin_statement(lookup.is_sqlite(session)) if is_first else _advance_statement()
@@ -259,6 +273,9 @@ _ADDED: dict[str, Any] = {
     "milliseconds": sa.bindparam("took", type_=BigInteger()),
 }
 """What a page adds to its session."""
+
+
+_CARRIED = sa.bindparam("carried", type_=SESSIONS.c.contenders.type)
 
 
 @cache
@@ -276,6 +293,7 @@ def _begin_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
         "experiment_id": sa.bindparam("experiment"),
         "arm": sa.bindparam("number"),
         "pages": 1,
+        "contenders": _CARRIED,
         **_ADDED,
     }
     return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.started_at)
@@ -298,6 +316,7 @@ def _advance_statement() -> Any:
             seen_until=bulk.greatest(SESSIONS.c.seen_until, looked),
             arm=sa.bindparam("number", type_=SmallInteger()),
             pages=SESSIONS.c.pages + 1,
+            contenders=_CARRIED,
             **{name: SESSIONS.c[name] + value for name, value in _ADDED.items()},
         )
         .returning(SESSIONS.c.started_at)

@@ -28,7 +28,7 @@ from recommender.models.tables import VIDEOS
 from recommender.ranking.additions import check_sql_of, kept_shape
 from recommender.ranking.candidates import scan_end
 from recommender.ranking.classic import ranked_reference
-from recommender.ranking.request import FeedRequest, ScanPosition
+from recommender.ranking.request import Contenders, FeedRequest, ScanPosition
 from recommender.ranking.scoring import (
     FORMAT_COLUMN,
     PAGE_COLUMNS,
@@ -37,6 +37,7 @@ from recommender.ranking.scoring import (
     ranked_candidates,
     ranked_with_outcomes,
     top_candidates,
+    top_contenders,
     top_served,
 )
 from recommender.ranking.viewer import Shape, Viewer, ViewerParts, values_of
@@ -64,11 +65,13 @@ class Candidates(NamedTuple):
         pool: the maximum number of candidates read, exploration candidates not counted; None if
             all were read.
         shown: whether the rows also hold the columns that a page shows.
+        pages: the number of pages of the session since all sources were read, with this one.
     """
 
     rows: Sequence[Any]
     pool: int | None = None
     shown: bool = False
+    pages: int = 1
 
 
 def read_top_candidates(session: Session, request: FeedRequest) -> Candidates:
@@ -81,7 +84,13 @@ def read_top_candidates(session: Session, request: FeedRequest) -> Candidates:
             page_rows(session, request, ranked_reference, "for_you").all(), shown=True
         )
     rows = candidate_rows(session, request, top_candidates, "for_you").all()
-    return Candidates(rows, pool=pool_size(request.limit))
+    return Candidates(rows, pool=pool_size(request.limit) + request.carried)
+
+
+def read_contenders(session: Session, request: FeedRequest, contenders: Contenders) -> Candidates:
+    """Read what a session carries as candidates, and what is added to it: one statement."""
+    rows = candidate_rows(session, request, top_contenders, "for_you", contenders.videos)
+    return Candidates(rows.all(), pages=contenders.pages + 1)
 
 
 def read_all_candidates(session: Session, request: FeedRequest) -> Candidates:
@@ -148,7 +157,11 @@ def page_rows(
 
 
 def candidate_rows(
-    session: Session, request: FeedRequest, ranked: RankedQuery, name: str
+    session: Session,
+    request: FeedRequest,
+    ranked: RankedQuery,
+    name: str,
+    given: Sequence[int] = (),
 ) -> sa.Result[*tuple[Any, ...]]:
     """Read the candidates of a page, without the columns that a page shows: one statement.
 
@@ -157,8 +170,9 @@ def candidate_rows(
         request: as `resolve` returns it.
         ranked: the function that builds the ranking.
         name: the name of the statement, for its SQL comment.
+        given: the row ids of the session's contenders.
     """
-    return _rows(session, request, ranked, named, name, ())
+    return _rows(session, request, ranked, named, name, given)
 
 
 def _rows(
@@ -167,7 +181,7 @@ def _rows(
     ranked: RankedQuery,
     wrap: Wrapper,
     name: str,
-    given: Sequence[str],
+    given: Sequence[str | int],
 ) -> sa.Result[*tuple[Any, ...]]:
     """Run the cached statement, or a new one if SQLAlchemy cannot identify the host's SQL."""
     # Without the session: its handling of rows that are not its objects costs more.

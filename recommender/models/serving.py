@@ -81,6 +81,8 @@ class FeedSession(Base):
     its experiment, because a page named a profile, has no `arm` any more. The last columns add up
     over its pages: their number, the videos that were asked for, the pages that were exhausted, and
     the milliseconds from the resolved request to the ranked page. Before migration 0013 they are 0.
+    `contenders` holds the best candidates that the session has not served, for its next page, and
+    what they were ranked for; NULL if the next page ranks candidates from all sources.
     """
 
     # No foreign keys to feed and experiment: neither is ever deleted, and each would cost an index.
@@ -102,6 +104,7 @@ class FeedSession(Base):
     asked: Mapped[Count]
     exhausted: Mapped[Count]
     milliseconds: Mapped[Count]
+    contenders: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class RememberedVideo(Base):

@@ -31,7 +31,7 @@ SPACE_PREFIX = f"{PREFIX}embeddings_"
 
 VERSION_TABLE = f"{PREFIX}alembic_version"
 
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0014"
 """The migration that this package needs: the head of `migrations/versions`."""
 
 LARGEST_WEIGHT = 100.0

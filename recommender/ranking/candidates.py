@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +10,24 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Double, literal
 from sqlalchemy.orm import aliased
 
-from recommender.database.expressions import Statement
+from recommender.database.expressions import Statement, json_texts
 from recommender.formats.scalars import UNDATED
 from recommender.models import RememberedVideo, Video
+from recommender.models.tables import NEIGHBOURS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
-from recommender.ranking.history import keyed_videos
-from recommender.ranking.sources import BACKFILL, CANDIDATES, EXPLORATION, SOURCES, Source
+from recommender.ranking.history import keyed_videos, neighbour_weight
+from recommender.ranking.sources import (
+    BACKFILL,
+    CANDIDATES,
+    EXPLORATION,
+    NEIGHBOUR_SCAN_FACTOR,
+    SOURCES,
+    Source,
+    fresh,
+    newest_of,
+)
 from recommender.ranking.viewer import Shape, Viewer
 
 
@@ -26,16 +36,91 @@ def candidates(shape: Shape, viewer: Viewer) -> CTE:
 
     The exponent of a source is its index in the registry.
     """
-    rows = [
+    return _merged([
         _rows(shape, viewer, place, source)
         for place, source in enumerate(sources_in(shape))
         if quota_of(source, shape)
-    ]
+    ])  # fmt: skip
+
+
+def _merged(rows: Sequence[Statement]) -> CTE:
+    """Return the videos of all sources, each once with the sum of its sources."""
     listed = sa.union_all(*rows).subquery("each_source")
     sources = sa.cast(sa.func.sum(listed.c.source), Double).label("sources")
     merged = sa.select(listed.c.video_id, sources).group_by(listed.c.video_id)
     # In the order of ids, the rows that later steps read lie side by side.
     return merged.order_by(listed.c.video_id).cte("candidates")
+
+
+def contenders(shape: Shape, viewer: Viewer) -> CTE:
+    """Return the candidates of a page that goes on with the contenders of its session.
+
+    A part of some sources adds what swipes bring in, and videos on trial.
+    """
+    every = sources_in(shape)
+    ids = json_texts(viewer.given).table_valued("value", name="carried")
+    video_id = sa.cast(ids.c.value, BigInteger)
+    power = literal(1 << len(every), BigInteger()).label("source")
+    carried = sa.select(video_id.label("video_id"), power).where(*eligible(shape, viewer, video_id))
+    added = [
+        _rows(shape, viewer, place, replace(source, quota=quota, select=ADDED[source.name]))
+        for place, source in enumerate(every)
+        if source.name in ADDED and quota_of(source, shape)
+        for quota in [source.quota // ADDED_PART]
+    ]
+    return _merged([carried, *added])
+
+
+def _near_latest(viewer: Viewer, quota: int) -> sa.Select[int]:
+    """The nearest neighbours of the videos enjoyed last."""
+    near, latest = NEIGHBOURS.c, _latest(viewer)
+    weight = sa.func.sum(neighbour_weight(near) * latest.c.weight).label("weight")
+    nearest = (
+        sa.select(near.video_id, weight)
+        .select_from(latest)
+        .join(NEIGHBOURS, near.source_id == latest.c.video_id)
+        .group_by(near.video_id)
+        .order_by(weight.desc(), near.video_id.desc())
+        .limit(NEIGHBOUR_SCAN_FACTOR * quota)
+        .subquery("nearest")
+    )
+    order = (nearest.c.weight.desc(), nearest.c.video_id.desc())
+    return sa.select(nearest.c.video_id).order_by(*order)
+
+
+def _by_latest(viewer: Viewer, quota: int) -> sa.Select[int]:
+    """The newest videos by the creators of the videos enjoyed last."""
+    video, latest = aliased(Video), _latest(viewer)
+    wanted = (
+        sa.select(video.creator_id.label("subject"))
+        .select_from(latest)
+        .join(video, video.id == latest.c.video_id)
+        .where(video.creator_id.is_not(None))
+        .distinct()
+        .subquery("latest_creators")
+    )
+    return newest_of(viewer, Video.creator_id, wanted, quota, "latest_since")
+
+
+def _latest(viewer: Viewer) -> sa.Subquery:
+    """Return the videos enjoyed last, with weights."""
+    recent = viewer.recent
+    latest = sa.select(recent).order_by(recent.c.weight.desc()).limit(LATEST)
+    return latest.subquery("latest")
+
+
+LATEST = 10
+"""The number of enjoyed videos that bring in candidates between two pages."""
+
+ADDED_PART = 4
+"""The part of a source's quota that is added to contenders."""
+
+ADDED: Mapping[str, Callable[[Viewer, int], sa.Select[int]]] = {
+    "neighbours": _near_latest,
+    "creators": _by_latest,
+    EXPLORATION: fresh,
+}
+"""The sources that are added to contenders, and what they select."""
 
 
 def sources_in(shape: Shape) -> tuple[Source, ...]:

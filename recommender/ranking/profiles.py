@@ -20,6 +20,7 @@ from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import InvalidValue, UnknownProfile, UnknownSignal
 from recommender.formats import scalars
+from recommender.formats.profiles import ProfileRecord
 from recommender.models import ProfileVersion, ProfileWeight
 from recommender.models.types import LARGEST_WEIGHT
 from recommender.ranking.registry import known_registry
@@ -29,7 +30,6 @@ from recommender.ranking.request import (
     REFERENCE,
     SIMILAR,
     Profile,
-    ProfileRecord,
 )
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}", re.ASCII)

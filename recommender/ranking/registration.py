@@ -20,6 +20,7 @@ from recommender.models.tables import VIDEOS
 from recommender.models.types import Base
 from recommender.ranking.additions import ANY_FACTS, JOINED, check_froms
 from recommender.ranking.filters import FILTERS, HOST_FILTERS, Filter
+from recommender.ranking.request import POOL
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, expression_of
 from recommender.ranking.similar import SIMILAR_SIGNALS
 from recommender.ranking.sources import SCAN_FACTOR, SOURCES, Source
@@ -101,7 +102,7 @@ def check_source_names(sources: Sequence[Source], *, has_space: bool = False) ->
         sources: the host's sources.
         has_space: whether the registry has a space, which brings one more source.
     """
-    taken = {*(source.name for source in SOURCES), *OF_SPACE}
+    taken = {*(source.name for source in SOURCES), *OF_SPACE, POOL}
     _check_names("sources", sources, taken, MAX_NAME_BYTES)
     if (count := len(SOURCES) + has_space + len(sources)) > MAX_SOURCES:
         raise InvalidValue(f"sources: {count} with ours are more than {MAX_SOURCES}")

@@ -42,7 +42,7 @@ from recommender.ranking.registration import (
     columns_read,
     stored_type,
 )
-from recommender.ranking.request import PEOPLE, PEOPLE_SIGNALS, Profile
+from recommender.ranking.request import PEOPLE, PEOPLE_SIGNALS, POOL, Profile
 from recommender.ranking.signals import SIGNALS, Candidate, Signal, within_range
 from recommender.ranking.similar import SIMILAR_SIGNALS, SIMILAR_SOURCES
 from recommender.ranking.sources import SOURCES, Source
@@ -191,11 +191,15 @@ class Registry:
         """Return the names of the sources in a value of the `sources` column of `feed_query`.
 
         Args:
-            sources: a sum of powers of 2, whose exponents are indexes in `every_source`; 0 for
-                none.
+            sources: a sum of powers of 2, whose exponents are indexes in `every_source`, and after
+                the last for `POOL`; 0 for none.
         """
-        every = enumerate(self.every_source)
-        return tuple(source.name for bit, source in every if int(sources) >> bit & 1)
+        every = enumerate(self._source_names)
+        return tuple(name for bit, name in every if int(sources) >> bit & 1)
+
+    @cached_property
+    def _source_names(self) -> tuple[str, ...]:
+        return (*(source.name for source in self.every_source), POOL)
 
     def reason_against(self, rule: str) -> str | None:
         """Return the host's sentence for one of its filters, None if it is not the host's."""

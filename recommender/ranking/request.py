@@ -30,6 +30,9 @@ PEOPLE = "people"
 SIMILAR = "similar"
 """The name of the built-in profile that ranks videos that are like others."""
 
+POOL = "pool"
+"""The name of the source of what a session carries from page to page."""
+
 PEOPLE_SIGNALS = ("followed_by", "enjoyed", "similar_taste", "popular", "active", "shown")
 """The signals of the profile `people`, which no other profile has; `lists` defines them."""
 
@@ -72,47 +75,6 @@ class Profile:
             "version": self.version,
             "active": self.active,
             "weights": dict(self.weights),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileRecord:
-    """The origin of one version of a ranking profile.
-
-    Attributes:
-        profile: the name.
-        version: the number.
-        created_at: the time of creation, in UTC.
-        activated_at: the time of the last activation, None if never.
-        source: ``hand`` or ``fit``: the origin of the weights.
-        author: the author, None if not given.
-        note: the reason, None if not given.
-        parent: ``name@version`` of the version it was made from, None if none.
-        metrics: the results of a fit (`Fit.as_dict`); None if made by hand.
-    """
-
-    profile: str
-    version: int
-    created_at: datetime
-    activated_at: datetime | None = None
-    source: str = "hand"
-    author: str | None = None
-    note: str | None = None
-    parent: str | None = None
-    metrics: Mapping[str, Any] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the origin as `profiles show --format json` prints it."""
-        return {
-            "profile": self.profile,
-            "version": self.version,
-            "source": self.source,
-            "parent": self.parent,
-            "author": self.author,
-            "note": self.note,
-            "created_at": plain(self.created_at),
-            "activated_at": plain(self.activated_at),
-            "metrics": self.metrics,
         }
 
 
@@ -293,6 +255,18 @@ class RequestSummary:
         }
 
 
+class Contenders(NamedTuple):
+    """The best candidates that a session has not served, for its next page.
+
+    Attributes:
+        pages: the number of pages since candidates of all sources were ranked.
+        videos: the row ids of the videos.
+    """
+
+    pages: int
+    videos: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedRequest(RequestSummary):
     """A resolved and validated request for ranked videos, the argument of `feed_query`.
@@ -317,6 +291,7 @@ class FeedRequest(RequestSummary):
         seen_until: the position up to which the viewer looked at the session.
         places_before: the last videos before the page, in order: as many as a limit of the feed
             may look at, or one.
+        contenders: what the session carries for this page; None if all sources are to be read.
         rival: the profile whose videos take turns with the profile's, None for none.
         seed: the random seed, 0 to 65,535; the same seed gives the same page.
     """
@@ -336,6 +311,7 @@ class FeedRequest(RequestSummary):
     next_position: int = 1
     seen_until: int = 0
     places_before: tuple[PlacedVideo, ...] = ()
+    contenders: Contenders | None = None
     rival: Profile | None = None
     seed: int = 0
 
@@ -349,6 +325,20 @@ class FeedRequest(RequestSummary):
         """The number of candidates if the whole catalogue can be candidates, else 0."""
         videos, candidates = self.learning.videos, self.settings.candidates
         return candidates if videos is not None and videos <= candidates else 0
+
+    @property
+    def may_carry(self) -> bool:
+        """True if its session may carry candidates to the next page, or from the page before.
+
+        A condition or a signal of the host may be another one on each page.
+        """
+        is_plain = self.where is None and not self.signals and self.rival is None
+        return is_plain and not self.profile.is_reference
+
+    @property
+    def carried(self) -> int:
+        """The number of candidates that the session carries to its next pages."""
+        return (self.settings.whole_every - 1) * self.limit
 
     @property
     def served_until(self) -> datetime:

@@ -20,6 +20,7 @@ from recommender.database.expressions import (
 from recommender.models import Video
 from recommender.ranking.candidates import (
     candidates,
+    contenders,
     given_candidates,
     is_exploration,
     quota_of,
@@ -106,11 +107,21 @@ def pool_size(limit: Any) -> Any:
 
 
 def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
-    """Return the top `pool_size` candidates of a feed and all exploration candidates, in order."""
+    """Return the best candidates of all sources and all exploration candidates, in order.
+
+    They are `pool_size` candidates, and those that the session carries.
+    """
+    return _best_among(candidates(shape, viewer), shape, viewer)
+
+
+def top_contenders(shape: Shape, viewer: Viewer) -> Statement:
+    """Return as many of the session's contenders, and of what is added to them, in order."""
+    return _best_among(contenders(shape, viewer), shape, viewer)
+
+
+def _best_among(among: FromClause, shape: Shape, viewer: Viewer) -> Statement:
     explored = next(quota_of(source, shape) for source in SOURCES if source.name == EXPLORATION)
-    scores = scored(
-        shape, viewer, candidates(shape, viewer), unseen=not shape.rewatch, is_keyed=False
-    )
+    scores = scored(shape, viewer, among, unseen=not shape.rewatch, is_keyed=False)
     # The first fence lets every signal be computed once, although the score reads it again.
     valued = fence(scores.add_columns(*_columns_of_places(shape)).where(*remaining(shape, viewer)))
     rows = valued.subquery("valued")
@@ -123,10 +134,12 @@ def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
     best = (
         sa.select(*keyed.c)
         .where(keyword_not_muted(viewer, keyed.c.video_id))
-        .limit(pool_size(viewer.limit) + explored)
+        .limit(pool_size(viewer.limit) + viewer.carried + explored)
         .subquery("pool")
     )
-    return sa.select(*best.c).order_by(*_in_order(best.c))
+    # Without the time, which the driver would convert for every row.
+    read = [column for column in best.c if column.name != "page_published_at"]
+    return sa.select(*read).order_by(*_in_order(best.c))
 
 
 def _columns_of_places(shape: Shape) -> tuple[Label[Any], ...]:

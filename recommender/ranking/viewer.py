@@ -50,7 +50,7 @@ LEAST_WEIGHT = 1e-15
 
 _INTEGERS = (
     "user_id", "limit", "history", "taste_videos", "seen_lately", "interests", "trial_start",
-    "scan_limit", "scan_after_id", "served_attempts", "whole",
+    "scan_limit", "scan_after_id", "served_attempts", "whole", "carried",
 )  # fmt: skip
 
 _TIMES = (
@@ -186,8 +186,8 @@ class Viewer:
         key: the viewer's key, the host's own id of them; NULL in lists without a viewer.
         suits_square, suits_portrait, suits_landscape: 1 if it suits the viewer's device, else 0.
         limit: the largest number of videos on the page.
-        given, seed_keys, excluded_keys: the keys of the videos to rank, of `seeds`, and of the
-            videos to leave out, as JSON lists.
+        given: the keys of the videos to rank, or the contenders of a session, as a JSON list.
+        seed_keys, excluded_keys: the keys of `seeds` and of videos to leave out, as JSON lists.
         weights: the weights by signal name.
         formats: the formats that the caller asks for; empty for any.
         history, history_scale, seen_lately, lately_prior, interests, trial_viewers, quality_prior,
@@ -206,7 +206,7 @@ class Viewer:
         session, session_start: the session of the page, and when it began; NULL if none.
         served_until: the time until which a video must have been served to come again unseen.
         served_attempts: the number of times that a video is served before it is seen.
-        whole: the number of candidates if no more videos are published, else 0.
+        whole, carried: as in `FeedRequest`.
         recent: the videos engaged with last, with weights: the latest counts most.
         near: the neighbours of `recent`, with the sums of their weights.
         lately: the hashtags of the videos seen last, with the viewer's engagement above average.
@@ -262,6 +262,7 @@ class Viewer:
     served_until: BindParameter[datetime]
     served_attempts: BindParameter[int]
     whole: BindParameter[int]
+    carried: BindParameter[int]
     has_language: bool
     recent: CTE
     near: CTE
@@ -273,7 +274,7 @@ class Viewer:
     taste: CTE | None
 
     @classmethod
-    def of(cls, request: FeedRequest, given: Sequence[str] = ()) -> Viewer:
+    def of(cls, request: FeedRequest, given: Sequence[str | int] = ()) -> Viewer:
         """Return the viewer of a resolved request, with its values bound, as `values_of` says."""
         values = values_of(request, given)
         parts = Shape.of(request).parts
@@ -324,12 +325,12 @@ class Viewer:
         return frozenset([*_TYPES, *map(_weight, self.weights), *formats])
 
 
-def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]:
+def values_of(request: FeedRequest, given: Sequence[str | int] = ()) -> dict[str, Any]:
     """Return the values for a statement of the request's shape, by name.
 
     Args:
         request: as `resolve` gives it.
-        given: the keys of the videos to rank.
+        given: the keys of the videos to rank, or row ids.
     """
     settings, learning = request.settings, request.learning
     newest = ScanPosition(request.as_of, LARGEST_ID)
@@ -378,6 +379,7 @@ def values_of(request: FeedRequest, given: Sequence[str] = ()) -> dict[str, Any]
         "served_until": request.served_until,
         "served_attempts": settings.served_attempts,
         "whole": request.whole,
+        "carried": request.carried,
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
         **{_format(number): name for number, name in enumerate(request.formats)},
     }

@@ -12,8 +12,8 @@ from recommender.experiments.report import ExperimentReport
 from recommender.feed.values import FeedPage
 from recommender.formats.findings import Finding
 from recommender.formats.plain import plain_fields
+from recommender.formats.profiles import ProfileRecord
 from recommender.operations.audit import Audit
-from recommender.ranking.request import ProfileRecord
 
 NORMAL_95 = 1.959964
 """The standard errors on either side of a value that hold 95 % of a normal distribution."""

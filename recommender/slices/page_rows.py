@@ -21,7 +21,7 @@ from recommender.database.expressions import Statement
 from recommender.database.session import Session
 from recommender.errors import UnknownUser
 from recommender.feed.feeds import list_feeds
-from recommender.feed.refill import is_refillable
+from recommender.feed.places import is_refillable
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import read_top_candidates
 from recommender.formats import scalars

@@ -18,8 +18,8 @@ import recommender.files.batches
 import recommender.files.reader
 from recommender import Event, FeedPage, Registry
 from recommender.database.registered import OPTION
-from recommender.feed.for_you import in_order
 from recommender.feed.items import placed_items
+from recommender.feed.places import in_order
 from recommender.feed.statements import Candidates, page_rows
 from recommender.files.layout import Layout
 from recommender.ingest.upserts import get_or_create_ids
