@@ -97,10 +97,11 @@ def left_over(
         return None
     taken = {place.candidate for place in places}
     most = pool_size(request.limit) + request.carried
-    rows = [row for index, row in enumerate(candidates.rows) if index not in taken][:most]
-    if len(rows) < LEAST_CARRIED * request.limit:
+    left = [row.video_id for index, row in enumerate(candidates.rows) if index not in taken]
+    ids = tuple(dict.fromkeys([*left, *candidates.unread]))[:most]
+    if len(ids) < LEAST_CARRIED * request.limit:
         return None
-    return Contenders(candidates.pages, tuple(row.video_id for row in rows))
+    return Contenders(candidates.pages, ids)
 
 
 def is_refillable(request: FeedRequest) -> bool:

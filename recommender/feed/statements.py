@@ -66,12 +66,14 @@ class Candidates(NamedTuple):
             all were read.
         shown: whether the rows also hold the columns that a page shows.
         pages: the number of pages of the session since all sources were read, with this one.
+        unread: the row ids of contenders that were ranked below all others before.
     """
 
     rows: Sequence[Any]
     pool: int | None = None
     shown: bool = False
     pages: int = 1
+    unread: Sequence[int] = ()
 
 
 def read_top_candidates(session: Session, request: FeedRequest) -> Candidates:
@@ -88,9 +90,10 @@ def read_top_candidates(session: Session, request: FeedRequest) -> Candidates:
 
 
 def read_contenders(session: Session, request: FeedRequest, contenders: Contenders) -> Candidates:
-    """Read what a session carries as candidates, and what is added to it: one statement."""
-    rows = candidate_rows(session, request, top_contenders, "for_you", contenders.videos)
-    return Candidates(rows.all(), pages=contenders.pages + 1)
+    """Read the best contenders as candidates, and what is added to them: one statement."""
+    best = pool_size(request.limit)
+    rows = candidate_rows(session, request, top_contenders, "for_you", contenders.videos[:best])
+    return Candidates(rows.all(), pages=contenders.pages + 1, unread=contenders.videos[best:])
 
 
 def read_all_candidates(session: Session, request: FeedRequest) -> Candidates:

@@ -112,7 +112,7 @@ def _latest(viewer: Viewer) -> sa.Subquery:
 LATEST = 10
 """The number of enjoyed videos that bring in candidates between two pages."""
 
-ADDED_PART = 4
+ADDED_PART = 8
 """The part of a source's quota that is added to contenders."""
 
 ADDED: Mapping[str, Callable[[Viewer, int], sa.Select[int]]] = {

@@ -260,7 +260,7 @@ class Contenders(NamedTuple):
 
     Attributes:
         pages: the number of pages since candidates of all sources were ranked.
-        videos: the row ids of the videos.
+        videos: the row ids of the videos, the best first.
     """
 
     pages: int

@@ -115,7 +115,7 @@ def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
 
 
 def top_contenders(shape: Shape, viewer: Viewer) -> Statement:
-    """Return as many of the session's contenders, and of what is added to them, in order."""
+    """Return contenders of the session, and what is added to them, in order."""
     return _best_among(contenders(shape, viewer), shape, viewer)
 
 
