@@ -63,11 +63,12 @@ def for_you(
 ) -> FeedPage:
     """Return the viewer's next For You page, and record it as served.
 
-    It takes three statements (viewer and profile, ranking, shown columns), and three to record the
-    page. Videos that were seen do not come again, and in a session nothing comes twice. Videos that
-    were served and not seen may come again after `Settings.served_again_after`. They also fill the
-    end of a page that no other video is left for, which costs a statement or two. Each page is
-    ranked when it is requested, so it reflects the last swipe. A cursor that is presented again
+    It takes three statements (viewer and profile, ranking, shown columns), and to record the page
+    one on PostgreSQL and three on SQLite. Videos that were seen do not come again, and in a session
+    nothing comes twice. Videos that were served and not seen may come again after
+    `Settings.served_again_after`. They also fill the end of a page that no other video is left for,
+    which costs a statement or two. Each page is ranked when it is requested, so it reflects the
+    last swipe. A cursor that is presented again
     returns the page that was served for it. A `session_id` that is presented again returns the
     first page of its session. A page is short only if no more videos may be shown; it is then
     `exhausted`. Or it is short because few of the newest videos fulfil `where`: a page looks at

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Integer, SmallInteger, Uuid
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Integer, SmallInteger, Uuid
 from sqlalchemy.dialects import postgresql, sqlite
 
 from recommender.database import aliases, bulk, lookup
@@ -18,7 +18,6 @@ from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import InvalidCursor, InvalidValue, UnknownUser
 from recommender.feed.cursors import read_cursor, session_uuid
-from recommender.feed.values import FeedItem
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.models.serving import FOR_YOU_MEMORY
@@ -38,7 +37,7 @@ class Looked(NamedTuple):
 def remember(
     session: Session,
     request: RequestSummary,
-    items: Sequence[FeedItem],
+    videos: Sequence[int],
     started_at: datetime,
     looked_at: Looked,
 ) -> dict[int, int]:
@@ -47,7 +46,7 @@ def remember(
     Args:
         session: the caller's transaction, in which the user's row is locked.
         request: the request of the page.
-        items: the items of the page.
+        videos: the row ids of the page's videos.
         started_at: the time at which the session began.
         looked_at: the positions of the session that the request for the page marks as seen.
 
@@ -55,35 +54,61 @@ def remember(
         How often each video was served to the user by now, by the video's row id.
     """
     values = {
-        "owner": request.user_id,
-        "memory": request.memory,
-        "own": request.session,
+        **memory_values(request, looked_at),
         # A host's clock may go back, but nothing in a session is older than the session.
         "moment": max(request.as_of, started_at),
-        "marked": looked_at.after,
-        "looked": looked_at.until,
-        **lookup.listed_values(session, 1, [(item.video_id,) for item in items]),
+        **lookup.listed_values(session, 1, [(video,) for video in videos]),
     }
     rows = lookup.run(session, _remember_statement(lookup.is_sqlite(session)), values)
     return {row.video_id: row.attempts for row in rows}
 
 
+def memory_values(request: RequestSummary, looked_at: Looked) -> dict[str, Any]:
+    """Return the values of a statement of `remember_at_once`, but for the time."""
+    return {
+        "owner": request.user_id,
+        "memory": request.memory,
+        "own": request.session,
+        "marked": looked_at.after,
+        "looked": looked_at.until,
+    }
+
+
+_MOMENT = sa.bindparam("moment", type_=UtcDateTime())
+
+
 @cache
 def _remember_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
     """Return the statement that remembers a page, and marks the pages before as seen."""
+    listed = lookup.listed(on_sqlite, (REMEMBERED.c.video_id,))
+    page = _page(listed, _MOMENT).select_from(listed)
+    return _remembered(page, _pages_before(), sqlite if on_sqlite else postgresql)
+
+
+def remember_at_once(page: FromClause, own: FromClause) -> Any:
+    """Return the same statement for PostgreSQL as a part of another one.
+
+    Args:
+        page: rows with the `video_id` of the page's videos.
+        own: the row of the session with its `started_at`; no row if nothing is to be remembered.
+    """
+    moment = bulk.greatest(own.c.started_at, _MOMENT)
+    rows = _page(page, moment).select_from(page).join(own, sa.true())
+    before = _pages_before().where(sa.exists().select_from(own))
+    return _remembered(rows, before, postgresql)
+
+
+def _page(page: FromClause, moment: ColumnElement[Any]) -> Statement:
+    """Return the rows of a page that was not served before."""
+    once = sa.literal(1, Integer())
+    return sa.select(_OWNER, _MEMORY, page.c.video_id, _OWN, moment, once, sa.false())
+
+
+def _remembered(page: Statement, before: Statement, dialect: Any) -> Any:
+    """Return the INSERT of the rows of a page and of the pages before."""
     served = REMEMBERED.c
-    listed = lookup.listed(on_sqlite, (served.video_id,))
-    page = sa.select(
-        _OWNER,
-        _MEMORY,
-        listed.c.video_id,
-        _OWN,
-        sa.bindparam("moment", type_=UtcDateTime()),
-        sa.literal(1, Integer()),
-        sa.false(),
-    ).select_from(listed)
-    insert = (sqlite if on_sqlite else postgresql).insert(REMEMBERED)
-    insert = insert.from_select(list(served.keys()), sa.union_all(page, _pages_before()))
+    insert = dialect.insert(REMEMBERED)
+    insert = insert.from_select(list(served.keys()), sa.union_all(page, before))
     new = insert.excluded
     changes = {
         "session": new.session,

@@ -29,8 +29,10 @@ from recommender.feed.statements import (
 )
 from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.ranking.request import Contenders, FeedRequest, PlacedVideo
-from recommender.ranking.scoring import pool_size
 from recommender.ranking.sources import BACKFILL
+
+MOST_CARRIED = 1_000
+"""The largest number of candidates that a session carries."""
 
 LEAST_CARRIED = 2
 """The number of candidates for each place of a page without which it reads all sources."""
@@ -96,9 +98,8 @@ def left_over(
     if is_last or not request.may_carry or any(place.refilled for place in places):
         return None
     taken = {place.candidate for place in places}
-    most = pool_size(request.limit) + request.carried
     left = [row.video_id for index, row in enumerate(candidates.rows) if index not in taken]
-    ids = tuple(dict.fromkeys([*left, *candidates.unread]))[:most]
+    ids = tuple(dict.fromkeys([*left, *candidates.unread]))[:MOST_CARRIED]
     if len(ids) < LEAST_CARRIED * request.limit:
         return None
     return Contenders(candidates.pages, ids)

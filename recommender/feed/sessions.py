@@ -8,36 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ColumnElement, Integer, SmallInteger
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import aliased
 
-from recommender.database import bulk, lookup
+from recommender.database import lookup
 from recommender.database.aliases import is_meant
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
 from recommender.errors import InvalidValue, UnknownUser
-from recommender.feed.memory import Looked, look_until, remember
+from recommender.feed.memory import Looked, look_until
 from recommender.feed.recorded import page_at, recorded_page, with_cursor
 from recommender.feed.resolve import unranked
 from recommender.feed.resumed import places_before, with_session
 from recommender.feed.selection import is_within, limits_of, used_up
 from recommender.feed.statements import cached_statement, run_cached
 from recommender.feed.values import FeedItem, FeedPage
+from recommender.feed.writes import write_page
 from recommender.formats import scalars
-from recommender.formats.scalars import LIST_SEPARATOR
 from recommender.models import User, Video
-from recommender.models.tables import SERVED, SESSIONS
-from recommender.models.types import UtcDateTime
 from recommender.ranking.filters import allowed
 from recommender.ranking.history import keyed_videos, not_seen
-from recommender.ranking.request import FeedRequest, PlacedVideo, Profile, RequestSummary
-from recommender.ranking.scoring import score_key_of
+from recommender.ranking.request import FeedRequest, PlacedVideo, RequestSummary
 from recommender.ranking.viewer import Shape, Viewer, values_of
 from recommender.settings import Settings
 from recommender.telemetry import traced
@@ -45,7 +39,7 @@ from recommender.telemetry import traced
 
 @traced
 def record_page(session: Session, page: FeedPage, *, settings: Settings | None = None) -> FeedPage:
-    """Record a page as served, so that none of its videos comes again: five statements.
+    """Record a page as served, so that none of its videos comes again.
 
     It is for hosts that rank on a replica or shorten a page (``record=False``), and then record it
     on the primary. `for_you` records its pages by itself. It is safe to repeat: if the session
@@ -189,10 +183,11 @@ def serve(
     seen_until: int,
     contenders: Mapping[str, Any] | None = None,
 ) -> FeedPage:
-    """Record a page that was ranked in this transaction, and return it as served: three statements.
+    """Record a page that was ranked in this transaction, and return it as served.
 
-    The user's row must be locked. An empty page is not recorded. A page that another transaction
-    recorded meanwhile at the same position is returned instead.
+    It takes one statement on PostgreSQL, and three on SQLite. The user's row must be locked. An
+    empty page is not recorded. A page that another transaction recorded meanwhile at the same
+    position is returned instead.
 
     Args:
         session: the caller's transaction.
@@ -212,15 +207,8 @@ def serve(
         return _not_recorded(page)
     length = len(page.items)
     asked = request.limit if page.exhausted else length
-    started_at = _advance(session, page, asked, looked_at.until, contenders)
-    if started_at is None:
+    if not write_page(session, page, asked, looked_at, contenders):
         return recorded_page(session, request)
-    attempts = remember(session, request, page.items, started_at, looked_at)
-    rows = [
-        {**_served_row(request, item), "asked": asked, "attempt": attempts[item.video_id]}
-        for item in page.items
-    ]
-    bulk.insert(session, SERVED, rows, conflict=None)
     return with_cursor(page, request.position + length)
 
 
@@ -228,128 +216,3 @@ def _not_recorded(page: FeedPage) -> FeedPage:
     """Return an empty page; its cursor, if any, asks for the same position again."""
     position = page.request.position
     return with_cursor(page, position) if position > 1 or page.cut_short else page
-
-
-def _advance(
-    session: Session,
-    page: FeedPage,
-    asked: int,
-    seen_until: int,
-    contenders: Mapping[str, Any] | None,
-) -> datetime | None:
-    """Begin the session or advance it past a page.
-
-    A page that names a profile takes the session out of its experiment: it has no arm any more.
-
-    Returns:
-        The time at which the session began; None if another page advanced it before.
-    """
-    request, arm = page.request, page.request.arm
-    values = {
-        "asker": request.user_id,
-        "own": request.session,
-        "before": request.position,
-        "after": request.position + len(page.items),
-        "again": request.rewatch,
-        "moment": request.as_of,
-        "looked": seen_until,
-        "feed": request.feed and request.feed.id,
-        "experiment": arm and arm.experiment_id,
-        "number": arm and arm.number,
-        "wanted": asked,
-        "is_last": int(page.exhausted),
-        "took": page.milliseconds,
-        "carried": contenders,
-    }
-    is_first = request.position == 1
-    statement = _begin_statement(lookup.is_sqlite(session)) if is_first else _advance_statement()
-    started_at: datetime | None = lookup.run(session, statement, values).scalar()
-    return started_at
-
-
-_ADDED: dict[str, Any] = {
-    "asked": sa.bindparam("wanted", type_=BigInteger()),
-    "exhausted": sa.bindparam("is_last", type_=BigInteger()),
-    "milliseconds": sa.bindparam("took", type_=BigInteger()),
-}
-"""What a page adds to its session."""
-
-
-_CARRIED = sa.bindparam("carried", type_=SESSIONS.c.contenders.type)
-
-
-@cache
-def _begin_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
-    insert = (sqlite if on_sqlite else postgresql).insert(SESSIONS)
-    row: dict[str, Any] = {
-        "user_id": sa.bindparam("asker"),
-        "session": sa.bindparam("own"),
-        "next_position": sa.bindparam("after"),
-        "rewatch": sa.bindparam("again"),
-        "started_at": sa.bindparam("moment"),
-        "last_at": sa.bindparam("moment"),
-        "seen_until": sa.bindparam("looked"),
-        "feed_id": sa.bindparam("feed"),
-        "experiment_id": sa.bindparam("experiment"),
-        "arm": sa.bindparam("number"),
-        "pages": 1,
-        "contenders": _CARRIED,
-        **_ADDED,
-    }
-    return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.started_at)
-
-
-@cache
-def _advance_statement() -> Any:
-    latest = sa.bindparam("moment", type_=UtcDateTime())
-    looked = sa.bindparam("looked", type_=Integer())
-    return (
-        sa.update(SESSIONS)
-        .where(
-            SESSIONS.c.user_id == sa.bindparam("asker"),
-            SESSIONS.c.session == sa.bindparam("own"),
-            SESSIONS.c.next_position == sa.bindparam("before"),
-        )
-        .values(
-            next_position=sa.bindparam("after"),
-            last_at=bulk.greatest(SESSIONS.c.last_at, latest),
-            seen_until=bulk.greatest(SESSIONS.c.seen_until, looked),
-            arm=sa.bindparam("number", type_=SmallInteger()),
-            pages=SESSIONS.c.pages + 1,
-            contenders=_CARRIED,
-            **{name: SESSIONS.c[name] + value for name, value in _ADDED.items()},
-        )
-        .returning(SESSIONS.c.started_at)
-    )
-
-
-def _served_row(request: RequestSummary, item: FeedItem) -> Mapping[str, Any]:
-    profile = item.profile or request.profile
-    return {
-        "user_id": request.user_id,
-        "session": request.session,
-        "position": item.position,
-        "video_id": item.video_id,
-        "page": request.position,
-        "served_at": request.as_of,
-        "profile_id": profile.id,
-        "score_key": score_key_of(item.score),
-        "sources": LIST_SEPARATOR.join(item.sources),
-        "explored": item.explored,
-        "crowded": item.crowded,
-        "refilled": item.refilled,
-        "signals": _recorded_signals(profile, item),
-    }
-
-
-def _recorded_signals(profile: Profile, item: FeedItem) -> dict[str, float | list[float]]:
-    """Return the values of the signals that are not 0.
-
-    A signal of the host has its value and its weight, because no profile holds that weight.
-    """
-    weights = profile.weights
-    return {
-        name: part.value if name in weights else [part.value, part.weight]
-        for name, part in item.signals.items()
-        if part.value or name not in weights
-    }

@@ -86,7 +86,7 @@ def read_top_candidates(session: Session, request: FeedRequest) -> Candidates:
             page_rows(session, request, ranked_reference, "for_you").all(), shown=True
         )
     rows = candidate_rows(session, request, top_candidates, "for_you").all()
-    return Candidates(rows, pool=pool_size(request.limit) + request.carried)
+    return Candidates(rows, pool=pool_size(request.limit))
 
 
 def read_contenders(session: Session, request: FeedRequest, contenders: Contenders) -> Candidates:

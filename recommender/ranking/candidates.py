@@ -26,6 +26,7 @@ from recommender.ranking.sources import (
     SOURCES,
     Source,
     fresh,
+    hashtags,
     newest_of,
 )
 from recommender.ranking.viewer import Shape, Viewer
@@ -117,6 +118,7 @@ ADDED_PART = 8
 
 ADDED: Mapping[str, Callable[[Viewer, int], sa.Select[int]]] = {
     "neighbours": _near_latest,
+    "hashtags": hashtags,
     "creators": _by_latest,
     EXPLORATION: fresh,
 }

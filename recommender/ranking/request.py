@@ -336,11 +336,6 @@ class FeedRequest(RequestSummary):
         return is_plain and not self.profile.is_reference
 
     @property
-    def carried(self) -> int:
-        """The number of candidates that the session carries to its next pages."""
-        return (self.settings.whole_every - 1) * self.limit
-
-    @property
     def served_until(self) -> datetime:
         """The time until which a video must have been served to come again unseen.
 

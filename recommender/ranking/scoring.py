@@ -107,10 +107,7 @@ def pool_size(limit: Any) -> Any:
 
 
 def top_candidates(shape: Shape, viewer: Viewer) -> Statement:
-    """Return the best candidates of all sources and all exploration candidates, in order.
-
-    They are `pool_size` candidates, and those that the session carries.
-    """
+    """Return the top `pool_size` candidates of a feed and all exploration candidates, in order."""
     return _best_among(candidates(shape, viewer), shape, viewer)
 
 
@@ -134,7 +131,7 @@ def _best_among(among: FromClause, shape: Shape, viewer: Viewer) -> Statement:
     best = (
         sa.select(*keyed.c)
         .where(keyword_not_muted(viewer, keyed.c.video_id))
-        .limit(pool_size(viewer.limit) + viewer.carried + explored)
+        .limit(pool_size(viewer.limit) + explored)
         .subquery("pool")
     )
     # Without the time, which the driver would convert for every row.

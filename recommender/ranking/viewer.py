@@ -50,7 +50,7 @@ LEAST_WEIGHT = 1e-15
 
 _INTEGERS = (
     "user_id", "limit", "history", "taste_videos", "seen_lately", "interests", "trial_start",
-    "scan_limit", "scan_after_id", "served_attempts", "whole", "carried",
+    "scan_limit", "scan_after_id", "served_attempts", "whole",
 )  # fmt: skip
 
 _TIMES = (
@@ -206,7 +206,7 @@ class Viewer:
         session, session_start: the session of the page, and when it began; NULL if none.
         served_until: the time until which a video must have been served to come again unseen.
         served_attempts: the number of times that a video is served before it is seen.
-        whole, carried: as in `FeedRequest`.
+        whole: as in `FeedRequest`.
         recent: the videos engaged with last, with weights: the latest counts most.
         near: the neighbours of `recent`, with the sums of their weights.
         lately: the hashtags of the videos seen last, with the viewer's engagement above average.
@@ -262,7 +262,6 @@ class Viewer:
     served_until: BindParameter[datetime]
     served_attempts: BindParameter[int]
     whole: BindParameter[int]
-    carried: BindParameter[int]
     has_language: bool
     recent: CTE
     near: CTE
@@ -379,7 +378,6 @@ def values_of(request: FeedRequest, given: Sequence[str | int] = ()) -> dict[str
         "served_until": request.served_until,
         "served_attempts": settings.served_attempts,
         "whole": request.whole,
-        "carried": request.carried,
         **{_weight(name): _felt(weight) for name, weight in weights_of(request).items()},
         **{_format(number): name for number, name in enumerate(request.formats)},
     }

@@ -40,6 +40,7 @@ from tests.support.worlds import (
     preview,
     record,
     rows_of,
+    writes_of_a_page,
 )
 
 
@@ -85,13 +86,13 @@ def test_a_viewer_whom_the_replica_does_not_know_is_served(session: Session) -> 
     assert len(rows_of(session, SERVED)) == 12
 
 
-def test_a_page_is_recorded_with_five_statements(session: Session) -> None:
+def test_a_page_is_recorded_with_two_statements_and_its_writes(session: Session) -> None:
     make_world(session)
     make_user(session)
     ranked = rank(session, limit=5)
     with counted_statements(session.connection()) as sent:
         record_page(session, ranked)
-    assert len(sent) == 5
+    assert len(sent) == 2 + writes_of_a_page(session)
 
 
 @pytest.mark.parametrize("pages_before", [0, 1])

@@ -1,0 +1,226 @@
+"""The writes of a served page: its session goes on, its videos are remembered and logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Integer, SmallInteger
+from sqlalchemy.dialects import postgresql, sqlite
+
+from recommender.database import bulk, lookup
+from recommender.database.session import Session
+from recommender.feed.memory import Looked, memory_values, remember, remember_at_once
+from recommender.feed.values import FeedItem, FeedPage
+from recommender.formats.scalars import LIST_SEPARATOR
+from recommender.models.tables import SERVED, SESSIONS
+from recommender.models.types import UtcDateTime
+from recommender.ranking.request import Profile, RequestSummary
+from recommender.ranking.scoring import score_key_of
+
+
+def write_page(
+    session: Session,
+    page: FeedPage,
+    asked: int,
+    looked_at: Looked,
+    contenders: Mapping[str, Any] | None,
+) -> bool:
+    """Write a page that is served: one statement on PostgreSQL, three on SQLite.
+
+    Args:
+        session: the caller's transaction, in which the user's row is locked.
+        page: the page, with one item at least.
+        asked: the number of videos that were asked for.
+        looked_at: the positions of the session that the request for the page marks as seen.
+        contenders: what the session carries to its next page, as it is stored.
+
+    Returns:
+        False if another page advanced the session before; then nothing is written.
+    """
+    request = page.request
+    values = _session_values(page, asked, looked_at.until, contenders)
+    rows = [{**_served_row(request, item), "asked": asked} for item in page.items]
+    write = _write_in_turn if lookup.is_sqlite(session) else _write_at_once
+    return write(session, request, values, rows, looked_at)
+
+
+def _session_values(
+    page: FeedPage, asked: int, seen_until: int, contenders: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the values with which a page begins its session or advances it.
+
+    A page that names a profile takes the session out of its experiment: it has no arm any more.
+    """
+    request, arm = page.request, page.request.arm
+    return {
+        "asker": request.user_id,
+        "own": request.session,
+        "before": request.position,
+        "after": request.position + len(page.items),
+        "again": request.rewatch,
+        "moment": request.as_of,
+        "looked": seen_until,
+        "feed": request.feed and request.feed.id,
+        "experiment": arm and arm.experiment_id,
+        "number": arm and arm.number,
+        "wanted": asked,
+        "is_last": int(page.exhausted),
+        "took": page.milliseconds,
+        "carried": contenders,
+    }
+
+
+def _write_in_turn(
+    session: Session,
+    request: RequestSummary,
+    values: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    looked_at: Looked,
+) -> bool:
+    """Write a page by three statements.
+
+    Returns:
+        False if another page advanced the session before.
+    """
+    is_first = request.position == 1
+    statement = _begin_statement(lookup.is_sqlite(session)) if is_first else _advance_statement()
+    started_at = lookup.run(session, statement, values).scalar()
+    if started_at is None:
+        return False
+    videos = [row["video_id"] for row in rows]
+    attempts = remember(session, request, videos, started_at, looked_at)
+    logged = [{**row, "attempt": attempts[row["video_id"]]} for row in rows]
+    bulk.insert(session, SERVED, logged, conflict=None)
+    return True
+
+
+def _write_at_once(
+    session: Session,
+    request: RequestSummary,
+    values: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    looked_at: Looked,
+) -> bool:
+    """Write a page by one statement, as `_write_in_turn` does by three."""
+    columns = [[row[column.name] for row in rows] for column in _LOGGED]
+    every = {
+        **values, **lookup.arrays(columns, "page"), **memory_values(request, looked_at)
+    }  # fmt: skip
+    statement = _write_statement(is_first=request.position == 1)
+    connection = lookup.connection(session)
+    return connection.execute(statement, every).first() is not None
+
+
+_LOGGED = tuple(column for column in SERVED.c if column.name != "attempt")
+
+
+@cache
+def _write_statement(*, is_first: bool) -> Any:
+    """Return the statement that advances a session, remembers its page and logs it."""
+    advanced = _begin_statement(False) if is_first else _advance_statement()  # noqa: FBT003
+    own = advanced.cte("own")
+    page = sa.select(lookup.unnested(_LOGGED, "page", joined=False)).cte("page")
+    remembered = remember_at_once(page, own).cte("remembered")
+    rows = sa.select(*page.c, remembered.c.attempts).join_from(
+        page, remembered, remembered.c.video_id == page.c.video_id
+    )
+    insert = postgresql.insert(SERVED).from_select([*page.c.keys(), "attempt"], rows)
+    statement = insert.on_conflict_do_nothing().returning(SERVED.c.user_id)
+    # SQLAlchemy 2.0 would compile ON CONFLICT on each execution.
+    return sa.lambda_stmt(
+        lambda: statement,
+        track_on=[_write_statement, is_first],
+        track_closure_variables=False,
+        lambda_cache={},
+    )
+
+
+_ADDED: dict[str, Any] = {
+    "asked": sa.bindparam("wanted", type_=BigInteger()),
+    "exhausted": sa.bindparam("is_last", type_=BigInteger()),
+    "milliseconds": sa.bindparam("took", type_=BigInteger()),
+}
+"""What a page adds to its session."""
+
+
+_CARRIED = sa.bindparam("carried", type_=SESSIONS.c.contenders.type)
+
+
+@cache
+def _begin_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
+    insert = (sqlite if on_sqlite else postgresql).insert(SESSIONS)
+    row: dict[str, Any] = {
+        "user_id": sa.bindparam("asker"),
+        "session": sa.bindparam("own"),
+        "next_position": sa.bindparam("after"),
+        "rewatch": sa.bindparam("again"),
+        "started_at": sa.bindparam("moment"),
+        "last_at": sa.bindparam("moment"),
+        "seen_until": sa.bindparam("looked"),
+        "feed_id": sa.bindparam("feed"),
+        "experiment_id": sa.bindparam("experiment"),
+        "arm": sa.bindparam("number"),
+        "pages": 1,
+        "contenders": _CARRIED,
+        **_ADDED,
+    }
+    return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.started_at)
+
+
+@cache
+def _advance_statement() -> Any:
+    latest = sa.bindparam("moment", type_=UtcDateTime())
+    looked = sa.bindparam("looked", type_=Integer())
+    return (
+        sa.update(SESSIONS)
+        .where(
+            SESSIONS.c.user_id == sa.bindparam("asker"),
+            SESSIONS.c.session == sa.bindparam("own"),
+            SESSIONS.c.next_position == sa.bindparam("before"),
+        )
+        .values(
+            next_position=sa.bindparam("after"),
+            last_at=bulk.greatest(SESSIONS.c.last_at, latest),
+            seen_until=bulk.greatest(SESSIONS.c.seen_until, looked),
+            arm=sa.bindparam("number", type_=SmallInteger()),
+            pages=SESSIONS.c.pages + 1,
+            contenders=_CARRIED,
+            **{name: SESSIONS.c[name] + value for name, value in _ADDED.items()},
+        )
+        .returning(SESSIONS.c.started_at)
+    )
+
+
+def _served_row(request: RequestSummary, item: FeedItem) -> Mapping[str, Any]:
+    profile = item.profile or request.profile
+    return {
+        "user_id": request.user_id,
+        "session": request.session,
+        "position": item.position,
+        "video_id": item.video_id,
+        "page": request.position,
+        "served_at": request.as_of,
+        "profile_id": profile.id,
+        "score_key": score_key_of(item.score),
+        "sources": LIST_SEPARATOR.join(item.sources),
+        "explored": item.explored,
+        "crowded": item.crowded,
+        "refilled": item.refilled,
+        "signals": _recorded_signals(profile, item),
+    }
+
+
+def _recorded_signals(profile: Profile, item: FeedItem) -> dict[str, float | list[float]]:
+    """Return the values of the signals that are not 0.
+
+    A signal of the host has its value and its weight, because no profile holds that weight.
+    """
+    weights = profile.weights
+    return {
+        name: part.value if name in weights else [part.value, part.weight]
+        for name, part in item.signals.items()
+        if part.value or name not in weights
+    }
