@@ -213,6 +213,7 @@ REPLACED: Mapping[sa.Column[Any], Replacement] = {
     VIDEOS.c.stats_at: _nothing,
     VIDEOS.c.neighbours_views: _zero,
     FOLLOWS.c.created_at: _nothing,
+    SESSIONS.c.contenders: _nothing,
     PROFILES.c.author: _nothing,
     PROFILES.c.note: _nothing,
     PROFILES.c.metrics: _nothing,
