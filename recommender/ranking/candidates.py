@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,11 +63,11 @@ def contenders(shape: Shape, viewer: Viewer) -> CTE:
     video_id = sa.cast(ids.c.value, BigInteger)
     power = literal(1 << len(every), BigInteger()).label("source")
     carried = sa.select(video_id.label("video_id"), power).where(*eligible(shape, viewer, video_id))
+    places = {source.name: place for place, source in enumerate(every)}
     added = [
-        _rows(shape, viewer, place, replace(source, quota=quota, select=ADDED[source.name]))
-        for place, source in enumerate(every)
-        if source.name in ADDED and quota_of(source, shape)
-        for quota in [source.quota // ADDED_PART]
+        _rows(shape, viewer, places[source.name], source)
+        for source in ADDED
+        if quota_of(source, shape)
     ]
     return _merged([carried, *added])
 
@@ -113,16 +113,13 @@ def _latest(viewer: Viewer) -> sa.Subquery:
 LATEST = 10
 """The number of enjoyed videos that bring in candidates between two pages."""
 
-ADDED_PART = 8
-"""The part of a source's quota that is added to contenders."""
-
-ADDED: Mapping[str, Callable[[Viewer, int], sa.Select[int]]] = {
-    "neighbours": _near_latest,
-    "hashtags": hashtags,
-    "creators": _by_latest,
-    EXPLORATION: fresh,
-}
-"""The sources that are added to contenders, and what they select."""
+ADDED = (
+    Source("neighbours", 25, _near_latest),
+    Source("hashtags", 40, hashtags),
+    Source("creators", 15, _by_latest),
+    Source(EXPLORATION, 10, fresh),
+)
+"""What is added to the contenders of a session: sources of the same names, with smaller quotas."""
 
 
 def sources_in(shape: Shape) -> tuple[Source, ...]:

@@ -255,6 +255,10 @@ class RequestSummary:
         }
 
 
+MOST_TRIALS = 5
+"""The largest number of places for trials on a page whose session carries candidates."""
+
+
 class Contenders(NamedTuple):
     """The best candidates that a session has not served, for its next page.
 
@@ -330,10 +334,12 @@ class FeedRequest(RequestSummary):
     def may_carry(self) -> bool:
         """True if its session may carry candidates to the next page, or from the page before.
 
-        A condition or a signal of the host may be another one on each page.
+        A condition or a signal of the host may be another one on each page. For a page with many
+        places for trials, too few videos on trial are added.
         """
         is_plain = self.where is None and not self.signals and self.rival is None
-        return is_plain and not self.profile.is_reference
+        trials = self.limit * self.settings.exploration_share
+        return is_plain and not self.profile.is_reference and trials <= MOST_TRIALS
 
     @property
     def served_until(self) -> datetime:

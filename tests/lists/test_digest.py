@@ -14,7 +14,15 @@ from recommender import Digest, InvalidValue, UnknownFeed, digest, run_transacti
 from recommender.lists import digest as digests
 from recommender.models.tables import REMEMBERED, SERVED, SESSIONS
 from tests.support.kinds import only_sqlite, slow_on_postgresql
-from tests.support.worlds import NOON, at, counted_statements, make_video, record, rows_of, writes_of_a_page
+from tests.support.worlds import (
+    NOON,
+    at,
+    counted_statements,
+    make_video,
+    record,
+    rows_of,
+    writes_of_a_page,
+)
 
 pytestmark = slow_on_postgresql
 
