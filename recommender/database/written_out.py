@@ -1,11 +1,13 @@
-"""Built-in numbers and texts of a statement, written into its SQL."""
+"""Large statements: numbers written into their SQL, and a short key for SQLAlchemy's cache."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy import BindParameter, ClauseElement
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -28,6 +30,25 @@ class _WrittenOut(BindParameter[Any]):
 def _write_out(element: _WrittenOut, compiler: SQLCompiler, **options: Any) -> str:
     value: Any = element.value
     return compiler.process(constant(value, element.type), **options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What identifies a statement; not a tuple, of which SQLAlchemy expects expressions."""
+
+    parts: tuple[Any, ...]
+
+
+def identified(statement: sa.Select[Any] | sa.Insert, *key: Any) -> sa.StatementLambdaElement:
+    """Return a statement that SQLAlchemy's cache identifies by a key, and not by its many parts.
+
+    Args:
+        statement: a statement that is built once; its values are given on execution.
+        key: what decides its text, such as the function that builds it and its arguments.
+    """
+    return sa.lambda_stmt(
+        lambda: statement, track_on=[_Key(key)], track_closure_variables=False, lambda_cache={}
+    )
 
 
 def written_out(statement: S) -> S:

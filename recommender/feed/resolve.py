@@ -22,6 +22,7 @@ from recommender.database.expressions import (
 )
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
+from recommender.database.written_out import identified
 from recommender.errors import InvalidValue
 from recommender.feed.assignment import assigned, with_experiment
 from recommender.feed.feeds import (
@@ -41,6 +42,7 @@ from recommender.learning.affinities import bounded_decay_exponent, decay_expone
 from recommender.models import (
     FeedSession,
     LearningState,
+    ProfileWeight,
     ServedVideo,
     User,
 )
@@ -227,7 +229,7 @@ def _viewer_rows(
 @cache
 def _viewer_query(
     form: tuple[bool, bool] | None, *, resumes: bool, names_feed: bool, is_locked: bool
-) -> Statement:
+) -> sa.StatementLambdaElement:
     """Return the query of the learning state, the viewer, the feed and the profile.
 
     Args:
@@ -256,8 +258,12 @@ def _viewer_query(
                 *row_ids,
             ]
         row_id = sa.func.coalesce(*row_ids) if len(row_ids) > 1 else row_ids[0]
-        query = with_profile(sa.select(viewer).select_from(viewer), row_id)
-    return query.prefix_with("/* recommender.resolve */")
+        # In the first row only, so that they are not converted for each weight.
+        is_first = sa.func.coalesce(ProfileWeight.position, 1) == 1
+        columns = [sa.case((is_first, column)).label(column.name) for column in viewer.c]
+        query = with_profile(sa.select(*columns).select_from(viewer), row_id)
+    statement = query.prefix_with("/* recommender.resolve */")
+    return identified(statement, _viewer_query, form, resumes, names_feed, is_locked)
 
 
 def _feed_id(*, resumes: bool, names_feed: bool) -> sa.SQLColumnExpression[int | None]:

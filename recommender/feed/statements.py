@@ -21,7 +21,7 @@ from sqlalchemy.util import LRUCache
 from recommender.database import lookup
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
-from recommender.database.written_out import written_out
+from recommender.database.written_out import identified, written_out
 from recommender.formats import scalars
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.models.tables import VIDEOS
@@ -231,12 +231,7 @@ def cached_statement(
     """
     check_sql_of(shape)
     statement = written_out(wrap(ranked(shape, shape.any_viewer()), name))
-    return sa.lambda_stmt(
-        lambda: statement,
-        track_on=[ranked, wrap, name, shape],
-        track_closure_variables=False,
-        lambda_cache={},
-    )
+    return identified(statement, ranked, wrap, name, shape)
 
 
 # A literal and not a string: SQLAlchemy would render a string again on each execution.

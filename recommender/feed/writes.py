@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
+from recommender.database.written_out import identified
 from recommender.feed.memory import Looked, memory_values, remember, remember_at_once
 from recommender.feed.values import FeedItem, FeedPage
 from recommender.formats.scalars import LIST_SEPARATOR
@@ -130,12 +131,7 @@ def _write_statement(*, is_first: bool) -> Any:
     insert = postgresql.insert(SERVED).from_select([*page.c.keys(), "attempt"], rows)
     statement = insert.on_conflict_do_nothing().returning(SERVED.c.user_id)
     # SQLAlchemy 2.0 would compile ON CONFLICT on each execution.
-    return sa.lambda_stmt(
-        lambda: statement,
-        track_on=[_write_statement, is_first],
-        track_closure_variables=False,
-        lambda_cache={},
-    )
+    return identified(statement, _write_statement, is_first)
 
 
 _ADDED: dict[str, Any] = {
