@@ -18,8 +18,8 @@ from recommender.errors import InvalidValue
 URL_VARIABLES = ("RECOMMENDER_DATABASE_URL", "DATABASE_URL")
 """The environment variables that may name the database; the first that is set wins."""
 
-MOST_CANDIDATES = 7_200
-"""The largest value of the setting `candidates`."""
+LEAST_CANDIDATES, MOST_CANDIDATES = 90, 7_200
+"""The bounds of the setting `candidates`."""
 
 DEFAULT_URL = "sqlite:///recommender.db"
 
@@ -193,7 +193,7 @@ class Settings:
     candidates: int = _setting(
         720,
         "Candidates of a page from all sources; fewer are faster.",
-        low=90,
+        low=LEAST_CANDIDATES,
         high=MOST_CANDIDATES,
     )
 

@@ -8,13 +8,16 @@ connection keeps its settings, which takes one statement in its lifetime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from recommender.database.expressions import materialized
 from recommender.settings import Settings
 
 LONGEST_MIGRATION = 86_400.0
@@ -81,3 +84,45 @@ def set_for_connection(connection: Connection, values: Mapping[str, str]) -> Non
     connection.execute(
         sa.select(*(sa.func.set_config(*pair, is_pooled) for pair in values.items()))
     )
+
+
+@contextmanager
+def shorter_statements(connection: Connection, seconds: float) -> Iterator[None]:
+    """Limit the statements in a ``with`` block, which runs in a savepoint: four statements more.
+
+    A limit that is shorter already stays. After the block the limit is as before. What a block
+    that fails has done is rolled back, and the transaction goes on.
+
+    Args:
+        connection: a connection to PostgreSQL, in a transaction.
+        seconds: the longest statement of the block.
+    """
+    with connection.begin_nested():
+        values = {"longest": timedelta(seconds=seconds), "written": milliseconds(seconds)}
+        before = connection.scalar(_SHORTEN, values)
+        yield
+        # The end of a savepoint keeps what was set in it; a rollback to it does not.
+        connection.execute(_SET_TIMEOUT, {"written": before})
+
+
+_TIMEOUT = "statement_timeout"
+
+_WRITTEN = sa.bindparam("written", type_=sa.Text())
+
+_SET_TIMEOUT = sa.select(sa.func.set_config(_TIMEOUT, _WRITTEN, sa.true()))
+
+
+def _shorten() -> sa.Select[Any]:
+    """Return the statement that shortens the limit for a transaction, and returns it as it was."""
+    # Materialized, so that it is read before it is set.
+    before = materialized(
+        sa.select(sa.func.current_setting(_TIMEOUT).label("written")).cte("before")
+    )
+    was = sa.cast(before.c.written, sa.Interval())
+    no_limit = sa.literal(timedelta(), sa.Interval())
+    is_longer = sa.or_(was == no_limit, was > sa.bindparam("longest", type_=sa.Interval()))
+    limit = sa.case((is_longer, _WRITTEN), else_=before.c.written)
+    return sa.select(before.c.written, sa.func.set_config(_TIMEOUT, limit, sa.true()))
+
+
+_SHORTEN = _shorten()

@@ -46,8 +46,11 @@ LONGEST_DELAY = 10.0
 UNDEFINED_TABLE = "42P01"
 """PostgreSQL's SQLSTATE of a missing table."""
 
+CANCELLED = "57014"
+"""PostgreSQL's SQLSTATE of a statement that took too long, or that someone cancelled."""
+
 _ERROR_OF_SQLSTATE: tuple[tuple[str, type[RecommenderError]], ...] = (
-    ("57014", QueryTimeout),
+    (CANCELLED, QueryTimeout),
     ("55P03", DatabaseBusy),
     ("40", DatabaseBusy),
     ("53100", StorageFailure),
@@ -201,6 +204,11 @@ def _delay(attempt: int) -> float:
 def is_busy(error: DBAPIError) -> bool:
     """Return whether an error is a conflict with another transaction, or a lock timeout."""
     return _state(error).startswith(_BUSY)
+
+
+def is_timeout(error: DBAPIError) -> bool:
+    """Return whether PostgreSQL cancelled a statement, as it does after `statement_timeout`."""
+    return _state(error) == CANCELLED
 
 
 def _is_retryable(error: DBAPIError) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement
 
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
+from recommender.feed.budget import Ranked, checked_budget, more_reduced, ranked_within
 from recommender.feed.items import (
     check_videos_exist,
     outcomes_of,
@@ -20,7 +21,7 @@ from recommender.feed.items import (
     scored_candidates,
     video_key,
 )
-from recommender.feed.places import in_order, is_refillable, left_over, ranked_places, refilled
+from recommender.feed.places import in_order, is_refillable, left_over, refilled
 from recommender.feed.reasons import with_reasons
 from recommender.feed.recorded import recorded_page
 from recommender.feed.resolve import resolve
@@ -32,7 +33,7 @@ from recommender.feed.values import FeedItem, FeedPage, Words, checked_words
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey
 from recommender.logs import log
-from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, FeedRequest, Profile
+from recommender.ranking.request import DEFAULT_LIMIT, LARGEST_LIMIT, FeedRequest
 from recommender.ranking.signals import Signal
 from recommender.ranking.sources import BACKFILL
 from recommender.settings import Settings
@@ -60,6 +61,7 @@ def for_you(
     settings: Settings | None = None,
     reasons: bool = False,
     words: Mapping[str, Words] | None = None,
+    budget_ms: float | None = None,
 ) -> FeedPage:
     """Return the viewer's next For You page, and record it as served.
 
@@ -102,6 +104,11 @@ def for_you(
         reasons: whether the items tell their reasons: one statement more for a known viewer, also
             for a page that was served already.
         words: the words for each format in these sentences; another format is called a video.
+        budget_ms: the time that the ranking may take, 1 to 3,600,000 milliseconds; None for any
+            time. If recent pages took longer, a page ranks fewer candidates. On PostgreSQL a
+            ranking that takes twice as long is cancelled, and the page comes from few sources.
+            `FeedPage.reduced` tells it. It is no promise: looking up the viewer, showing and
+            recording the page come on top.
 
     Raises:
         InvalidValue: a value has the wrong form.
@@ -112,12 +119,13 @@ def for_you(
         UnknownProfile: the profile or version does not exist.
     """
     started, own_words = time.monotonic(), checked_words(words)
+    budget = checked_budget(budget_ms)
     request = resolve(
         session, user, profile, feed=feed, limit=limit, as_of=as_of, where=where, formats=formats,
         exclude=exclude, signals=signals, settings=settings, cursor=cursor, session_id=session_id,
         rewatch=rewatch, assign=assign, lock=record,
     )  # fmt: skip
-    page = make_page(session, request, record=record)
+    page = make_page(session, request, record=record, budget_ms=budget)
     if reasons:
         page = with_reasons(session, request, page, own_words)
     took, place = time.monotonic() - started, request.position
@@ -129,7 +137,9 @@ def for_you(
     return page
 
 
-def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPage:
+def make_page(
+    session: Session, request: FeedRequest, *, record: bool, budget_ms: float | None = None
+) -> FeedPage:
     """Make the page of a resolved request: candidates, places, items, the record of it.
 
     A page that was served already is returned as it was.
@@ -137,7 +147,7 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
     if request.is_served:
         return recorded_page(session, request)
     started = time.monotonic()
-    candidates, places = ranked_places(session, request)
+    candidates, places, reduced = ranked_within(session, request, budget_ms)
     page = FeedPage(request, ())
     if len(places) < request.limit:
         page = short_page(session, request)
@@ -146,12 +156,16 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
         page = replace(page, exhausted=len(places) < request.limit)
     items = placed_items(session, request, candidates, places)
     if request.rival is not None:
-        items = interleaved_items(session, request, request.rival, candidates, items)
+        against = replace(request, profile=request.rival, rival=None)
+        others = ranked_within(session, against, budget_ms)
+        items = interleaved_items(session, request, candidates, items, against, others)
+        reduced = more_reduced(reduced, others.reduced)
     took = time.monotonic() - started
-    page = replace(page, items=items, milliseconds=round(1000 * took))
+    page = replace(page, items=items, milliseconds=round(1000 * took), reduced=reduced)
     if not (record and request.known):
         return page
-    contenders = left_over(request, candidates, places)
+    # What few sources left over would be ranked by the pages after it, too.
+    contenders = None if reduced == "sources" else left_over(request, candidates, places)
     stored = contenders and stored_contenders(request, contenders)
     return serve(session, page, request.settings, request.seen_until, stored)
 
@@ -159,25 +173,25 @@ def make_page(session: Session, request: FeedRequest, *, record: bool) -> FeedPa
 def interleaved_items(
     session: Session,
     request: FeedRequest,
-    rival: Profile,
     candidates: Candidates,
     own: Sequence[FeedItem],
+    against: FeedRequest,
+    others: Ranked,
 ) -> tuple[FeedItem, ...]:
-    """Return the videos of a page and of the rival profile's page in turn: two statements.
+    """Return the videos of a page and of the rival profile's page in turn: one statement.
 
     Args:
         session: the caller's transaction.
         request: as `resolve` returns it.
-        rival: the profile of the other page.
         candidates: the candidates of the page.
         own: the items of the page.
+        against: the same request with the rival profile.
+        others: what was ranked for that request.
     """
-    against = replace(request, profile=rival, rival=None)
-    others, places = ranked_places(session, against)
-    teams = own, placed_items(session, against, others, places)
+    teams = own, placed_items(session, against, others.candidates, others.places)
     videos = {
         row.video_id: candidate
-        for each, found in ((request, candidates), (against, others))
+        for each, found in ((request, candidates), (against, others.candidates))
         for row, candidate in zip(found.rows, scored_candidates(each, found.rows), strict=True)
     }
     lists = [[item.video_id for item in team] for team in teams]
@@ -187,7 +201,7 @@ def interleaved_items(
             teams[pick.team][pick.place],
             position=position,
             crowded=pick.crowded,
-            profile=rival if pick.team else None,
+            profile=against.profile if pick.team else None,
         )
         for position, pick in enumerate(picks, start=request.position)
     )

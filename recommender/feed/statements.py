@@ -9,7 +9,7 @@ again for each request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
@@ -48,7 +48,19 @@ MAX_STATEMENTS = 100
 A profile with other signals is another shape of request, and so another statement.
 """
 
-_compiled_by_pool: WeakKeyDictionary[sa.Pool, MutableMapping[Any, Any]] = WeakKeyDictionary()
+
+class _Compiled(LRUCache[Any, Any]):
+    """The compiled statements of a pool, and how often one was compiled."""
+
+    compiled = 0
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Keep a statement that was compiled."""
+        self.compiled += 1
+        super().__setitem__(key, value)
+
+
+_compiled_by_pool: WeakKeyDictionary[sa.Pool, _Compiled] = WeakKeyDictionary()
 
 RankedQuery: TypeAlias = Callable[[Shape, Viewer], Statement]
 """A module-level function that builds the statement of the ranked videos."""
@@ -211,12 +223,17 @@ def run_cached(
     return connection.execute(statement, values, execution_options=options)
 
 
-def _compiled_statements(connection: sa.Connection) -> MutableMapping[Any, Any]:
+def times_compiled(connection: sa.Connection) -> int:
+    """Return how often a statement of pages was compiled for an engine."""
+    return _compiled_statements(connection).compiled
+
+
+def _compiled_statements(connection: sa.Connection) -> _Compiled:
     """Return the compiled statements of a pool, the least recently used of which is dropped."""
     # SQLAlchemy's own cache keeps 500 statements of any size; each of these takes some megabytes.
     pool = connection.engine.pool
     if pool not in _compiled_by_pool:
-        _compiled_by_pool[pool] = LRUCache(MAX_STATEMENTS, threshold=0)
+        _compiled_by_pool[pool] = _Compiled(MAX_STATEMENTS, threshold=0)
     return _compiled_by_pool[pool]
 
 

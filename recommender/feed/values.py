@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from recommender.errors import InvalidValue
 from recommender.formats import scalars
@@ -170,6 +170,10 @@ class FeedItem:
         return {name: part.as_dict() for name, part in self.signals.items()}
 
 
+Reduction: TypeAlias = Literal["candidates", "sources"]
+"""How a page within a budget was made cheaper: from fewer candidates, or from few sources."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeedPage:
     """An ordered page of a feed, with the request that it answers.
@@ -186,6 +190,9 @@ class FeedPage:
         milliseconds: the time from the resolved request to the ranked page, 0 if not measured.
         cut_short: whether the page is short because the scan for `where` reached
             `Settings.scan_limit`; the next page goes on with it. False if it is served again.
+        reduced: how the page was made cheaper to keep to its budget: ``candidates`` if its sources
+            gave fewer of them, ``sources`` if only few sources were read, because a ranking from
+            all was cancelled. None if it was not, and if it is served again.
     """
 
     request: RequestSummary
@@ -196,6 +203,7 @@ class FeedPage:
     cut_short: bool = False
     stale: bool = False
     milliseconds: int = field(default=0, compare=False)
+    reduced: Reduction | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _summarize(self)
@@ -214,6 +222,7 @@ class FeedPage:
             "exhausted": self.exhausted,
             "cut_short": self.cut_short,
             "stale": self.stale,
+            **({"reduced": self.reduced} if self.reduced else {}),
             "items": [item.as_dict(signals=signals) for item in self.items],
         }
 

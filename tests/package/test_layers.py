@@ -44,7 +44,7 @@ FOR_HOSTS = "testing"
 """The module for the tests of hosts: it imports all wings but `cli`, and nothing imports it."""
 
 LONGEST_MODULE = 400
-MOST_MODULES = 19
+MOST_MODULES = 20
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_migrations" not in path.parts)
 

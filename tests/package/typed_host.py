@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -153,9 +153,10 @@ def pages(session: Session | scoped_session[Session], flask: scoped_session[Sess
     words = {"article": Words("articles", "read", "read on", "subscribed to")}
     page = for_you(
         session, "ana", formats=["article"], exclude=[3, "v"], signals=own, reasons=True,
-        words=words,
+        words=words, budget_ms=50,
     )  # fmt: skip
     assert_type(page, FeedPage)
+    assert_type(page.reduced, Literal["candidates", "sources"] | None)
     long = Video.duration_ms > 60_000
     ranked = recommender.rank(flask, "ana", ["v", 2], where=long, exclude=[2], reasons=True)
     assert_type(ranked.items[0].filters, tuple[FilterOutcome, ...])
