@@ -32,6 +32,7 @@ from tests.support.worlds import (
     NOON,
     at,
     counted_statements,
+    follow,
     make_user,
     make_video,
     mute,
@@ -120,8 +121,7 @@ def test_candidates_are_doubled_where_the_median_of_twenty_pages_was_below_half_
 
 def test_a_page_that_began_before_the_last_change_does_not_count(pool: sa.Pool) -> None:
     note_pages(pool, 9.0, PAGES_BEFORE_FEWER)
-    for _ in range(PAGES_BEFORE_FEWER):
-        note(pool, 0, 9.0)
+    note(pool, 0, 9.0)
     assert pace_of(pool) == Pace(1)
 
 
@@ -129,6 +129,15 @@ def test_engines_have_paces_of_their_own(pool: sa.Pool) -> None:
     other = sa.create_engine("sqlite://").pool
     note_pages(pool, 9.0, PAGES_BEFORE_FEWER)
     assert (pace_of(pool).halvings, pace_of(other).halvings) == (1, 0)
+
+
+def test_the_reference_is_never_reduced(session: Session) -> None:
+    make_world(session, videos=3)
+    note_pages(pool_in(session), 9.0, PAGES_BEFORE_FEWER)
+    with counted_statements(session.connection()) as sent:
+        page = serve(session, profile="classic", record=False, budget_ms=ENOUGH)
+    assert page.reduced is None
+    assert not [each for each in sent if "set_config" in each]
 
 
 @pytest.mark.parametrize(
@@ -252,19 +261,20 @@ def test_what_the_host_has_written_or_holds_stays_after_a_cancelled_ranking(
 def test_a_page_is_an_error_only_where_the_cheap_one_takes_too_long_too(session: Session) -> None:
     make_world(session)
     register(session, SLEEPING)
-    session.execute(sa.text("SET LOCAL statement_timeout = '60ms'"))
+    # Without the newest videos, few sources would end the feed.
+    recommender.create_feed(session, "own", sources=["asleep", "following"])
+    session.execute(sa.text("SET LOCAL statement_timeout = '200ms'"))
     for options in ({"where": IS_ASLEEP}, {"feed": "own"}):
-        # Without the newest videos, few sources would end the feed.
-        recommender.create_feed(session, "own", sources=["asleep", "following"])
         with (
             pytest.raises(QueryTimeout),
             session.begin_nested(),
             recommender.database.transactions.translate_errors(),
         ):
             serve(session, budget_ms=TIGHT, **options)
-    assert limit_of_statements(session) == "60ms"
+    assert limit_of_statements(session) == "200ms"
 
 
+@pytest.mark.slow
 @only_postgresql
 def test_both_profiles_of_an_interleaved_page_keep_to_the_budget(session: Session) -> None:
     make_world(session)
@@ -286,19 +296,62 @@ def test_a_page_of_two_rankings_is_reduced_as_the_cheaper_one() -> None:
 @only_postgresql
 def test_other_errors_are_raised(session: Session) -> None:
     make_world(session)
-    fails = sa.cast(Video.key, sa.Integer()) == 1
+    fails = sa.select(Video.id).where(sa.cast(Video.key, sa.Integer()) > 0).order_by(Video.id)
+    register(session, Registry(sources=[Source("failing", 5, lambda *_: fails)]))
     with pytest.raises(DBAPIError), session.begin_nested():
-        serve(session, budget_ms=ENOUGH, where=fails)
+        serve(session, budget_ms=ENOUGH)
 
 
+def test_a_cheap_page_reads_as_little_as_with_the_fewest_candidates_and_nothing_carried(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_world(session)
+    page = serve(session)
+    ((carried,),) = rows_of(session, SESSIONS, "contenders")
+    assert carried is not None
+    monkeypatch.setattr(budget, "_ranked_in_time", lambda *_: None)
+    with counted_statements(session.connection()) as sent:
+        for candidates in (90, 720):
+            options: dict[str, Any] = {
+                "formats": ["reel", "clip"],
+                "settings": Settings(candidates=candidates),
+            }
+            serve(session, record=False, budget_ms=ENOUGH, **options)
+    few, many = (each for each in sent if "recommender.for_you" in each)
+    assert few == many
+    following = serve(session, page, budget_ms=ENOUGH)
+    assert {item.sources for item in following.items} == {("newest",)}
+
+
+@only_postgresql
+def test_a_ranking_is_cancelled_after_twice_its_budget_and_not_before_it_can_be_planned(
+    session: Session,
+) -> None:
+    make_world(session, videos=1)
+    limits: list[str] = []
+
+    def collect(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "longest" in statement:
+            limits.append(values["written"])
+
+    bind = session.connection()
+    sa.event.listen(bind, "before_cursor_execute", collect)
+    for given in (1, 5.5, 60.0):
+        serve(session, record=False, budget_ms=given)
+    sa.event.remove(bind, "before_cursor_execute", collect)
+    assert limits == ["10", "11", "120"]
+
+
+@pytest.mark.slow
 @only_postgresql
 def test_a_cheap_page_reads_no_source_that_its_feed_does_not_read(session: Session) -> None:
     make_world(session)
     register(session, SLEEPING)
-    quotas = {"newest": 1, "trending": 0, "asleep": 5}
+    follow(session, "viewer", "c1")
+    quotas = {"newest": 1, "following": 0, "asleep": 5}
     recommender.create_feed(session, "own", sources=quotas, formats=["reel", "clip"])
     for number in range(5):
-        make_video(session, f"r{number}", format="reel", published_at=at(-number))
+        make_video(session, f"r{number}", creator="c1", format="reel", published_at=at(-number))
     page = serve(session, budget_ms=TIGHT, feed="own")
     assert (page.reduced, page.request.feed and page.request.feed.label) == ("sources", "own@1")
     assert sorted(names(page)) == ["r0", "r1", "r2"]
@@ -322,6 +375,15 @@ def test_the_limit_of_statements_is_only_shortened(
         except KeyError:
             pass
         assert limit_of_statements(session) == before
+
+
+@only_postgresql
+def test_the_limit_of_statements_is_the_same_after_the_transaction(session: Session) -> None:
+    limit = limit_of_statements(session)
+    with Session(session.connection().engine) as own:
+        with own.begin(), shorter_statements(own.connection(), 2.0):
+            pass
+        assert limit_of_statements(own) == limit
 
 
 @pytest.mark.parametrize("given", [0, 0.5, -1, float("nan"), 3_600_001, True, "20"])
