@@ -95,7 +95,8 @@ def left_over(
         places: the places of the page.
     """
     is_last = candidates.pages >= request.settings.whole_every
-    if is_last or not request.may_carry or any(place.refilled for place in places):
+    are_scarce = any(place.refilled or place.crowded for place in places)
+    if is_last or are_scarce or not request.may_carry:
         return None
     taken = {place.candidate for place in places}
     left = [row.video_id for index, row in enumerate(candidates.rows) if index not in taken]

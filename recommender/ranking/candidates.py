@@ -17,7 +17,7 @@ from recommender.models.tables import NEIGHBOURS
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
-from recommender.ranking.history import keyed_videos, neighbour_weight
+from recommender.ranking.history import VideoId, keyed_videos, neighbour_weight
 from recommender.ranking.sources import (
     BACKFILL,
     CANDIDATES,
@@ -62,7 +62,8 @@ def contenders(shape: Shape, viewer: Viewer) -> CTE:
     ids = json_texts(viewer.given).table_valued("value", name="carried")
     video_id = sa.cast(ids.c.value, BigInteger)
     power = literal(1 << len(every), BigInteger()).label("source")
-    carried = sa.select(video_id.label("video_id"), power).where(*eligible(shape, viewer, video_id))
+    carried: Statement = sa.select(video_id.label("video_id"), power)
+    carried = _with_conditions(carried, shape, viewer, video_id)
     places = {source.name: place for place, source in enumerate(every)}
     added = [
         _rows(shape, viewer, places[source.name], source)
@@ -169,9 +170,17 @@ def source_candidates(source: Source, shape: Shape, viewer: Viewer) -> Statement
         rows = statement.subquery(f"every_{source.name}")
         return passing(rows, allowed(shape, viewer)).limit(quota)
     (video_id,) = statement.selected_columns if source.is_listed else (Video.id,)
-    if source.is_listed and (shape.has_conditions or shape.formats):
+    return _with_conditions(statement, shape, viewer, video_id).limit(quota)
+
+
+def _with_conditions(
+    statement: Statement, shape: Shape, viewer: Viewer, video_id: VideoId
+) -> Statement:
+    """Return the rows of a source that are eligible."""
+    is_listed = video_id is not Video.id
+    if is_listed and (shape.has_conditions or shape.formats):
         statement = statement.join(Video, Video.id == video_id)
-    return statement.where(*eligible(shape, viewer, video_id)).limit(quota)
+    return statement.where(*eligible(shape, viewer, video_id))
 
 
 def _backfill(statement: Statement, quota: int, shape: Shape, viewer: Viewer) -> Statement:

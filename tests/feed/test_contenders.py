@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import FeedPage, Registry, Settings, Source
+from recommender import FeedPage, Filter, Registry, Settings, Source
 from recommender.ingest.videos import set_video_status
 from recommender.models import Video
 from recommender.models.tables import SESSIONS, VIDEOS
@@ -263,6 +263,27 @@ def test_explain_names_the_pool_of_a_served_page(session: Session) -> None:
     stored = session.scalars(sa.text("SELECT sources FROM rec_feed_items WHERE page > 1")).all()
     assert {POOL in each.split("|") for each in stored} == {True}
     assert json.dumps([item.as_dict() for item in following.items])
+
+
+def test_a_feed_of_formats_and_a_registered_filter_are_asked_again(session: Session) -> None:
+    make_world(session)
+    session.execute(sa.update(VIDEOS).where(VIDEOS.c.id % 2 == 0).values(format="reel"))
+    recommender.create_feed(session, "reels", formats=["reel"])
+    own = Filter("own", lambda _viewer: Video.key != "v9", "the shop has no more of it")
+    register(session, Registry(filters=[own]))
+    page = serve(session, feed="reels")
+    following = go_on(session, page)
+    assert any(from_pool(following))
+    assert {item.format for item in following.items} == {"reel"}
+    assert "v9" not in names(following)
+
+
+def test_where_videos_are_scarce_nothing_is_carried(session: Session) -> None:
+    make_user(session)
+    for number in range(40):
+        make_video(session, f"v{number}", creator="one", published_at=at(-60 - number))
+    assert [item.crowded for item in serve(session).items] == [False, True, True]
+    assert carried(session) is None
 
 
 def test_a_source_of_the_host_cannot_have_the_name() -> None:

@@ -75,6 +75,9 @@ def test_after_the_first_page_no_statement_is_compiled(world: Session, profile: 
             found.append((given[4].cache_hit, given[2].split("*/")[0]))
 
     served(world, "u0", 3, profile, 0)
+    with world.begin_nested() as nested:  # a page that goes on with carried candidates
+        served(world, "u2", 5, profile, 90)
+        nested.rollback()
     sa.event.listen(world.connection(), "before_cursor_execute", note)
     try:
         for user, limit, minutes in (("u1", 3, 0), ("u0", 2, 60), ("u2", 5, 90)):
