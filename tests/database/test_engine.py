@@ -796,7 +796,7 @@ DEFAULTS = {
     "lately_prior": 30.0,
     "interests": 20,
     "candidates": 720,
-    "whole_every": 5,
+    "whole_every": 1,
     "scan_limit": 10_000,
     "suggestion_days": 5,
     "suggestion_memory": 90,
