@@ -32,6 +32,12 @@ def _write_out(element: _WrittenOut, compiler: SQLCompiler, **options: Any) -> s
     return compiler.process(constant(value, element.type), **options)
 
 
+POSITIONAL = "recommender_positional"
+
+AS_POSITIONAL = {POSITIONAL: True}
+"""The execution options of a long statement, whose parameters psycopg is to get by number."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Key:
     """What identifies a statement; not a tuple, of which SQLAlchemy expects expressions."""

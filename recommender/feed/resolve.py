@@ -22,7 +22,7 @@ from recommender.database.expressions import (
 )
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
-from recommender.database.written_out import identified
+from recommender.database.written_out import AS_POSITIONAL, identified
 from recommender.errors import InvalidValue
 from recommender.feed.assignment import assigned, with_experiment
 from recommender.feed.feeds import (
@@ -216,7 +216,7 @@ def _viewer_rows(
     for is_locked in (True, False) if lock else (False,):
         names_feed = values["feed"] is not None
         query = _viewer_query(form, resumes=resumes, names_feed=names_feed, is_locked=is_locked)
-        rows = connection.execute(query, values).all()
+        rows = connection.execute(query, values, execution_options=AS_POSITIONAL).all()
         if rows and rows[0].merged_into is not None:
             # The viewer was merged while this transaction waited for the lock.
             return _viewer_rows(session, values, profile, resumes=resumes, lock=lock)

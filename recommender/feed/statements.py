@@ -21,7 +21,7 @@ from sqlalchemy.util import LRUCache
 from recommender.database import lookup
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
-from recommender.database.written_out import identified, written_out
+from recommender.database.written_out import AS_POSITIONAL, identified, written_out
 from recommender.formats import scalars
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
 from recommender.models.tables import VIDEOS
@@ -219,7 +219,7 @@ def run_cached(
         statement: the statement.
         values: its values, from `values_of` a request.
     """
-    options: Any = {"compiled_cache": _compiled_statements(connection)}
+    options: Any = {"compiled_cache": _compiled_statements(connection), **AS_POSITIONAL}
     return connection.execute(statement, values, execution_options=options)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
-from recommender.database.written_out import identified
+from recommender.database.written_out import AS_POSITIONAL, identified
 from recommender.feed.memory import Looked, memory_values, remember, remember_at_once
 from recommender.feed.values import FeedItem, FeedPage
 from recommender.formats.scalars import LIST_SEPARATOR
@@ -112,7 +112,8 @@ def _write_at_once(
     }  # fmt: skip
     statement = _write_statement(is_first=request.position == 1)
     connection = lookup.connection(session)
-    return connection.execute(statement, every).first() is not None
+    written = connection.execute(statement, every, execution_options=AS_POSITIONAL)
+    return written.first() is not None
 
 
 _LOGGED = tuple(column for column in SERVED.c if column.name != "attempt")

@@ -236,6 +236,7 @@ def test_a_page_that_contenders_do_not_fill_reads_all_sources(session: Session) 
         record(session, "impression", video)
     for number in range(9):
         make_video(session, f"new{number}", creator=f"c{number}", published_at=at(-1))
+    session.execute(sa.update(VIDEOS).values(impressions=1_000))  # none is on trial
     following = go_on(session, page)
     assert len(following.items) == 3
     assert not any(from_pool(following))

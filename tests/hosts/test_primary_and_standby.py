@@ -87,8 +87,9 @@ def test_a_standby_that_caught_up_ranks_the_page(pair: Pair) -> None:
     pair.replica.catch_up()
     counts.append(statements(pair, cursor))
     cursor = pair.feed.page("viewer", cursor=cursor).cursor
+    writes = 3 if pair.primary.dialect.name == "sqlite" else 1
     assert [*counts, statements(pair, cursor), statements(pair, cursor)] == [
-        (1, 6), (2, 2), (3, 5), (3, 2),
+        (1, 3 + writes), (2, 2), (3, 2 + writes), (3, 2),
     ]  # fmt: skip
 
 

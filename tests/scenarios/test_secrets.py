@@ -215,4 +215,4 @@ def test_no_input_is_ever_run_or_unpickled() -> None:
         calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
         if used := modules & DANGEROUS | calls & CALLS:
             found[path.stem] = used
-    assert found == {"workers": {"multiprocessing"}, "measure": {"multiprocessing"}}
+    assert found == {"workers": {"multiprocessing"}, "clients": {"multiprocessing"}}
