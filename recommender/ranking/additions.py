@@ -200,6 +200,7 @@ def _renamed(
     def rename(copy: BindParameter[Any]) -> None:
         # The request gives a required one its value, even if its key is the host's too.
         if not copy.required and (name := names.get(copy.key)) is not None:
+            copy.__class__ = BindParameter  # a statement of the registry may have written it out
             vars(copy).update(key=name, unique=False, value=None, callable=None, required=True)
             renamed.add(name)
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import CacheStats
 from sqlalchemy.orm import Session
 
 import recommender
-from recommender import Settings, feed_query
+from recommender import Registry, Settings, Source, feed_query
 from recommender.database.expressions import named
 from recommender.database.written_out import written_out
 from recommender.feed.statements import (
@@ -28,7 +28,15 @@ from recommender.ranking.classic import ranked_reference
 from recommender.ranking.scoring import top_candidates
 from recommender.ranking.viewer import Shape, values_of
 from tests.support.oracle import VIEWERS, load, random_weights, random_world
-from tests.support.worlds import NOON, at, counted_statements, names, preview, unspread
+from tests.support.worlds import (
+    NOON,
+    at,
+    counted_statements,
+    names,
+    preview,
+    register,
+    unspread,
+)
 
 
 @pytest.fixture
@@ -198,3 +206,16 @@ def test_two_statements_with_other_values_written_out_are_two(session: Session) 
     for values in ([1, 2], [0.5, 0.25], ["a", "b"], [1, 1.0]):
         rows = [session.execute(written_out(sa.select(sa.literal(it)))).scalar() for it in values]
         assert rows == values
+
+
+def test_an_expression_may_be_a_condition_of_requests_and_a_part_of_the_registry(
+    world: Session,
+) -> None:
+    shared = sa.func.length(Video.key) < 3
+    own = Source("short", 5, lambda *_: sa.select(Video.id).where(shared).order_by(Video.id))
+    options: dict[str, Any] = {"user": "u0", "as_of": NOON, "limit": 5}
+    alone = names(preview(world, where=shared, **options))
+    register(world, Registry(sources=[own]))
+    preview(world, **options)  # writes its numbers out
+    assert set(names(preview(world, where=shared, **options))) == set(alone)
+    assert {len(name) for name in alone} == {2}
