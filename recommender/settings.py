@@ -198,7 +198,7 @@ class Settings:
     )
 
     whole_every: int = _setting(
-        1, "Pages of a session for each that reads all sources; the others rank what it left.",
+        1, "Pages of a session of which one reads all sources; the others rank what it left.",
         low=1, high=20,
     )  # fmt: skip
     scan_limit: int = _setting(

@@ -221,8 +221,8 @@ def prepare_engine(
     Call it before the engine's first connection. On SQLite it sets WAL (a file of 64 MB, or more
     during a large transaction), a cache of at most 32 MB per connection, foreign keys, a busy
     timeout and real transactions. A transaction begins with BEGIN IMMEDIATE if the execution option
-    ``recommender_write`` is set before its first statement. On PostgreSQL it only keeps the
-    registry.
+    ``recommender_write`` is set before its first statement. On PostgreSQL it keeps
+    the registry, and long statements of this package get their parameters by number.
 
     Args:
         engine: an `Engine` or an `AsyncEngine`.
@@ -248,7 +248,7 @@ def prepare_engine(
     return engine
 
 
-_PARAMETER = re.compile(r"%(?:%|\((\w+)\)s)")
+_PARAMETER = re.compile(r"%(?:%|\(([^)]+)\)s)")
 
 
 def _run_positional(cursor: Any, statement: str, values: Any, context: Any) -> bool:

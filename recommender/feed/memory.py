@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -23,7 +23,6 @@ from recommender.formats.scalars import AnyKey
 from recommender.models.serving import FOR_YOU_MEMORY
 from recommender.models.tables import FEEDS, REMEMBERED, SERVED, SESSIONS, USERS
 from recommender.models.types import UtcDateTime
-from recommender.ranking.request import RequestSummary
 from recommender.telemetry import traced
 
 
@@ -35,54 +34,36 @@ class Looked(NamedTuple):
 
 
 def remember(
-    session: Session,
-    request: RequestSummary,
-    videos: Sequence[int],
-    started_at: datetime,
-    looked_at: Looked,
+    session: Session, values: Mapping[str, Any], videos: Sequence[int], started_at: datetime
 ) -> dict[int, int]:
-    """Remember that the videos of a page were served: one statement.
+    """Remember that the videos of a page were served: one statement, on SQLite.
 
     Args:
-        session: the caller's transaction, in which the user's row is locked.
-        request: the request of the page.
+        session: the caller's transaction.
+        values: the user, session, memory and time of the page (`owner`, `own`, `memory`, `moment`),
+            and the positions that the request for it marks as seen (`marked`, `looked`).
         videos: the row ids of the page's videos.
         started_at: the time at which the session began.
-        looked_at: the positions of the session that the request for the page marks as seen.
 
     Returns:
         How often each video was served to the user by now, by the video's row id.
     """
-    values = {
-        **memory_values(request, looked_at),
-        # A host's clock may go back, but nothing in a session is older than the session.
-        "moment": max(request.as_of, started_at),
-        **lookup.listed_values(session, 1, [(video,) for video in videos]),
-    }
-    rows = lookup.run(session, _remember_statement(lookup.is_sqlite(session)), values)
+    listed = lookup.listed_values(session, 1, [(video,) for video in videos])
+    # A host's clock may go back, but nothing in a session is older than the session.
+    moment = max(values["moment"], started_at)
+    rows = lookup.run(session, _remember_statement(), {**values, "moment": moment, **listed})
     return {row.video_id: row.attempts for row in rows}
-
-
-def memory_values(request: RequestSummary, looked_at: Looked) -> dict[str, Any]:
-    """Return the values of a statement of `remember_at_once`, but for the time."""
-    return {
-        "owner": request.user_id,
-        "memory": request.memory,
-        "own": request.session,
-        "marked": looked_at.after,
-        "looked": looked_at.until,
-    }
 
 
 _MOMENT = sa.bindparam("moment", type_=UtcDateTime())
 
 
 @cache
-def _remember_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
+def _remember_statement() -> Any:
     """Return the statement that remembers a page, and marks the pages before as seen."""
-    listed = lookup.listed(on_sqlite, (REMEMBERED.c.video_id,))
+    listed = lookup.listed(True, (REMEMBERED.c.video_id,))  # noqa: FBT003 - on SQLite
     page = _page(listed, _MOMENT).select_from(listed)
-    return _remembered(page, _pages_before(), sqlite if on_sqlite else postgresql)
+    return _remembered(page, _pages_before(), sqlite)
 
 
 def remember_at_once(page: FromClause, own: FromClause) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from recommender.database import bulk, lookup
 from recommender.database.session import Session
 from recommender.database.written_out import AS_POSITIONAL, identified
-from recommender.feed.memory import Looked, memory_values, remember, remember_at_once
+from recommender.feed.memory import Looked, remember, remember_at_once
 from recommender.feed.values import FeedItem, FeedPage
 from recommender.formats.scalars import LIST_SEPARATOR
 from recommender.models.tables import SERVED, SESSIONS
@@ -41,29 +41,30 @@ def write_page(
     Returns:
         False if another page advanced the session before; then nothing is written.
     """
-    request = page.request
-    values = _session_values(page, asked, looked_at.until, contenders)
-    rows = [{**_served_row(request, item), "asked": asked} for item in page.items]
+    values = _values(page, asked, looked_at, contenders)
+    rows = [{**_served_row(page.request, item), "asked": asked} for item in page.items]
     write = _write_in_turn if lookup.is_sqlite(session) else _write_at_once
-    return write(session, request, values, rows, looked_at)
+    return write(session, values, rows, is_first=page.request.position == 1)
 
 
-def _session_values(
-    page: FeedPage, asked: int, seen_until: int, contenders: Mapping[str, Any] | None
+def _values(
+    page: FeedPage, asked: int, looked_at: Looked, contenders: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the values with which a page begins its session or advances it.
+    """Return the values with which a page goes on with its session, and is remembered.
 
     A page that names a profile takes the session out of its experiment: it has no arm any more.
     """
     request, arm = page.request, page.request.arm
     return {
-        "asker": request.user_id,
+        "owner": request.user_id,
+        "memory": request.memory,
         "own": request.session,
         "before": request.position,
         "after": request.position + len(page.items),
         "again": request.rewatch,
         "moment": request.as_of,
-        "looked": seen_until,
+        "marked": looked_at.after,
+        "looked": looked_at.until,
         "feed": request.feed and request.feed.id,
         "experiment": arm and arm.experiment_id,
         "number": arm and arm.number,
@@ -74,43 +75,30 @@ def _session_values(
     }
 
 
-def _write_in_turn(
-    session: Session,
-    request: RequestSummary,
-    values: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    looked_at: Looked,
-) -> bool:
-    """Write a page by three statements.
+Rows = Sequence[Mapping[str, Any]]
 
-    Returns:
-        False if another page advanced the session before.
-    """
-    is_first = request.position == 1
-    statement = _begin_statement(lookup.is_sqlite(session)) if is_first else _advance_statement()
+
+def _write_in_turn(
+    session: Session, values: Mapping[str, Any], rows: Rows, *, is_first: bool
+) -> bool:
+    """Write a page by three statements, on SQLite."""
+    statement = _begin_statement(sqlite) if is_first else _advance_statement()
     started_at = lookup.run(session, statement, values).scalar()
     if started_at is None:
         return False
-    videos = [row["video_id"] for row in rows]
-    attempts = remember(session, request, videos, started_at, looked_at)
+    attempts = remember(session, values, [row["video_id"] for row in rows], started_at)
     logged = [{**row, "attempt": attempts[row["video_id"]]} for row in rows]
     bulk.insert(session, SERVED, logged, conflict=None)
     return True
 
 
 def _write_at_once(
-    session: Session,
-    request: RequestSummary,
-    values: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    looked_at: Looked,
+    session: Session, values: Mapping[str, Any], rows: Rows, *, is_first: bool
 ) -> bool:
-    """Write a page by one statement, as `_write_in_turn` does by three."""
+    """Write a page by one statement, on PostgreSQL."""
     columns = [[row[column.name] for row in rows] for column in _LOGGED]
-    every = {
-        **values, **lookup.arrays(columns, "page"), **memory_values(request, looked_at)
-    }  # fmt: skip
-    statement = _write_statement(is_first=request.position == 1)
+    every = {**values, **lookup.arrays(columns, "page")}
+    statement = _write_statement(is_first=is_first)
     connection = lookup.connection(session)
     written = connection.execute(statement, every, execution_options=AS_POSITIONAL)
     return written.first() is not None
@@ -122,7 +110,7 @@ _LOGGED = tuple(column for column in SERVED.c if column.name != "attempt")
 @cache
 def _write_statement(*, is_first: bool) -> Any:
     """Return the statement that advances a session, remembers its page and logs it."""
-    advanced = _begin_statement(False) if is_first else _advance_statement()  # noqa: FBT003
+    advanced = _begin_statement(postgresql) if is_first else _advance_statement()
     own = advanced.cte("own")
     page = sa.select(lookup.unnested(_LOGGED, "page", joined=False)).cte("page")
     remembered = remember_at_once(page, own).cte("remembered")
@@ -147,10 +135,10 @@ _CARRIED = sa.bindparam("carried", type_=SESSIONS.c.contenders.type)
 
 
 @cache
-def _begin_statement(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
-    insert = (sqlite if on_sqlite else postgresql).insert(SESSIONS)
+def _begin_statement(dialect: Any) -> Any:
+    insert = dialect.insert(SESSIONS)
     row: dict[str, Any] = {
-        "user_id": sa.bindparam("asker"),
+        "user_id": sa.bindparam("owner", type_=BigInteger()),
         "session": sa.bindparam("own"),
         "next_position": sa.bindparam("after"),
         "rewatch": sa.bindparam("again"),
@@ -174,7 +162,7 @@ def _advance_statement() -> Any:
     return (
         sa.update(SESSIONS)
         .where(
-            SESSIONS.c.user_id == sa.bindparam("asker"),
+            SESSIONS.c.user_id == sa.bindparam("owner", type_=BigInteger()),
             SESSIONS.c.session == sa.bindparam("own"),
             SESSIONS.c.next_position == sa.bindparam("before"),
         )

@@ -44,6 +44,7 @@ from recommender.database.engine import (
     prepare_engine,
 )
 from recommender.database.transactions import WRITE, run_transaction, translate_errors, writing
+from recommender.database.written_out import AS_POSITIONAL
 from recommender.settings import Settings, configured_url, variable_of
 
 SECRET = "hunter" + "2"
@@ -925,3 +926,15 @@ def test_what_a_url_says_of_its_connection_stands(new_database: Callable[..., st
         assert connection.scalar(sa.text("SHOW application_name")) == "mine"
         assert connection.scalar(sa.text("SHOW client_encoding")) == "UTF8"
     engine.dispose()
+
+
+def test_parameters_by_number_are_those_by_name(engine: Engine) -> None:
+    values = [sa.bindparam(name, value) for name, value in (("a-b", 5), ("a b", "100%"), ("é", 7))]
+    again = sa.bindparam("é", 7)
+    statement = sa.select(*values, sa.literal_column("'5%'"), again + sa.bindparam("a-b", 5))
+    with engine.connect() as connection:
+        rows = [
+            tuple(connection.execute(statement, execution_options=options).one())
+            for options in ({}, AS_POSITIONAL)
+        ]
+    assert rows == [(5, "100%", 7, "5%", 12)] * 2
