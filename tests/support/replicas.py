@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Protocol
 
 import psycopg
 
-from tests.support.postgres import own_server
+from tests.support.postgres import Server, own_server
 
 
 class Replica(Protocol):
@@ -62,15 +62,64 @@ class Standby:
 
 
 def _wait(standby: psycopg.Connection, question: str) -> None:
+    wait_for(lambda: standby.execute(question).fetchone() == (True,))
+
+
+def wait_for(is_done: Callable[[], bool]) -> None:
+    """Wait until something is done, ten seconds at most."""
     for _ in range(1_000):
-        if standby.execute(question).fetchone() == (True,):
+        if is_done():
             return
         time.sleep(0.01)
-    raise RuntimeError(f"the standby does not follow: {question}")
+    raise RuntimeError("it is not done after ten seconds")
 
 
 @contextmanager
 def primary_and_standby() -> Iterator[tuple[str, str]]:
     """Start a server and a streaming standby of it, and yield their URLs without a database."""
-    with own_server(synchronous_commit="on") as primary, own_server(primary=primary) as standby:
+    with replicated_servers() as (primary, standby):
         yield primary.url, standby.url
+
+
+@contextmanager
+def replicated_servers(*, is_synchronous: bool = False) -> Iterator[tuple[Server, Server]]:
+    """Start a server and a streaming standby of it.
+
+    Args:
+        is_synchronous: whether a commit waits until the standby has applied it.
+    """
+    commit = "remote_apply"  # without a synchronous standby as `on`
+    with (
+        own_server(synchronous_commit=commit) as primary,
+        own_server(primary=primary, synchronous_commit=commit) as standby,
+    ):
+        if is_synchronous:
+            _configure(primary, "synchronous_standby_names", "*")
+            _ask(primary, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
+        yield primary, standby
+
+
+def cut_off(primary: Server, standby: Server) -> None:
+    """Give a standby everything that the primary has written, and nothing from now on."""
+    with psycopg.connect(f"{primary.url}/postgres") as connection:
+        (written,) = connection.execute("SELECT pg_current_wal_lsn()").fetchone() or ()
+    _ask(standby, f"SELECT pg_last_wal_replay_lsn() >= '{written}'")
+    _configure(standby, "primary_conninfo", "")
+    _ask(standby, "SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+
+
+def promote(standby: Server) -> None:
+    """Make a standby the primary, and wait until it takes writes."""
+    _ask(standby, "SELECT pg_promote()")
+
+
+def _configure(server: Server, name: str, value: str) -> None:
+    with psycopg.connect(f"{server.url}/postgres", autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def _ask(server: Server, question: str) -> None:
+    """Wait until the answer of a server is yes."""
+    with psycopg.connect(f"{server.url}/postgres", autocommit=True) as connection:
+        _wait(connection, question)
