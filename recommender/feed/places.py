@@ -44,8 +44,10 @@ def ranked_places(session: Session, request: FeedRequest) -> tuple[Candidates, l
     A page that would be short takes one more if there are videos for followers only. A page that
     the session's contenders do not fill takes one more, too.
     """
-    if request.contenders is not None:
-        candidates = read_contenders(session, request, request.contenders)
+    carried = request.contenders
+    # The page before may have been a shorter one.
+    if carried is not None and len(carried.videos) >= LEAST_CARRIED * request.limit:
+        candidates = read_contenders(session, request, carried)
         places = select(request, candidates)
         if places and len(places) == request.limit and not any(each.crowded for each in places):
             return candidates, places

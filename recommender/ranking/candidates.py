@@ -118,7 +118,7 @@ ADDED = (
     Source("neighbours", 25, _near_latest),
     Source("hashtags", 40, hashtags),
     Source("creators", 15, _by_latest),
-    Source(EXPLORATION, 10, fresh),
+    Source(EXPLORATION, 40, fresh),  # as many as on other pages: some take places by their scores
 )
 """What is added to the contenders of a session: sources of the same names, with smaller quotas."""
 

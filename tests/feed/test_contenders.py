@@ -150,10 +150,10 @@ def test_every_filter_is_asked_again(session: Session) -> None:
     assert creator_of(session, muted) not in {item.creator for item in following.items}
 
 
-def go_on_quietly(session: Session, page: FeedPage) -> FeedPage:
+def go_on_quietly(session: Session, page: FeedPage, **options: Any) -> FeedPage:
     """Return the next page, and take it back."""
     with session.begin_nested() as nested:
-        following = go_on(session, page)
+        following = go_on(session, page, **options)
         nested.rollback()
     return following
 
@@ -247,6 +247,36 @@ def test_what_is_fewer_than_two_pages_is_not_carried(session: Session) -> None:
     page = serve(session)
     assert carried(session) is None  # five are left
     assert len(go_on(session, page).items) == 3
+
+
+def test_a_larger_page_than_the_one_before_reads_all_sources(session: Session) -> None:
+    make_user(session)
+    for number in range(60):
+        make_video(session, f"v{number}", creator=f"c{number}", published_at=at(-60 - number))
+    page = serve(session, limit=10)
+    half = len(carried(session)["videos"]) // 2
+    assert all(from_pool(go_on_quietly(session, page, limit=half)))
+    following = go_on(session, page, limit=half + 1)
+    assert len(following.items) == half + 1
+    assert not any(from_pool(following))
+
+
+def test_as_many_places_are_for_trials_as_if_all_sources_were_read(session: Session) -> None:
+    make_user(session)
+    for number in range(120):
+        make_video(session, f"v{number}", creator=f"c{number % 60}", published_at=at(-60 - number))
+    session.execute(sa.update(VIDEOS).where(VIDEOS.c.id % 2 == 0).values(impressions=1_000))
+    explored = []
+    for each in (EACH, Settings(whole_every=5)):
+        settings = replace(each, exploration_share=0.25)
+        with session.begin_nested() as nested:
+            pages = [serve(session, session_id=OWN, limit=20, settings=settings)]
+            for _ in range(2):
+                pages.append(go_on(session, pages[-1], limit=20, settings=settings))
+            nested.rollback()
+        explored.append([[item.explored for item in page.items].count(True) for page in pages])
+    assert any(from_pool(pages[-1]))
+    assert explored[0] == explored[1] == [5, 5, 5]
 
 
 def test_a_cursor_presented_again_gives_the_page_that_was_served(session: Session) -> None:
