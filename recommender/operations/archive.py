@@ -43,6 +43,7 @@ from recommender.models.tables import (
     LEARNING_STATE,
     OUTSIDE_CANDIDATES,
     PROFILES,
+    SESSIONS,
     SOUNDS,
     USERS,
     VIDEOS,
@@ -148,7 +149,9 @@ def _lines(session: Session, owner: int) -> Iterator[Line]:
     yield from _rows(session, "sounds", owned.order_by(SOUNDS.c.id))
     for table in OTHERS:
         rows = _rows(session, table.name.removeprefix(PREFIX), _of(table, ids))
-        yield from _as_of(session, moment, rows) if table is AFFINITIES else rows
+        if table is AFFINITIES:
+            rows = _as_of(session, moment, rows)
+        yield from _with_contenders(session, rows) if table is SESSIONS else rows
 
 
 def _rows(session: Session, kind: str, query: Statement) -> Iterator[Line]:
@@ -183,6 +186,20 @@ def _as_of(session: Session, moment: datetime, affinities: Iterable[Line]) -> It
     learning = learning_at(first_state(session.execute(sa.select(LEARNING_STATE))), moment)
     for kind, row in affinities:
         yield kind, {**row, "score": row["score"] * getattr(learning, row["subject"])}
+
+
+def _with_contenders(session: Session, sessions: Iterable[Line]) -> Iterator[Line]:
+    """Return sessions with the keys of the videos that they carry in place of the row ids."""
+    for kind, row in sessions:
+        carried = row["contenders"]
+        yield kind, {**row, "contenders": carried and _keys_of(session, carried["videos"])}
+
+
+def _keys_of(session: Session, ids: Sequence[int]) -> list[str]:
+    """Return the keys of videos, in the order of their row ids."""
+    found = session.execute(sa.select(VIDEOS.c.id, VIDEOS.c.key).where(VIDEOS.c.id.in_(ids)))
+    keys = {row.id: row.key for row in found}
+    return [keys[each] for each in ids if each in keys]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

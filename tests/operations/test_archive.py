@@ -17,7 +17,9 @@ import recommender
 from recommender import (
     InvalidValue,
     NotFound,
+    Settings,
     UnknownUser,
+    VideoRow,
     erase_user,
     explain,
     export_user,
@@ -29,6 +31,7 @@ from recommender import (
 from recommender.files.batches import ROW_KINDS
 from recommender.formats import scalars
 from recommender.models import User
+from recommender.models.tables import SESSIONS, VIDEOS
 from recommender.operations.archive import CONTAINED, NAMES, WHOSE
 from recommender.operations.inventory import PER_USER
 from tests.support.catalog_rows import just_before
@@ -132,6 +135,24 @@ def test_an_archive_has_no_other_users_but_creators(engine: Engine, tmp_path: Pa
     named = {value for rows in found.values() for row in rows for value in row.values()
              if isinstance(value, str) and value.startswith("u")}  # fmt: skip
     assert named <= creators
+
+
+@slow_on_postgresql
+def test_an_archive_names_the_videos_that_a_session_carries(engine: Engine, tmp_path: Path) -> None:
+    rows: list[VideoRow] = [{"id": f"v{number}", "creator": f"c{number}"} for number in range(9)]
+    with Session(engine.execution_options(recommender_write=True)) as session, session.begin():
+        recommender.upsert_users(session, [{"id": MARK}])
+        recommender.upsert_videos(session, rows)
+        page = recommender.for_you(session, MARK, limit=2, settings=Settings(whole_every=5))
+        recommender.for_you(session, MARK, limit=2, settings=Settings(whole_every=1))
+        carried = session.scalars(sa.select(SESSIONS.c.contenders)).all()
+        keys = {row.id: row.key for row in session.execute(sa.select(VIDEOS.c.id, VIDEOS.c.key))}
+    (ids,) = (each["videos"] for each in carried if each)
+    found = {
+        row["session"]: row["contenders"] for row in exported(engine, tmp_path)["feed_sessions"]
+    }
+    assert found.pop(str(page.session)) == [keys[each] for each in ids]
+    assert [*found.values()] == [None]
 
 
 @slow_on_postgresql
