@@ -93,23 +93,32 @@ def test_beyond_5000_viewers_each_find_counts_5000() -> None:
 @pytest.mark.parametrize(
     ("changes", "server", "servers"),
     [
-        ({}, Server(cores=2, terabytes=1, price=50), (2, 1, 2)),
-        ({}, Server(cores=2, terabytes=0.003, price=50), (6, 1, 6)),  # 4.08 of 1.88 GB each
-        ({"copies": 1}, Server(cores=2, terabytes=0.003, price=50), (3, 1, 3)),
-        ({"peak": 100}, Server(cores=1, terabytes=1, price=50), (2, 6, 6)),  # 2.69 cores, half busy
+        ({}, Server(cores=2, terabytes=1, price=50), (2, 1, 2, 1)),
+        ({}, Server(cores=2, terabytes=0.003, price=50), (6, 1, 6, 1)),  # 4.08 of 1.88 GB each
+        ({"copies": 1}, Server(cores=2, terabytes=0.003, price=50), (3, 1, 3, 1)),
+        (
+            {"peak": 100},
+            Server(cores=1, terabytes=1, price=50),
+            (2, 6, 6, 4),
+        ),  # 2.69 and 1.56 cores, half busy
     ],
 )
 def test_servers_hold_the_bytes_and_do_the_work(
-    changes: dict[str, Any], server: Server, servers: tuple[int, int, int]
+    changes: dict[str, Any], server: Server, servers: tuple[int, int, int, int]
 ) -> None:
     made = plan_of(replace(SMALL, **changes), server)
-    assert (made.servers_for_bytes, made.servers_for_cores, made.servers) == servers
+    needed = made.servers_for_bytes, made.servers_for_cores, made.servers, made.application_servers
+    assert needed == servers
     assert made.price == (made.servers + made.application_servers) * 50
 
 
 def test_no_user_has_more_states_than_there_are_videos() -> None:
     made = tables(plan_of(replace(SMALL, days_remembered=10_000), SERVER))
     assert (made["interactions"][0], made["served"][0]) == (10_000_000, 10_000_000)
+
+
+def test_a_video_has_no_more_neighbours_than_there_are_others() -> None:
+    assert tables(plan_of(replace(SMALL, videos=3), SERVER))["video_neighbours"][0] == 6
 
 
 def test_every_table_is_planned_or_left_out_on_purpose() -> None:
