@@ -57,7 +57,7 @@ _collected: set[tuple[str, str]] = set()
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark as `slow` what a test repeats on PostgreSQL: with other values, or if it takes long.
 
-    Each is also in one of five parts, so that CI can run one fifth of them on a day.
+    Each is also in one of ten parts, so that CI can run one of them on a day.
     """
     parameters = getattr(item, "callspec", None)
     kind = parameters.params.get("kind") if parameters else None
@@ -65,7 +65,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     takes_long = item.get_closest_marker("slow_on_postgresql") or (function, kind) in _collected
     if kind == "postgresql" and (function, "sqlite") in _collected and takes_long:
         item.add_marker(pytest.mark.slow)
-        item.add_marker(f"repeat_{crc32(item.nodeid.encode()) % 5}")
+        item.add_marker(f"repeat_{crc32(item.nodeid.encode()) % 10}")
     _collected.add((function, str(kind)))
 
 
