@@ -96,9 +96,10 @@ def left_over(
         candidates: the candidates of the page.
         places: the places of the page.
     """
-    is_last = candidates.pages >= request.settings.whole_every
+    # The swipes on its first page tell more than any other, so the second reads all sources too.
+    is_whole_next = request.position == 1 or candidates.pages >= request.settings.whole_every
     are_scarce = any(place.refilled or place.crowded for place in places)
-    if is_last or are_scarce or not request.may_carry:
+    if is_whole_next or are_scarce or not request.may_carry:
         return None
     taken = {place.candidate for place in places}
     left = [row.video_id for index, row in enumerate(candidates.rows) if index not in taken]

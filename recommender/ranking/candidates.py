@@ -18,6 +18,7 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import Conditions, followed_creators, newest_of_followed
 from recommender.ranking.filters import allowed, eligible, listed
 from recommender.ranking.history import VideoId, keyed_videos, neighbour_weight
+from recommender.ranking.interests import creators_enjoyed_last, enjoyed_last, hashtags_enjoyed_last
 from recommender.ranking.sources import (
     BACKFILL,
     CANDIDATES,
@@ -26,8 +27,8 @@ from recommender.ranking.sources import (
     SOURCES,
     Source,
     fresh,
-    hashtags,
     newest_of,
+    newest_tagged,
 )
 from recommender.ranking.viewer import Shape, Viewer
 
@@ -75,7 +76,7 @@ def contenders(shape: Shape, viewer: Viewer) -> CTE:
 
 def _near_latest(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The nearest neighbours of the videos enjoyed last."""
-    near, latest = NEIGHBOURS.c, _latest(viewer)
+    near, latest = NEIGHBOURS.c, enjoyed_last(viewer)
     weight = sa.func.sum(neighbour_weight(near) * latest.c.weight).label("weight")
     nearest = (
         sa.select(near.video_id, weight)
@@ -92,32 +93,25 @@ def _near_latest(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 def _by_latest(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos by the creators of the videos enjoyed last."""
-    video, latest = aliased(Video), _latest(viewer)
-    wanted = (
-        sa.select(video.creator_id.label("subject"))
-        .select_from(latest)
-        .join(video, video.id == latest.c.video_id)
-        .where(video.creator_id.is_not(None))
-        .distinct()
-        .subquery("latest_creators")
-    )
+    wanted = creators_enjoyed_last(viewer).distinct().subquery("latest_creators")
     return newest_of(viewer, Video.creator_id, wanted, quota, "latest_since")
 
 
-def _latest(viewer: Viewer) -> sa.Subquery:
-    """Return the videos enjoyed last, with weights."""
-    recent = viewer.recent
-    latest = sa.select(recent).order_by(recent.c.weight.desc()).limit(LATEST)
-    return latest.subquery("latest")
+def _tagged_like_latest(viewer: Viewer, quota: int) -> sa.Select[int]:
+    """The newest videos with the hashtags of the videos enjoyed last, few per hashtag."""
+    every = hashtags_enjoyed_last(viewer).distinct().subquery("latest_hashtags")
+    return newest_tagged(viewer, every, quota, NEWEST_PER_HASHTAG)
 
 
-LATEST = 10
-"""The number of enjoyed videos that bring in candidates between two pages."""
+NEWEST_PER_HASHTAG = 10
+"""The largest number of videos read per hashtag of the videos enjoyed last."""
 
+import os
+Q=[int(x) for x in os.environ.get("Q","25,40,15").split(",")]
 ADDED = (
-    Source("neighbours", 25, _near_latest),
-    Source("hashtags", 40, hashtags),
-    Source("creators", 15, _by_latest),
+    Source("neighbours", Q[0], _near_latest),
+    Source("hashtags", Q[1], _tagged_like_latest),
+    Source("creators", Q[2], _by_latest),
     Source(EXPLORATION, 40, fresh),  # as many as on other pages: some take places by their scores
 )
 """What is added to the contenders of a session: sources of the same names, with smaller quotas."""

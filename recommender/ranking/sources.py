@@ -17,15 +17,9 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, ColumnElement, FromClause, Subquery, Text, literal
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from recommender.database.expressions import Order, Statement, fence, largest, materialized
+from recommender.database.expressions import Statement, fence, materialized
 from recommender.formats.scalars import LIST_LENGTH, UNDATED
 from recommender.models import (
-    Affinity,
-    Hashtag,
-    MutedCreator,
-    MutedHashtag,
-    MutedSound,
-    Sound,
     UserHashtag,
     UserSound,
     Video,
@@ -33,8 +27,9 @@ from recommender.models import (
 )
 from recommender.models.tables import RECENT
 from recommender.models.types import UtcDateTime
-from recommender.ranking.audience import blocked_users, with_statuses
+from recommender.ranking.audience import with_statuses
 from recommender.ranking.history import engagements_of
+from recommender.ranking.interests import ORDER, creators_enjoyed_last, is_wanted, most_liked
 from recommender.ranking.viewer import CYCLE, Viewer
 
 LEAST_TREND = -1e6
@@ -54,12 +49,6 @@ NEW_VIDEO_LIMIT = 1_000
 
 SHUFFLE_STEP = 1_220_703_125
 """The distance in the shuffled cycle between two consecutive videos."""
-
-MUTED = {
-    "creator": MutedCreator.creator_id,
-    "hashtag": MutedHashtag.hashtag_id,
-    "sound": MutedSound.sound_id,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +123,25 @@ def social(viewer: Viewer, quota: int) -> sa.Select[int]:
 def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos with hashtags that the viewer declared or has most affinity to."""
     declared = sa.select(UserHashtag.hashtag_id).where(
-        UserHashtag.user_id == viewer.user_id, _wanted(viewer, "hashtag", UserHashtag.hashtag_id)
+        UserHashtag.user_id == viewer.user_id, is_wanted(viewer, "hashtag", UserHashtag.hashtag_id)
     )
     every = sa.union(declared, most_liked(viewer, "hashtag")).subquery("every_hashtag")
     return newest_tagged(viewer, every, quota)
 
 
-def newest_tagged(viewer: Viewer, hashtags: FromClause, quota: int) -> sa.Select[int]:
+def newest_tagged(
+    viewer: Viewer, hashtags: FromClause, quota: int, each: int = VIDEOS_PER_SUBJECT
+) -> sa.Select[int]:
     """Return the newest videos with some hashtags, a few per hashtag.
 
     Args:
         viewer: the viewer of the request.
         hashtags: rows of `hashtag_id`.
         quota: the quota of the source.
+        each: the largest number of videos read per hashtag.
     """
     # All hashtags of a video have one `listed_at`, so DISTINCT leaves one row per video.
-    tag, wanted = VideoHashtag, _with_oldest(viewer, hashtags)
+    tag, wanted = VideoHashtag, _with_oldest(viewer, hashtags, each)
     listed = (
         sa.select(tag.video_id, tag.listed_at.label("published_at"))
         .join(wanted, wanted.c.hashtag_id == tag.hashtag_id)
@@ -159,7 +151,7 @@ def newest_tagged(viewer: Viewer, hashtags: FromClause, quota: int) -> sa.Select
     return _newest_among(listed, quota)
 
 
-def _with_oldest(viewer: Viewer, every: FromClause) -> CTE:
+def _with_oldest(viewer: Viewer, every: FromClause, each: int) -> CTE:
     """Return hashtags with the publication time of the oldest video to read."""
     # The limit is above any possible number: it makes SQLite compute the table once.
     since = (
@@ -168,14 +160,14 @@ def _with_oldest(viewer: Viewer, every: FromClause) -> CTE:
             VideoHashtag.hashtag_id == every.c.hashtag_id, VideoHashtag.listed_at <= viewer.as_of
         )
         .order_by(VideoHashtag.listed_at.desc())
-        .offset(VIDEOS_PER_SUBJECT - 1)
+        .offset(each - 1)
         .limit(1)
         .scalar_subquery()
     )
     earliest = literal(UNDATED, UtcDateTime())
     return materialized(
         sa.select(every.c.hashtag_id, sa.func.coalesce(since, earliest).label("since"))
-        .limit(LIST_LENGTH + viewer.interests)
+        .limit((LIST_LENGTH + 1) * viewer.interests)
         .cte("wanted_hashtags")
     )
 
@@ -183,51 +175,17 @@ def _with_oldest(viewer: Viewer, every: FromClause) -> CTE:
 def sounds(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos with sounds that the viewer declared or has most affinity to."""
     declared = sa.select(UserSound.sound_id).where(
-        UserSound.user_id == viewer.user_id, _wanted(viewer, "sound", UserSound.sound_id)
+        UserSound.user_id == viewer.user_id, is_wanted(viewer, "sound", UserSound.sound_id)
     )
     wanted = sa.union(declared, most_liked(viewer, "sound")).subquery("wanted_sounds")
     return newest_of(viewer, Video.sound_id, wanted, quota, "sounds_since")
 
 
 def creators(viewer: Viewer, quota: int) -> sa.Select[int]:
-    """The newest videos by creators to whom the viewer has most affinity."""
-    wanted = most_liked(viewer, "creator").subquery("wanted_creators")
+    """The newest videos by creators to whom the viewer has most affinity, or enjoyed last."""
+    both = sa.union(most_liked(viewer, "creator"), creators_enjoyed_last(viewer))
+    wanted = both.subquery("wanted_creators")
     return newest_of(viewer, Video.creator_id, wanted, quota, "creators_since")
-
-
-def most_liked(viewer: Viewer, subject: str) -> sa.Select[int]:
-    """Return the creators, hashtags or sounds that the viewer has most affinity to."""
-    liked = sa.select(Affinity.subject_id.label("subject"), Affinity.score.label("value")).where(
-        Affinity.user_id == viewer.user_id,
-        Affinity.subject == subject,
-        Affinity.score > 0,
-        _wanted(viewer, subject, Affinity.subject_id),
-    )
-    best = largest(liked, viewer.interests, ORDER.get(subject), f"liked_{subject}")
-    return sa.select(best.c.subject)
-
-
-def _named(name: InstrumentedAttribute[str]) -> Order:
-    return lambda subject: sa.select(name).where(name.class_.id == subject).scalar_subquery()
-
-
-ORDER: dict[str, Order] = {"hashtag": _named(Hashtag.name), "sound": _named(Sound.key)}
-"""The order of subjects with equal affinities, or with equally new videos.
-
-Creators keep the order of their ids, because an import keeps it.
-"""
-
-
-def _wanted(
-    viewer: Viewer, subject: str, column: InstrumentedAttribute[int]
-) -> ColumnElement[bool]:
-    """Return the condition that the viewer did not mute a subject, and no block is between them."""
-    muted = MUTED[subject]
-    owner: ColumnElement[int] = muted.class_.user_id
-    is_wanted = column.not_in(sa.select(muted).where(owner == viewer.user_id))
-    if subject != "creator":
-        return is_wanted
-    return sa.and_(is_wanted, column.not_in(blocked_users(viewer)))
 
 
 def trending(viewer: Viewer, quota: int) -> sa.Select[int]:

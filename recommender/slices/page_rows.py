@@ -33,13 +33,13 @@ from recommender.ranking.audience import with_statuses
 from recommender.ranking.candidates import quota_of, served_candidates, source_candidates
 from recommender.ranking.features import viewer_terms
 from recommender.ranking.filters import listed
+from recommender.ranking.interests import creators_enjoyed_last, most_liked
 from recommender.ranking.request import LARGEST_LIMIT, REFERENCE, FeedRequest, Profile
 from recommender.ranking.sources import (
     BACKFILL,
     EXPLORATION,
     NEW_VIDEO_LIMIT,
     SCAN_FACTOR,
-    most_liked,
 )
 from recommender.ranking.viewer import Shape, Viewer
 from recommender.settings import Settings
@@ -223,7 +223,8 @@ def _followed(viewer: Viewer) -> sa.Subquery:
 
 
 def _liked_creators(viewer: Viewer) -> sa.Subquery:
-    return most_liked(viewer, "creator").subquery("liked_creators")
+    both = sa.union(most_liked(viewer, "creator"), creators_enjoyed_last(viewer))
+    return both.subquery("liked_creators")
 
 
 def _liked_sounds(viewer: Viewer) -> sa.Subquery:

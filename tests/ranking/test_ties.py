@@ -12,7 +12,7 @@ from recommender import resolve
 from recommender.ingest.upserts import get_or_create_ids
 from recommender.models import Video
 from recommender.models.tables import AFFINITIES, HASHTAGS, SOUNDS, USERS
-from recommender.ranking import sources
+from recommender.ranking import interests, sources
 from recommender.ranking.viewer import Viewer
 from recommender.settings import Settings
 from tests.support.worlds import NOON, at, make_user, make_video
@@ -39,7 +39,7 @@ def test_equal_affinities_are_cut_by_name(session: Session, subject: str, table:
     names = {row_id: name for name, row_id in ids.items()}
     for limit, expected in BEST.items():
         request = resolve(session, "viewer", settings=Settings(interests=limit))
-        chosen = session.scalars(sources.most_liked(Viewer.of(request), subject))
+        chosen = session.scalars(interests.most_liked(Viewer.of(request), subject))
         assert {names[row_id] for row_id in chosen} == set(expected)
 
 

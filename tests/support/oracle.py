@@ -492,7 +492,9 @@ class Oracle:
         videos, viewer = self.world.videos, self.viewer
         tags = {*viewer.get("interests", ()), *self.best("hashtag")} - self.muted("hashtag")
         sounds = {*viewer.get("liked_sounds", ()), *self.best("sound")} - self.muted("sound")
-        creators = set(self.best("creator"))
+        enjoyed = [*self.recent][: self.settings.interests]
+        creators = {*self.best("creator"), *(videos[key]["creator"] for key in enjoyed)}
+        creators -= {None, *self.muted("creator")}
         return {
             "following": [key for key in keys if videos[key]["creator"] in self.wanted],
             "hashtags": [key for key in keys if tags & set(videos[key]["hashtags"])],
