@@ -306,7 +306,7 @@ def test_a_cheap_page_reads_as_little_as_with_the_fewest_candidates_and_nothing_
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_world(session)
-    page = serve(session)
+    page = serve(session, serve(session))
     ((carried,),) = rows_of(session, SESSIONS, "contenders")
     assert carried is not None
     monkeypatch.setattr(budget, "_ranked_in_time", lambda *_: None)
