@@ -187,7 +187,9 @@ class Settings:
         high=1,
     )  # fmt: skip
     interests: int = _setting(
-        20, "Strongest hashtags, sounds and creators, of each kind, that candidates come from.",
+        20,
+        "Strongest hashtags, sounds and creators, and videos enjoyed last, of each kind, that"
+        " candidates come from.",
         low=1, high=500,
     )  # fmt: skip
     candidates: int = _setting(
@@ -198,7 +200,7 @@ class Settings:
     )
 
     whole_every: int = _setting(
-        1, "Pages of a session of which one reads all sources; the others rank what it left.",
+        5, "Pages of a session, after its first, of which one reads all sources; 1: every page.",
         low=1, high=20,
     )  # fmt: skip
     scan_limit: int = _setting(

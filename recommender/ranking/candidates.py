@@ -106,12 +106,10 @@ def _tagged_like_latest(viewer: Viewer, quota: int) -> sa.Select[int]:
 NEWEST_PER_HASHTAG = 10
 """The largest number of videos read per hashtag of the videos enjoyed last."""
 
-import os
-Q=[int(x) for x in os.environ.get("Q","25,40,15").split(",")]
 ADDED = (
-    Source("neighbours", Q[0], _near_latest),
-    Source("hashtags", Q[1], _tagged_like_latest),
-    Source("creators", Q[2], _by_latest),
+    Source("neighbours", 10, _near_latest),
+    Source("hashtags", 60, _tagged_like_latest),
+    Source("creators", 60, _by_latest),
     Source(EXPLORATION, 40, fresh),  # as many as on other pages: some take places by their scores
 )
 """What is added to the contenders of a session: sources of the same names, with smaller quotas."""

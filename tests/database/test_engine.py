@@ -797,7 +797,7 @@ DEFAULTS = {
     "lately_prior": 30.0,
     "interests": 20,
     "candidates": 720,
-    "whole_every": 1,
+    "whole_every": 5,
     "scan_limit": 10_000,
     "suggestion_days": 5,
     "suggestion_memory": 90,

@@ -111,7 +111,9 @@ def shown(page: FeedPage) -> list[Any]:
     return [items, page.exhausted, page.cursor]
 
 
-def test_after_the_first_two_of_three_pages_rank_what_the_page_before_left_over(session: Session) -> None:
+def test_after_the_first_two_of_three_pages_rank_what_the_page_before_left_over(
+    session: Session,
+) -> None:
     make_world(session)
     first = serve(session)
     assert carried(session) is None
