@@ -13,6 +13,7 @@ from recommender.ranking.audience import with_statuses
 from recommender.ranking.signals import Candidate, Signal
 from recommender.ranking.sources import (
     NEIGHBOUR_SCAN_FACTOR,
+    VIDEOS_PER_SUBJECT,
     Source,
     newest_of,
     newest_tagged,
@@ -94,7 +95,7 @@ def near(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 def tagged(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos with hashtags of the seeds."""
-    return newest_tagged(viewer, viewer.seeds.tags, quota)
+    return newest_tagged(viewer, viewer.seeds.tags, quota, VIDEOS_PER_SUBJECT)
 
 
 def sounding(viewer: Viewer, quota: int) -> sa.Select[int]:

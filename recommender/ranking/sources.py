@@ -126,12 +126,10 @@ def hashtags(viewer: Viewer, quota: int) -> sa.Select[int]:
         UserHashtag.user_id == viewer.user_id, is_wanted(viewer, "hashtag", UserHashtag.hashtag_id)
     )
     every = sa.union(declared, most_liked(viewer, "hashtag")).subquery("every_hashtag")
-    return newest_tagged(viewer, every, quota)
+    return newest_tagged(viewer, every, quota, VIDEOS_PER_SUBJECT)
 
 
-def newest_tagged(
-    viewer: Viewer, hashtags: FromClause, quota: int, each: int = VIDEOS_PER_SUBJECT
-) -> sa.Select[int]:
+def newest_tagged(viewer: Viewer, hashtags: FromClause, quota: int, each: int) -> sa.Select[int]:
     """Return the newest videos with some hashtags, a few per hashtag.
 
     Args:

@@ -17,7 +17,6 @@ import recommender
 from recommender import (
     InvalidValue,
     NotFound,
-    Settings,
     UnknownUser,
     VideoRow,
     erase_user,
@@ -143,8 +142,9 @@ def test_an_archive_names_the_videos_that_a_session_carries(engine: Engine, tmp_
     with Session(engine.execution_options(recommender_write=True)) as session, session.begin():
         recommender.upsert_users(session, [{"id": MARK}])
         recommender.upsert_videos(session, rows)
-        page = recommender.for_you(session, MARK, limit=2, settings=Settings(whole_every=5))
-        recommender.for_you(session, MARK, limit=2, settings=Settings(whole_every=1))
+        page = recommender.for_you(session, MARK, limit=2)
+        recommender.for_you(session, MARK, limit=2, cursor=page.cursor)
+        recommender.for_you(session, MARK, limit=2)
         carried = session.scalars(sa.select(SESSIONS.c.contenders)).all()
         keys = {row.id: row.key for row in session.execute(sa.select(VIDEOS.c.id, VIDEOS.c.key))}
     (ids,) = (each["videos"] for each in carried if each)
