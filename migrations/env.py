@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from alembic import context
 
 from recommender.database.engine import create_engine, database_url
+from recommender.database.migrations import is_made_on
+from recommender.database.partitions import is_partition
 from recommender.database.schema import check_no_tables
 from recommender.database.server_settings import (
     migration_limits,
@@ -34,8 +36,9 @@ POLL_SECONDS = 0.1
 
 
 def is_ours(table: str) -> bool:
-    """Return whether migrations make a table; they make no space of vectors."""
-    return table.startswith(PREFIX) and not table.startswith(SPACE_PREFIX)
+    """Return whether migrations make a table: no space of vectors, and no partition of the log."""
+    is_made_later = table.startswith(SPACE_PREFIX) or is_partition(table)
+    return table.startswith(PREFIX) and not is_made_later
 
 
 options = {
@@ -43,8 +46,8 @@ options = {
     "version_table": VERSION_TABLE,
     "transactional_ddl": True,  # SQLite's too: its engine begins for real
     "include_name": lambda name, kind, _parents: kind != "table" or is_ours(name),
-    "include_object": lambda _object, name, kind, _reflected, _other: (
-        kind != "table" or is_ours(name)
+    "include_object": lambda item, name, kind, _reflected, _other: (
+        is_made_on(context.get_context().dialect, item) and (kind != "table" or is_ours(name))
     ),
     "render_as_batch": True,
     "render_item": lambda kind, item, _context: (

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from recommender.benchmark.distributions import END, Columns
 from recommender.benchmark.large_world import LargeWorld
+from recommender.database.migrations import is_made_on
 from recommender.database.transactions import run_transaction, writing
 from recommender.errors import RecommenderError
 from recommender.files.workers import made_ahead
@@ -166,7 +167,12 @@ def _unconstrained(connection: Connection) -> Iterator[None]:
     indexes = [
         index for table in tables for index in sorted(table.indexes, key=lambda i: str(i.name))
     ]
-    keys = [key for table in tables for key in table.foreign_key_constraints]
+    keys = [
+        key
+        for table in tables
+        for key in table.foreign_key_constraints
+        if is_made_on(connection.dialect, key)
+    ]
     for key in keys:
         connection.execute(sa.schema.DropConstraint(key))
     for index in indexes:

@@ -186,6 +186,7 @@ def check(engine: Engine) -> None:
         options = {
             "version_table": VERSION_TABLE,
             "include_name": lambda name, kind, _: kind != "table" or name in Base.metadata.tables,
+            "include_object": lambda item, *_: is_made_on(connection.dialect, item),
         }
         context = MigrationContext.configure(connection, opts=options)
         if differences := compare_metadata(context, Base.metadata):
@@ -193,6 +194,12 @@ def check(engine: Engine) -> None:
                 f"the schema differs from this package's in {len(differences)} places,"
                 f" first: {differences[0]}"
             )
+
+
+def is_made_on(dialect: sa.Dialect, item: sa.schema.SchemaItem) -> bool:
+    """Return whether a database of this kind has a table, column or constraint of the models."""
+    only_on: str = item.info.get("only_on", dialect.name)
+    return only_on == dialect.name
 
 
 def _run(

@@ -14,10 +14,10 @@ from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
+from recommender.database.partitions import is_ours
 from recommender.database.transactions import run_on
 from recommender.errors import RecommenderError
 from recommender.logs import LOGGER
-from recommender.models.types import Base
 from recommender.settings import Settings
 
 FAR_OFF = 2.0
@@ -42,7 +42,7 @@ def unplanned_tables(session: Session) -> list[str]:
     statement = (
         sa.select(_TABLE.c.relname)
         .where(
-            _TABLE.c.relname.in_(list(Base.metadata.tables)),
+            is_ours(_TABLE.c.relname),
             _TABLE.c.relkind == "r",
             sa.func.pg_table_is_visible(_TABLE.c.oid),
             size > 0,
@@ -74,5 +74,6 @@ def analyze(bind: Engine | Connection, settings: Settings) -> None:
 
 def _analyze(session: Session) -> None:
     for name in unplanned_tables(session):
-        statement = sa.DDL("ANALYZE (SKIP_LOCKED) %(fullname)s")  # type: ignore[no-untyped-call]
-        lookup.connection(session).execute(statement.against(Base.metadata.tables[name]))
+        names = {"name": name}
+        statement = sa.DDL("ANALYZE (SKIP_LOCKED) %(name)s", context=names)  # type: ignore[no-untyped-call]
+        lookup.connection(session).execute(statement)

@@ -71,12 +71,12 @@ def remember_at_once(page: FromClause, own: FromClause) -> Any:
 
     Args:
         page: rows with the `video_id` of the page's videos.
-        own: the row of the session with its `started_at`; no row if nothing is to be remembered.
+        own: the row of the session with its `started_at` and `last_at`; no row if nothing is to be
+            remembered.
     """
     moment = bulk.greatest(own.c.started_at, _MOMENT)
     rows = _page(page, moment).select_from(page).join(own, sa.true())
-    before = _pages_before().where(sa.exists().select_from(own))
-    return _remembered(rows, before, postgresql)
+    return _remembered(rows, _pages_before(own), postgresql)
 
 
 def _page(page: FromClause, moment: ColumnElement[Any]) -> Statement:
@@ -108,13 +108,21 @@ _OWN = sa.bindparam("own", type_=Uuid())
 _LOOKED = sa.bindparam("looked", type_=Integer())
 
 
-def _pages_before() -> Statement:
-    """Return the rows of the pages before, as they are, but seen and without an attempt."""
+def _pages_before(own: FromClause | None = None) -> Statement:
+    """Return the rows of the pages before, as they are, but seen and without an attempt.
+
+    Args:
+        own: the row of the session, as for `remember_at_once`; without it the session exists.
+    """
     row, place = REMEMBERED.alias("row").c, SERVED.alias("place").c
     is_its_row = sa.and_(
         row.user_id == _OWNER, row.memory == _MEMORY, row.video_id == place.video_id
     )
     columns = (row.user_id, row.memory, row.video_id, row.session, row.last_at)
+    # Between two times, so that PostgreSQL reads only the partitions of the session's days.
+    times = () if own is None else (own.c.started_at, own.c.last_at)
+    bounds = [sa.select(time).scalar_subquery() for time in times]
+    in_time = [place.served_at.between(bounds[0], bounds[1])] if bounds else []
     return (
         sa.select(*columns, sa.literal(0, Integer()), sa.true())
         .select_from(sa.join(place.page.table, row.seen.table, is_its_row))
@@ -123,6 +131,7 @@ def _pages_before() -> Statement:
             place.session == _OWN,
             place.position > sa.bindparam("marked", type_=Integer()),
             place.position <= _LOOKED,
+            *in_time,
         )
     )
 
@@ -210,8 +219,15 @@ def _look_statement() -> Any:
 @cache
 def _mark_statement() -> Any:
     row, place = REMEMBERED.c, SERVED.c
+    own = SESSIONS.c.user_id == _OWNER, SESSIONS.c.session == _OWN
+    times = (SESSIONS.c.started_at, SESSIONS.c.last_at)
+    # Between two times, so that PostgreSQL reads only the partitions of the session's days.
+    first, last = (sa.select(time).where(*own).scalar_subquery() for time in times)
     looked_at = sa.select(place.video_id).where(
-        place.user_id == _OWNER, place.session == _OWN, place.position <= _LOOKED
+        place.user_id == _OWNER,
+        place.session == _OWN,
+        place.position <= _LOOKED,
+        place.served_at.between(first, last),
     )
     is_own = (row.user_id == _OWNER, row.memory == _memory_of_session())
     is_looked_at = (row.video_id.in_(looked_at), ~row.seen)

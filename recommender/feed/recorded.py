@@ -83,12 +83,17 @@ def _recorded_query(registry: Registry) -> Statement:
     """Return the query of a page's videos in order, with the position of the next page."""
     viewer, position = Viewer.named(ViewerParts()), sa.bindparam("page", type_=sa.Integer())
     owner, session = viewer.user_id, sa.bindparam("own", type_=sa.Uuid())
-    own = (SERVED.c.user_id == owner, SERVED.c.session == session)
-    later = sa.select(sa.func.min(SERVED.c.page)).where(*own, SERVED.c.page > position)
-    end = sa.select(SESSIONS.c.next_position).where(
-        SESSIONS.c.user_id == owner, SESSIONS.c.session == session
+    started_at, last_at, end = (
+        sa.select(SESSIONS.c[name])
+        .where(SESSIONS.c.user_id == owner, SESSIONS.c.session == session)
+        .scalar_subquery()
+        for name in ("started_at", "last_at", "next_position")
     )
-    after = sa.func.coalesce(later.scalar_subquery(), end.scalar_subquery()).label("after")
+    # Between two times, so that PostgreSQL reads only the partitions of the session's days.
+    in_time = SERVED.c.served_at.between(started_at, last_at)
+    own = (SERVED.c.user_id == owner, SERVED.c.session == session, in_time)
+    later = sa.select(sa.func.min(SERVED.c.page)).where(*own, SERVED.c.page > position)
+    after = sa.func.coalesce(later.scalar_subquery(), end).label("after")
     served = sa.select(*SERVED.c, after).where(*own, SERVED.c.page == position)
     shown = page_query(served, "recorded_page").order_by(None)
     shown = shown.add_columns(

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from recommender.database.expressions import Statement, json_rows
+from recommender.database.partitions import is_of_session
 from recommender.errors import CursorAhead, InvalidCursor, InvalidValue
 from recommender.feed.cursors import SessionPosition, read_cursor, session_uuid
 from recommender.models import FeedSession, ServedVideo, User, Video
@@ -47,8 +48,7 @@ def with_session(viewer_query: Statement) -> Statement:
         FeedSession.user_id == User.id, FeedSession.session == sa.bindparam("session")
     )
     is_last = sa.and_(
-        ServedVideo.user_id == FeedSession.user_id,
-        ServedVideo.session == FeedSession.session,
+        is_of_session(ServedVideo, FeedSession),
         ServedVideo.position == FeedSession.next_position - 1,
     )
     return (
@@ -79,8 +79,7 @@ def _last_places() -> sa.ScalarSelect[str]:
         .select_from(place)
         .join(video, video.id == place.video_id)
         .where(
-            place.user_id == FeedSession.user_id,
-            place.session == FeedSession.session,
+            is_of_session(place, FeedSession),
             place.position > FeedSession.next_position - LARGEST_SPAN,
             FeedSession.feed_id.is_not(None),
         )

@@ -87,7 +87,9 @@ def _write_in_turn(
     if started_at is None:
         return False
     attempts = remember(session, values, [row["video_id"] for row in rows], started_at)
-    logged = [{**row, "attempt": attempts[row["video_id"]]} for row in rows]
+    # A host's clock may go back, but nothing in a session is older than the session.
+    served_at = max(values["moment"], started_at)
+    logged = [{**row, "served_at": served_at, "attempt": attempts[row["video_id"]]} for row in rows]
     bulk.insert(session, SERVED, logged, conflict=None)
     return True
 
@@ -114,10 +116,14 @@ def _write_statement(*, is_first: bool) -> Any:
     own = advanced.cte("own")
     page = sa.select(lookup.unnested(_LOGGED, "page", joined=False)).cte("page")
     remembered = remember_at_once(page, own).cte("remembered")
-    rows = sa.select(*page.c, remembered.c.attempts).join_from(
-        page, remembered, remembered.c.video_id == page.c.video_id
+    # The same on PostgreSQL: no place is older than its session.
+    logged = {**page.c, "served_at": bulk.greatest(own.c.started_at, page.c.served_at)}
+    rows = (
+        sa.select(*logged.values(), remembered.c.attempts)
+        .join_from(page, remembered, remembered.c.video_id == page.c.video_id)
+        .join(own, sa.true())
     )
-    insert = postgresql.insert(SERVED).from_select([*page.c.keys(), "attempt"], rows)
+    insert = postgresql.insert(SERVED).from_select([*logged, "attempt"], rows)
     statement = insert.on_conflict_do_nothing().returning(SERVED.c.user_id)
     # SQLAlchemy 2.0 would compile ON CONFLICT on each execution.
     return identified(statement, _write_statement, is_first)
@@ -152,7 +158,11 @@ def _begin_statement(dialect: Any) -> Any:
         "contenders": _CARRIED,
         **_ADDED,
     }
-    return insert.values(row).on_conflict_do_nothing().returning(SESSIONS.c.started_at)
+    return (
+        insert.values(row)
+        .on_conflict_do_nothing()
+        .returning(SESSIONS.c.started_at, SESSIONS.c.last_at)
+    )
 
 
 @cache
@@ -175,7 +185,7 @@ def _advance_statement() -> Any:
             contenders=_CARRIED,
             **{name: SESSIONS.c[name] + value for name, value in _ADDED.items()},
         )
-        .returning(SESSIONS.c.started_at)
+        .returning(SESSIONS.c.started_at, SESSIONS.c.last_at)
     )
 
 

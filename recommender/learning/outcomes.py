@@ -22,7 +22,12 @@ def has_outcome() -> ColumnElement[bool]:
     """
     later = aliased(ServedVideo)
     is_same = (later.user_id == ServedVideo.user_id, later.video_id == ServedVideo.video_id)
-    order = (_order(later) > _order(ServedVideo), _is_before_events(later))
+    # The first condition follows from the second one; for it PostgreSQL leaves partitions out.
+    order = (
+        later.served_at >= ServedVideo.served_at,
+        _order(later) > _order(ServedVideo),
+        _is_before_events(later),
+    )
     is_superseded = sa.select(later.position).where(*is_same, *order).exists()
     return sa.and_(_is_before_events(ServedVideo), ~is_superseded)
 

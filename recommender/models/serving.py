@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     JSON,
     BigInteger,
     CheckConstraint,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    event,
     false,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -24,6 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from recommender.models.types import (
     CATALOGUE,
     CLUSTERED,
+    ON_SQLITE,
     PREFIX,
     Count,
     Id,
@@ -135,24 +138,29 @@ class ServedVideo(Base):
     remaining candidates had the creator or the sound of the previous video, or were beyond a limit
     of the feed, or if `record_page` left out the videos between them. `attempt` is 1 if the video
     had not been served to the user before, 2 if once, and so on; NULL for places of older versions.
+    `served_at` is between `started_at` and `last_at` of the session.
     `refilled` is true if it came again because no other video was left. `signals` holds the values
     of the signals that were not 0, and the weights of a host's own signals. `profile_id` is the
     profile that holds the other weights.
     """
 
     # No foreign key to the video: it would cost an index, and videos are never deleted.
+    # PostgreSQL has a key of all partitions only with `served_at`. There each partition has both
+    # keys (`partition_of_log`), and the update of the session's row decides who serves a page. A
+    # reference to sessions would lock them whenever a partition is made or dropped.
 
     __tablename__ = f"{PREFIX}feed_items"
     __table_args__ = (
-        PrimaryKeyConstraint("user_id", "session", "position"),
-        UniqueConstraint("user_id", "session", "video_id"),
+        PrimaryKeyConstraint("user_id", "session", "position", info=ON_SQLITE).ddl_if("sqlite"),
+        UniqueConstraint("user_id", "session", "video_id", info=ON_SQLITE).ddl_if("sqlite"),
         ForeignKeyConstraint(
             ["user_id", "session"],
             [f"{PREFIX}feed_sessions.user_id", f"{PREFIX}feed_sessions.session"],
-        ),
+            info=ON_SQLITE,
+        ).ddl_if("sqlite"),
         not_negative("position", "page", "asked"),
         Index(None, "user_id", "video_id"),
-        CLUSTERED,
+        {**CLUSTERED, "postgresql_partition_by": "RANGE (served_at)"},
     )
 
     user_id: Mapped[int] = mapped_column(BigInteger)
@@ -170,3 +178,30 @@ class ServedVideo(Base):
     signals: Mapped[dict[str, Any]] = mapped_column(JSON)
     attempt: Mapped[int | None] = mapped_column(Integer)
     refilled: Mapped[bool] = mapped_column(server_default=false())
+
+
+DEFAULT_PARTITION = f"{ServedVideo.__tablename__}_default"
+"""The partition of the log on PostgreSQL for the places of all days without a partition."""
+
+
+def partition_of_log(name: str, bounds: str) -> tuple[DDL, ...]:
+    """Return the statements that make a partition of the log of places on PostgreSQL.
+
+    Args:
+        name: the name of its table.
+        bounds: ``DEFAULT``, or ``FOR VALUES`` with its first time and the time after it.
+    """
+    names = {"name": name, "table": ServedVideo.__tablename__, "bounds": bounds}
+    statements = (_CREATE_PARTITION, _ADD_KEYS)
+    return tuple(DDL(text, context=names) for text in statements)  # type: ignore[no-untyped-call]
+
+
+_CREATE_PARTITION = "CREATE TABLE %(name)s PARTITION OF %(table)s %(bounds)s"
+
+_ADD_KEYS = (
+    "ALTER TABLE %(name)s ADD CONSTRAINT %(name)s_pk PRIMARY KEY (user_id, session, position),"
+    " ADD CONSTRAINT %(name)s_uq UNIQUE (user_id, session, video_id)"
+)
+
+for _statement in partition_of_log(DEFAULT_PARTITION, "DEFAULT"):
+    event.listen(ServedVideo.__table__, "after_create", _statement.execute_if("postgresql"))

@@ -31,7 +31,7 @@ SPACE_PREFIX = f"{PREFIX}embeddings_"
 
 VERSION_TABLE = f"{PREFIX}alembic_version"
 
-SCHEMA_REVISION = "0014"
+SCHEMA_REVISION = "0015"
 """The migration that this package needs: the head of `migrations/versions`."""
 
 LARGEST_WEIGHT = 100.0
@@ -129,6 +129,9 @@ UserKey = Annotated[
 CATALOGUE: dict[str, Any] = {"sqlite_autoincrement": True}
 
 CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
+
+ON_SQLITE: dict[Any, Any] = {"only_on": "sqlite"}
+"""Marks a constraint that PostgreSQL does not have."""
 
 
 class Base(DeclarativeBase):

@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql
 
 from recommender.database import lookup
 from recommender.database.expressions import Statement, named
+from recommender.database.partitions import is_ours
 from recommender.database.session import Session
 from recommender.database.written_out import written_out
 from recommender.formats import scalars
@@ -265,25 +266,33 @@ def _largest_ids(session: Session) -> dict[str, Any]:
 
 def _statistics(session: Session) -> dict[str, Any]:
     """Return PostgreSQL's estimates of rows, and its counts of inserted rows."""
-    table = sa.table("pg_class", *map(sa.column, ("oid", "relname", "reltuples")))
+    table = sa.table("pg_class", *map(sa.column, ("oid", "relname", "relkind", "reltuples")))
     activity = sa.table("pg_stat_user_tables", *map(sa.column, ("relid", "n_tup_ins")))
+    # The partitions of the log count as the log.
+    is_listed = table.c.relname.in_(list(Base.metadata.tables))
+    name = sa.case((is_listed, table.c.relname), else_=SERVED.name).label("relname")
+    # A table that was never analyzed has -1.
+    rows = sa.func.sum(sa.func.nullif(table.c.reltuples, -1)).label("reltuples")
     statement = (
-        sa.select(table.c.relname, table.c.reltuples, activity.c.n_tup_ins)
+        sa.select(name, rows, sa.func.sum(activity.c.n_tup_ins).label("n_tup_ins"))
         .join(activity, activity.c.relid == table.c.oid)
         .where(
-            table.c.relname.in_(list(Base.metadata.tables)),
+            is_ours(table.c.relname),
+            table.c.relkind == "r",
             sa.func.pg_table_is_visible(table.c.oid),
         )
-        .order_by(table.c.relname)
+        .group_by(name)
+        .order_by(name)
     )
     known = {row.relname: row for row in lookup.run(session, named(statement, "metrics"))}
 
     def inserted(own: Table) -> int | None:
-        return known[own.name].n_tup_ins if own.name in known else None
+        return int(known[own.name].n_tup_ins) if own.name in known else None
 
     return {
-        # A table that was never analyzed has -1.
-        "rows": {name: int(row.reltuples) for name, row in known.items() if row.reltuples >= 0},
+        "rows": {
+            name: int(row.reltuples) for name, row in known.items() if row.reltuples is not None
+        },
         "sessions": inserted(SESSIONS),
         "places": inserted(SERVED),
         "events": inserted(EVENTS),

@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateIndex
 
 from recommender.database import lookup
 from recommender.database.expressions import viewed_and_positive
+from recommender.database.partitions import DAY, is_ours, log_partitions
 from recommender.database.planner_statistics import unplanned_tables
 from recommender.database.schema import check_schema, first_state, schema_revision
 from recommender.database.session import Session as AnySession
@@ -34,6 +35,7 @@ from recommender.models.tables import (
 )
 from recommender.models.types import Base, UtcDateTime
 from recommender.operations import erase
+from recommender.operations.log_partitions import has_exclusion
 from recommender.operations.merge import unfinished_merges
 from recommender.operations.query_plans import check_plans
 from recommender.operations.registered_plans import INDEX_ADVICE
@@ -201,7 +203,7 @@ def _invalid_indexes(session: Session) -> list[str]:
         sa.cast(sa.cast(column, postgresql.REGCLASS), sa.Text)
         for column in (index.c.indexrelid, index.c.indrelid)
     )
-    statement = sa.select(name).where(owner.in_(list(Base.metadata.tables)), ~index.c.indisvalid)
+    statement = sa.select(name).where(is_ours(owner), ~index.c.indisvalid)
     return sorted(lookup.run(session, statement).scalars())
 
 
@@ -312,7 +314,7 @@ def _dead_rows(session: Session) -> Finding:
     stat = sa.table("pg_stat_user_tables", *map(sa.column, names))
     dead, live = stat.c.n_dead_tup, stat.c.n_live_tup
     statement = sa.select(stat.c.relname, dead).where(
-        stat.c.relname.in_(list(Base.metadata.tables)),
+        is_ours(stat.c.relname),
         sa.func.pg_table_is_visible(stat.c.relid),
         dead >= MIN_DEAD_ROWS,
         dead > DEAD_SHARE * (live + dead),
@@ -321,6 +323,20 @@ def _dead_rows(session: Session) -> Finding:
     wrong = ", ".join(f"{name} has {count:,}" for name, count in rows)
     advice = f"VACUUM ANALYZE {', '.join(name for name, _ in rows)}; let autovacuum run more often"
     return _finding("dead_rows", wrong or None, "few", advice)
+
+
+def _partitions(session: Session) -> Finding:
+    """Check that the log has partitions for the days to come, if it has any."""
+    ends = [one.ends for one in log_partitions(session)]
+    wrong = None
+    if has_exclusion(session):
+        wrong = "a prune was interrupted: the log refuses places of the days to come"
+    elif ends and ends[-1] < scalars.now() + DAY:
+        wrong = f"no partition of the log begins after {scalars.written_time(ends[-1])}"
+    return _finding(
+        "partitions", wrong, f"{len(ends)} days" if ends else "none",
+        "run `recommender prune --sessions-older-than AGE` daily, by the owner of the tables",
+    )  # fmt: skip
 
 
 def _planner(session: Session) -> Finding:
@@ -363,4 +379,4 @@ CHECKS: Iterable[Check] = (
 
 ON_SQLITE: Iterable[Check] = (_journal,)
 
-ON_POSTGRESQL: Iterable[Check] = (_dead_rows, _planner)
+ON_POSTGRESQL: Iterable[Check] = (_dead_rows, _partitions, _planner)

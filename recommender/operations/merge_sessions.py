@@ -113,7 +113,8 @@ def take_sessions(session: Session, guest: Any, target: int, sessions: Any) -> M
     for table in (SESSIONS, SERVED):
         changed = [{**r, "user_id": target, "session": ids[r["session"]]} for r in taken[table]]
         key = table.primary_key.columns.keys()
-        bulk.insert(session, table, sorted(changed, key=lambda r: tuple(r[name] for name in key)))
+        ordered = sorted(changed, key=lambda r: tuple(r[name] for name in key))
+        bulk.insert(session, table, ordered, conflict=None)
     for table in (SERVED, SESSIONS):
         key = table.primary_key.columns.keys()
         is_taken = table.c.user_id == guest.id, table.c.session.in_(list(ids))

@@ -6,6 +6,8 @@ event cannot count it twice. A user's events are deleted under the user's row lo
 the same lock before they read the horizon (under READ COMMITTED).
 
 No feed changes: it reads what was served, and what was seen of it, in `rec_served`, which stays.
+
+On PostgreSQL, old partitions of the log of places are dropped after their sessions were deleted.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Engine, Table
+from sqlalchemy import ColumnElement, Connection, Engine, Table, TableClause
 from sqlalchemy.orm import Session
 
 from recommender.database import lookup
 from recommender.database.lookup import end_of_next, keys_in_range
+from recommender.database.partitions import table_of
 from recommender.database.schema import first_state
 from recommender.database.transactions import run_on
 from recommender.errors import ExperimentRunning, InvalidValue
@@ -42,6 +45,7 @@ from recommender.models.tables import (
     SUGGESTIONS,
     USERS,
 )
+from recommender.operations import log_partitions
 from recommender.settings import Settings
 from recommender.telemetry import traced
 
@@ -120,7 +124,7 @@ def prune(
     if events_until:
         pruning.events(events_until)
     if sessions_until:
-        pruning.sessions(sessions_until)
+        pruning.sessions(sessions_until, moment)
     pruning.candidates(moment)
     pruning.suggestions(moment)
     done = pruning.done
@@ -165,9 +169,22 @@ class _Pruning:
         if horizon:
             self._batches(partial(_prune_events, horizon))
 
-    def sessions(self, until: datetime) -> None:
-        """Delete the sessions whose last page was served at or before a time."""
-        self._batches(partial(_prune_sessions, until))
+    def sessions(self, until: datetime, moment: datetime) -> None:
+        """Delete the sessions whose last page was served at or before a time.
+
+        On PostgreSQL it drops old partitions, and makes those of the days to come.
+        """
+        if not isinstance(self.bind, Engine) or not log_partitions.may_change(
+            self.bind, self.settings
+        ):
+            self._batches(partial(_prune_sessions, until, None))
+            return
+        old = log_partitions.old_partitions(self.bind, until, self.settings)
+        self._batches(partial(_prune_sessions, until, old[-1].ends if old else None))
+        for partition in old:
+            dropped = log_partitions.drop_partition(self.bind, partition, self.settings)
+            self.done["items"] += dropped
+        log_partitions.make_partitions(self.bind, moment, self.settings)
 
     def candidates(self, until: datetime) -> None:
         """Delete the candidates from outside that expired at or before a time."""
@@ -233,8 +250,13 @@ def _prune_events(horizon: datetime, after: lookup.Key | None, session: Session)
     return last, {"events": deleted, "waiting": sum(waiting for _, waiting, _ in rows)}
 
 
-def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session) -> PrunedBatch:
-    """Delete the old sessions of the next batch, with the items served in them."""
+def _prune_sessions(
+    until: datetime, dropped: datetime | None, after: lookup.Key | None, session: Session
+) -> PrunedBatch:
+    """Delete the old sessions of the next batch, with the items served in them.
+
+    The partitions of days before `dropped` are left out: they are dropped after all batches.
+    """
     key = list(SESSIONS.primary_key)
     last = end_of_next(session, key, after, MAX_PRUNED_ROWS)
     if last is None:
@@ -249,7 +271,7 @@ def _prune_sessions(until: datetime, after: lookup.Key | None, session: Session)
         last = (batch[-1].user_id, batch[-1].session)
     users = sorted({row.user_id for row in batch})
     _lock(session, users)
-    return last, _forget(session, users, until, after, last)
+    return last, _forget(session, users, until, dropped, after, last)
 
 
 def _as_many_as_fit(rows: Sequence[Any]) -> Sequence[Any]:
@@ -266,6 +288,7 @@ def _forget(
     session: Session,
     users: Sequence[int],
     until: datetime,
+    dropped: datetime | None,
     after: lookup.Key | None,
     last: lookup.Key,
 ) -> dict[str, int]:
@@ -275,12 +298,26 @@ def _forget(
     locked = sa.select(lookup.listed(lookup.is_sqlite(session), (USERS.c.id,)).c.id)
     parameters = lookup.listed_values(session, 1, [(user_id,) for user_id in users])
     is_old = [SESSIONS.c.user_id.in_(locked), SESSIONS.c.last_at <= until]
-    item_key = [SERVED.c.user_id, SERVED.c.session]
-    of_old = sa.exists().where(*map(operator.eq, key, item_key), *is_old)
-    is_deleted = [*keys_in_range(item_key, after, last), of_old]
-    items = _delete(session, SERVED, is_deleted, parameters)
+    items = 0
+    for places, in_time in _places(dropped, until):
+        item_key = [places.c.user_id, places.c.session]
+        of_old = sa.exists().where(*map(operator.eq, key, item_key), *is_old)
+        is_deleted = [*keys_in_range(item_key, after, last), of_old, *in_time]
+        items += _delete(session, places, is_deleted, parameters)
     sessions = _delete(session, SESSIONS, [*keys_in_range(key, after, last), *is_old], parameters)
     return {"sessions": sessions, "items": items}
+
+
+def _places(
+    dropped: datetime | None, until: datetime
+) -> list[tuple[Any, list[ColumnElement[bool]]]]:
+    """Return the tables to delete places from, with the times of the partitions to read.
+
+    No place is newer than its session's last page, so partitions of later days are not read.
+    """
+    if dropped is None:
+        return [(SERVED, [])]
+    return [(SERVED, [SERVED.c.served_at.between(dropped, until)]), (table_of(None), [])]
 
 
 def _prune_expired(
@@ -312,7 +349,7 @@ def _lock(session: Session, user_ids: Iterable[int]) -> None:
 
 def _delete(
     session: Session,
-    table: Table,
+    table: Table | TableClause,
     is_deleted: Sequence[ColumnElement[bool]],
     parameters: Mapping[str, str] | None = None,
 ) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Identity
 
+from recommender.models.tables import SERVED
 from recommender.models.types import VERSION_TABLE, Base
 
 _SQL = """\
@@ -11,7 +12,8 @@ _SQL = """\
 -- Then set a password for each role (in psql: \\password recommender_application), and use it in
 -- the URL.
 
--- recommender_migrator owns the tables: `recommender db upgrade` and `db downgrade`.
+-- recommender_migrator owns the tables: `recommender db upgrade` and `db downgrade`, and `prune`,
+-- which makes and drops partitions.
 -- recommender_application reads and writes rows: every other command.
 -- recommender_reader only reads rows: reports, and feeds without serving.
 CREATE ROLE recommender_migrator LOGIN;
@@ -53,6 +55,18 @@ EXECUTE format('GRANT INSERT, UPDATE, DELETE ON %s TO recommender_application', 
 END LOOP;
 END $$;
 
+-- The existing partitions of the log of places. Later ones get the same rights by default.
+DO $$ DECLARE part regclass; BEGIN
+FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = '{log}'::regclass LOOP
+EXECUTE format('ALTER TABLE %s OWNER TO recommender_migrator', part);
+EXECUTE format('GRANT SELECT ON %s TO recommender_application, recommender_reader', part);
+EXECUTE format('GRANT INSERT, UPDATE, DELETE ON %s TO recommender_application', part);
+IF current_setting('server_version_num')::int >= 170000 THEN
+EXECUTE format('GRANT MAINTAIN ON %s TO recommender_application', part);
+END IF;
+END LOOP;
+END $$;
+
 -- The same rights for tables that later migrations create.
 ALTER DEFAULT PRIVILEGES FOR ROLE recommender_migrator IN SCHEMA public
 GRANT SELECT ON TABLES TO recommender_reader;
@@ -77,6 +91,7 @@ def roles_sql() -> str:
         ),
         all_tables=_listed(all_tables),
         tables=_listed(tables),
+        log=SERVED.name,
         sequences=_listed([f"{name}_id_seq" for name in with_ids]),
     )
 

@@ -246,6 +246,7 @@ def is_in_session(viewer: Viewer) -> ColumnElement[bool]:
         place.user_id == viewer.user_id,
         place.session == viewer.session,
         place.video_id == served.video_id,
+        place.served_at.between(viewer.session_start, served.last_at),
     )
     is_overwritten = sa.and_(served.last_at >= viewer.session_start, ~none(logged))
     return sa.or_(served.session == viewer.session, is_overwritten)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,9 @@ def test_loading_leaves_the_schema_as_it_was(world: Engine) -> None:
             there = {each["name"] for each in inspector.get_indexes(table.name)}
             assert {str(index.name) for index in table.indexes} <= there
             keys = {each["name"] for each in inspector.get_foreign_keys(table.name)}
-            assert {str(key.name) for key in table.foreign_key_constraints} == keys
+            made = partial(migrations.is_made_on, world.dialect)
+            own = filter(made, table.foreign_key_constraints)
+            assert {str(key.name) for key in own} == keys
 
 
 def test_new_rows_come_after_those_of_the_world(world: Engine) -> None:

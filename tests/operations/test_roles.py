@@ -25,9 +25,11 @@ from recommender import (
     run_transaction,
 )
 from recommender.database import migrations
+from recommender.database.partitions import log_partitions
 from recommender.files.importer import ANALYZED_ROWS
 from recommender.formats import scalars
 from recommender.models import Base, LearningState, User
+from recommender.models.serving import DEFAULT_PARTITION
 from recommender.models.types import VERSION_TABLE
 from tests.support.worlds import EXAMPLE, names
 
@@ -166,6 +168,23 @@ def test_the_application_does_its_work(role_engine: Engines, tmp_path: Path) -> 
         known = sa.text("SELECT reltuples FROM pg_class WHERE relname = 'rec_users'")
         version = connection.dialect.server_version_info or (0,)
         assert (connection.scalar(known) >= ANALYZED_ROWS) == (version >= (17,))
+
+
+def test_the_owner_makes_partitions_and_others_use_them(role_engine: Engines) -> None:
+    owner, application, reader = map(role_engine, ROLES)
+    day = timedelta(days=1)
+    for bind, made in ((application, 0), (owner, 8)):
+        prune(bind, sessions_older_than=day)
+        with Session(reader) as session:
+            days = log_partitions(session)
+        assert len(days) == made
+    page = run_transaction(application, lambda s: for_you(s, "user1", rewatch=True))
+    assert page.items
+    for table in (DEFAULT_PARTITION, days[0].name):
+        assert may(reader, f"SELECT * FROM {table}")  # noqa: S608
+        assert may(application, f"DELETE FROM {table}")  # noqa: S608
+        assert not may(application, f"DROP TABLE {table}")
+        assert may(owner, f"DROP TABLE {table}")
 
 
 @pytest.mark.parametrize("role", ["application", "reader"])
