@@ -1,4 +1,4 @@
-"""``db upgrade|downgrade|current|history|check|roles``."""
+"""``db upgrade|downgrade|current|history|check|distribute|roles``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from recommender.cli.database import create_file, engine, sqlite_path, wait_until_reachable
 from recommender.cli.options import NumberRange, database_option, format_option, settings
 from recommender.cli.output import print_records
-from recommender.database import migrations
+from recommender.database import distributed, migrations
 from recommender.database.schema import schema_revision
 from recommender.database.transactions import translate_errors
 from recommender.operations.roles import roles_sql
@@ -76,6 +76,16 @@ def check(wait: float) -> None:
         wait_until_reachable(bind, wait)
         migrations.check(bind)
     click.echo("The schema is up to date.", err=True)
+
+
+@db.command()
+@click.option("--with-data", is_flag=True, help="Move existing rows. Writers wait meanwhile.")
+@database_option
+def distribute(*, with_data: bool) -> None:
+    """Distribute the tables over the nodes of a Citus cluster; all but the list `reach` works."""
+    with engine() as bind:
+        made = distributed.distribute(bind, with_data=with_data, settings=settings())
+    click.echo(f"{len(made)} tables were distributed.", err=True)
 
 
 @db.command()

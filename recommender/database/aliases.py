@@ -48,8 +48,10 @@ def find_users(
     listed = [(key,) for key in dict.fromkeys(keys)]
     if not listed:
         return []
-    statement = _find_users(lookup.is_sqlite(session), tuple(read), lock, key_share)
     values = lookup.listed_values(session, 1, listed)
+    if lock and lookup.is_distributed(session):
+        return _find_apart(session, values, tuple(read))
+    statement = _find_users(lookup.is_sqlite(session), tuple(read), lock, key_share)
     connection = lookup.connection(session)  # the session's handling of its objects costs more
     while True:
         rows = connection.execute(statement, values).all()
@@ -57,6 +59,22 @@ def find_users(
         # the user into whom it was merged.
         if all(row.merged_into is None for row in rows):
             return [tuple(row[:-1]) for row in rows]
+
+
+def _find_apart(
+    session: Session, values: dict[str, str], read: tuple[ColumnElement[Any], ...]
+) -> list[tuple[Any, ...]]:
+    """Lock users on Citus, where a lock of a row of users would make all other writers wait."""
+    statement = _find_users(False, (USERS.c.id, USERS.c.erased_at, *read), False, False)  # noqa: FBT003
+    rows: list[Any] = []
+    locked: set[int] | None = None
+    while locked is None or locked != {row.id for row in rows}:
+        locked = {row.id for row in rows}
+        lock_users(session, locked)
+        # Read again: an erasure or a merge may have come first.
+        found = lookup.connection(session).execute(statement, values)
+        rows = [row for row in found if row.erased_at is None]
+    return [(row[0], *row[3:-1]) for row in rows]
 
 
 @cache
@@ -103,6 +121,78 @@ def _find_targets() -> Statement:
     # Not `merged_into IS NOT NULL`, whose index SQLite would read for all aliases.
     is_alias = USERS.c.id != NAMED.c.id
     return sa.select(NAMED.c.key, USERS.c.key).select_from(source).where(is_alias)
+
+
+def find_locked(
+    session: Session,
+    column: sa.Column[Any],
+    keys: Sequence[lookup.Key],
+    read: Sequence[ColumnElement[Any]],
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return the rows of users that have one of the keys, locked against other writers.
+
+    Args:
+        session: the transaction.
+        column: the column of `USERS` that the keys belong to.
+        keys: tuples with one value.
+        read: the columns of `USERS` to read.
+    """
+    locks = not lookup.is_distributed(session)
+    if not locks:
+        lock_users(
+            session, [user for (user,) in lookup.find(session, [column], keys, [USERS.c.id])]
+        )
+    return lookup.find(session, [column], keys, read, lock=locks)
+
+
+def lock_person(session: Session, key: str) -> None:
+    """Lock a user and all users merged into them on Citus, where writers lock no row of users."""
+    if lookup.is_distributed(session) and (own := user_ids(session, [key])):
+        lock_users(session, lookup.run(session, all_ids(own[key])).scalars())
+
+
+USER_LOCK = 1 << 60
+"""The first advisory lock of users; a user's row id is added."""
+
+
+def lock_users(session: Session, user_ids: Iterable[int]) -> None:
+    """Lock users on Citus against other writers: a statement for each shard of theirs.
+
+    A row of a reference table would be locked for the whole table. So the node of a user's rows
+    keeps an advisory lock for the transaction.
+
+    Args:
+        session: the caller's transaction.
+        user_ids: the row ids of the users.
+    """
+    ids = sorted(user_ids)
+    if not ids:
+        return
+    shards: dict[int, list[int]] = {}
+    if len(ids) == 1:
+        shards[0] = ids
+    else:
+        rows = lookup.unnested((USERS.c.id,), joined=False)
+        shard = sa.func.get_shard_id_for_distribution_column("rec_events", rows.c.id)
+        found = lookup.run(
+            session, sa.select(shard, rows.c.id).select_from(rows), lookup.arrays([ids])
+        )
+        for number, row_id in sorted(map(tuple, found)):
+            shards.setdefault(number, []).append(row_id)
+    for _, row_ids in sorted(shards.items()):
+        lookup.run(session, _lock_users(), {"owner": row_ids[0], **lookup.arrays([row_ids])})
+
+
+@cache
+def _lock_users() -> Statement:
+    """Build the statement that runs on the node of one user, and locks users of its shard."""
+    events = sa.table("rec_events", sa.column("user_id", sa.BigInteger), sa.column("key", sa.Text))
+    of_owner = events.c.user_id == sa.bindparam("owner", type_=sa.BigInteger())
+    node = sa.select(sa.func.count().label("events")).select_from(events)
+    node_rows = node.where(of_owner, events.c.key == "").subquery("node")
+    rows = lookup.unnested((USERS.c.id,), joined=False)
+    lock = sa.func.pg_advisory_xact_lock(rows.c.id + USER_LOCK)
+    return sa.select(sa.func.count(lock)).select_from(node_rows.join(rows, sa.true()))
 
 
 def id_of(key: str) -> sa.ScalarSelect[Any]:

@@ -7,44 +7,41 @@ transactions do not deadlock.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import chain, compress
-from operator import attrgetter, itemgetter
+from itertools import compress
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Table
-from sqlalchemy.dialects import postgresql, sqlite
 
 from recommender.database import lookup
-from recommender.database.lookup import Key, Values, arrays, is_sqlite, listed_values, unnested
+from recommender.database.inserts import (
+    ROWS_AT_ONCE,
+    Conflict,
+    groups,
+    postgresql_insert,
+    postgresql_inserts,
+    sqlite_insert,
+    values_insert,
+    written,
+)
+from recommender.database.inserts import Columns as Columns  # noqa: PLC0414 - passed on
+from recommender.database.inserts import Merge as Merge  # noqa: PLC0414 - passed on
+from recommender.database.lookup import (
+    Key,
+    Values,
+    arrays,
+    is_distributed,
+    is_sqlite,
+    listed_values,
+    unnested,
+)
 from recommender.database.session import Session
-from recommender.formats.scalars import UNDATED
-from recommender.models.types import PublicationTime, UtcDateTime, microseconds, stored
+from recommender.models.types import stored
 
 Row = Mapping[str, Any]
-
-Columns = Mapping[str, Sequence[Any]]
-
-Merge = Callable[[Any, Any], ColumnElement[Any]]
-
-ROWS_AT_ONCE = 16
-"""The rows of an INSERT on SQLite, whose fixed cost equals writing one row.
-
-A table with indexes gets one row per INSERT. Until an INSERT ends, SQLite keeps a copy of every
-page that it changed, and an index changes another page for every row.
-"""
-
-
-_WRITERS: dict[type, Callable[[Any], Any]] = {
-    UtcDateTime: microseconds,
-    PublicationTime: lambda moment: microseconds(moment or UNDATED),
-    sa.Uuid: attrgetter("hex"),
-    sa.JSON: json.dumps,
-}
-"""The conversions of values for SQLite, by column type; other values stay as they are."""
 
 
 def insert(
@@ -85,8 +82,25 @@ def insert_columns(
 ) -> int:
     """Insert one or more rows, given as columns, as `insert` does."""
     identifying = None if conflict is None else tuple(conflict)
-    on_conflict = _Conflict(identifying, tuple((merge or {}).items()))
-    return _insert(session, table, columns, on_conflict)
+    conflicts = Conflict(identifying, tuple((merge or {}).items()))
+    return _insert(session, table, columns, conflicts)
+
+
+def insert_counted(
+    session: Session,
+    table: Table,
+    columns: Columns,
+    merge: Mapping[str, Merge],
+    counted: tuple[str, str],
+) -> dict[Any, Any]:
+    """Insert or merge rows as `insert_columns` does on PostgreSQL.
+
+    Returns:
+        One column of the rows as they are now, by another one; `counted` names the key first.
+    """
+    conflict = Conflict((), tuple(merge.items()))
+    rows = _insert_arrays(session, table, columns, conflict, returning=counted)
+    return dict(map(tuple, rows))
 
 
 class Insert(NamedTuple):
@@ -110,28 +124,22 @@ def insert_together(session: Session, inserts: Sequence[Insert]) -> None:
     if not inserts:
         return
     conflicts = [
-        None if insert.merge is None else _Conflict((), tuple(insert.merge.items()))
+        None if insert.merge is None else Conflict((), tuple(insert.merge.items()))
         for insert in inserts
     ]
-    if is_sqlite(session):
+    # On Citus each table has its own statement: it takes no INSERT in a common table expression.
+    if is_sqlite(session) or is_distributed(session):
         for insert, conflict in zip(inserts, conflicts, strict=True):
             _insert(session, insert.table, insert.columns, conflict)
         return
     names = [_known_names(insert.table, insert.columns) for insert in inserts]
     tables = [insert.table for insert in inserts]
-    statement = _postgresql_inserts(tuple(zip(tables, names, conflicts, strict=True)))
+    statement = postgresql_inserts(tuple(zip(tables, names, conflicts, strict=True)))
     values: dict[str, str] = {}
     for place, (table, columns, _) in enumerate(inserts):
         stored_columns = [stored(table.c[name].type, columns[name]) for name in names[place]]
         values |= arrays(stored_columns, f"rows_{place}")
     lookup.connection(session).execute(statement, values)
-
-
-class _Conflict(NamedTuple):
-    """The columns that identify an existing row, and the merges, as in `insert`."""
-
-    columns: tuple[str, ...] | None = ()
-    merges: tuple[tuple[str, Merge], ...] = ()
 
 
 def _by_column(table: Table, rows: Sequence[Row]) -> Columns:
@@ -153,21 +161,21 @@ def insert_new(session: Session, table: Table, columns: Columns) -> set[Key]:
     keys = list(zip(*(columns[column.name] for column in key), strict=True))
     if not is_sqlite(session):
         names = tuple(table.primary_key.columns.keys())
-        rows = _insert_arrays(session, table, columns, _Conflict(), returning=names)
+        rows = _insert_arrays(session, table, columns, Conflict(), returning=names)
         return set(map(tuple, rows.all()))
     if len(keys) == 1:
-        return set(keys) if _insert(session, table, columns, _Conflict()) else set()
+        return set(keys) if _insert(session, table, columns, Conflict()) else set()
     # SQLite has one writer, so no one else can insert after this read.
     existing = set(map(tuple, lookup.find(session, key, keys, key)))
     if existing:
         is_new = [row_key not in existing for row_key in keys]
         columns = {name: list(compress(columns[name], is_new)) for name in columns}
     if len(existing) < len(keys):
-        _insert(session, table, columns, _Conflict())
+        _insert(session, table, columns, Conflict())
     return set(keys) - existing
 
 
-def _insert(session: Session, table: Table, columns: Columns, conflict: _Conflict | None) -> int:
+def _insert(session: Session, table: Table, columns: Columns, conflict: Conflict | None) -> int:
     """Insert rows given as columns; without `conflict` all rows must be new.
 
     Returns:
@@ -177,11 +185,11 @@ def _insert(session: Session, table: Table, columns: Columns, conflict: _Conflic
         return _insert_arrays(session, table, columns, conflict).rowcount
     names = _known_names(table, columns)
     connection = lookup.connection(session)
-    values_of = (_written(table.c[name], columns[name]) for name in names)
+    values_of = (written(table.c[name], columns[name]) for name in names)
     rows, size_limit = list(zip(*values_of, strict=True)), 1 if table.indexes else ROWS_AT_ONCE
     count = 0
-    for size, values in _groups(rows, size_limit):
-        sql = _sqlite_insert(table, names, conflict, size)
+    for size, values in groups(rows, size_limit):
+        sql = sqlite_insert(table, names, conflict, size)
         count += connection.exec_driver_sql(sql, values).rowcount
     return count
 
@@ -190,93 +198,24 @@ def _insert_arrays(
     session: Session,
     table: Table,
     columns: Columns,
-    conflict: _Conflict | None,
+    conflict: Conflict | None,
     returning: tuple[str, ...] = (),
 ) -> sa.CursorResult[Any]:
     names = _known_names(table, columns)
-    statement = _postgresql_insert(table, names, conflict, returning)
-    return lookup.connection(session).execute(
-        statement,
-        arrays([stored(table.c[name].type, columns[name]) for name in names]),
-        execution_options={"preserve_rowcount": True},
-    )
+    if not table.info.get("is_reference") and is_distributed(session):
+        count = len(columns[names[0]])
+        statement = values_insert(table, names, conflict, returning, count)
+        values = {f"{name}_{row}": columns[name][row] for name in names for row in range(count)}
+    else:
+        statement = postgresql_insert(table, names, conflict, returning)
+        values = arrays([stored(table.c[name].type, columns[name]) for name in names])
+    options: Any = {"preserve_rowcount": True}
+    return lookup.connection(session).execute(statement, values, execution_options=options)
 
 
 def _known_names(table: Table, names: Container[str]) -> tuple[str, ...]:
     """Return the names that are columns of the table, in the order of the table."""
     return tuple(column.name for column in table.c if column.name in names)
-
-
-@cache
-def _postgresql_insert(
-    table: Table,
-    names: tuple[str, ...],
-    conflict: _Conflict | None,
-    returning: tuple[str, ...] = (),
-    listed: str = "listed",
-) -> Any:
-    rows = unnested([table.c[name] for name in names], listed, joined=False)
-    # The driver converts a text of more than 4,096 bytes again at each execution.
-    source: Any = sa.select(sa.literal_column("*")).select_from(rows)
-    statement: Any = postgresql.insert(table).from_select(list(names), source)
-    statement = _on_conflict(statement, table, conflict)
-    return statement.returning(*(table.c[name] for name in returning)) if returning else statement
-
-
-@cache
-def _postgresql_inserts(
-    inserts: tuple[tuple[Table, tuple[str, ...], _Conflict | None], ...],
-) -> Any:
-    """Build the last INSERT, with the others as its common table expressions."""
-    *others, last = (
-        _postgresql_insert(*insert, listed=f"rows_{place}") for place, insert in enumerate(inserts)
-    )
-    return last.add_cte(*(insert.cte(f"insert_{place}") for place, insert in enumerate(others)))
-
-
-def _written(column: sa.Column[Any], values: Sequence[Any]) -> Iterable[Any]:
-    """Return the values of a column in the form that SQLite takes."""
-    write = _WRITERS.get(type(column.type))
-    return map(write, values) if write else values
-
-
-def _groups(rows: Sequence[Key], size_limit: int) -> Iterator[tuple[int, list[Key]]]:
-    """Yield the rows per statement and their values: full groups first, then single rows."""
-    whole = len(rows) - len(rows) % size_limit
-    for size, group in ((size_limit, rows[:whole]), (1, rows[whole:])):
-        if group:
-            values = chain.from_iterable(group)
-            yield size, list(zip(*[values] * (size * len(group[0])), strict=True))
-
-
-@cache
-def _sqlite_insert(
-    table: Table,
-    names: tuple[str, ...],
-    conflict: _Conflict | None,
-    rows: int,
-) -> str:
-    """Return the SQL that inserts a number of rows, with a placeholder for every value."""
-    dialect = sqlite.dialect(paramstyle="qmark")
-    places: list[dict[str, Any]] = [
-        {name: sa.bindparam(f"{name}_{row}") for name in names} for row in range(rows)
-    ]
-    statement = _on_conflict(sqlite.insert(table).values(places), table, conflict)
-    return str(statement.compile(dialect=dialect))
-
-
-def _on_conflict(statement: Any, table: Table, conflict: _Conflict | None) -> Any:
-    if conflict is None:
-        return statement
-    if conflict.columns is None:
-        return statement.on_conflict_do_nothing()
-    target = [table.c[name] for name in conflict.columns or table.primary_key.columns.keys()]
-    if not conflict.merges:
-        return statement.on_conflict_do_nothing(index_elements=target)
-    changed = {
-        name: merge(table.c[name], statement.excluded[name]) for name, merge in conflict.merges
-    }
-    return statement.on_conflict_do_update(index_elements=target, set_=changed)
 
 
 def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
@@ -298,8 +237,8 @@ def delete(session: Session, table: Table, keys: Sequence[Key]) -> None:
 
 @cache
 def _postgresql_delete(table: Table) -> sa.Delete:
-    rows = unnested(list(table.primary_key))
-    return sa.delete(table).where(*(c == rows.c[c.name] for c in table.primary_key))
+    rows, key = unnested(list(table.primary_key)), list(table.primary_key)
+    return sa.delete(table).where(*lookup.matches(False, key, rows))  # noqa: FBT003
 
 
 def update_listed(

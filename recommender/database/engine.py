@@ -8,17 +8,17 @@ import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote
 
 import sqlalchemy as sa
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import URL, Connection, Dialect, Engine, event
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
 from recommender.database.registered import Registered, keep_registry, kept_registry
-from recommender.database.server_settings import keep_settings, milliseconds
+from recommender.database.server_settings import keep_settings, milliseconds, note_distribution
 from recommender.database.transactions import WRITE, E
 from recommender.database.vectors import add_vector_functions, load_sqlite_vec
 from recommender.database.written_out import POSITIONAL
@@ -238,6 +238,7 @@ def prepare_engine(
     keep_registry(sync_engine, registry)
     if sync_engine.dialect.driver == "psycopg":
         event.listen(sync_engine, "do_execute", _run_positional)
+        event.listen(sync_engine, "connect", partial(_psycopg_connect, sync_engine.dialect))
     if sync_engine.dialect.name == "sqlite":
         event.listen(sync_engine, "do_connect", _close_in_order)
         event.listen(sync_engine, "connect", _sqlite_connect(settings))
@@ -327,6 +328,10 @@ def _sqlite_connect(settings: Settings) -> Callable[[Any, Any], None]:
         cursor.close()
 
     return connect
+
+
+def _psycopg_connect(dialect: Dialect, connection: Any, _record: Any) -> None:
+    note_distribution(dialect, connection)
 
 
 def _with_vectors(connection: Any, _record: Any) -> None:

@@ -15,8 +15,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ARRAY, ColumnElement, Executable, FromClause, Table
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
-from recommender.database.expressions import Statement
+from recommender.database import expressions
+from recommender.database.expressions import Statement, unless_distributed
 from recommender.database.registered import Registered, kept_registry
 from recommender.database.session import Session
 from recommender.errors import InvalidValue
@@ -68,6 +72,12 @@ def is_sqlite(session: Session) -> bool:
     return _check_options(session.get_bind(**_OURS)).dialect.name == "sqlite"
 
 
+def is_distributed(session: Session) -> bool:
+    """Return whether Citus distributes the tables of the session's database."""
+    # The engine knows it from its first connection.
+    return not is_sqlite(session) and expressions.is_distributed(connection(session).dialect)
+
+
 def registry(session: Session) -> Registered | None:
     """Return the registry of the engine of the recommender's tables, None if it has none."""
     return kept_registry(session.get_bind(**_OURS))
@@ -104,8 +114,8 @@ def find(
         key_share: lock only the keys of the rows, as a foreign key does. Only an erasure waits for
             this lock; a row whose erasure came first is not returned.
     """
-    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock, key_share)
     values = listed_values(session, len(columns), keys)
+    statement = _find(is_sqlite(session), tuple(columns), tuple(read), lock, key_share)
     return run(session, statement, values).all()
 
 
@@ -119,8 +129,7 @@ def _find(
 ) -> Statement:
     table = columns[0].table
     rows = listed(on_sqlite, columns)
-    matches = [column == rows.c[column.name] for column in columns]
-    source = table.join(rows, sa.and_(*matches))
+    source = table.join(rows, sa.and_(*matches(on_sqlite, columns, rows)))
     statement = sa.select(*read).select_from(source)
     if lock or key_share:
         ordered = statement.order_by(*columns)
@@ -143,6 +152,21 @@ def listed(on_sqlite: bool, columns: tuple[sa.Column[Any], ...]) -> FromClause: 
         for index, column in enumerate(columns)
     ]
     return sa.select(*parts).subquery("listed")
+
+
+def matches(
+    on_sqlite: bool,  # noqa: FBT001
+    columns: Sequence[sa.Column[Any]],
+    rows: FromClause,
+) -> list[ColumnElement[bool]]:
+    """Return the conditions that columns are those of a row of `listed`."""
+    pairs = [column == rows.c[column.name] for column in columns]
+    for place, column in enumerate(() if on_sqlite else columns):
+        if column.name == "user_id":
+            # The array tells Citus which shards have rows.
+            is_listed = column == sa.any_(_array(f"listed_{place}", column.type))
+            pairs[place] = unless_distributed(pairs[place], sa.and_(pairs[place], is_listed))
+    return pairs
 
 
 def listed_values(session: Session, width: int, keys: Sequence[Key]) -> dict[str, str]:
@@ -169,16 +193,33 @@ def unnested(
         joined: whether the rows are joined with a table.
     """
     types = [sa.Text() if isinstance(c.type, sa.Text) else c.type for c in columns]
-    arrays: list[Any] = [
-        sa.cast(sa.bindparam(f"{name}_{index}", type_=sa.Text()), ARRAY(kind))
-        for index, kind in enumerate(types)
-    ]
+    arrays: list[Any] = [_array(f"{name}_{index}", kind) for index, kind in enumerate(types)]
     if joined:
         # Scalar subqueries hide the number of rows from PostgreSQL: it then plans for few rows and
         # probes indexes, instead of reading the whole table.
-        arrays = [sa.select(array).scalar_subquery() for array in arrays]
+        # Citus plans no subquery there.
+        arrays = [unless_distributed(sa.select(a).scalar_subquery(), a) for a in arrays]
     names = [sa.column(column.name, kind) for column, kind in zip(columns, types, strict=True)]
-    return sa.func.unnest(*arrays).table_valued(*names).render_derived(name=name)
+    return together(*arrays).table_valued(*names).render_derived(name=name)
+
+
+def _array(name: str, kind: Any) -> ColumnElement[Any]:
+    return sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(kind))
+
+
+class together(FunctionElement[Any]):  # noqa: N801
+    """The rows of arrays, side by side."""
+
+    inherit_cache = True
+
+
+@compiles(together)
+def _unnest(element: together, compiler: SQLCompiler, **options: Any) -> str:
+    if expressions.is_distributed(compiler.dialect):
+        # Citus takes no function of several arrays that are bound values.
+        rows = sa.select(*(sa.func.unnest(array) for array in element.clauses))
+        return f"({compiler.process(rows, **options)})"
+    return compiler.process(sa.func.unnest(*element.clauses), **options)
 
 
 def arrays(columns: Sequence[Sequence[Any]], name: str = "listed") -> dict[str, str]:

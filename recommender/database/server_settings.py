@@ -14,10 +14,10 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from recommender.database.expressions import materialized
+from recommender.database.expressions import DISTRIBUTED, is_distributed, materialized
 from recommender.settings import Settings
 
 LONGEST_MIGRATION = 86_400.0
@@ -57,11 +57,12 @@ def keep_settings(engine: Engine, values: Mapping[str, str], *, direct: int, poo
         direct: how often a statement runs before it is prepared; 0 for never.
         pooled: the same through a pooler.
     """
-    local = sa.select(*(sa.func.set_config(*pair, sa.true()) for pair in values.items()))
-    parameters = {"names": list(values), "values": list(values.values())}
 
     def connect(connection: Any, record: ConnectionPoolEntry) -> None:
+        note_distribution(engine.dialect, connection)
         connection.autocommit = True
+        chosen = _chosen(engine, values)
+        parameters = {"names": list(chosen), "values": list(chosen.values())}
         with connection.cursor() as cursor:
             cursor.execute(_SET, {**parameters, "pid": connection.info.backend_pid})
             is_pooled, _ = cursor.fetchone()
@@ -71,10 +72,58 @@ def keep_settings(engine: Engine, values: Mapping[str, str], *, direct: int, poo
 
     def begin(connection: Connection) -> None:
         if connection.info.get(_IS_POOLED):
-            connection.execute(local)
+            chosen = _chosen(engine, values)
+            local = (sa.func.set_config(*pair, sa.true()) for pair in chosen.items())
+            connection.execute(sa.select(*local))
 
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", begin)
+
+
+ON_CITUS = {
+    "plan_cache_mode": "force_custom_plan",
+    "citus.multi_shard_modify_mode": "sequential",
+}
+"""The settings of connections to a distributed database.
+
+Citus plans no join for values that it does not know. A transaction writes shards one after the
+other, because it may write a reference table too.
+"""
+
+
+def _chosen(engine: Engine, values: Mapping[str, str]) -> Mapping[str, str]:
+    return {**values, **ON_CITUS} if is_distributed(engine.dialect) else values
+
+
+_HAS_CITUS = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+
+_HAS_DISTRIBUTED = """
+SELECT EXISTS (
+    SELECT FROM pg_dist_partition JOIN pg_class ON pg_class.oid = logicalrelid
+    WHERE relname = 'rec_events' AND coalesce(pg_class.oid = to_regclass('rec_events'), true)
+)
+"""
+
+
+def note_distribution(dialect: Dialect, connection: Any) -> None:
+    """Note whether Citus distributes our tables, once for an engine: on its first connection.
+
+    Args:
+        dialect: the dialect of the engine.
+        connection: a connection of psycopg, or an adapted one.
+    """
+    if hasattr(dialect, DISTRIBUTED):
+        return
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute(_HAS_CITUS)
+    (found,) = cursor.fetchone()
+    if found:
+        cursor.execute(_HAS_DISTRIBUTED)
+        (found,) = cursor.fetchone()
+    cursor.close()
+    connection.autocommit = False
+    vars(dialect)[DISTRIBUTED] = found
 
 
 def set_for_connection(connection: Connection, values: Mapping[str, str]) -> None:

@@ -36,7 +36,7 @@ class Looked(NamedTuple):
 def remember(
     session: Session, values: Mapping[str, Any], videos: Sequence[int], started_at: datetime
 ) -> dict[int, int]:
-    """Remember that the videos of a page were served: one statement, on SQLite.
+    """Remember that the videos of a page were served: one statement on SQLite, two on Citus.
 
     Args:
         session: the caller's transaction.
@@ -48,11 +48,45 @@ def remember(
     Returns:
         How often each video was served to the user by now, by the video's row id.
     """
-    listed = lookup.listed_values(session, 1, [(video,) for video in videos])
     # A host's clock may go back, but nothing in a session is older than the session.
     moment = max(values["moment"], started_at)
+    if not lookup.is_sqlite(session):
+        return _remember_apart(session, {**values, "moment": moment}, videos)
+    listed = lookup.listed_values(session, 1, [(video,) for video in videos])
     rows = lookup.run(session, _remember_statement(), {**values, "moment": moment, **listed})
     return {row.video_id: row.attempts for row in rows}
+
+
+def _remember_apart(
+    session: Session, values: Mapping[str, Any], videos: Sequence[int]
+) -> dict[int, int]:
+    """Mark the pages before as seen, and remember a page: a statement each, on Citus."""
+    if values["looked"] > values["marked"]:
+        lookup.run(session, _mark_before_statement(), {**values, "its_memory": values["memory"]})
+    row = {
+        "user_id": values["owner"],
+        "memory": values["memory"],
+        "session": values["own"],
+        "last_at": values["moment"],
+        "attempts": 1,
+        "seen": False,
+    }
+    columns = {name: [value] * len(videos) for name, value in row.items()} | {"video_id": videos}
+    return bulk.insert_counted(session, REMEMBERED, columns, _CHANGES, ("video_id", "attempts"))
+
+
+@cache
+def _mark_before_statement() -> Any:
+    row, place = REMEMBERED.c, SERVED.c
+    looked_at = sa.select(place.video_id).where(
+        place.user_id == _OWNER,
+        place.session == _OWN,
+        place.position > sa.bindparam("marked", type_=Integer()),
+        place.position <= _LOOKED,
+    )
+    its_memory = sa.bindparam("its_memory", type_=SmallInteger())  # `memory` is a column
+    is_own = (row.user_id == _OWNER, row.memory == its_memory, row.video_id.in_(looked_at))
+    return sa.update(REMEMBERED).where(*is_own).values(seen=True)
 
 
 _MOMENT = sa.bindparam("moment", type_=UtcDateTime())
@@ -79,6 +113,15 @@ def remember_at_once(page: FromClause, own: FromClause) -> Any:
     return _remembered(rows, _pages_before(own), postgresql)
 
 
+_CHANGES: Mapping[str, bulk.Merge] = {
+    "session": bulk.replace,
+    "last_at": bulk.greatest,
+    "attempts": bulk.added,
+    "seen": sa.or_,
+}
+"""What a page changes in the memory of a video that was served before."""
+
+
 def _page(page: FromClause, moment: ColumnElement[Any]) -> Statement:
     """Return the rows of a page that was not served before."""
     once = sa.literal(1, Integer())
@@ -90,13 +133,7 @@ def _remembered(page: Statement, before: Statement, dialect: Any) -> Any:
     served = REMEMBERED.c
     insert = dialect.insert(REMEMBERED)
     insert = insert.from_select(list(served.keys()), sa.union_all(page, before))
-    new = insert.excluded
-    changes = {
-        "session": new.session,
-        "last_at": bulk.greatest(served.last_at, new.last_at),
-        "attempts": served.attempts + new.attempts,
-        "seen": sa.or_(served.seen, new.seen),
-    }
+    changes = {name: merge(served[name], insert.excluded[name]) for name, merge in _CHANGES.items()}
     key = list(REMEMBERED.primary_key)
     upsert = insert.on_conflict_do_update(index_elements=key, set_=changes)
     return upsert.returning(served.video_id, served.attempts)

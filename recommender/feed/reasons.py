@@ -172,20 +172,26 @@ def read_causes(session: Session, request: FeedRequest, video_ids: Sequence[int]
     if not request.known or not video_ids:
         return {}
     listed = lookup.listed_values(session, 1, [(video_id,) for video_id in video_ids])
-    query = cause_query(lookup.is_sqlite(session), request.registry)
+    has_friends = request.friends is not None
+    query = cause_query(lookup.is_sqlite(session), request.registry, has_friends=has_friends)
     rows = lookup.connection(session).execute(query, {**values_of(request), **listed})
     found = (row for row in rows if row.video_id is not None)
     return {(row.video_id, row.signal): Reason(row.kind, row.subject) for row in found}
 
 
 @lru_cache(MAX_STATEMENTS)
-def cause_query(on_sqlite: bool, registry: Registry) -> Statement:  # noqa: FBT001 - the cache key
+def cause_query(
+    on_sqlite: bool,  # noqa: FBT001 - the cache key
+    registry: Registry,
+    *,
+    has_friends: bool = False,
+) -> Statement:
     """Return the statement that reads the strongest cause per video and signal.
 
     Execute it with `values_of` a request and `lookup.listed_values` of the videos' row ids. A row
     whose video is NULL stands for the recent videos without a neighbour among the videos.
     """
-    viewer = Viewer.named(ViewerParts(space=registry.space))
+    viewer = Viewer.named(ViewerParts(space=registry.space, has_friends=has_friends))
     listed = lookup.listed(on_sqlite, (VIDEOS.c.id,))
     page = sa.select(listed.c.id.label("video_id")).cte("page")
     people = _follows(viewer, page), _followed(viewer, page)

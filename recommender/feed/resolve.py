@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
 from hashlib import blake2b
@@ -14,7 +15,7 @@ from sqlalchemy import ColumnElement, FromClause
 from sqlalchemy.orm import aliased
 
 from recommender.database import lookup
-from recommender.database.aliases import is_meant
+from recommender.database.aliases import is_meant, lock_users, user_ids
 from recommender.database.expressions import (
     LARGEST_EXPONENT,
     Statement,
@@ -36,6 +37,7 @@ from recommender.feed.feeds import (
     with_feed,
 )
 from recommender.feed.resumed import place_of, resumed, with_session
+from recommender.feed.statements import read_friends
 from recommender.formats import scalars
 from recommender.formats.scalars import AnyKey, key_or_none
 from recommender.learning.affinities import bounded_decay_exponent, decay_exponent
@@ -169,7 +171,14 @@ def resolve(
         request = resumed(request, row, position, may_lag=not lock)
     if named is not None and not request.is_served:
         check_sources(named, registry)
-    return request
+    return with_friends(session, request)
+
+
+def with_friends(session: Session, request: FeedRequest) -> FeedRequest:
+    """Return a request with what its page cannot read on Citus, unless it was served already."""
+    if request.is_served or not lookup.is_distributed(session):
+        return request
+    return replace(request, friends=read_friends(session, request) if request.known else "[]")
 
 
 def unranked(session: Session, request: RequestSummary, **fields: Any) -> FeedRequest:
@@ -211,19 +220,31 @@ def _viewer_rows(
     """
     wanted = None if isinstance(profile, Profile) else WantedProfile.of(profile)
     form = None if wanted is None else wanted.form
-    values = {**values, "of_feed": values["feed"] or "", **(wanted._asdict() if wanted else {})}
+    is_distributed = lookup.is_distributed(session)
+    owner = _found_apart(session, values["key"], lock=lock) if is_distributed else None
+    named = wanted._asdict() if wanted else {}
+    values = {**values, "of_feed": values["feed"] or "", "owner": owner, **named}
     connection = lookup.connection(session)
-    for is_locked in (True, False) if lock else (False,):
+    for is_locked in (True, False) if lock and not is_distributed else (False,):
         names_feed = values["feed"] is not None
         query = _viewer_query(form, resumes=resumes, names_feed=names_feed, is_locked=is_locked)
         rows = connection.execute(query, values, execution_options=AS_POSITIONAL).all()
-        if rows and rows[0].merged_into is not None:
+        is_other = is_distributed and rows and rows[0].id != owner
+        if rows and (rows[0].merged_into is not None or is_other):
             # The viewer was merged while this transaction waited for the lock.
             return _viewer_rows(session, values, profile, resumes=resumes, lock=lock)
         if rows:
             return rows
     check_first_rows(session)
     return []
+
+
+def _found_apart(session: Session, key: str, *, lock: bool) -> int | None:
+    """Return the row id of the viewer on Citus, whose lock is on the node of their rows."""
+    owner = user_ids(session, [key]).get(key)
+    if lock and owner is not None:
+        lock_users(session, [owner])
+    return owner
 
 
 @cache

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from recommender.database.expressions import Statement, json_rows
+from recommender.database.expressions import Statement, json_rows, unless_distributed
 from recommender.database.partitions import is_of_session
 from recommender.errors import CursorAhead, InvalidCursor, InvalidValue
 from recommender.feed.cursors import SessionPosition, read_cursor, session_uuid
@@ -39,16 +39,22 @@ def place_of(cursor: str | None, session_id: UUID | str | None) -> SessionPositi
     return read_cursor(cursor)
 
 
+OWNER = sa.bindparam("owner", type_=sa.BigInteger())
+"""The row id of the viewer on Citus, which finds the node by it."""
+
+
 def with_session(viewer_query: Statement) -> Statement:
     """Add the viewer's session and its last videos to the query of a viewer.
 
     Execute it with the session's UUID as the bind parameter `session`.
     """
+    is_viewer = FeedSession.user_id == User.id
     is_session = sa.and_(
-        FeedSession.user_id == User.id, FeedSession.session == sa.bindparam("session")
+        unless_distributed(is_viewer, sa.and_(is_viewer, FeedSession.user_id == OWNER)),
+        FeedSession.session == sa.bindparam("session"),
     )
     is_last = sa.and_(
-        is_of_session(ServedVideo, FeedSession),
+        _its(ServedVideo),
         ServedVideo.position == FeedSession.next_position - 1,
     )
     return (
@@ -70,6 +76,12 @@ def with_session(viewer_query: Statement) -> Statement:
     )
 
 
+def _its(place: Any) -> sa.ColumnElement[bool]:
+    """Return the condition that a place is of the session, on Citus with the viewer's node."""
+    is_its = is_of_session(place, FeedSession)
+    return unless_distributed(is_its, sa.and_(is_its, place.user_id == OWNER))
+
+
 def _last_places() -> sa.ScalarSelect[str]:
     """Return the last places of a feed's session as JSON, up to the largest span of a limit."""
     place, video = aliased(ServedVideo), aliased(Video)
@@ -79,7 +91,7 @@ def _last_places() -> sa.ScalarSelect[str]:
         .select_from(place)
         .join(video, video.id == place.video_id)
         .where(
-            is_of_session(place, FeedSession),
+            _its(place),
             place.position > FeedSession.next_position - LARGEST_SPAN,
             FeedSession.feed_id.is_not(None),
         )

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import aliased
 
-from recommender.database import lookup
+from recommender.database import aliases, lookup
 from recommender.database.aliases import is_meant
 from recommender.database.expressions import Statement, named
 from recommender.database.session import Session
@@ -29,6 +29,7 @@ from recommender.feed.values import FeedItem, FeedPage
 from recommender.feed.writes import write_page
 from recommender.formats import scalars
 from recommender.models import User, Video
+from recommender.models.tables import USERS
 from recommender.ranking.filters import allowed
 from recommender.ranking.history import keyed_videos, not_seen
 from recommender.ranking.request import FeedRequest, PlacedVideo, RequestSummary
@@ -88,9 +89,14 @@ def _session_row(session: Session, request: RequestSummary) -> Any:
     Raises:
         UnknownUser: the viewer is not in the database.
     """
+    locks = not lookup.is_distributed(session)
+    values: dict[str, Any] = {"session": request.session}
+    if not locks:
+        found = aliases.find_users(session, [request.user], [USERS.c.id], lock=True)
+        values["owner"] = found[0][1] if found else request.user_id
     for is_viewer in (_NAMED.key == request.user, _NAMED.id == request.user_id):
-        query = _session_query(is_viewer)
-        row = session.execute(query, {"session": request.session}).one_or_none()
+        query = _session_query(is_viewer, lock=locks)
+        row = session.execute(query, values).one_or_none()
         if row is not None:
             # The user may have been merged while this transaction waited for the lock.
             return row if row.merged_into is None else _session_row(session, request)
@@ -100,11 +106,11 @@ def _session_row(session: Session, request: RequestSummary) -> Any:
 _NAMED = aliased(User, name="alias")
 
 
-def _session_query(is_viewer: ColumnElement[bool]) -> Statement:
+def _session_query(is_viewer: ColumnElement[bool], *, lock: bool) -> Statement:
     user = sa.select(User.id, User.key, User.merged_into, _NAMED.id.label("named_id"))
     query = with_session(user.select_from(_NAMED).join(User, is_meant(User, _NAMED)))
     query = query.where(is_viewer, User.erased_at.is_(None))
-    return query.with_for_update(key_share=True, of=User)
+    return query.with_for_update(key_share=True, of=User) if lock else query
 
 
 def _servable(

@@ -9,6 +9,7 @@ again for each request.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -24,10 +25,11 @@ from recommender.database.session import Session
 from recommender.database.written_out import AS_POSITIONAL, identified, written_out
 from recommender.formats import scalars
 from recommender.models import Hashtag, Sound, User, Video, VideoCaption, VideoHashtag
-from recommender.models.tables import VIDEOS
+from recommender.models.tables import RECENT, VIDEOS
 from recommender.ranking.additions import check_sql_of, kept_shape
 from recommender.ranking.candidates import scan_end
 from recommender.ranking.classic import ranked_reference
+from recommender.ranking.history import PEOPLE_LIMIT
 from recommender.ranking.request import Contenders, FeedRequest, ScanPosition
 from recommender.ranking.scoring import (
     FORMAT_COLUMN,
@@ -134,6 +136,37 @@ def read_given_candidates(
     return Candidates(
         page_rows(session, request, ranked_with_outcomes, "rank", keys).all(), shown=True
     )
+
+
+def read_friends(session: Session, request: FeedRequest) -> str:
+    """Read the recent engagements of the people whom the viewer follows: two or three statements.
+
+    On Citus they are on other nodes than the viewer, so that the page cannot read them itself.
+
+    Returns:
+        A JSON list, as in `FeedRequest.friends`.
+    """
+    values = values_of(request)
+    creators = lookup.run(session, _followed_query(), values).scalars().all()
+    if len(creators) > PEOPLE_LIMIT:
+        latest = sa.select(RECENT.c.user_id, sa.func.max(RECENT.c.video_id).label("newest"))
+        latest = latest.where(RECENT.c.user_id.in_(creators)).group_by(RECENT.c.user_id)
+        newest = dict(map(tuple, lookup.run(session, latest)))
+        creators = sorted(creators, key=lambda creator: (-newest.get(creator, 0), creator))
+    people = creators[:PEOPLE_LIMIT]
+    if not people:
+        return "[]"
+    rows = lookup.run(session, sa.select(RECENT).where(RECENT.c.user_id.in_(people)))
+    given: list[dict[str, Any]] = [
+        {"user_id": row.user_id, "video_id": row.video_id, "at": row.at.isoformat()} for row in rows
+    ]
+    return json.dumps([*({"user_id": person} for person in people), *given])
+
+
+@cache
+def _followed_query() -> Statement:
+    followed = Viewer.named(ViewerParts()).followed
+    return named(sa.select(followed.c.creator_id), "followed")
 
 
 def read_scan_end(session: Session, request: FeedRequest) -> ScanPosition | None:

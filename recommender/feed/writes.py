@@ -43,7 +43,8 @@ def write_page(
     """
     values = _values(page, asked, looked_at, contenders)
     rows = [{**_served_row(page.request, item), "asked": asked} for item in page.items]
-    write = _write_in_turn if lookup.is_sqlite(session) else _write_at_once
+    in_turn = lookup.is_sqlite(session) or lookup.is_distributed(session)
+    write = _write_in_turn if in_turn else _write_at_once
     return write(session, values, rows, is_first=page.request.position == 1)
 
 
@@ -81,8 +82,9 @@ Rows = Sequence[Mapping[str, Any]]
 def _write_in_turn(
     session: Session, values: Mapping[str, Any], rows: Rows, *, is_first: bool
 ) -> bool:
-    """Write a page by three statements, on SQLite."""
-    statement = _begin_statement(sqlite) if is_first else _advance_statement()
+    """Write a page by three statements, on SQLite; by four on Citus."""
+    dialect = sqlite if lookup.is_sqlite(session) else postgresql
+    statement = _begin_statement(dialect) if is_first else _advance_statement()
     started_at = lookup.run(session, statement, values).scalar()
     if started_at is None:
         return False

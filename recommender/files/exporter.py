@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, aliased
 
 from recommender.database import lookup
-from recommender.database.expressions import Statement
+from recommender.database.expressions import Statement, materialized, unless_distributed
 from recommender.database.schema import check_first_rows
 from recommender.database.spaces import embeddings
 from recommender.database.transactions import translate_errors
@@ -80,15 +80,20 @@ def _importable(name: Any) -> Any:
     return sa.func.replace(name, scalars.LIST_SEPARATOR, ":")
 
 
+def _names_of_users(name: Any, link: Any, is_its: Any) -> Any:
+    """Return the names that users declared as one text: a look-up per user, on Citus one list."""
+    of_user = _joined(name, link, is_its, link.user_id == User.id)
+    joined = sa.func.aggregate_strings(_importable(name), scalars.LIST_SEPARATOR).label("names")
+    every = sa.select(link.user_id, joined).join(link, is_its).group_by(link.user_id)
+    listed = materialized(every.cte(f"names_of_{link.__tablename__}"))
+    its = sa.select(listed.c.names).where(listed.c.user_id == User.id).scalar_subquery()
+    return unless_distributed(of_user, its)
+
+
 def users_query() -> Statement:
     """Return the SELECT of all users but aliases, as rows of the kind users."""
-    interests = _joined(
-        Hashtag.name, UserHashtag,
-        UserHashtag.hashtag_id == Hashtag.id, UserHashtag.user_id == User.id,
-    )  # fmt: skip
-    sounds = _joined(
-        Sound.key, UserSound, UserSound.sound_id == Sound.id, UserSound.user_id == User.id
-    )
+    interests = _names_of_users(Hashtag.name, UserHashtag, UserHashtag.hashtag_id == Hashtag.id)
+    sounds = _names_of_users(Sound.key, UserSound, UserSound.sound_id == Sound.id)
     columns = (User.key, User.language, User.country, User.device, User.created_at)
     users = sa.select(*columns, interests, sounds, User.discoverable)
     return users.where(User.merged_into.is_(None)).order_by(User.id)

@@ -65,6 +65,9 @@ BLOCK_DIRECTIONS = ("by_me", "of_me")
 
 Orientation: TypeAlias = Literal["portrait", "landscape", "square"]
 
+HANDHELD = ("phone", "mobile", "ios", "android")
+"""Devices that are held upright."""
+
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
 _TIME = re.compile(

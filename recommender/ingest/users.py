@@ -197,7 +197,7 @@ def lock_user_rows(session: Session, users: Iterable[int]) -> list[LockedUser]:
     if not (keys := [(user,) for user in dict.fromkeys(users)]):
         return []
     read = [USERS.c.key, *_LOCKED]
-    return _locked(session, lookup.find(session, [USERS.c.id], keys, read, lock=True))
+    return _locked(session, aliases.find_locked(session, USERS.c.id, keys, read))
 
 
 def _locked(session: Session, rows: Iterable[Sequence[Any]]) -> list[LockedUser]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from recommender.database import lookup
+from recommender.database import aliases, lookup
 from recommender.database.session import Session
 from recommender.formats import scalars
 from recommender.formats.visibility import PUBLISHED
@@ -47,7 +47,7 @@ def rebuild_affinities(session: Session, user_keys: Sequence[str]) -> list[int]:
     """
     keys = [(key,) for key in user_keys]
     read = [USERS.c.id, USERS.c.learned_since]
-    users = lookup.find(session, [USERS.c.key], keys, read, lock=True)
+    users = aliases.find_locked(session, USERS.c.key, keys, read)
     since: LearnedSince = {user_id: learned_since for user_id, learned_since in users}  # noqa: C416
     changes = AffinityChanges(read_rules(session))
     _add_all(session, changes, since)

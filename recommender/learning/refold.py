@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.session import Session
 from recommender.learning.affinities import Rules, read_rules
 from recommender.learning.engagement import (
@@ -57,7 +57,7 @@ def refold_states(session: Session, user_keys: Sequence[str], horizon: datetime 
         The number of states that kept their values because of a prune.
     """
     keys = [(key,) for key in user_keys]
-    rows = lookup.find(session, [USERS.c.key], keys, [USERS.c.id], lock=True)
+    rows = aliases.find_locked(session, USERS.c.key, keys, [USERS.c.id])
     users = [user_id for (user_id,) in rows]
     states = _of_users(session, sa.select(INTERACTIONS), INTERACTIONS, users)
     kept = [row for row in states if horizon and row.first_at <= horizon]

@@ -28,7 +28,7 @@ from recommender.formats.scalars import EARLIEST, LARGEST_ID, LATEST, AnyKey
 from recommender.lists.people_ranking import people_values, ranked_people
 from recommender.lists.people_reasons import with_reasons
 from recommender.lists.people_shown import record_shown
-from recommender.lists.people_sources import PEOPLE_SOURCES
+from recommender.lists.people_sources import PEOPLE_SOURCES, with_follows
 from recommender.lists.people_values import PeoplePage, Person
 from recommender.models.tables import USERS
 from recommender.models.types import microseconds
@@ -142,6 +142,7 @@ def people(
     )  # fmt: skip
     _check_profile(request)
     request = replace(request, where=checked_predicate(where, USERS), session=None)
+    request = with_follows(session, request)
     rows = _rows(session, request, after or PeoplePosition(request.as_of))
     page = _page(request, rows)
     if record and request.known:

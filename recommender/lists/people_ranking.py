@@ -50,7 +50,7 @@ def ranked_people(shape: Shape, viewer: Viewer) -> Statement:
 
     The others are `people_values`.
     """
-    circle = Circle.of(viewer)
+    circle = Circle.of(viewer, has_friends=shape.has_friends)
     valued = fence(_valued(shape, circle, _candidates(shape, circle))).subquery("valued")
     key = score_key({name: valued.c[name] for name in shape.signals}, viewer)
     scored = sa.select(*valued.c, key).subquery("scored")

@@ -14,7 +14,7 @@ from recommender.database.expressions import Statement, constant, materialized, 
 from recommender.database.session import Session
 from recommender.feed.reasons import MAX_REASONS
 from recommender.feed.statements import MAX_STATEMENTS
-from recommender.lists.people_sources import friends_of
+from recommender.lists.people_sources import friends_of, given_follows
 from recommender.lists.people_values import PeoplePage, Person, PersonReason
 from recommender.models import Video
 from recommender.models.tables import FOLLOWS, USERS
@@ -101,7 +101,8 @@ def _read_causes(session: Session, request: FeedRequest, creators: Sequence[int]
     if not request.known or not creators:
         return {}
     listed = lookup.listed_values(session, 1, [(creator,) for creator in creators])
-    query = people_cause_query(lookup.is_sqlite(session))
+    has_friends = request.friends is not None
+    query = people_cause_query(lookup.is_sqlite(session), has_friends=has_friends)
     rows = lookup.connection(session).execute(query, {**values_of(request), **listed})
     return {
         (row.creator_id, row.signal): PersonReason(row.signal, row.subject, row.number)
@@ -110,28 +111,35 @@ def _read_causes(session: Session, request: FeedRequest, creators: Sequence[int]
 
 
 @lru_cache(MAX_STATEMENTS)
-def people_cause_query(on_sqlite: bool) -> Statement:  # noqa: FBT001 - the cache key
+def people_cause_query(
+    on_sqlite: bool,  # noqa: FBT001 - the cache key
+    *,
+    has_friends: bool = False,
+) -> Statement:
     """Return the statement that reads a row per creator and signal: its subject and its count.
 
     Execute it with `values_of` a request and `lookup.listed_values` of the creators' row ids.
     """
-    viewer = Viewer.named(ViewerParts())
+    viewer = Viewer.named(ViewerParts(has_friends=has_friends))
     listed = lookup.listed(on_sqlite, (USERS.c.id,))
     page = sa.select(listed.c.id.label("creator_id")).cte("page")
-    rows = sa.union_all(_followers(viewer, page), _enjoyed(viewer, page)).subquery("causes")
+    follows = given_follows(viewer) if has_friends else FOLLOWS
+    rows = sa.union_all(_followers(viewer, page, follows), _enjoyed(viewer, page)).subquery(
+        "causes"
+    )
     return named(sa.select(rows), "people_reasons")
 
 
-def _followers(viewer: Viewer, page: Any) -> Statement:
+def _followers(viewer: Viewer, page: Any, follows: Any) -> Statement:
     """Return the first friend of each creator, and their number."""
     friends = friends_of(viewer)
     # Opaque, so that each pair is looked up, and no friend's follows are read as a whole.
     friend = opaque(friends.c.user_id, page.c.creator_id)
-    is_follow = sa.and_(FOLLOWS.c.user_id == friend, FOLLOWS.c.creator_id == page.c.creator_id)
+    is_follow = sa.and_(follows.c.user_id == friend, follows.c.creator_id == page.c.creator_id)
     # A subquery for each name, because a join could start at all users.
-    name = sa.select(USERS.c.key).where(USERS.c.id == FOLLOWS.c.user_id).scalar_subquery()
+    name = sa.select(USERS.c.key).where(USERS.c.id == follows.c.user_id).scalar_subquery()
     columns = _cause(page.c.creator_id, "followed_by", sa.func.min(name))
-    rows = sa.select(*columns).select_from(page).join(friends, sa.true()).join(FOLLOWS, is_follow)
+    rows = sa.select(*columns).select_from(page).join(friends, sa.true()).join(follows, is_follow)
     return rows.group_by(page.c.creator_id)
 
 

@@ -37,16 +37,23 @@ def record_shown(session: Session, request: FeedRequest, creators: Sequence[int]
         "day": day_of(request.as_of),
         "counted_since": counted_since(request),
     }
-    listed = lookup.listed_values(session, 1, [(creator,) for creator in creators])
+    keys = [(creator,) for creator in creators]
+    if lookup.is_distributed(session):
+        # Citus takes no INSERT of locked rows.
+        found = lookup.find(session, [USERS.c.id], keys, list(USERS.c), key_share=True)
+        kept = (row.id for row in found if row.erased_at is None and row.merged_into is None)
+        rows = [{**values, "creator_id": creator} for creator in sorted(kept)]
+        if rows:
+            lookup.connection(session).execute(_record_listed(), rows)
+        return
+    listed = lookup.listed_values(session, 1, keys)
     lookup.run(session, _record(lookup.is_sqlite(session)), {**values, **listed})
 
 
 @cache
 def _record(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
     """Build the INSERT of the listed creators who still exist."""
-    day, since, shown_at = (
-        sa.bindparam(name, type_=UtcDateTime()) for name in ("day", "counted_since", "shown_at")
-    )
+    shown_at = sa.bindparam("shown_at", type_=UtcDateTime())
     owner = sa.bindparam("user_id", type_=BigInteger())
     listed = lookup.listed(on_sqlite, (USERS.c.id,))
     is_there = USERS.c.erased_at.is_(None), USERS.c.merged_into.is_(None)
@@ -59,7 +66,20 @@ def _record(on_sqlite: bool) -> Any:  # noqa: FBT001 - the cache key
         .with_for_update(read=True, key_share=True, of=USERS)
     )
     insert = (sqlite.insert if on_sqlite else postgresql.insert)(SUGGESTIONS)
-    new = insert.from_select(["user_id", "creator_id", "shown", "shown_at"], creators)
+    return _counted(insert.from_select(["user_id", "creator_id", "shown", "shown_at"], creators))
+
+
+@cache
+def _record_listed() -> Any:
+    """Build the INSERT of one creator on Citus."""
+    names = ("user_id", "creator_id", "shown_at")
+    row = {name: sa.bindparam(name, type_=SUGGESTIONS.c[name].type) for name in names}
+    return _counted(postgresql.insert(SUGGESTIONS).values({**row, "shown": 1}))
+
+
+def _counted(new: Any) -> Any:
+    """Return an INSERT that counts a creator who was shown before, at most once a day."""
+    day, since = (sa.bindparam(name, type_=UtcDateTime()) for name in ("day", "counted_since"))
     row = SUGGESTIONS.c
     days = sa.case((row.shown_at > since, row.shown + 1), else_=1)
     return new.on_conflict_do_update(

@@ -7,18 +7,22 @@ creators per place of its quota.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, BigInteger, ColumnElement, Double, literal
 from sqlalchemy.orm import aliased
 
+from recommender.database import lookup
 from recommender.database.expressions import Statement, fence, materialized, number
+from recommender.database.session import Session
 from recommender.models import Affinity, Video
 from recommender.models.tables import FOLLOWS, USERS
-from recommender.ranking.history import PEOPLE_LIMIT
+from recommender.ranking.history import PEOPLE_LIMIT, given_rows
+from recommender.ranking.request import FeedRequest
 from recommender.ranking.sources import LEAST_TREND, NEIGHBOUR_SCAN_FACTOR, SCAN_FACTOR
 from recommender.ranking.viewer import Viewer
 
@@ -56,13 +60,13 @@ class Circle(NamedTuple):
     newest: CTE
 
     @classmethod
-    def of(cls, viewer: Viewer) -> Circle:
-        """Return the circle of a viewer."""
+    def of(cls, viewer: Viewer, *, has_friends: bool = False) -> Circle:
+        """Return the circle of a viewer; `has_friends` if `FeedRequest.friends` is given."""
         friends = friends_of(viewer)
         return cls(
             viewer,
             friends,
-            _followed_by(friends),
+            _followed_by(friends, given_follows(viewer) if has_friends else FOLLOWS),
             _of_neighbours(viewer),
             _of_trending(viewer),
             _of_newest(viewer),
@@ -151,13 +155,39 @@ def friends_of(viewer: Viewer) -> CTE:
     return materialized(shown.where(*is_shown).limit(PEOPLE_LIMIT).cte("friends"))
 
 
-def _followed_by(friends: CTE) -> CTE:
+def given_follows(viewer: Viewer) -> CTE:
+    """Return the follows of friends that come with the request, see `with_follows`."""
+    columns = (FOLLOWS.c.user_id, FOLLOWS.c.creator_id)
+    rows = given_rows(viewer.friends, columns, "given_follows")
+    return sa.select(rows).where(rows.c.creator_id.is_not(None)).cte("follows_of_friends")
+
+
+def with_follows(session: Session, request: FeedRequest) -> FeedRequest:
+    """Return a request with the follows of the viewer's friends, who are on other nodes on Citus.
+
+    It reads them by one statement, of each friend the latest ones by the ids of creators.
+    """
+    if request.friends is None:
+        return request
+    given = json.loads(request.friends)
+    own = FOLLOWS.c.user_id.in_({row["user_id"] for row in given})
+    place = sa.func.row_number().over(
+        partition_by=FOLLOWS.c.user_id, order_by=FOLLOWS.c.creator_id.desc()
+    )
+    rows = sa.select(FOLLOWS.c.user_id, FOLLOWS.c.creator_id, place.label("place")).where(own)
+    each = rows.subquery("follows_of_each")
+    latest = sa.select(each.c.user_id, each.c.creator_id).where(each.c.place <= FOLLOWS_OF_EACH)
+    follows = [dict(row._mapping) for row in lookup.run(session, latest)]  # noqa: SLF001 - its API
+    return replace(request, friends=json.dumps([*given, *follows]))
+
+
+def _followed_by(friends: CTE, follows: Any) -> CTE:
     """Return the creators whom friends follow: of each the latest creators, by their ids."""
-    of_friend = FOLLOWS.c.user_id == friends.c.user_id
+    of_friend = follows.c.user_id == friends.c.user_id
     nth = (
-        sa.select(FOLLOWS.c.creator_id)
+        sa.select(follows.c.creator_id)
         .where(of_friend)
-        .order_by(FOLLOWS.c.creator_id.desc())
+        .order_by(follows.c.creator_id.desc())
         .offset(FOLLOWS_OF_EACH - 1)
         .limit(1)
         .scalar_subquery()
@@ -166,11 +196,11 @@ def _followed_by(friends: CTE) -> CTE:
     rows = materialized(
         sa.select(friends.c.user_id, since).limit(PEOPLE_LIMIT).cte("friends_since")
     )
-    is_read = sa.and_(FOLLOWS.c.user_id == rows.c.user_id, FOLLOWS.c.creator_id >= rows.c.since)
+    is_read = sa.and_(follows.c.user_id == rows.c.user_id, follows.c.creator_id >= rows.c.since)
     # An outer join, so that no database starts at all follows.
-    followed = sa.select(FOLLOWS.c.creator_id, sa.func.count().label("people"))
-    joined = followed.select_from(rows).outerjoin(FOLLOWS, is_read)
-    return materialized(joined.group_by(FOLLOWS.c.creator_id).cte("followed_by_friends"))
+    followed = sa.select(follows.c.creator_id, sa.func.count().label("people"))
+    joined = followed.select_from(rows).outerjoin(follows, is_read)
+    return materialized(joined.group_by(follows.c.creator_id).cte("followed_by_friends"))
 
 
 def _published(video: Any, viewer: Viewer) -> tuple[ColumnElement[bool], ...]:

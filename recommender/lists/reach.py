@@ -31,6 +31,7 @@ from recommender.database.expressions import (
     saturated,
 )
 from recommender.database.session import Session
+from recommender.errors import RecommenderError
 from recommender.feed.items import video_ids, video_key
 from recommender.feed.resolve import resolve
 from recommender.feed.statements import cached_statement, run_cached
@@ -130,6 +131,8 @@ def reach(
         UnknownVideo: the video does not exist.
     """
     most = check_limit(limit, MOST_REACHED)
+    if lookup.is_distributed(session):
+        raise RecommenderError("reach reads rows of all users at once, which Citus cannot")
     key = video_key(video)
     request = resolve(session, None, profile, as_of=as_of, settings=settings)
     request.registry.check(request.profile)

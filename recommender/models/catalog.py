@@ -32,9 +32,10 @@ from recommender.formats.scalars import ORIENTATIONS
 from recommender.formats.visibility import MAX_VISIBILITY, STORED_STATUSES
 from recommender.models.types import (
     CATALOGUE,
-    CLUSTERED,
+    CLUSTERED_REFERENCE,
     LARGEST_WEIGHT,
     PREFIX,
+    REFERENCE,
     Base,
     BigId,
     Count,
@@ -211,7 +212,7 @@ class VideoCaption(Base):
     """A video's caption and its words (`text.words`), outside the row that scoring reads."""
 
     __tablename__ = f"{PREFIX}video_captions"
-    __table_args__ = (key_length("caption", 10_000),)
+    __table_args__ = (key_length("caption", 10_000), REFERENCE)
 
     video_id: Mapped[int] = mapped_column(BigId, ForeignKey(Video.id), primary_key=True)
     caption: Mapped[str] = mapped_column(Text)
@@ -224,7 +225,7 @@ class VideoTerm(Base):
     """A term of a video's caption, as a number (`text.terms`); derived, so no foreign key."""
 
     __tablename__ = f"{PREFIX}video_terms"
-    __table_args__ = (CLUSTERED,)
+    __table_args__ = (CLUSTERED_REFERENCE,)
 
     video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     term: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -237,7 +238,7 @@ class VideoHashtag(Base):
     # more than the row.
 
     __tablename__ = f"{PREFIX}video_hashtags"
-    __table_args__ = (Index(None, "hashtag_id", "listed_at", "video_id"), CLUSTERED)
+    __table_args__ = (Index(None, "hashtag_id", "listed_at", "video_id"), CLUSTERED_REFERENCE)
 
     video_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     hashtag_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -286,7 +287,7 @@ class ProfileWeight(Base):
     __table_args__ = (
         key_length("signal"),
         between("weight", -LARGEST_WEIGHT, LARGEST_WEIGHT),
-        CLUSTERED,
+        CLUSTERED_REFERENCE,
     )
 
     profile_id: Mapped[int] = mapped_column(

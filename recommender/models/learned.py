@@ -18,7 +18,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from recommender.models.types import (
     CLUSTERED,
+    CLUSTERED_REFERENCE,
     PREFIX,
+    REFERENCE,
     Count,
     Time,
     between,
@@ -64,7 +66,7 @@ class VideoNeighbour(Base):
         is_fraction("similarity"),
         is_fraction("weight"),
         Index(None, "video_id", postgresql_include=["source_id", "similarity"]),
-        CLUSTERED,
+        CLUSTERED_REFERENCE,
     )
 
     source_id: Mapped[int] = mapped_column(BigInteger)
@@ -92,7 +94,7 @@ class Term(Base):
     """A term and the number of captions that contain it: a rollup."""
 
     __tablename__ = f"{PREFIX}terms"
-    __table_args__ = (not_negative("captions"), CLUSTERED)
+    __table_args__ = (not_negative("captions"), CLUSTERED_REFERENCE)
 
     term: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     captions: Mapped[Count]
@@ -138,6 +140,7 @@ class LearningState(Base):
         is_fraction("engaged_share"),
         between("trend_peak", -1e6, 1e6),
         not_negative("captions"),
+        REFERENCE,
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)

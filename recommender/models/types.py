@@ -36,6 +36,9 @@ SCHEMA_REVISION = "0015"
 
 LARGEST_WEIGHT = 100.0
 
+LEAST_WEIGHT = 1e-15
+"""The smallest absolute weight; smaller ones are 0, as no signal makes them count."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -126,12 +129,20 @@ UserKey = Annotated[
     int, mapped_column(BigInteger, ForeignKey(f"{PREFIX}users.id"), primary_key=True)
 ]
 
-CATALOGUE: dict[str, Any] = {"sqlite_autoincrement": True}
+REFERENCE: dict[str, Any] = {"info": {"is_reference": True}}
+"""A table of which every node of a distributed database has a copy.
+
+The rows of all other tables are one user's: `user_id` decides which node has them.
+"""
+
+CATALOGUE: dict[str, Any] = {"sqlite_autoincrement": True, **REFERENCE}
 
 CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
 
 ON_SQLITE: dict[Any, Any] = {"only_on": "sqlite"}
 """Marks a constraint that PostgreSQL does not have."""
+
+CLUSTERED_REFERENCE: dict[str, Any] = {**CLUSTERED, **REFERENCE}
 
 
 class Base(DeclarativeBase):

@@ -36,7 +36,7 @@ from recommender.models.tables import (
 from recommender.models.types import Base, UtcDateTime
 from recommender.operations import erase
 from recommender.operations.log_partitions import has_exclusion
-from recommender.operations.merge import unfinished_merges
+from recommender.operations.merge_history import unfinished_merges
 from recommender.operations.query_plans import check_plans
 from recommender.operations.registered_plans import INDEX_ADVICE
 from recommender.operations.vector_recall import LEAST_RECALL, recall_of

@@ -186,7 +186,8 @@ def _erased(session: Session, column: sa.Column[T], *where: ColumnElement[bool])
 
 def _lock_person(session: Session, key: str) -> Sequence[tuple[int, str]]:
     """Lock the user that a key stands for, with all users merged into them: ids and keys."""
-    # The strongest lock at once: waiting for it later, with a weaker lock held, could deadlock.
+    aliases.lock_person(session, key)
+    # The strongest lock at once: waiting for a stronger one later could deadlock.
     target = sa.func.coalesce(USERS.c.merged_into, USERS.c.id)
     found = sa.select(target).where(USERS.c.key == key).with_for_update()
     if (owner := lookup.run(session, found).scalar()) is None:
@@ -392,8 +393,7 @@ def erase_video(session: Session, video: AnyKey) -> None:
     (row,) = lookup.find(session, [VIDEOS.c.key], [(key,)], read)
     hashtags = read_links(session, VIDEO_HASHTAGS, [row.id])
     apply_videos(session, [{**_NO_CONTENT, "id": key, "published_at": scalars.EARLIEST}])
-    # First, so that it waits for transactions that write vectors of the video.
-    rename(session, VIDEOS, [row.id], published_at=scalars.ERASED)
+    rename(session, VIDEOS, [row.id], published_at=scalars.ERASED)  # waits for vectors' writers
     for column in of_videos(session):
         lookup.run(session, sa.delete(column.table).where(column == row.id))
     forget_unused(session, HASHTAGS, (hashtag for _, hashtag, _ in hashtags))

@@ -48,8 +48,22 @@ def unused(session: Session, table: Table, after: int, last: int) -> Sequence[in
         after: the id before the range.
         last: the last id of the range.
     """
-    statement = _unused(table).where(table.c.id > after, table.c.id <= last)
-    return lookup.run(session, statement).scalars().all()
+    is_in_range = table.c.id > after, table.c.id <= last
+    if lookup.is_distributed(session):
+        candidates = sa.select(table.c.id).where(*_may_be_erased(table), *is_in_range)
+        return _unused_apart(session, table, lookup.run(session, candidates).scalars().all())
+    return lookup.run(session, _unused(table).where(*is_in_range)).scalars().all()
+
+
+def _unused_apart(session: Session, table: Table, ids: Sequence[int]) -> Sequence[int]:
+    """Return the ids that no row refers to, by a statement for each column that could."""
+    left = set(ids)
+    for other in Base.metadata.sorted_tables:
+        for column in (other.c[name] for name in REFERENCES[table] if name in other.c):
+            if left:
+                used = sa.select(column).where(column.in_(sorted(left))).distinct()
+                left -= set(lookup.run(session, used).scalars())
+    return sorted(left)
 
 
 def forget_unused(
@@ -69,6 +83,11 @@ def forget_unused(
         The number of renamed rows.
     """
     checked = sorted(ids)
+    if lookup.is_distributed(session):
+        # The lock is of the whole table.
+        found = lookup.find(session, [table.c.id], [(i,) for i in checked], [table.c.id], lock=True)
+        checked = list(_unused_apart(session, table, [row_id for (row_id,) in found]))
+        return _forget(session, table, checked, erased_at)
     # A name that a concurrent transaction has locked is about to be used. One that was used and
     # committed before the lock shows only in another statement.
     for is_locking in (True, False):
@@ -77,8 +96,12 @@ def forget_unused(
         statement = _unused_listed(table, lookup.is_sqlite(session), is_locking)
         listed = lookup.listed_values(session, 1, [(row_id,) for row_id in checked])
         checked = sorted(lookup.run(session, statement, listed).scalars())
+    return _forget(session, table, checked, erased_at)
+
+
+def _forget(session: Session, table: Table, ids: Sequence[int], erased_at: datetime | None) -> int:
     changed = {"erased_at": erased_at} if table is USERS else {}
-    return rename(session, table, checked, **changed)
+    return rename(session, table, ids, **changed)
 
 
 @cache

@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine, Table
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.schema import check_first_rows
 from recommender.database.session import Session
 from recommender.errors import InvalidValue, UnknownUser
@@ -47,7 +47,7 @@ from recommender.models.tables import (
     VIDEOS,
 )
 from recommender.models.types import PREFIX
-from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
+from recommender.operations.inventory import OF_OTHERS, PER_USER
 from recommender.operations.merge_history import (
     ADDED,
     MAX_MOVED_ROWS,
@@ -168,15 +168,6 @@ def merge_users(
     return Merge(guest_key, user_key, rows, *events, seconds)
 
 
-def unfinished_merges(session: Session) -> int:
-    """Return the number of merges that are interrupted or running: they may have rows left."""
-    referring = (*(table.c.user_id for table in PER_USER), *OF_OTHERS, *OWNERS)
-    is_left = sa.or_(*(sa.exists().where(column == USERS.c.id) for column in referring))
-    is_open = sa.or_(USERS.c.merged_at.is_(None), is_left)
-    merged = sa.select(sa.func.count()).where(USERS.c.merged_into.is_not(None), is_open)
-    return lookup.run(session, merged).scalar() or 0
-
-
 def _tables() -> tuple[Table, ...]:
     return (VIDEOS, SOUNDS, *PER_USER)
 
@@ -260,6 +251,9 @@ def _users(
     found = sa.select(USERS).where(column.in_(values), USERS.c.erased_at.is_(None))
     found = found.order_by(USERS.c.key)
     if key_share is not None:
+        if lookup.is_distributed(session):
+            # Writers for the users hold no lock of a row.
+            aliases.lock_users(session, [row.id for row in lookup.run(session, found)])
         found = found.with_for_update(key_share=key_share)
     return lookup.run(session, found).all()
 

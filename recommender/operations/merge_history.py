@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Table
 
-from recommender.database import bulk, lookup
+from recommender.database import aliases, bulk, lookup
 from recommender.database.session import Session
 from recommender.errors import UnknownUser
 from recommender.formats import scalars
@@ -37,6 +37,7 @@ from recommender.learning.recent import forget_recent, renew_recent
 from recommender.learning.states import STATE_COLUMNS, State
 from recommender.learning.statistics import RefreshRun, count_pairs, lock_videos
 from recommender.models.tables import EVENTS, INTERACTIONS, RECENT, USERS, VIDEOS
+from recommender.operations.inventory import OF_OTHERS, OWNERS, PER_USER
 
 MAX_MOVED_ROWS = 1_000
 """The most rows that one transaction moves. One video's events, or one session, may be more."""
@@ -69,12 +70,37 @@ def lock_target(session: Session, guest: Guest) -> Any:
         UnknownUser: they were erased meanwhile.
     """
     target = sa.select(USERS.c.merged_into).where(USERS.c.id == guest.id).scalar_subquery()
+    if lookup.is_distributed(session):
+        own = sa.select(USERS.c.id).where(USERS.c.id == target)
+        aliases.lock_users(session, lookup.run(session, own).scalars().all())
     locked = sa.select(USERS).where(USERS.c.id == target, USERS.c.erased_at.is_(None))
     row = lookup.run(session, locked.with_for_update(key_share=True)).one_or_none()
     if row is None:
         raise UnknownUser(f"{scalars.shown(guest.key)} was erased during the merge")
     # The target may have been merged itself while this transaction waited for the lock.
     return row if row.merged_into is None else lock_target(session, guest)
+
+
+def unfinished_merges(session: Session) -> int:
+    """Return the number of merges that are interrupted or running: they may have rows left."""
+    referring = (*(table.c.user_id for table in PER_USER), *OF_OTHERS, *OWNERS)
+    if lookup.is_distributed(session):
+        return _unfinished_apart(session, referring)
+    is_left = sa.or_(*(sa.exists().where(column == USERS.c.id) for column in referring))
+    is_open = sa.or_(USERS.c.merged_at.is_(None), is_left)
+    merged = sa.select(sa.func.count()).where(USERS.c.merged_into.is_not(None), is_open)
+    return lookup.run(session, merged).scalar() or 0
+
+
+def _unfinished_apart(session: Session, referring: Iterable[sa.Column[Any]]) -> int:
+    """Count them on Citus, by a statement for each column that refers to users."""
+    merged = sa.select(USERS.c.id, USERS.c.merged_at).where(USERS.c.merged_into.is_not(None))
+    ended = {row.id: row.merged_at for row in lookup.run(session, merged)}
+    is_open = {user for user, at in ended.items() if at is None}
+    for column in referring:
+        left = sa.select(column).where(column.in_(sorted(ended))).distinct()
+        is_open |= set(lookup.run(session, left).scalars())
+    return len(is_open)
 
 
 def rows_of(session: Session, statement: Any) -> list[Row]:

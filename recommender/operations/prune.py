@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Engine, Table, TableClause
 from sqlalchemy.orm import Session
 
-from recommender.database import lookup
+from recommender.database import aliases, lookup
 from recommender.database.lookup import end_of_next, keys_in_range
 from recommender.database.partitions import table_of
 from recommender.database.schema import first_state
@@ -344,7 +344,7 @@ def _lock(session: Session, user_ids: Iterable[int]) -> None:
     """Lock users in the order of their keys, the order that other writers use."""
     id_keys = [(user_id,) for user_id in sorted(set(user_ids))]
     keys = [tuple(row) for row in lookup.find(session, [USERS.c.id], id_keys, [USERS.c.key])]
-    lookup.find(session, [USERS.c.key], keys, [USERS.c.id], lock=True)
+    aliases.find_locked(session, USERS.c.key, keys, [USERS.c.id])
 
 
 def _delete(

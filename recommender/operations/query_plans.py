@@ -17,13 +17,6 @@ import sqlalchemy as sa
 from sqlalchemy import Executable
 
 from recommender.database import lookup
-from recommender.database.explained import (
-    analysed_plan,
-    explained,
-    is_full_scan,
-    nodes,
-    rows_read,
-)
 from recommender.database.expressions import named
 from recommender.database.session import Session
 from recommender.feed.resolve import resolve
@@ -33,6 +26,13 @@ from recommender.lists.people_ranking import people_values, ranked_people
 from recommender.lists.similar import ranked_similar, shown_similar, top_position
 from recommender.models import User, Video
 from recommender.models.types import SPACE_PREFIX, Base
+from recommender.operations.explained import (
+    analysed_plan,
+    explained,
+    is_full_scan,
+    nodes,
+    rows_read,
+)
 from recommender.operations.probes import registered_things, spread_keys
 from recommender.operations.registered_plans import PlanFault, allowed_reads, check_registered
 from recommender.ranking.classic import ranked_reference

@@ -16,15 +16,15 @@ import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
 from recommender.database import lookup
-from recommender.database.explained import (
+from recommender.database.expressions import Statement
+from recommender.database.session import Session
+from recommender.operations.explained import (
     analysed_plan,
     explained,
     is_full_scan,
     nodes,
     rows_read,
 )
-from recommender.database.expressions import Statement
-from recommender.database.session import Session
 from recommender.operations.probes import (
     Thing,
     attempt,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, BindParameter, ColumnElement, Double, Subquery
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute
 
 from recommender.database.expressions import (
@@ -182,6 +183,29 @@ def active_people(followed: CTE) -> CTE:
     place = sa.case((are_more, newest)).desc().nulls_last()
     people = sa.select(followed.c.creator_id.label("user_id"))
     return people.order_by(place, followed.c.creator_id).limit(PEOPLE_LIMIT).cte("people")
+
+
+def given_people(values: Mapping[str, BindParameter[Any]]) -> CTE:
+    """Return the people whose recent engagements come with the request, as `active_people` does.
+
+    `engagements_of` then reads these rows, in place of the table that they are named after.
+    """
+    rows = given_rows(values["friends"], tuple(RECENT.c), RECENT.name)
+    return sa.select(rows.c.user_id).distinct().cte("people")
+
+
+def given_rows(friends: BindParameter[str], columns: Sequence[sa.Column[Any]], name: str) -> CTE:
+    """Return the rows of `FeedRequest.friends`; columns that a row lacks are NULL.
+
+    Args:
+        friends: the bound value of the field.
+        columns: the columns of the table whose rows they are.
+        name: the name of the CTE.
+    """
+    listed = sa.func.jsonb_to_recordset(sa.cast(friends, JSONB))
+    named = [sa.column(column.name, column.type) for column in columns]
+    rows = listed.table_valued(*named).render_derived(name=f"given_{name}", with_types=True)
+    return sa.select(rows).cte(name)
 
 
 def engagements_of(people: CTE, *columns: ColumnElement[Any]) -> Statement:

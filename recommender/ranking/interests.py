@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Subquery
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from recommender.database.expressions import Order, largest
 from recommender.models import (
     Affinity,
     Hashtag,
@@ -20,6 +19,7 @@ from recommender.models import (
     VideoHashtag,
 )
 from recommender.ranking.audience import blocked_users
+from recommender.ranking.ties import Order, largest
 from recommender.ranking.viewer import Viewer
 
 MUTED = {

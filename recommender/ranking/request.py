@@ -141,6 +141,10 @@ class Feed:
         }
 
 
+CYCLE = 2**31 - 1
+"""The length of the cycle in which exploration candidates are shuffled."""
+
+
 class PlacedVideo(NamedTuple):
     """What the rules of diversity know of a video before the page: row ids, and its format."""
 
@@ -296,6 +300,8 @@ class FeedRequest(RequestSummary):
         places_before: the last videos before the page, in order: as many as a limit of the feed
             may look at, or one.
         contenders: what the session carries for this page; None if all sources are to be read.
+        friends: on Citus, the recent engagements of the people whom the viewer follows, who are on
+            other nodes, as a JSON list; None to read them with the page.
         rival: the profile whose videos take turns with the profile's, None for none.
         seed: the random seed, 0 to 65,535; the same seed gives the same page.
     """
@@ -316,6 +322,7 @@ class FeedRequest(RequestSummary):
     seen_until: int = 0
     places_before: tuple[PlacedVideo, ...] = ()
     contenders: Contenders | None = None
+    friends: str | None = None
     rival: Profile | None = None
     seed: int = 0
 

@@ -30,7 +30,8 @@ from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import with_statuses
 from recommender.ranking.history import engagements_of
 from recommender.ranking.interests import ORDER, creators_enjoyed_last, is_wanted, most_liked
-from recommender.ranking.viewer import CYCLE, Viewer
+from recommender.ranking.request import CYCLE
+from recommender.ranking.viewer import Viewer
 
 LEAST_TREND = -1e6
 """The lower bound of all trends; as a condition it lets an index be read in order."""

@@ -19,34 +19,26 @@ from sqlalchemy import CTE, BigInteger, BindParameter, ColumnElement, Double, Te
 from sqlalchemy.types import TypeEngine
 
 from recommender.database.written_out import written_out
-from recommender.formats.scalars import EARLIEST, LARGEST_ID
-from recommender.models.types import UtcDateTime
+from recommender.formats.scalars import EARLIEST, HANDHELD, LARGEST_ID
+from recommender.models.types import LEAST_WEIGHT, UtcDateTime
 from recommender.ranking.history import (
     active_people,
     current_tastes,
     followed_users,
+    given_people,
     keyed_videos,
     near_recent,
     recent_engagements,
     taste,
 )
-from recommender.ranking.request import FeedRequest, ScanPosition, weights_of
+from recommender.ranking.request import CYCLE, FeedRequest, ScanPosition, weights_of
 from recommender.ranking.seeds import Seeds
 
 if TYPE_CHECKING:
     from recommender.ranking.registry import Registry
 
-CYCLE = 2**31 - 1
-"""The length of the cycle in which exploration candidates are shuffled."""
-
 MAX_VIEWERS = 100
 """The number of cached viewers without values."""
-
-HANDHELD = ("phone", "mobile", "ios", "android")
-"""Devices that are held upright."""
-
-LEAST_WEIGHT = 1e-15
-"""The smallest absolute weight; smaller ones are 0, as no signal makes them count."""
 
 _INTEGERS = (
     "user_id", "limit", "history", "taste_videos", "seen_lately", "interests", "trial_start",
@@ -57,7 +49,7 @@ _TIMES = (
     "as_of", "learned_since", "trial_since", "scan_after", "served_until", "session_start",
 )  # fmt: skip
 
-_TEXTS = ("key", "language", "country", "device", "given", "seed_keys", "excluded_keys")
+_TEXTS = ("key", "language", "country", "device", "given", "seed_keys", "excluded_keys", "friends")
 
 _DOUBLES = (
     "history_scale", "lately_prior", "trial_viewers", "quality_prior", "freshness_half_life",
@@ -87,6 +79,7 @@ class ViewerParts(NamedTuple):
     has_excluded: bool = False
     formats: int = 0
     space: str | None = None
+    has_friends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +100,7 @@ class Shape:
         has_seeds: whether the list is about given videos, and not For You.
         sources: the sources of the feed, each with its quota; empty for all.
         has_format: whether the places of a page depend on the formats of its videos.
+        has_friends: whether `FeedRequest.friends` is given.
         added: the structure of the host's SQL, if the statement is to be cached.
         where: the host's predicate over `Video`.
         own: the host's signals.
@@ -125,6 +119,7 @@ class Shape:
     has_seeds: bool = False
     sources: tuple[tuple[str, int | None], ...] = ()
     has_format: bool = False
+    has_friends: bool = False
     added: Hashable = None
     where: ColumnElement[bool] | None = field(default=None, compare=False)
     own: tuple[Any, ...] = field(default=(), compare=False)
@@ -146,6 +141,7 @@ class Shape:
             has_seeds=bool(request.seeds),
             sources=tuple(request.feed.sources.items()) if request.feed else (),
             has_format=request.limits_formats,
+            has_friends=request.friends is not None,
             where=request.where,
             own=tuple(request.signals),
         )
@@ -169,8 +165,9 @@ class Shape:
     def parts(self) -> ViewerParts:
         """The parts of `Viewer`."""
         return ViewerParts(
-            self.names, self.has_language, self.has_excluded, self.formats, self.registry.space
-        )
+            self.names, self.has_language, self.has_excluded, self.formats, self.registry.space,
+            self.has_friends,
+        )  # fmt: skip
 
     def any_viewer(self) -> Viewer:
         """Return the viewer of a statement whose values, from `values_of`, are given later."""
@@ -206,7 +203,7 @@ class Viewer:
         session, session_start: the session of the page, and when it began; NULL if none.
         served_until: the time until which a video must have been served to come again unseen.
         served_attempts: the number of times that a video is served before it is seen.
-        whole: as in `FeedRequest`.
+        friends, whole: as in `FeedRequest`.
         recent: the videos engaged with last, with weights: the latest counts most.
         near: the neighbours of `recent`, with the sums of their weights.
         lately: the hashtags of the videos seen last, with the viewer's engagement above average.
@@ -231,6 +228,7 @@ class Viewer:
     given: BindParameter[str]
     seed_keys: BindParameter[str]
     excluded_keys: BindParameter[str]
+    friends: BindParameter[str]
     weights: Mapping[str, BindParameter[float]]
     formats: tuple[BindParameter[str], ...]
     history: BindParameter[int]
@@ -293,7 +291,7 @@ class Viewer:
         values = {name: bind(name) for name in _TYPES}
         recent = recent_engagements(values)
         followed = followed_users(values)
-        people = active_people(followed)
+        people = given_people(values) if parts.has_friends else active_people(followed)
         excluded = keyed_videos(values["excluded_keys"]).cte("excluded")
         return cls(
             **values,
@@ -335,7 +333,7 @@ def values_of(request: FeedRequest, given: Sequence[str | int] = ()) -> dict[str
     newest = ScanPosition(request.as_of, LARGEST_ID)
     scan = min(request.scan_after or newest, newest)
     return {
-        "user_id": request.user_id,
+        "user_id": request.user_id or 0,  # no row has 0, and Citus finds no node for NULL
         "key": request.user or None,
         "language": request.language,
         "country": request.country,
@@ -349,6 +347,7 @@ def values_of(request: FeedRequest, given: Sequence[str | int] = ()) -> dict[str
         "given": json.dumps(given),
         "seed_keys": json.dumps(request.seeds),
         "excluded_keys": json.dumps(request.exclude),
+        "friends": request.friends,
         "history": settings.history,
         "history_scale": float(settings.history_scale),
         "taste_videos": settings.taste_videos,

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import InvalidValue, Words
 from recommender.database import lookup
-from recommender.database.explained import explained
 from recommender.database.expressions import named
 from recommender.feed.statements import cached_statement
 from recommender.models import Video
+from recommender.operations.explained import explained
 from recommender.ranking.scoring import top_candidates
 from recommender.ranking.viewer import Shape, values_of
 from tests.support.kinds import slow_on_postgresql

@@ -27,7 +27,6 @@ from recommender import (
     upsert_videos,
 )
 from recommender.database import bulk
-from recommender.database.explained import nodes, rows_read
 from recommender.database.transactions import writing
 from recommender.formats.visibility import STORED_STATUSES
 from recommender.models.tables import SESSIONS
@@ -35,6 +34,7 @@ from recommender.monitoring import metrics as module
 from recommender.monitoring.exposition import Family, exposed
 from recommender.monitoring.metrics import Metrics
 from recommender.operations import doctor, erase
+from recommender.operations.explained import nodes, rows_read
 from tests.support.kinds import only_postgresql, only_sqlite
 from tests.support.prose import ROOT
 from tests.support.worlds import at, make_user, make_videos, record

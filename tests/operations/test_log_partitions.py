@@ -25,12 +25,12 @@ from recommender import (
     prune,
     run_transaction,
 )
-from recommender.database.explained import nodes
 from recommender.database.partitions import log_partitions, partition_of, start_of_day
 from recommender.formats import scalars
 from recommender.models.serving import DEFAULT_PARTITION
 from recommender.models.tables import REMEMBERED, SERVED, SESSIONS
 from recommender.operations import log_partitions as module
+from recommender.operations.explained import nodes
 from recommender.operations.log_partitions import EXCLUSION
 from tests.support.kinds import only_postgresql
 from tests.support.refresh_worlds import people
