@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 import recommender
 from recommender import create_engine
 from recommender.database.engine import database_url
+from recommender.database.partitions import is_partition
 from recommender.models import Base
 from tests.support.schemas import tables
 
@@ -34,7 +35,8 @@ def test_each_history_goes_its_own_way(config: Config, empty_database: str) -> N
     assert tables(empty_database) == OWN
     command.upgrade(config, "head")  # a revision of the host's makes the recommender's tables
     ours = tables(empty_database) - OWN
-    assert ours == {*Base.metadata.tables, "rec_alembic_version"}
+    made = {*Base.metadata.tables, "rec_alembic_version"}
+    assert {table for table in ours if not is_partition(table)} == made
     engine = create_engine(empty_database)
     with Session(engine) as session:
         recommender.upsert_users(session, [{"id": "ana"}])
