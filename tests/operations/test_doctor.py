@@ -54,6 +54,7 @@ pytestmark = slow_on_postgresql
 
 COMMON = ["database", "clock", "profile", "rollups", "erasures", "merges", "indexes", "spaces",
           "copies", "visibility", "statistics", "log"]  # fmt: skip
+OTHERS = {"sqlite": ["journal"], "postgresql": ["dead_rows", "partitions", "planner"]}
 INDEXES = sum(len(table.indexes) for table in Base.metadata.tables.values())
 HASHTAGS = "rec_video_hashtags_hashtag_id_listed_at_video_id_ix"
 PARTIAL = "rec_interactions_user_id_engaged_at_ix"
@@ -93,8 +94,7 @@ def wrong(engine: Engine) -> list[str]:
 
 def test_a_database_that_is_well(world: Engine, kind: str) -> None:
     findings = diagnose(world)
-    others = ["journal"] if kind == "sqlite" else ["dead_rows", "planner"]
-    assert [each.check for each in findings] == [*COMMON, *others]
+    assert [each.check for each in findings] == [*COMMON, *OTHERS[kind]]
     assert [each for each in findings if not each.ok or each.advice] == []
     assert findings[0].found.endswith(f", migration {SCHEMA_REVISION}")
     assert found(world, "indexes").found == f"all {INDEXES}"
@@ -326,7 +326,7 @@ def test_the_command_prints_what_it_found(world: Engine, database: str, run: Run
     code, out, err = run(database, "--format", "json")
     assert (code, err) == (0, "")
     assert [tuple(row) for row in json.loads(out)] == [("check", "ok", "found", "advice")] * (
-        len(COMMON) + (1 if world.dialect.name == "sqlite" else 2)
+        len(COMMON) + len(OTHERS[world.dialect.name])
     )
     run_sql(world, f"DROP INDEX {HASHTAGS}")
     code, out, err = run(database)
