@@ -55,7 +55,7 @@ class FanOut:
 
 
 def fan_out(parts: int, *, pages: int = 1_000, settings: Settings | None = None) -> FanOut:
-    """Return what pages cost over so many parts; the same numbers give the same result.
+    """Return what pages cost over so many parts, from fixed random numbers.
 
     Args:
         parts: the number of parts, 1 to 1,000.

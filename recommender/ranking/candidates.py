@@ -112,7 +112,7 @@ ADDED = (
     Source("creators", 60, _by_latest),
     Source(EXPLORATION, 40, fresh),  # as many as on other pages: some take places by their scores
 )
-"""What is added to the contenders of a session: sources of the same names, with smaller quotas."""
+"""What is added to the contenders of a session: parts of the sources of the same names."""
 
 
 def sources_in(shape: Shape) -> tuple[Source, ...]:

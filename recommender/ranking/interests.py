@@ -47,6 +47,12 @@ def creators_enjoyed_last(viewer: Viewer) -> sa.Select[Any]:
     )
 
 
+def liked_creators(viewer: Viewer) -> Subquery:
+    """Return the creators to whom the viewer has most affinity, and those enjoyed last."""
+    both = sa.union(most_liked(viewer, "creator"), creators_enjoyed_last(viewer))
+    return both.subquery("liked_creators")
+
+
 def hashtags_enjoyed_last(viewer: Viewer) -> sa.Select[Any]:
     """Return the hashtags of the videos that the viewer enjoyed last; some more than once."""
     tag, latest = VideoHashtag, enjoyed_last(viewer)

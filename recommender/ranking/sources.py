@@ -29,7 +29,7 @@ from recommender.models.tables import RECENT
 from recommender.models.types import UtcDateTime
 from recommender.ranking.audience import with_statuses
 from recommender.ranking.history import engagements_of
-from recommender.ranking.interests import ORDER, creators_enjoyed_last, is_wanted, most_liked
+from recommender.ranking.interests import ORDER, is_wanted, liked_creators, most_liked
 from recommender.ranking.request import CYCLE
 from recommender.ranking.viewer import Viewer
 
@@ -182,8 +182,7 @@ def sounds(viewer: Viewer, quota: int) -> sa.Select[int]:
 
 def creators(viewer: Viewer, quota: int) -> sa.Select[int]:
     """The newest videos by creators to whom the viewer has most affinity, or enjoyed last."""
-    both = sa.union(most_liked(viewer, "creator"), creators_enjoyed_last(viewer))
-    wanted = both.subquery("wanted_creators")
+    wanted = liked_creators(viewer)
     return newest_of(viewer, Video.creator_id, wanted, quota, "creators_since")
 
 

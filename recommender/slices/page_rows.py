@@ -33,7 +33,7 @@ from recommender.ranking.audience import with_statuses
 from recommender.ranking.candidates import quota_of, served_candidates, source_candidates
 from recommender.ranking.features import viewer_terms
 from recommender.ranking.filters import listed
-from recommender.ranking.interests import creators_enjoyed_last, most_liked
+from recommender.ranking.interests import liked_creators, most_liked
 from recommender.ranking.request import LARGEST_LIMIT, REFERENCE, FeedRequest, Profile
 from recommender.ranking.sources import (
     BACKFILL,
@@ -222,11 +222,6 @@ def _followed(viewer: Viewer) -> sa.Subquery:
     return with_statuses(viewer.followed, "published", "followers")
 
 
-def _liked_creators(viewer: Viewer) -> sa.Subquery:
-    both = sa.union(most_liked(viewer, "creator"), creators_enjoyed_last(viewer))
-    return both.subquery("liked_creators")
-
-
 def _liked_sounds(viewer: Viewer) -> sa.Subquery:
     declared = sa.select(UserSound.sound_id).where(UserSound.user_id == viewer.user_id)
     return sa.union(declared, most_liked(viewer, "sound")).subquery("liked_sounds")
@@ -234,7 +229,7 @@ def _liked_sounds(viewer: Viewer) -> sa.Subquery:
 
 WANTED: Mapping[str, tuple[Any, Callable[[Viewer], sa.Subquery]]] = {
     "following": (Video.creator_id, _followed),
-    "creators": (Video.creator_id, _liked_creators),
+    "creators": (Video.creator_id, liked_creators),
     "sounds": (Video.sound_id, _liked_sounds),
 }
 """The creators or sounds whose newest videos a source reads, by the name of the source."""
