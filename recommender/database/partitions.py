@@ -28,6 +28,9 @@ nearly all rows before they can be dropped. Of narrower ones, pages would have t
 
 _NAME = re.compile(rf"{SERVED.name}_(\d{{8}})")
 
+_BOUNDS = "FOR VALUES FROM ('%(begins)s') TO ('%(ends)s')"
+"""The bounds of a partition, written out: PostgreSQL takes no bound values there."""
+
 _EVERY_NAME = rf"^{SERVED.name}_([0-9]{{8}}|default)$"
 
 
@@ -84,8 +87,7 @@ def is_of_session(place: Any, own: Any) -> ColumnElement[bool]:
 
 def make_partition(session: Session, partition: Partition) -> None:
     """Make the partition of a day."""
-    bounds = f"FOR VALUES FROM ('{partition.begins}') TO ('{partition.ends}')"
-    for statement in partition_of_log(partition.name, bounds):
+    for statement in partition_of_log(partition.name, _BOUNDS % partition._asdict()):
         lookup.connection(session).execute(statement)
 
 
